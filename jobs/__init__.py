@@ -1,0 +1,1 @@
+"""Entry points: where model and platform meet."""

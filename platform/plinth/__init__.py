@@ -1,0 +1,1 @@
+"""plinth: the training platform. It never imports the model it trains."""

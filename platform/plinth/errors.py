@@ -1,0 +1,46 @@
+"""Errors that a user can act on: each names what is wrong, what was expected and what to do.
+
+The command line prints them as one line and leaves with `EXIT_CODE`; anything else is a bug
+and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+EXIT_CODE = 2
+
+
+class PlinthError(Exception):
+    """A mistake that the user can mend.
+
+    Args:
+        problem: what is wrong, naming the file, row or key, and what was expected.
+        fix: what to do about it, as an instruction. Empty when `problem` already says it.
+    """
+
+    def __init__(self, problem: str, fix: str = "") -> None:
+        self.problem = problem
+        self.fix = fix
+        super().__init__(f"{problem} {fix}".strip())
+
+    def __reduce__(self) -> tuple[type[PlinthError], tuple[str, str]]:
+        return type(self), (self.problem, self.fix)  # crosses Ray's process borders whole
+
+
+class ConfigError(PlinthError):
+    """A job file with an unknown key, a wrong type or a contradiction."""
+
+
+class StorageError(PlinthError):
+    """Storage that cannot be reached, refuses the credentials or lacks the bucket."""
+
+
+class DataError(PlinthError):
+    """A manifest, shard or row that is not what it says it is."""
+
+
+class CheckpointError(PlinthError):
+    """A checkpoint that is missing, damaged or belongs to another job."""
+
+
+class NonFiniteError(PlinthError):
+    """A loss or gradient norm that is not finite, found before the optimizer step."""

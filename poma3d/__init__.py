@@ -1,0 +1,1 @@
+"""poma3d: the model, usable without the platform."""

@@ -1,0 +1,199 @@
+"""The sample: one scene of V views, as a row of Parquet.
+
+Depth + camera is stored, not xyz: ten times fewer bytes than fp16 xyz, exact to the unit of the
+sensor, and unprojected on the training device (`poma3d.geometry`).
+
+    column                    dtype    shape      unit / meaning
+    sample_id                 string              hash of the content; the key of all randomness
+    scene_id, source          string              where it comes from
+    depth                     uint16   [V,H,W]    depth along the optical axis, in `depth_scale` metres; 0 = none
+    depth_scale               float32  []         metres per unit of depth (0.001: millimetres)
+    intrinsics                float32  [V,4]      fx, fy, cx, cy in pixels of the stored grid
+    pose                      float32  [V,3,4]    camera -> world, metres; world is z-up
+    view_valid                uint8    [V]        0 where a view is a repeat that fills a short scene
+    image_embedding           float16  [V,E]      teacher, of the view's colour image, L2-normalised
+    caption_embedding         float16  [V,C,E]    teacher, of the view's captions
+    caption_count             uint8    [V]        how many of the C captions exist (0: the view has none)
+    scene_caption_embedding   float16  [S,E]      teacher, of the scene's captions
+    scene_caption_count       uint8    []         how many of the S exist
+    view_captions             list<list<string>>  the captions themselves
+    scene_captions            list<string>
+    colour                    list<binary>        JPEG per view; empty list when not kept
+
+Legend: V views, H W pixels, C captions a view, S captions a scene, E the teacher's joint space.
+E = 0 until `poma embed` has run, and then the three embedding columns are absent. Tensor columns are fixed-size binary (Parquet would store uint16 as
+int32, and FixedShapeTensor decodes five times slower); dtype, shape and unit are in the field's metadata.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+MILLIMETRE = 0.001
+
+TENSOR_COLUMNS = (
+    "depth", "depth_scale", "intrinsics", "pose", "view_valid",
+    "image_embedding", "caption_embedding", "caption_count",
+    "scene_caption_embedding", "scene_caption_count",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SampleShape:
+    """The sizes that all samples of a data set share (see the module's legend)."""
+
+    views: int
+    height: int
+    width: int
+    captions: int = 5
+    scene_captions: int = 4
+    embedding: int = 0
+
+    def to_dict(self) -> dict[str, int]:
+        """For the manifest's attributes."""
+        return asdict(self)
+
+
+@dataclass
+class Sample:
+    """One row in memory; arrays as in the module's table."""
+
+    scene_id: str
+    source: str
+    depth: np.ndarray
+    intrinsics: np.ndarray
+    pose: np.ndarray
+    view_valid: np.ndarray
+    view_captions: list[list[str]]
+    scene_captions: list[str]
+    colour: list[bytes] = field(default_factory=list)
+    depth_scale: float = MILLIMETRE
+    image_embedding: np.ndarray | None = None
+    caption_embedding: np.ndarray | None = None
+    scene_caption_embedding: np.ndarray | None = None
+
+    @property
+    def sample_id(self) -> str:
+        """Hash of scene, geometry and captions: the same input gives the same id in every build."""
+        digest = hashlib.blake2b(digest_size=12)
+        digest.update(f"{self.source}\0{self.scene_id}\0{self.depth_scale!r}\0".encode())
+        for array, dtype in ((self.depth, np.uint16), (self.intrinsics, np.float32), (self.pose, np.float32)):
+            digest.update(np.ascontiguousarray(array, dtype).tobytes())
+        digest.update(json.dumps([self.view_captions, self.scene_captions]).encode())
+        return digest.hexdigest()
+
+
+def schema(shape: SampleShape) -> pa.Schema:
+    """The Arrow schema for samples of `shape`."""
+    v, h, w, c, s, e = (
+        shape.views, shape.height, shape.width, shape.captions, shape.scene_captions, shape.embedding,
+    )  # fmt: skip
+    tensors = {
+        "depth": ("uint16", (v, h, w), "depth_scale metres along the optical axis, 0 = none"),
+        "depth_scale": ("float32", (), "metres per unit of depth"),
+        "intrinsics": ("float32", (v, 4), "fx fy cx cy in pixels"),
+        "pose": ("float32", (v, 3, 4), "camera -> world, metres, z-up"),
+        "view_valid": ("uint8", (v,), "0 = repeat"),
+        "image_embedding": ("float16", (v, e), "unit vectors"),
+        "caption_embedding": ("float16", (v, c, e), "unit vectors"),
+        "caption_count": ("uint8", (v,), "captions"),
+        "scene_caption_embedding": ("float16", (s, e), "unit vectors"),
+        "scene_caption_count": ("uint8", (), "captions"),
+    }
+    fields = [pa.field(name, pa.string(), nullable=False) for name in ("sample_id", "scene_id", "source")]
+    for name in TENSOR_COLUMNS:
+        dtype, dims, unit = tensors[name]
+        size = int(np.prod(dims, dtype=np.int64)) * np.dtype(dtype).itemsize
+        if size == 0:  # Parquet has no fixed-size binary of length 0
+            continue
+        metadata = {"dtype": dtype, "shape": json.dumps(dims), "unit": unit}
+        fields.append(pa.field(name, pa.binary(size), nullable=False, metadata=metadata))
+    fields.append(pa.field("view_captions", pa.list_(pa.list_(pa.string()))))
+    fields.append(pa.field("scene_captions", pa.list_(pa.string())))
+    fields.append(pa.field("colour", pa.list_(pa.binary())))
+    return pa.schema(fields, metadata={"poma3d_schema_version": str(SCHEMA_VERSION)})
+
+
+def tensor_spec(f: pa.Field) -> tuple[np.dtype, tuple[int, ...]]:
+    """dtype and shape of a tensor column, from its metadata."""
+    metadata = f.metadata or {}
+    return np.dtype(metadata[b"dtype"].decode()), tuple(json.loads(metadata[b"shape"]))
+
+
+def encode(samples: Sequence[Sample], shape: SampleShape) -> pa.Table:
+    """Rows for a shard.
+
+    Raises:
+        ValueError: naming the scene, the column, the shape found and the shape expected; also for an
+            empty caption.
+    """
+    target = schema(shape)
+    rows = [_arrays(sample, shape) for sample in samples]
+    columns: list[pa.Array] = []
+    for f in target:
+        if f.name in TENSOR_COLUMNS:
+            values = [_tensor_bytes(row[f.name], f, s.scene_id) for row, s in zip(rows, samples, strict=True)]
+            columns.append(pa.array(values, f.type))
+        else:
+            columns.append(pa.array([getattr(s, f.name) for s in samples], f.type))
+    return pa.Table.from_arrays(columns, schema=target)
+
+
+def decode(table: pa.Table | pa.RecordBatch, columns: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+    """Tensor columns [n, ...] of a table, without a copy where the table has one chunk.
+
+    Args:
+        columns: which ones; all tensor columns of the table when None.
+    """
+    wanted = [n for n in table.schema.names if n in TENSOR_COLUMNS] if columns is None else list(columns)
+    out = {}
+    for name in wanted:
+        dtype, dims = tensor_spec(table.schema.field(name))
+        column = table.column(name)
+        if isinstance(column, pa.ChunkedArray):
+            column = column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
+        width = column.type.byte_width
+        start = column.offset * width
+        data = memoryview(column.buffers()[1])[start : start + len(column) * width]
+        out[name] = np.frombuffer(data, dtype).reshape(len(column), *dims)
+    return out
+
+
+def _arrays(sample: Sample, shape: SampleShape) -> dict[str, np.ndarray]:
+    """The tensor columns of one sample; captions and embeddings padded to C and S."""
+    for caption in [c for view in sample.view_captions for c in view] + sample.scene_captions:
+        if not caption.strip():
+            raise ValueError(f"scene {sample.scene_id}: an empty caption; drop it or give it words")
+    e = shape.embedding
+    caption_count = np.array([min(len(c), shape.captions) for c in sample.view_captions], np.uint8)
+    scene_count = np.array(min(len(sample.scene_captions), shape.scene_captions), np.uint8)
+
+    def or_zeros(array: np.ndarray | None, dims: tuple[int, ...]) -> np.ndarray:
+        return np.zeros(dims, np.float16) if array is None else array
+
+    return {
+        "depth": sample.depth,
+        "depth_scale": np.array(sample.depth_scale, np.float32),
+        "intrinsics": sample.intrinsics,
+        "pose": sample.pose,
+        "view_valid": sample.view_valid,
+        "image_embedding": or_zeros(sample.image_embedding, (shape.views, e)),
+        "caption_embedding": or_zeros(sample.caption_embedding, (shape.views, shape.captions, e)),
+        "caption_count": caption_count,
+        "scene_caption_embedding": or_zeros(sample.scene_caption_embedding, (shape.scene_captions, e)),
+        "scene_caption_count": scene_count,
+    }
+
+
+def _tensor_bytes(array: np.ndarray, f: pa.Field, scene_id: str) -> bytes:
+    dtype, dims = tensor_spec(f)
+    if array.shape != dims:
+        raise ValueError(f"scene {scene_id}: {f.name} has shape {array.shape}, expected {dims}")
+    return np.ascontiguousarray(array, dtype).tobytes()
