@@ -1,0 +1,252 @@
+"""Strict job files: YAML -> typed dataclasses, with dotted overrides.
+
+A job's schema is a tree of dataclasses whose fields each have a docstring underneath: the help text.
+An unknown key, a wrong type or a missing value stops before anything starts, with the key, a
+suggestion and what would be right. Environment values are never read into a config, because the
+resolved config is printed and saved: secrets are named, not copied.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import enum
+import hashlib
+import inspect
+import itertools
+import json
+import textwrap
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from plinth.errors import ConfigError
+
+T = TypeVar("T")
+MISSING: Any = "???"
+"""Default of a field that the job file must give."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """One leaf of a schema: dotted name, type, default and help text."""
+
+    name: str
+    type: str
+    default: Any
+    help: str
+
+
+def load(schema: type[T], path: str | Path, overrides: Sequence[str] = ()) -> T:
+    """Read a job file and apply `key=value` overrides.
+
+    Args:
+        schema: the dataclass that the file describes.
+        path: a YAML file.
+        overrides: dotted assignments such as `optim.lr=3e-4`; values are YAML.
+
+    Raises:
+        ConfigError: naming the file, the key and what would be right.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such job file.", _closest_file(path))
+    try:
+        raw = OmegaConf.load(path)
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not a text file in UTF-8.") from None
+    if not isinstance(raw, DictConfig):
+        raise ConfigError(f"{path}: expected `key: value` lines at the top, found a {type(raw).__name__}.")
+    return build(schema, [(str(path), raw), *_parse_overrides(overrides)])
+
+
+def build(schema: type[T], layers: Sequence[tuple[str, Any]]) -> T:
+    """Merge `(origin, mapping)` layers onto the schema's defaults, the last one winning."""
+    merged = OmegaConf.structured(schema)
+    for origin, layer in layers:
+        plain = OmegaConf.to_container(layer) if isinstance(layer, DictConfig) else layer
+        _check_keys(schema, plain, origin)
+        try:
+            merged = OmegaConf.merge(merged, plain)
+        except OmegaConfBaseException as error:
+            key = getattr(error, "full_key", None) or "a value"
+            wanted = _type_of(schema, key)
+            reason = str(error).splitlines()[0]
+            raise ConfigError(
+                f"{origin}: {key}: {reason}.", f"Expected {wanted}." if wanted else ""
+            ) from None
+    missing = sorted(OmegaConf.missing_keys(merged))
+    if missing:
+        raise ConfigError(
+            f"{layers[0][0] if layers else schema.__name__}: no value for {', '.join(missing)}.",
+            f"Add it to the file or as {missing[0]}=VALUE on the command line.",
+        )
+    try:
+        return typing.cast(T, OmegaConf.to_object(merged))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{layers[0][0]}: {' '.join(str(error).split())}") from None
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain nested dict of a config: JSON types only."""
+    container = OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True)
+    return typing.cast(dict[str, Any], container)
+
+
+def to_yaml(config: Any) -> str:
+    """The resolved config as YAML, keys in the schema's order."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+
+
+def fingerprint(config: Any) -> str:
+    """Hash of a config's values, independent of key order."""
+    plain = config if isinstance(config, dict) else to_dict(config)
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def changed_keys(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Dotted keys whose value differs, with both values; `None` where a side lacks the key."""
+    a, b = dict(_leaves(old)), dict(_leaves(new))
+    return [(k, a.get(k), b.get(k)) for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)]
+
+
+def describe(schema: type, prefix: str = "") -> Iterator[Key]:
+    """Every key of a schema with its help text, for `poma config --help-keys`."""
+    docs = _field_docs(schema)
+    hints = typing.get_type_hints(schema)
+    for f in dataclasses.fields(schema):
+        name = f"{prefix}{f.name}"
+        inner = _dataclass_in(hints[f.name])
+        if inner is not None and typing.get_origin(hints[f.name]) is not dict:
+            suffix = "[]." if typing.get_origin(hints[f.name]) is list else "."
+            yield from describe(inner, f"{name}{suffix}")
+            continue
+        default = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
+        shown = "(required)" if default in (MISSING, dataclasses.MISSING) else default
+        yield Key(name, _type_name(hints[f.name]), shown, docs.get(f.name, ""))
+
+
+def _parse_overrides(overrides: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for text in overrides:
+        key, equals, _ = text.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"'{text}': expected an override of the form key=value, such as optim.lr=3e-4.")
+        try:
+            parsed = OmegaConf.to_container(OmegaConf.from_dotlist([text]))
+        except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"'{text}': the value is not valid YAML: {reason}") from None
+        yield f"'{text}'", typing.cast(dict[str, Any], parsed)
+
+
+def _check_keys(schema: type, value: Any, origin: str, prefix: str = "") -> None:
+    """Unknown keys first: OmegaConf would find them too, but not suggest what was meant."""
+    if isinstance(value, str) and "${oc.env" in value:
+        raise ConfigError(
+            f"{origin}: {prefix.rstrip('.')} reads an environment variable, but configs are saved.",
+            "Name the variable instead (fields that end in _env).",
+        )
+    if not isinstance(value, dict):
+        return
+    hints = typing.get_type_hints(schema)
+    for key, item in value.items():
+        if key not in hints:
+            close = difflib.get_close_matches(str(key), hints, n=1)
+            fix = f"Did you mean {prefix}{close[0]}?" if close else _elsewhere(schema, str(key), hints)
+            raise ConfigError(f"{origin}: unknown key {prefix}{key}.", fix)
+        inner = _dataclass_in(hints[key])
+        if inner is not None and isinstance(item, list):
+            for i, element in enumerate(item):
+                _check_keys(inner, element, origin, f"{prefix}{key}[{i}].")
+        elif inner is not None and typing.get_origin(hints[key]) is dict and isinstance(item, dict):
+            for name, element in item.items():
+                _check_keys(inner, element, origin, f"{prefix}{key}.{name}.")
+        elif inner is not None:
+            if item is not None and not isinstance(item, dict | str):
+                raise ConfigError(f"{origin}: {prefix}{key}: expected keys below it, found {item!r}.")
+            _check_keys(inner, item, origin, f"{prefix}{key}.")
+        else:
+            _check_keys(dict, item if isinstance(item, str) else None, origin, f"{prefix}{key}.")
+
+
+def _elsewhere(schema: type, key: str, hints: dict[str, Any]) -> str:
+    """Where in the tree a key of that name lives, else what is possible here."""
+    places = [k.name for k in describe(schema) if k.name.split(".")[-1] == key]
+    if places:
+        return f"Did you mean {' or '.join(places[:3])}?"
+    return f"Possible here: {', '.join(hints)}."
+
+
+def _dataclass_in(hint: Any) -> type | None:
+    """The dataclass in `X`, `X | None`, `list[X]` or `dict[str, X]`."""
+    if dataclasses.is_dataclass(hint):
+        return typing.cast(type, hint)
+    if typing.get_origin(hint) in (list, dict, typing.Union, types.UnionType):
+        for argument in typing.get_args(hint):
+            if (found := _dataclass_in(argument)) is not None:
+                return found
+    return None
+
+
+def _type_of(schema: type, dotted: str) -> str:
+    hint: Any = schema
+    for part in dotted.replace("]", "").replace("[", ".").split("."):
+        inner = _dataclass_in(hint)
+        if part.isdigit():
+            continue
+        if inner is None or part not in (hints := typing.get_type_hints(inner)):
+            return ""
+        hint = hints[part]
+    return _type_name(hint)
+
+
+def _type_name(hint: Any) -> str:
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return "one of " + ", ".join(m.name for m in hint)
+    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
+
+
+def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from _leaves(item, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        for i, item in enumerate(value):
+            yield from _leaves(item, f"{prefix}[{i}]")
+    else:
+        yield prefix, value
+
+
+def _field_docs(schema: type) -> dict[str, str]:
+    """The string literal under each field (nearest class in the MRO wins)."""
+    docs: dict[str, str] = {}
+    for cls in reversed([c for c in schema.__mro__ if dataclasses.is_dataclass(c)]):
+        body = typing.cast(ast.ClassDef, ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]).body
+        for here, below in itertools.pairwise(body):
+            if (
+                isinstance(here, ast.AnnAssign)
+                and isinstance(here.target, ast.Name)
+                and isinstance(below, ast.Expr)
+                and isinstance(below.value, ast.Constant)
+                and isinstance(below.value.value, str)
+            ):
+                docs[here.target.id] = " ".join(below.value.value.split())
+    return docs
+
+
+def _closest_file(path: Path) -> str:
+    folder = path.parent if path.parent.is_dir() else Path()
+    names = [p.name for p in folder.glob("*.yaml")]
+    close = difflib.get_close_matches(path.name, names, n=1)
+    if close:
+        return f"Did you mean {folder / close[0]}?"
+    return f"Job files in {folder}: {', '.join(sorted(names)) or 'none'}."

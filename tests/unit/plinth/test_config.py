@@ -1,0 +1,99 @@
+"""Strict configs: what is refused, and what the refusal says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from plinth import config
+from plinth.errors import ConfigError
+
+
+@dataclass
+class Optim:
+    lr: float = 1e-4
+    """Peak learning rate."""
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.98])
+    """Adam's decay rates."""
+
+
+@dataclass
+class Source:
+    uri: str = config.MISSING
+    """Where the shards are."""
+    weight: float = 1.0
+    """Passes over it per epoch."""
+
+
+@dataclass
+class Job:
+    name: str = config.MISSING
+    """Name of the run."""
+    optim: Optim = field(default_factory=Optim)
+    """The optimizer."""
+    sources: list[Source] = field(default_factory=list)
+    """Data sets."""
+    teacher: Optim | None = None
+    """An optional part."""
+
+
+def job(tmp_path: Path, text: str, *overrides: str) -> Job:
+    path = tmp_path / "job.yaml"
+    path.write_text(text)
+    return config.load(Job, path, overrides)
+
+
+def test_layers_win_in_order(tmp_path: Path) -> None:
+    got = job(tmp_path, "name: a\noptim: {lr: 0.5}\nsources: [{uri: x}]", "optim.lr=3e-4", "name=b")
+    assert (got.name, got.optim.lr, got.sources[0].weight) == ("b", 3e-4, 1.0)
+    assert isinstance(got.sources[0], Source)
+    assert config.build(Job, [("again", config.to_dict(got))]) == got
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "says"),
+    [
+        ("name: a\noptim: {lrr: 1}", [], "unknown key optim.lrr. Did you mean optim.lr?"),
+        ("name: a", ["lr=1"], "unknown key lr. Did you mean optim.lr or"),
+        ("name: a\nsources: [{uri: x, wait: 2}]", [], "unknown key sources[0].wait"),
+        ("name: a\noptim: {lr: fast}", [], "optim.lr: Value 'fast'"),
+        ("name: a", ["optim.lr=[1]"], "optim.lr"),
+        ("name: a", ["optim=3"], "optim: expected keys below it"),
+        ("optim: {lr: 1}", [], "no value for name"),
+        ("name: a\nsources: [{weight: 2}]", [], "no value for sources[0].uri"),
+        ("name: [unclosed", [], "not valid YAML"),
+        ("- a list", [], "expected `key: value`"),
+        ("name: a\nname: b", [], "duplicate key name"),
+        ("name: ${oc.env:SECRET}", [], "reads an environment variable"),
+        ("name: a", ["optim.lr"], "expected an override of the form key=value"),
+        ("name: ${nowhere}", [], "nowhere"),
+    ],
+)
+def test_refusals_name_the_key(tmp_path: Path, text: str, overrides: list[str], says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        job(tmp_path, text, *overrides)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_suggests_a_near_one(tmp_path: Path) -> None:
+    (tmp_path / "pretrain.yaml").write_text("name: a")
+    with pytest.raises(ConfigError, match=r"Did you mean .*pretrain\.yaml"):
+        config.load(Job, tmp_path / "pretrian.yaml")
+
+
+def test_changed_keys_and_fingerprint(tmp_path: Path) -> None:
+    a = job(tmp_path, "name: a\nsources: [{uri: x}]")
+    b = job(tmp_path, "name: a\nsources: [{uri: x, weight: 2}]")
+    assert config.changed_keys(config.to_dict(a), config.to_dict(b)) == [("sources[0].weight", 1.0, 2.0)]
+    assert config.fingerprint(a) != config.fingerprint(b)
+    assert config.fingerprint(a) == config.fingerprint(dict(reversed(config.to_dict(a).items())))
+
+
+def test_every_key_has_its_help() -> None:
+    keys = {key.name: key for key in config.describe(Job)}
+    assert keys["optim.lr"].help == "Peak learning rate."
+    assert keys["name"].default == "(required)"
+    assert set(keys) >= {"sources[].uri", "teacher.lr"}
