@@ -81,19 +81,19 @@ def build(schema: type[T], layers: Sequence[tuple[str, Any]]) -> T:
             key = getattr(error, "full_key", None) or "a value"
             wanted = _type_of(schema, key)
             reason = str(error).splitlines()[0]
-            raise ConfigError(
-                f"{origin}: {key}: {reason}.", f"Expected {wanted}." if wanted else ""
-            ) from None
-    missing = sorted(OmegaConf.missing_keys(merged))
-    if missing:
-        raise ConfigError(
-            f"{layers[0][0] if layers else schema.__name__}: no value for {', '.join(missing)}.",
-            f"Add it to the file or as {missing[0]}=VALUE on the command line.",
-        )
+            fix = f"Expected {wanted}." if wanted else ""
+            raise ConfigError(f"{origin}: {key}: {reason}.", fix) from None
+    file = layers[0][0] if layers else schema.__name__
     try:
-        return typing.cast(T, OmegaConf.to_object(merged))
+        missing = sorted(OmegaConf.missing_keys(merged))
+        if not missing:
+            return typing.cast(T, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{layers[0][0]}: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{file}: {' '.join(str(error).split())}") from None
+    raise ConfigError(
+        f"{file}: no value for {', '.join(missing)}.",
+        f"Add it to the file or as {missing[0]}=VALUE on the command line.",
+    )
 
 
 def to_dict(config: Any) -> dict[str, Any]:

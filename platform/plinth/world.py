@@ -58,7 +58,8 @@ def check_divisibility(
         )
     if global_batch_size % micro_batch_size:
         raise ConfigError(
-            f"global_batch_size {global_batch_size} is not a multiple of micro_batch_size {micro_batch_size}.",
+            f"global_batch_size {global_batch_size} is not a multiple of "
+            f"micro_batch_size {micro_batch_size}.",
             "Change one of the two.",
         )
     sizes = possible_world_sizes(num_lanes, global_batch_size, micro_batch_size)

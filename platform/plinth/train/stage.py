@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypedDict
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 Batch = dict[str, Any]
@@ -63,7 +62,7 @@ class Stage(Protocol):
     """One pretraining stage: the model with its loss, which knows nothing of its launcher."""
 
     def forward(self, batch: Batch, features_only: bool = False) -> Encoded:
-        """Encode a micro-batch. With `features_only`, skip `sums` (but not `counts`): the first of two passes."""
+        """Encode a micro-batch; with `features_only` (the first of two passes) without `sums`."""
         ...
 
     def contrast(self, features: dict[str, Tensor]) -> Contrast:
