@@ -82,7 +82,8 @@ def test_the_model_needs_no_platform() -> None:
     code = (
         "import importlib, sys\n"
         f"[importlib.import_module(n) for n in {[n.removesuffix('.__init__') for n in names]}]\n"
-        "sys.exit(' '.join({m.split('.')[0] for m in sys.modules} & {'ray', 'deepspeed', 'plinth', 'jobs'}) or 0)"
+        "loaded = {m.split('.')[0] for m in sys.modules}\n"
+        "sys.exit(' '.join(loaded & {'ray', 'deepspeed', 'plinth', 'jobs'}) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
