@@ -1,0 +1,182 @@
+"""Cameras, depth and point maps.
+
+Conventions, used everywhere: the camera looks along +z with x to the right and y down; pixel (u, v)
+is column u, row v and its *centre* has integer coordinates; a pose [3, 4] takes camera to world;
+the world is z-up, in metres; intrinsics are (fx, fy, cx, cy) in pixels. Depth 0 means "no depth".
+
+Legend: H W pixels of the grid, N points; `...` any leading dimensions (batch, views).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+UINT16_BITS = 0xFFFF
+OPPOSITE = 1e-12  # 1 + cosine below this: two directions are opposite and their cross product is noise
+
+
+def unproject(
+    depth: Tensor,
+    depth_scale: Tensor | float,
+    intrinsics: Tensor,
+    pose: Tensor,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Point map of a depth map: the world coordinates of what each pixel sees.
+
+    Args:
+        depth: [..., H, W] in units of `depth_scale`, 0 = none. float, int32, uint16, or int16, which
+            is read as the *bits* of uint16 (how such tensors travel, see `as_metres`).
+        depth_scale: metres per unit, broadcastable to the leading dimensions [...] (a batch's [B] with
+            depth [B, V, H, W] is `depth_scale[:, None]`).
+        intrinsics: [..., 4].
+        pose: [..., 3, 4] camera -> world.
+        dtype: of the result; the arithmetic is at least float32.
+
+    Returns:
+        [..., H, W, 3] metres; exactly (0, 0, 0) where there is no depth.
+    """
+    compute = torch.promote_types(intrinsics.dtype, torch.float32)
+    metres = as_metres(depth, depth_scale, compute)
+    fx, fy, cx, cy = (k[..., None] for k in intrinsics.to(compute).unbind(-1))
+    rotation, translation = pose[..., :3].to(compute), pose[..., 3].to(compute)
+    # A ray is affine in (u, v): three vectors per view instead of a matrix product per pixel. Written
+    # without matmul, so that autocast leaves it in full precision.
+    per_u = rotation[..., 0] / fx
+    per_v = rotation[..., 1] / fy
+    origin = rotation[..., 2] - per_u * cx - per_v * cy
+    height, width = depth.shape[-2:]
+    u = torch.arange(width, device=depth.device, dtype=compute)
+    v = torch.arange(height, device=depth.device, dtype=compute)
+    along_row = origin[..., None, :] + u[:, None] * per_u[..., None, :]
+    down_column = v[:, None] * per_v[..., None, :]
+    rays = along_row[..., None, :, :] + down_column[..., :, None, :]
+    points = metres[..., None] * rays + translation[..., None, None, :]
+    return torch.where((metres > 0)[..., None], points, 0.0).to(dtype)
+
+
+def as_metres(depth: Tensor, depth_scale: Tensor | float, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Depth [..., H, W] as floating metres; what is not finite or not positive becomes 0.
+
+    int16 is taken as the bit pattern of uint16, so that units beyond 32767 survive: torch has few
+    kernels for uint16, and tensors are handed around as a view.
+    """
+    if depth.dtype is torch.uint16:
+        depth = depth.view(torch.int16)
+    if depth.dtype is torch.int16:
+        depth = depth.to(torch.int32) & UINT16_BITS
+    scale = torch.as_tensor(depth_scale, dtype=dtype, device=depth.device)[..., None, None]
+    metres = depth.to(dtype) * scale
+    return torch.where((metres > 0) & torch.isfinite(metres), metres, 0.0)
+
+
+def project(points: np.ndarray, intrinsics: np.ndarray, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels and depths of world points in one camera.
+
+    Args:
+        points: [..., 3] metres.
+        intrinsics: [4].
+        pose: [3, 4] camera -> world.
+
+    Returns:
+        pixels [..., 2] as (u, v), NaN for points that are not in front of the camera; depth [...] in
+        metres along the optical axis (negative behind the camera).
+    """
+    local = (np.asarray(points, np.float64) - pose[:, 3]) @ pose[:, :3]
+    z = local[..., 2]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        pixels = local[..., :2] / np.where(z > 0, z, np.nan)[..., None]
+    return pixels * intrinsics[:2] + intrinsics[2:], z
+
+
+def nearest_indices(source: int, target: int) -> np.ndarray:
+    """Which of `source` samples each of `target` samples takes: the one under its centre, int64 [target]."""
+    return ((2 * np.arange(target) + 1) * source) // (2 * target)
+
+
+def resize_depth_nearest(depth: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Depth [h, w] on a grid [height, width] by nearest neighbour: no value is made up at an edge."""
+    rows, columns = nearest_indices(depth.shape[0], height), nearest_indices(depth.shape[1], width)
+    return np.ascontiguousarray(depth[rows[:, None], columns])
+
+
+def scale_intrinsics(intrinsics: np.ndarray, from_hw: tuple[int, int], to_hw: tuple[int, int]) -> np.ndarray:
+    """Intrinsics [4] float64 that belong to `resize_depth_nearest` from `from_hw` to `to_hw`.
+
+    A nearest-neighbour pixel carries the ray of the source pixel it was taken from. Those lie, on
+    average over the grid, not always where the resized grid's centres are (for a factor of 2, half a
+    source pixel beside them), so the principal point is shifted by that mean: the remaining error of
+    a pixel is at most about half a source pixel and has mean zero.
+    """
+    fx, fy, cx, cy = (float(k) for k in intrinsics)
+    (height, width), (new_height, new_width) = from_hw, to_hw
+    fx, cx = _scale_axis(fx, cx, width, new_width)
+    fy, cy = _scale_axis(fy, cy, height, new_height)
+    return np.array([fx, fy, cx, cy])
+
+
+def _scale_axis(focal: float, centre: float, source: int, target: int) -> tuple[float, float]:
+    factor = source / target
+    # source index ~ factor * target index + offset, with the offset that makes the mean error zero
+    offset = float(np.mean(nearest_indices(source, target) - factor * np.arange(target)))
+    return focal / factor, (centre - offset) / factor
+
+
+def rotation_to_z_up(up: np.ndarray) -> np.ndarray:
+    """The smallest rotation [3, 3] that takes the direction `up` to +z.
+
+    For a camera-like world, y down, `up` is (0, -1, 0) and the result maps (x, y, z) to (x, z, -y).
+
+    Raises:
+        ValueError: `up` has no direction.
+    """
+    length = np.linalg.norm(up)
+    if not np.isfinite(length) or length == 0:
+        raise ValueError(
+            f"the up direction {list(up)} has no direction; give a non-zero vector such as [0, -1, 0]"
+        )
+    x, y, z = np.asarray(up, np.float64) / length
+    if 1 + z < OPPOSITE:
+        return np.diag([1.0, -1.0, -1.0])
+    # Rodrigues' formula for the axis up x z = (y, -x, 0) and cosine z, both known in closed form.
+    cross = np.array([[0, 0, -x], [0, 0, -y], [x, y, 0.0]])
+    return np.eye(3) + cross + cross @ cross / (1 + z)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How two views agree about the surfaces they share (`agreement`)."""
+
+    overlap: float
+    """Share of the first view's points that fall where the second view has depth."""
+    median_m: float
+    """Median of |depth of the point in the second view - depth stored there|, metres; NaN without overlap."""
+
+
+def agreement(points: np.ndarray, depth_m: np.ndarray, intrinsics: np.ndarray, pose: np.ndarray) -> Agreement:
+    """Project one view's point map into another view and compare depths.
+
+    Nothing is clipped and occluded points are not left out: a wrong pose convention cannot hide.
+
+    Args:
+        points: [H, W, 3] point map of the first view, (0, 0, 0) where it has none.
+        depth_m: [h, w] depth of the second view in metres, 0 where it has none.
+        intrinsics: [4] of the second view.
+        pose: [3, 4] of the second view.
+    """
+    valid = points.reshape(-1, 3)
+    valid = valid[np.any(valid != 0, axis=-1)]
+    if len(valid) == 0:
+        return Agreement(0.0, float("nan"))
+    pixels, z = project(valid, intrinsics, pose)
+    height, width = depth_m.shape
+    columns, rows = np.rint(np.clip(np.nan_to_num(pixels, nan=-1.0), -1, max(depth_m.shape))).astype(int).T
+    inside = (z > 0) & (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
+    seen = depth_m[rows[inside], columns[inside]]
+    difference = np.abs(z[inside] - seen)[seen > 0]
+    median = float(np.median(difference)) if len(difference) else float("nan")
+    return Agreement(len(difference) / len(valid), median)
