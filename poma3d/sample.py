@@ -6,7 +6,7 @@ sensor, and unprojected on the training device (`poma3d.geometry`).
     column                    dtype    shape      unit / meaning
     sample_id                 string              hash of the content; the key of all randomness
     scene_id, source          string              where it comes from
-    depth                     uint16   [V,H,W]    depth along the optical axis, in `depth_scale` metres; 0 = none
+    depth                     uint16   [V,H,W]    depth on the optical axis, in `depth_scale` m; 0 = none
     depth_scale               float32  []         metres per unit of depth (0.001: millimetres)
     intrinsics                float32  [V,4]      fx, fy, cx, cy in pixels of the stored grid
     pose                      float32  [V,3,4]    camera -> world, metres; world is z-up
@@ -21,8 +21,9 @@ sensor, and unprojected on the training device (`poma3d.geometry`).
     colour                    list<binary>        JPEG per view; empty list when not kept
 
 Legend: V views, H W pixels, C captions a view, S captions a scene, E the teacher's joint space.
-E = 0 until `poma embed` has run, and then the three embedding columns are absent. Tensor columns are fixed-size binary (Parquet would store uint16 as
-int32, and FixedShapeTensor decodes five times slower); dtype, shape and unit are in the field's metadata.
+E = 0 until `poma embed` has run, and until then the three embedding columns are absent. Tensor columns
+are fixed-size binary (Parquet would store uint16 as int32, and FixedShapeTensor decodes five times
+slower); dtype, shape and unit are in the field's metadata.
 """
 
 from __future__ import annotations
