@@ -84,9 +84,10 @@ class Sample:
     def sample_id(self) -> str:
         """Hash of scene, geometry and captions: the same input gives the same id in every build."""
         digest = hashlib.blake2b(digest_size=12)
-        digest.update(f"{self.source}\0{self.scene_id}\0{self.depth_scale!r}\0".encode())
-        for array, dtype in ((self.depth, np.uint16), (self.intrinsics, np.float32), (self.pose, np.float32)):
-            digest.update(np.ascontiguousarray(array, dtype).tobytes())
+        digest.update(f"{self.source}\0{self.scene_id}\0".encode())
+        digest.update(np.ascontiguousarray(self.depth, np.uint16).tobytes())
+        for array in (self.intrinsics, self.pose, self.depth_scale):
+            digest.update(np.ascontiguousarray(array, np.float32).tobytes())
         digest.update(json.dumps([self.view_captions, self.scene_captions]).encode())
         return digest.hexdigest()
 
@@ -165,6 +166,25 @@ def decode(table: pa.Table | pa.RecordBatch, columns: Iterable[str] | None = Non
         data = memoryview(column.buffers()[1])[start : start + len(column) * width]
         out[name] = np.frombuffer(data, dtype).reshape(len(column), *dims)
     return out
+
+
+def to_samples(table: pa.Table) -> list[Sample]:
+    """The rows of a shard as samples; the inverse of `encode`."""
+    arrays = decode(table)
+    strings = {
+        name: table.column(name).to_pylist()
+        for name in ("scene_id", "source", "view_captions", "scene_captions", "colour")
+    }
+    optional = ("image_embedding", "caption_embedding", "scene_caption_embedding")
+    return [
+        Sample(
+            **{name: values[i] for name, values in strings.items()},
+            **{name: arrays[name][i] for name in ("depth", "intrinsics", "pose", "view_valid")},
+            depth_scale=float(arrays["depth_scale"][i]),
+            **{name: arrays[name][i] for name in optional if name in arrays},
+        )
+        for i in range(len(table))
+    ]
 
 
 def _arrays(sample: Sample, shape: SampleShape) -> dict[str, np.ndarray]:

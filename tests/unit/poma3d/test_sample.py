@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from poma3d.sample import Sample, SampleShape, decode, encode, schema, tensor_spec
+from poma3d.sample import Sample, SampleShape, decode, encode, schema, tensor_spec, to_samples
 
 SHAPE = SampleShape(views=2, height=3, width=4, captions=2, scene_captions=2, embedding=5)
 
@@ -45,6 +45,9 @@ def test_round_trip_through_parquet(tmp_path: Path) -> None:
     assert got["scene_caption_count"].tolist() == [1] * 3
     assert table["view_captions"].to_pylist() == [s.view_captions for s in samples]
     np.testing.assert_array_equal(decode(table.slice(1, 1))["depth"][0], samples[1].depth)
+    again = to_samples(table)
+    assert [s.sample_id for s in again] == [s.sample_id for s in samples] == table["sample_id"].to_pylist()
+    assert encode(again, SHAPE).equals(table)
     chunked = pa.concat_tables([table, table])
     assert decode(chunked, ["pose"])["pose"].shape == (6, 2, 3, 4)
 
