@@ -1,0 +1,56 @@
+"""Local files written whole or not at all: a temporary file beside the target, fsync, rename."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+_TEMPORARY_SUFFIX = ".plinth-tmp"
+
+
+def replace(path: str, fill: Callable[[str], None]) -> None:
+    """Let `fill` make a temporary file beside `path`, then rename it there."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}{_TEMPORARY_SUFFIX}")
+    try:
+        fill(str(temporary))
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(target.parent, os.O_RDONLY)  # the rename itself must survive a power cut too
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_synced(path: str, data: bytes) -> None:
+    """Write and wait until the disk has it."""
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def copy_synced(source: str, path: str) -> None:
+    """Copy and wait until the disk has it."""
+    with open(source, "rb") as reader, open(path, "wb") as writer:
+        shutil.copyfileobj(reader, writer)
+        writer.flush()
+        os.fsync(writer.fileno())
+
+
+def list_files(base: Path, root: Path) -> list[tuple[str, int]]:
+    """(path relative to `root`, size_bytes) of every file below `base`, sorted; no temporary ones."""
+    found = []
+    for folder, _, names in os.walk(base):
+        for name in names:
+            if not name.endswith(_TEMPORARY_SUFFIX):
+                path = Path(folder, name)
+                found.append((path.relative_to(root).as_posix(), path.stat().st_size))
+    return sorted(found)

@@ -1,0 +1,411 @@
+"""One way to files, wherever they are: a URI, relative keys, whole reads, ranges and atomic writes.
+
+Local paths are written through a temporary file, fsync and rename; object stores put an object whole
+or not at all. Transient failures are tried again a bounded number of times; everything else becomes a
+`StorageError` of one line that says what to do. Credentials are named, never held: the options carry
+names of environment variables, and each process reads the values when it opens its file system.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+import fsspec
+import pyarrow.fs
+
+from plinth import files, storage_errors
+from plinth.errors import ConfigError, StorageError
+from plinth.storage_errors import MissingKeyError
+
+__all__ = ["MissingKeyError", "Storage", "StorageOptions"]
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+PROTOCOL_PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+
+
+@dataclass(frozen=True)
+class StorageOptions:
+    """How to reach an object store. Local paths need none of it."""
+
+    endpoint_url: str | None = None
+    """URL of an S3-compatible server; empty for AWS itself."""
+    region: str | None = None
+    """Region of the bucket; empty to let the client find it."""
+    profile: str | None = None
+    """Profile of the AWS credentials file to use."""
+    access_key_env: str | None = None
+    """Name of the environment variable that holds the access key; empty for the client's own chain
+    (AWS_ACCESS_KEY_ID, profile, instance role)."""
+    secret_key_env: str | None = None
+    """Name of the environment variable that holds the secret key."""
+    session_token_env: str | None = None
+    """Name of the environment variable that holds a session token, where there is one."""
+    connect_timeout_s: float = 10.0
+    """How long to wait for a connection."""
+    read_timeout_s: float = 60.0
+    """How long to wait for the next bytes of an answer."""
+    retries: int = 4
+    """How often a transient failure is tried again."""
+    backoff_s: float = 0.3
+    """Upper bound of the first wait between tries; it doubles each time and is drawn at random below it."""
+    max_backoff_s: float = 10.0
+    """Upper bound of any wait between tries."""
+    max_connections: int = 32
+    """Connections that a process keeps open to the object store."""
+
+
+def validate(options: StorageOptions) -> None:
+    """Refuse options that contradict each other.
+
+    Raises:
+        ConfigError: naming the field. Values that may be secrets are not repeated.
+    """
+    for name in ("access_key_env", "secret_key_env", "session_token_env"):
+        value = getattr(options, name)
+        if value is not None and not storage_errors.is_environment_name(value):
+            raise ConfigError(
+                f"storage.{name} is not a name of an environment variable (not shown: it may be a secret).",
+                "Put the secret in the environment and write the variable's name here, e.g. MY_SECRET_KEY.",
+            )
+    if (options.access_key_env is None) != (options.secret_key_env is None):
+        raise ConfigError(
+            "storage.access_key_env and storage.secret_key_env come as a pair, only one is set.",
+            "Set both, or neither to use the client's own chain.",
+        )
+    if options.retries < 0:
+        raise ConfigError(f"storage.retries is {options.retries}, expected 0 or more.")
+
+
+class Storage:
+    """A folder somewhere, addressed by keys relative to it.
+
+    Picklable: it travels as URI and options, and each process opens its own file system on first use.
+    All methods are safe to call from several threads.
+    """
+
+    def __init__(self, protocol: str, root: str, options: StorageOptions) -> None:
+        self.protocol = protocol
+        self.root = root
+        self.options = options
+        self._lock = threading.Lock()
+        self._filesystem: Any = None
+        self._opened_in: int | None = None
+
+    @classmethod
+    def from_uri(cls, uri: str | Path, options: StorageOptions | None = None) -> Storage:
+        """The folder at `uri`: a path, `file://`, `s3://bucket/prefix`, `gs://` or `az://`.
+
+        Raises:
+            StorageError: unknown protocol, no bucket, or credentials inside the URI.
+            ConfigError: options that contradict each other.
+        """
+        options = options or StorageOptions()
+        validate(options)
+        protocol, separator, path = str(uri).partition("://")
+        if not separator:
+            protocol, path = "file", str(uri)
+        if protocol in ("file", "local"):
+            return cls("file", str(Path(path).expanduser().absolute()), options)
+        if protocol not in PROTOCOL_PACKAGES:
+            raise StorageError(
+                f"{protocol}:// is no storage that is known here.",
+                f"Use a path or one of {', '.join(p + '://' for p in ('file', *PROTOCOL_PACKAGES))}.",
+            )
+        if "@" in path.split("/")[0]:
+            raise StorageError(
+                f"A {protocol}:// URI carries credentials (not shown).",
+                "Name environment variables in storage.access_key_env and storage.secret_key_env instead.",
+            )
+        if not path.strip("/"):
+            raise StorageError(f"{uri} names no bucket.", f"Write {protocol}://bucket/prefix.")
+        return cls(protocol, path.strip("/"), options)
+
+    @property
+    def uri(self) -> str:
+        """Absolute path for local folders, else protocol://bucket/prefix."""
+        return self.root if self.is_local else f"{self.protocol}://{self.root}"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this is a folder of this machine's file system."""
+        return self.protocol == "file"
+
+    @property
+    def bucket(self) -> str:
+        """First part of the path; of no meaning for local folders."""
+        return self.root.split("/")[0]
+
+    def child(self, prefix: str) -> Storage:
+        """The folder `prefix` inside this one."""
+        return Storage(self.protocol, self._path(prefix), self.options)
+
+    def read(self, key: str) -> bytes:
+        """The whole object.
+
+        Raises:
+            MissingKeyError: there is no such object.
+            StorageError: anything else that the user can mend.
+        """
+        path = self._path(key)
+        if self.is_local:
+            return self._attempt(key, lambda: Path(path).read_bytes())
+        return self._attempt(key, lambda: self.filesystem.cat_file(path))
+
+    def read_range(self, key: str, start: int, stop: int) -> bytes:
+        """Bytes [start, stop) of an object; shorter where the object ends before `stop`."""
+        path = self._path(key)
+
+        def read() -> bytes:
+            if self.is_local:
+                with open(path, "rb") as file:
+                    return os.pread(file.fileno(), stop - start, start)
+            try:
+                return self.filesystem.cat_file(path, start=start, end=stop)
+            except OSError as error:
+                if storage_errors.is_beyond_the_end(error):
+                    return b""
+                raise
+
+        return self._attempt(key, read)
+
+    def write(self, key: str, data: bytes) -> None:
+        """Put an object whole or not at all, replacing what is there."""
+        path = self._path(key)
+        if self.is_local:
+            self._attempt(
+                key, lambda: files.replace(path, lambda temporary: files.write_synced(temporary, data))
+            )
+        else:
+            self._attempt(key, lambda: self.filesystem.pipe_file(path, data))
+
+    def upload(self, local_path: str | Path, key: str) -> None:
+        """Copy a local file to `key`, whole or not at all."""
+        path, source = self._path(key), str(local_path)
+        if self.is_local:
+            self._attempt(
+                key, lambda: files.replace(path, lambda temporary: files.copy_synced(source, temporary))
+            )
+        else:
+            self._attempt(key, lambda: self.filesystem.put_file(source, path))
+
+    def download(self, key: str, local_path: str | Path) -> None:
+        """Copy `key` to a local file, whole or not at all."""
+        path = self._path(key)
+
+        def fetch(temporary: str) -> None:
+            if self.is_local:
+                files.copy_synced(path, temporary)
+            else:
+                self.filesystem.get_file(path, temporary)
+
+        self._attempt(key, lambda: files.replace(str(local_path), fetch))
+
+    def list(self, prefix: str = "") -> list[tuple[str, int]]:
+        """(key, size_bytes) of every object in the folder `prefix` and below, sorted by key."""
+        base = self._path(prefix)
+        if self.is_local:
+            return self._attempt(prefix, lambda: files.list_files(Path(base), Path(self.root)))
+
+        def find() -> list[tuple[str, int]]:
+            self.filesystem.invalidate_cache()
+            found = self.filesystem.find(base, detail=True)
+            skip = len(self.root) + 1
+            return sorted((path[skip:], int(info["size"])) for path, info in found.items() if path != base)
+
+        return self._attempt(prefix, find)
+
+    def size(self, key: str) -> int:
+        """Size of an object in bytes.
+
+        Raises:
+            MissingKeyError: there is no such object.
+        """
+        path = self._path(key)
+        if self.is_local:
+            return self._attempt(key, lambda: Path(path).stat().st_size)
+
+        def size() -> int:
+            self.filesystem.invalidate_cache()
+            return int(self.filesystem.info(path)["size"])
+
+        return self._attempt(key, size)
+
+    def exists(self, key: str) -> bool:
+        """Whether there is an object at `key`."""
+        try:
+            self.size(key)
+        except MissingKeyError:
+            return False
+        return not self.is_local or Path(self._path(key)).is_file()
+
+    def delete(self, key: str) -> None:
+        """Remove an object; nothing happens where there is none."""
+        path = self._path(key)
+        with contextlib.suppress(MissingKeyError):
+            if self.is_local:
+                self._attempt(key, lambda: Path(path).unlink())
+            else:
+                self._attempt(key, lambda: self.filesystem.rm_file(path))
+
+    def check(self, write: bool = False) -> None:
+        """Find out now whether this folder can be used, at the cost of one request (three when writing).
+
+        Raises:
+            StorageError: one line for a wrong key or secret, a missing bucket, an unreachable endpoint,
+                a missing local folder, or no permission to write.
+        """
+        if self.is_local:
+            if write:
+                self._attempt("", lambda: Path(self.root).mkdir(parents=True, exist_ok=True))
+            elif not Path(self.root).is_dir():
+                raise StorageError(f"{self.uri} is not a folder.", "Check the path.")
+        elif self.protocol == "s3":
+            # Listing, not HEAD: only an answer with a body tells a wrong secret from a missing permission.
+            prefix = self.root[len(self.bucket) + 1 :]
+            self._attempt(
+                "",
+                lambda: self.filesystem.call_s3(
+                    "list_objects_v2", Bucket=self.bucket, Prefix=prefix, MaxKeys=1
+                ),
+                retries=1,
+            )
+        elif not self._attempt("", lambda: self.filesystem.exists(self.bucket), retries=1):
+            raise StorageError(
+                f"{self.protocol}://{self.bucket} does not exist.", "Create it or check the name."
+            )
+        if write:
+            probe = f".plinth-write-check-{uuid.uuid4().hex}"
+            self.write(probe, b"")
+            self.delete(probe)
+
+    def pyarrow_filesystem(self) -> tuple[pyarrow.fs.FileSystem, str]:
+        """A `pyarrow.fs` view of the same store and this folder's path in it, for Ray Train's
+        `storage_filesystem` and `storage_path`. It pickles by reference: no credentials travel with it."""
+        if self.is_local:
+            return pyarrow.fs.LocalFileSystem(), self.root
+        return pyarrow.fs.PyFileSystem(_ByReference(self)), self.root
+
+    @property
+    def filesystem(self) -> Any:
+        """The fsspec file system of this process, opened on first use.
+
+        Raises:
+            StorageError: a package or an environment variable is missing.
+        """
+        with self._lock:
+            if self._filesystem is None or self._opened_in != os.getpid():
+                self._filesystem = self._open()
+                self._opened_in = os.getpid()
+            return self._filesystem
+
+    def _open(self) -> Any:
+        arguments = _s3_arguments(self.options) if self.protocol == "s3" else {}
+        try:
+            filesystem = fsspec.filesystem(
+                self.protocol, skip_instance_cache=True, use_listings_cache=False, **arguments
+            )
+        except ImportError as error:
+            raise StorageError(
+                f"{self.protocol}:// needs the package {PROTOCOL_PACKAGES[self.protocol]}.",
+                f"pip install {PROTOCOL_PACKAGES[self.protocol]}",
+            ) from error
+        if self.protocol == "s3":
+            filesystem.retries = 1  # `_attempt` owns the retries; nested ones multiply the wait
+        return filesystem
+
+    def _path(self, key: str) -> str:
+        parts = PurePosixPath(key).parts
+        if key.startswith("/") or ".." in parts:
+            raise ValueError(f"{key!r} is not a key relative to {self.uri}")
+        return "/".join((self.root, *parts))
+
+    def _attempt(self, key: str, operation: Callable[[], T], retries: int | None = None) -> T:
+        """Run `operation`; try again after transient failures, turn all others into a StorageError."""
+        limit = self.options.retries if retries is None else retries
+        tries = 0
+        while True:
+            try:
+                return operation()
+            except StorageError:
+                raise
+            except Exception as error:
+                if tries < limit and storage_errors.is_transient(error):
+                    ceiling = min(self.options.backoff_s * 2**tries, self.options.max_backoff_s)
+                    tries += 1
+                    log.info("try %d of %s failed (%s)", tries, self._name(key), type(error).__name__)
+                    time.sleep(random.uniform(0, ceiling))
+                    continue
+                explained = storage_errors.explain(error, self._name(key), self.options, tries + 1)
+                if explained is None:
+                    raise
+                raise explained from error
+
+    def _name(self, key: str) -> str:
+        return f"{self.uri}/{key}" if key else self.uri
+
+    def __reduce__(self) -> tuple[type[Storage], tuple[str, str, StorageOptions]]:
+        return type(self), (self.protocol, self.root, self.options)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Storage) and self.__reduce__() == other.__reduce__()
+
+    def __hash__(self) -> int:
+        return hash((self.protocol, self.root))
+
+    def __repr__(self) -> str:
+        return f"Storage({self.uri!r})"
+
+
+def _s3_arguments(options: StorageOptions) -> dict[str, Any]:
+    arguments: dict[str, Any] = {}
+    fields = (
+        ("key", "access_key_env"), ("secret", "secret_key_env"), ("token", "session_token_env"),
+    )  # fmt: skip
+    for argument, field in fields:
+        name = getattr(options, field)
+        if name is not None:
+            arguments[argument] = os.environ.get(name)
+            if not arguments[argument]:
+                raise storage_errors.missing_environment(field, name)
+    if options.profile is not None:
+        arguments["profile"] = options.profile
+    client: dict[str, Any] = {
+        "connect_timeout": options.connect_timeout_s,
+        "read_timeout": options.read_timeout_s,
+        "retries": {"mode": "standard", "total_max_attempts": 1},
+        "max_pool_connections": options.max_connections,
+    }
+    if options.endpoint_url is not None:
+        arguments["endpoint_url"] = options.endpoint_url
+        # Servers other than AWS need not resolve bucket.host, nor know the newest checksum headers.
+        client["s3"] = {"addressing_style": "path"}
+        client["request_checksum_calculation"] = "when_required"
+        client["response_checksum_validation"] = "when_required"
+    arguments["config_kwargs"] = client
+    if options.region is not None:
+        arguments["client_kwargs"] = {"region_name": options.region}
+    return arguments
+
+
+class _ByReference(pyarrow.fs.FSSpecHandler):
+    """pyarrow's fsspec handler, pickled as the `Storage` it came from: a pickled file system would
+    carry the secret key."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+        super().__init__(storage.filesystem)
+
+    def __reduce__(self) -> tuple[type[_ByReference], tuple[Storage]]:
+        return type(self), (self.storage,)
