@@ -1,0 +1,125 @@
+"""What a reader of scenes yields.
+
+A scene is a sequence of posed RGB-D frames. Frames of real scans are decoded when they are asked for
+(`LazyFrames`), so a scan of thousands of frames costs nothing to open, and a frame that cannot be
+used raises `BadFrame` at that moment, which `poma3d.scenes.views` turns into a `Reject`.
+
+Legend: h w pixels of the source's depth grid (not yet the sample's).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, overload
+
+import numpy as np
+from PIL import Image
+
+from poma3d.sample import MILLIMETRE
+
+
+class BadFrame(Exception):
+    """A frame that cannot be used: `reason` in a few fixed words, `value` what was found."""
+
+    def __init__(self, reason: str, value: str = "") -> None:
+        super().__init__(f"{reason}: {value}" if value else reason)
+        self.reason = reason
+        self.value = value
+
+
+@dataclass
+class Frame:
+    """One posed RGB-D frame."""
+
+    frame_id: str
+    """Unique within its scene."""
+    depth: np.ndarray
+    """uint16 [h, w] along the optical axis, in the scene's `depth_scale`; 0 = none."""
+    intrinsics: np.ndarray
+    """float64 [4]: fx, fy, cx, cy in pixels of `depth`; a pixel's centre has integer coordinates."""
+    pose: np.ndarray
+    """float64 [3, 4] camera -> world, metres, world z-up."""
+    picture: np.ndarray | Path | None = None
+    """Colour: uint8 [any, any, 3], or the file that holds it, with the same field of view as `depth`."""
+    captions: list[str] = field(default_factory=list)
+    """What the view shows, the most complete caption first."""
+
+    def colour(self) -> np.ndarray | None:
+        """uint8 [any, any, 3], decoded now; None when the frame has none.
+
+        Raises:
+            BadFrame: the file cannot be read.
+        """
+        if not isinstance(self.picture, Path):
+            return self.picture
+        try:
+            with Image.open(self.picture) as image:
+                return np.asarray(image.convert("RGB"))
+        except OSError as error:
+            raise BadFrame("unreadable colour", f"{self.picture.name}: {error}") from error
+
+
+class LazyFrames(Sequence[Frame]):
+    """Frames that are decoded each time they are asked for; slices decode nothing."""
+
+    def __init__(self, frame_ids: Sequence[str], load: Callable[[str], Frame]) -> None:
+        self.frame_ids = list(frame_ids)
+        self._load = load
+
+    def __len__(self) -> int:
+        return len(self.frame_ids)
+
+    @overload
+    def __getitem__(self, index: int) -> Frame: ...
+    @overload
+    def __getitem__(self, index: slice) -> LazyFrames: ...
+    def __getitem__(self, index: int | slice) -> Frame | LazyFrames:
+        """The frame, or a lazy slice.
+
+        Raises:
+            BadFrame: the frame cannot be used.
+        """
+        if isinstance(index, slice):
+            return LazyFrames(self.frame_ids[index], self._load)
+        return self._load(self.frame_ids[index])
+
+
+@dataclass
+class SceneFrames:
+    """One scene as a reader gives it."""
+
+    scene_id: str
+    source: str
+    """Kind of source, as stored in the sample."""
+    frames: Sequence[Frame]
+    """In the order of the recording."""
+    captions: list[str] = field(default_factory=list)
+    """What the scene holds, the most complete caption first."""
+    depth_scale: float = MILLIMETRE
+    """Metres per unit of the frames' depth."""
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A frame that was left out, and why."""
+
+    scene_id: str
+    frame_id: str
+    reason: str
+    value: str
+
+
+class Reader(Protocol):
+    """A source of scenes. Cheap to construct, picklable, opens nothing until `read`."""
+
+    def scene_ids(self) -> list[str]:
+        """All scenes, in a fixed order."""
+
+    def read(self, scene_id: str) -> SceneFrames:
+        """One scene.
+
+        Raises:
+            ValueError: no such scene, or nothing in it that could be a frame.
+        """
