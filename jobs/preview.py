@@ -90,7 +90,7 @@ def depth_picture(depth: np.ndarray, nearest: float, farthest: float) -> np.ndar
 def point_map_picture(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """A point map [H, W, 3] with x, y, z as red, green, blue between the corners `low` and `high`."""
     share = np.clip((points - low) / np.maximum(high - low, 1e-9), 0.0, 1.0)
-    return _with_holes(share, points.any(axis=-1))
+    return _with_holes(share, np.asarray(points.any(axis=-1)))
 
 
 def corners(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
