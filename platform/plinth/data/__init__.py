@@ -1,0 +1,1 @@
+"""From storage to batches: manifest, shards, plan, stream, batches."""

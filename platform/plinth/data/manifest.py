@@ -1,0 +1,153 @@
+"""The manifest: the one file that says which shards a data set is made of.
+
+It is written last, under one fixed key, and shards carry a hash of their content in their names: so a
+data set that is being rewritten is either the old one or the new one, never a mixture.
+
+    MANIFEST.json                        this file
+    shards/<name>-<hash>.parquet         the rows (`plinth.data.shards`)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from plinth.errors import DataError
+from plinth.storage import MissingKeyError, Storage
+
+FORMAT_VERSION = 1
+MANIFEST_KEY = "MANIFEST.json"
+SHARD_FOLDER = "shards"
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """What the manifest knows of one shard."""
+
+    name: str
+    """Key relative to the data set, e.g. shards/train-00000-9f86d081884c7d65.parquet."""
+    rows: int
+    size_bytes: int
+    sha256: str
+    """Of the whole file, hexadecimal."""
+    row_group_rows: list[int]
+    """Rows of each row group, in file order."""
+    footer_bytes: int
+    """Length of the Parquet footer with its trailer, so that one request fetches it."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Column name -> type and metadata, in words that two shards can be compared by."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The shards of a data set, in order, and what their owner says about them.
+
+    `attributes` belongs to the caller. Two of its keys are read by the platform when data sets are
+    mixed: `teacher` and `schema_version` must then agree.
+    """
+
+    shards: list[ShardEntry]
+    attributes: dict[str, Any] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def rows(self) -> int:
+        """Rows of all shards."""
+        return sum(shard.rows for shard in self.shards)
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Column name -> type and metadata, the same for every shard."""
+        return self.shards[0].columns if self.shards else {}
+
+    @cached_property
+    def hash(self) -> str:
+        """Hash of everything in here: two data sets with the same hash are the same data."""
+        return hashlib.sha256(json.dumps(_to_dict(self), sort_keys=True).encode()).hexdigest()
+
+
+def commit(storage: Storage, manifest: Manifest) -> None:
+    """Make `manifest` the data set at `storage`. Its shards must be there already.
+
+    Raises:
+        DataError: two shards of one name, or of different columns.
+    """
+    seen: set[str] = set()
+    for shard in manifest.shards:
+        if shard.name in seen:
+            raise DataError(
+                f"{storage.uri}: shard {shard.name} is listed twice.",
+                "Drop one of them.",
+            )
+        seen.add(shard.name)
+        if shard.columns != manifest.columns:
+            pair = f"{manifest.shards[0].name} and {shard.name}"
+            raise DataError(
+                f"{storage.uri}: {pair} differ in {differing_columns(manifest.columns, shard.columns)}.",
+                "Build all shards of a data set with the same schema.",
+            )
+    text = json.dumps(_to_dict(manifest), indent=1, sort_keys=True) + "\n"
+    storage.write(MANIFEST_KEY, text.encode())
+
+
+def load(storage: Storage) -> Manifest:
+    """The manifest of the data set at `storage`.
+
+    Raises:
+        DataError: there is none, it cannot be read, or it is of another format version.
+        StorageError: the storage cannot be used.
+    """
+    try:
+        text = storage.read(MANIFEST_KEY)
+    except MissingKeyError as error:
+        raise DataError(
+            f"{storage.uri} is not a finished data set: there is no {MANIFEST_KEY}.",
+            "Check the path, or build the data set again: the manifest is written last.",
+        ) from error
+    where = f"{storage.uri}/{MANIFEST_KEY}"
+    try:
+        content = json.loads(text)
+        version = content["format_version"]
+        if version != FORMAT_VERSION:
+            raise DataError(
+                f"{where} has format version {version}, this program reads {FORMAT_VERSION}.",
+                "Build the data set again, or use the version of this program that wrote it.",
+            )
+        columns = dict(content["columns"])
+        shards = [ShardEntry(**entry, columns=columns) for entry in content["shards"]]
+        return Manifest(shards, content["attributes"], version)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{where} is not a manifest ({type(error).__name__}: {error}).", "Build the data set again."
+        ) from error
+
+
+def prune(storage: Storage, manifest: Manifest) -> list[str]:
+    """Delete shards that `manifest` does not name (of an earlier or an abandoned build); returns their keys.
+
+    Only once nothing reads the earlier data set any more.
+    """
+    named = {shard.name for shard in manifest.shards}
+    old = [key for key, _ in storage.list(SHARD_FOLDER) if key not in named]
+    for key in old:
+        storage.delete(key)
+    return old
+
+
+def differing_columns(a: dict[str, str], b: dict[str, str]) -> str:
+    """The columns in which two data sets differ, in words."""
+    names = [name for name in dict.fromkeys([*a, *b]) if a.get(name) != b.get(name)]
+    return "; ".join(f"{n} ({a.get(n, 'absent')} against {b.get(n, 'absent')})" for n in names)
+
+
+def _to_dict(manifest: Manifest) -> dict[str, Any]:
+    shards = [{k: v for k, v in vars(shard).items() if k != "columns"} for shard in manifest.shards]
+    return {
+        "format_version": manifest.format_version,
+        "columns": manifest.columns,
+        "attributes": manifest.attributes,
+        "shards": shards,
+    }

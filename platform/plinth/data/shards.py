@@ -1,0 +1,301 @@
+"""Shards: Parquet files of one row group per handful of rows, read by ranges.
+
+Parquet is told what these columns are: no dictionary and no statistics (neither helps on depth or
+embeddings), zstd where bytes repeat, nothing where they do not, a checksum on every page. A reader
+fetches the wanted columns of a row group with one range request and decodes only those.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import io
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from plinth.data.manifest import SHARD_FOLDER, Manifest, ShardEntry
+from plinth.errors import ConfigError, DataError
+from plinth.storage import MissingKeyError, Storage
+
+FOOTER_TRAILER_BYTES = 8  # length of the footer and the magic number
+PAGE_BYTES = 1 << 20
+# A gap of unwanted bytes up to this size is cheaper to fetch than a second request.
+MAX_GAP_BYTES = 1 << 20
+HASH_BLOCK_BYTES = 64 << 20
+NAME_HASH_CHARACTERS = 16
+
+
+@dataclass(frozen=True)
+class ShardOptions:
+    """How rows become Parquet."""
+
+    row_group_rows: int = 64
+    """Rows of a row group, the unit of reading: about 64 views of 224 x 224 (1.5 MB) is good, so 8 rows
+    of 8 views."""
+    zstd_level: int = 3
+    """Level of zstd for the compressed columns. 9 saves an eighth and writes ten times slower."""
+    uncompressed: list[str] = field(default_factory=lambda: ["*_embedding", "colour"])
+    """Columns (glob patterns) that are stored as they are because they do not compress."""
+
+
+def validate(options: ShardOptions) -> None:
+    """Refuse values that Parquet would.
+
+    Raises:
+        ConfigError: naming the field.
+    """
+    if options.row_group_rows < 1:
+        raise ConfigError(f"shards.row_group_rows is {options.row_group_rows}, expected 1 or more.")
+    if not 1 <= options.zstd_level <= 22:
+        raise ConfigError(f"shards.zstd_level is {options.zstd_level}, expected 1 to 22.")
+
+
+def write_shard(
+    storage: Storage, name: str, table: pa.Table, options: ShardOptions | None = None
+) -> ShardEntry:
+    """Write `table` as one shard and return its entry for the manifest.
+
+    The key is made of `name` and a hash of the content: writing the same rows again changes nothing,
+    writing others leaves the shard of the current manifest alone.
+
+    Args:
+        name: stem such as train-00003.
+    """
+    options = options or ShardOptions()
+    validate(options)
+    if table.num_rows == 0:
+        raise DataError(f"shard {name} has no rows.", "Leave empty shards out.")
+    packed = {n: not any(fnmatch.fnmatch(n, p) for p in options.uncompressed) for n in table.schema.names}
+    leaves = {path: packed[path.split(".")[0]] for path in _leaf_paths(table.schema)}
+    sink = io.BytesIO()
+    pq.write_table(
+        table,
+        sink,
+        row_group_size=options.row_group_rows,
+        compression={path: "zstd" if zstd else "none" for path, zstd in leaves.items()},
+        compression_level={path: options.zstd_level for path, zstd in leaves.items() if zstd},
+        use_dictionary=False,
+        write_statistics=False,
+        write_page_checksum=True,
+        data_page_size=PAGE_BYTES,
+    )
+    content = sink.getvalue()
+    digest = hashlib.sha256(content).hexdigest()
+    key = f"{SHARD_FOLDER}/{name}-{digest[:NAME_HASH_CHARACTERS]}.parquet"
+    storage.write(key, content)
+    metadata = pq.read_metadata(io.BytesIO(content))
+    return ShardEntry(
+        name=key,
+        rows=table.num_rows,
+        size_bytes=len(content),
+        sha256=digest,
+        row_group_rows=[metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)],
+        footer_bytes=metadata.serialized_size + FOOTER_TRAILER_BYTES,
+        columns=describe_columns(table.schema),
+    )
+
+
+def describe_columns(schema: pa.Schema) -> dict[str, str]:
+    """Column name -> type and metadata in words, to compare schemas by."""
+    described = {}
+    for f in schema:
+        metadata = {
+            k.decode(): v.decode() for k, v in (f.metadata or {}).items() if not k.startswith(b"PARQUET:")
+        }
+        described[f.name] = " ".join([str(f.type), *(f"{k}={v}" for k, v in sorted(metadata.items()))])
+    return described
+
+
+class RowGroupReader:
+    """Reads row groups of the shards of one data set. Safe to use from several threads.
+
+    Args:
+        max_footers: how many parsed footers are kept; one is about 10 KB per row group.
+    """
+
+    def __init__(self, storage: Storage, max_footers: int = 1024) -> None:
+        self.storage = storage
+        self._max_footers = max_footers
+        self._footers: OrderedDict[str, pq.FileMetaData] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def read(self, shard: ShardEntry, row_group: int, columns: Sequence[str]) -> pa.Table:
+        """The wanted columns of a row group, in the order asked for, each in one chunk.
+
+        Raises:
+            DataError: naming the shard and the row group, where the object is missing, truncated or
+                altered, or lacks a column.
+        """
+        where = f"{self.storage.uri}/{shard.name}, row group {row_group}"
+        missing = [name for name in columns if name not in shard.columns]
+        if missing:
+            raise DataError(
+                f"{where}: no column {', '.join(missing)}; there are {', '.join(shard.columns)}.",
+                "Ask for columns that the data set has, or build it with them.",
+            )
+        footer = self._footer(shard)
+        pieces = _Pieces(shard.size_bytes)
+        for start, stop in _ranges(footer.row_group(row_group), set(columns)):
+            content = self._fetch(shard, start, stop, where)
+            pieces.add(start, content)
+        try:
+            file = pq.ParquetFile(
+                pa.PythonFile(pieces, mode="r"), metadata=footer, page_checksum_verification=True
+            )
+            table = file.read_row_group(row_group, columns=list(columns), use_threads=False)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise _altered(where, error) from error
+        if table.num_rows != shard.row_group_rows[row_group]:
+            raise DataError(
+                f"{where}: {table.num_rows} rows, the manifest says {shard.row_group_rows[row_group]}.",
+                "The shard was altered: build it again.",
+            )
+        return table.select(list(columns)).combine_chunks()
+
+    def read_shard(self, shard: ShardEntry, columns: Sequence[str] | None = None) -> pa.Table:
+        """All rows of a shard, for tools rather than training; every column when `columns` is None."""
+        wanted = list(shard.columns) if columns is None else list(columns)
+        groups = range(len(shard.row_group_rows))
+        return pa.concat_tables([self.read(shard, group, wanted) for group in groups])
+
+    def _footer(self, shard: ShardEntry) -> pq.FileMetaData:
+        with self._lock:
+            footer = self._footers.get(shard.name)
+            if footer is not None:
+                self._footers.move_to_end(shard.name)
+                return footer
+        where = f"{self.storage.uri}/{shard.name}, footer"
+        content = self._fetch(shard, shard.size_bytes - shard.footer_bytes, shard.size_bytes, where)
+        try:
+            footer = pq.read_metadata(pa.BufferReader(content))
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise _altered(where, error) from error
+        groups = [footer.row_group(i).num_rows for i in range(footer.num_row_groups)]
+        if groups != shard.row_group_rows:
+            raise DataError(
+                f"{where}: row groups of {groups} rows, the manifest says {shard.row_group_rows}.",
+                "The shard was altered: build it again.",
+            )
+        with self._lock:
+            self._footers[shard.name] = footer
+            while len(self._footers) > self._max_footers:
+                self._footers.popitem(last=False)
+        return footer
+
+    def _fetch(self, shard: ShardEntry, start: int, stop: int, where: str) -> bytes:
+        try:
+            content = self.storage.read_range(shard.name, start, stop)
+        except MissingKeyError as error:
+            raise DataError(
+                f"{where}: the shard is missing.", "Build the data set again, or restore the object."
+            ) from error
+        if len(content) != stop - start:
+            raise DataError(
+                f"{where}: truncated: {len(content)} of {stop - start} bytes at offset {start}.",
+                "Build the data set again, or restore the object.",
+            )
+        return content
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A shard that is not what the manifest says."""
+
+    shard: str
+    kind: str
+    """missing, truncated or altered."""
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.shard}: {self.kind} ({self.detail})"
+
+
+def verify(storage: Storage, manifest: Manifest) -> list[Problem]:
+    """Read every shard and compare it with the manifest; empty when all is well."""
+    problems = []
+    for shard in manifest.shards:
+        try:
+            size = storage.size(shard.name)
+        except MissingKeyError:
+            problems.append(Problem(shard.name, "missing", f"expected {shard.size_bytes} bytes"))
+            continue
+        if size != shard.size_bytes:
+            kind = "truncated" if size < shard.size_bytes else "altered"
+            problems.append(Problem(shard.name, kind, f"{size} bytes, expected {shard.size_bytes}"))
+            continue
+        digest = hashlib.sha256()
+        for start in range(0, size, HASH_BLOCK_BYTES):
+            digest.update(storage.read_range(shard.name, start, min(size, start + HASH_BLOCK_BYTES)))
+        if digest.hexdigest() != shard.sha256:
+            problems.append(Problem(shard.name, "altered", "its SHA-256 differs from the manifest's"))
+    return problems
+
+
+class _Pieces(io.RawIOBase):
+    """A file of which only some ranges are at hand: those that the Parquet reader will ask for."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._position = 0
+        self._pieces: list[tuple[int, memoryview]] = []
+
+    def add(self, start: int, content: bytes) -> None:
+        self._pieces.append((start, memoryview(content)))
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = base + offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        for start, content in self._pieces:
+            offset = self._position - start
+            if 0 <= offset < len(content):
+                part = content[offset : len(content) if size < 0 else offset + size]
+                self._position += len(part)
+                return part.tobytes()
+        return b""
+
+
+def _ranges(group: pq.RowGroupMetaData, columns: set[str]) -> list[tuple[int, int]]:
+    """Byte ranges of the wanted column chunks, neighbours and near neighbours joined."""
+    chunks = []
+    for i in range(group.num_columns):
+        chunk = group.column(i)
+        if chunk.path_in_schema.split(".")[0] in columns:
+            start = chunk.dictionary_page_offset or chunk.data_page_offset
+            chunks.append((start, start + chunk.total_compressed_size))
+    ranges: list[tuple[int, int]] = []
+    for start, stop in sorted(chunks):
+        if ranges and start - ranges[-1][1] <= MAX_GAP_BYTES:
+            ranges[-1] = (ranges[-1][0], max(stop, ranges[-1][1]))
+        else:
+            ranges.append((start, stop))
+    return ranges
+
+
+def _leaf_paths(schema: pa.Schema) -> list[str]:
+    """Paths of the Parquet leaf columns, as the writer's per-column options name them."""
+    sink = io.BytesIO()
+    pq.write_table(schema.empty_table(), sink)
+    parquet = pq.read_metadata(sink).schema
+    return [parquet.column(i).path for i in range(len(parquet))]
+
+
+def _altered(where: str, error: Exception) -> DataError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return DataError(f"{where}: cannot be decoded ({reason}).", "The shard was altered: build it again.")
