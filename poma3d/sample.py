@@ -16,14 +16,17 @@ sensor, and unprojected on the training device (`poma3d.geometry`).
     caption_count             uint8    [V]        how many of the C captions exist (0: the view has none)
     scene_caption_embedding   float16  [S,E]      teacher, of the scene's captions
     scene_caption_count       uint8    []         how many of the S exist
+    image_tokens              float16  [V,P,D]    teacher, layer-normed patch tokens of the image; only for
+                                                  dense distillation, which the paper does not have
     view_captions             list<list<string>>  the captions themselves
     scene_captions            list<string>
     colour                    list<binary>        JPEG per view; empty list when not kept
 
 Legend: V views, H W pixels, C captions a view, S captions a scene, E the teacher's joint space.
-E = 0 until `poma embed` has run, and until then the three embedding columns are absent. Tensor columns
-are fixed-size binary (Parquet would store uint16 as int32, and FixedShapeTensor decodes five times
-slower); dtype, shape and unit are in the field's metadata.
+P patches and D width of the teacher's image tower. Columns of size 0 are absent: E = 0 until `poma embed`
+has run, P = 0 unless it was asked for tokens. Tensor columns are fixed-size binary (Parquet would store
+uint16 as int32, and FixedShapeTensor decodes five times slower); dtype, shape and unit are in the field's
+metadata.
 """
 
 from __future__ import annotations
@@ -42,7 +45,7 @@ MILLIMETRE = 0.001
 TENSOR_COLUMNS = (
     "depth", "depth_scale", "intrinsics", "pose", "view_valid",
     "image_embedding", "caption_embedding", "caption_count",
-    "scene_caption_embedding", "scene_caption_count",
+    "scene_caption_embedding", "scene_caption_count", "image_tokens",
 )  # fmt: skip
 
 
@@ -56,6 +59,8 @@ class SampleShape:
     captions: int = 5
     scene_captions: int = 4
     embedding: int = 0
+    image_tokens: int = 0
+    token_width: int = 0
 
     def to_dict(self) -> dict[str, int]:
         """For the manifest's attributes."""
@@ -79,6 +84,7 @@ class Sample:
     image_embedding: np.ndarray | None = None
     caption_embedding: np.ndarray | None = None
     scene_caption_embedding: np.ndarray | None = None
+    image_tokens: np.ndarray | None = None
 
     @property
     def sample_id(self) -> str:
@@ -108,6 +114,7 @@ def schema(shape: SampleShape) -> pa.Schema:
         "caption_count": ("uint8", (v,), "captions"),
         "scene_caption_embedding": ("float16", (s, e), "unit vectors"),
         "scene_caption_count": ("uint8", (), "captions"),
+        "image_tokens": ("float16", (v, shape.image_tokens, shape.token_width), "layer-normed"),
     }
     fields = [pa.field(name, pa.string(), nullable=False) for name in ("sample_id", "scene_id", "source")]
     for name in TENSOR_COLUMNS:
@@ -175,7 +182,7 @@ def to_samples(table: pa.Table) -> list[Sample]:
         name: table.column(name).to_pylist()
         for name in ("scene_id", "source", "view_captions", "scene_captions", "colour")
     }
-    optional = ("image_embedding", "caption_embedding", "scene_caption_embedding")
+    optional = ("image_embedding", "caption_embedding", "scene_caption_embedding", "image_tokens")
     return [
         Sample(
             **{name: values[i] for name, values in strings.items()},
@@ -210,6 +217,7 @@ def _arrays(sample: Sample, shape: SampleShape) -> dict[str, np.ndarray]:
         "caption_count": caption_count,
         "scene_caption_embedding": or_zeros(sample.scene_caption_embedding, (shape.scene_captions, e)),
         "scene_caption_count": scene_count,
+        "image_tokens": or_zeros(sample.image_tokens, (shape.views, shape.image_tokens, shape.token_width)),
     }
 
 

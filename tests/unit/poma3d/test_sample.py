@@ -54,9 +54,17 @@ def test_round_trip_through_parquet(tmp_path: Path) -> None:
 
 def test_without_a_teacher_there_are_no_embedding_columns() -> None:
     bare = replace(SHAPE, embedding=0)
-    assert not [name for name in schema(bare).names if name.endswith("embedding")]
+    assert not [name for name in schema(bare).names if name.endswith(("embedding", "tokens"))]
     table = encode([sample(image_embedding=None)], bare)
     assert decode(table)["depth"].dtype == np.uint16
+
+
+def test_patch_tokens_are_a_column_when_asked_for() -> None:
+    shape = replace(SHAPE, image_tokens=3, token_width=6)
+    tokens = np.random.default_rng(0).random((2, 3, 6)).astype(np.float16)
+    table = encode([sample(image_tokens=tokens)], shape)
+    np.testing.assert_array_equal(decode(table)["image_tokens"][0], tokens)
+    assert "image_tokens" not in schema(SHAPE).names
 
 
 def test_ids_are_hashes_of_the_content() -> None:
