@@ -1,0 +1,306 @@
+"""A run as one HTML file that needs nothing else: numbers, curves, point maps, retrieval examples.
+
+`Report` is plain data, so that the demo, a benchmark and a test fill it alike; `write_report` renders
+it for light and dark screens. Curves are SVG and pictures PNG, both inside the file.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from PIL import Image
+
+from poma3d.evaluate.bootstrap import Estimate
+
+# Drawn in this colour, then replaced by `currentColor`, so that a curve follows the page's theme.
+INK_STAND_IN = "#12ab34"
+# Of the same lightness on white and on near-black, and told apart by colour-blind readers.
+SERIES_COLOURS = ("#3b82f6", "#f97316", "#10b981", "#a855f7", "#ec4899", "#84cc16", "#06b6d4", "#eab308")
+TEMPLATE = Path(__file__).with_name("report_template.html")
+CURVE_INCHES = (4.6, 2.5)
+THUMBNAIL_PIXELS = 112
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table: an encoder, what it is, and a cell for each column (None: not measured)."""
+
+    name: str
+    note: str
+    cells: list[Estimate | float | None]
+    strong: bool = False
+    """The row that the report is about."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Numbers with intervals."""
+
+    title: str
+    columns: list[str]
+    rows: list[Row]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A plot of named series, each (x, y)."""
+
+    title: str
+    x_label: str
+    series: dict[str, tuple[list[float], list[float]]]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """uint8 [h, w, 3] with a line of text below."""
+
+    image: np.ndarray
+    caption: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """A scene that a query found."""
+
+    scene_id: str
+    score: float
+    right: bool
+    image: np.ndarray
+
+
+@dataclass(frozen=True)
+class Example:
+    """A query and its best scenes, best first; `rank` of the right scene counts from 1."""
+
+    query: str
+    rank: int
+    found: list[Found]
+
+
+@dataclass
+class Report:
+    """All that a report shows; empty parts are left out."""
+
+    title: str
+    status: str
+    """One line: what came out."""
+    good: bool
+    """Whether that is what was hoped for; the status is green or amber."""
+    summary: str = ""
+    facts: dict[str, str] = field(default_factory=dict)
+    """Short labels and values for the head of the page."""
+    tables: list[Table] = field(default_factory=list)
+    curves: list[Curve] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+    examples: list[Example] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What a reader must know to judge the numbers."""
+    config: str = ""
+    """The resolved job, as YAML."""
+
+
+def write_report(report: Report, path: Path) -> Path:
+    """Render to `path`, whole or not at all."""
+    parts = [_head(report)]
+    parts += [_table(table) for table in report.tables]
+    if report.notes:
+        parts.append(_section("Read this with the numbers", _list(report.notes)))
+    if report.curves:
+        drawn = "".join(f"<figure>{curve_svg(curve)}</figure>" for curve in report.curves)
+        parts.append(_section("Training", f'<div class="curves">{drawn}</div>'))
+    if report.pictures:
+        shown = "".join(_figure(p.image, p.caption) for p in report.pictures)
+        parts.append(_section("What the model sees", f'<div class="pictures">{shown}</div>'))
+    if report.examples:
+        parts.append(_section("Scenes found by text", "".join(_example(e) for e in report.examples)))
+    if report.config:
+        parts.append(
+            f"<details><summary>The resolved job</summary><pre>{escape(report.config)}</pre></details>"
+        )
+    page = (
+        TEMPLATE.read_text(encoding="utf-8")
+        .replace("{{title}}", escape(report.title))
+        .replace("{{body}}", "\n".join(parts))
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(page, encoding="utf-8")
+    partial.replace(path)
+    return path
+
+
+def read_metrics(path: Path, x: str = "step") -> dict[str, tuple[list[float], list[float]]]:
+    """Series by name from a file of JSON lines: every number of every line against its `x`.
+
+    A line without `x` (an event) and a value that is not a finite number are passed over.
+    """
+    series: dict[str, tuple[list[float], list[float]]] = {}
+    for line in path.read_text().splitlines():
+        record = json.loads(line)
+        if not _is_number(record.get(x)):
+            continue
+        for name, value in record.items():
+            if name != x and _is_number(value):
+                xs, ys = series.setdefault(name, ([], []))
+                xs.append(float(record[x]))
+                ys.append(float(value))
+    return series
+
+
+def series_of(
+    metrics: Mapping[str, tuple[list[float], list[float]]], names: Sequence[str]
+) -> dict[str, tuple[list[float], list[float]]]:
+    """Those of `names` that the metrics have, in this order."""
+    return {name: metrics[name] for name in names if name in metrics}
+
+
+def curve_svg(curve: Curve) -> str:
+    """The plot as an SVG element whose text and axes take the colour of the page's text."""
+    style = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": curve.title,
+        "font.size": 8.0,
+        "font.family": "sans-serif",
+    }
+    with rc_context(style):
+        figure = Figure(figsize=CURVE_INCHES, layout="constrained")
+        FigureCanvasSVG(figure)
+        axes = figure.add_subplot()
+        for i, (name, (x, y)) in enumerate(curve.series.items()):
+            colour = SERIES_COLOURS[i % len(SERIES_COLOURS)]
+            axes.plot(x, y, color=colour, linewidth=1.5, label=name, solid_capstyle="round")
+        axes.set_title(curve.title, loc="left", fontsize=9, fontweight="bold", color=INK_STAND_IN)
+        axes.set_xlabel(curve.x_label, color=INK_STAND_IN)
+        axes.tick_params(colors=INK_STAND_IN, length=0)
+        axes.grid(color=INK_STAND_IN, alpha=0.15, linewidth=0.6)
+        axes.spines[:].set_visible(False)
+        axes.margins(x=0.01)
+        if len(curve.series) > 1:
+            axes.legend(frameon=False, labelcolor=INK_STAND_IN, handlelength=1.2, fontsize=7.5)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :].replace(INK_STAND_IN, "currentColor")
+
+
+def data_uri(image: np.ndarray) -> str:
+    """uint8 [h, w, 3] as an inline PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image, np.uint8)).save(buffer, "png", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def thumbnail(image: np.ndarray) -> np.ndarray:
+    """uint8 [h, w, 3] at the size of a retrieval example's picture, without blur when enlarged."""
+    height, width = image.shape[:2]
+    factor = THUMBNAIL_PIXELS / max(height, width)
+    size = (max(round(width * factor), 1), max(round(height * factor), 1))
+    how = Image.Resampling.NEAREST if factor > 1 else Image.Resampling.LANCZOS
+    return np.asarray(Image.fromarray(image).resize(size, how))
+
+
+def cell_text(cell: Estimate | float | None) -> tuple[str, str]:
+    """A cell's value and its interval as text; the interval is empty where there is none."""
+    if cell is None:
+        return "–", ""
+    if not isinstance(cell, Estimate):
+        return f"{cell:.3f}", ""
+    return f"{cell.value:.3f}", f"{cell.low:.3f} – {cell.high:.3f}"
+
+
+def plain_table(table: Table) -> str:
+    """The same table for a terminal, columns aligned."""
+    lines = [["", *table.columns]]
+    for row in table.rows:
+        texts = [cell_text(cell) for cell in row.cells]
+        lines.append([row.name, *(f"{value} [{between}]" if between else value for value, between in texts)])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    drawn = [
+        "  ".join(text.ljust(w) for text, w in zip(line, widths, strict=True)).rstrip() for line in lines
+    ]
+    rule = "-" * max(len(line) for line in drawn)
+    return "\n".join([table.title, rule, drawn[0], rule, *drawn[1:], rule, *textwrap.wrap(table.note, 100)])
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _head(report: Report) -> str:
+    facts = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in report.facts.items())
+    summary = f'<p class="summary">{escape(report.summary)}</p>' if report.summary else ""
+    return (
+        f"<header><h1>{escape(report.title)}</h1>"
+        f'<p class="status {"good" if report.good else "fair"}">{escape(report.status)}</p>'
+        f"{summary}<dl>{facts}</dl></header>"
+    )
+
+
+def _section(title: str, body: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>{body}</section>"
+
+
+def _list(lines: Sequence[str]) -> str:
+    return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
+
+
+def _table(table: Table) -> str:
+    head = "".join(f"<th>{escape(c)}</th>" for c in table.columns)
+    best = [_top(table, i) for i in range(len(table.columns))]
+    rows = []
+    for row in table.rows:
+        cells = "".join(_cell(cell, top) for cell, top in zip(row.cells, best, strict=True))
+        name = f'<th scope="row">{escape(row.name)}<small>{escape(row.note)}</small></th>'
+        rows.append(f'<tr class="{"strong" if row.strong else ""}">{name}{cells}</tr>')
+    note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
+    body = f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return _section(table.title, f'<div class="scroll">{body}</div>{note}')
+
+
+def _top(table: Table, column: int) -> float:
+    """The largest number of a column, which its bars are drawn against."""
+    cells = [row.cells[column] for row in table.rows]
+    values = [c.high if isinstance(c, Estimate) else c for c in cells if c is not None]
+    return max([v for v in values if math.isfinite(v)], default=1.0) or 1.0
+
+
+def _cell(cell: Estimate | float | None, top: float) -> str:
+    value, between = cell_text(cell)
+    if cell is None:
+        return f"<td>{value}</td>"
+    share = 100 * (cell.value if isinstance(cell, Estimate) else cell) / top
+    bar = f'<i class="bar"><i style="width:{share:.1f}%"></i></i>'
+    return f"<td>{value}<small>{between or '&nbsp;'}</small>{bar}</td>"
+
+
+def _figure(image: np.ndarray, caption: str) -> str:
+    text = escape(caption)
+    return f'<figure><img src="{data_uri(image)}" alt="{text}"><figcaption>{text}</figcaption></figure>'
+
+
+def _example(example: Example) -> str:
+    tiles = []
+    for place, found in enumerate(example.found, start=1):
+        mark = " ✓" if found.right else ""
+        text = f"{place}. {escape(found.scene_id)}{mark}<br><small>cosine {found.score:.3f}</small>"
+        image = f'<img src="{data_uri(thumbnail(found.image))}" alt="{escape(found.scene_id)}">'
+        kind = "right" if found.right else ""
+        tiles.append(f'<figure class="{kind}">{image}<figcaption>{text}</figcaption></figure>')
+    rank = f"the right scene is number {example.rank}"
+    return (
+        f'<article><blockquote>{escape(example.query)}</blockquote><p class="note">{rank}</p>'
+        f'<div class="found">{"".join(tiles)}</div></article>'
+    )

@@ -1,0 +1,127 @@
+"""The report: complete, escaped, and without any resource outside the file."""
+
+import base64
+import io
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jobs.report import (
+    Curve,
+    Example,
+    Found,
+    Picture,
+    Report,
+    Row,
+    Table,
+    curve_svg,
+    data_uri,
+    plain_table,
+    read_metrics,
+    series_of,
+    thumbnail,
+    write_report,
+)
+from poma3d.evaluate.bootstrap import Estimate
+
+IMAGE = np.full((8, 16, 3), 77, np.uint8)
+TABLE = Table(
+    "Retrieval",
+    ["R@1", "R@5"],
+    [
+        Row("chance", "by lot", [0.008, 0.039]),
+        Row("model", "geometry", [Estimate(0.0625, 0.03, 0.11, np.zeros(1)), None], strong=True),
+    ],
+    "over rooms",
+)
+
+
+def full_report() -> Report:
+    found = [Found(f"room-{i}", 0.5 - i / 10, i == 1, IMAGE) for i in range(5)]
+    return Report(
+        title="A <demo> run",
+        status="It learned",
+        good=True,
+        facts={"time": "9 min & 5 s"},
+        tables=[TABLE],
+        curves=[Curve("loss", "step", {"view": ([0, 1], [2.0, 1.0]), "scene": ([0, 1], [3.0, 1.0])})],
+        pictures=[Picture(IMAGE, "point maps")],
+        examples=[Example("two chairs & a table", 2, found)],
+        notes=["colour is the teacher's cue"],
+        config="seed: 0  # <x>\n",
+    )
+
+
+def test_page_is_whole_and_self_contained(tmp_path: Path) -> None:
+    path = write_report(full_report(), tmp_path / "run" / "report.html")
+    page = path.read_text()
+    for text in ("A &lt;demo&gt; run", "It learned", "9 min &amp; 5 s", "0.062", "0.030 – 0.110", "0.039",
+                 "two chairs &amp; a table", "number 2", "seed: 0  # &lt;x&gt;", "point maps"):  # fmt: skip
+        assert text in page, text
+    assert "{{" not in page
+    assert not re.findall(r"<script|<link|@import|url\(['\"]?http", page)
+    assert all(source.startswith("data:") for source in re.findall(r'src="([^"]+)"', page))
+    assert page.count('<figure class="right">') == 1
+    assert "prefers-color-scheme: dark" in page
+    assert [p.name for p in path.parent.iterdir()] == ["report.html"]
+
+
+def test_empty_parts_leave_no_heading(tmp_path: Path) -> None:
+    page = write_report(Report("bare", "nothing yet", good=False), tmp_path / "r.html").read_text()
+    assert "<h2>" not in page
+    assert "<details>" not in page
+    assert 'class="status fair"' in page
+
+
+def test_curves_take_the_colour_of_the_text_and_are_repeatable() -> None:
+    curve = full_report().curves[0]
+    svg = curve_svg(curve)
+    assert svg.startswith("<svg")
+    assert "currentColor" in svg
+    assert "#12ab34" not in svg
+    assert svg == curve_svg(curve)
+
+
+def test_ids_of_two_curves_do_not_collide() -> None:
+    svgs = [curve_svg(Curve(title, "step", {"a": ([0, 1], [0, 1])})) for title in "ab"]
+    ids = [set(re.findall(r'id="([mp]\w{9,})"', svg)) for svg in svgs]
+    assert ids[0]
+    assert not ids[0] & ids[1]
+
+
+def test_pictures_survive_the_embedding() -> None:
+    decoded = Image.open(io.BytesIO(base64.b64decode(data_uri(IMAGE).split(",")[1])))
+    assert np.array_equal(np.asarray(decoded), IMAGE)
+
+
+@pytest.mark.parametrize("size", [(8, 16), (300, 200), (1, 500)])
+def test_thumbnails_keep_their_shape(size: tuple[int, int]) -> None:
+    small = thumbnail(np.zeros((*size, 3), np.uint8))
+    assert max(small.shape[:2]) == 112
+    assert min(small.shape[:2]) >= 1
+
+
+def test_metrics_are_read_by_step(tmp_path: Path) -> None:
+    lines = [
+        {"step": 1, "loss/view": 2.0, "stage": "warmup", "fine": True},
+        {"event": "resumed"},
+        {"step": 2, "loss/view": 1.5, "lr": float("nan")},
+    ]
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    metrics = read_metrics(path)
+    assert metrics == {"loss/view": ([1.0, 2.0], [2.0, 1.5])}
+    assert series_of(metrics, ["absent", "loss/view"]) == metrics
+
+
+def test_terminal_table_lines_up() -> None:
+    lines = plain_table(TABLE).splitlines()
+    assert lines[0] == "Retrieval"
+    assert lines[2].index("R@5") == lines[4].index("0.039")
+    assert "0.062 [0.030 – 0.110]" in lines[5]
+    assert lines[5].endswith("–")
+    assert lines[-1] == "over rooms"
