@@ -1,0 +1,126 @@
+"""Colour for cast rooms: Lambert under one ceiling light, with darker corners and contact shadows.
+
+Only meant to look like a plain photograph at 100-200 pixels. Lengths are metres, colours 0..255.
+
+Legend: N pixels of one kind; S solids.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from poma3d.scenes.raycast import ROOM, Camera, Hits, Stage, camera_rays
+
+FLOOR = 4
+"""Place of the floor in `Look.faces`."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a room is painted and lit; the numbers are a matter of taste."""
+
+    faces: np.ndarray
+    """float32 [6, 3] colours of -x, +x, -y, +y, floor, ceiling."""
+    floor: str
+    """Floor pattern: "planks", "tiles" or "plain"."""
+    ambient: float = 0.55
+    """Share of the light that comes from everywhere."""
+    diffuse: float = 0.5
+    """Strength of the ceiling light on a surface that faces it."""
+    corner_m: float = 0.35
+    """How far the darkening of edges between walls reaches."""
+    corner: float = 0.22
+    """How much darker an edge is."""
+    contact_m: float = 0.14
+    """How far a piece darkens the floor around it."""
+    contact: float = 0.4
+    """How much darker the floor is right beside a piece."""
+
+
+def shade(stage: Stage, camera: Camera, hits: Hits, look: Look) -> np.ndarray:
+    """Colour uint8 [H, W, 3] of one view."""
+    shape = hits.depth.shape
+    rays = camera_rays(camera)
+    origin = camera.pose[:, 3].astype(np.float32)
+    points = np.ascontiguousarray((origin[:, None, None] + hits.depth * rays).reshape(3, -1).T)
+    solid, part = hits.solid.reshape(-1), hits.part.reshape(-1)
+    colour = np.empty((len(points), 3), np.float32)
+    normal = np.zeros((len(points), 3), np.float32)
+
+    is_room = solid == ROOM
+    room, piece = np.flatnonzero(is_room), np.flatnonzero(~is_room)
+    colour[room], normal[room] = _room_surface(stage, points[room], look)
+    colour[piece] = stage.colour[part[piece]]
+    normal[piece] = _piece_normals(stage, points[piece], part[piece])
+
+    to_light = np.array([0.5, 0.5, 0.93], np.float32) * stage.size - points
+    distance = np.sqrt(np.einsum("ij,ij->i", to_light, to_light))
+    lambert = np.maximum(np.einsum("ij,ij->i", normal, to_light) / np.maximum(distance, 0.3), 0)
+    light = look.ambient + look.diffuse * lambert / (1 + 0.03 * distance * distance)
+    # Sideways faces toward -x are a little darker: flat boxes get readable edges in even light.
+    light += 0.05 * normal[:, 0] - 0.03 * normal[:, 1]
+    return np.clip(colour * light[:, None], 0, 255).astype(np.uint8).reshape(*shape, 3)
+
+
+def _room_surface(stage: Stage, points: np.ndarray, look: Look) -> tuple[np.ndarray, np.ndarray]:
+    """Colours and inward normals [N, 3] of points on walls, floor and ceiling."""
+    low, high = points, stage.size - points
+    gaps = np.stack([low, high], -1).reshape(len(points), 6)
+    face = gaps.argmin(1)
+    normals = np.zeros((6, 3), np.float32)
+    normals[np.arange(6), np.arange(6) // 2] = (1, -1) * 3
+    colour = look.faces[face]
+    two_nearest = np.partition(gaps, 1, axis=1)[:, 1]
+    shadow = 1 - look.corner * np.exp(-two_nearest / look.corner_m)
+    floor = np.flatnonzero(face == FLOOR)
+    shadow[floor] *= _contact(stage, points[floor], look) * _pattern(points[floor], look.floor)
+    return colour * shadow[:, None], normals[face]
+
+
+def _contact(stage: Stage, points: np.ndarray, look: Look) -> np.ndarray:
+    """How bright [N] the floor is for the pieces that stand near."""
+    bounds = np.array([s.footprint() for s in stage.solids if s.piece.name is not None], np.float32)
+    if len(bounds) == 0:
+        return np.ones(len(points), np.float32)
+    x, y = points[:, 0], points[:, 1]
+    dx = np.maximum(bounds[:, 0, None] - x, x - bounds[:, 2, None])
+    dy = np.maximum(bounds[:, 1, None] - y, y - bounds[:, 3, None])
+    gap = np.maximum(np.maximum(dx, dy), 0).min(0)
+    return 1 - look.contact * np.exp(-gap / look.contact_m)
+
+
+def _pattern(points: np.ndarray, kind: str) -> np.ndarray:
+    """Brightness [N] of a floor's pattern."""
+    if kind == "planks":
+        plank = np.floor(points[:, 1] / 0.16)
+        joint = np.floor(points[:, 0] / 1.2 + 0.37 * plank)
+        return (1 + 0.05 * np.sin(12.9898 * plank + 78.233 * joint)).astype(np.float32)
+    if kind == "tiles":
+        return (0.96 + 0.06 * ((points[:, 0] // 0.4 + points[:, 1] // 0.4) % 2)).astype(np.float32)
+    return np.ones(len(points), np.float32)
+
+
+def _piece_normals(stage: Stage, points: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """World normals [N, 3] of points on the parts [N]."""
+    solid = stage.owner[part]
+    offset = stage.local(points, solid) - stage.centre[part]
+    relative = offset / stage.half[part]
+    size = np.abs(relative)
+    axis = size.argmax(1)
+    normal = np.zeros_like(offset)
+    rows = np.arange(len(points))
+    normal[rows, axis] = np.sign(relative[rows, axis])
+    mantle = np.flatnonzero(stage.is_round[part])
+    if len(mantle):
+        radial = relative[mantle].copy()
+        radial[:, 2] = 0
+        length = np.sqrt(np.einsum("ij,ij->i", radial, radial))
+        on_mantle = length > size[mantle, 2]
+        chosen = mantle[on_mantle]
+        normal[chosen] = radial[on_mantle] / length[on_mantle, None]
+        caps = mantle[~on_mantle]
+        normal[caps] = 0
+        normal[caps, 2] = np.sign(relative[caps, 2])
+    return stage.world_directions(normal, solid)
