@@ -1,0 +1,376 @@
+"""The order of the data: a pure function of (row groups, seed, epoch, step).
+
+    sources      row groups, each source permuted by (seed, source, pass), a pass after the other;
+                 an epoch takes the next `round(weight * rows)` rows of each
+    epoch        those pieces of row groups, permuted together by (seed, epoch)
+    lanes        that sequence cut into `lanes` contiguous parts whose sizes differ by one at most
+                 (so a row group may be split between two lanes)
+    windows      each lane cut into windows of a few pieces; rows permuted inside a window by seed
+    global batch for each lane in order, its next `global_batch_size / lanes` rows
+
+A rank owns consecutive lanes, so any world size that divides the lanes sees the same global batches.
+The last batch of an epoch is filled with repeats that are not `valid`: with weight 1 each row is valid
+exactly once in an epoch. Nothing here is larger than a few integers per row group; windows are made
+when they are needed.
+
+Permutations sort raw words of a counter-based generator: unlike NumPy's `permutation`, raw words are
+promised not to change between versions, and a run must be able to resume after an upgrade.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import cached_property, lru_cache
+
+import numpy as np
+from omegaconf import MISSING
+
+from plinth.errors import ConfigError, DataError
+from plinth.world import World, check_divisibility
+
+Key = str | int
+
+
+class ReaderKind(Enum):
+    """Who reads the windows."""
+
+    ray = "ray"
+    threads = "threads"
+
+
+@dataclass
+class SourceConfig:
+    """One data set of the mixture."""
+
+    uri: str = MISSING
+    """Folder of the data set: a path or s3://bucket/prefix."""
+    weight: float = 1.0
+    """Passes over it in an epoch; 0.5 takes half of it in one epoch and the other half in the next."""
+
+
+@dataclass
+class DataConfig:
+    """What is read, in which order, and how far ahead."""
+
+    sources: list[SourceConfig] = field(default_factory=list)
+    """The data sets that are mixed. Their tensor columns and their teacher must agree."""
+    lanes: int = 16
+    """Logical readers, a part of the data order: world_size must divide it and it must divide
+    global_batch_size. Every lane keeps a window in memory."""
+    window_row_groups: int = 4
+    """Row groups that a lane reads together and mixes: more mixes better and takes more memory."""
+    reader: ReaderKind = ReaderKind.ray
+    """ray: Ray Data tasks read and decode, on any node. threads: threads of the training process do."""
+    prefetch_windows: int = 4
+    """Windows that a rank reads ahead of those in use."""
+    prefetch_batches: int = 2
+    """Batches that a rank assembles ahead."""
+    read_threads: int = 2
+    """reader threads: threads per rank."""
+    ray_windows_per_task: int = 4
+    """reader ray: windows that one task reads. Fewer give a faster first batch, more a higher rate."""
+    ray_tasks_per_segment: int = 128
+    """reader ray: tasks of one execution. The next one is prepared before it ends."""
+    ray_concurrency: int = 2
+    """reader ray: tasks of a rank that run at once."""
+    ray_task_cpus: float = 0.5
+    """reader ray: CPUs that a task claims beside those that the training workers hold."""
+    ray_progress: bool = False
+    """reader ray: show Ray Data's progress bars and logs."""
+
+
+def validate(config: DataConfig) -> None:
+    """Refuse values that cannot work.
+
+    Raises:
+        ConfigError: naming the field, the value and what was expected.
+    """
+    if not config.sources:
+        raise ConfigError("data.sources is empty.", "Name at least one data set, as data.sources[0].uri.")
+    for i, source in enumerate(config.sources):
+        if not source.weight > 0:
+            raise ConfigError(
+                f"data.sources[{i}].weight is {source.weight}, expected more than 0.",
+                "Leave a source out rather than giving it no weight.",
+            )
+    positive = (
+        "lanes", "window_row_groups", "prefetch_windows", "prefetch_batches", "read_threads",
+        "ray_windows_per_task", "ray_tasks_per_segment", "ray_concurrency",
+    )  # fmt: skip
+    for name in positive:
+        if getattr(config, name) < 1:
+            raise ConfigError(f"data.{name} is {getattr(config, name)}, expected 1 or more.")
+    if config.ray_task_cpus < 0:
+        raise ConfigError(f"data.ray_task_cpus is {config.ray_task_cpus}, expected 0 or more.")
+
+
+@dataclass(frozen=True, order=True)
+class Cursor:
+    """A position in the order: the batch at `step` of `epoch`."""
+
+    epoch: int = 0
+    step: int = 0
+
+    def to_dict(self) -> dict[str, int]:
+        """For a checkpoint; `Cursor(**d)` reads it back."""
+        return {"epoch": self.epoch, "step": self.step}
+
+
+@dataclass(frozen=True, eq=False)
+class SourceRows:
+    """What the plan needs to know of a source."""
+
+    row_group_rows: np.ndarray
+    """int64 [R]: rows of each row group, over all shards in order."""
+    weight: float = 1.0
+    """Passes over the source in an epoch."""
+    name: str = ""
+    """For messages and the fingerprint."""
+
+    @cached_property
+    def rows(self) -> int:
+        """Rows of the source."""
+        return int(self.row_group_rows.sum())
+
+    @cached_property
+    def rows_per_epoch(self) -> int:
+        """Rows that an epoch takes: the same number in every epoch."""
+        return max(1, round(self.weight * self.rows))
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The order of the data for the whole run. Build it with `make_plan`."""
+
+    sources: tuple[SourceRows, ...]
+    lanes: int
+    window_row_groups: int
+    global_batch_size: int
+    seed: int
+
+    @cached_property
+    def samples_per_epoch(self) -> int:
+        """Valid samples of an epoch."""
+        return sum(source.rows_per_epoch for source in self.sources)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Global batches of an epoch, the last one filled with repeats."""
+        return -(-self.samples_per_epoch // self.global_batch_size)
+
+    @property
+    def rows_per_lane(self) -> int:
+        """Rows that each lane gives to a global batch."""
+        return self.global_batch_size // self.lanes
+
+    def after(self, cursor: Cursor) -> Cursor:
+        """The position of the next batch."""
+        if cursor.step + 1 < self.steps_per_epoch:
+            return Cursor(cursor.epoch, cursor.step + 1)
+        return Cursor(cursor.epoch + 1, 0)
+
+    def batches_before(self, cursor: Cursor) -> int:
+        """How many global batches come before `cursor` since the start of the run."""
+        return cursor.epoch * self.steps_per_epoch + cursor.step
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of all that the order depends on: a resumed run must find the same."""
+        digest = hashlib.sha256()
+        sizes = [self.lanes, self.window_row_groups, self.global_batch_size, self.seed]
+        digest.update(json.dumps(sizes).encode())
+        for source in self.sources:
+            digest.update(json.dumps([source.name, source.weight, len(source.row_group_rows)]).encode())
+            digest.update(np.ascontiguousarray(source.row_group_rows, np.dtype("<i8")).tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Window:
+    """A few pieces of row groups of one lane, read together and mixed."""
+
+    epoch: int
+    lane: int
+    first: int
+    """Offset in the lane of the window's first row."""
+    pieces: np.ndarray
+    """int64 [p, 4]: source, row group in the source, first row, end row."""
+    order: np.ndarray
+    """int64 [m]: the rows of the window in the order of delivery, as offsets into its pieces laid end to
+    end. The last window of an epoch goes on with repeats up to the end of the last batch."""
+    valid: int
+    """How many of `order` are not repeats."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of all pieces."""
+        return int((self.pieces[:, 3] - self.pieces[:, 2]).sum())
+
+
+@dataclass(frozen=True)
+class EpochPieces:
+    """The pieces of row groups of an epoch, in order. Arrays of one entry per piece."""
+
+    source: np.ndarray
+    row_group: np.ndarray
+    start: np.ndarray
+    stop: np.ndarray
+    end: np.ndarray = field(repr=False)
+    """Offset in the epoch behind each piece: the running sum of the sizes."""
+
+
+def make_plan(
+    sources: Sequence[SourceRows], lanes: int, window_row_groups: int, global_batch_size: int, seed: int
+) -> Plan:
+    """A checked plan.
+
+    Raises:
+        DataError: no source, an empty source or a weight that is not positive.
+        ConfigError: a global batch that the lanes do not divide.
+    """
+    check_divisibility(1, lanes, global_batch_size, global_batch_size)
+    if not sources:
+        raise DataError("There is no data source.", "List at least one under data.sources.")
+    for source in sources:
+        if source.rows == 0:
+            raise DataError(f"The data set {source.name} has no samples.", "Build it again or leave it out.")
+        if not source.weight > 0:
+            raise DataError(
+                f"The data set {source.name} has weight {source.weight}, expected more than 0.",
+                "Leave a source out rather than giving it no weight.",
+            )
+    return Plan(tuple(sources), lanes, window_row_groups, global_batch_size, seed)
+
+
+def permutation(n: int, *key: Key) -> np.ndarray:
+    """A permutation of range(n), int64 [n], that depends on `key` alone."""
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=16).digest()
+    generator = np.random.Philox(key=int.from_bytes(digest, "little"))
+    return np.argsort(generator.random_raw(n), kind="stable")
+
+
+@lru_cache(maxsize=2)
+def epoch_pieces(plan: Plan, epoch: int) -> EpochPieces:
+    """The pieces of `epoch` in order. The last two epochs asked for are kept."""
+    table = np.concatenate([_source_pieces(plan, index, epoch) for index in range(len(plan.sources))])
+    table = table[permutation(len(table), "epoch", plan.seed, epoch)]
+    source, row_group, start, stop = np.ascontiguousarray(table.T)
+    return EpochPieces(source, row_group, start, stop, np.cumsum(stop - start))
+
+
+def lane_windows(plan: Plan, epoch: int, lane: int, from_step: int = 0) -> Iterator[Window]:
+    """The windows of a lane that the steps from `from_step` on need, in order."""
+    pieces = epoch_pieces(plan, epoch)
+    total = plan.samples_per_epoch
+    begin, end = lane * total // plan.lanes, (lane + 1) * total // plan.lanes
+    size = end - begin
+    if size == 0:  # fewer rows than lanes: this one repeats some row of the epoch
+        begin, end = lane % total, lane % total + 1
+    needed = plan.steps_per_epoch * plan.rows_per_lane
+    resume = min(begin + from_step * plan.rows_per_lane, end - 1)
+    first_piece, resume_piece, last_piece = np.searchsorted(
+        pieces.end, [begin, resume, end - 1], side="right"
+    )
+    # Lanes start with windows of different lengths, so that they do not all turn to the next at once.
+    bounds = _WindowBounds(int(first_piece), 1 + lane % plan.window_row_groups, plan.window_row_groups)
+    index = bounds.containing(int(resume_piece))
+    while (start_piece := bounds.start(index)) <= last_piece:
+        stop_piece = min(bounds.start(index + 1), int(last_piece) + 1)
+        chosen = slice(start_piece, stop_piece)
+        stops = pieces.end[chosen]
+        starts = stops - (pieces.stop - pieces.start)[chosen]
+        head, tail = np.maximum(begin - starts, 0), np.maximum(stops - end, 0)
+        columns = (
+            pieces.source[chosen],
+            pieces.row_group[chosen],
+            pieces.start[chosen] + head,
+            pieces.stop[chosen] - tail,
+        )
+        first = max(int(starts[0]), begin) - begin
+        rows = int((stops - starts - head - tail).sum())
+        order = permutation(rows, "window", plan.seed, epoch, lane, index)
+        if stop_piece > last_piece:
+            order = np.resize(order, needed - first)
+        yield Window(epoch, lane, first, np.stack(columns, axis=1), order, min(rows, size))
+        index += 1
+
+
+def rank_windows(plan: Plan, world: World, start: Cursor) -> Iterator[Window]:
+    """All windows of a rank from `start` on, epoch after epoch without end, ordered by the step that
+    first needs them and then by lane."""
+    cursor = start
+    while True:
+        yield from heapq.merge(
+            *(lane_windows(plan, cursor.epoch, lane, cursor.step) for lane in world.lanes(plan.lanes)),
+            key=lambda window: max(window.first // plan.rows_per_lane, cursor.step),
+        )
+        cursor = Cursor(cursor.epoch + 1, 0)
+
+
+def global_batch(plan: Plan, cursor: Cursor) -> np.ndarray:
+    """The rows of a global batch, int64 [global_batch_size, 4]: source, row group, row, valid (0 or 1).
+
+    For tools and tests: it goes through the windows of every lane.
+    """
+    rows = []
+    skip = cursor.step * plan.rows_per_lane
+    for lane in range(plan.lanes):
+        taken = 0
+        for window in lane_windows(plan, cursor.epoch, lane, cursor.step):
+            inside = slice(max(skip + taken - window.first, 0), skip + plan.rows_per_lane - window.first)
+            rows.append(window_rows(window)[inside])
+            taken += len(rows[-1])
+            if taken == plan.rows_per_lane:
+                break
+    return np.concatenate(rows)
+
+
+def window_rows(window: Window) -> np.ndarray:
+    """What a window delivers, int64 [m, 4]: source, row group, row, valid (0 or 1)."""
+    sizes = window.pieces[:, 3] - window.pieces[:, 2]
+    ends = np.cumsum(sizes)
+    piece = np.searchsorted(ends, window.order, side="right")
+    row = window.pieces[piece, 2] + window.order - (ends - sizes)[piece]
+    valid = np.arange(len(window.order)) < window.valid
+    return np.stack([window.pieces[piece, 0], window.pieces[piece, 1], row, valid], axis=1)
+
+
+@dataclass(frozen=True)
+class _WindowBounds:
+    """Where the windows of a lane start, counted in pieces of the epoch."""
+
+    first_piece: int
+    first_length: int
+    length: int
+
+    def start(self, index: int) -> int:
+        """The first piece of window `index`."""
+        return self.first_piece + (self.first_length + (index - 1) * self.length if index else 0)
+
+    def containing(self, piece: int) -> int:
+        """The window that holds `piece`."""
+        beyond_first = piece - self.first_piece - self.first_length
+        return 0 if beyond_first < 0 else 1 + beyond_first // self.length
+
+
+def _source_pieces(plan: Plan, index: int, epoch: int) -> np.ndarray:
+    """The rows that `epoch` takes of a source, int64 [p, 4]: source, row group, first row, end row."""
+    source = plan.sources[index]
+    begin = epoch * source.rows_per_epoch
+    end = begin + source.rows_per_epoch
+    parts = []
+    for number in range(begin // source.rows, (end - 1) // source.rows + 1):
+        group = permutation(len(source.row_group_rows), "pass", plan.seed, index, number)
+        sizes = source.row_group_rows[group]
+        stops = number * source.rows + np.cumsum(sizes)
+        starts = stops - sizes
+        first, last = np.maximum(begin - starts, 0), np.minimum(end - starts, sizes)
+        kept = first < last
+        column = np.full(int(kept.sum()), index)
+        parts.append(np.stack([column, group[kept], first[kept], last[kept]], axis=1))
+    return np.concatenate(parts)
