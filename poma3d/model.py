@@ -1,0 +1,129 @@
+"""What the model and its losses are made of: the configs, their checks, and the temperature."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from poma3d import ema, encoder, masking, predictor
+from poma3d.ema import EmaConfig
+from poma3d.encoder import EncoderConfig
+from poma3d.masking import MaskConfig
+from poma3d.predictor import PredictorConfig
+from poma3d.sample import SampleShape
+from poma3d.vit import ImageTower
+
+MAX_SCALE = 100.0
+"""exp(logit_scale) is clamped here when it is trained, as in CLIP."""
+
+CHAMFER, SMOOTH_L1 = "chamfer", "smooth_l1"
+MEAN, SUM = "mean", "sum"
+
+
+@dataclass
+class AugmentConfig:
+    """Changes of the input, drawn per (seed, epoch, sample). All off in the paper's configuration."""
+
+    rotate_z_degrees: float = 0.0
+    """The scene is turned about the vertical by an angle drawn from [-this, this]. 180: any heading."""
+
+
+@dataclass
+class ModelConfig:
+    """Encoder, predictor, target encoder and what they are shown."""
+
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    """Context and target encoder."""
+    predictor: PredictorConfig = field(default_factory=PredictorConfig)
+    """From context tokens to target tokens."""
+    masks: MaskConfig = field(default_factory=MaskConfig)
+    """What the context encoder does not see in the joint-embedding prediction."""
+    ema: EmaConfig = field(default_factory=EmaConfig)
+    """Momentum of the target encoder."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """Changes of the input."""
+    train_logit_scale: bool = False
+    """Train the temperature factor (clamped at 100) instead of keeping the teacher's."""
+
+
+@dataclass
+class LossConfig:
+    """Weights of the loss terms. The defaults are the paper's objective."""
+
+    view: float = 1.0
+    """Weight of L_view: views against the teacher's image and caption embeddings."""
+    scene: float = 1.0
+    """Weight of L_scene (main stage): mean view features against mean image and scene captions."""
+    jepa: float = 1.0
+    """lambda, weight of L_pjepa (main stage). 0 leaves the predictor out."""
+    jepa_distance: str = CHAMFER
+    """chamfer: order-free over all views of a scene; smooth_l1: position by position (plain I-JEPA)."""
+    jepa_reduction: str = MEAN
+    """Over the feature channels: mean keeps L_pjepa near 1 at any width; sum is the squared norm itself."""
+    dense: float = 0.0
+    """Weight of the distance to the teacher's patch tokens (column image_tokens). Not in the paper."""
+
+
+def validate(model: ModelConfig, loss: LossConfig, shape: SampleShape, tower: ImageTower) -> None:
+    """Refuse contradictions before anything is built.
+
+    Raises:
+        ValueError: naming the fields, the numbers that disagree and what to do.
+    """
+    encoder.validate(model.encoder)
+    predictor.validate(model.predictor)
+    ema.validate(model.ema)
+    masking.validate(model.masks, patch_grid(shape, tower))
+    if tower.shape.channels != 3:
+        raise ValueError(
+            f"the teacher's patch embedding has {tower.shape.channels} channels; point maps have 3"
+        )
+    if shape.embedding != tower.shape.joint:
+        raise ValueError(
+            f"the samples have embeddings of width {shape.embedding}, the teacher's joint space has "
+            f"{tower.shape.joint}: embed them with this teacher"
+        )
+    for name, choices in (("jepa_distance", (CHAMFER, SMOOTH_L1)), ("jepa_reduction", (MEAN, SUM))):
+        if getattr(loss, name) not in choices:
+            raise ValueError(f"loss.{name} is '{getattr(loss, name)}'; use one of {', '.join(choices)}")
+    tokens = (shape.image_tokens, shape.token_width)
+    wanted = (math.prod(patch_grid(shape, tower)), tower.shape.width)
+    if loss.dense and tokens != wanted:
+        raise ValueError(
+            f"loss.dense needs {wanted[0]} teacher tokens of width {wanted[1]} a view, the samples have "
+            f"{tokens[0]} of width {tokens[1]}: embed them with image tokens, at the size of this teacher"
+        )
+    for name in ("view", "scene", "jepa", "dense"):
+        if getattr(loss, name) < 0:
+            raise ValueError(f"loss.{name} is {getattr(loss, name)}; a weight cannot be negative")
+
+
+def patch_grid(shape: SampleShape, tower: ImageTower) -> tuple[int, int]:
+    """(rows, columns) of patches of a view.
+
+    Raises:
+        ValueError: views that are not whole patches.
+    """
+    patch = tower.shape.patch
+    if shape.height % patch or shape.width % patch:
+        raise ValueError(
+            f"views of {shape.height} x {shape.width} are not whole patches of {patch}: "
+            f"use a multiple of {patch}"
+        )
+    return shape.height // patch, shape.width // patch
+
+
+class Temperature(nn.Module):
+    """Multiplies unit features by s = exp(logit_scale), so that the losses need no parameters."""
+
+    def __init__(self, logit_scale: float, trained: bool) -> None:
+        super().__init__()
+        # shape (1,): DeepSpeed cannot hold a parameter without dimensions
+        self.logit_scale = nn.Parameter(torch.tensor([logit_scale]), requires_grad=trained)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[..., E] float32 -> s * features."""
+        return features * self.logit_scale.float().clamp(max=math.log(MAX_SCALE)).exp()

@@ -1,0 +1,391 @@
+"""The two pretraining stages: models with their losses, which know nothing of a launcher.
+
+Both have the shape of the platform's `Stage`: `forward` encodes a micro-batch, `contrast` gives the
+losses over the gathered features of the global batch.
+
+    warm-up   L_view                                  single views with captions (any V works)
+    main      L_view + L_scene + lambda * L_pjepa     scenes of V views
+
+Passes of a main step, as in the paper's objectives: the context encoder sees all tokens once (the
+features that are contrasted, and retrieved by later, come from whole views) and the context tokens
+once (what the predictor starts from); the patch embedding is shared by the two. The target encoder
+sees all tokens once, without gradient. The first of two passes (`features_only`) is the first of the
+three alone.
+
+The target encoder is a frozen twin: `target.<name>` beside `encoder.<name>`. It starts as a copy; whoever
+trains the stage moves it (`ema_pairs`, `ema_momentum`) and, after loading other weights into the
+encoder (the warm-up's, whose names are the same), calls `copy_to_target`.
+
+Batch: the tensor columns of `poma3d.sample` [n, ...] (depth as uint16 or its bits as int16), and
+
+    sample_valid   bool   [n]   False: a repeat that fills a batch; it counts in no loss
+    sample_key     int64  [n]   hash of the sample's id, the key of its randomness
+    epoch          int64  [n]   the same for all of a micro-batch
+
+Legend: n samples of a micro-batch, N of the global batch, V views, P patches, K context patches,
+M target blocks of T patches, D width, E joint space.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypedDict
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from poma3d import ema, losses, pictures
+from poma3d.encoder import PointMapEncoder, build_encoder
+from poma3d.inputs import Batch, draw_captions, fake_batch, identity, point_maps
+from poma3d.masking import Masks, draw_masks
+from poma3d.model import (
+    CHAMFER,
+    MEAN,
+    LossConfig,
+    ModelConfig,
+    Temperature,
+    patch_grid,
+    validate,
+)
+from poma3d.predictor import Predictor
+from poma3d.sample import SampleShape
+from poma3d.vit import ImageTower, VitOutput, take
+
+GEOMETRY = ("depth", "depth_scale", "intrinsics", "pose", "view_valid")
+VIEW_EMBEDDINGS = ("image_embedding", "caption_embedding", "caption_count")
+SCENE_EMBEDDINGS = ("scene_caption_embedding", "scene_caption_count")
+RANK_ROWS = 1024
+"""Tokens from which the effective rank is estimated."""
+
+
+@dataclass
+class Encoded:
+    """What a micro-batch yields (the platform's `Encoded`, by shape)."""
+
+    features: dict[str, Tensor] = field(default_factory=dict)
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    counts: dict[str, Tensor] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+    logs: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class Contrast:
+    """Losses over the global batch (the platform's `Contrast`, by shape)."""
+
+    total: Tensor
+    terms: dict[str, Tensor] = field(default_factory=dict)
+    logs: dict[str, Tensor] = field(default_factory=dict)
+
+
+class ParamGroup(TypedDict):
+    """Parameters that share optimizer settings."""
+
+    name: str
+    params: list[nn.Parameter]
+    weight_decay: float
+    lr_scale: float
+
+
+class WarmupStage(nn.Module):
+    """L_view (and, when asked for, the dense distance to the teacher's patch tokens)."""
+
+    log_details = False
+    """Set by the loop for the steps whose costlier logs it shows."""
+
+    def __init__(
+        self, model: ModelConfig, loss: LossConfig, shape: SampleShape, tower: ImageTower, seed: int
+    ) -> None:
+        super().__init__()
+        self.model_config, self.loss_config, self.shape, self.seed = model, loss, shape, seed
+        self.grid = patch_grid(shape, tower)
+        self.encoder = build_encoder(model.encoder, tower, self.grid)
+        self.temperature = Temperature(tower.logit_scale, model.train_logit_scale)
+
+    def forward(self, batch: Batch, features_only: bool = False) -> Encoded:
+        """Encode a micro-batch.
+
+        `features` are, per sample: `view` s * c [n, V, E] with gradient; `image`, `text` [n, V, E] and
+        their masks `image_valid`, `text_valid` [n, V]; `key` [n].
+
+        Raises:
+            ValueError: a column that is missing or has another shape than the stage was built for.
+        """
+        self._check(batch)
+        output = self.encoder(self._views(batch))
+        encoded = Encoded(features=self._view_features(batch, output.pooled))
+        if self.loss_config.dense:
+            self._add_dense(encoded, batch, output, features_only)
+        return encoded
+
+    def contrast(self, features: dict[str, Tensor]) -> Contrast:
+        """L_view over all valid views of the global batch."""
+        view = features["view"].flatten(0, 1)
+        samples, views = features["image_valid"].shape
+        index = torch.arange(views, device=view.device).expand(samples, views)
+        rows = torch.stack([features["key"][:, None].expand(samples, views), index], dim=-1).flatten(0, 1)
+        terms = {
+            f"view_{name}": losses.masked_nce(
+                view, losses.unit(features[name]).flatten(0, 1), features[f"{name}_valid"].flatten(), rows
+            )
+            for name in ("image", "text")
+        }
+        return Contrast(self.loss_config.view * (terms["view_image"] + terms["view_text"]), terms)
+
+    def param_groups(self, weight_decay: float) -> list[ParamGroup]:
+        """Trainable parameters; biases, norms and other vectors without weight decay."""
+        trained = [p for p in self.parameters() if p.requires_grad]
+        groups: list[ParamGroup] = []
+        for name, decay, params in (
+            ("decay", weight_decay, [p for p in trained if p.ndim > 1]),
+            ("no_decay", 0.0, [p for p in trained if p.ndim <= 1]),
+        ):
+            if params:
+                groups.append(ParamGroup(name=name, params=params, weight_decay=decay, lr_scale=1.0))
+        return groups
+
+    def ema_pairs(self) -> Mapping[str, str]:
+        """No target encoder in this stage."""
+        return {}
+
+    def ema_momentum(self, progress: float) -> float:
+        """Momentum of the target encoder at `progress` in [0, 1]."""
+        return ema.momentum(self.model_config.ema, progress)
+
+    def columns(self) -> list[str]:
+        """Columns that `forward` reads."""
+        return [*GEOMETRY, *VIEW_EMBEDDINGS, *(["image_tokens"] if self.loss_config.dense else [])]
+
+    @property
+    def trained_encoder(self) -> PointMapEncoder:
+        """The encoder that is evaluated and exported."""
+        return self.encoder
+
+    def fake_batch(self, n: int, seed: int = 0) -> Batch:
+        """A random batch of the right shapes and dtypes, on the CPU."""
+        return fake_batch(self.shape, self.columns(), n, seed)
+
+    def pictures(self, batch: Batch) -> dict[str, np.ndarray]:
+        """The views of the first sample, coloured by x, y, z."""
+        return {"point_maps": pictures.sheet([pictures.colour_points(self._points(batch)[0])])}
+
+    def _points(self, batch: Batch) -> Tensor:
+        epochs, keys = identity(batch)
+        return point_maps(batch, self.model_config.augment, self.seed, epochs, keys)
+
+    def _views(self, batch: Batch) -> Tensor:
+        """[n*V, 3, H, W], a view of the point maps."""
+        return self._points(batch).flatten(0, 1).permute(0, 3, 1, 2)
+
+    def _valid_views(self, batch: Batch) -> Tensor:
+        return batch["view_valid"].bool() & batch["sample_valid"][:, None]
+
+    def _view_features(self, batch: Batch, pooled: Tensor) -> dict[str, Tensor]:
+        epochs, keys = identity(batch)
+        valid, counts = self._valid_views(batch), batch["caption_count"]
+        text = draw_captions(batch["caption_embedding"], counts, "view-captions", self.seed, epochs, keys)
+        return {
+            "view": self.temperature(losses.unit(pooled)).unflatten(0, valid.shape),
+            "image": batch["image_embedding"],
+            "text": text,
+            "image_valid": valid,
+            "text_valid": valid & (counts > 0),
+            "key": batch["sample_key"],
+        }
+
+    def _add_dense(self, encoded: Encoded, batch: Batch, output: VitOutput, features_only: bool) -> None:
+        valid = self._valid_views(batch)
+        encoded.counts["dense"] = valid.any(dim=1).sum()
+        encoded.weights["dense"] = self.loss_config.dense
+        if not features_only:
+            student = output.tokens.unflatten(0, valid.shape)
+            encoded.sums["dense"] = losses.dense(student, batch["image_tokens"], valid).sum()
+
+    def _check(self, batch: Batch) -> None:
+        missing = [c for c in (*self.columns(), "sample_valid", "sample_key", "epoch") if c not in batch]
+        if missing:
+            raise ValueError(
+                f"the batch lacks {', '.join(missing)}; embed the samples with the teacher before training"
+            )
+        expected = (self.shape.views, self.shape.height, self.shape.width)
+        if tuple(batch["depth"].shape[1:]) != expected:
+            raise ValueError(
+                f"depth has shape {tuple(batch['depth'].shape[1:])} a sample, the stage was built "
+                f"for {expected}"
+            )
+
+
+class MainStage(WarmupStage):
+    """L_view + L_scene + lambda * L_pjepa."""
+
+    def __init__(
+        self, model: ModelConfig, loss: LossConfig, shape: SampleShape, tower: ImageTower, seed: int
+    ) -> None:
+        super().__init__(model, loss, shape, tower, seed)
+        self.target = copy.deepcopy(self.encoder).requires_grad_(False).eval()
+        self.predictor: Predictor | None = None
+        if loss.jepa:
+            checkpointing = model.encoder.gradient_checkpointing
+            self.predictor = Predictor(model.predictor, tower.shape.width, self.grid, checkpointing)
+
+    def train(self, mode: bool = True) -> MainStage:
+        """The target encoder stays in evaluation mode: its targets have no dropout."""
+        super().train(mode)
+        self.target.eval()
+        return self
+
+    def forward(self, batch: Batch, features_only: bool = False) -> Encoded:
+        """Encode a micro-batch.
+
+        Besides the warm-up's `features`: `scene` s * g [n, E] with gradient; `scene_image`,
+        `scene_text` [n, E] and their masks `scene_image_valid`, `scene_text_valid` [n].
+        `sums["jepa"]` is over valid scenes.
+
+        Raises:
+            ValueError: as in the warm-up.
+        """
+        self._check(batch)
+        predicts = self.predictor is not None and not features_only
+        masks = self._masks(batch) if predicts else None
+        views = self._views(batch)
+        output = self.encoder(views, None if masks is None else masks.context.flatten(0, 1))
+        encoded = Encoded(features=self._view_features(batch, output.pooled))
+        encoded.features.update(self._scene_features(batch, encoded.features))
+        if self.loss_config.dense:
+            self._add_dense(encoded, batch, output, features_only)
+        if self.predictor is not None:
+            encoded.counts["jepa"] = self._valid_views(batch).any(dim=1).sum()
+            encoded.weights["jepa"] = self.loss_config.jepa
+        if masks is not None and output.kept is not None:
+            self._add_jepa(encoded, batch, views, output.kept, masks)
+        return encoded
+
+    def contrast(self, features: dict[str, Tensor]) -> Contrast:
+        """L_view and L_scene over the global batch."""
+        result = super().contrast(features)
+        for name in ("image", "text"):
+            result.terms[f"scene_{name}"] = losses.masked_nce(
+                features["scene"],
+                losses.unit(features[f"scene_{name}"]),
+                features[f"scene_{name}_valid"],
+                features["key"],
+            )
+        scene = result.terms["scene_image"] + result.terms["scene_text"]
+        result.total = result.total + self.loss_config.scene * scene
+        return result
+
+    def ema_pairs(self) -> Mapping[str, str]:
+        """Trained parameters of the encoder -> their frozen copies (with LoRA: adapters, patch embedding)."""
+        trained = (name for name, p in self.encoder.named_parameters() if p.requires_grad)
+        return {f"encoder.{name}": f"target.{name}" for name in trained}
+
+    @torch.no_grad()
+    def copy_to_target(self) -> None:
+        """Make the target encoder a copy of the context encoder, as at the start of the stage."""
+        self.target.load_state_dict(self.encoder.state_dict())
+
+    def columns(self) -> list[str]:
+        """Columns that `forward` reads."""
+        return [*super().columns(), *SCENE_EMBEDDINGS]
+
+    @property
+    def trained_encoder(self) -> PointMapEncoder:
+        """The target encoder: what downstream tasks use."""
+        return self.target
+
+    def pictures(self, batch: Batch) -> dict[str, np.ndarray]:
+        """The views of the first sample: whole, what the context encoder sees, what it must predict."""
+        coloured = pictures.colour_points(self._points(batch)[0])
+        masks = self._masks(batch)
+        context = pictures.keep_patches(coloured, masks.context[0].cpu(), self.grid)
+        targets = pictures.keep_patches(coloured, masks.targets[0].flatten(1).cpu(), self.grid)
+        return {"masks": pictures.sheet([coloured, context, targets])}
+
+    def _masks(self, batch: Batch) -> Masks:
+        epochs, keys = identity(batch)
+        masks = draw_masks(self.model_config.masks, self.grid, self.shape.views, self.seed, epochs, keys)
+        device = batch["depth"].device
+        return Masks(*(index.to(device, non_blocking=True) for index in masks))
+
+    def _scene_features(self, batch: Batch, view: dict[str, Tensor]) -> dict[str, Tensor]:
+        epochs, keys = identity(batch)
+        valid, counts = self._valid_views(batch), batch["scene_caption_count"]
+        text = draw_captions(
+            batch["scene_caption_embedding"], counts, "scene-captions", self.seed, epochs, keys
+        )
+        # Every row of `view` has the same length s, so the mean's direction is that of the unit rows.
+        mean = losses.masked_mean(view["view"], valid[..., None], dim=1)
+        image = losses.masked_mean(losses.unit(view["image"]), valid[..., None], dim=1)
+        return {
+            "scene": self.temperature(losses.unit(mean)),
+            "scene_image": losses.unit(image),
+            "scene_text": text,
+            "scene_image_valid": valid.any(dim=1),
+            "scene_text_valid": valid.any(dim=1) & (counts > 0),
+        }
+
+    def _add_jepa(self, encoded: Encoded, batch: Batch, views: Tensor, kept: Tensor, masks: Masks) -> None:
+        assert self.predictor is not None
+        context, targets = masks.context.flatten(0, 1), masks.targets.flatten(0, 1)
+        with torch.no_grad():
+            tokens = losses.layer_norm(self.target(views).tokens)  # [n*V, P, D]
+            wanted = take(tokens, targets.flatten(1))
+        # CLIP leaves its patch tokens un-normalised: the predictor starts from the same space it ends in.
+        start = losses.layer_norm(kept).to(kept.dtype)
+        predicted = self.predictor(start, context, targets).flatten(1, 2)
+        n = len(batch["depth"])
+        z_hat, z = (x.reshape(n, -1, x.shape[-1]) for x in (predicted.float(), wanted))
+        valid = self._valid_views(batch).repeat_interleave(targets[0].numel(), dim=1)
+        if self.loss_config.jepa_distance == CHAMFER:
+            per_scene = losses.chamfer(z_hat, z, valid, valid)
+        else:
+            per_scene = losses.positional(z_hat, z, valid)
+        if self.loss_config.jepa_reduction == MEAN:
+            per_scene = per_scene / z.shape[-1]
+        encoded.sums["jepa"] = per_scene.sum()
+        if self.log_details:
+            encoded.logs.update(_jepa_logs(tokens, z_hat.detach(), z, valid))
+
+
+def build_stage(
+    kind: str, model: ModelConfig, loss: LossConfig, shape: SampleShape, tower: ImageTower, seed: int
+) -> WarmupStage | MainStage:
+    """A stage with new weights that depend on `seed` and `tower` alone.
+
+    Args:
+        kind: "warmup" or "main".
+        model, loss: configs.
+        shape: of the samples.
+        tower: the teacher's image tower (`Teacher.image_tower()`).
+        seed: of the job: first weights, masks, captions, augmentation.
+
+    Raises:
+        ValueError: a contradiction between configs, samples and teacher.
+    """
+    if kind not in STAGES:
+        raise ValueError(f"stage '{kind}' is not one of {', '.join(STAGES)}")
+    validate(model, loss, shape, tower)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return STAGES[kind](model, loss, shape, tower, seed)
+
+
+STAGES: dict[str, type[WarmupStage]] = {"warmup": WarmupStage, "main": MainStage}
+
+
+def _jepa_logs(tokens: Tensor, z_hat: Tensor, z: Tensor, valid: Tensor) -> dict[str, Tensor]:
+    """Signs of collapse and of a cheated Chamfer distance."""
+    matches = losses.nearest(z_hat, z, valid, valid)
+    rows = tokens.flatten(0, 1)
+    rows = rows[:: max(1, len(rows) // RANK_ROWS)][:RANK_ROWS]
+    own = matches.of_prediction == torch.arange(z.shape[1], device=z.device)
+    return {
+        "target_feature_std": rows.std(dim=0).mean(),
+        "target_effective_rank": losses.effective_rank(rows),
+        "unique_match_rate": losses.unique_match_rate(matches, valid, z.shape[1]),
+        "own_match_rate": losses.masked_mean(own.float(), valid),
+        "positional_ratio": losses.positional_ratio(z_hat, z, valid),
+    }

@@ -1,0 +1,380 @@
+"""The frozen teacher: a CLIP-family model that embeds colour images and captions in one space.
+
+Its image tower runs as our own `VisionTransformer`, from the published weights, because it has to
+give patch tokens too and because the context encoder starts from the same weights; text runs as
+transformers has it. Weights are read from safetensors alone.
+
+Views are resized whole to the tower's square, never cropped: patch (r, c) of the image and of the point map
+must show the same pixels.
+
+Legend: n images or texts, h w pixels, E joint space, P patches, D width of the image tower.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from poma3d.losses import layer_norm
+from poma3d.vit import ImageTower, VitShape
+
+CLIP, SIGLIP, FGCLIP, AUTO = "clip", "siglip", "fgclip", "auto"
+KINDS = (AUTO, CLIP, SIGLIP, FGCLIP)
+FGCLIP_SHORT_TOKENS, FGCLIP_LONG_TOKENS = 77, 248
+HALF = 0.5
+"""Mean and standard deviation of SigLIP's pixels."""
+REVISION_LENGTH = 16
+
+
+@dataclass
+class TeacherConfig:
+    """Where the teacher comes from."""
+
+    source: str = ""
+    """Folder with config.json, tokenizer and *.safetensors, or a hub id."""
+    revision: str | None = None
+    """Commit of a hub id, or the expected weight hash of a folder. Needed with trust_remote_code."""
+    kind: str = AUTO
+    """clip, siglip, fgclip, or auto (from config.json)."""
+    trust_remote_code: bool = False
+    """Run the Python that comes with the weights (FG-CLIP needs it)."""
+    batch_size: int = 64
+    """Images or texts per forward."""
+
+
+def validate(cfg: TeacherConfig) -> None:
+    """Refuse a teacher that cannot be loaded or must not be.
+
+    Raises:
+        ValueError: naming the field and what to do.
+    """
+    if not cfg.source:
+        raise ValueError("teacher.source is empty: give a folder with safetensors weights or a hub id")
+    if cfg.kind not in KINDS:
+        raise ValueError(f"teacher.kind is '{cfg.kind}'; use one of {', '.join(KINDS)}")
+    if cfg.trust_remote_code and not cfg.revision:
+        raise ValueError(
+            "teacher.trust_remote_code runs code that comes with the weights: pin it with teacher.revision "
+            "(the commit that you have read)"
+        )
+    if cfg.batch_size < 1:
+        raise ValueError(f"teacher.batch_size is {cfg.batch_size}; it must be at least 1")
+
+
+class Teacher:
+    """A loaded teacher. `load_teacher` makes one; tests may wrap a model of their own."""
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        tokenizer: Any,
+        kind: str,
+        name: str,
+        revision: str,
+        mean: Sequence[float],
+        std: Sequence[float],
+        batch_size: int = 64,
+    ) -> None:
+        self.name = name
+        self.revision = revision
+        self.kind = kind
+        self._model = model.eval().requires_grad_(False)
+        self._tokenizer = tokenizer
+        self._tower = image_tower(model)
+        self._vision = self._tower.build().eval().requires_grad_(False).to(self.device)
+        self._mean = torch.tensor(mean, device=self.device)[:, None, None]
+        self._std = torch.tensor(std, device=self.device)[:, None, None]
+        self._batch_size = batch_size
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self._model.parameters()).device
+
+    @property
+    def embedding(self) -> int:
+        """E."""
+        return self._tower.shape.joint
+
+    @property
+    def token_width(self) -> int:
+        """D."""
+        return self._tower.shape.width
+
+    @property
+    def logit_scale(self) -> float:
+        """Logarithm of the temperature factor."""
+        return self._tower.logit_scale
+
+    def image_tower(self) -> ImageTower:
+        """The image tower's weights, to start an encoder from."""
+        return self._tower
+
+    def encode_images(self, images: np.ndarray | Tensor) -> np.ndarray:
+        """Unit features float16 [n, E] of images uint8 [n, h, w, 3].
+
+        Raises:
+            ValueError: another shape or dtype.
+        """
+        return self._encode(images, with_tokens=False)[0]
+
+    def image_tokens(self, images: np.ndarray | Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Unit features float16 [n, E] and layer-normed patch tokens float16 [n, P, D] of uint8 [n, h, w, 3].
+
+        The tokens are those of the tower's own square size.
+
+        Raises:
+            ValueError: another shape or dtype.
+        """
+        return self._encode(images, with_tokens=True)
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str], long: bool = False) -> np.ndarray:
+        """Unit features float16 [n, E].
+
+        Args:
+            texts: cut at the text tower's length.
+            long: FG-CLIP's mode for captions of up to 248 tokens, with another projection.
+
+        Raises:
+            ValueError: an empty text, or `long` from a teacher without that mode.
+        """
+        for i, text in enumerate(texts):
+            if not text.strip():
+                raise ValueError(f"text {i} of {len(texts)} is empty; drop it or give it words")
+        if long and self.kind != FGCLIP:
+            raise ValueError(f"teacher '{self.name}' ({self.kind}) has no long-caption mode; FG-CLIP has one")
+        parts = [
+            self._text_features(list(texts[i : i + self._batch_size]), long)
+            for i in range(0, len(texts), self._batch_size)
+        ]
+        return np.concatenate(parts) if parts else np.empty((0, self.embedding), np.float16)
+
+    def _text_features(self, texts: list[str], long: bool) -> np.ndarray:
+        model: Any = self._model
+        options: dict[str, Any] = {}
+        limit = model.config.text_config.max_position_embeddings
+        if self.kind == FGCLIP:
+            limit = FGCLIP_LONG_TOKENS if long else FGCLIP_SHORT_TOKENS
+            options["walk_short_pos"] = not long
+        # SigLIP's text tower sees its padding. CLIP's is causal and pools before it: no mask is needed,
+        # and none but the longest text's padding.
+        padding = "longest" if self.kind == CLIP else "max_length"
+        tokens = self._tokenizer(
+            texts, padding=padding, max_length=limit, truncation=True, return_tensors="pt"
+        )
+        features = model.get_text_features(tokens["input_ids"].to(self.device), **options)
+        # transformers 5 gives an output object, FG-CLIP's own code a tensor
+        features = features if isinstance(features, Tensor) else features.pooler_output
+        return F.normalize(features.float(), dim=-1).half().cpu().numpy()
+
+    @torch.inference_mode()
+    def _encode(self, images: np.ndarray | Tensor, with_tokens: bool) -> tuple[np.ndarray, np.ndarray]:
+        if images.ndim != 4 or images.shape[-1] != 3 or str(images.dtype).split(".")[-1] != "uint8":
+            raise ValueError(f"images must be uint8 [n, h, w, 3], got {images.dtype} {tuple(images.shape)}")
+        features, tokens = [], []
+        for start in range(0, len(images), self._batch_size):
+            chunk = torch.as_tensor(images[start : start + self._batch_size]).to(self.device)
+            output = self._vision(self._pixels(chunk))
+            features.append(F.normalize(output.pooled.float(), dim=-1).half().cpu().numpy())
+            if with_tokens:
+                tokens.append(layer_norm(output.tokens).half().cpu().numpy())
+        shape = self._tower.shape
+        return (
+            np.concatenate(features) if features else np.empty((0, shape.joint), np.float16),
+            np.concatenate(tokens) if tokens else np.empty((0, shape.patches, shape.width), np.float16),
+        )
+
+    def _pixels(self, images: Tensor) -> Tensor:
+        """uint8 [n, h, w, 3] -> normalised float32 [n, 3, H, W]."""
+        pixels = images.permute(0, 3, 1, 2).float()
+        size = self._tower.shape.image_size
+        if pixels.shape[-2:] != size:
+            pixels = F.interpolate(pixels, size=size, mode="bicubic", antialias=True).round().clamp(0, 255)
+        return (pixels / 255 - self._mean) / self._std
+
+
+def load_teacher(cfg: TeacherConfig, device: str | torch.device = "cpu") -> Teacher:
+    """Load model, tokenizer and pixel statistics.
+
+    Raises:
+        ValueError: no such model, no safetensors weights, a kind that is not supported, remote code
+            without permission, or a folder whose weights are not those of `revision`.
+    """
+    validate(cfg)
+    from transformers import AutoConfig, AutoTokenizer
+
+    folder = Path(cfg.source)
+    local = folder.is_dir()
+    found = weight_hash(folder) if local else None
+    if local and cfg.revision and cfg.revision != found:
+        raise ValueError(
+            f"teacher.source {cfg.source} has weights {found}, the job expects teacher.revision "
+            f"{cfg.revision}: point it at those weights, or embed the samples again"
+        )
+    options = {"revision": None if local else cfg.revision, "trust_remote_code": cfg.trust_remote_code}
+    try:
+        config = AutoConfig.from_pretrained(cfg.source, **options)
+        kind = _kind(cfg, config)
+        model = _model_class(kind).from_pretrained(cfg.source, use_safetensors=True, **options)
+        tokenizer = AutoTokenizer.from_pretrained(cfg.source, **options)
+    except (OSError, ImportError, AttributeError) as error:
+        raise ValueError(f"teacher.source {cfg.source} cannot be loaded: {_first_line(error)}") from error
+    revision = found or getattr(config, "_commit_hash", None) or cfg.revision
+    if revision is None:
+        raise ValueError(f"teacher.source {cfg.source} does not tell its commit: set teacher.revision")
+    mean, std = _pixel_statistics(cfg, kind, options)
+    name = folder.name if local else cfg.source
+    return Teacher(model.to(device), tokenizer, kind, name, revision, mean, std, cfg.batch_size)
+
+
+def weight_hash(folder: Path) -> str:
+    """Hash of a folder's config.json, safetensors weights and code: the revision of a local teacher.
+
+    Raises:
+        ValueError: no safetensors weights in it.
+    """
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise ValueError(
+            f"{folder} has no *.safetensors: pickled weights are not loaded; convert them with "
+            "save_pretrained(..., safe_serialization=True)"
+        )
+    digest = hashlib.sha256()
+    for path in [folder / "config.json", *weights, *sorted(folder.glob("*.py"))]:
+        digest.update(path.name.encode() + b"\0")
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:REVISION_LENGTH]
+
+
+def image_tower(model: torch.nn.Module) -> ImageTower:
+    """The image tower of a transformers `CLIPModel`, `SiglipModel` or FG-CLIP model.
+
+    Raises:
+        ValueError: another kind of model, or one without the joint space's projection.
+    """
+    config: Any = model.config
+    vision, state = config.vision_config, model.state_dict()
+    pooling = "class" if "visual_projection.weight" in state else "attention"
+    if pooling == "attention" and "vision_model.head.probe" not in state:
+        raise ValueError(
+            f"{type(model).__name__} is not a CLIP or SigLIP model: no visual projection, no head"
+        )
+    side = vision.image_size // vision.patch_size
+    shape = VitShape(
+        grid=(side, side),
+        patch=vision.patch_size,
+        channels=vision.num_channels,
+        width=vision.hidden_size,
+        layers=vision.num_hidden_layers,
+        heads=vision.num_attention_heads,
+        mlp_width=vision.intermediate_size,
+        activation=vision.hidden_act,
+        norm_eps=vision.layer_norm_eps,
+        pooling=pooling,
+        joint=config.projection_dim if pooling == "class" else vision.hidden_size,
+    )
+    ours = _translate(state, shape)
+    weights = {name: tensor.detach().float().cpu().clone() for name, tensor in ours.items()}
+    return ImageTower(shape, weights, float(state["logit_scale"]))
+
+
+def _translate(state: Mapping[str, Tensor], shape: VitShape) -> dict[str, Tensor]:
+    """From the names of transformers to those of `VisionTransformer`."""
+    v = "vision_model."
+    position = state[f"{v}embeddings.position_embedding.weight"]
+    ours = {"patch_embed.weight": state[f"{v}embeddings.patch_embedding.weight"]}
+    if shape.pooling == "class":
+        ours["embed.class_token"], ours["embed.position"] = _class_token(state, position)
+        _copy(state, ours, f"{v}pre_layrnorm", "embed.norm")
+        ours["head.weight"] = state["visual_projection.weight"]
+    else:
+        ours["patch_embed.bias"] = state[f"{v}embeddings.patch_embedding.bias"]
+        ours["embed.position"] = position
+        _attention_pool(state, ours)
+    for i in range(shape.layers):
+        theirs, here = f"{v}encoder.layers.{i}.", f"blocks.{i}."
+        _copy(state, ours, f"{theirs}layer_norm1", f"{here}norm1")
+        _copy(state, ours, f"{theirs}layer_norm2", f"{here}norm2")
+        for letter in ("q", "k", "v", "out"):
+            _copy(state, ours, f"{theirs}self_attn.{letter}_proj", f"{here}attn.{letter}")
+        for layer in ("fc1", "fc2"):
+            _copy(state, ours, f"{theirs}mlp.{layer}", f"{here}mlp.{layer}")
+    _copy(state, ours, f"{v}post_layernorm", "norm")
+    return ours
+
+
+def _copy(state: Mapping[str, Tensor], ours: dict[str, Tensor], theirs: str, here: str) -> None:
+    for part in ("weight", "bias"):
+        ours[f"{here}.{part}"] = state[f"{theirs}.{part}"]
+
+
+def _class_token(state: Mapping[str, Tensor], position: Tensor) -> tuple[Tensor, Tensor]:
+    """CLIP gives the class token a position of its own, always the same: it is added here, once."""
+    return state["vision_model.embeddings.class_embedding"] + position[0], position[1:]
+
+
+def _attention_pool(state: Mapping[str, Tensor], ours: dict[str, Tensor]) -> None:
+    head = "vision_model.head."
+    ours["head.probe"] = state[f"{head}probe"][0, 0]
+    for part in ("weight", "bias"):
+        stacked = state[f"{head}attention.in_proj_{part}"].chunk(3)
+        ours.update({f"head.{letter}.{part}": tensor for letter, tensor in zip("qkv", stacked, strict=True)})
+    _copy(state, ours, f"{head}attention.out_proj", "head.out")
+    _copy(state, ours, f"{head}layernorm", "head.norm")
+    for layer in ("fc1", "fc2"):
+        _copy(state, ours, f"{head}mlp.{layer}", f"head.mlp.{layer}")
+
+
+def _kind(cfg: TeacherConfig, config: Any) -> str:
+    remote = "fgclip" in str(getattr(config, "auto_map", "")).lower().replace("_", "").replace("-", "")
+    found = FGCLIP if remote else config.model_type
+    kind = found if cfg.kind == AUTO else cfg.kind
+    if kind not in KINDS:
+        raise ValueError(
+            f"teacher.source {cfg.source} is a '{kind}' model; use one of {', '.join(KINDS[1:])}"
+        )
+    if kind == FGCLIP and not cfg.trust_remote_code:
+        raise ValueError(
+            f"teacher.source {cfg.source} is FG-CLIP, which runs code of its own: set teacher.revision to a "
+            "commit that you have read and teacher.trust_remote_code to true"
+        )
+    return kind
+
+
+def _model_class(kind: str) -> Any:
+    import transformers
+
+    return {
+        CLIP: transformers.CLIPModel,
+        SIGLIP: transformers.SiglipModel,
+        FGCLIP: transformers.AutoModelForCausalLM,  # how its remote code registers itself
+    }[kind]
+
+
+def _pixel_statistics(
+    cfg: TeacherConfig, kind: str, options: dict[str, Any]
+) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and standard deviation from preprocessor_config.json; the family's own where it is missing."""
+    from transformers.image_processing_base import ImageProcessingMixin
+    from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+
+    try:
+        found, _ = ImageProcessingMixin.get_image_processor_dict(cfg.source, revision=options["revision"])
+    except OSError:
+        found = {}
+    usual = ([HALF] * 3, [HALF] * 3) if kind == SIGLIP else (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
+    return found.get("image_mean") or usual[0], found.get("image_std") or usual[1]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
