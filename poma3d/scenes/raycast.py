@@ -22,6 +22,9 @@ TINY = 1e-6
 ROOM = -1
 """Id of the walls, floor and ceiling in `Hits.solid`."""
 
+_CORNERS = np.array([[i >> 2 & 1, i >> 1 & 1, i & 1] for i in range(8)])
+_EDGES = np.array([(i, i | bit) for bit in (1, 2, 4) for i in range(8) if not i & bit])
+
 
 @dataclass(frozen=True)
 class Solid:
@@ -61,6 +64,8 @@ class Hits:
     """int32 [H, W]: index of the solid, or ROOM."""
     part: np.ndarray
     """int32 [H, W]: index of the part, counted over all solids (`Stage.centre`)."""
+    rays: np.ndarray
+    """float32 [3, H, W] world directions with camera z = 1."""
 
 
 class Stage:
@@ -100,18 +105,19 @@ class Stage:
         solid = np.full(depth.shape, ROOM, np.int32)
         part = np.full(depth.shape, ROOM, np.int32)
         rectangles, nearest = self._rectangles(camera)
-        # Near solids first: what they hide of the later ones needs no test of ids.
+        # Near solids first: the more is hidden already, the fewer pixels need the id of a part.
         for s in np.argsort(nearest):
             top, bottom, left, right = rectangles[s]
             if top >= bottom or left >= right:
                 continue
             window = np.s_[top:bottom, left:right]
-            distance, index = self._solid_depth(s, rays[:, top:bottom, left:right], origin)
+            near = self._part_depths(s, rays[:, top:bottom, left:right], origin)
+            distance = near.min(0)
             closer = distance < depth[window]
             np.copyto(depth[window], distance, where=closer)
             np.copyto(solid[window], s, where=closer)
-            np.copyto(part[window], index, where=closer)
-        return Hits(depth, solid, part)
+            part[window][closer] = near[:, closer].argmin(0) + self._first[s]
+        return Hits(depth, solid, part, rays)
 
     def local(self, points: np.ndarray, solid: np.ndarray) -> np.ndarray:
         """World points [N, 3] in the frames of their solids [N]."""
@@ -129,8 +135,7 @@ class Stage:
     def _world_corners(self) -> np.ndarray:
         """The corners of every solid's bounding box in the world [S, 8, 3]."""
         bounds = np.array([[lo.min(0), hi.max(0)] for lo, hi, _ in self._parts]).reshape(-1, 2, 3)
-        pick = np.array([[i >> 2 & 1, i >> 1 & 1, i & 1] for i in range(8)])
-        local = bounds[:, pick, np.arange(3)]
+        local = bounds[:, _CORNERS, np.arange(3)]
         solid = np.repeat(np.arange(len(self.solids)), 8)
         turned = self.world_directions(local.reshape(-1, 3), solid).reshape(-1, 8, 3)
         return turned + self._at[:, None]
@@ -141,38 +146,40 @@ class Stage:
 
     def _rectangles(self, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
         """Image rectangle [S, 4] (top, bottom, left, right) that holds each solid, and its least depth."""
-        local = (self._corners - camera.pose[:, 3]) @ camera.pose[:, :3]
-        z = local[..., 2]
-        pixels = (
-            local[..., :2] / np.maximum(z, NEAR_M)[..., None] * camera.intrinsics[:2] + camera.intrinsics[2:]
-        )
-        low, high = np.floor(pixels.min(1)), np.ceil(pixels.max(1)) + 1
-        # A box that reaches behind the camera has no projected rectangle: test the whole image.
-        across = (z < NEAR_M).any(1)
-        low[across], high[across] = 0, max(camera.height, camera.width)
-        behind = (z < NEAR_M).all(1)
-        high[behind] = 0
+        corners = (self._corners - camera.pose[:, 3]) @ camera.pose[:, :3]
+        # A box that reaches behind the eye is cut at NEAR_M: the cuts of its edges bound what is seen.
+        start, end = corners[:, _EDGES[:, 0]], corners[:, _EDGES[:, 1]]
+        run = end[..., 2:] - start[..., 2:]
+        share = (NEAR_M - start[..., 2:]) / np.where(np.abs(run) < TINY, TINY, run)
+        cut = (share > 0) & (share < 1)
+        points = np.concatenate([corners, start + share * (end - start)], axis=1)
+        seen = np.concatenate([corners[..., 2:] >= NEAR_M, cut], axis=1)
+        pixels = points[..., :2] / np.maximum(points[..., 2:], NEAR_M) * camera.intrinsics[:2]
+        pixels += camera.intrinsics[2:]
         size = np.array([camera.width, camera.height])
-        low, high = np.clip(low, 0, size).astype(int), np.clip(high, 0, size).astype(int)
-        return np.stack([low[:, 1], high[:, 1], low[:, 0], high[:, 0]], -1), z.min(1)
+        low = np.clip(np.floor(np.where(seen, pixels, np.inf).min(1)), 0, size).astype(int)
+        high = np.clip(np.ceil(np.where(seen, pixels, -np.inf).max(1)) + 1, 0, size).astype(int)
+        return np.stack([low[:, 1], high[:, 1], low[:, 0], high[:, 0]], -1), corners[..., 2].min(1)
 
-    def _solid_depth(self, s: int, rays: np.ndarray, origin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Depth [h, w] of solid `s` (inf where missed) and the part that was hit."""
+    def _part_depths(self, s: int, rays: np.ndarray, origin: np.ndarray) -> np.ndarray:
+        """Depth [P, h, w] at which rays enter each part of solid `s`; inf where they miss it."""
         lo, hi, boxes = self._parts[s]
         cos, sin = self._cos[s], self._sin[s]
         moved = origin - self._at[s]
         start = np.array(
             [cos * moved[0] + sin * moved[1], cos * moved[1] - sin * moved[0], moved[2]], np.float32
         )
-        turned = np.stack([cos * rays[0] + sin * rays[1], cos * rays[1] - sin * rays[0], rays[2]])
-        inverse = 1 / np.copysign(np.maximum(np.abs(turned), TINY), turned)
+        turned = np.empty(rays.shape, np.float32)
+        turned[0] = cos * rays[0] + sin * rays[1]
+        turned[1] = cos * rays[1] - sin * rays[0]
+        turned[2] = rays[2]
+        inverse = 1 / _off_zero(turned)
         near = np.empty((len(lo), *rays.shape[1:]), np.float32)
         if boxes:
             _slabs(lo[:boxes] - start, hi[:boxes] - start, inverse, near[:boxes])
         for i in range(boxes, len(lo)):
             near[i] = _cylinder(lo[i] - start, hi[i] - start, turned, inverse[2])
-        index = near.argmin(0)
-        return np.take_along_axis(near, index[None], 0)[0], index + self._first[s]
+        return near
 
 
 def camera_rays(camera: Camera) -> np.ndarray:
@@ -183,6 +190,11 @@ def camera_rays(camera: Camera) -> np.ndarray:
     rotation = camera.pose[:, :3].astype(np.float32)
     across = rotation[:, 0, None] * x + rotation[:, 2, None]
     rays = across[:, None, :] + (rotation[:, 1, None] * y)[:, :, None]
+    return _off_zero(rays)
+
+
+def _off_zero(rays: np.ndarray) -> np.ndarray:
+    """The rays with every component at least TINY in size."""
     return np.copysign(np.maximum(np.abs(rays), TINY), rays)
 
 
@@ -202,15 +214,18 @@ def _slabs(lo: np.ndarray, hi: np.ndarray, inverse: np.ndarray, out: np.ndarray)
         inverse: one over the ray directions [3, h, w].
         out: [P, h, w], written.
     """
+    # Starting at NEAR_M instead of -inf drops what lies behind the eye: it ends before it begins.
+    out[:] = NEAR_M
     far = np.full(out.shape, np.inf, np.float32)
-    out[:] = -np.inf
-    one, two = np.empty_like(out), np.empty_like(out)
+    one, two, low = np.empty_like(out), np.empty_like(out), np.empty_like(out)
     for axis in range(3):
         np.multiply(lo[:, axis, None, None], inverse[axis], out=one)
         np.multiply(hi[:, axis, None, None], inverse[axis], out=two)
-        np.maximum(out, np.minimum(one, two), out=out)
-        np.minimum(far, np.maximum(one, two, out=one), out=far)
-    out[(out > far) | (out < NEAR_M)] = np.inf
+        np.minimum(one, two, out=low)
+        np.maximum(out, low, out=out)
+        np.maximum(one, two, out=one)
+        np.minimum(far, one, out=far)
+    np.copyto(out, np.inf, where=out > far)
 
 
 def _cylinder(lo: np.ndarray, hi: np.ndarray, rays: np.ndarray, inverse_z: np.ndarray) -> np.ndarray:

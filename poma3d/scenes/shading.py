@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from poma3d.scenes.raycast import ROOM, Camera, Hits, Stage, camera_rays
+from poma3d.scenes.raycast import ROOM, Camera, Hits, Stage
 
 FLOOR = 4
 """Place of the floor in `Look.faces`."""
@@ -29,6 +29,14 @@ class Look:
     """Share of the light that comes from everywhere."""
     diffuse: float = 0.5
     """Strength of the ceiling light on a surface that faces it."""
+    light: tuple[float, float, float] = (0.5, 0.5, 0.93)
+    """Place of the light as a share of the room's size."""
+    decay: float = 0.03
+    """How fast the light falls with the square of the distance in metres."""
+    least_m: float = 0.3
+    """Nearer than this the light does not glare."""
+    side: float = 0.06
+    """How much lighter faces toward +x are than those toward -x, halved."""
     corner_m: float = 0.35
     """How far the darkening of edges between walls reaches."""
     corner: float = 0.22
@@ -41,50 +49,49 @@ class Look:
 
 def shade(stage: Stage, camera: Camera, hits: Hits, look: Look) -> np.ndarray:
     """Colour uint8 [H, W, 3] of one view."""
-    shape = hits.depth.shape
-    rays = camera_rays(camera)
     origin = camera.pose[:, 3].astype(np.float32)
-    points = np.ascontiguousarray((origin[:, None, None] + hits.depth * rays).reshape(3, -1).T)
-    solid, part = hits.solid.reshape(-1), hits.part.reshape(-1)
-    colour = np.empty((len(points), 3), np.float32)
-    normal = np.zeros((len(points), 3), np.float32)
+    points = (hits.depth * hits.rays + origin[:, None, None]).reshape(3, -1)
+    colour = np.empty_like(points)
+    normal = np.empty_like(points)
 
-    is_room = solid == ROOM
+    is_room = hits.solid.reshape(-1) == ROOM
     room, piece = np.flatnonzero(is_room), np.flatnonzero(~is_room)
-    colour[room], normal[room] = _room_surface(stage, points[room], look)
-    colour[piece] = stage.colour[part[piece]]
-    normal[piece] = _piece_normals(stage, points[piece], part[piece])
+    colour[:, room], normal[:, room] = _room_surface(stage, points[:, room], look)
+    part = hits.part.reshape(-1)[piece]
+    colour[:, piece] = stage.colour[part].T
+    normal[:, piece] = _piece_normals(stage, points[:, piece].T, part).T
 
-    to_light = np.array([0.5, 0.5, 0.93], np.float32) * stage.size - points
-    distance = np.sqrt(np.einsum("ij,ij->i", to_light, to_light))
-    lambert = np.maximum(np.einsum("ij,ij->i", normal, to_light) / np.maximum(distance, 0.3), 0)
-    light = look.ambient + look.diffuse * lambert / (1 + 0.03 * distance * distance)
-    # Sideways faces toward -x are a little darker: flat boxes get readable edges in even light.
-    light += 0.05 * normal[:, 0] - 0.03 * normal[:, 1]
-    return np.clip(colour * light[:, None], 0, 255).astype(np.uint8).reshape(*shape, 3)
+    to_light = (np.array(look.light, np.float32) * stage.size)[:, None] - points
+    square = (to_light * to_light).sum(0)
+    cosine = np.maximum((normal * to_light).sum(0), 0) / np.sqrt(np.maximum(square, look.least_m**2))
+    # Faces toward -x are a little darker: flat boxes keep readable edges in even light.
+    light = look.ambient + look.diffuse * cosine / (1 + look.decay * square) + look.side * normal[0]
+    image = np.clip(colour * light, 0, 255).astype(np.uint8)
+    return np.ascontiguousarray(image.T).reshape(*hits.depth.shape, 3)
 
 
 def _room_surface(stage: Stage, points: np.ndarray, look: Look) -> tuple[np.ndarray, np.ndarray]:
-    """Colours and inward normals [N, 3] of points on walls, floor and ceiling."""
-    low, high = points, stage.size - points
-    gaps = np.stack([low, high], -1).reshape(len(points), 6)
-    face = gaps.argmin(1)
+    """Colours and inward normals [3, N] of points [3, N] on walls, floor and ceiling."""
+    to_high = stage.size[:, None] - points
+    x, y, z = gaps = np.minimum(points, to_high)
+    axis = gaps.argmin(0)
+    columns = np.arange(points.shape[1])
+    face = 2 * axis + (to_high < points)[axis, columns]
     normals = np.zeros((6, 3), np.float32)
     normals[np.arange(6), np.arange(6) // 2] = (1, -1) * 3
-    colour = look.faces[face]
-    two_nearest = np.partition(gaps, 1, axis=1)[:, 1]
-    shadow = 1 - look.corner * np.exp(-two_nearest / look.corner_m)
+    to_edge = np.maximum(np.minimum(x, y), np.minimum(np.maximum(x, y), z))  # the second smallest
+    shadow = 1 - look.corner * np.exp(to_edge / -look.corner_m)
     floor = np.flatnonzero(face == FLOOR)
-    shadow[floor] *= _contact(stage, points[floor], look) * _pattern(points[floor], look.floor)
-    return colour * shadow[:, None], normals[face]
+    shadow[floor] *= _contact(stage, points[:, floor], look) * _pattern(points[:, floor], look.floor)
+    return look.faces[face].T * shadow, normals[face].T
 
 
 def _contact(stage: Stage, points: np.ndarray, look: Look) -> np.ndarray:
     """How bright [N] the floor is for the pieces that stand near."""
     bounds = np.array([s.footprint() for s in stage.solids if s.piece.name is not None], np.float32)
     if len(bounds) == 0:
-        return np.ones(len(points), np.float32)
-    x, y = points[:, 0], points[:, 1]
+        return np.ones(points.shape[1], np.float32)
+    x, y, _ = points
     dx = np.maximum(bounds[:, 0, None] - x, x - bounds[:, 2, None])
     dy = np.maximum(bounds[:, 1, None] - y, y - bounds[:, 3, None])
     gap = np.maximum(np.maximum(dx, dy), 0).min(0)
@@ -93,13 +100,14 @@ def _contact(stage: Stage, points: np.ndarray, look: Look) -> np.ndarray:
 
 def _pattern(points: np.ndarray, kind: str) -> np.ndarray:
     """Brightness [N] of a floor's pattern."""
+    x, y, _ = points
     if kind == "planks":
-        plank = np.floor(points[:, 1] / 0.16)
-        joint = np.floor(points[:, 0] / 1.2 + 0.37 * plank)
-        return (1 + 0.05 * np.sin(12.9898 * plank + 78.233 * joint)).astype(np.float32)
+        plank = np.floor(y / 0.16)
+        joint = np.floor(x / 1.2 + 0.37 * plank)
+        return 1 + 0.05 * np.sin(12.9898 * plank + 78.233 * joint)
     if kind == "tiles":
-        return (0.96 + 0.06 * ((points[:, 0] // 0.4 + points[:, 1] // 0.4) % 2)).astype(np.float32)
-    return np.ones(len(points), np.float32)
+        return 0.96 + 0.06 * ((np.floor(x / 0.4) + np.floor(y / 0.4)) % 2)
+    return np.ones(points.shape[1], np.float32)
 
 
 def _piece_normals(stage: Stage, points: np.ndarray, part: np.ndarray) -> np.ndarray:
