@@ -1,0 +1,102 @@
+"""What a training process sets up before anything else: threads, device, process group, log.
+
+The order matters: DeepSpeed chooses its accelerator when it is first imported, so every import of it in
+this package is inside a function and after `start`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+import warnings
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from plinth.world import World
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Process:
+    """This process among the others."""
+
+    world: World
+    device: torch.device
+    threads: int
+    host: str
+
+
+def start(threads: int) -> Process:
+    """Prepare this process for training; joins the process group unless the launcher has done so.
+
+    Without a process group the usual variables (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT)
+    say which one to join; without those this is the only process.
+
+    Args:
+        threads: for torch's operators. Set on purpose: torch's default is one thread for each core
+            of the machine, in every process, which makes several processes fight for the cores.
+    """
+    log_to_terminal()
+    torch.set_num_threads(threads)
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # for libraries and children that read it later
+    device = _choose_device()
+    if not dist.is_initialized():
+        _join(device)
+    process = Process(
+        World(dist.get_rank(), dist.get_world_size()), device, torch.get_num_threads(), socket.gethostname()
+    )
+    if process.world.rank == 0:
+        log.info(
+            "%d training process(es) on %s, %d thread(s) each, torch %s",
+            process.world.world_size, device.type, process.threads, torch.__version__,
+        )  # fmt: skip
+    return process
+
+
+def prepare_deepspeed() -> None:
+    """Import DeepSpeed quietly and without its C++ build. Call after `start`.
+
+    On a CPU it would compile a shared-memory all-reduce that only its inference uses: 25 s, a compiler,
+    and an assumption that all ranks are on one machine.
+    """
+    import deepspeed
+    from deepspeed.utils.logging import set_log_level_from_string
+
+    set_log_level_from_string("error")
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    # DeepSpeed's own calls, one line for each collective otherwise.
+    warnings.filterwarnings("ignore", message=".*torch.distributed.*deprecated", category=FutureWarning)
+
+
+def log_to_terminal() -> None:
+    """Send this package's messages to the terminal as plain lines; Ray adds which worker it was."""
+    package = logging.getLogger("plinth")
+    if not package.handlers:
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        package.addHandler(handler)
+        package.setLevel(logging.INFO)
+        package.propagate = False
+
+
+def _choose_device() -> torch.device:
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+        return device
+    os.environ["DS_ACCELERATOR"] = "cpu"  # else DeepSpeed may pick what it finds installed
+    return torch.device("cpu")
+
+
+def _join(device: torch.device) -> None:
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    if "WORLD_SIZE" in os.environ and "MASTER_ADDR" in os.environ:
+        dist.init_process_group(backend)
+        return
+    os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK=os.environ.get("LOCAL_RANK", "0"))
+    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
