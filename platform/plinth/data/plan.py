@@ -130,7 +130,9 @@ class SourceRows:
     weight: float = 1.0
     """Passes over the source in an epoch."""
     name: str = ""
-    """For messages and the fingerprint."""
+    """For messages."""
+    content: str = ""
+    """Hash of the source's manifest, for the fingerprint."""
 
     @cached_property
     def rows(self) -> int:
@@ -185,7 +187,7 @@ class Plan:
         sizes = [self.lanes, self.window_row_groups, self.global_batch_size, self.seed]
         digest.update(json.dumps(sizes).encode())
         for source in self.sources:
-            digest.update(json.dumps([source.name, source.weight, len(source.row_group_rows)]).encode())
+            digest.update(json.dumps([source.content, source.weight, len(source.row_group_rows)]).encode())
             digest.update(np.ascontiguousarray(source.row_group_rows, np.dtype("<i8")).tobytes())
         return digest.hexdigest()
 

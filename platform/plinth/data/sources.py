@@ -1,0 +1,132 @@
+"""Opened data sets: storage + manifest + weight, checked against each other and turned into a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from plinth.data import manifest as manifests
+from plinth.data.manifest import Manifest, differing_columns
+from plinth.data.plan import DataConfig, Plan, SourceRows, make_plan
+from plinth.data.shards import RowGroupReader
+from plinth.errors import DataError
+from plinth.storage import Storage, StorageOptions
+
+SAMPLE_ID = "sample_id"
+"""The column by which every row of every data set is known."""
+AGREEING_ATTRIBUTES = ("schema_version", "teacher")
+"""Attributes of the manifests that must be equal in all data sets of a mixture."""
+
+
+@dataclass(frozen=True)
+class OpenSource:
+    """A data set that is there: its manifest has been read."""
+
+    storage: Storage
+    manifest: Manifest
+    weight: float = 1.0
+
+
+def open_sources(config: DataConfig, options: StorageOptions) -> list[OpenSource]:
+    """Read the manifest of every data set of the job.
+
+    Raises:
+        DataError: one is no finished data set.
+        StorageError: the storage cannot be used.
+    """
+    opened = []
+    for source in config.sources:
+        storage = Storage.from_uri(source.uri, options)
+        opened.append(OpenSource(storage, manifests.load(storage), source.weight))
+    return opened
+
+
+def check_sources(sources: Sequence[OpenSource], columns: Sequence[str]) -> None:
+    """Refuse data sets that cannot be read or mixed.
+
+    Args:
+        columns: those that will be read, without the sample id.
+
+    Raises:
+        DataError: an empty data set, a missing column, columns of different types or shapes, or
+            manifests that name different teachers or schema versions.
+    """
+    if not sources:
+        raise DataError("There is no data source.", "List at least one under data.sources.")
+    for source in sources:
+        name = source.storage.uri
+        if source.manifest.rows == 0:
+            raise DataError(f"The data set {name} has no samples.", "Build it again or leave it out.")
+        missing = [c for c in (SAMPLE_ID, *columns) if c not in source.manifest.columns]
+        if missing:
+            raise DataError(
+                f"The data set {name} has no column {', '.join(missing)}; "
+                f"there are {', '.join(source.manifest.columns)}.",
+                "Build or extend it with the columns that this job reads.",
+            )
+    first = sources[0]
+    for other in sources[1:]:
+        pair = f"The data sets {first.storage.uri} and {other.storage.uri}"
+        wanted = [{c: s.manifest.columns[c] for c in columns} for s in (first, other)]
+        if wanted[0] != wanted[1]:
+            raise DataError(
+                f"{pair} differ in {differing_columns(*wanted)}.",
+                "Only equal shapes can be mixed in a batch.",
+            )
+        for key in AGREEING_ATTRIBUTES:
+            a, b = (s.manifest.attributes.get(key) for s in (first, other))
+            if a != b:
+                raise DataError(
+                    f"{pair} have different {key}: {a} and {b}.",
+                    "Build one of them again to match the other.",
+                )
+
+
+def plan_for(sources: Sequence[OpenSource], config: DataConfig, seed: int, global_batch_size: int) -> Plan:
+    """The order in which a run reads `sources`.
+
+    Raises:
+        DataError, ConfigError: see `make_plan`.
+    """
+    rows = [
+        SourceRows(
+            np.array([n for shard in s.manifest.shards for n in shard.row_group_rows], np.int64),
+            s.weight,
+            s.storage.uri,
+            s.manifest.hash,
+        )
+        for s in sources
+    ]
+    return make_plan(rows, config.lanes, config.window_row_groups, global_batch_size, seed)
+
+
+class PieceReader:
+    """Reads pieces of row groups as the plan names them. Safe to use from several threads.
+
+    Args:
+        columns: which to read besides the sample id.
+    """
+
+    def __init__(self, sources: Sequence[OpenSource], columns: Sequence[str]) -> None:
+        self._columns = [SAMPLE_ID, *columns]
+        self._readers = [RowGroupReader(source.storage) for source in sources]
+        self._shards = [source.manifest.shards for source in sources]
+        self._first_groups = [_first_groups(source.manifest) for source in sources]
+
+    def read(self, piece: np.ndarray) -> pa.Table:
+        """The rows of a piece, int64 [4]: source, row group in the source, first row, end row."""
+        source, group, start, stop = (int(x) for x in piece)
+        shard = int(np.searchsorted(self._first_groups[source], group, side="right")) - 1
+        table = self._readers[source].read(
+            self._shards[source][shard], group - int(self._first_groups[source][shard]), self._columns
+        )
+        return table.slice(start, stop - start)
+
+
+def _first_groups(manifest: Manifest) -> np.ndarray:
+    """Number of the first row group of each shard, counted over the whole data set."""
+    counts = [len(shard.row_group_rows) for shard in manifest.shards]
+    return np.cumsum([0, *counts[:-1]])
