@@ -72,6 +72,6 @@ def check_replay(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> N
             difference = float((rows.detach() - first[name]).abs().max())
             if difference > REPLAY_TOLERANCE * float(first[name].abs().max()):
                 raise RuntimeError(
-                    f"feature {name!r} differs by {difference:.3g} between the two passes of a micro-batch: the "
-                    "stage must draw the random numbers of its features before those of its local losses"
+                    f"feature {name!r} differs by {difference:.3g} between the passes of a micro-batch: "
+                    "the stage must draw the random numbers of its features before those of its local losses"
                 )
