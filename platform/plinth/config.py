@@ -55,6 +55,15 @@ def load(schema: type[T], path: str | Path, overrides: Sequence[str] = ()) -> T:
     Raises:
         ConfigError: naming the file, the key and what would be right.
     """
+    return build(schema, [(str(path), read(path)), *_parse_overrides(overrides)])
+
+
+def read(path: str | Path) -> DictConfig:
+    """A YAML file, not yet compared with any schema.
+
+    Raises:
+        ConfigError: no such file, or not `key: value` lines.
+    """
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"{path}: no such job file.", _closest_file(path))
@@ -66,7 +75,7 @@ def load(schema: type[T], path: str | Path, overrides: Sequence[str] = ()) -> T:
         raise ConfigError(f"{path}: not a text file in UTF-8.") from None
     if not isinstance(raw, DictConfig):
         raise ConfigError(f"{path}: expected `key: value` lines at the top, found a {type(raw).__name__}.")
-    return build(schema, [(str(path), raw), *_parse_overrides(overrides)])
+    return raw
 
 
 def build(schema: type[T], layers: Sequence[tuple[str, Any]]) -> T:

@@ -1,0 +1,168 @@
+"""The `poma` command: one subcommand per step of the lifecycle, in the order in which they are used."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from plinth.errors import EXIT_CODE, PlinthError
+
+CONFIGS = Path(__file__).parent / "configs"
+EPILOG = """\
+a job is a YAML file; key=value words after it override its keys:
+  poma pretrain jobs/configs/pretrain.yaml optim.lr=3e-4 fit.workers=8
+  poma config jobs/configs/pretrain.yaml --help-keys     every key with its meaning
+an error that you can mend is one line and exit code 2; the same command run again resumes.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the console script; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        result = arguments.run(arguments)
+    except PlinthError as error:
+        print(f"poma {arguments.command}: {error}", file=sys.stderr)
+        return EXIT_CODE
+    except BrokenPipeError:  # `poma ... | head`
+        return 0
+    return int(result or 0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="poma",
+        description="Pretrain POMA-3D on point maps with Ray and DeepSpeed: kill it, resize it, same result.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, text: str, job: bool = True) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        if job:
+            sub.add_argument("job", type=Path, help="job file, such as jobs/configs/%s.yaml" % name)
+            sub.add_argument("overrides", nargs="*", metavar="key=value", help="overrides of the job's keys")
+        return sub
+
+    demo = command(
+        "demo", "make rooms, train a teacher, pretrain both stages, evaluate, write a report", False
+    )
+    demo.add_argument("overrides", nargs="*", metavar="key=value", help="overrides of the demo's keys")
+    demo.add_argument("--job", type=Path, default=CONFIGS / "demo.yaml", help="another file of the same kind")
+    demo.set_defaults(run=_demo)
+
+    command("ingest", "read scans or rooms, choose views, write point-map shards").set_defaults(run=_ingest)
+    command("embed", "write a teacher's embeddings into the shards").set_defaults(run=_embed)
+    pretrain = command("pretrain", "run the warm-up and the main stage; resumes by itself")
+    pretrain.add_argument(
+        "--accept-changes", action="store_true", help="resume although the config differs from the run's"
+    )
+    pretrain.set_defaults(run=_pretrain)
+    command("evaluate", "zero-shot scene retrieval and a linear probe").set_defaults(run=_evaluate)
+    command("export", "write the target encoder as safetensors").set_defaults(run=_export)
+    _add_shards(command("shards", "look into a data set: inspect, verify, preview", job=False))
+    _add_checkpoints(command("checkpoints", "look into a run's checkpoints", job=False))
+    config = command("config", "print the resolved job, or every key with its meaning")
+    config.add_argument("--help-keys", action="store_true", help="list keys, types, defaults and meanings")
+    config.set_defaults(run=_config)
+    return parser
+
+
+def _add_shards(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name, text in (
+        ("inspect", "what the data set holds: sizes, teacher, source, statistics"),
+        ("verify", "check every shard against the manifest; exit code 2 when one is damaged"),
+        ("preview", "write a contact sheet: colour, depth, point map, top view"),
+    ):
+        action = actions.add_parser(name, help=text, description=text)
+        action.add_argument("uri", help="the data set: a folder or s3://bucket/prefix")
+        _add_storage_flags(action)
+        if name == "preview":
+            action.add_argument("--out", type=Path, default=Path("preview.png"), help="PNG to write")
+            action.add_argument("--samples", type=int, default=4, help="how many scenes to show")
+        action.set_defaults(run=_shards)
+
+
+def _add_checkpoints(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    listing = actions.add_parser("list", help="committed checkpoints with step, time, size and state")
+    listing.add_argument("uri", help="the run's folder: STORAGE/NAME")
+    _add_storage_flags(listing)
+    listing.set_defaults(run=_checkpoints)
+
+
+def _add_storage_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--endpoint-url", help="S3 endpoint other than AWS's")
+    parser.add_argument("--region", help="S3 region")
+    parser.add_argument("--profile", help="named profile of the AWS credentials file")
+
+
+# The imports stand inside the commands: `poma --help` and a mistyped key should not wait for torch and Ray.
+
+
+def _demo(a: argparse.Namespace) -> int:
+    from jobs import demo
+    from jobs.config import DemoJob, load
+
+    return demo.run(load(DemoJob, a.job, a.overrides))
+
+
+def _ingest(a: argparse.Namespace) -> int:
+    from jobs import ingest
+    from jobs.config import IngestJob, load
+
+    return ingest.run(load(IngestJob, a.job, a.overrides))
+
+
+def _embed(a: argparse.Namespace) -> int:
+    from jobs import embed
+    from jobs.config import EmbedJob, load
+
+    return embed.run(load(EmbedJob, a.job, a.overrides))
+
+
+def _pretrain(a: argparse.Namespace) -> int:
+    from jobs import pretrain
+    from jobs.config import PretrainJob, load
+
+    return pretrain.run(load(PretrainJob, a.job, a.overrides), accept_changes=a.accept_changes)
+
+
+def _evaluate(a: argparse.Namespace) -> int:
+    from jobs import evaluate
+    from jobs.config import EvaluateJob, load
+
+    return evaluate.run(load(EvaluateJob, a.job, a.overrides))
+
+
+def _export(a: argparse.Namespace) -> int:
+    from jobs import export
+    from jobs.config import ExportJob, load
+
+    return export.run(load(ExportJob, a.job, a.overrides))
+
+
+def _shards(a: argparse.Namespace) -> int:
+    from jobs import shards
+
+    return shards.run(a)
+
+
+def _checkpoints(a: argparse.Namespace) -> int:
+    from jobs import checkpoints
+
+    return checkpoints.run(a)
+
+
+def _config(a: argparse.Namespace) -> int:
+    from jobs.config import show
+
+    return show(a.job, a.overrides, a.help_keys)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""Joining or starting a Ray cluster, and mapping a function over it with progress."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from plinth.errors import ConfigError, PlinthError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass
+class RayConfig:
+    """Where the tasks run."""
+
+    address: str | None = None
+    """Address of a running cluster, `auto` for the one of this node; empty starts one on this machine."""
+    num_cpus: int | None = None
+    """CPUs that a cluster started here offers to tasks and workers; empty for all that the machine has."""
+    object_store_bytes: int = 1_000_000_000
+    """Shared memory of a cluster started here."""
+
+
+@contextmanager
+def ray_cluster(cfg: RayConfig) -> Iterator[None]:
+    """Join the cluster, or start one on loopback and end it afterwards. Nests: the outermost decides.
+
+    Raises:
+        ConfigError: there is no cluster at the address.
+    """
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    address = cfg.address or os.environ.get("RAY_ADDRESS")
+    # Ray's own switch: without it a task would see no accelerator it did not ask for, also where none is.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        if address:
+            ray.init(address=address, logging_level=logging.WARNING)
+        else:
+            ray.init(
+                address="local",
+                num_cpus=cfg.num_cpus,
+                object_store_memory=cfg.object_store_bytes,
+                include_dashboard=True,
+                dashboard_host="127.0.0.1",
+                logging_level=logging.WARNING,
+            )
+    except ConnectionError as error:
+        raise ConfigError(
+            f"ray.address {address}: no Ray cluster answers there ({str(error).splitlines()[0]}).",
+            "Start one, or leave ray.address empty to run on this machine.",
+        ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def map_tasks(
+    function: Callable[[T], R], items: Sequence[T], workers: int, num_cpus: float, label: str, unit: str
+) -> list[R]:
+    """`function` of each item in Ray tasks, results in the order of the items, with progress and ETA.
+
+    Args:
+        function: module-level or picklable.
+        workers: how many tasks run at a time; 0 runs them here, without Ray.
+        num_cpus: CPUs that a task claims.
+
+    Raises:
+        PlinthError: the first one that a task raised; what has not started by then never starts.
+    """
+    progress = Progress(label, unit, len(items))
+    if workers == 0:
+        results = []
+        for item in items:
+            results.append(function(item))
+            progress.advance()
+        return results
+    import ray
+
+    remote = ray.remote(num_cpus=num_cpus, max_retries=2)(function)
+    waiting = list(enumerate(items))[::-1]
+    running: dict[Any, int] = {}
+    done: dict[int, R] = {}
+    while waiting or running:
+        while waiting and len(running) < workers:
+            index, item = waiting.pop()
+            running[remote.remote(item)] = index
+        for ref in ray.wait(list(running), num_returns=1)[0]:
+            try:
+                done[running.pop(ref)] = ray.get(ref)
+            except ray.exceptions.RayTaskError as error:
+                for other in running:
+                    ray.cancel(other)
+                raise (error.cause if isinstance(error.cause, PlinthError) else error) from None
+            progress.advance()
+    return [done[i] for i in range(len(items))]
+
+
+class Progress:
+    """A line on the terminal every few seconds: done, rate, time left."""
+
+    def __init__(self, label: str, unit: str, total: int, every_s: float = 5.0) -> None:
+        self.label, self.unit, self.total, self.every_s = label, unit, total, every_s
+        self.done = 0
+        self.start = self.last = time.monotonic()
+
+    def advance(self, n: int = 1) -> None:
+        """Count `n` more, and print when it is time or all is done."""
+        self.done += n
+        now = time.monotonic()
+        if now - self.last < self.every_s and self.done < self.total:
+            return
+        self.last = now
+        spent = max(now - self.start, 1e-9)
+        left = (self.total - self.done) * spent / self.done
+        state = f"done in {spent:.0f} s" if self.done >= self.total else f"{left:.0f} s left"
+        print(f"{self.label}: {self.done}/{self.total} {self.unit}, {state}", flush=True)

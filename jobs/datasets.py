@@ -1,0 +1,119 @@
+"""Data sets of samples: what their manifests say, and the checks before anything reads them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from plinth.data import manifest as manifests
+from plinth.data.manifest import Manifest
+from plinth.data.shards import RowGroupReader
+from plinth.errors import DataError
+from plinth.storage import Storage, StorageOptions
+from poma3d.sample import SCHEMA_VERSION, Sample, SampleShape, to_samples
+
+
+@dataclass(frozen=True)
+class TeacherRecord:
+    """Which teacher's embeddings are in the shards."""
+
+    name: str
+    revision: str
+    embedding: int
+
+    def __str__(self) -> str:
+        return f"{self.name} at {self.revision} ({self.embedding} wide)"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A committed data set."""
+
+    storage: Storage
+    manifest: Manifest
+
+    @property
+    def shape(self) -> SampleShape:
+        """The sizes that all its samples share."""
+        return SampleShape(**self.manifest.attributes["shape"])
+
+    @property
+    def teacher(self) -> TeacherRecord | None:
+        """Whose embeddings it holds; None before `poma embed`."""
+        record = self.manifest.attributes.get("teacher")
+        return TeacherRecord(**record) if record else None
+
+    def samples(self, limit: int | None = None) -> list[Sample]:
+        """The first `limit` samples, every column, into memory."""
+        reader = RowGroupReader(self.storage)
+        out: list[Sample] = []
+        for shard in self.manifest.shards:
+            for group in range(len(shard.row_group_rows)):
+                if limit is not None and len(out) >= limit:
+                    return out[:limit]
+                out += to_samples(reader.read(shard, group, list(shard.columns)))
+        return out if limit is None else out[:limit]
+
+
+def open_dataset(uri: str, options: StorageOptions, teacher: TeacherRecord | None = None) -> Dataset:
+    """The data set at `uri`.
+
+    Args:
+        teacher: if given, the teacher that its embeddings must come from.
+
+    Raises:
+        StorageError: the storage cannot be used.
+        DataError: no data set, another schema version, or another teacher.
+    """
+    storage = Storage.from_uri(uri, options)
+    storage.check()
+    manifest = manifests.load(storage)
+    found = manifest.attributes.get("schema_version")
+    if found != SCHEMA_VERSION:
+        raise DataError(
+            f"{storage.uri}: samples of schema version {found}, this program reads {SCHEMA_VERSION}.",
+            "Run `poma ingest` again, or use the version of this program that wrote them.",
+        )
+    dataset = Dataset(storage, manifest)
+    if teacher is not None:
+        _check_teacher(dataset, teacher)
+    return dataset
+
+
+def _check_teacher(dataset: Dataset, wanted: TeacherRecord) -> None:
+    if dataset.teacher is None:
+        raise DataError(
+            f"{dataset.storage.uri} has no teacher embeddings yet.",
+            "Run `poma embed` on it with the job's teacher.",
+        )
+    if dataset.teacher != wanted:
+        raise DataError(
+            f"{dataset.storage.uri} was embedded by {dataset.teacher}, the job's teacher is {wanted}.",
+            "Run `poma embed` with the job's teacher, or name the other teacher in the job.",
+        )
+
+
+def statistics(samples: Sequence[Sample]) -> dict[str, Any]:
+    """Counts that add up over shards (`add_statistics`)."""
+    return {
+        "samples": len(samples),
+        "scenes": len({s.scene_id for s in samples}),
+        "views": int(sum(s.view_valid.sum() for s in samples)),
+        "padded_views": int(sum((s.view_valid == 0).sum() for s in samples)),
+        "view_captions": sum(len(c) for s in samples for c in s.view_captions),
+        "scene_captions": sum(len(s.scene_captions) for s in samples),
+        "depth_pixels": int(sum(s.depth.size for s in samples)),
+        "valid_depth_pixels": int(sum(np.count_nonzero(s.depth) for s in samples)),
+    }
+
+
+def add_statistics(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The statistics of several shards together."""
+    total: Counter[str] = Counter()
+    for part in parts:
+        total.update(part)
+    return dict(total)

@@ -1,0 +1,118 @@
+"""`poma embed`: a frozen teacher's embeddings of images and captions, next to the geometry.
+
+The teacher runs once per data set, not once per step. Geometry, captions and ids stay as they are; the
+manifest then names the teacher and its revision, and training refuses any other.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+from PIL import Image
+
+from jobs import teachers
+from jobs.cluster import map_tasks, ray_cluster
+from jobs.config import EmbedJob
+from jobs.datasets import Dataset, open_dataset
+from plinth.data import manifest as manifests
+from plinth.data.manifest import Manifest, ShardEntry
+from plinth.data.shards import RowGroupReader, ShardOptions, write_shard
+from plinth.errors import DataError
+from plinth.storage import Storage, StorageOptions
+from poma3d.sample import Sample, SampleShape, encode, to_samples
+from poma3d.teacher import Teacher, TeacherConfig
+
+
+@dataclass(frozen=True)
+class EmbedTask:
+    """One shard to be rewritten."""
+
+    index: int
+    entry: ShardEntry
+    data: Storage
+    shape: SampleShape
+    teacher: TeacherConfig
+    storage: StorageOptions
+    options: ShardOptions
+    image_tokens: bool
+
+
+def run(job: EmbedJob) -> int:
+    """Embed the data set and say with what; returns the exit code."""
+    with ray_cluster(job.ray):
+        dataset = embed(job)
+    print(f"{dataset.storage.uri}: embedded by {dataset.teacher}")
+    return 0
+
+
+def embed(job: EmbedJob) -> Dataset:
+    """Rewrite the shards of `job.data` with embeddings, then the manifest.
+
+    Raises:
+        DataError: no data set, no colour in it, or an empty caption.
+        ConfigError: the teacher cannot be loaded.
+    """
+    dataset = open_dataset(job.data, job.storage)
+    record = teachers.record(job.teacher, job.storage)
+    done = dataset.teacher == record and (dataset.shape.image_tokens > 0 or not job.image_tokens)
+    if done:
+        print(f"{dataset.storage.uri}: already embedded by {record}")
+        return dataset
+    teacher = teachers.open_teacher(job.teacher, job.storage)
+    tower = teacher.image_tower().shape
+    shape = replace(
+        dataset.shape,
+        embedding=record.embedding,
+        image_tokens=tower.patches if job.image_tokens else 0,
+        token_width=tower.width if job.image_tokens else 0,
+    )
+    tasks = [
+        EmbedTask(i, entry, dataset.storage, shape, job.teacher, job.storage, job.shards, job.image_tokens)
+        for i, entry in enumerate(dataset.manifest.shards)
+    ]
+    entries = map_tasks(embed_shard, tasks, job.workers, 1.0, f"embed {dataset.storage.uri}", "shards")
+    attributes = {**dataset.manifest.attributes, "shape": shape.to_dict(), "teacher": asdict(record)}
+    manifest = Manifest(entries, attributes)
+    manifests.commit(dataset.storage, manifest)
+    manifests.prune(dataset.storage, manifest)
+    return Dataset(dataset.storage, manifest)
+
+
+def embed_shard(task: EmbedTask) -> ShardEntry:
+    """One shard with the teacher's embeddings; a new file, named by its content."""
+    teacher = teachers.open_teacher(task.teacher, task.storage)
+    samples = to_samples(RowGroupReader(task.data).read_shard(task.entry))
+    for sample in samples:
+        if len(sample.colour) != task.shape.views:
+            raise DataError(
+                f"{task.data.uri}: scene {sample.scene_id} keeps {len(sample.colour)} colour images for "
+                f"{task.shape.views} views.",
+                "The teacher needs them all: ingest again with views.keep_colour=true.",
+            )
+        embed_sample(sample, teacher, task.shape, task.image_tokens)
+    return write_shard(task.data, f"{task.index:06d}", encode(samples, task.shape), task.options)
+
+
+def embed_sample(sample: Sample, teacher: Teacher, shape: SampleShape, image_tokens: bool) -> None:
+    """Fill the sample's embeddings in place; captions beyond C and S are not embedded."""
+    images = np.stack([np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB")) for jpeg in sample.colour])
+    if image_tokens:
+        sample.image_embedding, sample.image_tokens = teacher.image_tokens(images)
+    else:
+        sample.image_embedding = teacher.encode_images(images)
+    views = [captions[: shape.captions] for captions in sample.view_captions]
+    scene = sample.scene_captions[: shape.scene_captions]
+    features = iter(teacher.encode_texts([*(c for view in views for c in view), *scene]))
+    sample.caption_embedding = np.stack([_padded(view, features, shape.captions, shape) for view in views])
+    sample.scene_caption_embedding = _padded(scene, features, shape.scene_captions, shape)
+
+
+def _padded(texts: Sequence[str], features: object, size: int, shape: SampleShape) -> np.ndarray:
+    """float16 [size, E]: one feature per text, zeros after them."""
+    out = np.zeros((size, shape.embedding), np.float16)
+    for i, _ in enumerate(texts):
+        out[i] = next(features)  # type: ignore[call-overload]
+    return out

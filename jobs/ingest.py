@@ -1,0 +1,167 @@
+"""`poma ingest`: scans or procedural rooms -> chosen views -> point-map shards -> manifest.
+
+The unit of work is a shard: a fixed run of scenes, read, cut into samples and written by one task.
+Shards carry a hash of their content in their names and the manifest is written last, so whatever dies,
+the data set is there whole or not at all, and the same command again gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from poma3d.scenes.views import ViewConfig, to_samples
+
+from jobs.cluster import map_tasks, ray_cluster
+from jobs.config import IngestJob
+from jobs.datasets import Dataset, add_statistics, statistics
+from jobs.readers import make_reader
+from plinth import config
+from plinth.data import manifest as manifests
+from plinth.data.manifest import Manifest, ShardEntry
+from plinth.data.shards import ShardOptions, write_shard
+from plinth.errors import ConfigError, DataError
+from plinth.storage import Storage
+from poma3d.sample import SCHEMA_VERSION, SampleShape, encode
+from poma3d.scenes.frame import Reader, Reject
+
+REJECTS_KEY = "rejects.csv"
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """One shard to be made."""
+
+    index: int
+    scene_ids: list[str]
+    reader: Reader
+    shape: SampleShape
+    views: ViewConfig
+    output: Storage
+    options: ShardOptions
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """What a task made of its scenes; no entry when all were rejected."""
+
+    entry: ShardEntry | None
+    statistics: dict[str, Any]
+    rejects: list[Reject]
+    frames: int
+
+
+def run(job: IngestJob) -> int:
+    """Build the data set and say what it holds; returns the exit code."""
+    start = time.monotonic()
+    with ray_cluster(job.ray):
+        dataset = ingest(job)
+    took_s = time.monotonic() - start
+    stats = dataset.manifest.attributes["statistics"]
+    size = sum(shard.size_bytes for shard in dataset.manifest.shards)
+    print(
+        f"{dataset.storage.uri}: {stats['samples']} samples, {stats['views']} views of {stats['frames']} "
+        f"frames, {stats['rejected_frames']} frames rejected, {len(dataset.manifest.shards)} shards, "
+        f"{size / max(stats['views'], 1) / 1024:.1f} KiB a view, "
+        f"{stats['frames'] / took_s:.1f} frames/s in {took_s:.0f} s"
+    )
+    for reason, count in sorted(stats["rejects"].items()):
+        print(f"  rejected {count}: {reason} (each in {REJECTS_KEY})")
+    return 0
+
+
+def ingest(job: IngestJob) -> Dataset:
+    """Build the data set of `job`, which runs on the Ray that is there (or here, with `workers: 0`).
+
+    Raises:
+        ConfigError: there is another data set at the output.
+        DataError: nothing was left of the input.
+    """
+    output = Storage.from_uri(job.output, job.storage)
+    output.check(write=True)
+    build = config.fingerprint({k: v for k, v in config.to_dict(job).items() if k not in ("ray", "workers")})
+    if output.exists(manifests.MANIFEST_KEY):
+        dataset = Dataset(output, manifests.load(output))
+        if dataset.manifest.attributes.get("build") == build:
+            print(f"{output.uri}: already built from this job")
+            return dataset
+        if not job.overwrite:
+            raise ConfigError(
+                f"{output.uri} holds a data set that another job built.",
+                "Give another output, or overwrite=true to replace it.",
+            )
+    reader = make_reader(job.reader)
+    scene_ids = reader.scene_ids()
+    if not scene_ids:
+        raise DataError(f"reader {job.reader.kind.name}: no scene found.", "Check the reader's folder.")
+    shape = SampleShape(**asdict(job.shape))
+    groups = [scene_ids[i : i + job.scenes_per_shard] for i in range(0, len(scene_ids), job.scenes_per_shard)]
+    tasks = [
+        ShardTask(i, group, reader, shape, job.views, output, job.shards) for i, group in enumerate(groups)
+    ]
+    results = map_tasks(make_shard, tasks, job.workers, 1.0, f"ingest {output.uri}", "shards")
+    return _commit(job, output, shape, build, results)
+
+
+def make_shard(task: ShardTask) -> ShardResult:
+    """Read the scenes of one shard and write it."""
+    samples, rejects, frames = [], [], 0
+    for scene_id in task.scene_ids:
+        try:
+            scene = task.reader.read(scene_id)
+            made, left_out = to_samples(scene, task.shape, task.views)
+        except ValueError as error:  # the reader's words for input that cannot be used
+            rejects.append(Reject(scene_id, "", "unusable scene", str(error)))
+            continue
+        samples += made
+        rejects += left_out
+        frames += len(scene.frames)
+    entry = None
+    if samples:
+        entry = write_shard(task.output, f"{task.index:06d}", encode(samples, task.shape), task.options)
+    return ShardResult(entry, statistics(samples), rejects, frames)
+
+
+def _commit(
+    job: IngestJob, output: Storage, shape: SampleShape, build: str, results: Sequence[ShardResult]
+) -> Dataset:
+    rejects = [reject for result in results for reject in result.rejects]
+    entries = [result.entry for result in results if result.entry is not None]
+    if not entries:
+        first = f" First: {rejects[0].reason}: {rejects[0].value}" if rejects else ""
+        raise DataError(
+            f"{output.uri}: no valid frame in {len(results)} shard(s) of scenes, {len(rejects)} rejects.{first}",
+            "Check the reader's folder and views.min_valid_depth.",
+        )
+    totals = add_statistics([result.statistics for result in results])
+    totals["frames"] = sum(result.frames for result in results)
+    totals["rejected_frames"] = len(rejects)
+    totals["rejects"] = dict(Counter(reject.reason for reject in rejects))
+    output.write(REJECTS_KEY, _table(rejects))
+    manifest = Manifest(
+        entries,
+        {
+            "schema_version": SCHEMA_VERSION,
+            "shape": shape.to_dict(),
+            "source": job.reader.kind.name,
+            "teacher": None,
+            "statistics": totals,
+            "build": build,
+        },
+    )
+    manifests.commit(output, manifest)
+    manifests.prune(output, manifest)
+    return Dataset(output, manifest)
+
+
+def _table(rejects: Sequence[Reject]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["scene_id", "frame_id", "reason", "value"])
+    writer.writerows([r.scene_id, r.frame_id, r.reason, r.value] for r in rejects)
+    return text.getvalue().encode()

@@ -1,0 +1,61 @@
+"""`poma shards inspect|verify|preview`: looking into a data set without Ray."""
+
+from __future__ import annotations
+
+import argparse
+
+from jobs.datasets import Dataset, open_dataset
+from plinth.data.shards import verify
+from plinth.errors import EXIT_CODE
+from plinth.storage import StorageOptions
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Dispatch one of the three actions; returns the exit code."""
+    dataset = open_dataset(arguments.uri, storage_options(arguments))
+    if arguments.action == "inspect":
+        return inspect(dataset)
+    if arguments.action == "verify":
+        return check(dataset)
+    from jobs.preview import PreviewConfig, preview
+
+    cfg = PreviewConfig(scenes=arguments.samples)
+    print(preview(dataset.samples(arguments.samples), arguments.out, cfg))
+    return 0
+
+
+def storage_options(arguments: argparse.Namespace) -> StorageOptions:
+    """The storage flags of a command that has no job file."""
+    return StorageOptions(
+        endpoint_url=arguments.endpoint_url, region=arguments.region, profile=arguments.profile
+    )
+
+
+def inspect(dataset: Dataset) -> int:
+    """Print what the manifest says."""
+    manifest, shape, stats = dataset.manifest, dataset.shape, dataset.manifest.attributes["statistics"]
+    size = sum(shard.size_bytes for shard in manifest.shards)
+    valid = stats["valid_depth_pixels"] / max(stats["depth_pixels"], 1)
+    print(f"{dataset.storage.uri}")
+    print(f"  source      {manifest.attributes['source']}")
+    print(f"  samples     {stats['samples']} of {stats['scenes']} scenes, {shape.views} views each")
+    print(f"  views       {stats['views']} and {stats['padded_views']} repeats that fill short scenes")
+    print(f"  point maps  {shape.height} x {shape.width}, {valid:.1%} of the pixels have depth")
+    print(f"  captions    {stats['view_captions']} of views, {stats['scene_captions']} of scenes")
+    print(f"  teacher     {dataset.teacher or 'none yet: run `poma embed`'}")
+    print(f"  rejected    {stats['rejected_frames']} frames {stats['rejects'] or ''}".rstrip())
+    groups = sum(len(shard.row_group_rows) for shard in manifest.shards)
+    print(f"  shards      {len(manifest.shards)} with {groups} row groups, {size / 2**20:.1f} MiB")
+    print(f"  bytes       {size / max(stats['views'], 1) / 1024:.1f} KiB a view, colour included")
+    print(f"  hash        {manifest.hash}")
+    return 0
+
+
+def check(dataset: Dataset) -> int:
+    """Compare every shard with the manifest; exit code 2 when one differs."""
+    problems = verify(dataset.storage, dataset.manifest)
+    for problem in problems:
+        print(problem)
+    total = len(dataset.manifest.shards)
+    print(f"{dataset.storage.uri}: {total - len(problems)} of {total} shards are whole")
+    return EXIT_CODE if problems else 0

@@ -1,0 +1,81 @@
+"""Finding a teacher wherever it lies: a folder, a storage URI or a hub id."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+from jobs.datasets import TeacherRecord
+from plinth.errors import ConfigError
+from plinth.storage import Storage, StorageOptions
+from poma3d.teacher import Teacher, TeacherConfig, load_teacher
+
+CACHE_ENV = "POMA3D_CACHE"
+WANTED = (".json", ".txt", ".model", ".safetensors")
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept on a node: $POMA3D_CACHE, else ~/.cache/poma3d."""
+    return Path(os.environ.get(CACHE_ENV) or Path.home() / ".cache" / "poma3d")
+
+
+def open_teacher(cfg: TeacherConfig, options: StorageOptions) -> Teacher:
+    """The teacher of a job, loaded once per process.
+
+    Raises:
+        ConfigError: it cannot be loaded; says why.
+        StorageError: its storage cannot be reached.
+    """
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    key = (cfg.source, cfg.revision, cfg.kind, cfg.trust_remote_code, cfg.batch_size)
+    return _open(key, fetch(cfg.source, options), device)
+
+
+@lru_cache(maxsize=1)
+def _open(key: tuple[str, str | None, str, bool, int], source: str, device: str) -> Teacher:
+    _, revision, kind, trust_remote_code, batch_size = key
+    try:
+        return load_teacher(TeacherConfig(source, revision, kind, trust_remote_code, batch_size), device)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def fetch(source: str, options: StorageOptions) -> str:
+    """A local folder for a storage URI, downloaded once; anything else as it is."""
+    if "://" not in source:
+        return source
+    storage = Storage.from_uri(source, options)
+    files = [(key, size) for key, size in storage.list() if key.endswith(WANTED) and "/" not in key]
+    if not any(key == "config.json" for key, _ in files):
+        raise ConfigError(f"teacher.source {source} has no config.json.", "Give the folder of a saved model.")
+    name = hashlib.sha256(repr((storage.uri, sorted(files))).encode()).hexdigest()[:16]
+    folder = cache_folder() / "teachers" / name
+    if folder.is_dir():
+        return str(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=folder.parent))
+    for key, _ in files:
+        storage.download(key, partial / key)
+    try:
+        partial.rename(folder)
+    except OSError:  # another process was first
+        shutil.rmtree(partial)
+    return str(folder)
+
+
+def record(cfg: TeacherConfig, options: StorageOptions) -> TeacherRecord:
+    """What the manifest says of this teacher."""
+    teacher = open_teacher(cfg, options)
+    return TeacherRecord(teacher.name, teacher.revision, teacher.embedding)
+
+
+def with_source(cfg: TeacherConfig, source: str | Path) -> TeacherConfig:
+    """The same settings for another folder."""
+    return replace(cfg, source=str(source))
