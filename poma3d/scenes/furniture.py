@@ -20,6 +20,7 @@ WHITE: Colour = (236, 234, 228)
 DARK: Colour = (52, 50, 52)
 METAL: Colour = (168, 172, 178)
 GLASS: Colour = (178, 212, 232)
+WALNUT: Colour = (98, 72, 58)
 SOIL: Colour = (92, 70, 52)
 TERRACOTTA: Colour = (182, 104, 72)
 BOOKS: tuple[Colour, ...] = ((150, 64, 56), (58, 92, 132), (196, 172, 120), (74, 112, 84), (110, 80, 116))
@@ -215,8 +216,8 @@ def _table(p: Piece, rng: np.random.Generator) -> None:
 
 def _television(p: Piece, rng: np.random.Generator) -> None:
     w, d, h = p.width / 2, p.depth / 2, p.height
-    p.box((-w, w), (-d, d), (0.08, 0.45), 2.4)  # the stand it belongs to
-    p.legs(0.08, 0.06, 0.02, 1.5)
+    p.box((-w, w), (-d, d), (0.08, 0.45), colour=WALNUT)  # the stand it belongs to
+    p.legs(0.08, 0.06, 0.02)
     p.box((-0.15, 0.15), (-0.1, 0.1), (0.45, 0.52))
     p.box((-w * 0.85, w * 0.85), (-0.03, 0.02), (0.52, h))
     p.box((-w * 0.85 + 0.03, w * 0.85 - 0.03), (0.02, 0.03), (0.55, h - 0.03), colour=(70, 96, 130))

@@ -17,6 +17,7 @@ from poma3d.scenes.raycast import Solid
 from poma3d.scenes.shading import Look
 
 TRIES = 24
+REMAKES = 5
 AISLE = 0.12
 """Least room between two groups."""
 DOOR_CLEARANCE = 0.8
@@ -53,8 +54,10 @@ def furnish(rng: np.random.Generator) -> Room:
     fixtures, taken = _door_and_windows(rng, size)
     placer = Placer(rng, width, depth, taken)
     for rule in recipe.rules:
-        for _ in range(int(rng.integers(rule.low, rule.high + 1))):
-            placer.place(rule.make(rng), rule.at_wall)
+        for number in range(int(rng.integers(rule.low, rule.high + 1))):
+            # What makes the room's type is tried again with other sizes; the rest only once.
+            remakes = REMAKES if number < rule.low else 1
+            any(placer.place(rule.make(rng), rule.at_wall) for _ in range(remakes))
     return Room(kind, size, fixtures + placer.solids, _look(rng, recipe))
 
 

@@ -15,7 +15,7 @@ from poma3d.scenes.raycast import ROOM, Camera, Hits, Stage
 from poma3d.scenes.shading import shade
 
 SOURCE = "rooms"
-SEEN_BEFORE = 0.35
+SEEN_BEFORE = 0.2
 """What a piece counts for the next camera, per view that has shown it already."""
 
 
@@ -39,7 +39,7 @@ class RoomsConfig:
     """Least height of a camera above the floor."""
     eye_height_high_m: float = 1.75
     """Greatest height of a camera above the floor."""
-    camera_clearance_m: float = 0.3
+    camera_clearance_m: float = 0.45
     """Least distance of a camera from walls and from furniture that reaches up to it."""
     camera_candidates: int = 48
     """Random poses that are compared for every view."""
@@ -163,8 +163,7 @@ def place_cameras(room: Room, config: RoomsConfig, rng: np.random.Generator) -> 
 
 def look_at(eyes: np.ndarray, aim: np.ndarray) -> np.ndarray:
     """Poses [N, 3, 4] camera -> world of level cameras at `eyes` [N, 3] that look at `aim` [N, 3]."""
-    forward = aim - eyes
-    forward /= np.linalg.norm(forward, axis=-1, keepdims=True)
+    forward = (aim - eyes) / np.linalg.norm(aim - eyes, axis=-1, keepdims=True)
     right = np.stack([forward[:, 1], -forward[:, 0], np.zeros(len(forward))], -1)
     right /= np.linalg.norm(right, axis=-1, keepdims=True)
     down = np.cross(forward, right)
