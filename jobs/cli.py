@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     def command(name: str, text: str, job: bool = True) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         if job:
-            sub.add_argument("job", type=Path, help="job file, such as jobs/configs/%s.yaml" % name)
+            sub.add_argument("job", type=Path, help=f"job file, such as jobs/configs/{name}.yaml")
             sub.add_argument("overrides", nargs="*", metavar="key=value", help="overrides of the job's keys")
         return sub
 

@@ -133,9 +133,9 @@ def _commit(
     rejects = [reject for result in results for reject in result.rejects]
     entries = [result.entry for result in results if result.entry is not None]
     if not entries:
-        first = f" First: {rejects[0].reason}: {rejects[0].value}" if rejects else ""
+        first = f" First of {len(rejects)} rejects: {rejects[0].reason}: {rejects[0].value}" if rejects else ""
         raise DataError(
-            f"{output.uri}: no valid frame in {len(results)} shard(s) of scenes, {len(rejects)} rejects.{first}",
+            f"{output.uri}: no valid frame in any of the scenes.{first}",
             "Check the reader's folder and views.min_valid_depth.",
         )
     totals = add_statistics([result.statistics for result in results])
