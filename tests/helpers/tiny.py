@@ -1,0 +1,73 @@
+"""Tiny models with random weights, for tests everywhere."""
+
+from __future__ import annotations
+
+import torch
+from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
+
+from poma3d.encoder import EncoderConfig, TuningConfig
+from poma3d.model import ModelConfig
+from poma3d.predictor import PredictorConfig
+from poma3d.sample import SampleShape
+from poma3d.teacher import image_tower
+from poma3d.vit import ImageTower
+
+IMAGE_SIZE, PATCH, WIDTH, JOINT, VOCABULARY = 48, 8, 32, 16, 64
+TOKENS = (IMAGE_SIZE // PATCH) ** 2
+TEXT_TOKENS = 16
+PAD, START, END = 0, 1, 3
+_TEXT = {
+    "hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "vocab_size": VOCABULARY, "max_position_embeddings": TEXT_TOKENS,
+    "bos_token_id": START, "eos_token_id": END, "pad_token_id": PAD,
+}  # fmt: skip
+_VISION = {
+    "hidden_size": WIDTH, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "image_size": IMAGE_SIZE, "patch_size": PATCH,
+}  # fmt: skip
+
+
+def clip_model(seed: int = 0) -> CLIPModel:
+    """A CLIP whose weights are all away from their initial zeros and ones."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        config = CLIPConfig(text_config=dict(_TEXT), vision_config=dict(_VISION), projection_dim=JOINT)
+        return _shaken(CLIPModel(config)).eval()
+
+
+def siglip_model(seed: int = 0) -> SiglipModel:
+    """A SigLIP, likewise; its joint space is as wide as its image tower."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        config = SiglipConfig(
+            text_config={**_TEXT, "projection_size": WIDTH}, vision_config={**_VISION, "hidden_size": WIDTH}
+        )
+        return _shaken(SiglipModel(config)).eval()
+
+
+def tower(kind: str = "clip") -> ImageTower:
+    """The image tower of one of the two."""
+    return image_tower(clip_model() if kind == "clip" else siglip_model())
+
+
+def shape(views: int = 3, joint: int = JOINT) -> SampleShape:
+    """Samples that fit the towers, with patch tokens."""
+    return SampleShape(
+        views, IMAGE_SIZE, IMAGE_SIZE, captions=3, scene_captions=2, embedding=joint,
+        image_tokens=TOKENS, token_width=WIDTH,
+    )  # fmt: skip
+
+
+def model_config(mode: str = "full", dropout: float = 0.0) -> ModelConfig:
+    """A model config of the towers' size."""
+    return ModelConfig(
+        encoder=EncoderConfig(tuning=TuningConfig(mode=mode, rank=4, alpha=8.0, dropout=dropout)),
+        predictor=PredictorConfig(layers=2, width=16, heads=2),
+    )
+
+
+def _shaken(model: torch.nn.Module) -> torch.nn.Module:
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.randn_like(p) * 0.05)
+    return model
