@@ -232,6 +232,18 @@ class Engine:
 
     # -- around the step --------------------------------------------------------------------------------
 
+    def restore(self, step: int) -> None:
+        """Go on after `step` steps; the tensors of the shards have been filled by the caller."""
+        self.shards.set_adam_step(step)
+        self.shards.push()
+        self.ema.refresh()
+        self.completed_steps = self._first_step = step
+
+    def adopt_weights(self) -> None:
+        """Begin with masters that the caller has filled: the target copy starts as a copy of them."""
+        self.shards.push()
+        self.ema.restart()
+
     def pictures(self, batch: Batch) -> dict[str, np.ndarray]:
         """The stage's pictures of the first micro-batch. Call it on all ranks: stage 3 gathers weights."""
         first = globalbatch.split(batch, self.sizes.micro_batch_size)[0]

@@ -78,6 +78,10 @@ class Shards:
         start, length = self._slice(parameter)
         return Piece(name, parameter.ds_numel, start, parameter.ds_tensor.data.narrow(0, 0, length))
 
+    def trainable_names(self) -> list[str]:
+        """Every parameter with gradient, on whichever rank its slices are."""
+        return [name for name, p in self._parameters.items() if p.requires_grad]
+
     def frozen_names(self) -> list[str]:
         """Every parameter without gradient."""
         return [name for name, p in self._parameters.items() if not p.requires_grad]

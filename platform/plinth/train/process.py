@@ -11,7 +11,9 @@ import os
 import socket
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -19,6 +21,7 @@ import torch.distributed as dist
 from plinth.world import World
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -100,3 +103,22 @@ def _join(device: torch.device) -> None:
         return
     os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK=os.environ.get("LOCAL_RANK", "0"))
     dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+
+
+def on_all_ranks(world: World, action: Callable[[], T]) -> list[T]:
+    """`action()` on every rank and the results of all; if it fails on one, that error on all of them, so
+    that no rank waits for another that is gone."""
+    error: Exception | None = None
+    result: Any = None
+    try:
+        result = action()
+    except Exception as caught:
+        error = caught
+    outcomes: list[Any] = [(result, error)]
+    if world.world_size > 1:
+        outcomes = [None] * world.world_size
+        dist.all_gather_object(outcomes, (result, error))
+    for _, failed in outcomes:
+        if failed is not None:
+            raise failed
+    return [value for value, _ in outcomes]
