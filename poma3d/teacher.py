@@ -13,7 +13,7 @@ Legend: n images or texts, h w pixels, E joint space, P patches, D width of the 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from poma3d.losses import layer_norm
-from poma3d.vit import ImageTower, VitShape
+from poma3d.towers import FGCLIP_WEIGHTS, image_tower, long_text_tower
+from poma3d.vit import ImageTower
 
 CLIP, SIGLIP, FGCLIP, AUTO = "clip", "siglip", "fgclip", "auto"
 KINDS = (AUTO, CLIP, SIGLIP, FGCLIP)
-FGCLIP_SHORT_TOKENS, FGCLIP_LONG_TOKENS = 77, 248
+SHORT_TOKENS, LONG_TOKENS = 77, 248
+"""Text lengths of FG-CLIP's own code."""
 HALF = 0.5
 """Mean and standard deviation of SigLIP's pixels."""
 REVISION_LENGTH = 16
+SAFETENSORS = "model.safetensors"
 
 
 @dataclass
@@ -45,7 +48,7 @@ class TeacherConfig:
     kind: str = AUTO
     """clip, siglip, fgclip, or auto (from config.json)."""
     trust_remote_code: bool = False
-    """Run the Python that comes with the weights (FG-CLIP needs it)."""
+    """Run the Python that comes with FG-CLIP's weights instead of our own reading of them."""
     batch_size: int = 64
     """Images or texts per forward."""
 
@@ -82,11 +85,13 @@ class Teacher:
         mean: Sequence[float],
         std: Sequence[float],
         batch_size: int = 64,
+        long_texts: torch.nn.Module | None = None,
     ) -> None:
         self.name = name
         self.revision = revision
         self.kind = kind
         self._model = model.eval().requires_grad_(False)
+        self._long_texts = long_texts.eval().requires_grad_(False) if long_texts is not None else None
         self._tokenizer = tokenizer
         self._tower = image_tower(model)
         self._vision = self._tower.build().eval().requires_grad_(False).to(self.device)
@@ -159,21 +164,25 @@ class Teacher:
         return np.concatenate(parts) if parts else np.empty((0, self.embedding), np.float16)
 
     def _text_features(self, texts: list[str], long: bool) -> np.ndarray:
-        model: Any = self._model
-        options: dict[str, Any] = {}
-        limit = model.config.text_config.max_position_embeddings
-        if self.kind == FGCLIP:
-            limit = FGCLIP_LONG_TOKENS if long else FGCLIP_SHORT_TOKENS
-            options["walk_short_pos"] = not long
+        own_code = self.kind == FGCLIP and self._long_texts is None
+        model: Any = self._long_texts if long and not own_code else self._model
+        if own_code:
+            limit = LONG_TOKENS if long else SHORT_TOKENS
+        else:
+            limit = model.config.get_text_config().max_position_embeddings
         # SigLIP's text tower sees its padding. CLIP's is causal and pools before it: no mask is needed,
-        # and none but the longest text's padding.
-        padding = "longest" if self.kind == CLIP else "max_length"
+        # and no padding but to the longest text.
+        padding = "max_length" if self.kind == SIGLIP else "longest"
         tokens = self._tokenizer(
             texts, padding=padding, max_length=limit, truncation=True, return_tensors="pt"
         )
-        features = model.get_text_features(tokens["input_ids"].to(self.device), **options)
-        # transformers 5 gives an output object, FG-CLIP's own code a tensor
-        features = features if isinstance(features, Tensor) else features.pooler_output
+        ids = tokens["input_ids"].to(self.device)
+        if own_code:
+            features = model.get_text_features(ids, walk_short_pos=not long)
+        elif long:
+            features = model(ids).text_embeds
+        else:
+            features = model.get_text_features(ids).pooler_output
         return F.normalize(features.float(), dim=-1).half().cpu().numpy()
 
     @torch.inference_mode()
@@ -224,16 +233,22 @@ def load_teacher(cfg: TeacherConfig, device: str | torch.device = "cpu") -> Teac
     try:
         config = AutoConfig.from_pretrained(cfg.source, **options)
         kind = _kind(cfg, config)
-        model = _model_class(kind).from_pretrained(cfg.source, use_safetensors=True, **options)
+        model = _model_class(kind, cfg.trust_remote_code).from_pretrained(
+            cfg.source, use_safetensors=True, **options
+        )
         tokenizer = AutoTokenizer.from_pretrained(cfg.source, **options)
-    except (OSError, ImportError, AttributeError) as error:
+        long_texts = None
+        if kind == FGCLIP and not cfg.trust_remote_code:
+            long_texts = long_text_tower(model, _tensors(cfg.source, options["revision"], FGCLIP_WEIGHTS))
+            long_texts.to(device)
+    except (OSError, ImportError, AttributeError, KeyError) as error:
         raise ValueError(f"teacher.source {cfg.source} cannot be loaded: {_first_line(error)}") from error
     revision = found or getattr(config, "_commit_hash", None) or cfg.revision
     if revision is None:
         raise ValueError(f"teacher.source {cfg.source} does not tell its commit: set teacher.revision")
-    mean, std = _pixel_statistics(cfg, kind, options)
+    mean, std = _pixel_statistics(cfg, kind, options["revision"])
     name = folder.name if local else cfg.source
-    return Teacher(model.to(device), tokenizer, kind, name, revision, mean, std, cfg.batch_size)
+    return Teacher(model.to(device), tokenizer, kind, name, revision, mean, std, cfg.batch_size, long_texts)
 
 
 def weight_hash(folder: Path) -> str:
@@ -256,120 +271,52 @@ def weight_hash(folder: Path) -> str:
     return digest.hexdigest()[:REVISION_LENGTH]
 
 
-def image_tower(model: torch.nn.Module) -> ImageTower:
-    """The image tower of a transformers `CLIPModel`, `SiglipModel` or FG-CLIP model.
-
-    Raises:
-        ValueError: another kind of model, or one without the joint space's projection.
-    """
-    config: Any = model.config
-    vision, state = config.vision_config, model.state_dict()
-    pooling = "class" if "visual_projection.weight" in state else "attention"
-    if pooling == "attention" and "vision_model.head.probe" not in state:
-        raise ValueError(
-            f"{type(model).__name__} is not a CLIP or SigLIP model: no visual projection, no head"
-        )
-    side = vision.image_size // vision.patch_size
-    shape = VitShape(
-        grid=(side, side),
-        patch=vision.patch_size,
-        channels=vision.num_channels,
-        width=vision.hidden_size,
-        layers=vision.num_hidden_layers,
-        heads=vision.num_attention_heads,
-        mlp_width=vision.intermediate_size,
-        activation=vision.hidden_act,
-        norm_eps=vision.layer_norm_eps,
-        pooling=pooling,
-        joint=config.projection_dim if pooling == "class" else vision.hidden_size,
-    )
-    ours = _translate(state, shape)
-    weights = {name: tensor.detach().float().cpu().clone() for name, tensor in ours.items()}
-    return ImageTower(shape, weights, float(state["logit_scale"]))
-
-
-def _translate(state: Mapping[str, Tensor], shape: VitShape) -> dict[str, Tensor]:
-    """From the names of transformers to those of `VisionTransformer`."""
-    v = "vision_model."
-    position = state[f"{v}embeddings.position_embedding.weight"]
-    ours = {"patch_embed.weight": state[f"{v}embeddings.patch_embedding.weight"]}
-    if shape.pooling == "class":
-        ours["embed.class_token"], ours["embed.position"] = _class_token(state, position)
-        _copy(state, ours, f"{v}pre_layrnorm", "embed.norm")
-        ours["head.weight"] = state["visual_projection.weight"]
-    else:
-        ours["patch_embed.bias"] = state[f"{v}embeddings.patch_embedding.bias"]
-        ours["embed.position"] = position
-        _attention_pool(state, ours)
-    for i in range(shape.layers):
-        theirs, here = f"{v}encoder.layers.{i}.", f"blocks.{i}."
-        _copy(state, ours, f"{theirs}layer_norm1", f"{here}norm1")
-        _copy(state, ours, f"{theirs}layer_norm2", f"{here}norm2")
-        for letter in ("q", "k", "v", "out"):
-            _copy(state, ours, f"{theirs}self_attn.{letter}_proj", f"{here}attn.{letter}")
-        for layer in ("fc1", "fc2"):
-            _copy(state, ours, f"{theirs}mlp.{layer}", f"{here}mlp.{layer}")
-    _copy(state, ours, f"{v}post_layernorm", "norm")
-    return ours
-
-
-def _copy(state: Mapping[str, Tensor], ours: dict[str, Tensor], theirs: str, here: str) -> None:
-    for part in ("weight", "bias"):
-        ours[f"{here}.{part}"] = state[f"{theirs}.{part}"]
-
-
-def _class_token(state: Mapping[str, Tensor], position: Tensor) -> tuple[Tensor, Tensor]:
-    """CLIP gives the class token a position of its own, always the same: it is added here, once."""
-    return state["vision_model.embeddings.class_embedding"] + position[0], position[1:]
-
-
-def _attention_pool(state: Mapping[str, Tensor], ours: dict[str, Tensor]) -> None:
-    head = "vision_model.head."
-    ours["head.probe"] = state[f"{head}probe"][0, 0]
-    for part in ("weight", "bias"):
-        stacked = state[f"{head}attention.in_proj_{part}"].chunk(3)
-        ours.update({f"head.{letter}.{part}": tensor for letter, tensor in zip("qkv", stacked, strict=True)})
-    _copy(state, ours, f"{head}attention.out_proj", "head.out")
-    _copy(state, ours, f"{head}layernorm", "head.norm")
-    for layer in ("fc1", "fc2"):
-        _copy(state, ours, f"{head}mlp.{layer}", f"head.mlp.{layer}")
-
-
 def _kind(cfg: TeacherConfig, config: Any) -> str:
-    remote = "fgclip" in str(getattr(config, "auto_map", "")).lower().replace("_", "").replace("-", "")
-    found = FGCLIP if remote else config.model_type
-    kind = found if cfg.kind == AUTO else cfg.kind
+    if cfg.kind != AUTO:
+        return cfg.kind
+    said = f"{getattr(config, 'auto_map', '')} {config.architectures}".lower().replace("_", "")
+    kind = FGCLIP if config.model_type == CLIP and "fgclip" in said else config.model_type
     if kind not in KINDS:
         raise ValueError(
             f"teacher.source {cfg.source} is a '{kind}' model; use one of {', '.join(KINDS[1:])}"
         )
-    if kind == FGCLIP and not cfg.trust_remote_code:
-        raise ValueError(
-            f"teacher.source {cfg.source} is FG-CLIP, which runs code of its own: set teacher.revision to a "
-            "commit that you have read and teacher.trust_remote_code to true"
-        )
     return kind
 
 
-def _model_class(kind: str) -> Any:
+def _model_class(kind: str, own_code: bool) -> Any:
     import transformers
 
-    return {
-        CLIP: transformers.CLIPModel,
-        SIGLIP: transformers.SiglipModel,
-        FGCLIP: transformers.AutoModelForCausalLM,  # how its remote code registers itself
-    }[kind]
+    if kind == SIGLIP:
+        return transformers.SiglipModel
+    # FG-CLIP's own code registers itself as a language model; without it its weights are a CLIP and more
+    return transformers.AutoModelForCausalLM if kind == FGCLIP and own_code else transformers.CLIPModel
+
+
+def _tensors(source: str, revision: str | None, names: Sequence[str]) -> dict[str, Tensor]:
+    """Single tensors of a model's safetensors file.
+
+    Raises:
+        KeyError: one that is not there.
+    """
+    from safetensors import safe_open
+    from transformers.utils import cached_file
+
+    with safe_open(cached_file(source, SAFETENSORS, revision=revision), "pt") as file:
+        present = set(file.keys())
+        if not present.issuperset(names):
+            raise KeyError(f"{SAFETENSORS} lacks {sorted(set(names) - present)}; is it FG-CLIP?")
+        return {name: file.get_tensor(name) for name in names}
 
 
 def _pixel_statistics(
-    cfg: TeacherConfig, kind: str, options: dict[str, Any]
+    cfg: TeacherConfig, kind: str, revision: str | None
 ) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and standard deviation from preprocessor_config.json; the family's own where it is missing."""
     from transformers.image_processing_base import ImageProcessingMixin
     from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
     try:
-        found, _ = ImageProcessingMixin.get_image_processor_dict(cfg.source, revision=options["revision"])
+        found, _ = ImageProcessingMixin.get_image_processor_dict(cfg.source, revision=revision)
     except OSError:
         found = {}
     usual = ([HALF] * 3, [HALF] * 3) if kind == SIGLIP else (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)

@@ -9,7 +9,7 @@ from poma3d.encoder import EncoderConfig, TuningConfig
 from poma3d.model import ModelConfig
 from poma3d.predictor import PredictorConfig
 from poma3d.sample import SampleShape
-from poma3d.teacher import image_tower
+from poma3d.towers import image_tower
 from poma3d.vit import ImageTower
 
 IMAGE_SIZE, PATCH, WIDTH, JOINT, VOCABULARY = 48, 8, 32, 16, 64

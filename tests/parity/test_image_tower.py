@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from poma3d.encoder import EncoderConfig, TuningConfig, build_encoder, merge_adapters
-from poma3d.teacher import image_tower
+from poma3d.towers import image_tower
 from poma3d.vit import ImageTower
 from tests.helpers import tiny
 

@@ -44,5 +44,5 @@ def test_positions_are_distinct_and_separable() -> None:
 
 @pytest.mark.parametrize("cfg", [PredictorConfig(width=30, heads=2), PredictorConfig(width=32, heads=3)])
 def test_sizes_that_do_not_divide_are_refused(cfg: PredictorConfig) -> None:
-    with pytest.raises(ValueError, match="predictor.width"):
+    with pytest.raises(ValueError, match=r"predictor\.width"):
         validate(cfg)

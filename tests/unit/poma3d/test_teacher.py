@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import CLIPImageProcessor, PreTrainedTokenizerFast
 
@@ -111,15 +113,98 @@ def test_pickled_weights_are_refused(tmp_path: Path) -> None:
         load_teacher(TeacherConfig(str(folder)))
 
 
-def test_remote_code_needs_permission_and_a_revision(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="pin it with teacher.revision"):
-        validate(TeacherConfig("org/fg-clip", trust_remote_code=True))
-    folder = save(tmp_path / "fg", tiny.clip_model())
-    config = (folder / "config.json").read_text()
-    auto = '"auto_map": {"AutoModelForCausalLM": "modeling_fgclip.FGCLIPModel"},'
-    (folder / "config.json").write_text(config.replace("{", "{" + auto, 1))
-    with pytest.raises(ValueError, match="teacher.trust_remote_code to true"):
-        load_teacher(TeacherConfig(str(folder)))
+FGCLIP_CODE = """
+import torch
+from transformers import CLIPConfig, CLIPModel
+
+
+class FGCLIPModel(CLIPModel):
+    config_class = CLIPConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        width = config.text_config.hidden_size
+        self.text_filip_projection = torch.nn.Linear(width, config.projection_dim, bias=False)
+        for name in ("res", "ori"):
+            embedding = torch.nn.Embedding(248, width)
+            setattr(self.text_model.embeddings, f"position_embedding_{name}", embedding)
+        self.post_init()
+
+    def get_text_features(self, ids, walk_short_pos=True):
+        if walk_short_pos:
+            return super().get_text_features(ids[:, :16]).pooler_output
+        text = self.text_model
+        place = torch.arange(ids.shape[1])
+        early = (place < 20)[:, None]
+        e = text.embeddings
+        x = e.token_embedding(ids) + torch.where(
+            early, e.position_embedding_ori(place), e.position_embedding_res(place)
+        )
+        for layer in text.encoder.layers:
+            x = layer(x, None, is_causal=True)
+        end = (ids == text.eos_token_id).int().argmax(-1)
+        return self.text_filip_projection(text.final_layer_norm(x)[torch.arange(len(ids)), end])
+"""
+
+
+@pytest.fixture(scope="module")
+def fgclip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder laid out as FG-CLIP's: a CLIP with more weights and with code of its own."""
+    folder = save(tmp_path_factory.mktemp("teachers") / "tiny-fgclip", tiny.clip_model())
+    (folder / "modeling_fgclip.py").write_text(FGCLIP_CODE)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {
+        "architectures": ["FGCLIPModel"],
+        "auto_map": {"AutoModelForCausalLM": "modeling_fgclip.FGCLIPModel"},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    weights = load_file(folder / "model.safetensors")
+    draw = torch.Generator().manual_seed(5)
+    width = weights["text_projection.weight"].shape[1]
+    for name in ("res", "ori"):
+        table = torch.randn(248, width, generator=draw)
+        weights[f"text_model.embeddings.position_embedding_{name}.weight"] = table
+    weights["text_filip_projection.weight"] = torch.randn(tiny.JOINT, width, generator=draw)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def test_fgclip_needs_no_code_of_its_own(fgclip: Path, folder: Path) -> None:
+    teacher = load_teacher(TeacherConfig(str(fgclip)))
+    assert teacher.kind == "fgclip"
+    clip = load_teacher(TeacherConfig(str(folder)))
+    texts = ["a chair", "a red table"]
+    np.testing.assert_array_equal(teacher.encode_texts(texts), clip.encode_texts(texts))
+    np.testing.assert_array_equal(teacher.encode_images(images()), clip.encode_images(images()))
+    long = teacher.encode_texts(["chair by the table " * 20], long=True)
+    other_end = teacher.encode_texts(["chair by the table " * 20 + "red"], long=True)
+    assert not np.array_equal(long, other_end)  # what a text of 77 tokens would have cut
+
+
+def test_fgclip_agrees_with_code_that_comes_with_the_weights(
+    fgclip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path))
+    ours = load_teacher(TeacherConfig(str(fgclip)))
+    cfg = TeacherConfig(str(fgclip), revision=weight_hash(fgclip), trust_remote_code=True)
+    theirs = load_teacher(cfg)
+    assert type(theirs._model).__name__ == "FGCLIPModel"
+    for long, texts in ((False, ["a chair"]), (True, ["a chair", "the red chair by the table " * 8])):
+        ours_found, theirs_found = (t.encode_texts(texts, long=long) for t in (ours, theirs))
+        np.testing.assert_allclose(ours_found, theirs_found, atol=2e-3)
+    np.testing.assert_array_equal(ours.encode_images(images()), theirs.encode_images(images()))
+
+
+def test_code_that_comes_with_weights_needs_permission_and_a_revision(fgclip: Path) -> None:
+    with pytest.raises(ValueError, match=r"pin it with teacher\.revision"):
+        validate(TeacherConfig(str(fgclip), trust_remote_code=True))
+    with pytest.raises(ValueError, match="has weights"):
+        load_teacher(TeacherConfig(str(fgclip), revision="0" * 16, trust_remote_code=True))
+
+
+def test_a_clip_that_is_called_fgclip_is_refused(folder: Path) -> None:
+    with pytest.raises(ValueError, match="is it FG-CLIP"):
+        load_teacher(TeacherConfig(str(folder), kind="fgclip"))
 
 
 @pytest.mark.parametrize(
