@@ -152,21 +152,30 @@ class Agreement:
     """How two views agree about the surfaces they share (`agreement`)."""
 
     overlap: float
-    """Share of the first view's points that fall where the second view has depth."""
+    """Share of the first view's points that the second view sees."""
     median_m: float
     """Median of |depth of the point in the second view - depth stored there|, metres; NaN without overlap."""
 
 
-def agreement(points: np.ndarray, depth_m: np.ndarray, intrinsics: np.ndarray, pose: np.ndarray) -> Agreement:
+def agreement(
+    points: np.ndarray,
+    depth_m: np.ndarray,
+    intrinsics: np.ndarray,
+    pose: np.ndarray,
+    hidden_m: float = 0.1,
+) -> Agreement:
     """Project one view's point map into another view and compare depths.
 
-    Nothing is clipped and occluded points are not left out: a wrong pose convention cannot hide.
+    A point that lies farther away than what the second view saw there is hidden from it and does not
+    count. A point that lies nearer should have been seen and always counts in full, so a wrong pose
+    cannot hide.
 
     Args:
         points: [H, W, 3] point map of the first view, (0, 0, 0) where it has none.
         depth_m: [h, w] depth of the second view in metres, 0 where it has none.
         intrinsics: [4] of the second view.
         pose: [3, 4] of the second view.
+        hidden_m: how much farther away a point must be to count as hidden.
     """
     valid = points.reshape(-1, 3)
     valid = valid[np.any(valid != 0, axis=-1)]
@@ -177,6 +186,7 @@ def agreement(points: np.ndarray, depth_m: np.ndarray, intrinsics: np.ndarray, p
     columns, rows = np.rint(np.clip(np.nan_to_num(pixels, nan=-1.0), -1, max(depth_m.shape))).astype(int).T
     inside = (z > 0) & (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
     seen = depth_m[rows[inside], columns[inside]]
-    difference = np.abs(z[inside] - seen)[seen > 0]
+    farther = (z[inside] - seen)[seen > 0]
+    difference = np.abs(farther[farther <= hidden_m])
     median = float(np.median(difference)) if len(difference) else float("nan")
     return Agreement(len(difference) / len(valid), median)

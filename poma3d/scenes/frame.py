@@ -100,6 +100,12 @@ class SceneFrames:
     depth_scale: float = MILLIMETRE
     """Metres per unit of the frames' depth."""
 
+    def frame_id(self, place: int) -> str:
+        """Id of a frame, without decoding it where frames are lazy."""
+        if isinstance(self.frames, LazyFrames):
+            return self.frames.frame_ids[place]
+        return self.frames[place].frame_id
+
 
 @dataclass(frozen=True)
 class Reject:

@@ -150,8 +150,10 @@ def test_agreement_of_a_view_with_itself_and_with_a_moved_camera() -> None:
     assert same.overlap == 1
     assert same.median_m < 1e-6
     moved = pose.copy()
-    moved[2, 3] = -0.25  # the second camera stands behind and should have seen 2.25 m
+    moved[2, 3] = 0.25  # the second camera stands nearer and should have seen 1.75 m
     assert agreement(points, depth, camera, moved).median_m == pytest.approx(0.25)
+    moved[2, 3] = -0.25  # farther away by more than the margin: hidden
+    assert agreement(points, depth, camera, moved).overlap == 0
     away = np.concatenate([np.diag([1.0, -1.0, -1.0]), np.zeros((3, 1))], axis=1)
     assert agreement(points, depth, camera, away).overlap == 0
     assert np.isnan(agreement(np.zeros((2, 2, 3)), depth, camera, pose).median_m)

@@ -1,0 +1,110 @@
+"""Reading the files of recorded scans; what is wrong with one is a BadFrame or a ValueError."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from poma3d.scenes.frame import BadFrame
+
+SATURATED = 65535
+"""Depth that some sensors write for "no depth", besides 0."""
+HEADERS_READ = 15
+"""Depth files whose headers decide the usual size of a scan."""
+CAPTIONS_FILE = "captions.json"
+
+
+@dataclass(frozen=True)
+class Captions:
+    """Captions of one scan: of the scene, and of frames by their id."""
+
+    scene: list[str] = field(default_factory=list)
+    views: dict[str, list[str]] = field(default_factory=dict)
+
+
+def read_depth(path: Path, size: tuple[int, int] | None) -> np.ndarray:
+    """Depth uint16 [h, w] of a 16-bit PNG, 0 = none.
+
+    Args:
+        path: the file.
+        size: (h, w) that the scan's intrinsics are for; any when None.
+
+    Raises:
+        BadFrame: the file is missing, damaged, not 16-bit grey, or of another size.
+    """
+    try:
+        with Image.open(path) as image:
+            depth = np.asarray(image)
+    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a damaged PNG
+        raise BadFrame("unreadable depth", f"{path.name}: {error}") from error
+    if depth.ndim != 2 or depth.dtype not in (np.uint16, np.int32):
+        raise BadFrame("wrong shape", f"{path.name} is {depth.dtype} {list(depth.shape)}, not 16-bit [h, w]")
+    if size is not None and depth.shape != size:
+        raise BadFrame("wrong shape", f"{path.name} is {list(depth.shape)}, the scan has {list(size)}")
+    return np.where(depth == SATURATED, 0, depth).astype(np.uint16)
+
+
+def read_matrix(path: Path, shape: tuple[int, int], what: str) -> np.ndarray:
+    """A matrix float64 of at least `shape` from a text file, cut to `shape`.
+
+    Raises:
+        BadFrame: "unreadable `what`": the file is missing, not numbers, or too small.
+    """
+    try:
+        matrix = np.loadtxt(path, ndmin=2)
+    except (OSError, ValueError) as error:
+        raise BadFrame(f"unreadable {what}", f"{path.name}: {error}") from error
+    if matrix.shape[0] < shape[0] or matrix.shape[1] < shape[1]:
+        raise BadFrame(f"unreadable {what}", f"{path.name} holds {list(matrix.shape)}, not {list(shape)}")
+    return matrix[: shape[0], : shape[1]]
+
+
+def read_intrinsics(path: Path) -> np.ndarray | None:
+    """fx, fy, cx, cy float64 [4] from a 3x3 (or larger) matrix; None when there is no such file."""
+    try:
+        matrix = read_matrix(path, (3, 3), "intrinsics")
+    except BadFrame:
+        return None
+    return np.array([matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]])
+
+
+def usual_size(paths: Sequence[Path]) -> tuple[int, int] | None:
+    """The most common (h, w) among some of the images, from their headers; None when none opens."""
+    sizes: Counter[tuple[int, int]] = Counter()
+    for path in paths[:: max(1, len(paths) // HEADERS_READ)]:
+        try:
+            with Image.open(path) as image:
+                sizes[image.height, image.width] += 1
+        except OSError:
+            continue
+    return sizes.most_common(1)[0][0] if sizes else None
+
+
+def read_captions(folder: Path) -> Captions:
+    """Captions of a scan from `captions.json`; none when there is no such file.
+
+    The file holds {"scene_captions": [...], "view_captions": {frame id: [...]}}.
+
+    Raises:
+        ValueError: the file is there and is something else; it names the file.
+    """
+    path = folder / CAPTIONS_FILE
+    if not path.exists():
+        return Captions()
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        scene, views = content.get("scene_captions", []), content.get("view_captions", {})
+        lists = [scene, *views.values()]
+    except (OSError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path}: not a captions file ({error})") from error
+    if not all(isinstance(c, list) and all(isinstance(text, str) for text in c) for c in lists):
+        raise ValueError(
+            f'{path}: expected {{"scene_captions": [text, ...], "view_captions": {{frame id: [text, ...]}}}}'
+        )
+    return Captions(scene, views)

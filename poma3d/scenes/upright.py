@@ -1,0 +1,69 @@
+"""Which way is up in a scan whose world frame does not say: the normal of its floors and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from poma3d.geometry import resize_depth_nearest, scale_intrinsics, unproject
+from poma3d.scenes.frame import BadFrame, Frame
+
+FRAMES_USED = 12
+GRID = (60, 80)
+"""Depth is thinned to this grid: neighbours are far enough apart for normals to outgrow sensor noise."""
+CONES_DEG = (45.0, 20.0, 10.0, 5.0)
+"""Normals within these angles of the estimate are averaged, one cone after another."""
+FLAT_M = 0.15
+"""Neighbours farther apart than this lie on different surfaces."""
+
+
+def estimate_up(frames: Sequence[Frame], depth_scale: float) -> np.ndarray:
+    """Unit up direction float64 [3] in the frames' world.
+
+    People hold cameras roughly upright: the mean of the cameras' up axes is the first guess. Surface
+    normals near it are those of floors, tables and worktops, and are averaged in narrowing cones.
+
+    Args:
+        frames: of one scan; frames that cannot be used are passed over.
+        depth_scale: metres per unit of their depth.
+
+    Raises:
+        ValueError: no frame can be used.
+    """
+    ups, normals = [], []
+    for place in np.linspace(0, len(frames) - 1, min(len(frames), FRAMES_USED)).astype(int).tolist():
+        try:
+            frame = frames[place]
+        except BadFrame:
+            continue
+        if np.isfinite(frame.pose).all() and np.isfinite(frame.intrinsics).all():
+            ups.append(-frame.pose[:, 1])
+            normals.append(_normals(frame, depth_scale))
+    if not ups:
+        raise ValueError("no frame with depth, pose and intrinsics to tell up from")
+    up = np.mean(ups, axis=0)
+    up /= np.linalg.norm(up)
+    all_normals = np.concatenate(normals)
+    for cone in CONES_DEG:
+        near = all_normals[all_normals @ up > np.cos(np.deg2rad(cone))]
+        if len(near) == 0:
+            break
+        up = near.mean(0) / np.linalg.norm(near.mean(0))
+    return up
+
+
+def _normals(frame: Frame, depth_scale: float) -> np.ndarray:
+    """Unit normals float64 [n, 3] of a frame's surfaces, toward the camera."""
+    depth = resize_depth_nearest(frame.depth, *GRID)
+    intrinsics = scale_intrinsics(frame.intrinsics, frame.depth.shape, GRID)
+    camera = torch.from_numpy(intrinsics), torch.from_numpy(frame.pose)
+    points = unproject(torch.from_numpy(depth), depth_scale, *camera, dtype=torch.float64).numpy()
+    across, down = points[:-1, 1:] - points[:-1, :-1], points[1:, :-1] - points[:-1, :-1]
+    normal = np.cross(down, across)
+    length = np.linalg.norm(normal, axis=-1)
+    known = (depth[:-1, :-1] > 0) & (depth[:-1, 1:] > 0) & (depth[1:, :-1] > 0)
+    whole = (np.linalg.norm(across, axis=-1) < FLAT_M) & (np.linalg.norm(down, axis=-1) < FLAT_M)
+    keep = known & whole & (length > 0)
+    return normal[keep] / length[keep][:, None]

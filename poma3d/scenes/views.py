@@ -1,0 +1,296 @@
+"""From a scene's frames to samples: filters, choice of views, sub-scenes, single images.
+
+Views are chosen by greedy maximum coverage: each next view is the one that adds most occupied voxels.
+Depth goes to the sample's grid by nearest neighbour with the camera scaled to match; colour is kept as
+a JPEG of the same grid. Frames that cannot be used go into a table of rejects.
+
+Legend: V views of a sample; H W the sample's grid; F candidate frames.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from PIL import Image
+
+from poma3d.geometry import resize_depth_nearest, scale_intrinsics, unproject
+from poma3d.sample import Sample, SampleShape
+from poma3d.scenes.frame import BadFrame, Frame, Reject, SceneFrames
+
+CAMERA_TO_Z_UP = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0]])
+"""Pose of a single image: its world is the camera's frame with (x, y, z) mapped to (x, z, -y)."""
+NOT_A_ROTATION = 0.05
+"""Largest |R^T R - 1| of a pose that is still taken for a rotation."""
+VOXEL_BITS = 21
+"""Bits per axis of a packed voxel index: +-100 km at 0.1 m."""
+
+
+@dataclass
+class ViewConfig:
+    """How views are chosen and stored."""
+
+    candidate_step: int = 2
+    """Every n-th frame is a candidate (fewer are skipped where a scene would not fill its views)."""
+    voxel_m: float = 0.1
+    """Edge of the voxels whose coverage is maximised, in metres."""
+    coverage_stride: int = 4
+    """Every n-th row and column of a depth map counts for coverage."""
+    captioned_first: bool = False
+    """Take frames with captions before any without, where only some frames are captioned."""
+    chunk_frames: int = 0
+    """Cut a long scan into sub-scenes of about this many consecutive frames, each one sample; 0: do not."""
+    single_images: bool = False
+    """Each candidate frame is a sample of its own (V = 1) in its camera's frame, without scene captions."""
+    single_median_depth_m: float = 0.0
+    """Scale single images to this median depth (2.5 suits depth known up to scale); 0 keeps metres."""
+    min_valid_depth: float = 0.3
+    """Frames with a smaller share of valid depth are rejected."""
+    colour: bool = True
+    """Keep the colour pictures, which `embed` and `preview` need."""
+    jpeg_quality: int = 90
+    """Quality of the kept pictures."""
+
+    def validate(self) -> None:
+        """Raise ValueError for a value that cannot be."""
+        for name in ("candidate_step", "coverage_stride", "jpeg_quality"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"views: {name} is {getattr(self, name)}, expected at least 1")
+        if self.voxel_m <= 0:
+            raise ValueError(f"views: voxel_m is {self.voxel_m}, expected more than 0")
+        if self.chunk_frames < 0 or self.single_median_depth_m < 0:
+            raise ValueError(
+                "views: chunk_frames and single_median_depth_m must not be negative; 0 means off"
+            )
+        if not 0 <= self.min_valid_depth <= 1:
+            raise ValueError(
+                f"views: min_valid_depth is {self.min_valid_depth}, expected a share from 0 to 1"
+            )
+
+
+@dataclass(frozen=True)
+class _View:
+    """A candidate: its frame on the sample's grid, its place in the scene, the voxels it sees."""
+
+    frame: Frame
+    place: int
+    voxels: np.ndarray
+
+
+def to_samples(
+    scene: SceneFrames, shape: SampleShape, config: ViewConfig
+) -> tuple[list[Sample], list[Reject]]:
+    """The samples of one scene, and the frames that were left out.
+
+    Raises:
+        ValueError: no frame of the scene can be used (naming the scene and the reasons), or `shape`
+            does not fit the configuration.
+    """
+    config.validate()
+    if config.single_images and shape.views != 1:
+        raise ValueError(f"single images are samples of 1 view, but the shape has views={shape.views}")
+    rejects: list[Reject] = []
+    samples = []
+    for name, places in _parts(len(scene.frames), shape.views, config):
+        views = list(_usable(scene, places, shape, config, rejects))
+        if config.single_images:
+            samples += list(_single_images(scene, views, shape, config, rejects))
+        elif views:
+            sample = _sample(scene, name, views, shape, config, rejects)
+            samples += [sample] if sample else []
+    if not samples:
+        reasons = ", ".join(f"{n} x {reason}" for reason, n in Counter(r.reason for r in rejects).items())
+        count = len(scene.frames)
+        raise ValueError(
+            f"scene {scene.scene_id}: none of its {count} frames can be used ({reasons or 'empty'})"
+        )
+    return samples, rejects
+
+
+def choose_views(
+    voxels: Sequence[np.ndarray], count: int, preferred: Sequence[bool] | None = None
+) -> list[int]:
+    """Greedy maximum coverage: indices of at most `count` views, in their given order.
+
+    When nothing is left to cover before `count` views are found, coverage starts anew among the rest.
+
+    Args:
+        voxels: per view the ids int64 of the voxels that it sees.
+        count: how many to choose.
+        preferred: views that are exhausted before any other is taken; all when None.
+    """
+    if len(voxels) <= count:
+        return list(range(len(voxels)))
+    sizes = np.array([len(v) for v in voxels])
+    _, ids = np.unique(np.concatenate(voxels), return_inverse=True)
+    owner = np.repeat(np.arange(len(voxels)), sizes)
+    covered = np.zeros(int(ids.max(initial=-1)) + 1, bool)
+    free = np.ones(len(voxels), bool)
+    liked = np.ones(len(voxels), bool) if preferred is None else np.asarray(preferred, bool)
+    chosen: list[int] = []
+    while len(chosen) < count:
+        open_to = free & liked if (free & liked).any() else free
+        gain = np.bincount(owner[~covered[ids]], minlength=len(voxels))
+        best = int(np.where(open_to, gain, -1).argmax())
+        if gain[best] == 0 and covered.any():
+            covered[:] = False
+            continue
+        chosen.append(best)
+        free[best] = False
+        covered[ids[owner == best]] = True
+    return sorted(chosen)
+
+
+def check_frame(frame: Frame, min_valid_depth: float) -> None:
+    """Raise BadFrame where a frame cannot be used."""
+    if frame.depth.ndim != 2 or frame.depth.dtype != np.uint16:
+        raise BadFrame(
+            "wrong shape", f"depth is {frame.depth.dtype} {list(frame.depth.shape)}, not uint16 [h, w]"
+        )
+    if (
+        frame.intrinsics.shape != (4,)
+        or not np.isfinite(frame.intrinsics).all()
+        or min(frame.intrinsics[:2]) <= 0
+    ):
+        raise BadFrame("no intrinsics", f"{frame.intrinsics.tolist()}")
+    if frame.pose.shape != (3, 4):
+        raise BadFrame("wrong shape", f"pose is {list(frame.pose.shape)}, not [3, 4]")
+    if not np.isfinite(frame.pose).all():
+        raise BadFrame("non-finite pose")
+    rotation = frame.pose[:, :3]
+    error = float(np.abs(rotation.T @ rotation - np.eye(3)).max())
+    if error > NOT_A_ROTATION or np.linalg.det(rotation) < 0:
+        raise BadFrame(
+            "pose is not a rotation", f"off by {error:.3g}, determinant {np.linalg.det(rotation):.3g}"
+        )
+    valid = float((frame.depth > 0).mean())
+    if valid < min_valid_depth:
+        raise BadFrame("too little valid depth", f"{valid:.3f} of the pixels, at least {min_valid_depth}")
+
+
+def encode_colour(picture: np.ndarray, height: int, width: int, quality: int) -> bytes:
+    """JPEG of a picture uint8 [any, any, 3] on the grid [height, width]."""
+    image = Image.fromarray(picture)
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def _parts(frames: int, views: int, config: ViewConfig) -> Iterator[tuple[str, np.ndarray]]:
+    """Suffix of the id and candidate frames of every sub-scene; one without suffix for a whole scene."""
+    chunks = max(1, round(frames / config.chunk_frames)) if config.chunk_frames else 1
+    for number, places in enumerate(np.array_split(np.arange(frames), chunks)):
+        step = max(1, min(config.candidate_step, len(places) // views))
+        yield (f"/{number:03d}" if config.chunk_frames else ""), places[::step]
+
+
+def _usable(
+    scene: SceneFrames, places: np.ndarray, shape: SampleShape, config: ViewConfig, rejects: list[Reject]
+) -> Iterator[_View]:
+    """The frames at `places` that pass the filters, on the sample's grid; the others go to `rejects`."""
+    for place in places.tolist():
+        try:
+            frame = scene.frames[place]
+            check_frame(frame, config.min_valid_depth)
+        except BadFrame as bad:
+            rejects.append(_reject(scene, place, bad))
+            continue
+        depth = resize_depth_nearest(frame.depth, shape.height, shape.width)
+        intrinsics = scale_intrinsics(frame.intrinsics, frame.depth.shape, depth.shape)
+        frame = replace(frame, depth=depth, intrinsics=intrinsics)
+        yield _View(frame, place, _voxels(frame, scene.depth_scale, config))
+
+
+def _voxels(frame: Frame, depth_scale: float, config: ViewConfig) -> np.ndarray:
+    """Ids int64 of the voxels that a view sees, each once."""
+    stride = config.coverage_stride
+    depth = torch.from_numpy(frame.depth[::stride, ::stride].copy())
+    # Pixel (u, v) of every n-th row and column is pixel (n u, n v): the camera shrinks by n.
+    intrinsics = torch.from_numpy(frame.intrinsics / stride)
+    points = unproject(depth, depth_scale, intrinsics, torch.from_numpy(frame.pose))
+    cells = torch.floor(points[depth.view(torch.int16) != 0] / config.voxel_m).to(torch.int64).numpy()
+    cells += 1 << (VOXEL_BITS - 1)
+    return np.unique((cells[:, 0] << 2 * VOXEL_BITS) | (cells[:, 1] << VOXEL_BITS) | cells[:, 2])
+
+
+def _sample(
+    scene: SceneFrames,
+    name: str,
+    views: list[_View],
+    shape: SampleShape,
+    config: ViewConfig,
+    rejects: list[Reject],
+) -> Sample | None:
+    """One sample of the best V of `views`; None when the colour of none of them can be read."""
+    while views:
+        preferred = [bool(v.frame.captions) for v in views] if config.captioned_first else None
+        chosen = [views[i] for i in choose_views([v.voxels for v in views], shape.views, preferred)]
+        colour, unreadable = _colours(scene, chosen, shape, config, rejects)
+        if not unreadable:
+            return _assemble(scene, scene.scene_id + name, chosen, colour, shape)
+        views = [v for v in views if v.place not in unreadable]
+    return None
+
+
+def _colours(
+    scene: SceneFrames, chosen: list[_View], shape: SampleShape, config: ViewConfig, rejects: list[Reject]
+) -> tuple[list[bytes], set[int]]:
+    """JPEGs of the chosen views, none when any has no colour; and the places that cannot be read."""
+    jpegs: list[bytes] = []
+    unreadable = set()
+    for view in chosen if config.colour else []:
+        try:
+            picture = view.frame.colour()
+        except BadFrame as bad:
+            rejects.append(_reject(scene, view.place, bad))
+            unreadable.add(view.place)
+            continue
+        if picture is not None:
+            jpegs.append(encode_colour(picture, shape.height, shape.width, config.jpeg_quality))
+    return (jpegs if len(jpegs) == len(chosen) else []), unreadable
+
+
+def _assemble(
+    scene: SceneFrames, scene_id: str, chosen: list[_View], colour: list[bytes], shape: SampleShape
+) -> Sample:
+    """The sample of the chosen views, filled up with repeats that are marked as such."""
+    order = [i % len(chosen) for i in range(shape.views)]
+    return Sample(
+        scene_id=scene_id,
+        source=scene.source,
+        depth=np.stack([chosen[i].frame.depth for i in order]),
+        intrinsics=np.stack([chosen[i].frame.intrinsics for i in order]).astype(np.float32),
+        pose=np.stack([chosen[i].frame.pose for i in order]).astype(np.float32),
+        view_valid=(np.arange(shape.views) < len(chosen)).astype(np.uint8),
+        view_captions=[chosen[i].frame.captions[: shape.captions] for i in order],
+        scene_captions=scene.captions[: shape.scene_captions],
+        colour=[colour[i] for i in order] if colour else [],
+        depth_scale=scene.depth_scale,
+    )
+
+
+def _single_images(
+    scene: SceneFrames, views: list[_View], shape: SampleShape, config: ViewConfig, rejects: list[Reject]
+) -> Iterator[Sample]:
+    """Each view as a sample of its own, in its camera's frame turned z-up."""
+    for view in views:
+        colour, unreadable = _colours(scene, [view], shape, config, rejects)
+        if unreadable:
+            continue
+        sample = _assemble(scene, f"{scene.scene_id}/{view.frame.frame_id}", [view], colour, shape)
+        sample.pose = CAMERA_TO_Z_UP[None].astype(np.float32)
+        sample.scene_captions = []
+        if config.single_median_depth_m > 0:
+            median = float(np.median(sample.depth[sample.depth > 0]))
+            sample.depth_scale = config.single_median_depth_m / median
+        yield sample
+
+
+def _reject(scene: SceneFrames, place: int, bad: BadFrame) -> Reject:
+    return Reject(scene.scene_id, scene.frame_id(place), bad.reason, bad.value)
