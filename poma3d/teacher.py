@@ -219,8 +219,6 @@ def load_teacher(cfg: TeacherConfig, device: str | torch.device = "cpu") -> Teac
             without permission, or a folder whose weights are not those of `revision`.
     """
     validate(cfg)
-    from transformers import AutoConfig, AutoTokenizer
-
     folder = Path(cfg.source)
     local = folder.is_dir()
     found = weight_hash(folder) if local else None
@@ -229,26 +227,37 @@ def load_teacher(cfg: TeacherConfig, device: str | torch.device = "cpu") -> Teac
             f"teacher.source {cfg.source} has weights {found}, the job expects teacher.revision "
             f"{cfg.revision}: point it at those weights, or embed the samples again"
         )
-    options = {"revision": None if local else cfg.revision, "trust_remote_code": cfg.trust_remote_code}
+    commit = None if local else cfg.revision
     try:
-        config = AutoConfig.from_pretrained(cfg.source, **options)
-        kind = _kind(cfg, config)
-        model = _model_class(kind, cfg.trust_remote_code).from_pretrained(
-            cfg.source, use_safetensors=True, **options
-        )
-        tokenizer = AutoTokenizer.from_pretrained(cfg.source, **options)
-        long_texts = None
-        if kind == FGCLIP and not cfg.trust_remote_code:
-            long_texts = long_text_tower(model, _tensors(cfg.source, options["revision"], FGCLIP_WEIGHTS))
-            long_texts.to(device)
-    except (OSError, ImportError, AttributeError, KeyError) as error:
+        config, kind, model, tokenizer, long_texts = _load_parts(cfg, commit)
+    except (OSError, ImportError, AttributeError, KeyError, RuntimeError) as error:
         raise ValueError(f"teacher.source {cfg.source} cannot be loaded: {_first_line(error)}") from error
     revision = found or getattr(config, "_commit_hash", None) or cfg.revision
     if revision is None:
         raise ValueError(f"teacher.source {cfg.source} does not tell its commit: set teacher.revision")
-    mean, std = _pixel_statistics(cfg, kind, options["revision"])
+    mean, std = _pixel_statistics(cfg, kind, commit)
     name = folder.name if local else cfg.source
+    if long_texts is not None:
+        long_texts.to(device)
     return Teacher(model.to(device), tokenizer, kind, name, revision, mean, std, cfg.batch_size, long_texts)
+
+
+def _load_parts(cfg: TeacherConfig, commit: str | None) -> tuple[Any, str, Any, Any, torch.nn.Module | None]:
+    """Config, kind, model, tokenizer and FG-CLIP's long text tower."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    config = AutoConfig.from_pretrained(cfg.source, revision=commit, trust_remote_code=cfg.trust_remote_code)
+    kind = _kind(cfg, config)
+    model = _model_class(kind, cfg.trust_remote_code).from_pretrained(
+        cfg.source, revision=commit, trust_remote_code=cfg.trust_remote_code, use_safetensors=True
+    )
+    tokenizer = AutoTokenizer.from_pretrained(
+        cfg.source, revision=commit, trust_remote_code=cfg.trust_remote_code
+    )
+    long_texts = None
+    if kind == FGCLIP and not cfg.trust_remote_code:
+        long_texts = long_text_tower(model, _tensors(cfg.source, commit, FGCLIP_WEIGHTS))
+    return config, kind, model, tokenizer, long_texts
 
 
 def weight_hash(folder: Path) -> str:
