@@ -57,6 +57,8 @@ class Encoder(nn.Module):
 class ToyStage(nn.Module):
     """See the module's docstring; satisfies `plinth.train.stage.Stage` by shape."""
 
+    log_details = False
+
     def __init__(self, seed: int = 0, dropout: float = 0.2, local_weight: float = 0.5) -> None:
         super().__init__()
         with torch.random.fork_rng():
@@ -79,6 +81,8 @@ class ToyStage(nn.Module):
             weights={"local": self.local_weight},
             logs={"student_std": student.detach().std()},
         )
+        if self.log_details:
+            encoded.logs["student_max"] = student.detach().abs().max()
         if not features_only:
             hidden = self.predictor(self.encoder(centred * 0.5)).float()
             with torch.no_grad():

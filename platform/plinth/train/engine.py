@@ -99,8 +99,11 @@ class Engine:
 
     # -- the step ---------------------------------------------------------------------------------------
 
-    def step(self, batch: Batch) -> StepResult:
+    def step(self, batch: Batch, details: bool = False) -> StepResult:
         """Train on this rank's rows of the global batch. Call it on all ranks.
+
+        Args:
+            details: have the stage compute its costlier logs too.
 
         Raises:
             NonFiniteError: on all ranks, before anything is applied.
@@ -112,6 +115,7 @@ class Engine:
             raise ValueError(
                 f"{len(micro_batches)} micro-batches in the batch, expected {self.micro_batches}"
             )
+        self.stage.log_details = details
         lr = self._set_lr()
         two_pass = self.micro_batches > 1
         encoded = [self._encode(m, k, features_only=two_pass) for k, m in enumerate(micro_batches)]

@@ -61,6 +61,9 @@ class ParamGroup(TypedDict):
 class Stage(Protocol):
     """One pretraining stage: the model with its loss, which knows nothing of its launcher."""
 
+    log_details: bool
+    """Set by the engine before a step: whether costlier `logs` are wanted this time."""
+
     def forward(self, batch: Batch, features_only: bool = False) -> Encoded:
         """Encode a micro-batch; with `features_only` (the first of two passes) without `sums`."""
         ...

@@ -1,0 +1,256 @@
+"""What a run shows: TensorBoard, the same as JSON lines, and a progress line in the terminal.
+
+    <run>/metrics.jsonl     one line a step
+    <run>/tensorboard/      events: scalars of every step, pictures now and then
+
+Both are written to a local folder by rank 0 and copied to the run's storage at checkpoints and at the end.
+A resumed run goes on behind the step of its checkpoint: later lines of the run that died are dropped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import resource
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from plinth.data.batches import LocalBatch
+from plinth.errors import ConfigError
+from plinth.storage import Storage
+from plinth.train.engine import StepResult
+from plinth.train.globalbatch import gather
+from plinth.train.process import Process
+
+LINES_KEY = "metrics.jsonl"
+TENSORBOARD_FOLDER = "tensorboard"
+RATE_WINDOW_STEPS = 20
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class MetricsConfig:
+    """What is shown, and how often."""
+
+    progress_every_s: float = 10.0
+    """Seconds between two progress lines in the terminal."""
+    details_every_steps: int = 10
+    """Steps between two steps on which the stage computes its costlier logs."""
+    pictures_every_steps: int = 200
+    """Steps between two sets of pictures in TensorBoard; 0 draws none."""
+
+    def validate(self) -> None:
+        """Refuse values out of range.
+
+        Raises:
+            ConfigError: naming the key.
+        """
+        for key, least in (("progress_every_s", 0), ("details_every_steps", 1), ("pictures_every_steps", 0)):
+            if getattr(self, key) < least:
+                raise ConfigError(f"metrics.{key} is {getattr(self, key)}, expected {least} or more.")
+
+
+@dataclass
+class StepRecord:
+    """One line of metrics.jsonl. Durations in seconds; `digest` is over the sample ids of the global batch,
+    so two runs that saw the same data have the same digests."""
+
+    step: int
+    epoch: int
+    step_in_epoch: int
+    loss: float
+    terms: dict[str, float]
+    logs: dict[str, float]
+    grad_norm: float
+    lr: float
+    digest: str
+    world_size: int
+    samples: int
+    step_s: float
+    data_wait_s: float
+    checkpoint_s: float
+    memory_bytes: int
+    time: float
+
+    def summary(self) -> dict[str, Any]:
+        """The numbers that say how training goes, flat."""
+        return {
+            "step": self.step,
+            "loss": self.loss,
+            "lr": self.lr,
+            "grad_norm": self.grad_norm,
+            **self.terms,
+        }
+
+
+def record_step(
+    result: StepResult,
+    batch: LocalBatch,
+    process: Process,
+    global_batch_size: int,
+    started: float,
+    checkpoint_s: float,
+) -> StepRecord:
+    """Put together what a step did; call it on all ranks, right after the step.
+
+    Args:
+        started: `time.perf_counter()` before the batch was asked for.
+        checkpoint_s: what a checkpoint took between the step before and this one.
+    """
+    step_s = time.perf_counter() - started
+    keys = gather([{"keys": batch.tensors["sample_key"].to(process.device)}], process.world)["keys"]
+    return StepRecord(
+        **asdict(result),
+        epoch=batch.cursor.epoch,
+        step_in_epoch=batch.cursor.step,
+        digest=hashlib.blake2b(keys.cpu().numpy().tobytes(), digest_size=8).hexdigest(),
+        world_size=process.world.world_size,
+        samples=global_batch_size,
+        step_s=step_s,
+        data_wait_s=batch.wait_s,
+        checkpoint_s=checkpoint_s,
+        memory_bytes=_memory_bytes(process.device),
+        time=time.time(),
+    )
+
+
+def _memory_bytes(device: torch.device) -> int:
+    """Most that this process has held: on its GPU, else of the machine's memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+class MetricsWriter:
+    """Writes the metrics of one stage; only on rank 0.
+
+    Args:
+        storage: folder of the stage in the run, where the files end up.
+        local: folder on this machine where they are written; emptied first.
+        name: of the stage, for the progress line.
+        first_step: steps done before, 0 for a new run.
+    """
+
+    def __init__(
+        self,
+        config: MetricsConfig,
+        storage: Storage,
+        local: Path,
+        name: str,
+        first_step: int,
+        total_steps: int,
+    ) -> None:
+        from torch.utils.tensorboard.writer import SummaryWriter
+
+        self._config, self._storage, self._local, self._name = config, storage, local, name
+        self._total_steps = total_steps
+        shutil.rmtree(local, ignore_errors=True)
+        (local / TENSORBOARD_FOLDER).mkdir(parents=True)
+        kept = _lines_before(storage, first_step)
+        (local / LINES_KEY).write_text("".join(kept))
+        self._lines = (local / LINES_KEY).open("a")
+        # purge_step: TensorBoard hides what the run that died had written from this step on.
+        self._board = SummaryWriter(str(local / TENSORBOARD_FOLDER), purge_step=first_step)
+        self._recent: list[StepRecord] = []
+        self._shown_at = time.monotonic()
+
+    def step(self, record: StepRecord) -> None:
+        """Write a step everywhere."""
+        self._lines.write(json.dumps(_finite(asdict(record))) + "\n")
+        for tag, value in _scalars(record).items():
+            self._board.add_scalar(tag, value, record.step)
+        self._recent = [*self._recent[-RATE_WINDOW_STEPS + 1 :], record]
+        now = time.monotonic()
+        is_last = record.step + 1 >= self._total_steps
+        if is_last or now - self._shown_at >= self._config.progress_every_s:
+            self._shown_at = now
+            log.info("%s", progress_line(self._name, self._recent, self._total_steps))
+
+    def pictures(self, pictures: Mapping[str, np.ndarray], step: int) -> None:
+        """Show images uint8 [H, W, 3]."""
+        for tag, image in pictures.items():
+            self._board.add_image(tag, image, step, dataformats="HWC")
+
+    def sync(self) -> None:
+        """Copy what is there to storage."""
+        self._lines.flush()
+        self._board.flush()
+        for path in sorted(p for p in self._local.rglob("*") if p.is_file()):
+            self._storage.upload(path, path.relative_to(self._local).as_posix())
+
+    def close(self) -> None:
+        """Write everything out and give up the local folder."""
+        self._board.close()
+        self.sync()
+        self._lines.close()
+        shutil.rmtree(self._local, ignore_errors=True)
+
+
+def read_lines(storage: Storage) -> list[dict[str, Any]]:
+    """The steps of a stage in order, from its metrics.jsonl; empty where there is none."""
+    if not storage.exists(LINES_KEY):
+        return []
+    return [json.loads(line) for line in storage.read(LINES_KEY).decode().splitlines()]
+
+
+def progress_line(name: str, recent: list[StepRecord], total_steps: int) -> str:
+    """Where the stage is, its loss, its rate over the recent steps and the time that is left."""
+    last = recent[-1]
+    spent = sum(r.step_s + r.checkpoint_s for r in recent)
+    per_step = spent / len(recent)
+    left = per_step * (total_steps - last.step - 1)
+    waiting = sum(r.data_wait_s for r in recent) / max(spent, 1e-9)
+    parts = "  ".join(f"{term} {value:.3f}" for term, value in last.terms.items())
+    return (
+        f"{name} {last.step + 1}/{total_steps}  epoch {last.epoch}  loss {last.loss:.4f}  {parts}  "
+        f"lr {last.lr:.2e}  {last.samples / max(per_step, 1e-9):.1f} samples/s  "
+        f"data wait {waiting:.0%}  {duration(left)} left"
+    )
+
+
+def duration(seconds: float) -> str:
+    """For people: 45 s, 12 min, 3 h 20 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _scalars(record: StepRecord) -> dict[str, float]:
+    seconds = max(record.step_s, 1e-9)
+    return {
+        "loss/total": record.loss,
+        **{f"loss/{name}": value for name, value in record.terms.items()},
+        **{f"stage/{name}": value for name, value in record.logs.items()},
+        "optimizer/lr": record.lr,
+        "optimizer/grad_norm": record.grad_norm,
+        "speed/samples_per_s": record.samples / seconds,
+        "speed/samples_per_s_per_worker": record.samples / seconds / record.world_size,
+        "speed/step_s": record.step_s,
+        "speed/data_wait_share": record.data_wait_s / seconds,
+        "memory/bytes": record.memory_bytes,
+        "position/epoch": record.epoch,
+    }
+
+
+def _lines_before(storage: Storage, first_step: int) -> list[str]:
+    if first_step == 0:
+        return []
+    return [json.dumps(line) + "\n" for line in read_lines(storage) if line["step"] < first_step]
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: None stands for it."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
