@@ -57,10 +57,11 @@ def read_matrix(path: Path, shape: tuple[int, int], what: str) -> np.ndarray:
         BadFrame: "unreadable `what`": the file is missing, not numbers, or too small.
     """
     try:
-        matrix = np.loadtxt(path, ndmin=2)
+        lines = path.read_text(encoding="utf-8").splitlines()
+        matrix = np.array([line.split() for line in lines if line.strip()], np.float64)
     except (OSError, ValueError) as error:
         raise BadFrame(f"unreadable {what}", f"{path.name}: {error}") from error
-    if matrix.shape[0] < shape[0] or matrix.shape[1] < shape[1]:
+    if matrix.ndim != 2 or matrix.shape[0] < shape[0] or matrix.shape[1] < shape[1]:
         raise BadFrame(f"unreadable {what}", f"{path.name} holds {list(matrix.shape)}, not {list(shape)}")
     return matrix[: shape[0], : shape[1]]
 

@@ -57,7 +57,7 @@ class Frame:
         try:
             with Image.open(self.picture) as image:
                 return np.asarray(image.convert("RGB"))
-        except OSError as error:
+        except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a damaged PNG
             raise BadFrame("unreadable colour", f"{self.picture.name}: {error}") from error
 
 

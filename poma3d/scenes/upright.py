@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from poma3d.geometry import resize_depth_nearest, scale_intrinsics, unproject
+from poma3d.geometry import unproject
 from poma3d.scenes.frame import BadFrame, Frame
 
 FRAMES_USED = 12
-GRID = (60, 80)
-"""Depth is thinned to this grid: neighbours are far enough apart for normals to outgrow sensor noise."""
+COLUMNS = 60
+"""Depth is thinned to about so many columns: neighbours far enough apart for normals to outgrow noise."""
 CONES_DEG = (45.0, 20.0, 10.0, 5.0)
 """Normals within these angles of the estimate are averaged, one cone after another."""
 FLAT_M = 0.15
@@ -56,9 +56,9 @@ def estimate_up(frames: Sequence[Frame], depth_scale: float) -> np.ndarray:
 
 def _normals(frame: Frame, depth_scale: float) -> np.ndarray:
     """Unit normals float64 [n, 3] of a frame's surfaces, toward the camera."""
-    depth = resize_depth_nearest(frame.depth, *GRID)
-    intrinsics = scale_intrinsics(frame.intrinsics, frame.depth.shape, GRID)
-    camera = torch.from_numpy(intrinsics), torch.from_numpy(frame.pose)
+    stride = max(1, frame.depth.shape[1] // COLUMNS)
+    depth = frame.depth[::stride, ::stride].copy()
+    camera = torch.from_numpy(frame.intrinsics / stride), torch.from_numpy(frame.pose)
     points = unproject(torch.from_numpy(depth), depth_scale, *camera, dtype=torch.float64).numpy()
     across, down = points[:-1, 1:] - points[:-1, :-1], points[1:, :-1] - points[:-1, :-1]
     normal = np.cross(down, across)

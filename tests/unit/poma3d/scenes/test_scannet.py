@@ -1,0 +1,103 @@
+"""ScanNet's exported layout, written by the test as documented."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scans import room, write_matrix, write_scannet
+
+from poma3d.sample import SampleShape
+from poma3d.scenes.scannet import ScanNetConfig, ScanNetReader, read_axis_alignment
+from poma3d.scenes.views import ViewConfig, to_samples
+
+NAME = "scene0000_00"
+SHAPE = SampleShape(views=3, height=24, width=24)
+ANGLE = 0.6
+ALIGNMENT = np.array(
+    [
+        [np.cos(ANGLE), -np.sin(ANGLE), 0, 1.5],
+        [np.sin(ANGLE), np.cos(ANGLE), 0, -0.5],
+        [0, 0, 1, 0.1],
+        [0, 0, 0, 1],
+    ]
+)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write_scannet(tmp_path, NAME, room(5, views=12), ALIGNMENT)
+    return tmp_path
+
+
+def reader(root: Path, **config) -> ScanNetReader:
+    return pickle.loads(pickle.dumps(ScanNetReader(ScanNetConfig(str(root), **config))))
+
+
+def test_files_come_back_aligned_and_in_order(root: Path) -> None:
+    original = room(5, views=12)
+    scene = reader(root).read(NAME)
+    assert [f.frame_id for f in scene.frames] == [str(i) for i in range(12)], "2 comes before 10"
+    for frame, want in zip(scene.frames, original.frames, strict=True):
+        np.testing.assert_array_equal(frame.depth, want.depth)
+        np.testing.assert_allclose(frame.intrinsics, want.intrinsics)
+        np.testing.assert_allclose(frame.pose[:, :3], want.pose[:, :3], atol=1e-5)
+        np.testing.assert_allclose(frame.pose[:, 3], want.pose[:, 3] + ALIGNMENT[:3, 3], atol=1e-5)
+        assert frame.colour().shape == (60, 60, 3)
+    sample = to_samples(scene, SHAPE, ViewConfig())[0][0]
+    assert len(sample.colour) == 3
+
+
+def test_a_scan_without_alignment_keeps_its_world(tmp_path: Path) -> None:
+    write_scannet(tmp_path, NAME, room(5, views=2), None)
+    frame = reader(tmp_path).read(NAME).frames[1]
+    np.testing.assert_allclose(frame.pose, room(5, views=2).frames[1].pose, atol=1e-9)
+    (tmp_path / NAME / f"{NAME}.txt").unlink()
+    np.testing.assert_allclose(reader(tmp_path).read(NAME).frames[1].pose, frame.pose)
+
+
+def test_bad_frames_are_rejected_with_their_reasons(root: Path) -> None:
+    folder = root / NAME
+    write_matrix(folder / "pose" / "0.txt", np.full((4, 4), -np.inf))
+    (folder / "depth" / "1.png").write_bytes(b"")
+    (folder / "pose" / "3.txt").write_text("")
+    (folder / "color" / "4.jpg").unlink()
+    samples, rejects = to_samples(
+        reader(root).read(NAME), SampleShape(views=12, height=24, width=24), ViewConfig(candidate_step=1)
+    )
+    assert [(r.frame_id, r.reason) for r in rejects] == [
+        ("0", "non-finite pose"),
+        ("1", "unreadable depth"),
+        ("3", "unreadable pose"),
+        ("4", "unreadable colour"),
+    ]
+    assert samples[0].view_valid.sum() == 8
+
+
+@pytest.mark.parametrize("missing", ["intrinsic/intrinsic_depth.txt", "pose"])
+def test_a_scan_with_no_valid_frame_is_named(root: Path, missing: str) -> None:
+    (root / NAME / missing).rename(root / "gone")
+    with pytest.raises(ValueError, match=f"scene {NAME}: none of its 12 frames can be used"):
+        to_samples(reader(root).read(NAME), SHAPE, ViewConfig(candidate_step=1))
+
+
+def test_a_scan_without_depth_is_named(root: Path) -> None:
+    (root / "scene0001_00").mkdir()
+    with pytest.raises(ValueError, match="scene scene0001_00: no frames"):
+        reader(root).read("scene0001_00")
+
+
+def test_scans_are_listed_or_named(root: Path, tmp_path: Path) -> None:
+    assert reader(root).scene_ids() == [NAME]
+    assert reader(root, scans=[NAME]).scene_ids() == [NAME]
+    with pytest.raises(ValueError, match="1 of the named scans are not here, the first is scene9999_00"):
+        reader(root, scans=[NAME, "scene9999_00"]).scene_ids()
+    with pytest.raises(ValueError, match="no scan here"):
+        reader(root / NAME / "depth").scene_ids()
+
+
+def test_a_bad_alignment_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "scene.txt"
+    path.write_text("axisAlignment = 1 0 0\n")
+    with pytest.raises(ValueError, match=r"scene\.txt: axisAlignment must be 16 numbers"):
+        read_axis_alignment(path)
