@@ -7,11 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from plinth.fit import FitConfig
-from plinth.train.loop import CheckpointConfig
-from plinth.train.metrics import MetricsConfig
-from poma3d.scenes.views import ViewConfig
-
 from jobs.cluster import RayConfig
 from jobs.readers import ReaderConfig
 from jobs.teacher import TeacherTrainConfig
@@ -20,12 +15,16 @@ from plinth.config import MISSING
 from plinth.data.plan import DataConfig
 from plinth.data.shards import ShardOptions
 from plinth.errors import ConfigError
+from plinth.fit import FitConfig
 from plinth.storage import StorageOptions
+from plinth.train.loop import CheckpointConfig
+from plinth.train.metrics import MetricsConfig
 from plinth.train.schedules import OptimConfig
 from plinth.train.zero import ZeroConfig
 from poma3d.evaluate.probe import ProbeConfig
 from poma3d.evaluate.retrieval import RetrievalConfig
 from poma3d.model import LossConfig, ModelConfig
+from poma3d.scenes.views import ViewConfig
 from poma3d.teacher import TeacherConfig
 
 T = TypeVar("T")
@@ -106,7 +105,8 @@ class StageConfig:
     global_batch_size: int = 48
     """Samples of a step over all workers; they are each other's negatives."""
     micro_batch_size: int = 6
-    """Samples that pass through the model at once. It sets memory, never the result."""
+    """Samples that pass through the model at once, on any number of workers. It sets memory; the loss and its
+    gradient do not depend on it (dropout is drawn per micro-batch)."""
     epochs: float | None = None
     """Length in passes over the data; or give steps."""
     steps: int | None = None

@@ -90,7 +90,7 @@ def embed_shard(task: EmbedTask) -> ShardEntry:
             raise DataError(
                 f"{task.data.uri}: scene {sample.scene_id} keeps {len(sample.colour)} colour images for "
                 f"{task.shape.views} views.",
-                "The teacher needs them all: ingest again with views.keep_colour=true.",
+                "The teacher needs them all: ingest again with views.colour=true.",
             )
         embed_sample(sample, teacher, task.shape, task.image_tokens)
     return write_shard(task.data, f"{task.index:06d}", encode(samples, task.shape), task.options)

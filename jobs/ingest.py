@@ -15,8 +15,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from poma3d.scenes.views import ViewConfig, to_samples
-
 from jobs.cluster import map_tasks, ray_cluster
 from jobs.config import IngestJob
 from jobs.datasets import Dataset, add_statistics, statistics
@@ -29,6 +27,7 @@ from plinth.errors import ConfigError, DataError
 from plinth.storage import Storage
 from poma3d.sample import SCHEMA_VERSION, SampleShape, encode
 from poma3d.scenes.frame import Reader, Reject
+from poma3d.scenes.views import ViewConfig, to_samples
 
 REJECTS_KEY = "rejects.csv"
 
@@ -133,7 +132,9 @@ def _commit(
     rejects = [reject for result in results for reject in result.rejects]
     entries = [result.entry for result in results if result.entry is not None]
     if not entries:
-        first = f" First of {len(rejects)} rejects: {rejects[0].reason}: {rejects[0].value}" if rejects else ""
+        first = (
+            f" First of {len(rejects)} rejects: {rejects[0].reason}: {rejects[0].value}" if rejects else ""
+        )
         raise DataError(
             f"{output.uri}: no valid frame in any of the scenes.{first}",
             "Check the reader's folder and views.min_valid_depth.",

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from poma3d.scenes.scannet import ScanNetConfig, ScanNetReader
-from poma3d.scenes.seven_scenes import SevenScenesConfig, SevenScenesReader
-
 from plinth.errors import ConfigError
 from poma3d.scenes.frame import Reader
 from poma3d.scenes.rooms import RoomsConfig, RoomsReader
+from poma3d.scenes.scannet import ScanNetConfig, ScanNetReader
+from poma3d.scenes.seven_scenes import SevenScenesConfig, SevenScenesReader
 
 
 class SourceKind(Enum):

@@ -1,0 +1,63 @@
+"""`poma evaluate`: a run's encoder on held-out scenes, beside chance, itself untrained, and its teacher."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from jobs import encoders, evaluation, teachers
+from jobs.config import EvaluateJob
+from jobs.datasets import open_dataset
+from jobs.pretrain import CONFIG_KEY
+from jobs.report import plain_table
+from plinth.errors import DataError
+from plinth.storage import Storage
+from poma3d.sample import Sample
+from poma3d.teacher import Teacher
+
+RESULT_KEY = "evaluation.json"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The results with what they were made from, for the report."""
+
+    results: evaluation.Results
+    samples: list[Sample]
+    features: evaluation.Features
+    teacher: Teacher
+
+
+def run(job: EvaluateJob) -> int:
+    """Print the tables and write evaluation.json; returns the exit code."""
+    outcome = evaluate(job)
+    for table in outcome.results.tables:
+        print(plain_table(table) + "\n")
+    return 0
+
+
+def evaluate(job: EvaluateJob) -> Outcome:
+    """Measure and write evaluation.json.
+
+    Raises:
+        DataError: no captions to ask for, or data of another teacher.
+        CheckpointError: no encoder at `job.run`.
+    """
+    record = teachers.record(job.teacher, job.storage)
+    dataset = open_dataset(job.data, job.storage, record)
+    samples = dataset.samples()
+    if not any(captions for s in samples for captions in (*s.view_captions, s.scene_captions)):
+        raise DataError(f"{dataset.storage.uri} has no captions to ask for.", "Ingest scenes with captions.")
+    encoder = encoders.load(job.run, job.storage, job.teacher)
+    known = {evaluation.MODEL: encoder}
+    run_storage = Storage.from_uri(job.run, job.storage)
+    if run_storage.exists(CONFIG_KEY):
+        trained_by = encoders.read_job(run_storage)
+        trained_by.teacher, trained_by.storage = job.teacher, job.storage
+        known[evaluation.UNTRAINED] = encoders.untrained(trained_by, dataset.shape)
+    teacher = teachers.open_teacher(job.teacher, job.storage)
+    features = evaluation.gather_features(known, samples, job.batch_size)
+    results = evaluation.measure(job, samples, features, teacher)
+    output = Storage.from_uri(job.output or job.run, job.storage)
+    output.write(RESULT_KEY, (json.dumps(results.to_dict(), indent=1) + "\n").encode())
+    return Outcome(results, samples, features, teacher)

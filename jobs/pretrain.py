@@ -1,0 +1,196 @@
+"""`poma pretrain`: the warm-up, then the main stage from the warm-up's weights, as one job.
+
+    output/name/
+      config.yaml             the resolved job
+      warmup/ main/           each: checkpoints/ metrics.jsonl tensorboard/
+
+The same command again resumes inside whichever stage it was in, on as many workers as there are now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Any
+
+from jobs import teachers
+from jobs.cluster import ray_cluster
+from jobs.config import PretrainJob, StageConfig
+from jobs.datasets import TeacherRecord, open_dataset
+from plinth import config
+from plinth.data.sources import OpenSource
+from plinth.errors import CheckpointError, ConfigError, DataError
+from plinth.fit import fit
+from plinth.storage import Storage
+from plinth.train.stage_run import Notes, StageRun, preflight
+from poma3d import model
+from poma3d.sample import SampleShape, decode
+from poma3d.stages import MainStage, WarmupStage
+from poma3d.stages import build_stage as build_poma_stage
+
+STAGES = ("warmup", "main")
+CONFIG_KEY = "config.yaml"
+
+
+def run(job: PretrainJob, accept_changes: bool = False) -> int:
+    """Print the job, run it, and say where the run is; returns the exit code."""
+    print(config.to_yaml(job))
+    with ray_cluster(job.ray):
+        run_job(job, accept_changes)
+    print(f"{run_storage(job).uri}: done")
+    return 0
+
+
+def run_job(job: PretrainJob, accept_changes: bool = False) -> None:
+    """Run or resume both stages.
+
+    Args:
+        accept_changes: resume although the job differs from the one that wrote the last checkpoint.
+
+    Raises:
+        PlinthError: what the user can mend; found before anything starts where that is possible.
+    """
+    runs = stage_runs(job, accept_changes)
+    for stage_run in runs:
+        preflight(stage_run, max(job.fit.workers, 1))  # before the run's config is written
+    storage = run_storage(job)
+    storage.write(CONFIG_KEY, config.to_yaml(job).encode())
+    fit(job.fit, runs, storage)
+
+
+def run_storage(job: PretrainJob) -> Storage:
+    """The run's folder."""
+    return Storage.from_uri(job.output, job.storage).child(job.name)
+
+
+def stage_config(job: PretrainJob, name: str) -> StageConfig | None:
+    """The stage's section of the job."""
+    return {"warmup": job.warmup, "main": job.main}[name]
+
+
+def stage_runs(job: PretrainJob, accept_changes: bool = False) -> list[StageRun]:
+    """What each stage of the job is told, in order, after checking that data, teacher and model fit.
+
+    Raises:
+        ConfigError: no stage, or a model that does not fit the samples.
+        DataError: data of another schema version or teacher.
+    """
+    names = [name for name in STAGES if stage_config(job, name) is not None]
+    if not names:
+        raise ConfigError("The job has neither a warmup nor a main section.", "Give at least one.")
+    record = teachers.record(job.teacher, job.storage)
+    runs: list[StageRun] = []
+    for name in names:
+        runs.append(_stage_run(job, name, record, runs[-1] if runs else None, accept_changes))
+    return runs
+
+
+def _stage_run(
+    job: PretrainJob, name: str, teacher: TeacherRecord, before: StageRun | None, accept_changes: bool
+) -> StageRun:
+    stage = stage_config(job, name)
+    assert stage is not None
+    if not stage.data.sources:
+        raise ConfigError(f"{name}.data.sources is empty.", f"Name a data set: {name}.data.sources[0].uri.")
+    shapes = {
+        source.uri: open_dataset(source.uri, job.storage, teacher).shape for source in stage.data.sources
+    }
+    shape = next(iter(shapes.values()))
+    _check_model(job, stage, shape)
+    optim = replace(
+        job.optim,
+        lr=job.optim.lr if stage.lr is None else stage.lr,
+        warmup_steps=job.optim.warmup_steps if stage.warmup_steps is None else stage.warmup_steps,
+    )
+    return StageRun(
+        name=name,
+        storage=run_storage(job).child(name),
+        build_stage=partial(_build_from_sources, job, name),
+        decode=decode,
+        data=stage.data,
+        global_batch_size=stage.global_batch_size,
+        micro_batch_size=stage.micro_batch_size,
+        epochs=stage.epochs,
+        steps=stage.steps,
+        seed=job.seed,
+        optim=optim,
+        zero=job.zero,
+        checkpoint=job.checkpoint,
+        metrics=job.metrics,
+        storage_options=job.storage,
+        weights_from=before.storage if before else None,
+        config=_identity(job, stage, optim, shape, teacher),
+        check_resume=partial(_check_resume, accept_changes),
+    )
+
+
+def _check_model(job: PretrainJob, stage: StageConfig, shape: SampleShape) -> None:
+    tower = teachers.open_teacher(job.teacher, job.storage).image_tower()
+    if stage.loss.dense and not shape.image_tokens:
+        raise DataError(
+            "loss.dense needs the teacher's patch tokens, and the data set does not hold them.",
+            "Run `poma embed` with image_tokens=true, or set loss.dense=0 as in the paper.",
+        )
+    try:
+        model.validate(job.model, stage.loss, shape, tower)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _identity(
+    job: PretrainJob, stage: StageConfig, optim: Any, shape: SampleShape, teacher: TeacherRecord
+) -> dict[str, Any]:
+    """What decides the result of a stage: a run that resumes must agree in all of it.
+
+    Workers, ZeRO stage, reader, checkpoints and logging are left out: they change speed and memory only.
+    The micro-batch size is in, because dropout draws per micro-batch.
+    """
+    full = config.to_dict(job)
+    data = {key: getattr(stage.data, key) for key in ("lanes", "window_row_groups")}
+    data["sources"] = [asdict(source) for source in stage.data.sources]
+    return {
+        "seed": job.seed,
+        "model": full["model"],
+        "precision": full["zero"]["precision"],
+        "optim": asdict(optim),
+        "loss": asdict(stage.loss),
+        "data": data,
+        "global_batch_size": stage.global_batch_size,
+        "micro_batch_size": stage.micro_batch_size,
+        "epochs": stage.epochs,
+        "steps": stage.steps,
+        "shape": shape.to_dict(),
+        "teacher": asdict(teacher),
+    }
+
+
+def _check_resume(accept_changes: bool, saved: Notes, now: Notes) -> None:
+    """Name what changed since the last checkpoint, and refuse unless told to go on."""
+    changed = config.changed_keys(saved["config"], now["config"])
+    listed = "; ".join(f"{key} was {old} and is {new}" for key, old, new in changed)
+    if not changed and saved["data"] != now["data"]:
+        listed = "the data sets hold other samples"
+    if not listed:
+        return
+    if accept_changes:
+        print(f"resuming with changes: {listed}")
+        return
+    raise CheckpointError(
+        f"The job has changed since the run's last checkpoint: {listed}.",
+        "Go back to those values, give the run another name, or add --accept-changes.",
+    )
+
+
+def _build_from_sources(
+    job: PretrainJob, name: str, sources: Sequence[OpenSource]
+) -> WarmupStage | MainStage:
+    return build_stage(job, name, SampleShape(**sources[0].manifest.attributes["shape"]))
+
+
+def build_stage(job: PretrainJob, name: str, shape: SampleShape) -> WarmupStage | MainStage:
+    """The stage with new weights, for samples of `shape`; on any worker, from the job alone."""
+    stage = stage_config(job, name)
+    assert stage is not None
+    tower = teachers.open_teacher(job.teacher, job.storage).image_tower()
+    return build_poma_stage(name, job.model, stage.loss, shape, tower, job.seed)
