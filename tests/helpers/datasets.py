@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from plinth.data import manifest
+from plinth.data.batches import LocalBatch, open_batches
 from plinth.data.manifest import Manifest
+from plinth.data.plan import Cursor, DataConfig
 from plinth.data.shards import ShardOptions, write_shard
 from plinth.data.sources import OpenSource
 from plinth.storage import Storage
+from plinth.world import World
 
+GLOBAL_BATCH = 12
+SEED = 5
 COLUMNS = ("depth", "pose", "image_embedding")
 SHAPES: dict[str, tuple[str, tuple[int, ...]]] = {
     "depth": ("uint16", (2, 96, 48)),  # above and below the size from which rows are copied one by one
@@ -78,3 +85,19 @@ def decode(table: pa.Table, columns: Sequence[str]) -> dict[str, np.ndarray]:
         data = memoryview(column.buffers()[1])[column.offset * width :][: len(column) * width]
         out[name] = np.frombuffer(data, dtype).reshape(len(column), *shape)
     return out
+
+
+def take(
+    sources: list[OpenSource], config: DataConfig, world: World, start: Cursor, count: int
+) -> list[LocalBatch]:
+    """The next `count` batches of a rank; then everything is closed."""
+    with open_batches(sources, config, SEED, GLOBAL_BATCH, world, start, COLUMNS, decode) as batches:
+        return list(islice(batches, count))
+
+
+def take_portable(*arguments: Any) -> list[LocalBatch]:
+    """`take`, for another process: torch cannot unpickle uint16, so depth comes as int16 bits."""
+    batches = take(*arguments)
+    for batch in batches:
+        batch.tensors["depth"] = batch.tensors["depth"].view(torch.int16)
+    return batches

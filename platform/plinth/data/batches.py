@@ -22,9 +22,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from plinth.data.plan import Cursor, DataConfig, Plan, Window, rank_windows
+from plinth.data.plan import Cursor, DataConfig, Plan, ReaderKind, Window, rank_windows
 from plinth.data.sources import SAMPLE_ID, OpenSource, PieceReader, check_sources, plan_for
-from plinth.data.stream import WindowTables, read_in_threads
+from plinth.data.stream_threads import WindowTables, read_windows
 from plinth.world import World, check_divisibility
 
 Decode = Callable[[pa.Table, Sequence[str]], Mapping[str, np.ndarray]]
@@ -34,6 +34,7 @@ Decode = Callable[[pa.Table, Sequence[str]], Mapping[str, np.ndarray]]
 # per window first, because a call per row would cost more than the bytes.
 BIG_ROW_BYTES = 16 << 10
 POLL_S = 0.2
+CLOSE_TIMEOUT_S = 30.0
 
 
 @dataclass
@@ -88,11 +89,20 @@ def open_batches(
     check_sources(sources, columns)
     plan = plan_for(sources, config, seed, global_batch_size)
     windows = rank_windows(plan, world, start)
-    stream = read_in_threads(
-        windows, PieceReader(sources, columns), config.read_threads, config.prefetch_windows
-    )
+    stream = _open_stream(windows, sources, columns, config)
     assembler = _Assembler(plan, world, start, columns, decode)
     return Batches(plan, assembler.batches(stream), config.prefetch_batches)
+
+
+def _open_stream(
+    windows: Iterator[Window], sources: Sequence[OpenSource], columns: Sequence[str], config: DataConfig
+) -> Generator[WindowTables]:
+    if config.reader is ReaderKind.threads:
+        read = PieceReader(sources, columns).read
+        return read_windows(windows, read, config.read_threads, config.prefetch_windows)
+    from plinth.data import stream  # here, because importing Ray takes seconds
+
+    return stream.read_windows(windows, sources, columns, config)
 
 
 class Batches(Iterator[LocalBatch]):
@@ -118,9 +128,9 @@ class Batches(Iterator[LocalBatch]):
         return item
 
     def close(self) -> None:
-        """Stop reading and wait for the threads to end."""
+        """Stop reading and wait for the thread to end; not for ever, as it may wait for a stuck server."""
         self._closed.set()
-        self._thread.join()
+        self._thread.join(CLOSE_TIMEOUT_S)
 
     def __enter__(self) -> Batches:
         return self

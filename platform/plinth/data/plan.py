@@ -71,15 +71,18 @@ class DataConfig:
     prefetch_batches: int = 2
     """Batches that a rank assembles ahead."""
     read_threads: int = 2
-    """reader threads: threads per rank."""
+    """reader threads: threads of a rank. reader ray: threads of a task."""
     ray_windows_per_task: int = 4
     """reader ray: windows that one task reads. Fewer give a faster first batch, more a higher rate."""
     ray_tasks_per_segment: int = 128
     """reader ray: tasks of one execution. The next one is prepared before it ends."""
     ray_concurrency: int = 2
     """reader ray: tasks of a rank that run at once."""
-    ray_task_cpus: float = 0.5
-    """reader ray: CPUs that a task claims beside those that the training workers hold."""
+    ray_task_cpus: float = 0.0
+    """reader ray: CPUs that a task claims. 0 runs beside training workers that hold all CPUs; with more,
+    leave that many free or reading never starts."""
+    ray_ahead_bytes: int = 512 << 20
+    """reader ray: decoded bytes that a rank reads ahead into the object store."""
     ray_progress: bool = False
     """reader ray: show Ray Data's progress bars and logs."""
 
@@ -100,7 +103,7 @@ def validate(config: DataConfig) -> None:
             )
     positive = (
         "lanes", "window_row_groups", "prefetch_windows", "prefetch_batches", "read_threads",
-        "ray_windows_per_task", "ray_tasks_per_segment", "ray_concurrency",
+        "ray_windows_per_task", "ray_tasks_per_segment", "ray_concurrency", "ray_ahead_bytes",
     )  # fmt: skip
     for name in positive:
         if getattr(config, name) < 1:

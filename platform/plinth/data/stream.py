@@ -1,36 +1,218 @@
-"""Windows of a rank, read in plan order with a bounded look-ahead."""
+"""Windows of a rank read by Ray Data tasks on any node, handed over in plan order.
+
+    windows -> tasks of several windows -> segments (one execution of Ray Data each) -> blocks in order
+            -> cut at the rows where windows end
+
+An execution costs seconds to start, so one spans epochs and the next is started before it ends; it may
+not be endless, because Ray Data holds all its tasks in lists. Blocks arrive decoded in shared memory
+and are used there without a copy; rows are permuted when they are gathered into a batch, not before.
+"""
 
 from __future__ import annotations
 
+import logging
+import queue
+import threading
 from collections import deque
-from collections.abc import Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from functools import lru_cache, partial
+from itertools import islice
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import ray
+import ray.data
+from ray.data import DataContext, Datasource, ReadTask
+from ray.data._internal.execution.interfaces import ExecutionResources
+from ray.data.block import BlockMetadata
 
-from plinth.data.plan import Window
-from plinth.data.sources import PieceReader
+from plinth.data.plan import DataConfig, Window
+from plinth.data.sources import OpenSource, PieceReader
+from plinth.data.stream_threads import WindowTables, read_pieces
+from plinth.errors import PlinthError
 
-WindowTables = tuple[Window, list[pa.Table]]
-"""A window and its rows in the order of its pieces, in one table or several."""
+POLL_S = 0.2
+# The next execution starts when this many tasks are left for each that may run at once: by the time
+# they are through it has delivered.
+OVERLAP = 4
 
 
-def read_in_threads(
-    windows: Iterator[Window], reader: PieceReader, threads: int, ahead: int
+def read_windows(
+    windows: Iterator[Window], sources: Sequence[OpenSource], columns: Sequence[str], config: DataConfig
 ) -> Generator[WindowTables]:
-    """Read with a few threads of this process; `ahead` windows are read before they are asked for.
+    """Each window with its tables, from a Ray that this process is already part of.
 
-    Piece by piece rather than window by window, so that the threads share the window needed next.
+    Raises:
+        DataError, StorageError: as a task raised them.
     """
-    pending: deque[tuple[Window, list[Future[pa.Table]]]] = deque()
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="plinth-read")
+    shared = ray.put((list(sources), list(columns)))
+    remaining = windows
+    current = _Segment(remaining, shared, config)
+    following: _Segment | None = None
+    overlap = OVERLAP * config.ray_concurrency * config.ray_windows_per_task
     try:
-        for window in windows:
-            pending.append((window, [pool.submit(reader.read, piece) for piece in window.pieces]))
-            if len(pending) > ahead:
-                ready, futures = pending.popleft()
-                yield ready, [future.result() for future in futures]
-        for ready, futures in pending:
-            yield ready, [future.result() for future in futures]
+        while current.windows:
+            current.start()
+            rows = _Rows(current.batches())
+            for delivered, window in enumerate(current.windows):
+                yield window, rows.take(window.rows)
+                if following is None and delivered >= len(current.windows) - overlap:
+                    following = _Segment(remaining, shared, config)
+                    following.start()
+            current.close()
+            current, following = following or _Segment(remaining, shared, config), None
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        current.close()
+        if following is not None:
+            following.close()
+
+
+class _Segment:
+    """Some windows as one execution of Ray Data, whose blocks a thread puts in a queue."""
+
+    def __init__(self, windows: Iterator[Window], shared: ray.ObjectRef, config: DataConfig) -> None:
+        per_task = config.ray_windows_per_task
+        self.windows = list(islice(windows, per_task * config.ray_tasks_per_segment))
+        self._shared = shared
+        self._config = config
+        self._queue: queue.Queue[pa.Table | BaseException | None] = queue.Queue(1)
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to read, once."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="plinth-ray", daemon=True)
+            self._thread.start()
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """The rows of the windows in order, in pieces of Ray's choosing."""
+        while (item := self._queue.get()) is not None:
+            if isinstance(item, BaseException):
+                raise _cause(item)
+            yield from item.to_batches()
+
+    def close(self) -> None:
+        """Stop reading; what is under way may end by itself."""
+        self._closed.set()
+
+    def _run(self) -> None:
+        try:
+            for bundle in self._dataset().iter_internal_ref_bundles():
+                for ref in bundle.block_refs:
+                    if not self._put(ray.get(ref)):
+                        return  # the iterator goes out of scope, which ends the execution
+            self._put(None)
+        except BaseException as error:  # handed to the consumer, whatever it is
+            self._put(error)
+
+    def _put(self, item: pa.Table | BaseException | None) -> bool:
+        while not self._closed.is_set():
+            try:
+                self._queue.put(item, timeout=POLL_S)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def _dataset(self) -> ray.data.Dataset:
+        config = self._config
+        starts = range(0, len(self.windows), config.ray_windows_per_task)
+        tasks = [
+            np.concatenate([w.pieces for w in self.windows[i : i + config.ray_windows_per_task]])
+            for i in starts
+        ]
+        with DataContext.current(_context(config)):
+            return ray.data.read_datasource(
+                _Pieces(tasks, self._shared, config.read_threads),
+                override_num_blocks=len(tasks),
+                concurrency=config.ray_concurrency,
+                num_cpus=config.ray_task_cpus,
+            )
+
+
+class _Pieces(Datasource):
+    """Ray Data's view of the plan: each task reads some pieces of row groups in order."""
+
+    def __init__(self, tasks: list[np.ndarray], shared: ray.ObjectRef, threads: int) -> None:
+        super().__init__()
+        self._tasks = tasks
+        self._shared = shared
+        self._threads = threads
+
+    def get_name(self) -> str:
+        return "Windows"
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        return None
+
+    def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
+        return [
+            ReadTask(
+                partial(_read_task, pieces, self._shared, self._threads),
+                BlockMetadata(
+                    num_rows=int((pieces[:, 3] - pieces[:, 2]).sum()),
+                    size_bytes=None, input_files=None, exec_stats=None,
+                ),
+            )
+            for pieces in self._tasks
+        ]  # fmt: skip
+
+
+def _read_task(pieces: np.ndarray, shared: ray.ObjectRef, threads: int) -> Iterable[pa.Table]:
+    """Runs in a worker of Ray."""
+    yield from read_pieces(pieces, _reader(shared).read, threads)
+
+
+@lru_cache(maxsize=4)
+def _reader(shared: ray.ObjectRef) -> PieceReader:
+    """The reader of this worker process, which keeps connections and footers from task to task."""
+    return PieceReader(*ray.get(shared))
+
+
+class _Rows:
+    """Takes tables of a wanted number of rows off a stream of record batches, without copying."""
+
+    def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
+        self._batches = batches
+        self._left: deque[pa.RecordBatch] = deque()
+
+    def take(self, count: int) -> list[pa.Table]:
+        """The next `count` rows, as tables of one chunk each."""
+        taken = []
+        while count:
+            batch = self._left.popleft() if self._left else next(self._batches)
+            if batch.num_rows > count:
+                self._left.appendleft(batch.slice(count))
+                batch = batch.slice(0, count)
+            count -= batch.num_rows
+            taken.append(pa.Table.from_batches([batch]))
+        return taken
+
+
+def _context(config: DataConfig) -> DataContext:
+    """Settings of our executions alone, whatever else this process does with Ray Data."""
+    context = DataContext.get_current().copy()
+    context.execution_options.preserve_order = True
+    context.execution_options.resource_limits = ExecutionResources.for_limits(
+        object_store_memory=config.ray_ahead_bytes
+    )
+    context.execution_no_progress_timeout_s = -1  # a training step or an evaluation may take long
+    context.enable_progress_bars = config.ray_progress
+    context.print_on_execution_start = config.ray_progress
+    if not config.ray_progress:
+        logging.getLogger("ray.data").setLevel(logging.WARNING)
+        logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+    return context
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The user's mistake inside Ray's wrappings, or the error itself."""
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, PlinthError) and not isinstance(link, ray.exceptions.RayTaskError):
+            return link
+        inner = getattr(link, "cause", None)
+        link = inner if isinstance(inner, BaseException) else link.__cause__
+    return error

@@ -17,10 +17,8 @@ from plinth.data.plan import Cursor, DataConfig, ReaderKind, global_batch
 from plinth.data.sources import OpenSource
 from plinth.errors import ConfigError, DataError
 from plinth.world import World
-from tests.helpers.datasets import COLUMNS, SHAPES, decode, make_data_set, toy_array
+from tests.helpers.datasets import COLUMNS, GLOBAL_BATCH, SEED, SHAPES, decode, make_data_set, toy_array
 
-GLOBAL_BATCH = 12
-SEED = 5
 ALONE = World(0, 1)
 START = Cursor()
 

@@ -1,0 +1,88 @@
+"""Ray Data hands over the same rows in the same order as threads do, whatever the size of the world."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import ray
+import torch
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from plinth.data.batches import LocalBatch
+from plinth.data.plan import Cursor, DataConfig, ReaderKind
+from plinth.data.sources import OpenSource
+from plinth.errors import DataError
+from plinth.world import World
+from tests.helpers.datasets import COLUMNS, make_data_set, take, take_portable
+
+pytestmark = pytest.mark.slow
+
+STEPS = 14  # three epochs
+# Segments of six windows: several executions, each over the end of an epoch.
+SMALL = DataConfig(
+    lanes=4, window_row_groups=2, reader=ReaderKind.ray, ray_windows_per_task=2, ray_tasks_per_segment=3
+)
+THREADS = replace(SMALL, reader=ReaderKind.threads)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def local_ray() -> Iterator[None]:
+    """A Ray of two CPUs for this module alone."""
+    ray.init(address="local", num_cpus=2, object_store_memory=256 << 20, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> list[OpenSource]:
+    folder = tmp_path_factory.mktemp("data")
+    return [
+        make_data_set(folder / "a"),
+        make_data_set(folder / "b", (7, 8), row_group_rows=5, name="other", weight=0.5),
+    ]
+
+
+def assert_equal(ranks: list[list[LocalBatch]], expected: list[LocalBatch]) -> None:
+    """The ranks' parts, side by side, are the batches of one process."""
+    for step, whole in enumerate(expected):
+        parts = [rank[step] for rank in ranks]
+        assert [i for part in parts for i in part.sample_ids] == whole.sample_ids
+        assert {part.cursor for part in parts} == {whole.cursor}
+        for name in (*COLUMNS, "sample_valid", "sample_key", "epoch"):
+            got = torch.cat([part.tensors[name] for part in parts])
+            assert torch.equal(got, whole.tensors[name].view(got.dtype)), name
+
+
+def test_one_and_four_consumers_and_a_cut(sources: list[OpenSource]) -> None:
+    expected = take(sources, THREADS, World(0, 1), Cursor(), STEPS)
+    assert {batch.cursor.epoch for batch in expected} >= {0, 1, 2}
+    assert_equal([take(sources, SMALL, World(0, 1), Cursor(), STEPS)], expected)
+    cut = 5
+    start = expected[cut].next_cursor
+    ranks = [take(sources, SMALL, World(r, 4), start, 4) for r in range(4)]
+    assert_equal(ranks, expected[cut + 1 : cut + 5])
+
+
+def test_two_workers_that_hold_every_cpu(sources: list[OpenSource]) -> None:
+    """As under Ray Train: a placement group holds all CPUs, and both ranks read at once beside it."""
+    group = placement_group([{"CPU": 1}] * 2)
+    strategy = PlacementGroupSchedulingStrategy(group, placement_group_capture_child_tasks=True)
+    worker = ray.remote(num_cpus=1, scheduling_strategy=strategy)(take_portable)
+    consumers = [worker.remote(sources, SMALL, World(rank, 2), Cursor(), STEPS) for rank in range(2)]
+    ranks = ray.get(consumers, timeout=180)
+    assert_equal(ranks, take(sources, THREADS, World(0, 1), Cursor(), STEPS))
+    remove_placement_group(group)
+
+
+def test_a_truncated_shard_is_named_in_one_line(sources: list[OpenSource], tmp_path: Path) -> None:
+    source = make_data_set(tmp_path / "broken")
+    shard = source.manifest.shards[1]
+    whole = source.storage.read(shard.name)
+    source.storage.write(shard.name, whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=f"{shard.name}, footer: truncated") as caught:
+        take([source], SMALL, World(0, 1), Cursor(), STEPS)
+    assert "\n" not in str(caught.value)
