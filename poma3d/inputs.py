@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,27 +22,32 @@ from poma3d.sample import SampleShape
 Batch = dict[str, Any]
 
 
-def identity(batch: Batch) -> tuple[list[int], list[int]]:
-    """Epochs and sample keys of a batch: with the seed, the source of all randomness."""
-    return batch["epoch"].tolist(), batch["sample_key"].tolist()
+class Samples(NamedTuple):
+    """Who is in a batch: with the seed, the source of all randomness; and what counts."""
+
+    epochs: list[int]
+    keys: list[int]
+    valid: Tensor
+    """bool [n, V]: real samples' views that are no repeats."""
 
 
-def point_maps(
-    batch: dict[str, Tensor], cfg: AugmentConfig, seed: int, epochs: Sequence[int], keys: Sequence[int]
-) -> Tensor:
+def read_samples(batch: Batch) -> Samples:
+    """Identity of the samples. One wait for the device, however often they are used."""
+    epochs, keys = torch.stack([batch["epoch"], batch["sample_key"]]).tolist()
+    return Samples(epochs, keys, batch["view_valid"].bool() & batch["sample_valid"][:, None])
+
+
+def point_maps(batch: Batch, samples: Samples, cfg: AugmentConfig, seed: int) -> Tensor:
     """Point maps float32 [n, V, H, W, 3] in metres from depth and cameras, augmented."""
     pose = batch["pose"].float()
     if cfg.rotate_z_degrees:
-        pose = turn(epochs, keys, seed, cfg.rotate_z_degrees).to(pose.device)[:, None] @ pose
+        pose = turn(samples, cfg.rotate_z_degrees, seed).to(pose.device)[:, None] @ pose
     return unproject(batch["depth"], batch["depth_scale"][:, None], batch["intrinsics"], pose)
 
 
-def turn(epochs: Sequence[int], keys: Sequence[int], seed: int, degrees: float) -> Tensor:
+def turn(samples: Samples, degrees: float, seed: int) -> Tensor:
     """Rotations about the vertical [n, 3, 3], one per sample; turning the cameras turns the scene."""
-    draws = [
-        torch.rand((), generator=generator("rotation", seed, e, k)) for e, k in zip(epochs, keys, strict=True)
-    ]
-    angle = (torch.stack(draws) * 2 - 1) * math.radians(degrees)
+    angle = (_uniform((), "rotation", seed, samples) * 2 - 1) * math.radians(degrees)
     rotation = torch.eye(3).repeat(len(angle), 1, 1)
     rotation[:, 0, 0] = rotation[:, 1, 1] = angle.cos()
     rotation[:, 1, 0] = angle.sin()
@@ -50,9 +55,7 @@ def turn(epochs: Sequence[int], keys: Sequence[int], seed: int, degrees: float) 
     return rotation
 
 
-def draw_captions(
-    embeddings: Tensor, counts: Tensor, tag: str, seed: int, epochs: Sequence[int], keys: Sequence[int]
-) -> Tensor:
+def draw_captions(embeddings: Tensor, counts: Tensor, tag: str, seed: int, samples: Samples) -> Tensor:
     """One of the captions of each row, drawn per (seed, epoch, sample).
 
     Args:
@@ -63,15 +66,18 @@ def draw_captions(
     Returns:
         [n, V, E], or [n, E].
     """
-    size = counts.shape[1:]
-    draws = [
-        torch.rand(size, generator=generator(tag, seed, e, k)) for e, k in zip(epochs, keys, strict=True)
-    ]
+    drawn = _uniform(tuple(counts.shape[1:]), tag, seed, samples).to(counts.device, non_blocking=True)
     counts = counts.long()
-    index = (torch.stack(draws).to(counts.device) * counts).long()
+    index = (drawn * counts).long()
     index = torch.minimum(index, (counts - 1).clamp(min=0))  # u * count may round up to count
     chosen = embeddings.gather(-2, index[..., None, None].expand(*index.shape, 1, embeddings.shape[-1]))
     return chosen.squeeze(-2)
+
+
+def _uniform(size: tuple[int, ...], tag: str, seed: int, samples: Samples) -> Tensor:
+    """Numbers in [0, 1) [n, *size] on the CPU, each sample's from its own generator."""
+    identities = zip(samples.epochs, samples.keys, strict=True)
+    return torch.stack([torch.rand(size, generator=generator(tag, seed, e, k)) for e, k in identities])
 
 
 def fake_batch(shape: SampleShape, columns: Sequence[str], n: int, seed: int) -> Batch:

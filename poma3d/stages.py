@@ -39,7 +39,7 @@ from torch import Tensor, nn
 
 from poma3d import ema, losses, pictures
 from poma3d.encoder import PointMapEncoder, build_encoder
-from poma3d.inputs import Batch, draw_captions, fake_batch, identity, point_maps
+from poma3d.inputs import Batch, Samples, draw_captions, fake_batch, point_maps, read_samples
 from poma3d.masking import Masks, draw_masks
 from poma3d.model import (
     CHAMFER,
@@ -115,10 +115,11 @@ class WarmupStage(nn.Module):
             ValueError: a column that is missing or has another shape than the stage was built for.
         """
         self._check(batch)
-        output = self.encoder(self._views(batch))
-        encoded = Encoded(features=self._view_features(batch, output.pooled))
+        samples = read_samples(batch)
+        output = self.encoder(self._views(batch, samples))
+        encoded = Encoded(features=self._view_features(batch, samples, output.pooled))
         if self.loss_config.dense:
-            self._add_dense(encoded, batch, output, features_only)
+            self._add_dense(encoded, batch, samples, output, features_only)
         return encoded
 
     def contrast(self, features: dict[str, Tensor]) -> Contrast:
@@ -170,23 +171,19 @@ class WarmupStage(nn.Module):
 
     def pictures(self, batch: Batch) -> dict[str, np.ndarray]:
         """The views of the first sample, coloured by x, y, z."""
-        return {"point_maps": pictures.sheet([pictures.colour_points(self._points(batch)[0])])}
+        points = self._points(batch, read_samples(batch))
+        return {"point_maps": pictures.sheet([pictures.colour_points(points[0])])}
 
-    def _points(self, batch: Batch) -> Tensor:
-        epochs, keys = identity(batch)
-        return point_maps(batch, self.model_config.augment, self.seed, epochs, keys)
+    def _points(self, batch: Batch, samples: Samples) -> Tensor:
+        return point_maps(batch, samples, self.model_config.augment, self.seed)
 
-    def _views(self, batch: Batch) -> Tensor:
+    def _views(self, batch: Batch, samples: Samples) -> Tensor:
         """[n*V, 3, H, W], a view of the point maps."""
-        return self._points(batch).flatten(0, 1).permute(0, 3, 1, 2)
+        return self._points(batch, samples).flatten(0, 1).permute(0, 3, 1, 2)
 
-    def _valid_views(self, batch: Batch) -> Tensor:
-        return batch["view_valid"].bool() & batch["sample_valid"][:, None]
-
-    def _view_features(self, batch: Batch, pooled: Tensor) -> dict[str, Tensor]:
-        epochs, keys = identity(batch)
-        valid, counts = self._valid_views(batch), batch["caption_count"]
-        text = draw_captions(batch["caption_embedding"], counts, "view-captions", self.seed, epochs, keys)
+    def _view_features(self, batch: Batch, samples: Samples, pooled: Tensor) -> dict[str, Tensor]:
+        valid, counts = samples.valid, batch["caption_count"]
+        text = draw_captions(batch["caption_embedding"], counts, "view-captions", self.seed, samples)
         return {
             "view": self.temperature(losses.unit(pooled)).unflatten(0, valid.shape),
             "image": batch["image_embedding"],
@@ -196,8 +193,10 @@ class WarmupStage(nn.Module):
             "key": batch["sample_key"],
         }
 
-    def _add_dense(self, encoded: Encoded, batch: Batch, output: VitOutput, features_only: bool) -> None:
-        valid = self._valid_views(batch)
+    def _add_dense(
+        self, encoded: Encoded, batch: Batch, samples: Samples, output: VitOutput, features_only: bool
+    ) -> None:
+        valid = samples.valid
         encoded.counts["dense"] = valid.any(dim=1).sum()
         encoded.weights["dense"] = self.loss_config.dense
         if not features_only:
@@ -248,19 +247,20 @@ class MainStage(WarmupStage):
             ValueError: as in the warm-up.
         """
         self._check(batch)
+        samples = read_samples(batch)
+        views = self._views(batch, samples)
         predicts = self.predictor is not None and not features_only
-        masks = self._masks(batch) if predicts else None
-        views = self._views(batch)
+        masks = self._masks(samples) if predicts else None
         output = self.encoder(views, None if masks is None else masks.context.flatten(0, 1))
-        encoded = Encoded(features=self._view_features(batch, output.pooled))
-        encoded.features.update(self._scene_features(batch, encoded.features))
+        encoded = Encoded(features=self._view_features(batch, samples, output.pooled))
+        encoded.features.update(self._scene_features(batch, samples, encoded.features))
         if self.loss_config.dense:
-            self._add_dense(encoded, batch, output, features_only)
+            self._add_dense(encoded, batch, samples, output, features_only)
         if self.predictor is not None:
-            encoded.counts["jepa"] = self._valid_views(batch).any(dim=1).sum()
+            encoded.counts["jepa"] = samples.valid.any(dim=1).sum()
             encoded.weights["jepa"] = self.loss_config.jepa
         if masks is not None and output.kept is not None:
-            self._add_jepa(encoded, batch, views, output.kept, masks)
+            self._add_jepa(encoded, samples, views, output.kept, masks)
         return encoded
 
     def contrast(self, features: dict[str, Tensor]) -> Contrast:
@@ -298,24 +298,21 @@ class MainStage(WarmupStage):
 
     def pictures(self, batch: Batch) -> dict[str, np.ndarray]:
         """The views of the first sample: whole, what the context encoder sees, what it must predict."""
-        coloured = pictures.colour_points(self._points(batch)[0])
-        masks = self._masks(batch)
+        samples = read_samples(batch)
+        coloured = pictures.colour_points(self._points(batch, samples)[0])
+        masks = self._masks(samples)
         context = pictures.keep_patches(coloured, masks.context[0].cpu(), self.grid)
         targets = pictures.keep_patches(coloured, masks.targets[0].flatten(1).cpu(), self.grid)
         return {"masks": pictures.sheet([coloured, context, targets])}
 
-    def _masks(self, batch: Batch) -> Masks:
-        epochs, keys = identity(batch)
-        masks = draw_masks(self.model_config.masks, self.grid, self.shape.views, self.seed, epochs, keys)
-        device = batch["depth"].device
-        return Masks(*(index.to(device, non_blocking=True) for index in masks))
+    def _masks(self, samples: Samples) -> Masks:
+        cfg, views = self.model_config.masks, self.shape.views
+        masks = draw_masks(cfg, self.grid, views, self.seed, samples.epochs, samples.keys)
+        return Masks(*(index.to(samples.valid.device, non_blocking=True) for index in masks))
 
-    def _scene_features(self, batch: Batch, view: dict[str, Tensor]) -> dict[str, Tensor]:
-        epochs, keys = identity(batch)
-        valid, counts = self._valid_views(batch), batch["scene_caption_count"]
-        text = draw_captions(
-            batch["scene_caption_embedding"], counts, "scene-captions", self.seed, epochs, keys
-        )
+    def _scene_features(self, batch: Batch, samples: Samples, view: dict[str, Tensor]) -> dict[str, Tensor]:
+        valid, counts = samples.valid, batch["scene_caption_count"]
+        text = draw_captions(batch["scene_caption_embedding"], counts, "scene-captions", self.seed, samples)
         # Every row of `view` has the same length s, so the mean's direction is that of the unit rows.
         mean = losses.masked_mean(view["view"], valid[..., None], dim=1)
         image = losses.masked_mean(losses.unit(view["image"]), valid[..., None], dim=1)
@@ -327,7 +324,9 @@ class MainStage(WarmupStage):
             "scene_text_valid": valid.any(dim=1) & (counts > 0),
         }
 
-    def _add_jepa(self, encoded: Encoded, batch: Batch, views: Tensor, kept: Tensor, masks: Masks) -> None:
+    def _add_jepa(
+        self, encoded: Encoded, samples: Samples, views: Tensor, kept: Tensor, masks: Masks
+    ) -> None:
         assert self.predictor is not None
         context, targets = masks.context.flatten(0, 1), masks.targets.flatten(0, 1)
         with torch.no_grad():
@@ -336,9 +335,9 @@ class MainStage(WarmupStage):
         # CLIP leaves its patch tokens un-normalised: the predictor starts from the same space it ends in.
         start = losses.layer_norm(kept).to(kept.dtype)
         predicted = self.predictor(start, context, targets).flatten(1, 2)
-        n = len(batch["depth"])
+        n = len(samples.keys)
         z_hat, z = (x.reshape(n, -1, x.shape[-1]) for x in (predicted.float(), wanted))
-        valid = self._valid_views(batch).repeat_interleave(targets[0].numel(), dim=1)
+        valid = samples.valid.repeat_interleave(targets[0].numel(), dim=1)
         if self.loss_config.jepa_distance == CHAMFER:
             per_scene = losses.chamfer(z_hat, z, valid, valid)
         else:

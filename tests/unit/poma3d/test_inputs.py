@@ -3,10 +3,14 @@ import math
 import pytest
 import torch
 
-from poma3d.inputs import draw_captions, fake_batch, point_maps, turn
+from poma3d.inputs import Samples, draw_captions, fake_batch, point_maps, read_samples, turn
 from poma3d.model import AugmentConfig
 from poma3d.sample import TENSOR_COLUMNS
 from tests.helpers import tiny
+
+
+def samples(epoch: int, keys: list[int]) -> Samples:
+    return Samples([epoch] * len(keys), keys, torch.ones(len(keys), 1, dtype=torch.bool))
 
 
 def test_captions_are_drawn_per_sample_and_epoch_among_those_that_exist() -> None:
@@ -15,27 +19,39 @@ def test_captions_are_drawn_per_sample_and_epoch_among_those_that_exist() -> Non
     embeddings = torch.arange(captions)[:, None].expand(n, views, captions, 2).float()
     counts = torch.tensor([3, 1], dtype=torch.uint8).expand(n, views)
     keys = list(range(n))
-    drawn = draw_captions(embeddings, counts, "view-captions", 0, [0] * n, keys)
+    drawn = draw_captions(embeddings, counts, "view-captions", 0, samples(0, keys))
     assert drawn.shape == (n, views, 2)
     seen = torch.bincount(drawn[:, 0, 0].long(), minlength=3)
     assert seen.min() > n / 3 / 2
     assert drawn[:, 1].max() == 0  # only caption 0 exists
-    alone = draw_captions(embeddings[7:8], counts[7:8], "view-captions", 0, [0], [7])
+    alone = draw_captions(embeddings[7:8], counts[7:8], "view-captions", 0, samples(0, [7]))
     assert torch.equal(alone[0], drawn[7])
-    later = draw_captions(embeddings, counts, "view-captions", 0, [1] * n, keys)
+    later = draw_captions(embeddings, counts, "view-captions", 0, samples(1, keys))
     assert not torch.equal(later, drawn)
+
+
+def test_identity_and_validity_are_read_from_the_batch() -> None:
+    batch = fake_batch(tiny.shape(), TENSOR_COLUMNS, 3, 0)
+    batch["view_valid"][0, 1] = 0
+    batch["sample_valid"][2] = False
+    batch["sample_key"][1] = -(2**63)
+    batch["epoch"][:] = 4
+    found = read_samples(batch)
+    assert found.epochs == [4, 4, 4]
+    assert found.keys == batch["sample_key"].tolist()
+    assert found.valid.tolist() == [[True, False, True], [True, True, True], [False, False, False]]
 
 
 def test_a_row_without_captions_gives_padding_not_an_error() -> None:
     embeddings = torch.zeros(1, 2, 4)
-    assert draw_captions(embeddings, torch.tensor([0]), "scene-captions", 0, [0], [1]).shape == (1, 4)
+    assert draw_captions(embeddings, torch.tensor([0]), "scene-captions", 0, samples(0, [1])).shape == (1, 4)
 
 
 def test_depth_as_bits_of_int16_or_as_uint16_is_the_same() -> None:
     batch = fake_batch(tiny.shape(), TENSOR_COLUMNS, 2, 0)
     batch["depth"][0, 0, 0, 0] = -1  # the bits of 65535
     as_uint16 = {**batch, "depth": batch["depth"].view(torch.uint16)}
-    points = [point_maps(b, AugmentConfig(), 0, [0, 0], [1, 2]) for b in (batch, as_uint16)]
+    points = [point_maps(b, samples(0, [1, 2]), AugmentConfig(), 0) for b in (batch, as_uint16)]
     assert torch.equal(*points)
     assert points[0].shape == (2, 3, 48, 48, 3)
     assert points[0][0, 0, 0, 0].norm() > 65
@@ -44,19 +60,19 @@ def test_depth_as_bits_of_int16_or_as_uint16_is_the_same() -> None:
 def test_turning_the_cameras_turns_the_scene_about_the_vertical() -> None:
     batch = fake_batch(tiny.shape(), TENSOR_COLUMNS, 2, 0)
     batch["depth"][0, 0, :4] = 0
-    plain = point_maps(batch, AugmentConfig(), 0, [3, 3], [1, 2])
-    turned = point_maps(batch, AugmentConfig(rotate_z_degrees=180), 0, [3, 3], [1, 2])
-    rotation = turn([3, 3], [1, 2], 0, 180)
+    plain = point_maps(batch, samples(3, [1, 2]), AugmentConfig(), 0)
+    turned = point_maps(batch, samples(3, [1, 2]), AugmentConfig(rotate_z_degrees=180), 0)
+    rotation = turn(samples(3, [1, 2]), 180, 0)
     expected = torch.einsum("nij,nvhwj->nvhwi", rotation, plain)
     torch.testing.assert_close(turned, expected, atol=1e-4, rtol=1e-4)
     assert torch.equal(turned[0, 0, :4], torch.zeros(4, 48, 3))  # no depth stays (0, 0, 0)
     torch.testing.assert_close(turned[..., 2], plain[..., 2])
     assert not torch.allclose(rotation[0], rotation[1])
-    assert torch.equal(turn([3], [2], 0, 180)[0], rotation[1])
+    assert torch.equal(turn(samples(3, [2]), 180, 0)[0], rotation[1])
 
 
 def test_turns_stay_in_their_range() -> None:
-    rotation = turn([0] * 100, list(range(100)), 0, 10)
+    rotation = turn(samples(0, list(range(100))), 10, 0)
     angle = torch.atan2(rotation[:, 1, 0], rotation[:, 0, 0])
     assert angle.abs().max() <= math.radians(10)
     assert angle.std() == pytest.approx(math.radians(20) / 12**0.5, rel=0.3)

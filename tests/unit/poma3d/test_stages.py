@@ -11,6 +11,7 @@ from torch import Tensor
 import plinth.train.stage as contract
 from poma3d import losses
 from poma3d.ema import EmaConfig
+from poma3d.inputs import read_samples
 from poma3d.model import AugmentConfig, LossConfig
 from poma3d.stages import Contrast, Encoded, MainStage, WarmupStage, build_stage
 from tests.helpers import tiny
@@ -81,7 +82,7 @@ def test_the_main_loss_is_the_formula() -> None:
     encoded = stage(batch)
     f = {k: v.double() if v.is_floating_point() else v for k, v in encoded.features.items()}
     s = float(stage.temperature.logit_scale.detach().exp())
-    c = torch.nn.functional.normalize(stage.encoder(stage._views(batch)).pooled, dim=-1)
+    c = torch.nn.functional.normalize(stage.encoder(stage._views(batch, read_samples(batch))).pooled, dim=-1)
     c = c.unflatten(0, (4, 3)).double()
     torch.testing.assert_close(f["view"], s * c, atol=1e-4, rtol=1e-5)
 
@@ -110,9 +111,10 @@ def test_the_jepa_loss_is_the_formula() -> None:
     stage = make(dense=0.0).eval()
     batch = stage.fake_batch(2)
     batch["view_valid"][1, 2] = 0
-    masks = stage._masks(batch)
+    samples = read_samples(batch)
+    masks = stage._masks(samples)
     context, targets = masks.context.flatten(0, 1), masks.targets.flatten(0, 1)
-    views = stage._views(batch)
+    views = stage._views(batch, samples)
     with torch.no_grad():
         z = losses.layer_norm(stage.target(views).tokens)
         kept = losses.layer_norm(stage.encoder(views, context).kept)
