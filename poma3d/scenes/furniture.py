@@ -40,14 +40,14 @@ class Piece:
     width: float
     depth: float
     height: float
-    colour: np.ndarray
-    """Base colour [3] in 0..255."""
+    colour: tuple[float, ...]
+    """Base colour, red, green and blue in 0..255."""
     boxes: list[tuple[float, float, float, float, float, float]] = field(default_factory=list)
     """(x0, y0, z0, x1, y1, z1) each."""
-    box_colours: list[np.ndarray] = field(default_factory=list)
+    box_colours: list[tuple[float, ...]] = field(default_factory=list)
     cylinders: list[tuple[float, float, float, float, float]] = field(default_factory=list)
     """(x, y, radius, z0, z1) each."""
-    cylinder_colours: list[np.ndarray] = field(default_factory=list)
+    cylinder_colours: list[tuple[float, ...]] = field(default_factory=list)
 
     def box(self, x: Range, y: Range, z: Range, tone: float = 1.0, colour: Colour | None = None) -> None:
         """Add a box over three intervals; `tone` darkens or lightens the base colour."""
@@ -70,9 +70,8 @@ class Piece:
                 along = (sy * y, sy * (y - thickness))
                 self.box(_sorted(across), _sorted(along), (0, top), tone)
 
-    def _tint(self, tone: float, colour: Colour | None) -> np.ndarray:
-        base = self.colour if colour is None else np.asarray(colour, np.float32)
-        return np.clip(base * tone, 0, 255).astype(np.float32)
+    def _tint(self, tone: float, colour: Colour | None) -> tuple[float, ...]:
+        return tuple(min(255.0, part * tone) for part in (self.colour if colour is None else colour))
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def build(name: str, rng: np.random.Generator, word: str | None = None) -> Piece
     width = float(rng.uniform(*variant.width))
     depth = float(rng.uniform(*variant.depth)) if variant.depth else width
     height = float(rng.uniform(*variant.height))
-    piece = Piece(name, variant.word, width, depth, height, colour.astype(np.float32))
+    piece = Piece(name, variant.word, width, depth, height, tuple(colour.tolist()))
     kind.parts(piece, rng)
     return piece
 

@@ -163,7 +163,7 @@ def _on_wall(piece: Piece, wall: int, share: float, size: tuple[float, float, fl
 
 def _door() -> Piece:
     width, height = DOOR_SIZE
-    piece = Piece(None, "", width, 0.06, height, np.array(DOOR_COLOUR, np.float32))
+    piece = Piece(None, "", width, 0.06, height, DOOR_COLOUR)
     w = width / 2
     piece.box((-w + 0.06, w - 0.06), (-0.03, 0.0), (0, height - 0.06))
     for side in (-w, w - 0.06):
@@ -174,7 +174,7 @@ def _door() -> Piece:
 
 
 def _window(width: float) -> Piece:
-    piece = Piece(None, "", width, 0.08, HEAD, np.array(WHITE, np.float32))
+    piece = Piece(None, "", width, 0.08, HEAD, WHITE)
     w = width / 2
     piece.box((-w, w), (-0.04, -0.02), (SILL, HEAD), 1.12, colour=GLASS)
     for side in (-w, -0.025, w - 0.05):

@@ -28,13 +28,12 @@ _EDGES = np.array([(i, i | bit) for bit in (1, 2, 4) for i in range(8) if not i 
 
 @dataclass(frozen=True)
 class Solid:
-    """A piece of furniture at its place: turned by `yaw` about z, then moved to (x, y, z)."""
+    """A piece of furniture at its place: turned by `yaw` about z, then moved to (x, y)."""
 
     piece: Piece
     x: float
     y: float
     yaw: float
-    z: float = 0.0
 
     def footprint(self) -> tuple[float, float, float, float]:
         """Its axis-aligned bounds in the room: x0, y0, x1, y1."""
@@ -80,7 +79,7 @@ class Stage:
         self._first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
         yaw = np.array([s.yaw for s in solids])
         self._cos, self._sin = np.cos(yaw).astype(np.float32), np.sin(yaw).astype(np.float32)
-        self._at = np.array([(s.x, s.y, s.z) for s in solids], np.float32).reshape(-1, 3)
+        self._at = np.array([(s.x, s.y, 0.0) for s in solids], np.float32).reshape(-1, 3)
         self._corners = self._world_corners()
         los = [lo for lo, _, _ in self._parts] or [np.zeros((0, 3), np.float32)]
         his = [hi for _, hi, _ in self._parts] or [np.zeros((0, 3), np.float32)]

@@ -17,6 +17,18 @@ from poma3d.scenes.shading import shade
 SOURCE = "rooms"
 SEEN_BEFORE = 0.2
 """What a piece counts for the next camera, per view that has shown it already."""
+AIM_JITTER_M = 0.4
+"""Cameras look past the middle of a piece by about this much."""
+AIM_LOW_M, AIM_HIGH_M = 0.2, 1.2
+"""Heights that cameras look at."""
+MIN_VIEW_M = 0.5
+"""A piece nearer than this is not looked at."""
+CONE = 0.85
+"""A piece is in view when its middle is within this share of the field of view."""
+NEAR_POSE_M = 1.5
+"""Cameras nearer to each other than about this should look different ways."""
+BIG = 0.25
+"""Cap on size over distance squared: a very near piece counts no more."""
 
 
 @dataclass
@@ -41,8 +53,8 @@ class RoomsConfig:
     """Greatest height of a camera above the floor."""
     camera_clearance_m: float = 0.45
     """Least distance of a camera from walls and from furniture that reaches up to it."""
-    camera_candidates: int = 48
-    """Random poses that are compared for every view."""
+    camera_candidates: int = 128
+    """Random poses among which a room's views are chosen."""
     visible_share: float = 0.004
     """A piece is in view when it covers at least this share of the image's pixels."""
     colour: bool = True
@@ -131,33 +143,38 @@ def pieces_in_view(stage: Stage, hits: Hits, least_share: float) -> dict[int, Se
 def place_cameras(room: Room, config: RoomsConfig, rng: np.random.Generator) -> list[Camera]:
     """Cameras on free floor that between them show the room's furniture, chosen greedily.
 
-    Each is the best of some random poses: most pieces in its cone, big and near ones first, those that
-    earlier cameras have shown counting less. What hides what is not asked.
+    Of random poses, each next one is that with most pieces in its cone, big and near ones first, those
+    that earlier cameras have shown counting less. What hides what is not asked.
     """
     half = np.tan(np.deg2rad(config.field_of_view_deg) / 2)
-    focal = config.image_size / 2 / half
     middle = (config.image_size - 1) / 2
+    focal = config.image_size / 2 / half
     intrinsics = np.array([focal, focal, middle, middle])
-    furniture = [s for s in room.solids if s.piece.name is not None]
+    pieces = [s for s in room.solids if s.piece.name is not None]
     targets = np.array(
-        [(s.x, s.y, s.piece.height / 2) for s in furniture] or [(*np.array(room.size[:2]) / 2, 0.8)]
+        [(s.x, s.y, s.piece.height / 2) for s in pieces] or [(room.size[0] / 2, room.size[1] / 2, 0.8)]
     )
-    sizes = np.array([s.piece.width * s.piece.height + 0.3 for s in furniture] or [1.0])
-    worth = np.ones(len(targets))
+    sizes = np.array([s.piece.width * s.piece.height + 0.3 for s in pieces] or [1.0])
+
+    eyes = _free_eyes(room, config, rng)
+    aim = targets[rng.integers(len(targets), size=len(eyes))] + rng.normal(0, AIM_JITTER_M, (len(eyes), 3))
+    aim[:, 2] = np.clip(aim[:, 2], AIM_LOW_M, AIM_HIGH_M)
+    poses = look_at(eyes, aim)
+    local = (targets[None] - eyes[:, None]) @ poses[:, :, :3]
+    z = np.maximum(local[..., 2], MIN_VIEW_M)
+    inside = (local[..., 2] > MIN_VIEW_M) & (np.abs(local[..., :2]) < CONE * half * z[..., None]).all(-1)
+    # Apparent size, capped: a camera right before one wardrobe shows nothing else.
+    value = inside * np.sqrt(np.minimum(sizes / z**2, BIG))
+
     cameras = []
     for _ in range(config.views):
-        eyes = _free_eyes(room, config, rng)
-        aim = targets[rng.integers(len(targets), size=len(eyes))] + rng.normal(0, 0.4, (len(eyes), 3))
-        aim[:, 2] = np.clip(aim[:, 2], 0.2, 1.2)
-        poses = look_at(eyes, aim)
-        local = np.einsum("nij,nki->nkj", poses[:, :, :3], targets[None] - eyes[:, None])
-        z = np.maximum(local[..., 2], 1e-3)
-        inside = (local[..., 2] > 0.5) & (np.abs(local[..., :2]) < 0.85 * half * z[..., None]).all(-1)
-        # Apparent size, capped: a camera right before one wardrobe shows nothing else.
-        value = inside * worth * np.minimum(sizes / z**2, 0.25) ** 0.5
         best = int(value.sum(1).argmax())
-        worth = np.where(inside[best], worth * SEEN_BEFORE, worth)
         cameras.append(Camera(intrinsics, poses[best], config.image_size, config.image_size))
+        value = np.where(inside[best], value * SEEN_BEFORE, value)
+        # A pose like one that is taken is worth little, whatever it shows; the same pose, nothing.
+        alike = np.maximum(poses[:, :, 2] @ poses[best, :, 2], 0) ** 2
+        near = np.exp(-((eyes - eyes[best]) ** 2).sum(-1) / NEAR_POSE_M**2)
+        value *= (1 - alike * near)[:, None]
     return cameras
 
 

@@ -51,23 +51,24 @@ def shade(stage: Stage, camera: Camera, hits: Hits, look: Look) -> np.ndarray:
     """Colour uint8 [H, W, 3] of one view."""
     origin = camera.pose[:, 3].astype(np.float32)
     points = (hits.depth * hits.rays + origin[:, None, None]).reshape(3, -1)
-    colour = np.empty_like(points)
-    normal = np.empty_like(points)
-
     is_room = hits.solid.reshape(-1) == ROOM
     room, piece = np.flatnonzero(is_room), np.flatnonzero(~is_room)
-    colour[:, room], normal[:, room] = _room_surface(stage, points[:, room], look)
+    on_room, on_piece = points.take(room, 1), points.take(piece, 1)
     part = hits.part.reshape(-1)[piece]
-    colour[:, piece] = stage.colour[part].T
-    normal[:, piece] = _piece_normals(stage, points[:, piece].T, part).T
+
+    room_colour, room_normal = _room_surface(stage, on_room, look)
+    points = np.concatenate([on_room, on_piece], 1)
+    colour = np.concatenate([room_colour, stage.colour[part].T], 1)
+    normal = np.concatenate([room_normal, _piece_normals(stage, on_piece.T, part).T], 1)
 
     to_light = (np.array(look.light, np.float32) * stage.size)[:, None] - points
     square = (to_light * to_light).sum(0)
     cosine = np.maximum((normal * to_light).sum(0), 0) / np.sqrt(np.maximum(square, look.least_m**2))
     # Faces toward -x are a little darker: flat boxes keep readable edges in even light.
     light = look.ambient + look.diffuse * cosine / (1 + look.decay * square) + look.side * normal[0]
-    image = np.clip(colour * light, 0, 255).astype(np.uint8)
-    return np.ascontiguousarray(image.T).reshape(*hits.depth.shape, 3)
+    image = np.empty((points.shape[1], 3), np.uint8)
+    image[np.concatenate([room, piece])] = np.clip(colour * light, 0, 255).T
+    return image.reshape(*hits.depth.shape, 3)
 
 
 def _room_surface(stage: Stage, points: np.ndarray, look: Look) -> tuple[np.ndarray, np.ndarray]:
