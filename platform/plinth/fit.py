@@ -77,9 +77,11 @@ def fit(config: FitConfig, stages: Sequence[StageRun], storage: Storage) -> dict
     return _fit_with_ray(config, stages, storage)
 
 
-def train_stages(stages: Sequence[StageRun], threads: int, report: Report | None = None) -> dict[str, Any]:
-    """What a worker does."""
-    started = process.start(threads)
+def train_stages(
+    stages: Sequence[StageRun], threads: int, use_gpu: bool | None = None, report: Report | None = None
+) -> dict[str, Any]:
+    """What a worker does; see `plinth.train.process.start` for threads and GPU."""
+    started = process.start(threads, use_gpu)
     last: dict[str, Any] = {}
     for run in stages:
         last = run_stage(run, started, report) or last
@@ -95,7 +97,7 @@ def _fit_with_ray(config: FitConfig, stages: Sequence[StageRun], storage: Storag
     verdict = ray.remote(num_cpus=0)(_Verdict).remote()
     filesystem, path = storage.child("ray").pyarrow_filesystem()
     trainer = ray.train.torch.TorchTrainer(
-        partial(_worker, list(stages), config.threads_per_worker, verdict),
+        partial(_worker, list(stages), config.threads_per_worker, config.gpus_per_worker > 0, verdict),
         scaling_config=ray.train.ScalingConfig(
             num_workers=config.workers,
             use_gpu=config.gpus_per_worker > 0,
@@ -135,7 +137,7 @@ class _Verdict:
         return self._mistake
 
 
-def _worker(stages: Sequence[StageRun], threads: int, verdict: Any) -> None:
+def _worker(stages: Sequence[StageRun], threads: int, use_gpu: bool, verdict: Any) -> None:
     """Runs in every worker of Ray Train.
 
     A user's mistake would be the same in every attempt, so it is not tried again: the worker that met it
@@ -147,7 +149,7 @@ def _worker(stages: Sequence[StageRun], threads: int, verdict: Any) -> None:
     if ray.get(verdict.get.remote()) is not None:
         return
     try:
-        train_stages(stages, threads, report=ray.train.report)
+        train_stages(stages, threads, use_gpu, report=ray.train.report)
     except StorageError:
         raise  # the network may be back at the next attempt
     except PlinthError as mistake:

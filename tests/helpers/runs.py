@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from plinth.train import process
+from plinth.train import checkpoint, process
 from plinth.train.engine import BatchSizes, Engine
 from plinth.train.schedules import OptimConfig
 from plinth.train.zero import Precision, ZeroConfig
@@ -16,6 +16,7 @@ from tests.helpers.reference import Trained
 from tests.helpers.toy import ToyStage
 
 GLOBAL_BATCH = 16
+SEED = 5
 OPTIM = OptimConfig(lr=5e-3, warmup_steps=3, weight_decay=0.1, grad_clip=1.0)
 
 
@@ -28,14 +29,15 @@ class Case:
     micro_batch_size: int = 4
     steps: int = 20
     total_steps: int = 20
-    seed: int = 5
-    dropout: float = 0.2
-    options: dict[str, Any] = field(default_factory=dict)
+    clips: bool = True
 
-    def config(self) -> ZeroConfig:
-        return ZeroConfig(
-            stage=self.zero, precision=Precision[self.precision], bucket_size=1000, **self.options
-        )
+    def zero_config(self) -> ZeroConfig:
+        """A small bucket, so that gradients travel in several messages."""
+        return ZeroConfig(stage=self.zero, precision=Precision[self.precision], bucket_size=1000)
+
+    def optim_config(self) -> OptimConfig:
+        """The same for all but the clipping."""
+        return OPTIM if self.clips else replace(OPTIM, grad_clip=0.0)
 
 
 def global_batches(steps: int) -> list[dict[str, Any]]:
@@ -52,30 +54,38 @@ def local_rows(batch: dict[str, Any], world: World) -> dict[str, Any]:
 def toy_engine(case: Case, proc: process.Process, **stage_options: Any) -> Engine:
     """An engine around a fresh toy stage."""
     return Engine(
-        ToyStage(dropout=case.dropout, **stage_options),
-        OPTIM,
-        case.config(),
+        ToyStage(**stage_options),
+        case.optim_config(),
+        case.zero_config(),
         proc,
         total_steps=case.total_steps,
         sizes=BatchSizes(GLOBAL_BATCH, case.micro_batch_size),
-        seed=case.seed,
+        seed=SEED,
     )
 
 
-def full_weights(engine: Engine) -> dict[str, torch.Tensor]:
-    """Masters, averages and frozen weights of all ranks in their full shapes, fp32."""
-    pieces = [(f.name, f.numel, f.start, f.master) for f in engine.shards.fragments]
-    pieces += [(p.key, p.numel, p.start, p.tensor) for p in engine.ema.pieces()]
-    frozen = [
-        engine.shards.frozen(n) for n in engine.shards.frozen_names() if n not in engine.ema.pairs.values()
+def full_state(engine: Engine) -> dict[str, torch.Tensor]:
+    """Everything that a checkpoint holds, of all ranks, flat and by its key there."""
+    pieces = [
+        (p.key, p.numel, p.start, p.tensor.detach().clone()) for p in checkpoint.pieces(engine, writing=True)
     ]
-    pieces += [(p.key, p.numel, p.start, p.tensor) for p in frozen]
     gathered: list[Any] = [None] * engine.world.world_size
-    torch.distributed.all_gather_object(gathered, [(*p[:3], p[3].float().clone()) for p in pieces])
+    torch.distributed.all_gather_object(gathered, pieces)
     whole: dict[str, torch.Tensor] = {}
-    for name, numel, start, values in (p for rank in gathered for p in rank):
-        whole.setdefault(name, torch.full((numel,), torch.nan))[start : start + len(values)] = values
-    return {name: flat.view(engine.shards.shape(name)) for name, flat in whole.items()}
+    for key, numel, start, values in (p for rank in gathered for p in rank):
+        flat = whole.setdefault(key, torch.zeros(numel, dtype=values.dtype))
+        flat[start : start + len(values)] = values
+    return whole
+
+
+def full_weights(engine: Engine) -> dict[str, torch.Tensor]:
+    """Masters, averages and frozen weights in their shapes, fp32."""
+    named = ((*key.split("/", 1), flat) for key, flat in full_state(engine).items())
+    return {
+        name: flat.float().view(engine.shards.shape(name))
+        for kind, name, flat in named
+        if kind in ("master", "ema", "frozen")
+    }
 
 
 def train_case(case: Case) -> Trained:
@@ -95,3 +105,17 @@ def train_case(case: Case) -> Trained:
 def train_cases(cases: list[Case]) -> list[Trained]:
     """Several trainings one after the other in the same processes."""
     return [train_case(case) for case in cases]
+
+
+def first_gradients(micro_batch_sizes: list[int]) -> list[dict[str, torch.Tensor]]:
+    """Gradient of the first batch for each micro-batch size, read from Adam's first moment: without
+    clipping it is (1 - beta1) times the gradient after one step."""
+    proc = process.start(threads=1)
+    found = []
+    for size in micro_batch_sizes:
+        engine = toy_engine(Case(zero=2, micro_batch_size=size, clips=False), proc, dropout=0.0)
+        engine.step(local_rows(global_batches(1)[0], proc.world))
+        moments = {k.removeprefix("exp_avg/"): v for k, v in full_state(engine).items() if "exp_avg/" in k}
+        found.append({n: m.view(engine.shards.shape(n)) / (1 - OPTIM.beta1) for n, m in moments.items()})
+        engine.close()
+    return found

@@ -67,13 +67,13 @@ class ToyStage(nn.Module):
             self.predictor = nn.Linear(JOINT, JOINT)
         self.target = copy.deepcopy(self.encoder).requires_grad_(False)
         self.log_scale = nn.Parameter(torch.full((1,), 1.0))
-        self.unused = nn.Parameter(torch.ones(3))
+        self.unused = nn.Parameter(torch.ones(3, 2))
         self.register_buffer("centre", torch.linspace(-1, 1, INPUT))
         self.local_weight = local_weight
 
     def forward(self, batch: Batch, features_only: bool = False) -> Encoded:
         centred = batch["x"] - self.centre
-        student = F.normalize(self.encoder(centred).float(), dim=-1) * self.log_scale.float().exp()
+        student = F.normalize(_wide(self.encoder(centred)), dim=-1) * _wide(self.log_scale).exp()
         valid = batch["sample_valid"]
         encoded = Encoded(
             features={"student": student, "teacher": batch["y"], "valid": valid, "key": batch["sample_key"]},
@@ -84,9 +84,9 @@ class ToyStage(nn.Module):
         if self.log_details:
             encoded.logs["student_max"] = student.detach().abs().max()
         if not features_only:
-            hidden = self.predictor(self.encoder(centred * 0.5)).float()
+            hidden = _wide(self.predictor(self.encoder(centred * 0.5)))
             with torch.no_grad():
-                target = self.target(centred).float()
+                target = _wide(self.target(centred))
             errors = (hidden - target).pow(2).flatten(1).mean(1)
             encoded.sums["local"] = (errors * valid).sum()
         return encoded
@@ -134,6 +134,11 @@ class ToyStage(nn.Module):
         with torch.no_grad():
             grey = self.encoder(batch["x"] - self.centre).float().flatten(0, 1).sigmoid().cpu().numpy()
         return {"features": np.repeat((grey * 255).astype(np.uint8)[..., None], 3, axis=-1)}
+
+
+def _wide(x: Tensor) -> Tensor:
+    """At least fp32: losses are computed so, whatever the weights are."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def build_toy(**options: Any) -> ToyStage:

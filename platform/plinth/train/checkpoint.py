@@ -47,6 +47,7 @@ __all__ = [
     "list_checkpoints",
     "load",
     "load_weights",
+    "pieces",
     "read_full",
     "read_state",
     "save",
@@ -91,7 +92,7 @@ def save(engine: Engine, storage: Storage, scratch: Path, notes: dict[str, Any],
     local = scratch / f"{name}-rank-{world.rank}"
     shutil.rmtree(local, ignore_errors=True)
     local.mkdir(parents=True)
-    flatfiles.write(_pieces(engine, writing=True), local)
+    flatfiles.write(pieces(engine, writing=True), local)
     if world.rank == 0:
         (local / store.STATE_KEY).write_text(json.dumps(_state(engine, notes), indent=1))
 
@@ -111,8 +112,8 @@ def save(engine: Engine, storage: Storage, scratch: Path, notes: dict[str, Any],
     shutil.rmtree(local, ignore_errors=True)
 
 
-def _pieces(engine: Engine, writing: bool) -> Iterator[Piece]:
-    """What this rank writes to a checkpoint, or needs from it."""
+def pieces(engine: Engine, writing: bool) -> Iterator[Piece]:
+    """What this rank writes to a checkpoint, or (not `writing`) needs from it; live views."""
     shards = engine.shards
 
     def held_by_all(piece: Piece) -> Piece:
@@ -200,7 +201,7 @@ def load(engine: Engine, storage: Storage, scratch: Path) -> dict[str, Any] | No
             return None
         state = fetched.state()
         _check_same_model(engine, state)
-        flatfiles.read(_pieces(engine, writing=False), fetched.folder)
+        flatfiles.read(pieces(engine, writing=False), fetched.folder)
     engine.restore(state["step"])
     return state
 
@@ -240,8 +241,8 @@ def load_weights(engine: Engine, storage: Storage, scratch: Path) -> WeightsRepo
         fitting = set(report.loaded)
         own = [Piece(f.name, f.numel, f.start, f.master) for f in engine.shards.fragments]
         own += [engine.shards.frozen(name) for name in _frozen_names(engine)]
-        pieces = [Piece(saved[p.key], p.numel, p.start, p.tensor) for p in own if p.key in fitting]
-        flatfiles.read(pieces, fetched.folder)
+        wanted = [Piece(saved[p.key], p.numel, p.start, p.tensor) for p in own if p.key in fitting]
+        flatfiles.read(wanted, fetched.folder)
     engine.adopt_weights()
     return report
 

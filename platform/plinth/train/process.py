@@ -34,7 +34,7 @@ class Process:
     host: str
 
 
-def start(threads: int) -> Process:
+def start(threads: int, use_gpu: bool | None = None) -> Process:
     """Prepare this process for training; joins the process group unless the launcher has done so.
 
     Without a process group the usual variables (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT)
@@ -43,11 +43,12 @@ def start(threads: int) -> Process:
     Args:
         threads: for torch's operators. Set on purpose: torch's default is one thread for each core
             of the machine, in every process, which makes several processes fight for the cores.
+        use_gpu: whether to train on this process's GPU; None does so where there is one.
     """
     log_to_terminal()
     torch.set_num_threads(threads)
     os.environ["OMP_NUM_THREADS"] = str(threads)  # for libraries and children that read it later
-    device = _choose_device()
+    device = _choose_device(torch.cuda.is_available() if use_gpu is None else use_gpu)
     if not dist.is_initialized():
         _join(device)
     process = Process(
@@ -87,8 +88,8 @@ def log_to_terminal() -> None:
         package.propagate = False
 
 
-def _choose_device() -> torch.device:
-    if torch.cuda.is_available():
+def _choose_device(use_gpu: bool) -> torch.device:
+    if use_gpu:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
         return device
