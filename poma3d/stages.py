@@ -134,7 +134,8 @@ class WarmupStage(nn.Module):
             )
             for name in ("image", "text")
         }
-        return Contrast(self.loss_config.view * (terms["view_image"] + terms["view_text"]), terms)
+        total = self.loss_config.view * (terms["view_image"] + terms["view_text"])
+        return Contrast(total, {name: term.detach() for name, term in terms.items()})
 
     def param_groups(self, weight_decay: float) -> list[ParamGroup]:
         """Trainable parameters; biases, norms and other vectors without weight decay."""
@@ -267,14 +268,10 @@ class MainStage(WarmupStage):
         """L_view and L_scene over the global batch."""
         result = super().contrast(features)
         for name in ("image", "text"):
-            result.terms[f"scene_{name}"] = losses.masked_nce(
-                features["scene"],
-                losses.unit(features[f"scene_{name}"]),
-                features[f"scene_{name}_valid"],
-                features["key"],
-            )
-        scene = result.terms["scene_image"] + result.terms["scene_text"]
-        result.total = result.total + self.loss_config.scene * scene
+            embedding, valid = losses.unit(features[f"scene_{name}"]), features[f"scene_{name}_valid"]
+            term = losses.masked_nce(features["scene"], embedding, valid, features["key"])
+            result.total = result.total + self.loss_config.scene * term
+            result.terms[f"scene_{name}"] = term.detach()
         return result
 
     def ema_pairs(self) -> Mapping[str, str]:
