@@ -93,9 +93,10 @@ def _contact(stage: Stage, points: np.ndarray, look: Look) -> np.ndarray:
     if len(bounds) == 0:
         return np.ones(points.shape[1], np.float32)
     x, y, _ = points
-    dx = np.maximum(bounds[:, 0, None] - x, x - bounds[:, 2, None])
-    dy = np.maximum(bounds[:, 1, None] - y, y - bounds[:, 3, None])
-    gap = np.maximum(np.maximum(dx, dy), 0).min(0)
+    gap = np.maximum(bounds[:, 0, None] - x, x - bounds[:, 2, None])
+    np.maximum(gap, bounds[:, 1, None] - y, out=gap)
+    np.maximum(gap, y - bounds[:, 3, None], out=gap)
+    gap = np.maximum(gap.min(0), 0)
     return 1 - look.contact * np.exp(-gap / look.contact_m)
 
 
