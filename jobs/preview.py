@@ -26,6 +26,8 @@ NO_DEPTH_GREY = 0.88
 INK, MUTED = "#1c2430", "#5b6675"
 DEPTH_COLOURS = colormaps["viridis_r"]
 HEIGHT_COLOURS = colormaps["viridis"]
+MARKER_PIXELS = 680.0
+"""Marker area in points^2 times a view's height: coarse views need larger dots to look filled."""
 TILE_INCHES = 1.9
 SCENE_INCHES = 7.4
 
@@ -113,7 +115,9 @@ def draw_top_view(axes: Axes, sample: Sample, points: np.ndarray, ceiling_m: flo
     xyz = points[seen]
     order = np.argsort(xyz[:, 2], kind="stable")  # what is higher hides what is lower
     rgb = _point_colours(sample, points, low, ceiling_m)[seen][order]
-    axes.scatter(xyz[order, 0], xyz[order, 1], c=rgb, s=3, marker="s", linewidths=0)
+    axes.scatter(
+        xyz[order, 0], xyz[order, 1], c=rgb, s=MARKER_PIXELS / points.shape[1], marker="s", linewidths=0
+    )
     at = np.asarray(sample.pose, np.float64)[np.asarray(sample.view_valid, bool)]
     ahead = at[:, :2, 2] / np.maximum(np.linalg.norm(at[:, :2, 2], axis=1, keepdims=True), 1e-9)
     axes.quiver(*at[:, :2, 3].T, *ahead.T, color="#d1242f", scale=14, width=0.012, zorder=3)
