@@ -121,9 +121,12 @@ class Temperature(nn.Module):
 
     def __init__(self, logit_scale: float, trained: bool) -> None:
         super().__init__()
-        # shape (1,): DeepSpeed cannot hold a parameter without dimensions
-        self.logit_scale = nn.Parameter(torch.tensor([logit_scale]), requires_grad=trained)
+        self.start = logit_scale
+        # Only the change is a parameter: bfloat16 would round a logit_scale of 4.6 so that s is 1 % off.
+        # Shape (1,): DeepSpeed cannot hold a parameter without dimensions.
+        self.change = nn.Parameter(torch.zeros(1), requires_grad=trained)
 
     def forward(self, features: Tensor) -> Tensor:
         """[..., E] float32 -> s * features."""
-        return features * self.logit_scale.float().clamp(max=math.log(MAX_SCALE)).exp()
+        logit_scale = self.start + self.change.float()
+        return features * logit_scale.clamp(max=math.log(MAX_SCALE)).exp()

@@ -106,3 +106,16 @@ def test_views_of_another_size_are_refused() -> None:
 def test_contradictions_are_refused(tuning: TuningConfig, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         validate(EncoderConfig(tuning=tuning))
+
+
+@pytest.mark.parametrize("mode", ["lora", "full"])
+def test_it_is_one_graph_for_torch_compile(mode: str) -> None:
+    tuning = TuningConfig(mode=mode, dropout=0.0)
+    encoder = build_encoder(EncoderConfig(tuning=tuning, input_gain=2.0), tiny.tower(), GRID)
+    names = [name for name, _ in encoder.named_parameters()]
+    x, keep = points(), torch.tensor([[0, 3, 7], [1, 2, 35]])
+    expected = encoder(x, keep)
+    encoder.compile(fullgraph=True, backend="eager")
+    for ours, plain in zip(encoder(x, keep), expected, strict=True):
+        torch.testing.assert_close(ours, plain)
+    assert [name for name, _ in encoder.named_parameters()] == names
