@@ -97,7 +97,14 @@ def _from_run(
     with tempfile.TemporaryDirectory() as scratch:
         weights = checkpoint.read_full(saved_in, Path(scratch), saved["step"])
     built = build_stage(job, found, SampleShape(**saved["notes"]["config"]["shape"]))
-    built.load_state_dict(weights)
+    try:
+        built.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(
+            f"{saved_in.uri}: the checkpoint of step {saved['step']} is of another model: {reason}",
+            "Use the version of this program that wrote it.",
+        ) from None
     record = teachers.record(job.teacher, options)
     origin = Provenance(
         teacher=record.name,

@@ -26,6 +26,7 @@ from poma3d.scenes.rooms import SOURCE as ROOMS
 from poma3d.teacher import Teacher
 
 GEOMETRY = ("depth", "intrinsics", "pose")
+SCENE_QUERY = "scene R@1"
 MODEL, UNTRAINED, TEACHER = "this encoder", "untrained encoder", "teacher on colour images"
 NOTES = {
     MODEL: "point maps only",
@@ -93,21 +94,21 @@ def measure(job: EvaluateJob, samples: Sequence[Sample], features: Features, tea
             for best, found in retrieval.recalls(texts, gallery, queries.target, job.retrieval).items():
                 numbers[name][f"{label}-{best}"] = found
                 chance[f"{label}-{best}"] = retrieval.chance(len(samples), best)
-    tables = [_retrieval_table(numbers, chance, len(samples))]
+    tables = [_retrieval_table(label, numbers, chance, len(samples)) for label in query_sets(job, samples)]
     if all(sample.source == ROOMS for sample in samples):
         tables.append(_probe(job, samples, features, numbers, chance))
     return Results(tables, numbers, chance)
 
 
 def query_sets(job: EvaluateJob, samples: Sequence[Sample]) -> dict[str, retrieval.Queries]:
-    """Label -> queries: "R@M" from M joined view captions, "scene R@" from the first scene caption."""
+    """Label -> queries: "R@M" from M joined view captions, "scene" from the first scene caption."""
     cfg = job.retrieval
     said = [zip(s.view_captions, s.view_valid, strict=True) for s in samples]
     per_view = [[captions[0] for captions, valid in views if valid and captions] for views in said]
     sets = {
         f"R@{m}": retrieval.draw_queries(per_view, m, cfg.queries_per_scene, cfg.seed) for m in cfg.utterances
     }
-    sets["scene R@1"] = retrieval.draw_queries([s.scene_captions[:1] for s in samples], 1, 1, cfg.seed)
+    sets[SCENE_QUERY] = retrieval.draw_queries([s.scene_captions[:1] for s in samples], 1, 1, cfg.seed)
     return {label: queries for label, queries in sets.items() if queries.texts}
 
 
@@ -116,18 +117,23 @@ def encode_queries(teacher: Teacher, texts: Sequence[str]) -> np.ndarray:
     return teacher.encode_texts(texts, long=teacher.kind == "fgclip").astype(np.float32)
 
 
-def _retrieval_table(numbers: dict[str, dict[str, Estimate]], chance: dict[str, float], scenes: int) -> Table:
-    columns = list(chance)
+def _retrieval_table(
+    label: str, numbers: dict[str, dict[str, Estimate]], chance: dict[str, float], scenes: int
+) -> Table:
+    columns = [column for column in chance if column.startswith(f"{label}-")]
     rows = [Row("chance", f"1 of {scenes} scenes", [chance[c] for c in columns])]
     rows += [
         Row(name, NOTES.get(name, ""), [numbers[name][c] for c in columns], strong=name == MODEL)
         for name in sorted(numbers, key=_order)
     ]
-    note = (
-        "R@M-N: the query joins M view captions of a scene; the share of queries whose scene is among the N "
-        "best. 'scene': the query is the scene's caption. Intervals of 95 % over scenes."
-    )
-    return Table("Zero-shot scene retrieval", columns, rows, note)
+    note = "The share of queries whose scene is among the N best; intervals of 95 % over scenes."
+    return Table(f"Zero-shot scene retrieval by {_said(label)}", columns, rows, note)
+
+
+def _said(label: str) -> str:
+    """What a query is made of, in words."""
+    count = int(label.removeprefix("R@")) if label.startswith("R@") else 0
+    return {0: "the scene's caption", 1: "one view's caption"}.get(count, f"{count} views' captions, joined")
 
 
 def _probe(
@@ -174,7 +180,7 @@ def examples(
     best: int = 5,
 ) -> list[Example]:
     """Evenly spaced queries (not chosen by how well they went) with the scenes that they find."""
-    queries = query_sets(job, samples)["scene R@1"]
+    queries = query_sets(job, samples)[SCENE_QUERY]
     texts = encode_queries(teacher, queries.texts)
     gallery = retrieval.scene_features(features.views[MODEL], features.view_valid)
     order = retrieval.ranking(texts, gallery, len(samples))

@@ -40,6 +40,10 @@ def open_teacher(cfg: TeacherConfig, options: StorageOptions) -> Teacher:
 
 @lru_cache(maxsize=1)
 def _open(key: tuple[str, str | None, str, bool, int], source: str, device: str) -> Teacher:
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # it would write a line for each worker and task
+    logging.set_verbosity_error()
     _, revision, kind, trust_remote_code, batch_size = key
     try:
         return load_teacher(TeacherConfig(source, revision, kind, trust_remote_code, batch_size), device)
