@@ -7,7 +7,7 @@ manifest then names the teacher and its revision, and training refuses any other
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -23,7 +23,7 @@ from plinth.data.shards import RowGroupReader, ShardOptions, write_shard
 from plinth.errors import DataError
 from plinth.storage import Storage, StorageOptions
 from poma3d.sample import Sample, SampleShape, encode, to_samples
-from poma3d.teacher import Teacher, TeacherConfig
+from poma3d.teacher import FGCLIP, Teacher, TeacherConfig
 
 
 @dataclass(frozen=True)
@@ -105,14 +105,18 @@ def embed_sample(sample: Sample, teacher: Teacher, shape: SampleShape, image_tok
         sample.image_embedding = teacher.encode_images(images)
     views = [captions[: shape.captions] for captions in sample.view_captions]
     scene = sample.scene_captions[: shape.scene_captions]
-    features = iter(teacher.encode_texts([*(c for view in views for c in view), *scene]))
+    said = [caption for view in views for caption in view]
+    features = iter(teacher.encode_texts(said))
     sample.caption_embedding = np.stack([_padded(view, features, shape.captions, shape) for view in views])
+    features = iter(teacher.encode_texts(scene, long=teacher.kind == FGCLIP))
     sample.scene_caption_embedding = _padded(scene, features, shape.scene_captions, shape)
 
 
-def _padded(texts: Sequence[str], features: object, size: int, shape: SampleShape) -> np.ndarray:
+def _padded(
+    texts: Sequence[str], features: Iterator[np.ndarray], size: int, shape: SampleShape
+) -> np.ndarray:
     """float16 [size, E]: one feature per text, zeros after them."""
     out = np.zeros((size, shape.embedding), np.float16)
     for i, _ in enumerate(texts):
-        out[i] = next(features)  # type: ignore[call-overload]
+        out[i] = next(features)
     return out

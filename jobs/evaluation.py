@@ -23,7 +23,7 @@ from poma3d.sample import Sample
 from poma3d.scenes.captions import class_counts
 from poma3d.scenes.furniture import CLASSES
 from poma3d.scenes.rooms import SOURCE as ROOMS
-from poma3d.teacher import Teacher
+from poma3d.teacher import FGCLIP, Teacher
 
 GEOMETRY = ("depth", "intrinsics", "pose")
 SCENE_QUERY = "scene R@1"
@@ -114,7 +114,7 @@ def query_sets(job: EvaluateJob, samples: Sequence[Sample]) -> dict[str, retriev
 
 def encode_queries(teacher: Teacher, texts: Sequence[str]) -> np.ndarray:
     """Joined utterances are long: FG-CLIP has a mode for that, the others cut."""
-    return teacher.encode_texts(texts, long=teacher.kind == "fgclip").astype(np.float32)
+    return teacher.encode_texts(texts, long=teacher.kind == FGCLIP).astype(np.float32)
 
 
 def _retrieval_table(

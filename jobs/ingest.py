@@ -94,11 +94,18 @@ def ingest(job: IngestJob) -> Dataset:
                 f"{output.uri} holds a data set that another job built.",
                 "Give another output, or overwrite=true to replace it.",
             )
-    reader = make_reader(job.reader)
-    scene_ids = reader.scene_ids()
-    if not scene_ids:
-        raise DataError(f"reader {job.reader.kind.name}: no scene found.", "Check the reader's folder.")
     shape = SampleShape(**asdict(job.shape))
+    try:
+        job.views.validate()
+        reader = make_reader(job.reader)
+        scene_ids = reader.scene_ids()
+    except ValueError as error:
+        raise ConfigError(f"{error}.") from None
+    if job.views.single_images and shape.views != 1:
+        raise ConfigError(
+            f"shape.views is {shape.views}, but views.single_images makes samples of 1 view.",
+            "Set shape.views=1.",
+        )
     groups = [scene_ids[i : i + job.scenes_per_shard] for i in range(0, len(scene_ids), job.scenes_per_shard)]
     tasks = [
         ShardTask(i, group, reader, shape, job.views, output, job.shards) for i, group in enumerate(groups)
@@ -113,10 +120,10 @@ def make_shard(task: ShardTask) -> ShardResult:
     for scene_id in task.scene_ids:
         try:
             scene = task.reader.read(scene_id)
-            made, left_out = to_samples(scene, task.shape, task.views)
-        except ValueError as error:  # the reader's words for input that cannot be used
-            rejects.append(Reject(scene_id, "", "unusable scene", str(error)))
+        except ValueError as error:  # the reader's words for a scan that cannot be used
+            rejects.append(Reject(scene_id, "", "unusable scan", str(error)))
             continue
+        made, left_out = to_samples(scene, task.shape, task.views)
         samples += made
         rejects += left_out
         frames += len(scene.frames)

@@ -6,7 +6,6 @@ import hashlib
 import os
 import shutil
 import tempfile
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -77,9 +76,5 @@ def fetch(source: str, options: StorageOptions) -> str:
 def record(cfg: TeacherConfig, options: StorageOptions) -> TeacherRecord:
     """What the manifest says of this teacher."""
     teacher = open_teacher(cfg, options)
-    return TeacherRecord(teacher.name, teacher.revision, teacher.embedding)
-
-
-def with_source(cfg: TeacherConfig, source: str | Path) -> TeacherConfig:
-    """The same settings for another folder."""
-    return replace(cfg, source=str(source))
+    name = cfg.source.rstrip("/").split("/")[-1] if "://" in cfg.source else teacher.name
+    return TeacherRecord(name, teacher.revision, teacher.embedding)

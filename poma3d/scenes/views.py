@@ -10,7 +10,6 @@ Legend: V views of a sample; H W the sample's grid; F candidate frames.
 from __future__ import annotations
 
 import io
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -84,11 +83,10 @@ class _View:
 def to_samples(
     scene: SceneFrames, shape: SampleShape, config: ViewConfig
 ) -> tuple[list[Sample], list[Reject]]:
-    """The samples of one scene, and the frames that were left out.
+    """The samples of one scene (none where no frame can be used), and the frames that were left out.
 
     Raises:
-        ValueError: no frame of the scene can be used (naming the scene and the reasons), or `shape`
-            does not fit the configuration.
+        ValueError: `shape` does not fit the configuration.
     """
     config.validate()
     if config.single_images and shape.views != 1:
@@ -102,12 +100,6 @@ def to_samples(
         elif views:
             sample = _sample(scene, name, views, shape, config, rejects)
             samples += [sample] if sample else []
-    if not samples:
-        reasons = ", ".join(f"{n} x {reason}" for reason, n in Counter(r.reason for r in rejects).items())
-        count = len(scene.frames)
-        raise ValueError(
-            f"scene {scene.scene_id}: none of its {count} frames can be used ({reasons or 'empty'})"
-        )
     return samples, rejects
 
 

@@ -75,10 +75,11 @@ def test_bad_frames_are_rejected_with_their_reasons(root: Path) -> None:
 
 
 @pytest.mark.parametrize("missing", ["intrinsic/intrinsic_depth.txt", "pose"])
-def test_a_scan_with_no_valid_frame_is_named(root: Path, missing: str) -> None:
+def test_a_scan_with_no_valid_frame_gives_rejects_alone(root: Path, missing: str) -> None:
     (root / NAME / missing).rename(root / "gone")
-    with pytest.raises(ValueError, match=f"scene {NAME}: none of its 12 frames can be used"):
-        to_samples(reader(root).read(NAME), SHAPE, ViewConfig(candidate_step=1))
+    samples, rejects = to_samples(reader(root).read(NAME), SHAPE, ViewConfig(candidate_step=1))
+    assert samples == []
+    assert [r.scene_id for r in rejects] == [NAME] * 12
 
 
 def test_a_scan_without_depth_is_named(root: Path) -> None:

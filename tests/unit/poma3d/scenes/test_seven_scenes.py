@@ -91,8 +91,9 @@ def test_without_intrinsics_the_scan_is_named(scan: Path) -> None:
     (scan / "camera-intrinsics.txt").unlink()
     with pytest.raises(ValueError, match="scene seq-01: none of its 6 frames can be used"):
         read(scan)
-    with pytest.raises(ValueError, match="6 x no intrinsics"):
-        to_samples(read(scan, up=[0, -1, 0]), SHAPE, ViewConfig(candidate_step=1))
+    samples, rejects = to_samples(read(scan, up=[0, -1, 0]), SHAPE, ViewConfig(candidate_step=1))
+    assert samples == []
+    assert [r.reason for r in rejects] == ["no intrinsics"] * 6
 
 
 def test_an_empty_folder_is_named(tmp_path: Path) -> None:
