@@ -16,7 +16,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -24,68 +23,16 @@ import fsspec
 import pyarrow.fs
 
 from plinth import files, storage_errors
-from plinth.errors import ConfigError, StorageError
+from plinth.errors import StorageError
 from plinth.storage_errors import MissingKeyError
+from plinth.storage_options import StorageOptions, s3_arguments, validate
 
-__all__ = ["MissingKeyError", "Storage", "StorageOptions"]
+__all__ = ["MissingKeyError", "Storage", "StorageOptions", "validate"]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 PROTOCOL_PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
-
-
-@dataclass(frozen=True)
-class StorageOptions:
-    """How to reach an object store. Local paths need none of it."""
-
-    endpoint_url: str | None = None
-    """URL of an S3-compatible server; empty for AWS itself."""
-    region: str | None = None
-    """Region of the bucket; empty to let the client find it."""
-    profile: str | None = None
-    """Profile of the AWS credentials file to use."""
-    access_key_env: str | None = None
-    """Name of the environment variable that holds the access key; empty for the client's own chain
-    (AWS_ACCESS_KEY_ID, profile, instance role)."""
-    secret_key_env: str | None = None
-    """Name of the environment variable that holds the secret key."""
-    session_token_env: str | None = None
-    """Name of the environment variable that holds a session token, where there is one."""
-    connect_timeout_s: float = 10.0
-    """How long to wait for a connection."""
-    read_timeout_s: float = 60.0
-    """How long to wait for the next bytes of an answer."""
-    retries: int = 4
-    """How often a transient failure is tried again."""
-    backoff_s: float = 0.3
-    """Upper bound of the first wait between tries; it doubles each time and is drawn at random below it."""
-    max_backoff_s: float = 10.0
-    """Upper bound of any wait between tries."""
-    max_connections: int = 32
-    """Connections that a process keeps open to the object store."""
-
-
-def validate(options: StorageOptions) -> None:
-    """Refuse options that contradict each other.
-
-    Raises:
-        ConfigError: naming the field. Values that may be secrets are not repeated.
-    """
-    for name in ("access_key_env", "secret_key_env", "session_token_env"):
-        value = getattr(options, name)
-        if value is not None and not storage_errors.is_environment_name(value):
-            raise ConfigError(
-                f"storage.{name} is not a name of an environment variable (not shown: it may be a secret).",
-                "Put the secret in the environment and write the variable's name here, e.g. MY_SECRET_KEY.",
-            )
-    if (options.access_key_env is None) != (options.secret_key_env is None):
-        raise ConfigError(
-            "storage.access_key_env and storage.secret_key_env come as a pair, only one is set.",
-            "Set both, or neither to use the client's own chain.",
-        )
-    if options.retries < 0:
-        raise ConfigError(f"storage.retries is {options.retries}, expected 0 or more.")
 
 
 class Storage:
@@ -272,15 +219,7 @@ class Storage:
             elif not Path(self.root).is_dir():
                 raise StorageError(f"{self.uri} is not a folder.", "Check the path.")
         elif self.protocol == "s3":
-            # Listing, not HEAD: only an answer with a body tells a wrong secret from a missing permission.
-            prefix = self.root[len(self.bucket) + 1 :]
-            self._attempt(
-                "",
-                lambda: self.filesystem.call_s3(
-                    "list_objects_v2", Bucket=self.bucket, Prefix=prefix, MaxKeys=1
-                ),
-                retries=1,
-            )
+            self._attempt("", self._list_one, retries=1)
         elif not self._attempt("", lambda: self.filesystem.exists(self.bucket), retries=1):
             raise StorageError(
                 f"{self.protocol}://{self.bucket} does not exist.", "Create it or check the name."
@@ -311,7 +250,7 @@ class Storage:
             return self._filesystem
 
     def _open(self) -> Any:
-        arguments = _s3_arguments(self.options) if self.protocol == "s3" else {}
+        arguments = s3_arguments(self.options) if self.protocol == "s3" else {}
         try:
             filesystem = fsspec.filesystem(
                 self.protocol, skip_instance_cache=True, use_listings_cache=False, **arguments
@@ -347,10 +286,24 @@ class Storage:
                     log.info("try %d of %s failed (%s)", tries, self._name(key), type(error).__name__)
                     time.sleep(random.uniform(0, ceiling))
                     continue
+                if self.protocol == "s3" and storage_errors.is_bare_denial(error):
+                    error = self._denial() or error
                 explained = storage_errors.explain(error, self._name(key), self.options, tries + 1)
                 if explained is None:
                     raise
                 raise explained from error
+
+    def _list_one(self) -> None:
+        prefix = self.root[len(self.bucket) + 1 :]
+        self.filesystem.call_s3("list_objects_v2", Bucket=self.bucket, Prefix=prefix, MaxKeys=1)
+
+    def _denial(self) -> Exception | None:
+        """Why a HEAD was denied: only answers with a body tell a wrong secret from a missing right."""
+        try:
+            self._list_one()
+        except Exception as error:
+            return error
+        return None
 
     def _name(self, key: str) -> str:
         return f"{self.uri}/{key}" if key else self.uri
@@ -366,37 +319,6 @@ class Storage:
 
     def __repr__(self) -> str:
         return f"Storage({self.uri!r})"
-
-
-def _s3_arguments(options: StorageOptions) -> dict[str, Any]:
-    arguments: dict[str, Any] = {}
-    fields = (
-        ("key", "access_key_env"), ("secret", "secret_key_env"), ("token", "session_token_env"),
-    )  # fmt: skip
-    for argument, field in fields:
-        name = getattr(options, field)
-        if name is not None:
-            arguments[argument] = os.environ.get(name)
-            if not arguments[argument]:
-                raise storage_errors.missing_environment(field, name)
-    if options.profile is not None:
-        arguments["profile"] = options.profile
-    client: dict[str, Any] = {
-        "connect_timeout": options.connect_timeout_s,
-        "read_timeout": options.read_timeout_s,
-        "retries": {"mode": "standard", "total_max_attempts": 1},
-        "max_pool_connections": options.max_connections,
-    }
-    if options.endpoint_url is not None:
-        arguments["endpoint_url"] = options.endpoint_url
-        # Servers other than AWS need not resolve bucket.host, nor know the newest checksum headers.
-        client["s3"] = {"addressing_style": "path"}
-        client["request_checksum_calculation"] = "when_required"
-        client["response_checksum_validation"] = "when_required"
-    arguments["config_kwargs"] = client
-    if options.region is not None:
-        arguments["client_kwargs"] = {"region_name": options.region}
-    return arguments
 
 
 class _ByReference(pyarrow.fs.FSSpecHandler):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from plinth.errors import StorageError
 
 if TYPE_CHECKING:
-    from plinth.storage import StorageOptions
+    from plinth.storage_options import StorageOptions
 
 _UNREACHABLE = {
     "EndpointConnectionError",
@@ -60,6 +60,11 @@ def is_beyond_the_end(error: BaseException) -> bool:
     return bool(_codes(error) & {"InvalidRange", "416"})
 
 
+def is_bare_denial(error: BaseException) -> bool:
+    """Whether access was denied without a word of why, as an answer to HEAD is."""
+    return isinstance(error, PermissionError) and _codes(error) <= {"403"}
+
+
 def missing_environment(field: str, name: str) -> StorageError:
     """The error for a credential whose environment variable is not there."""
     return StorageError(
@@ -84,15 +89,17 @@ def explain(error: Exception, name: str, options: StorageOptions, tries: int) ->
             f"{name}: {server} cannot be reached ({tries} tries).",
             "Check storage.endpoint_url and the network.",
         )
+    access_key = options.access_key_env or "AWS_ACCESS_KEY_ID"
+    secret_key = options.secret_key_env or "AWS_SECRET_ACCESS_KEY"
     if "SignatureDoesNotMatch" in codes:
         return StorageError(
-            f"{name}{where}: the secret key is wrong (SignatureDoesNotMatch).",
-            f"Check {_source(options.secret_key_env, 'AWS_SECRET_ACCESS_KEY')}.",
+            f"{name}{where}: the secret key is wrong for this access key (SignatureDoesNotMatch).",
+            f"Check the environment variables {secret_key} and {access_key}.",
         )
     if codes & {"InvalidAccessKeyId", "InvalidToken", "ExpiredToken", "TokenRefreshRequired"}:
         return StorageError(
             f"{name}{where}: the access key or token is not accepted ({_code(codes)}).",
-            f"Check {_source(options.access_key_env, 'AWS_ACCESS_KEY_ID')}.",
+            f"Check the environment variable {access_key}.",
         )
     if "NoSuchBucket" in codes:
         return StorageError(f"{name}{where}: the bucket does not exist.", "Create it or check its name.")
@@ -140,10 +147,6 @@ def _codes(error: BaseException) -> set[str]:
 
 def _code(codes: set[str]) -> str:
     return max(codes, key=len)  # the word rather than the number
-
-
-def _source(name: str | None, default: str) -> str:
-    return f"the environment variable {name or default}"
 
 
 def _first_line(error: BaseException) -> str:

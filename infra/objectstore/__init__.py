@@ -1,0 +1,5 @@
+"""A real S3 server for tests and for trying things without a cloud: OpenStack Swift on loopback."""
+
+from infra.objectstore.server import ObjectStore, ObjectStoreError, running
+
+__all__ = ["ObjectStore", "ObjectStoreError", "running"]
