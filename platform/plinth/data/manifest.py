@@ -89,7 +89,7 @@ def commit(storage: Storage, manifest: Manifest) -> None:
                 f"{storage.uri}: {pair} differ in {differing_columns(manifest.columns, shard.columns)}.",
                 "Build all shards of a data set with the same schema.",
             )
-    text = json.dumps(_to_dict(manifest), indent=1, sort_keys=True) + "\n"
+    text = json.dumps(_to_dict(manifest), indent=1) + "\n"
     storage.write(MANIFEST_KEY, text.encode())
 
 

@@ -1,0 +1,99 @@
+"""The manifest: written last, refused when it is not what it says, never naming wrong shards."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from plinth.data import manifest
+from plinth.data.manifest import MANIFEST_KEY, Manifest
+from plinth.data.shards import verify, write_shard
+from plinth.errors import DataError
+from plinth.storage import Storage
+from tests.helpers.datasets import SHAPES, make_data_set, toy_table
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return Storage.from_uri(tmp_path)
+
+
+def test_it_comes_back_with_the_same_hash(storage: Storage) -> None:
+    written = make_data_set(storage).manifest
+    read = manifest.load(storage)
+    assert read == written
+    assert read.hash == written.hash
+    assert read.rows == 46
+    assert read.columns["depth"].startswith("fixed_size_binary[18432] dtype=uint16 shape=[2, 96, 48]")
+    assert read.attributes == {"schema_version": 1, "teacher": "tiny"}
+
+
+def test_the_hash_tells_data_sets_apart(tmp_path: Path) -> None:
+    def build(folder: str, **change: object) -> str:
+        return make_data_set(tmp_path / folder, **change).manifest.hash  # type: ignore[arg-type]
+
+    assert build("a") == build("b")
+    others = [build("c", shard_rows=(20, 17)), build("d", name="other"), build("e", row_group_rows=5)]
+    others.append(build("f", attributes={"teacher": "huge"}))
+    assert len({build("a"), *others}) == 5
+
+
+def test_a_rewrite_keeps_the_old_data_set_until_it_is_done(storage: Storage) -> None:
+    old = make_data_set(storage).manifest
+    entry = write_shard(storage, "part-00000", toy_table(500, 20))
+    assert manifest.load(storage) == old, "the manifest is written last"
+    assert verify(storage, old) == [], "its shards are not touched"
+    new = Manifest([entry])
+    manifest.commit(storage, new)
+    assert manifest.load(storage) == new
+    assert verify(storage, new) == []
+    removed = manifest.prune(storage, new)
+    assert sorted(removed) == sorted(shard.name for shard in old.shards)
+    assert [key for key, _ in storage.list()] == [MANIFEST_KEY, entry.name]
+
+
+def test_writing_the_same_rows_again_changes_nothing(storage: Storage) -> None:
+    first = make_data_set(storage).manifest
+    objects = storage.list()
+    assert make_data_set(storage).manifest == first
+    assert storage.list() == objects
+
+
+def test_no_manifest_is_no_data_set(storage: Storage) -> None:
+    write_shard(storage, "part-00000", toy_table(0, 3))
+    with pytest.raises(DataError, match=r"not a finished data set: there is no MANIFEST.json"):
+        manifest.load(storage)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not a manifest"),
+        ("[]", "is not a manifest"),
+        ('{"format_version": 1}', "is not a manifest .KeyError"),
+        ('{"format_version": 99}', "format version 99, this program reads 1"),
+    ],
+)
+def test_manifests_that_cannot_be_read(storage: Storage, text: str, message: str) -> None:
+    storage.write(MANIFEST_KEY, text.encode())
+    with pytest.raises(DataError, match=message):
+        manifest.load(storage)
+
+
+def test_shards_that_do_not_belong_together(storage: Storage) -> None:
+    entry = write_shard(storage, "a", toy_table(0, 3))
+    other = write_shard(storage, "b", toy_table(0, 3, shapes={**SHAPES, "pose": ("float64", (3, 4))}))
+    with pytest.raises(DataError, match=r"differ in pose .*float32.* against .*float64"):
+        manifest.commit(storage, Manifest([entry, other]))
+    with pytest.raises(DataError, match="is listed twice"):
+        manifest.commit(storage, Manifest([entry, entry]))
+    assert not storage.exists(MANIFEST_KEY)
+
+
+def test_the_file_can_be_read_by_people(storage: Storage) -> None:
+    make_data_set(storage)
+    content = json.loads(storage.read(MANIFEST_KEY))
+    assert content["shards"][0]["row_group_rows"] == [4] * 5
+    assert "columns" not in content["shards"][0], "columns are said once"
