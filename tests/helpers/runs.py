@@ -51,10 +51,10 @@ def local_rows(batch: dict[str, Any], world: World) -> dict[str, Any]:
     return {k: v[rows.start : rows.stop] for k, v in batch.items()}
 
 
-def toy_engine(case: Case, proc: process.Process, **stage_options: Any) -> Engine:
-    """An engine around a fresh toy stage."""
+def toy_engine(case: Case, proc: process.Process, stage: Any = None) -> Engine:
+    """An engine around `stage`, a fresh toy stage when None."""
     return Engine(
-        ToyStage(**stage_options),
+        stage or ToyStage(),
         case.optim_config(),
         case.zero_config(),
         proc,
@@ -113,7 +113,7 @@ def first_gradients(micro_batch_sizes: list[int]) -> list[dict[str, torch.Tensor
     proc = process.start(threads=1)
     found = []
     for size in micro_batch_sizes:
-        engine = toy_engine(Case(zero=2, micro_batch_size=size, clips=False), proc, dropout=0.0)
+        engine = toy_engine(Case(zero=2, micro_batch_size=size, clips=False), proc, ToyStage(dropout=0.0))
         engine.step(local_rows(global_batches(1)[0], proc.world))
         moments = {k.removeprefix("exp_avg/"): v for k, v in full_state(engine).items() if "exp_avg/" in k}
         found.append({n: m.view(engine.shards.shape(n)) / (1 - OPTIM.beta1) for n, m in moments.items()})

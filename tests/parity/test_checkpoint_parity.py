@@ -76,7 +76,7 @@ def load_all(folder: str, scratch: str, pairs: list[tuple[str, str]]) -> list[Lo
     for saved_as, loaded_as in pairs:
         storage = Storage.from_uri(folder).child(saved_as)
         case = replace(CASES[loaded_as], micro_batch_size=CASES[saved_as].micro_batch_size)
-        engine = toy_engine(case, proc, seed=99)
+        engine = toy_engine(case, proc, ToyStage(seed=99))
         assert checkpoint.load(engine, storage.child("fresh"), Path(scratch)) is not None
         fresh = full_state(engine)
         state = checkpoint.load(engine, storage.child("trained"), Path(scratch))

@@ -106,7 +106,8 @@ class Engine:
             details: have the stage compute its costlier logs too.
 
         Raises:
-            NonFiniteError: on all ranks, before anything is applied.
+            NonFiniteError: on all ranks, before anything is applied. Gradients of the step may be left, so
+                the engine is of no further use.
         """
         micro_batches = globalbatch.split(
             globalbatch.to_device(batch, self.process.device), self.sizes.micro_batch_size

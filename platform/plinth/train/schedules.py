@@ -50,7 +50,7 @@ class OptimConfig:
                 raise ConfigError(f"optim.{key} is {getattr(self, key)}, expected {allowed}.")
         if total_steps is not None and self.warmup_steps >= total_steps:
             raise ConfigError(
-                f"optim.warmup_steps {self.warmup_steps} is not less than the {total_steps} steps .",
+                f"optim.warmup_steps {self.warmup_steps} is not less than the stage's {total_steps} steps.",
                 "The learning rate would never reach optim.lr: lower the one or train longer.",
             )
 
