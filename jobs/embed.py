@@ -42,7 +42,7 @@ class EmbedTask:
 
 def run(job: EmbedJob) -> int:
     """Embed the data set and say with what; returns the exit code."""
-    with ray_cluster(job.ray):
+    with ray_cluster(job.ray, job.workers):
         dataset = embed(job)
     print(f"{dataset.storage.uri}: embedded by {dataset.teacher}")
     return 0

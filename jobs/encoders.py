@@ -63,14 +63,8 @@ def untrained(job: PretrainJob, shape: SampleShape) -> SceneEncoder:
 
 def read_job(storage: Storage) -> PretrainJob:
     """The job that a run was started with."""
-    return config.build(PretrainJob, [(f"{storage.uri}/{CONFIG_KEY}", _yaml(storage))])
-
-
-def _yaml(storage: Storage) -> dict[str, object]:
-    import yaml
-
-    content: dict[str, object] = yaml.safe_load(storage.read(CONFIG_KEY))
-    return content
+    origin = f"{storage.uri}/{CONFIG_KEY}"
+    return config.build(PretrainJob, [(origin, config.parse(storage.read(CONFIG_KEY).decode(), origin))])
 
 
 def _has_checkpoint(storage: Storage, stage: str) -> bool:

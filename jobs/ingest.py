@@ -58,7 +58,7 @@ class ShardResult:
 def run(job: IngestJob) -> int:
     """Build the data set and say what it holds; returns the exit code."""
     start = time.monotonic()
-    with ray_cluster(job.ray):
+    with ray_cluster(job.ray, job.workers):
         dataset = ingest(job)
     took_s = time.monotonic() - start
     stats = dataset.manifest.attributes["statistics"]
@@ -139,12 +139,11 @@ def _commit(
     rejects = [reject for result in results for reject in result.rejects]
     entries = [result.entry for result in results if result.entry is not None]
     if not entries:
-        first = (
-            f" First of {len(rejects)} rejects: {rejects[0].reason}: {rejects[0].value}" if rejects else ""
-        )
+        reasons = Counter(reject.reason for reject in rejects).most_common()
+        scans = ", ".join(dict.fromkeys(reject.scene_id for reject in rejects))
         raise DataError(
-            f"{output.uri}: no valid frame in any of the scenes.{first}",
-            "Check the reader's folder and views.min_valid_depth.",
+            f"No valid frame in {scans}: {'; '.join(f'{n} x {reason}' for reason, n in reasons)}.",
+            "Check the folder of the scan, or lower views.min_valid_depth.",
         )
     totals = add_statistics([result.statistics for result in results])
     totals["frames"] = sum(result.frames for result in results)

@@ -36,7 +36,7 @@ CONFIG_KEY = "config.yaml"
 def run(job: PretrainJob, accept_changes: bool = False) -> int:
     """Print the job, run it, and say where the run is; returns the exit code."""
     print(config.to_yaml(job))
-    with ray_cluster(job.ray):
+    with ray_cluster(job.ray, job.fit.workers):
         run_job(job, accept_changes)
     print(f"{run_storage(job).uri}: done")
     return 0

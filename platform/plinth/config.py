@@ -68,13 +68,24 @@ def read(path: str | Path) -> DictConfig:
     if not path.is_file():
         raise ConfigError(f"{path}: no such job file.", _closest_file(path))
     try:
-        raw = OmegaConf.load(path)
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not a text file in UTF-8.") from None
+    return parse(text, str(path))
+
+
+def parse(text: str, origin: str) -> DictConfig:
+    """YAML of a job file. `origin` names it in errors.
+
+    Raises:
+        ConfigError: not `key: value` lines.
+    """
+    try:
+        raw = OmegaConf.create(text)
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{origin}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, DictConfig):
-        raise ConfigError(f"{path}: expected `key: value` lines at the top, found a {type(raw).__name__}.")
+        raise ConfigError(f"{origin}: expected `key: value` lines at the top, found a {type(raw).__name__}.")
     return raw
 
 

@@ -1,0 +1,26 @@
+"""Data sets that the tests of the commands share; each test copies what it changes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.tiny_jobs import make_data
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with rooms, images and teacher. Leave it as it is."""
+    folder = tmp_path_factory.mktemp("made")
+    make_data(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    """A copy of `made` to change."""
+    for name in ("rooms", "images", "teacher"):
+        shutil.copytree(made / name, tmp_path / name)
+    return tmp_path

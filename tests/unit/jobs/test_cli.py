@@ -1,0 +1,86 @@
+"""The command line: help reads well, every job file resolves, and a mistake is one line and exit code 2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jobs.cli import CONFIGS, main
+from jobs.config import SCHEMAS
+from plinth import config
+from tests.helpers.tiny_jobs import ingest_job, write
+
+COMMANDS = ("demo", "ingest", "embed", "pretrain", "evaluate", "export", "shards", "checkpoints", "config")
+REQUIRED = {
+    "ingest": ["output=x"],
+    "embed": ["data=x", "teacher.revision=abc"],
+    "pretrain": [
+        "output=x", "teacher.revision=abc", "warmup.data.sources=[{uri: a}]", "main.data.sources=[{uri: b}]",
+    ],
+    "evaluate": ["run=x", "data=y", "teacher.revision=abc"],
+    "export": ["run=x", "output=y"],
+    "demo": [],
+}  # fmt: skip
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert all(f"\n    {command}" in text for command in COMMANDS)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.stem)
+def test_shipped_jobs_resolve(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kind = config.read(path).get("kind")
+    given = [*REQUIRED[str(kind)]]
+    if "root: ???" in path.read_text():
+        given.append(f"reader.{config.read(path).reader.kind}.root=y")
+    assert main(["config", str(path), *given]) == 0
+    printed = capsys.readouterr().out
+    again = config.build(SCHEMAS[str(kind)], [("printed", config.parse(printed, "printed"))])
+    assert config.to_yaml(again) == printed, "the printed job is a job file for the same run"
+
+
+@pytest.mark.parametrize("kind", SCHEMAS)
+def test_every_key_of_every_job_has_its_help(kind: str) -> None:
+    bare = [key.name for key in config.describe(SCHEMAS[kind]) if not key.help]
+    assert not bare
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["optim.lr=fast"], "optim.lr"),
+        (["optim.lrr=1"], "unknown key optim.lrr. Did you mean optim.lr?"),
+        (["warmup.lanes=4"], "unknown key warmup.lanes. Did you mean data.lanes?"),
+        (["zero.precision=fp8"], "zero.precision"),
+        (["nonsense"], "expected an override of the form key=value"),
+    ],
+)
+def test_a_bad_key_is_one_line(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pretrain", str(CONFIGS / "pretrain.yaml"), *arguments]) == 2
+    assert says in one_line(capsys)
+
+
+def test_a_missing_file_and_a_job_of_another_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pretrain", str(tmp_path / "nothing.yaml")]) == 2
+    assert "no such job file" in one_line(capsys)
+    job = write(tmp_path / "job.yaml", ingest_job(tmp_path / "out"))
+    assert main(["pretrain", job]) == 2
+    assert f"Run `poma ingest {job}`" in one_line(capsys)
+    assert main(["config", write(tmp_path / "odd.yaml", {"kind": "cook"})]) == 2
+    assert "kind is 'cook'" in one_line(capsys)
+
+
+def test_help_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", str(CONFIGS / "pretrain.yaml"), "--help-keys"]) == 0
+    assert "optim.lr: float = 0.0001\n    Peak learning rate" in capsys.readouterr().out
