@@ -66,7 +66,7 @@ def run(job: DemoJob) -> int:
         with timings.part("embed: the teacher's features into the shards"):
             _embed(job)
         with timings.part("pretrain: warm-up and main stage on Ray Train workers"):
-            pretrain.run_job(job.pretrain)
+            pretrain.train(job.pretrain, pretrain.prepare(job.pretrain))
     with timings.part("evaluate: rooms that nothing has trained on"):
         outcome = evaluate.evaluate(job.evaluate)
     report = _report(job, outcome, timings)

@@ -36,24 +36,31 @@ CONFIG_KEY = "config.yaml"
 def run(job: PretrainJob, accept_changes: bool = False) -> int:
     """Print the job, run it, and say where the run is; returns the exit code."""
     print(config.to_yaml(job))
+    runs = prepare(job, accept_changes)
     with ray_cluster(job.ray, job.fit.workers):
-        run_job(job, accept_changes)
+        train(job, runs)
     print(f"{run_storage(job).uri}: done")
     return 0
 
 
-def run_job(job: PretrainJob, accept_changes: bool = False) -> None:
-    """Run or resume both stages.
+def prepare(job: PretrainJob, accept_changes: bool = False) -> list[StageRun]:
+    """Find every mistake that can be found before anything starts or is written.
 
     Args:
         accept_changes: resume although the job differs from the one that wrote the last checkpoint.
 
     Raises:
-        PlinthError: what the user can mend; found before anything starts where that is possible.
+        PlinthError: the first one.
     """
+    job.fit.validate()
     runs = stage_runs(job, accept_changes)
     for stage_run in runs:
-        preflight(stage_run, max(job.fit.workers, 1))  # before the run's config is written
+        preflight(stage_run, max(job.fit.workers, 1))
+    return runs
+
+
+def train(job: PretrainJob, runs: Sequence[StageRun]) -> None:
+    """Run or resume both stages on the Ray that is there (or here, with no workers)."""
     storage = run_storage(job)
     storage.write(CONFIG_KEY, config.to_yaml(job).encode())
     fit(job.fit, runs, storage)

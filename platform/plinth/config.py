@@ -55,7 +55,7 @@ def load(schema: type[T], path: str | Path, overrides: Sequence[str] = ()) -> T:
     Raises:
         ConfigError: naming the file, the key and what would be right.
     """
-    return build(schema, [(str(path), read(path)), *_parse_overrides(overrides)])
+    return build(schema, [(str(path), read(path)), *_parse_overrides(schema, overrides)])
 
 
 def read(path: str | Path) -> DictConfig:
@@ -99,7 +99,8 @@ def build(schema: type[T], layers: Sequence[tuple[str, Any]]) -> T:
             merged = OmegaConf.merge(merged, plain)
         except OmegaConfBaseException as error:
             key = getattr(error, "full_key", None) or "a value"
-            wanted = _type_of(schema, key)
+            hint = _hint_of(schema, key)
+            wanted = _type_name(hint) if hint is not None else ""
             reason = str(error).splitlines()[0]
             fix = f"Expected {wanted}." if wanted else ""
             raise ConfigError(f"{origin}: {key}: {reason}.", fix) from None
@@ -155,13 +156,16 @@ def describe(schema: type, prefix: str = "") -> Iterator[Key]:
         yield Key(name, _type_name(hints[f.name]), shown, docs.get(f.name, ""))
 
 
-def _parse_overrides(overrides: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _parse_overrides(schema: type, overrides: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     for text in overrides:
-        key, equals, _ = text.partition("=")
+        key, equals, value = text.partition("=")
         if not equals or not key.strip():
             raise ConfigError(f"'{text}': expected an override of the form key=value, such as optim.lr=3e-4.")
         try:
-            parsed = OmegaConf.to_container(OmegaConf.from_dotlist([text]))
+            layer = OmegaConf.from_dotlist([text])
+            if _is_text(_hint_of(schema, key)) and value != "null" and value[:1] not in ("'", '"'):
+                OmegaConf.update(layer, key, value)  # a revision such as 0123 is no number
+            parsed = OmegaConf.to_container(layer)
         except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
             reason = " ".join(str(error).split())
             raise ConfigError(f"'{text}': the value is not valid YAML: {reason}") from None
@@ -194,6 +198,11 @@ def _check_keys(schema: type, value: Any, origin: str, prefix: str = "") -> None
             if item is not None and not isinstance(item, dict | str):
                 raise ConfigError(f"{origin}: {prefix}{key}: expected keys below it, found {item!r}.")
             _check_keys(inner, item, origin, f"{prefix}{key}.")
+        elif _is_text(hints[key]) and isinstance(item, bool | int | float):
+            raise ConfigError(
+                f"{origin}: {prefix}{key} is text, but YAML reads {item!r} as a {type(item).__name__}.",
+                "Put it in quotes.",
+            )
         else:
             _check_keys(dict, item if isinstance(item, str) else None, origin, f"{prefix}{key}.")
 
@@ -217,16 +226,19 @@ def _dataclass_in(hint: Any) -> type | None:
     return None
 
 
-def _type_of(schema: type, dotted: str) -> str:
+def _hint_of(schema: type, dotted: str) -> Any:
+    """The type of a dotted key such as data.sources[0].uri; None for a key that the schema lacks."""
     hint: Any = schema
     for part in dotted.replace("]", "").replace("[", ".").split("."):
-        inner = _dataclass_in(hint)
         if part.isdigit():
             continue
-        if inner is None or part not in (hints := typing.get_type_hints(inner)):
-            return ""
-        hint = hints[part]
-    return _type_name(hint)
+        inner = _dataclass_in(hint)
+        hint = typing.get_type_hints(inner).get(part) if inner is not None else None
+    return hint
+
+
+def _is_text(hint: Any) -> bool:
+    return hint is str or set(typing.get_args(hint)) == {str, type(None)}
 
 
 def _type_name(hint: Any) -> str:

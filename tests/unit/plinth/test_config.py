@@ -69,6 +69,7 @@ def test_layers_win_in_order(tmp_path: Path) -> None:
         ("name: ${oc.env:SECRET}", [], "reads an environment variable"),
         ("name: a", ["optim.lr"], "expected an override of the form key=value"),
         ("name: ${nowhere}", [], "nowhere"),
+        ("name: 0123", [], "name is text, but YAML reads 83 as a int. Put it in quotes."),
     ],
 )
 def test_refusals_name_the_key(tmp_path: Path, text: str, overrides: list[str], says: str) -> None:
@@ -76,6 +77,12 @@ def test_refusals_name_the_key(tmp_path: Path, text: str, overrides: list[str], 
         job(tmp_path, text, *overrides)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_text_on_the_command_line_stays_text(tmp_path: Path) -> None:
+    assert job(tmp_path, "name: a", "name=0123").name == "0123"
+    assert job(tmp_path, "name: a", "name=1e5").name == "1e5"
+    assert job(tmp_path, "name: a\nsources: [{uri: x}]", "sources=[{uri: y}]").sources[0].uri == "y"
 
 
 def test_missing_file_suggests_a_near_one(tmp_path: Path) -> None:
