@@ -81,7 +81,7 @@ class DataConfig:
     ray_task_cpus: float = 0.0
     """reader ray: CPUs that a task claims. 0 runs beside training workers that hold all CPUs; with more,
     leave that many free or reading never starts."""
-    ray_ahead_bytes: int = 512 << 20
+    ray_ahead_bytes: int = 256 << 20
     """reader ray: decoded bytes that a rank reads ahead into the object store."""
     ray_progress: bool = False
     """reader ray: show Ray Data's progress bars and logs."""

@@ -33,6 +33,7 @@ from plinth.data.stream_threads import WindowTables, read_pieces
 from plinth.errors import PlinthError
 
 POLL_S = 0.2
+CLOSE_TIMEOUT_S = 20.0
 # The next execution starts when this many tasks are left for each that may run at once: by the time
 # they are through it has delivered.
 OVERLAP = 4
@@ -47,29 +48,28 @@ def read_windows(
         DataError, StorageError: as a task raised them.
     """
     shared = ray.put((list(sources), list(columns)))
-    remaining = windows
-    current = _Segment(remaining, shared, config)
-    following: _Segment | None = None
     overlap = OVERLAP * config.ray_concurrency * config.ray_windows_per_task
+    current = _Segment(windows, shared, config)
+    running = [current]
     try:
-        while current.windows:
-            current.start()
+        while True:
+            following = None
             rows = _Rows(current.batches())
             for delivered, window in enumerate(current.windows):
                 yield window, rows.take(window.rows)
                 if following is None and delivered >= len(current.windows) - overlap:
-                    following = _Segment(remaining, shared, config)
-                    following.start()
-            current.close()
-            current, following = following or _Segment(remaining, shared, config), None
+                    following = _Segment(windows, shared, config)
+                    running.append(following)
+            assert following is not None, "started before the last window"
+            current = following
+            running = [segment for segment in running if segment is current or segment.is_running]
     finally:
-        current.close()
-        if following is not None:
-            following.close()
+        for segment in running:
+            segment.close()
 
 
 class _Segment:
-    """Some windows as one execution of Ray Data, whose blocks a thread puts in a queue."""
+    """Some windows as one execution of Ray Data, begun at once, whose blocks a thread puts in a queue."""
 
     def __init__(self, windows: Iterator[Window], shared: ray.ObjectRef, config: DataConfig) -> None:
         per_task = config.ray_windows_per_task
@@ -78,13 +78,8 @@ class _Segment:
         self._config = config
         self._queue: queue.Queue[pa.Table | BaseException | None] = queue.Queue(1)
         self._closed = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        """Begin to read, once."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="plinth-ray", daemon=True)
-            self._thread.start()
+        self._thread = threading.Thread(target=self._run, name="plinth-ray", daemon=True)
+        self._thread.start()
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The rows of the windows in order, in pieces of Ray's choosing."""
@@ -93,9 +88,15 @@ class _Segment:
                 raise _cause(item)
             yield from item.to_batches()
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the execution is under way or being shut down."""
+        return self._thread.is_alive()
+
     def close(self) -> None:
-        """Stop reading; what is under way may end by itself."""
+        """Stop reading and wait until Ray Data has shut the execution down: it must not outlive Ray."""
         self._closed.set()
+        self._thread.join(CLOSE_TIMEOUT_S)
 
     def _run(self) -> None:
         try:

@@ -1,0 +1,209 @@
+"""Streaming alone: views per second of both readers beside bare pyarrow reading the same row groups.
+
+python benchmarks/streaming.py [--scan ../shared/data/rgbd/redkitchen] [--views 8192] [--rounds 5] [--s3]
+
+Depth at 224 x 224 with camera and embeddings, one view per sample, row groups of 64 views; made here
+(planes and bumps with the noise of a disparity sensor) or from the depth images of a scan, repeated.
+Rounds are interleaved and the medians shown, because the machine may be busy; CPU seconds are those of
+this process and of Ray's, and count more than the clock where other work runs beside.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+import ray
+from PIL import Image
+
+from infra import objectstore
+from plinth.data import manifest
+from plinth.data.batches import open_batches
+from plinth.data.manifest import Manifest
+from plinth.data.plan import Cursor, DataConfig, ReaderKind
+from plinth.data.shards import ShardOptions, write_shard
+from plinth.data.sources import SAMPLE_ID, OpenSource
+from plinth.storage import Storage, StorageOptions
+from plinth.world import World
+from poma3d.sample import Sample, SampleShape, decode, encode
+
+SIZE, EMBEDDING, ROW_GROUP_VIEWS, SHARD_VIEWS, BATCH, THREADS = 224, 512, 64, 512, 256, 2
+DISTINCT_VIEWS = 256  # of made depth; pyarrow does not know that they come again
+COLUMNS = ["depth", "depth_scale", "intrinsics", "pose", "view_valid", "image_embedding", "caption_embedding"]
+CONFIG = DataConfig(lanes=16, window_row_groups=2, read_threads=THREADS)
+Work = Callable[[], float]
+"""Reads all views once; returns the seconds until the first of them."""
+
+
+def made_depth(count: int) -> np.ndarray:
+    """uint16 millimetres [count, SIZE, SIZE] that compress like those of a depth camera."""
+    rng = np.random.default_rng(0)
+    v, u = np.mgrid[0:SIZE, 0:SIZE] / SIZE
+    focal_times_baseline, steps = 43.5, 8  # metre-pixels; steps of disparity in a pixel
+    depth = np.empty((count, SIZE, SIZE), np.uint16)
+    for view in depth:
+        planes = [
+            1.5 + a * a + b * u + c * v + 0.4 * np.sin(3 * d * u + e) * np.cos(3 * d * v)
+            for a, b, c, d, e in rng.uniform(-1, 1, (3, 5))
+        ]
+        disparity = focal_times_baseline / np.min(planes, axis=0).clip(0.4) + rng.normal(0, 0.03, v.shape)
+        view[:] = 1000 * focal_times_baseline / (np.round(disparity * steps) / steps)
+        view[rng.random(v.shape) < 0.002] = 0
+    return depth
+
+
+def scan_depth(folder: Path) -> np.ndarray:
+    """The depth images of a scan in the style of 7-Scenes, nearest neighbour to SIZE x SIZE."""
+    views = []
+    for path in sorted(folder.glob("*.depth.png")):
+        depth = np.array(Image.open(path)).astype(np.uint16)
+        depth[depth == np.iinfo(np.uint16).max] = 0
+        rows, cols = (np.arange(SIZE) * n // SIZE for n in depth.shape)
+        views.append(depth[rows][:, cols])
+    return np.stack(views)
+
+
+def make_data_set(storage: Storage, depth: np.ndarray, count: int) -> OpenSource:
+    """`count` samples of one view, over and over again from `depth`."""
+    rng = np.random.default_rng(0)
+    shape = SampleShape(views=1, height=SIZE, width=SIZE, embedding=EMBEDDING)
+    entries = []
+    for first in range(0, count, SHARD_VIEWS):
+        samples = [
+            Sample(
+                scene_id=f"view-{i}", source="benchmark", depth=depth[i % len(depth)][None],
+                intrinsics=np.ones((1, 4)), pose=rng.normal(size=(1, 3, 4)), view_valid=np.ones(1),
+                view_captions=[[f"caption of {i}"]], scene_captions=[],
+                image_embedding=rng.normal(size=(1, EMBEDDING)),
+                caption_embedding=rng.normal(size=(1, shape.captions, EMBEDDING)),
+            )
+            for i in range(first, min(first + SHARD_VIEWS, count))
+        ]  # fmt: skip
+        options = ShardOptions(row_group_rows=ROW_GROUP_VIEWS)
+        entries.append(write_shard(storage, f"part-{first:07d}", encode(samples, shape), options))
+    written = Manifest(entries)
+    manifest.commit(storage, written)
+    return OpenSource(storage, written)
+
+
+def bare_pyarrow(source: OpenSource) -> Work:
+    """Every row group by itself, in threads, thrown away: no order, no batches."""
+    groups = [(shard, g) for shard in source.manifest.shards for g in range(len(shard.row_group_rows))]
+    filesystem, root = source.storage.pyarrow_filesystem()
+
+    def read(shard_name: str, group: int) -> float:
+        with filesystem.open_input_file(f"{root}/{shard_name}") as file:
+            pq.ParquetFile(file, pre_buffer=True).read_row_group(
+                group, columns=[SAMPLE_ID, *COLUMNS], use_threads=False
+            )
+        return time.perf_counter()
+
+    def work() -> float:
+        started = time.perf_counter()
+        with ThreadPoolExecutor(THREADS) as pool:
+            return min(pool.map(read, *zip(*((s.name, g) for s, g in groups), strict=True))) - started
+
+    return work
+
+
+def ours(source: OpenSource, reader: ReaderKind) -> Work:
+    """Batches of one rank in plan order, with every tensor in its place."""
+    config = DataConfig(**{**vars(CONFIG), "reader": reader})
+
+    def work() -> float:
+        started = time.perf_counter()
+        first = 0.0
+        with open_batches([source], config, 0, BATCH, World(0, 1), Cursor(), COLUMNS, decode) as batches:
+            for _ in islice(batches, batches.plan.steps_per_epoch):
+                first = first or time.perf_counter() - started
+        return first
+
+    return work
+
+
+def cpu_s() -> float:
+    """CPU seconds so far of this process and the ones it started."""
+    total = 0.0
+    for process in (me := psutil.Process(), *me.children(recursive=True)):
+        with contextlib.suppress(psutil.Error):
+            times = process.cpu_times()
+            total += times.user + times.system
+    return total
+
+
+def compare(works: dict[str, Work], views: int, rounds: int) -> None:
+    """Run them in turn, once to warm up, and print medians and ratios to the first."""
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    cpu: dict[str, list[float]] = {name: [] for name in works}
+    first: dict[str, list[float]] = {name: [] for name in works}
+    for number in range(rounds + 1):
+        for name, work in works.items():
+            cpu_before, started = cpu_s(), time.perf_counter()
+            until_first = work()
+            if number:
+                seconds[name].append(time.perf_counter() - started)
+                cpu[name].append(cpu_s() - cpu_before)
+                first[name].append(until_first)
+    base = statistics.median(next(iter(seconds.values())))
+    print(f"{'':14}{'views/s':>10}{'ratio':>8}{'CPU-s per 1,000':>18}{'first, s':>10}")
+    for name in works:
+        wall = statistics.median(seconds[name])
+        per_thousand = statistics.median(cpu[name]) / views * 1000
+        print(
+            f"{name:14}{views / wall:10.0f}{base / wall:8.2f}{per_thousand:18.3f}"
+            f"{statistics.median(first[name]):10.2f}"
+        )
+
+
+@contextlib.contextmanager
+def place(on_s3: bool) -> Iterator[Storage]:
+    """An empty folder, local or on an S3 server of this machine."""
+    if not on_s3:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Storage.from_uri(folder)
+        return
+    with objectstore.running() as store:
+        os.environ |= {"BENCH_ACCESS_KEY": store.access_key, "BENCH_SECRET_KEY": store.secret_key}
+        options = StorageOptions(
+            endpoint_url=store.endpoint_url, region=store.region,
+            access_key_env="BENCH_ACCESS_KEY", secret_key_env="BENCH_SECRET_KEY",
+        )  # fmt: skip
+        yield Storage.from_uri(store.create_bucket("streaming"), options)
+
+
+def main() -> None:
+    """Make the data set, read it in turns, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--scan", type=Path, help="folder of a scan whose depth is used")
+    parser.add_argument("--views", type=int, default=8192)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--s3", action="store_true", help="read from a local S3 server over HTTP")
+    arguments = parser.parse_args()
+    depth = scan_depth(arguments.scan) if arguments.scan else made_depth(DISTINCT_VIEWS)
+    with place(arguments.s3) as storage:
+        source = make_data_set(storage, depth, arguments.views)
+        size_bytes = sum(shard.size_bytes for shard in source.manifest.shards)
+        print(f"{arguments.views} views, {size_bytes / arguments.views / 1024:.1f} KiB each, {storage.uri}")
+        ray.init(address="local", num_cpus=THREADS, object_store_memory=2 << 30, logging_level="warning")
+        works = {
+            "bare pyarrow": bare_pyarrow(source),
+            "threads": ours(source, ReaderKind.threads),
+            "ray": ours(source, ReaderKind.ray),
+        }
+        compare(works, arguments.views, arguments.rounds)
+        ray.shutdown()
+
+
+if __name__ == "__main__":
+    main()
