@@ -37,9 +37,9 @@ class FitConfig:
     threads_per_worker: int = 1
     """Threads of torch's operators in a worker. More of them than cores make all workers slower."""
     max_failures: int = 3
-    """How often lost workers are started again from the last checkpoint."""
+    """How often lost workers, or a failed start of them, are started again, from the last checkpoint."""
     start_timeout_s: float = 120.0
-    """How long to wait until the cluster has room for all workers."""
+    """How long a try waits until the cluster has room for all workers and they have started."""
 
     def validate(self) -> None:
         """Refuse values out of range.
@@ -108,7 +108,7 @@ def _fit_with_ray(config: FitConfig, stages: Sequence[StageRun], storage: Storag
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=ray.train.FailureConfig(
-                max_failures=config.max_failures, controller_failure_limit=0
+                max_failures=config.max_failures, controller_failure_limit=config.max_failures
             ),
         ),
     )
@@ -119,7 +119,7 @@ def _fit_with_ray(config: FitConfig, stages: Sequence[StageRun], storage: Storag
     mistake = ray.get(verdict.get.remote())
     if mistake is not None:
         raise mistake
-    return dict(result.metrics or {})
+    return dict(result.return_value or {})
 
 
 class _Verdict:
@@ -137,7 +137,7 @@ class _Verdict:
         return self._mistake
 
 
-def _worker(stages: Sequence[StageRun], threads: int, use_gpu: bool, verdict: Any) -> None:
+def _worker(stages: Sequence[StageRun], threads: int, use_gpu: bool, verdict: Any) -> dict[str, Any]:
     """Runs in every worker of Ray Train.
 
     A user's mistake would be the same in every attempt, so it is not tried again: the worker that met it
@@ -147,9 +147,9 @@ def _worker(stages: Sequence[StageRun], threads: int, use_gpu: bool, verdict: An
     import ray.train
 
     if ray.get(verdict.get.remote()) is not None:
-        return
+        return {}
     try:
-        train_stages(stages, threads, use_gpu, report=ray.train.report)
+        return train_stages(stages, threads, use_gpu, report=ray.train.report)
     except StorageError:
         raise  # the network may be back at the next attempt
     except PlinthError as mistake:

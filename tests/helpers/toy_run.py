@@ -68,6 +68,18 @@ def build(sources: Sequence[OpenSource]) -> ToyStage:
     return ToyStage()
 
 
+def build_dying(marker: Path, sources: Sequence[OpenSource]) -> ToyStage:
+    """A stage that kills a worker once, and then writes `marker`."""
+    return StageThatDies(marker)
+
+
+def build_nan(attempts: Path, sources: Sequence[OpenSource]) -> ToyStage:
+    """A stage that gives a NaN; adds a line to `attempts` every time that it is built."""
+    with attempts.open("a") as file:
+        file.write("built\n")
+    return StageOfNan()
+
+
 class StageThatDies(ToyStage):
     """Kills its own process, once, in the middle of step `DIES_AT` on rank 1.
 

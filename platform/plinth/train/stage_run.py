@@ -86,7 +86,7 @@ def preflight(run: StageRun, world_size: int) -> None:
     run.checkpoint.validate()
     run.metrics.validate()
     check_divisibility(world_size, run.data.lanes, run.global_batch_size, run.micro_batch_size)
-    plan = plan_for(open_sources(run.data, run.storage_options), run.data, run.seed, run.global_batch_size)
+    plan = plan_of(run)
     run.optim.validate(stage_steps(run, plan))
     run.storage.check(write=True)
     if checkpoint.latest(run.checkpoints) is not None:
@@ -112,6 +112,12 @@ def refuse_changes(saved: Notes, now: Notes) -> None:
             "The data sets have changed since the run's last checkpoint.",
             "Bring the old ones back, or give the run another name.",
         )
+
+
+def plan_of(run: StageRun) -> Plan:
+    """The order of the data, from the manifests of its data sets."""
+    sources = open_sources(run.data, run.storage_options)
+    return plan_for(sources, run.data, run.seed, run.global_batch_size)
 
 
 def stage_steps(run: StageRun, plan: Plan) -> int:
