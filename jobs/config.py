@@ -135,6 +135,8 @@ class PretrainJob:
     """Whose image tower the encoder starts from, and whose embeddings the data must hold."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """The model, the same in both stages."""
+    start: str | None = None
+    """A stage of another run (output/name/warmup) whose weights the first stage of this one starts from."""
     warmup: StageConfig | None = None
     """Stage 1: view alignment on maps of single images; left out when null."""
     main: StageConfig | None = None

@@ -62,9 +62,9 @@ def run(job: DemoJob) -> int:
             rooms, _, held_out = (ingest.ingest(part) for part in (job.rooms, job.images, job.held_out))
         preview(held_out.samples(4), folder / "rooms.png", PreviewConfig())
         with timings.part("teacher: a tiny CLIP on the rooms' colour images and captions"):
-            _train_teacher(job, rooms)
+            train_tiny_teacher(job, rooms)
         with timings.part("embed: the teacher's features into the shards"):
-            _embed(job)
+            embed_all(job)
         with timings.part("pretrain: warm-up and main stage on Ray Train workers"):
             pretrain.train(job.pretrain, pretrain.prepare(job.pretrain))
     with timings.part("evaluate: rooms that nothing has trained on"):
@@ -79,14 +79,16 @@ def run(job: DemoJob) -> int:
     return 0
 
 
-def _train_teacher(job: DemoJob, rooms: Dataset) -> None:
+def train_tiny_teacher(job: DemoJob, rooms: Dataset) -> None:
+    """The demo's stand-in for hub weights, in the folder that the jobs name as their teacher."""
     try:
         train_teacher(rooms.samples(), Path(job.pretrain.teacher.source), job.teacher)
     except ValueError as error:
         raise ConfigError(f"the demo's teacher: {error}") from None
 
 
-def _embed(job: DemoJob) -> None:
+def embed_all(job: DemoJob) -> None:
+    """The teacher's embeddings into all three data sets."""
     for data in (job.rooms, job.images, job.held_out):
         embed.embed(
             EmbedJob(

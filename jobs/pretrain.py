@@ -23,6 +23,7 @@ from plinth.data.sources import OpenSource
 from plinth.errors import CheckpointError, ConfigError, DataError
 from plinth.fit import fit
 from plinth.storage import Storage
+from plinth.train import checkpoint
 from plinth.train.stage_run import Notes, StageRun, preflight
 from poma3d import model
 from poma3d.sample import SampleShape, decode
@@ -89,12 +90,25 @@ def stage_runs(job: PretrainJob, accept_changes: bool = False) -> list[StageRun]
     record = teachers.record(job.teacher, job.storage)
     runs: list[StageRun] = []
     for name in names:
-        runs.append(_stage_run(job, name, record, runs[-1] if runs else None, accept_changes))
+        weights_from = runs[-1].storage if runs else _start(job)
+        runs.append(_stage_run(job, name, record, weights_from, accept_changes))
     return runs
 
 
+def _start(job: PretrainJob) -> Storage | None:
+    """The stage of another run that this job starts from."""
+    if job.start is None:
+        return None
+    stage = Storage.from_uri(job.start, job.storage)
+    if checkpoint.latest(stage.child("checkpoints")) is None:
+        raise CheckpointError(
+            f"start: {stage.uri} has no committed checkpoint.", "Give output/name/warmup of a run that has."
+        )
+    return stage
+
+
 def _stage_run(
-    job: PretrainJob, name: str, teacher: TeacherRecord, before: StageRun | None, accept_changes: bool
+    job: PretrainJob, name: str, teacher: TeacherRecord, weights_from: Storage | None, accept_changes: bool
 ) -> StageRun:
     stage = stage_config(job, name)
     assert stage is not None
@@ -126,7 +140,7 @@ def _stage_run(
         checkpoint=job.checkpoint,
         metrics=job.metrics,
         storage_options=job.storage,
-        weights_from=before.storage if before else None,
+        weights_from=weights_from,
         config=_identity(job, stage, optim, shape, teacher),
         check_resume=partial(_check_resume, accept_changes),
     )
@@ -158,6 +172,7 @@ def _identity(
     data["sources"] = [asdict(source) for source in stage.data.sources]
     return {
         "seed": job.seed,
+        "start": job.start,
         "model": full["model"],
         "precision": full["zero"]["precision"],
         "optim": asdict(optim),

@@ -66,13 +66,17 @@ def pretrain_job(folder: Path, **changes: Any) -> dict[str, Any]:
 
 def make_data(folder: Path) -> None:
     """`folder`/rooms, /images and /teacher, all embedded by that teacher."""
-    for name, views in (("rooms", 2), ("images", 1)):
-        assert main(["ingest", write(folder / f"{name}.yaml", ingest_job(folder / name, views=views))]) == 0
-    train_teacher(
-        open_dataset(str(folder / "rooms"), StorageOptions()).samples(), folder / "teacher", TEACHER
-    )
+    make_teacher(folder)
+    assert main(["ingest", write(folder / "images.yaml", ingest_job(folder / "images", views=1))]) == 0
     for name in ("rooms", "images"):
         assert main(["embed", embed_file(folder, name)]) == 0
+
+
+def make_teacher(folder: Path) -> None:
+    """`folder`/rooms, and /teacher trained on them."""
+    assert main(["ingest", write(folder / "rooms.yaml", ingest_job(folder / "rooms"))]) == 0
+    rooms = open_dataset(str(folder / "rooms"), StorageOptions())
+    train_teacher(rooms.samples(), folder / "teacher", TEACHER)
 
 
 def embed_file(folder: Path, name: str) -> str:

@@ -47,6 +47,7 @@ def refused(folder: Path, capsys: pytest.CaptureFixture[str], *overrides: str, *
         (["main.loss.jepa_distance=euclid"], "chamfer, smooth_l1"),
         (["model.encoder.tuning.mode=adapter"], "encoder.tuning.mode is 'adapter'"),
         (["teacher.source=/nowhere"], "/nowhere"),
+        (["start=/nowhere/runs/a/warmup"], "has no committed checkpoint"),
         (["teacher.trust_remote_code=true"], "pin it with teacher.revision"),
         (["teacher.revision=0123"], "the job expects teacher.revision 0123"),
         (["storage.access_key_env=AKIA/secret=="], "not shown: it may be a secret"),
