@@ -90,7 +90,13 @@ def read_state(storage: Storage, step: int | None = None) -> dict[str, Any]:
     if found is None or found not in [i.step for i in list_checkpoints(storage) if i.is_committed]:
         raise no_such(storage, step)
     text = storage.read(f"{folder_name(found)}/{STATE_KEY}")
-    state: dict[str, Any] = json.loads(text)
+    try:
+        state: dict[str, Any] = json.loads(text)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{storage.uri}/{folder_name(found)}/{STATE_KEY} cannot be read.",
+            "Restore or remove the checkpoint.",
+        ) from error
     return state
 
 
@@ -100,9 +106,24 @@ def folder_name(step: int) -> str:
 
 
 def commit(storage: Storage, step: int, files: dict[str, dict[str, Any]]) -> None:
-    """Make the checkpoint of `step` count. `files`: name -> `fingerprint`, all uploaded."""
+    """Make the checkpoint of `step` count.
+
+    Args:
+        files: name -> `fingerprint` of everything that the ranks have uploaded.
+
+    Raises:
+        CheckpointError: a file is not there: ranks on several machines with a local folder as storage.
+    """
+    folder = storage.child(folder_name(step))
+    present = dict(folder.list())
+    for name, entry in files.items():
+        if present.get(name) != entry["size_bytes"]:
+            raise CheckpointError(
+                f"{folder.uri}/{name} was written by one worker and cannot be seen by another.",
+                "Workers on several machines need storage that all of them share.",
+            )
     record = {"format_version": FORMAT_VERSION, "step": step, "files": files}
-    storage.child(folder_name(step)).write(COMMIT_KEY, json.dumps(record, indent=1).encode())
+    folder.write(COMMIT_KEY, json.dumps(record, indent=1).encode())
 
 
 def fingerprint(path: Path) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import math
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -72,7 +72,7 @@ class StageRun:
     def scratch(self) -> Path:
         """A local folder of this user and this stage."""
         digest = hashlib.blake2b(self.storage.uri.encode(), digest_size=6).hexdigest()
-        return Path(self.scratch_dir or tempfile.gettempdir()) / f"plinth-{getpass.getuser()}" / digest
+        return Path(self.scratch_dir or tempfile.gettempdir()) / f"plinth-{os.getuid()}" / digest
 
 
 def preflight(run: StageRun, world_size: int) -> None:
