@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import queue
+import sys
 import threading
 import time
 from collections import deque
@@ -25,6 +26,7 @@ import torch
 from plinth.data.plan import Cursor, DataConfig, Plan, ReaderKind, Window, rank_windows
 from plinth.data.sources import SAMPLE_ID, OpenSource, PieceReader, check_sources, plan_for
 from plinth.data.stream_threads import WindowTables, read_windows
+from plinth.errors import ConfigError
 from plinth.world import World, check_divisibility
 
 Decode = Callable[[pa.Table, Sequence[str]], Mapping[str, np.ndarray]]
@@ -97,7 +99,13 @@ def open_batches(
 def _open_stream(
     windows: Iterator[Window], sources: Sequence[OpenSource], columns: Sequence[str], config: DataConfig
 ) -> Generator[WindowTables]:
-    if config.reader is ReaderKind.threads:
+    in_ray = "ray" in sys.modules and sys.modules["ray"].is_initialized()
+    if config.reader is ReaderKind.ray and not in_ray:
+        raise ConfigError(
+            "data.reader is ray, but this process is not part of a Ray cluster.",
+            "Use workers, or set data.reader=threads: the order is the same.",
+        )
+    if config.reader is ReaderKind.threads or not in_ray:
         read = PieceReader(sources, columns).read
         return read_windows(windows, read, config.read_threads, config.prefetch_windows)
     from plinth.data import stream  # here, because importing Ray takes seconds

@@ -37,8 +37,9 @@ Key = str | int
 
 
 class ReaderKind(Enum):
-    """Who reads the windows."""
+    """Who reads the windows. The order is the same."""
 
+    auto = "auto"
     ray = "ray"
     threads = "threads"
 
@@ -64,8 +65,9 @@ class DataConfig:
     global_batch_size. Every lane keeps a window in memory."""
     window_row_groups: int = 4
     """Row groups that a lane reads together and mixes: more mixes better and takes more memory."""
-    reader: ReaderKind = ReaderKind.ray
-    """ray: Ray Data tasks read and decode, on any node. threads: threads of the training process do."""
+    reader: ReaderKind = ReaderKind.auto
+    """ray: Ray Data tasks read and decode, on any node. threads: threads of the training process do.
+    auto: ray where the process is part of a Ray cluster, threads elsewhere."""
     prefetch_windows: int = 4
     """Windows that a rank reads ahead of those in use."""
     prefetch_batches: int = 2

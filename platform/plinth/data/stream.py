@@ -23,8 +23,7 @@ import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
-from ray.data import DataContext, Datasource, ReadTask
-from ray.data._internal.execution.interfaces import ExecutionResources
+from ray.data import DataContext, Datasource, ExecutionResources, ReadTask
 from ray.data.block import BlockMetadata
 
 from plinth.data.plan import DataConfig, Window

@@ -171,6 +171,14 @@ def test_sources_that_do_not_match(source: OpenSource, tmp_path: Path) -> None:
         open_toy([])
 
 
+def test_without_ray_the_reader_is_threads_or_an_error(source: OpenSource) -> None:
+    arguments = (SEED, GLOBAL_BATCH, ALONE, START, COLUMNS, decode)
+    with open_batches([source], DataConfig(lanes=4), *arguments) as batches:
+        assert next(batches).cursor == START
+    with pytest.raises(ConfigError, match=r"data.reader is ray, but .* set data.reader=threads"):
+        open_batches([source], DataConfig(lanes=4, reader=ReaderKind.ray), *arguments)
+
+
 def test_sample_key_is_stable() -> None:
     """Golden: masks and caption draws of a resumed run hang on it."""
     assert sample_key("toy-0") == -2386046681065987050
