@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from jobs.cluster import RayConfig
 from jobs.readers import ReaderConfig
-from jobs.teacher import TeacherTrainConfig
+from jobs.teacher_config import TeacherTrainConfig
 from plinth import config
 from plinth.config import MISSING
 from plinth.data.plan import DataConfig

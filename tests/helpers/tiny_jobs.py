@@ -9,7 +9,8 @@ import yaml
 
 from jobs.cli import main
 from jobs.datasets import open_dataset
-from jobs.teacher import TeacherTrainConfig, train_teacher
+from jobs.teacher import train_teacher
+from jobs.teacher_config import TeacherTrainConfig
 from plinth.storage import StorageOptions
 
 SIDE = 32

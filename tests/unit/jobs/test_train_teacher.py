@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
-from jobs.teacher import RECORD, TeacherTrainConfig, augment, build_tokenizer, load, train_teacher
+from jobs.teacher import RECORD, augment, build_tokenizer, load, train_teacher
+from jobs.teacher_config import TeacherTrainConfig
 from poma3d.sample import Sample
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "white": (240, 240, 240)}
