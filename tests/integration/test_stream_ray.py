@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
 import torch
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from plinth.data.batches import LocalBatch
+from plinth.data.batches import LocalBatch, open_batches
 from plinth.data.plan import Cursor, DataConfig, ReaderKind
 from plinth.data.sources import OpenSource
 from plinth.errors import DataError
 from plinth.world import World
-from tests.helpers.datasets import COLUMNS, make_data_set, take, take_portable
+from tests.helpers.datasets import COLUMNS, GLOBAL_BATCH, SEED, decode, make_data_set, take, take_portable
 
 pytestmark = pytest.mark.slow
 
@@ -76,6 +78,28 @@ def test_two_workers_that_hold_every_cpu(sources: list[OpenSource]) -> None:
     ranks = ray.get(consumers, timeout=180)
     assert_equal(ranks, take(sources, THREADS, World(0, 1), Cursor(), STEPS))
     remove_placement_group(group)
+
+
+def test_killed_readers_change_nothing(sources: list[OpenSource]) -> None:
+    expected = take(sources, THREADS, World(0, 1), Cursor(), STEPS)
+    got, killed = [], 0
+    with open_batches(sources, SMALL, SEED, GLOBAL_BATCH, World(0, 1), Cursor(), COLUMNS, decode) as batches:
+        for step in range(STEPS):
+            got.append(next(batches))
+            if step % 5 == 0:
+                readers = [p for p in psutil.Process().children(recursive=True) if is_reader(p)]
+                for process in readers:
+                    process.kill()
+                killed += len(readers)
+    assert killed
+    assert_equal([got], expected)
+
+
+def is_reader(process: psutil.Process) -> bool:
+    """Whether this is a worker of our Ray that runs read tasks, or waits for one."""
+    with contextlib.suppress(psutil.Error):
+        return process.name().startswith(("ray::ReadWindows", "ray::IDLE"))
+    return False
 
 
 def test_a_truncated_shard_is_named_in_one_line(sources: list[OpenSource], tmp_path: Path) -> None:
