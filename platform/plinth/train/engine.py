@@ -8,7 +8,7 @@ the target copy, `guards` for numbers that are not finite, `fragments` for where
 from __future__ import annotations
 
 from contextlib import nullcontext, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import StringIO
 from typing import Any
 
@@ -43,6 +43,24 @@ class StepResult:
     logs: dict[str, float]
     grad_norm: float
     lr: float
+
+
+@dataclass
+class _Work:
+    """What a step knows on its way; lists are by micro-batch of this rank."""
+
+    micro_batches: list[Batch]
+    encoded: list[dict[str, Any]]
+    """From the first pass."""
+    counts: dict[str, Tensor]
+    """Over the global batch."""
+    contrast: Contrast = field(init=False)
+    grads: list[globalbatch.Features] = field(init=False)
+    """d contrast / d features."""
+    losses: list[Tensor] = field(default_factory=list)
+    """Local losses, this rank's share of the global mean, weighted."""
+    shown: list[dict[str, Any]] = field(default_factory=list)
+    """`sums` and `logs` without their graphs."""
 
 
 @dataclass(frozen=True)
@@ -109,27 +127,29 @@ class Engine:
             NonFiniteError: on all ranks, before anything is applied. Gradients of the step may be left, so
                 the engine is of no further use.
         """
-        micro_batches = globalbatch.split(
-            globalbatch.to_device(batch, self.process.device), self.sizes.micro_batch_size
-        )
-        if len(micro_batches) != self.micro_batches:
-            raise ValueError(
-                f"{len(micro_batches)} micro-batches in the batch, expected {self.micro_batches}"
-            )
         self.stage.log_details = details
         lr = self._set_lr()
-        two_pass = self.micro_batches > 1
-        encoded = [self._encode(m, k, features_only=two_pass) for k, m in enumerate(micro_batches)]
-
-        counts = globalbatch.all_sum(_added(encoded, "counts"), self.process.device, self.world)
-        contrast, grads = self._contrast([e["features"] for e in encoded])
-        sums, logs = self._backward(micro_batches, encoded, contrast, grads, counts)
-        grad_norm = self._apply(micro_batches)
+        work = self._first_pass(batch)
+        self._contrast(work)
+        self._backward(work)
+        grad_norm = self._apply(work)
         self.ema.update(self.stage.ema_momentum(self.completed_steps / max(1, self.total_steps - 1)))
-
-        result = self._result(lr, grad_norm, contrast, counts, sums, logs, encoded[0]["weights"])
+        result = self._result(work, lr, grad_norm)
         self.completed_steps += 1
         return result
+
+    def _first_pass(self, batch: Batch) -> _Work:
+        """Features of all micro-batches: with their graph if there is only one, else without."""
+        on_device = globalbatch.to_device(batch, self.process.device)
+        micro_batches = globalbatch.split(on_device, self.sizes.micro_batch_size)
+        if len(micro_batches) != self.micro_batches:
+            raise ValueError(
+                f"the batch has {len(micro_batches)} micro-batches, expected {self.micro_batches}"
+            )
+        two_pass = self.micro_batches > 1
+        encoded = [self._encode(m, k, features_only=two_pass) for k, m in enumerate(micro_batches)]
+        counts = globalbatch.all_sum(_added(encoded, "counts"), self.process.device, self.world)
+        return _Work(micro_batches, encoded, counts)
 
     def _encode(self, batch: Batch, index: int, features_only: bool) -> dict[str, Any]:
         """One pass of one micro-batch; without a graph if only its features are wanted."""
@@ -138,99 +158,76 @@ class Engine:
         with torch.no_grad() if features_only else nullcontext():
             return self._deepspeed(batch, features_only=features_only)
 
-    def _contrast(self, features: list[globalbatch.Features]) -> tuple[Contrast, list[globalbatch.Features]]:
-        """The loss over the global batch, and its gradient for this rank's features by micro-batch."""
-        gathered = globalbatch.gather(features, self.world)
+    def _contrast(self, work: _Work) -> None:
+        """The loss over the global batch, and its gradient for this rank's features."""
+        gathered = globalbatch.gather([e["features"] for e in work.encoded], self.world)
         for rows in gathered.values():
             rows.requires_grad_(rows.is_floating_point())
-        contrast = self.stage.contrast(gathered)
-        grads = globalbatch.gradients(contrast.total, gathered, self.world, self.micro_batches)
-        return contrast, grads
+        work.contrast = self.stage.contrast(gathered)
+        work.grads = globalbatch.gradients(work.contrast.total, gathered, self.world, self.micro_batches)
 
-    def _backward(
-        self,
-        micro_batches: list[Batch],
-        encoded: list[dict[str, Any]],
-        contrast: Contrast,
-        grads: list[globalbatch.Features],
-        counts: dict[str, Tensor],
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Backward of every micro-batch; returns this rank's sums of local losses and of logs."""
-        losses: list[Tensor] = []
-        done: list[dict[str, Any]] = []
-        for k, micro_batch in enumerate(micro_batches):
-            if self.micro_batches == 1:
-                current = encoded[k]
-            else:
-                current = self._encode(micro_batch, k, features_only=False)
+    def _backward(self, work: _Work) -> None:
+        """Every micro-batch backward, through its features and its local losses."""
+        for k, micro_batch in enumerate(work.micro_batches):
+            encoded = work.encoded[k]
+            if self.micro_batches > 1:
+                encoded = self._encode(micro_batch, k, features_only=False)
                 if self.completed_steps - self._first_step < REPLAYS_CHECKED:
-                    guards.check_replay(encoded[k]["features"], current["features"])
+                    guards.check_replay(work.encoded[k]["features"], encoded["features"])
             parts = [
-                current["weights"][n] * s / counts[n].clamp(min=1).float() for n, s in current["sums"].items()
+                encoded["weights"][name] * total / work.counts[name].clamp(min=1).float()
+                for name, total in encoded["sums"].items()
             ]
-            losses.append(torch.stack(parts).sum() if parts else contrast.total.new_zeros(()))
-            done.append({f: {n: v.detach() for n, v in current[f].items()} for f in ("sums", "logs")})
-            last = k == self.micro_batches - 1
-            if last and guards.is_bad_anywhere([contrast.total, *losses], self.world):
-                self._fail("loss", micro_batches, encoded, losses)
-            through_features = globalbatch.surrogate(current["features"], grads[k])
-            loss = losses[-1] if through_features is None else losses[-1] + through_features
-            self._deepspeed.set_gradient_accumulation_boundary(last)
-            # DeepSpeed averages over ranks; our loss is already the share of the global one.
+            loss = torch.stack(parts).sum() if parts else work.contrast.total.new_zeros(())
+            work.losses.append(loss.detach())
+            work.shown.append({f: {n: v.detach() for n, v in encoded[f].items()} for f in ("sums", "logs")})
+            is_last = k == self.micro_batches - 1
+            if is_last and guards.is_bad_anywhere([work.contrast.total, *work.losses], self.world):
+                self._fail("loss", work)
+            through_features = globalbatch.surrogate(encoded["features"], work.grads[k])
+            if through_features is not None:
+                loss = loss + through_features
+            self._deepspeed.set_gradient_accumulation_boundary(is_last)
+            # DeepSpeed averages over ranks; our loss is already this rank's share of the global one.
             self._deepspeed.backward(loss * self.world.world_size, scale_wrt_gas=False)
-            losses[-1] = losses[-1].detach()
-        return _added(done, "sums"), _added(done, "logs")
 
-    def _apply(self, micro_batches: list[Batch]) -> float:
+    def _apply(self, work: _Work) -> float:
         """Clip and step, unless the norm of the gradient is not finite; returns the norm."""
         if self.zero.stage == 0:  # the one stage where DeepSpeed would go on
             found = [p.grad for p in self.stage.parameters() if p.grad is not None]
             norm = float(torch.nn.utils.get_total_norm(found))
             if not np.isfinite(norm):
-                self._fail("gradient norm", micro_batches)
+                self._fail("gradient norm", work)
             self._deepspeed.step()
             return norm
         self._deepspeed.step()
         if not self._deepspeed.was_step_applied():  # the norm is summed over ranks: all skipped, or none
-            self._fail("gradient norm", micro_batches)
+            self._fail("gradient norm", work)
         return float(self._deepspeed.get_global_grad_norm())
 
-    def _fail(
-        self,
-        what: str,
-        micro_batches: list[Batch],
-        encoded: list[dict[str, Any]] | None = None,
-        losses: list[Tensor] | None = None,
-    ) -> None:
+    def _fail(self, what: str, work: _Work) -> None:
+        """Raise on all ranks. Who is to blame for a gradient cannot be told: all samples are named."""
         ids: list[str] = []
-        for k, batch in enumerate(micro_batches):
-            if encoded is None or losses is None:
-                ids += guards.suspects(batch, {}, torch.tensor(torch.nan))
-            else:
-                ids += guards.suspects(batch, encoded[k]["features"], losses[k])
+        for k, micro_batch in enumerate(work.micro_batches):
+            of_loss = what == "loss"
+            features = work.encoded[k]["features"] if of_loss else {}
+            loss = work.losses[k] if of_loss else torch.tensor(torch.nan)
+            ids += guards.suspects(micro_batch, features, loss)
         guards.fail(what, self.completed_steps, ids, self.world)
 
-    def _result(
-        self,
-        lr: float,
-        grad_norm: float,
-        contrast: Contrast,
-        counts: dict[str, Tensor],
-        sums: dict[str, Tensor],
-        logs: dict[str, Tensor],
-        weights: dict[str, float],
-    ) -> StepResult:
+    def _result(self, work: _Work, lr: float, grad_norm: float) -> StepResult:
         device, passes = self.process.device, self.micro_batches * self.world.world_size
-        local = {
-            n: s / counts[n].clamp(min=1) for n, s in globalbatch.all_sum(sums, device, self.world).items()
-        }
-        shown = {n: v / passes for n, v in globalbatch.all_sum(logs, device, self.world).items()}
-        loss = float(contrast.total.detach()) + sum(weights[n] * float(v) for n, v in local.items())
+        sums = globalbatch.all_sum(_added(work.shown, "sums"), device, self.world)
+        logs = globalbatch.all_sum(_added(work.shown, "logs"), device, self.world)
+        local = {name: total / work.counts[name].clamp(min=1) for name, total in sums.items()}
+        weights = work.encoded[0]["weights"]
+        terms = {**work.contrast.terms, **local}
+        shown = {**work.contrast.logs, **{name: total / passes for name, total in logs.items()}}
         return StepResult(
             step=self.completed_steps,
-            loss=loss,
-            terms={n: float(v) for n, v in {**contrast.terms, **local}.items()},
-            logs={n: float(v) for n, v in {**contrast.logs, **shown}.items()},
+            loss=float(work.contrast.total.detach()) + sum(weights[n] * float(v) for n, v in local.items()),
+            terms={name: float(value) for name, value in terms.items()},
+            logs={name: float(value) for name, value in shown.items()},
             grad_norm=grad_norm,
             lr=lr,
         )
