@@ -146,6 +146,7 @@ def _worker(stages: Sequence[StageRun], threads: int, use_gpu: bool, verdict: An
     import ray
     import ray.train
 
+    logging.getLogger("ray.train").setLevel(logging.WARNING)  # it would repeat every report in full
     if ray.get(verdict.get.remote()) is not None:
         return {}
     try:
