@@ -1,6 +1,6 @@
 """What the two stages learn on procedural rooms: seeds, ablations and a control, as one table.
 
-    python -m benchmarks.rooms [--seeds 0 1 2] [--scale 1.0] [--folder bench-rooms]
+    python -m benchmarks.rooms [--job jobs/configs/rooms.yaml] [--seeds 0 1 2] [--folder bench-rooms]
 
 Each row is a run of the real job (Ray Train, DeepSpeed, streamed shards) evaluated on rooms that nothing has
 trained on:
@@ -10,8 +10,8 @@ trained on:
     + main, positional stage 2 with the smooth-L1 of plain I-JEPA
     shuffled           stage 1 on wrong pairs: every sample has another sample's embeddings
 
-`--scale` multiplies the steps of `jobs/configs/rooms.yaml`, which take about an hour on two cores at 1.0;
-the table says which scale it was made at. What is finished is not done again.
+`jobs/configs/rooms.yaml` takes about an hour a run on two cores, `jobs/configs/demo.yaml` minutes; the table
+says which job it was made from. What is finished is not done again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 
 from jobs import demo, evaluate, evaluation, ingest, pretrain
 from jobs.cluster import ray_cluster
-from jobs.config import DemoJob, PretrainJob, StageConfig, load
+from jobs.config import DemoJob, PretrainJob, load
 from jobs.datasets import Dataset, open_dataset
 from plinth.data import manifest as manifests
 from plinth.data.manifest import Manifest
@@ -44,21 +44,21 @@ def main() -> None:
     """Run what is missing of the grid and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--scale", type=float, default=1.0, help="factor of the steps of both stages")
+    parser.add_argument("--job", type=Path, default=ROOMS_JOB, help="a job of the kind of the demo's")
     parser.add_argument("--folder", default="bench-rooms", help="where data and runs go")
     arguments = parser.parse_args()
-    job = load(DemoJob, ROOMS_JOB, [f"folder={arguments.folder}"])
-    results = Path(arguments.folder) / f"results-{arguments.scale:g}.json"
+    job = load(DemoJob, arguments.job, [f"folder={arguments.folder}"])
+    results = Path(arguments.folder) / "results.json"
     rows: dict[str, dict[str, dict[str, float]]] = json.loads(results.read_text()) if results.exists() else {}
     with ray_cluster(job.pretrain.ray, job.pretrain.fit.workers):
         prepare(job)
         for seed in arguments.seeds:
-            for label, run in runs(job, seed, arguments.scale):
+            for label, run in runs(job, seed):
                 if f"{label}/{seed}" not in rows:
                     pretrain.train(run, pretrain.prepare(run))
                     rows |= measure(job, run, f"{label}/{seed}")
                     results.write_text(json.dumps(rows, indent=1) + "\n")
-                    print(table(rows, arguments.scale), flush=True)
+                    print(table(rows, arguments.job.stem), flush=True)
 
 
 def prepare(job: DemoJob) -> None:
@@ -93,14 +93,13 @@ def shuffle(source: Dataset, target: Storage, job: DemoJob) -> None:
     manifests.commit(target, Manifest(entries, source.manifest.attributes))
 
 
-def runs(job: DemoJob, seed: int, scale: float) -> list[tuple[str, PretrainJob]]:
+def runs(job: DemoJob, seed: int) -> list[tuple[str, PretrainJob]]:
     """The rows of the table for one seed, in the order in which they depend on each other."""
     base = replace(job.pretrain, seed=seed)
     assert base.warmup is not None
     assert base.main is not None
-    warmup, main_stage = shorter(base.warmup, scale), shorter(base.main, scale)
-    suffix = f"seed{seed}-scale{scale:g}"
-    first = replace(base, name=f"warmup-{suffix}", warmup=warmup, main=None)
+    warmup, main_stage = base.warmup, base.main
+    first = replace(base, name=f"warmup-seed{seed}", main=None)
     start = f"{base.output}/{first.name}/warmup"
     control = replace(
         warmup, data=replace(warmup.data, sources=[replace(warmup.data.sources[0], uri=shuffled(job))])
@@ -109,22 +108,14 @@ def runs(job: DemoJob, seed: int, scale: float) -> list[tuple[str, PretrainJob]]
     def after_warmup(name: str, distance: str) -> PretrainJob:
         loss = replace(main_stage.loss, jepa_distance=distance)
         stage = replace(main_stage, loss=loss)
-        return replace(base, name=f"{name}-{suffix}", start=start, warmup=None, main=stage)
+        return replace(base, name=f"{name}-seed{seed}", start=start, warmup=None, main=stage)
 
     return [
         ("warm-up", first),
         ("+ main, Chamfer", after_warmup("chamfer", "chamfer")),
         ("+ main, positional", after_warmup("positional", "smooth_l1")),
-        ("shuffled", replace(base, name=f"shuffled-{suffix}", warmup=control, main=None)),
+        ("shuffled", replace(base, name=f"shuffled-seed{seed}", warmup=control, main=None)),
     ]
-
-
-def shorter(stage: StageConfig, scale: float) -> StageConfig:
-    """The stage with its steps multiplied; the warm-up of the learning rate keeps its share."""
-    assert stage.steps is not None
-    assert stage.warmup_steps is not None
-    steps = max(2, round(stage.steps * scale))
-    return replace(stage, steps=steps, warmup_steps=min(steps - 1, round(stage.warmup_steps * scale)))
 
 
 def measure(job: DemoJob, run: PretrainJob, label: str) -> dict[str, dict[str, dict[str, float]]]:
@@ -141,12 +132,12 @@ def as_dicts(numbers: dict[str, Estimate]) -> dict[str, dict[str, float]]:
     return {name: estimate.to_dict() for name, estimate in numbers.items()}
 
 
-def table(rows: dict[str, dict[str, dict[str, float]]], scale: float) -> str:
+def table(rows: dict[str, dict[str, dict[str, float]]], job: str) -> str:
     """Markdown: one line per kind of run, its seeds side by side."""
     kinds: dict[str, list[str]] = {}
     for name in rows:
         kinds.setdefault(name.split("/")[0], []).append(name)
-    lines = [f"| scale {scale:g} | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    lines = [f"| {job} | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
     for kind, names in kinds.items():
         cells = [" / ".join(f"{rows[n][column]['value']:.3f}" for n in names) for column in COLUMNS]
         lines.append(f"| {kind} | " + " | ".join(cells) + " |")
