@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
@@ -24,6 +25,7 @@ import pyarrow as pa
 import ray
 import ray.data
 from ray.data import DataContext, Datasource, ExecutionResources, ReadTask
+from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data.block import BlockMetadata
 
 from plinth.data.plan import DataConfig, Window
@@ -33,6 +35,9 @@ from plinth.errors import PlinthError
 
 POLL_S = 0.2
 CLOSE_TIMEOUT_S = 20.0
+# Ray Data's scheduling loop runs in this process and does not wait while the consumer is behind: it would
+# take half of the interpreter from the training step. A pause after each round delays a task by that much.
+SCHEDULING_PAUSE_S = 0.02
 # The next execution starts when this many tasks are left for each that may run at once: by the time
 # they are through it has delivered.
 OVERLAP = 4
@@ -132,6 +137,13 @@ class _Segment:
             )
 
 
+class _Pause(ExecutionCallback):
+    """Gives the interpreter back to the training step between two rounds of Ray Data's scheduling."""
+
+    def on_execution_step(self, executor: object) -> None:
+        time.sleep(SCHEDULING_PAUSE_S)
+
+
 class _Pieces(Datasource):
     """Ray Data's view of the plan: each task reads some pieces of row groups in order."""
 
@@ -199,6 +211,7 @@ def _context(config: DataConfig) -> DataContext:
         object_store_memory=config.ray_ahead_bytes
     )
     context.execution_no_progress_timeout_s = -1  # a training step or an evaluation may take long
+    context.custom_execution_callback_classes = [*context.custom_execution_callback_classes, _Pause]
     context.enable_progress_bars = config.ray_progress
     context.print_on_execution_start = config.ray_progress
     if not config.ray_progress:
