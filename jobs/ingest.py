@@ -129,7 +129,11 @@ def make_shard(task: ShardTask) -> ShardResult:
         frames += len(scene.frames)
     entry = None
     if samples:
-        entry = write_shard(task.output, f"{task.index:06d}", encode(samples, task.shape), task.options)
+        try:
+            table = encode(samples, task.shape)
+        except ValueError as error:  # an empty caption, an array of another shape
+            raise DataError(f"{error}.") from None
+        entry = write_shard(task.output, f"{task.index:06d}", table, task.options)
     return ShardResult(entry, statistics(samples), rejects, frames)
 
 

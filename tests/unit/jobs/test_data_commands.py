@@ -14,6 +14,7 @@ from jobs.cli import main
 from jobs.datasets import open_dataset
 from plinth.storage import StorageOptions
 from tests.helpers.tiny_jobs import embed_file, ingest_job, write
+from tests.unit.poma3d.scenes.scans import room, write_seven_scenes
 
 
 def says(capsys: pytest.CaptureFixture[str]) -> str:
@@ -63,6 +64,22 @@ def test_rejected_frames_are_a_table(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "min_valid_depth is 1.5" in says(capsys)
     rows = list(csv.reader((tmp_path / "out" / "rejects.csv").read_text().splitlines()))
     assert rows == [["scene_id", "frame_id", "reason", "value"]]
+
+
+def test_an_empty_caption_names_the_scene(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_seven_scenes(tmp_path / "scan", room(), np.eye(3))
+    captions = {"scene_captions": ["a room", " "], "view_captions": {}}
+    (tmp_path / "scan" / "captions.json").write_text(json.dumps(captions))
+    job = ingest_job(tmp_path / "out")
+    job["reader"] = {
+        "kind": "seven_scenes",
+        "seven_scenes": {"root": str(tmp_path / "scan"), "up": [0.0, 0.0, 1.0]},
+    }
+    assert main(["ingest", write(tmp_path / "job.yaml", job)]) == 2
+    line = says(capsys)
+    assert "scan" in line
+    assert "an empty caption" in line
+    assert not (tmp_path / "out" / "MANIFEST.json").exists()
 
 
 def test_a_scan_with_no_valid_frame_leaves_nothing(
