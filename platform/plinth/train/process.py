@@ -81,11 +81,19 @@ def log_to_terminal() -> None:
     """Send this package's messages to the terminal as plain lines; Ray adds which worker it was."""
     package = logging.getLogger("plinth")
     if not package.handlers:
-        handler = logging.StreamHandler(sys.stdout)
+        handler = _Terminal()
         handler.setFormatter(logging.Formatter("%(message)s"))
         package.addHandler(handler)
         package.setLevel(logging.INFO)
         package.propagate = False
+
+
+class _Terminal(logging.Handler):
+    """Standard output as it is when a message comes: it may have been exchanged since."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stdout.write(self.format(record) + "\n")
+        sys.stdout.flush()
 
 
 def _choose_device(use_gpu: bool) -> torch.device:

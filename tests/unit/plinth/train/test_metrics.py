@@ -117,9 +117,8 @@ def test_the_progress_line_says_where_how_fast_and_how_long() -> None:
 
 
 def test_progress_is_shown_at_the_end_even_when_it_is_early(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(logging.getLogger("plinth"), "propagate", True)
     with caplog.at_level(logging.INFO, logger="plinth"):
         write(tmp_path, range(98, 100), first_step=98)
     assert [message.split()[1] for message in caplog.messages] == ["100/100"]
