@@ -19,10 +19,11 @@ from jobs.cluster import ray_cluster
 from jobs.config import PretrainJob, StageConfig
 from jobs.datasets import TeacherRecord, open_dataset
 from plinth import config
+from plinth.data.plan import SourceConfig
 from plinth.data.sources import OpenSource
 from plinth.errors import CheckpointError, ConfigError, DataError
 from plinth.fit import fit
-from plinth.storage import Storage
+from plinth.storage import Storage, StorageOptions
 from plinth.train import checkpoint
 from plinth.train.stage_run import Notes, StageRun, preflight
 from poma3d import model
@@ -54,7 +55,7 @@ def prepare(job: PretrainJob, accept_changes: bool = False) -> list[StageRun]:
         PlinthError: the first one.
     """
     job.fit.validate()
-    runs = stage_runs(job, accept_changes)
+    runs = stage_runs(replace(job, teacher=teachers.absolute(job.teacher)), accept_changes)
     for stage_run in runs:
         preflight(stage_run, max(job.fit.workers, 1))
     return runs
@@ -129,7 +130,7 @@ def _stage_run(
         storage=run_storage(job).child(name),
         build_stage=partial(_build_from_sources, job, name),
         decode=decode,
-        data=stage.data,
+        data=replace(stage.data, sources=_absolute(stage.data.sources, job.storage)),
         global_batch_size=stage.global_batch_size,
         micro_batch_size=stage.micro_batch_size,
         epochs=stage.epochs,
@@ -144,6 +145,11 @@ def _stage_run(
         config=_identity(job, stage, optim, shape, teacher),
         check_resume=partial(_check_resume, accept_changes),
     )
+
+
+def _absolute(sources: Sequence[SourceConfig], options: StorageOptions) -> list[SourceConfig]:
+    """The sources by absolute path or URI: Ray Train's workers run in another folder than this process."""
+    return [replace(source, uri=Storage.from_uri(source.uri, options).uri) for source in sources]
 
 
 def _check_model(job: PretrainJob, stage: StageConfig, shape: SampleShape) -> None:
@@ -165,11 +171,12 @@ def _identity(
     """What decides the result of a stage: a run that resumes must agree in all of it.
 
     Workers, ZeRO stage, reader, checkpoints and logging are left out: they change speed and memory only.
-    The micro-batch size is in, because dropout draws per micro-batch.
+    The micro-batch size is in, because dropout draws per micro-batch. Where the data lies is free; what it
+    holds is in the plan's fingerprint.
     """
     full = config.to_dict(job)
     data = {key: getattr(stage.data, key) for key in ("lanes", "window_row_groups")}
-    data["sources"] = [asdict(source) for source in stage.data.sources]
+    data["weights"] = [source.weight for source in stage.data.sources]
     return {
         "seed": job.seed,
         "start": job.start,

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -48,6 +49,12 @@ def _open(key: tuple[str, str | None, str, bool, int], source: str, device: str)
         return load_teacher(TeacherConfig(source, revision, kind, trust_remote_code, batch_size), device)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+
+
+def absolute(cfg: TeacherConfig) -> TeacherConfig:
+    """The same teacher for processes that run in another folder; hub ids and URIs stay as they are."""
+    folder = Path(cfg.source)
+    return replace(cfg, source=str(folder.absolute())) if folder.is_dir() else cfg
 
 
 def fetch(source: str, options: StorageOptions) -> str:

@@ -13,8 +13,10 @@ from jobs import pretrain
 from jobs.cli import main
 from jobs.config import PretrainJob, load
 from jobs.teacher import train_teacher
+from plinth.data.plan import Plan
+from plinth.data.sources import open_sources, plan_for
 from plinth.errors import CheckpointError
-from plinth.train.stage_run import notes_of
+from plinth.train.stage_run import StageRun, notes_of
 from tests.helpers import tiny_jobs
 from tests.helpers.tiny_jobs import ingest_job, pretrain_job, write
 
@@ -94,11 +96,12 @@ def load_job(folder: Path, *overrides: str) -> PretrainJob:
 def notes(folder: Path, *overrides: str) -> dict[str, Any]:
     """What a checkpoint of the main stage would keep of the job."""
     run = pretrain.stage_runs(load_job(folder, *overrides))[-1]
-    from plinth.data.sources import open_sources, plan_for
-
-    plan = plan_for(open_sources(run.data, run.storage_options), run.data, run.seed, run.global_batch_size)
-    kept: dict[str, Any] = json.loads(json.dumps(notes_of(run, plan)))
+    kept: dict[str, Any] = json.loads(json.dumps(notes_of(run, plan_of(run))))
     return kept
+
+
+def plan_of(run: StageRun) -> Plan:
+    return plan_for(open_sources(run.data, run.storage_options), run.data, run.seed, run.global_batch_size)
 
 
 @pytest.mark.parametrize(
@@ -137,6 +140,23 @@ def test_a_resumed_run_names_what_changed(
     assert "--accept-changes" in str(caught.value)
     pretrain._check_resume(True, before, after)
     assert words in capsys.readouterr().out
+
+
+def test_relative_folders_reach_workers_that_run_elsewhere(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    absolute = notes(folder)
+    monkeypatch.chdir(folder)
+    job = load(PretrainJob, Path(write(folder / "job.yaml", pretrain_job(Path()))), [])
+    runs = pretrain.prepare(job)
+    monkeypatch.chdir("/")
+    for run in runs:
+        sources = open_sources(run.data, run.storage_options)
+        assert run.build_stage(sources).columns()
+        assert Path(run.storage.uri).is_absolute()
+    assert notes_of(runs[-1], plan_of(runs[-1]))["config"] == absolute["config"], (
+        "where the data lies is free"
+    )
 
 
 def test_other_samples_are_a_change(folder: Path) -> None:
