@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -142,31 +141,6 @@ def write_report(report: Report, path: Path) -> Path:
     return path
 
 
-def read_metrics(path: Path, x: str = "step") -> dict[str, tuple[list[float], list[float]]]:
-    """Series by name from a file of JSON lines: every number of every line against its `x`.
-
-    A line without `x` (an event) and a value that is not a finite number are passed over.
-    """
-    series: dict[str, tuple[list[float], list[float]]] = {}
-    for line in path.read_text().splitlines():
-        record = json.loads(line)
-        if not _is_number(record.get(x)):
-            continue
-        for name, value in record.items():
-            if name != x and _is_number(value):
-                xs, ys = series.setdefault(name, ([], []))
-                xs.append(float(record[x]))
-                ys.append(float(value))
-    return series
-
-
-def series_of(
-    metrics: Mapping[str, tuple[list[float], list[float]]], names: Sequence[str]
-) -> dict[str, tuple[list[float], list[float]]]:
-    """Those of `names` that the metrics have, in this order."""
-    return {name: metrics[name] for name in names if name in metrics}
-
-
 def curve_svg(curve: Curve) -> str:
     """The plot as an SVG element whose text and axes take the colour of the page's text."""
     style = {
@@ -233,10 +207,6 @@ def plain_table(table: Table) -> str:
     ]
     rule = "-" * max(len(line) for line in drawn)
     return "\n".join([table.title, rule, drawn[0], rule, *drawn[1:], rule, *textwrap.wrap(table.note, 100)])
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _head(report: Report) -> str:

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 import re
 from pathlib import Path
 
@@ -21,8 +20,6 @@ from jobs.report import (
     curve_svg,
     data_uri,
     plain_table,
-    read_metrics,
-    series_of,
     thumbnail,
     write_report,
 )
@@ -103,19 +100,6 @@ def test_thumbnails_keep_their_shape(size: tuple[int, int]) -> None:
     small = thumbnail(np.zeros((*size, 3), np.uint8))
     assert max(small.shape[:2]) == 112
     assert min(small.shape[:2]) >= 1
-
-
-def test_metrics_are_read_by_step(tmp_path: Path) -> None:
-    lines = [
-        {"step": 1, "loss/view": 2.0, "stage": "warmup", "fine": True},
-        {"event": "resumed"},
-        {"step": 2, "loss/view": 1.5, "lr": float("nan")},
-    ]
-    path = tmp_path / "metrics.jsonl"
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    metrics = read_metrics(path)
-    assert metrics == {"loss/view": ([1.0, 2.0], [2.0, 1.5])}
-    assert series_of(metrics, ["absent", "loss/view"]) == metrics
 
 
 def test_terminal_table_lines_up() -> None:
