@@ -1,27 +1,54 @@
-"""Local files written whole or not at all: a temporary file beside the target, fsync, rename."""
+"""Local files written whole or not at all: a temporary file beside the target, fsync, then its name."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 _TEMPORARY_SUFFIX = ".plinth-tmp"
+# What file systems answer that have no hard links, such as mounted buckets.
+_NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 def replace(path: str, fill: Callable[[str], None]) -> None:
     """Let `fill` make a temporary file beside `path`, then rename it there."""
+    with _temporary_beside(path) as temporary:
+        fill(str(temporary))
+        temporary.replace(path)
+
+
+def create(path: str, data: bytes) -> None:
+    """Write a file that appears whole, and only if nothing is there.
+
+    Raises:
+        FileExistsError: something is.
+    """
+    with _temporary_beside(path) as temporary:
+        write_synced(str(temporary), data)
+        try:
+            os.link(temporary, path)  # unlike a rename it never replaces
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINKS:
+                raise
+            with open(path, "xb") as file:  # exclusive all the same; a reader may find it half written
+                file.write(data)
+
+
+@contextlib.contextmanager
+def _temporary_beside(path: str) -> Iterator[Path]:
+    """A name for a file in the folder of `path`; gone afterwards, and what was renamed is on the disk."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}{_TEMPORARY_SUFFIX}")
     try:
-        fill(str(temporary))
-        temporary.replace(target)
-    except BaseException:
+        yield temporary
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
     folder = os.open(target.parent, os.O_RDONLY)  # the rename itself must survive a power cut too
     try:
         os.fsync(folder)

@@ -137,6 +137,32 @@ class Storage:
         else:
             self._attempt(key, lambda: self.filesystem.pipe_file(path, data))
 
+    def create(self, key: str, data: bytes) -> bool:
+        """Put an object whole, and only if there is none yet; False where there is one.
+
+        Of several callers at once one gets True, as far as the store decides it in one place (local
+        folders, S3, GCS and Azure do). Make `data` differ from caller to caller: when an answer is lost
+        on the way, the object itself tells whose it is.
+        """
+        path = self._path(key)
+        answers_lost = False
+
+        def put() -> bool:
+            nonlocal answers_lost
+            try:
+                if self.is_local:
+                    files.create(path, data)
+                else:
+                    self.filesystem.pipe_file(path, data, mode="create")
+            except Exception as error:
+                if storage_errors.is_taken(error):
+                    return answers_lost and self._holds(key, data)
+                answers_lost = True
+                raise
+            return True
+
+        return self._attempt(key, put)
+
     def upload(self, local_path: str | Path, key: str) -> None:
         """Copy a local file to `key`, whole or not at all."""
         path, source = self._path(key), str(local_path)
@@ -292,6 +318,12 @@ class Storage:
                 if explained is None:
                     raise
                 raise explained from error
+
+    def _holds(self, key: str, data: bytes) -> bool:
+        try:
+            return self.read(key) == data
+        except MissingKeyError:
+            return False
 
     def _list_one(self) -> None:
         prefix = self.root[len(self.bucket) + 1 :]

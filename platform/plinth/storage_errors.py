@@ -30,6 +30,7 @@ _TRANSIENT = _UNREACHABLE | {
 _TRANSIENT_CODES = {
     "500", "502", "503", "504", "429", "InternalError", "SlowDown", "ServiceUnavailable", "RequestTimeout",
     "Throttling", "ThrottlingException", "RequestLimitExceeded", "OperationAborted", "IncompleteBody",
+    "ConditionalRequestConflict",
 }  # fmt: skip
 _NO_CREDENTIALS = {
     "NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "TokenRetrievalError",
@@ -58,6 +59,11 @@ def is_transient(error: BaseException) -> bool:
 def is_beyond_the_end(error: BaseException) -> bool:
     """Whether a range was asked that starts after the object's last byte."""
     return bool(_codes(error) & {"InvalidRange", "416"})
+
+
+def is_taken(error: BaseException) -> bool:
+    """Whether an object was to be created where there is one."""
+    return isinstance(error, FileExistsError) or bool(_codes(error) & {"PreconditionFailed", "412"})
 
 
 def is_bare_denial(error: BaseException) -> bool:

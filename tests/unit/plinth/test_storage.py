@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -67,6 +70,36 @@ def test_a_failed_write_leaves_the_old_object(storage: Storage, monkeypatch: pyt
         storage.write("key", b"new")
     assert storage.read("key") == b"old"
     assert [path.name for path in Path(storage.root).iterdir()] == ["key"]
+
+
+def race_to_create(storage: Storage, key: str, callers: int) -> list[bytes]:
+    """Several threads create `key` at once, each with its own content; those that were told True."""
+    barrier = threading.Barrier(callers)
+
+    def one(caller: int) -> tuple[bytes, bool]:
+        data = b"caller %d" % caller
+        barrier.wait()
+        return data, storage.create(key, data)
+
+    with ThreadPoolExecutor(callers) as pool:
+        return [data for data, created in pool.map(one, range(callers)) if created]
+
+
+def test_create_is_for_one_caller(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert storage.create("new/key", b"first")
+    assert not storage.create("new/key", b"second")
+    assert not storage.create("new/key", b"first"), "no answer was lost: the object is an earlier one"
+    assert storage.read("new/key") == b"first"
+    for round_ in range(5):
+        assert race_to_create(storage, f"race-{round_}", 8) == [storage.read(f"race-{round_}")]
+
+    def no_links(source: object, target: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    assert race_to_create(storage, "without-links", 8) == [storage.read("without-links")]
+    names = {path.name for path in Path(storage.root).rglob("*") if path.is_file()}
+    assert names == {"key", "without-links", *(f"race-{n}" for n in range(5))}, "nothing temporary is left"
 
 
 def test_temporary_files_are_not_listed(storage: Storage) -> None:
