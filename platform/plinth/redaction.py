@@ -1,0 +1,73 @@
+"""Secrets do not reach logs: what looks like one, or is one of this process's environment, becomes ***.
+
+Names stay (`storage.secret_key_env=MY_KEY` is how a secret is meant to be given); values go.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Mapping
+
+HIDDEN = "***"
+LEAST_SECRET_CHARS = 6
+"""Values of variables that are shorter are left: hiding every 1 or true would make logs unreadable."""
+
+_SECRET_NAME = re.compile(r"_SECRET|_KEY$|_KEY_ID$|_TOKEN$|PASSWORD", re.IGNORECASE)
+_PATTERNS = (
+    # Parameters of presigned URLs (S3, GCS, Azure) and of the header that carries the same.
+    (
+        r"\b(X-(?:Amz|Goog)-(?:Signature|Credential|Security-Token)|AWSAccessKeyId|GoogleAccessId"
+        r"|Signature|Credential|sig)=[^&\s\"'<>,;]+",
+        r"\1=" + HIDDEN,
+    ),
+    (r"\b(bearer|authorization[\"']?\s*[:=]\s*[\"']?basic)\s+[\w.~+/=-]{16,}", r"\1 " + HIDDEN),
+    # name: value and name=value, as in headers, environments, YAML and JSON.
+    (
+        r"\b((?:[\w-]*[_-])?(?:secret(?:[_-]?access)?(?:[_-]?key)?|password|passwd|token"
+        r"|(?:api|access|private|account)[_-]?key(?:[_-]?id)?)[\"']?\s*[=:]\s*[\"']?)(?!\*\*\*)[^\s\"',;&}]{4,}",
+        r"\1" + HIDDEN,
+    ),
+    (r"(://)[^/\s@:]+:[^/\s@]+@", r"\1" + HIDDEN + "@"),
+    (r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", HIDDEN),
+    # Keys that are known by their beginning: AWS, Hugging Face, GitHub.
+    (r"\b(?:(?:AKIA|ASIA)[0-9A-Z]{16}|hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{30,})\b", HIDDEN),
+)
+_COMPILED = tuple((re.compile(pattern, re.IGNORECASE | re.DOTALL), by) for pattern, by in _PATTERNS)
+
+
+def redact(text: str, environment: Mapping[str, str] | None = None) -> str:
+    """`text` without secrets.
+
+    Args:
+        environment: its values are hidden where the name says that they are secret; None for this process's.
+    """
+    for value in _values(os.environ if environment is None else environment):
+        text = text.replace(value, HIDDEN)
+    for pattern, replacement in _COMPILED:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+class RedactionFilter(logging.Filter):
+    """Put it on a handler: what a record says, its arguments and its traceback are redacted for good, also
+    for handlers that come later."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Always lets the record pass."""
+        record.msg, record.args = redact(record.getMessage()), None
+        if record.exc_info:
+            record.exc_text = redact(logging.Formatter().formatException(record.exc_info))
+            record.exc_info = None  # a formatter would render it anew
+        return True
+
+
+def _values(environment: Mapping[str, str]) -> list[str]:
+    """The longest first: one may be part of another."""
+    found = {
+        value
+        for name, value in environment.items()
+        if len(value) >= LEAST_SECRET_CHARS and _SECRET_NAME.search(name)
+    }
+    return sorted(found, key=lambda value: (-len(value), value))
