@@ -1,0 +1,147 @@
+"""Why ranks failed, and which of them did first.
+
+When a rank dies, the others fail in the collective that waits for it, often with more words and sometimes
+earlier by the clock. So causes come in this order: an error of a rank's own; a rank that went without a
+word; a broken collective. Among equals the first by time, then by rank.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from plinth.errors import PlinthError
+from plinth.storage import Storage
+
+FOLDER = "logs"
+FAILURE_SUFFIX = ".failure.json"
+VANISHED = "vanished"
+SHOWN_IDS = 8
+SHOWN_CHARS = 300
+
+# What gloo, NCCL and torch's store say in a rank whose peer is gone.
+_BROKEN_COLLECTIVE = re.compile(
+    r"gloo|nccl|ProcessGroup|TCPStore|collective operation|Connection closed by peer"
+    r"|Connection reset by peer|Broken pipe|(?:socket|wait) ?timeout|timed out",
+    re.IGNORECASE,
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """How a rank of an attempt ended."""
+
+    attempt: str
+    rank: int
+    host: str
+    pid: int | None
+    time: float | None
+    """Seconds since 1970; of a rank that vanished, when it was last heard of, None if never."""
+    error: str
+    """Class of the error, or VANISHED."""
+    message: str = ""
+    traceback: str = ""
+    step: int | None = None
+    """The step that it was in; None before the first."""
+    sample_ids: list[str] = field(default_factory=list)
+    """What this rank had in hand in that step."""
+    is_collective: bool = False
+    """Whether the death of another rank causes such an error."""
+
+
+def is_collective(error: BaseException) -> bool:
+    """Whether the error comes from the communication between ranks."""
+    # torch.distributed raises RuntimeErrors; sockets to storage raise OSErrors, explained as PlinthErrors.
+    if isinstance(error, PlinthError) or not isinstance(error, RuntimeError):
+        return False
+    return _BROKEN_COLLECTIVE.search(f"{type(error).__name__}: {error}") is not None
+
+
+def read_failures(storage: Storage) -> list[Failure]:
+    """All failures in the logs of a run, by time; one that cannot be read is left out with a word."""
+    failures = []
+    for key, _ in storage.list(FOLDER):
+        if key.endswith(FAILURE_SUFFIX):
+            try:
+                failures.append(Failure(**json.loads(storage.read(key))))
+            except (ValueError, TypeError) as error:
+                log.warning("%s/%s is left out, it cannot be read: %s", storage.uri, key, error)
+    return sorted(failures, key=lambda failure: (failure.time or 0.0, failure.rank))
+
+
+def by_attempt(failures: Sequence[Failure]) -> dict[str, list[Failure]]:
+    """The failures of each attempt, attempts in the order of their first failure."""
+    found: dict[str, list[Failure]] = {}
+    for failure in failures:
+        found.setdefault(failure.attempt, []).append(failure)
+    return found
+
+
+def first_cause(failures: Sequence[Failure], lost_ranks: Mapping[int, str] | None = None) -> str:
+    """What happened first in one attempt, in a few lines for people; empty if nothing did.
+
+    Args:
+        lost_ranks: ranks that the launcher says are gone, and what it says of each.
+    """
+    lost = dict(lost_ranks or {})
+    known = {failure.rank for failure in failures}
+    silent = [
+        Failure("", rank, "", None, None, VANISHED, said) for rank, said in lost.items() if rank not in known
+    ]
+    ordered = sorted([*failures, *silent], key=lambda failure: _precedence(failure, lost))
+    if not ordered:
+        return ""
+    first, others = ordered[0], ordered[1:]
+    lines = [_opening(first, lost.get(first.rank, ""))]
+    if first.sample_ids:
+        more = len(first.sample_ids) - SHOWN_IDS
+        listed = ", ".join(first.sample_ids[:SHOWN_IDS]) + (f" and {more} more" if more > 0 else "")
+        lines.append(f"  samples in hand: {listed}")
+    if others:
+        lines.append(f"  {_followed(others)}")
+    return "\n".join(lines)
+
+
+def _precedence(failure: Failure, lost: Mapping[int, str]) -> tuple[int, float, int]:
+    if failure.error == VANISHED:
+        kind = 1 if failure.rank in lost else 2  # a launcher ends the others, too
+    else:
+        kind = 3 if failure.is_collective else 0
+    return kind, float("inf") if failure.time is None else failure.time, failure.rank
+
+
+def _opening(failure: Failure, said: str) -> str:
+    where = f"rank {failure.rank}" + (f" on {failure.host}" if failure.host else "")
+    step = f" in step {failure.step}" if failure.step is not None else ""
+    when = f", {_utc(failure.time)}" if failure.time is not None else ""
+    if failure.error != VANISHED:
+        return f"{where}{step}{when}: {failure.error}: {_short(failure.message)}"
+    last = f", last heard of {_utc(failure.time)}" if failure.time is not None else ""
+    reason = _short(said or failure.message) or "killed, out of memory, or its host is gone"
+    return f"{where} vanished{step}{last}: {reason}"
+
+
+def _followed(others: Sequence[Failure]) -> str:
+    ranks: dict[str, list[int]] = {}
+    for failure in others:
+        vanished = failure.error == VANISHED
+        how = "without a word" if vanished else f"{failure.error}: {_short(failure.message)}"
+        ranks.setdefault(how, []).append(failure.rank)
+    listed = "; ".join(f"{', '.join(map(str, sorted(r)))} ({how})" for how, r in ranks.items())
+    return f"{len(others)} other rank{'s' if len(others) > 1 else ''} followed: {listed}"
+
+
+def _short(text: str) -> str:
+    """The first line, cut."""
+    line = (text.strip().splitlines() or [""])[0]
+    return line if len(line) <= SHOWN_CHARS else line[:SHOWN_CHARS] + " ..."
+
+
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
