@@ -50,7 +50,7 @@ def main() -> None:
     job = load(DemoJob, arguments.job, [f"folder={arguments.folder}"])
     results = Path(arguments.folder) / "results.json"
     rows: dict[str, dict[str, dict[str, float]]] = json.loads(results.read_text()) if results.exists() else {}
-    with ray_cluster(job.pretrain.ray, job.pretrain.fit.workers):
+    with ray_cluster(job.pretrain.ray, job.pretrain.fit.workers.max):
         prepare(job)
         for seed in arguments.seeds:
             for label, run in runs(job, seed):

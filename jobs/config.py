@@ -16,8 +16,10 @@ from plinth.data.plan import DataConfig
 from plinth.data.shards import ShardOptions
 from plinth.errors import ConfigError
 from plinth.fit import FitConfig
+from plinth.lock import LockConfig
 from plinth.storage import StorageOptions
-from plinth.train.loop import CheckpointConfig
+from plinth.train.checkpoint_config import CheckpointConfig
+from plinth.train.incidents import GuardConfig
 from plinth.train.metrics import MetricsConfig
 from plinth.train.schedules import OptimConfig
 from plinth.train.zero import ZeroConfig
@@ -147,6 +149,10 @@ class PretrainJob:
     """What is sharded over the workers, and in which precision."""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     """When checkpoints are written, and how many are kept."""
+    guard: GuardConfig = field(default_factory=GuardConfig)
+    """What counts as going wrong in training, and what is done about it."""
+    lock: LockConfig = field(default_factory=LockConfig)
+    """How the run makes sure that nobody else writes to it."""
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     """What is logged, and how often."""
     fit: FitConfig = field(default_factory=FitConfig)

@@ -57,7 +57,7 @@ def run(job: DemoJob) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     record = folder / RECORD
     timings = Timings(record, json.loads(record.read_text()) if record.exists() else {})
-    with ray_cluster(job.pretrain.ray, job.pretrain.fit.workers):
+    with ray_cluster(job.pretrain.ray, job.pretrain.fit.workers.max):
         with timings.part("rooms: ray-cast, choose views, write shards"):
             rooms, _, held_out = (ingest.ingest(part) for part in (job.rooms, job.images, job.held_out))
         preview(held_out.samples(4), folder / "rooms.png", PreviewConfig())

@@ -2,7 +2,8 @@
 
     output/name/
       config.yaml             the resolved job
-      warmup/ main/           each: checkpoints/ metrics.jsonl tensorboard/
+      run.json LOCK.json      the run's identity; who is writing it
+      warmup/ main/           each: checkpoints/ metrics.jsonl tensorboard/ incidents/
 
 The same command again resumes inside whichever stage it was in, on as many workers as there are now.
 """
@@ -22,10 +23,12 @@ from plinth import config
 from plinth.data.plan import SourceConfig
 from plinth.data.sources import OpenSource
 from plinth.errors import CheckpointError, ConfigError, DataError
-from plinth.fit import fit
+from plinth.fit import fit, possible_sizes
+from plinth.lock import RunLock, run_id
 from plinth.storage import Storage, StorageOptions
 from plinth.train import checkpoint
-from plinth.train.stage_run import Notes, StageRun, preflight
+from plinth.train.loop import StageEnd
+from plinth.train.stage_run import Notes, StageRun
 from poma3d import model
 from poma3d.sample import SampleShape, decode
 from poma3d.stages import MainStage, WarmupStage
@@ -33,14 +36,19 @@ from poma3d.stages import build_stage as build_poma_stage
 
 STAGES = ("warmup", "main")
 CONFIG_KEY = "config.yaml"
+STOPPED_EXIT_CODE = 143
+"""As of a process that SIGTERM has ended: the run was told to stop and did, with a checkpoint."""
 
 
 def run(job: PretrainJob, accept_changes: bool = False) -> int:
     """Print the job, run it, and say where the run is; returns the exit code."""
     print(config.to_yaml(job))
     runs = prepare(job, accept_changes)
-    with ray_cluster(job.ray, job.fit.workers):
-        train(job, runs)
+    with ray_cluster(job.ray, job.fit.workers.max):
+        end = train(job, runs)
+    if end.is_stopped:
+        print(f"{run_storage(job).uri}: stopped as told; the same command goes on from there")
+        return STOPPED_EXIT_CODE
     print(f"{run_storage(job).uri}: done")
     return 0
 
@@ -55,17 +63,23 @@ def prepare(job: PretrainJob, accept_changes: bool = False) -> list[StageRun]:
         PlinthError: the first one.
     """
     job.fit.validate()
+    job.lock.validate()
     runs = stage_runs(replace(job, teacher=teachers.absolute(job.teacher)), accept_changes)
-    for stage_run in runs:
-        preflight(stage_run, max(job.fit.workers, 1))
+    possible_sizes(job.fit, runs)
     return runs
 
 
-def train(job: PretrainJob, runs: Sequence[StageRun]) -> None:
-    """Run or resume both stages on the Ray that is there (or here, with no workers)."""
+def train(job: PretrainJob, runs: Sequence[StageRun]) -> StageEnd:
+    """Run or resume both stages on the Ray that is there (or here, with no workers).
+
+    Raises:
+        ConfigError: another process is writing this run.
+    """
     storage = run_storage(job)
-    storage.write(CONFIG_KEY, config.to_yaml(job).encode())
-    fit(job.fit, runs, storage)
+    with RunLock(storage, job.lock):
+        storage.write(CONFIG_KEY, config.to_yaml(job).encode())
+        identity = run_id(storage)
+        return fit(job.fit, [replace(run, run_id=identity) for run in runs], storage)
 
 
 def run_storage(job: PretrainJob) -> Storage:
@@ -140,6 +154,7 @@ def _stage_run(
         zero=job.zero,
         checkpoint=job.checkpoint,
         metrics=job.metrics,
+        guard=job.guard,
         storage_options=job.storage,
         weights_from=weights_from,
         config=_identity(job, stage, optim, shape, teacher),

@@ -94,6 +94,7 @@ def build(schema: type[T], layers: Sequence[tuple[str, Any]]) -> T:
     merged = OmegaConf.structured(schema)
     for origin, layer in layers:
         plain = OmegaConf.to_container(layer) if isinstance(layer, DictConfig) else layer
+        plain = _long_form(schema, plain)
         _check_keys(schema, plain, origin)
         try:
             merged = OmegaConf.merge(merged, plain)
@@ -205,6 +206,24 @@ def _check_keys(schema: type, value: Any, origin: str, prefix: str = "") -> None
             )
         else:
             _check_keys(dict, item if isinstance(item, str) else None, origin, f"{prefix}{key}.")
+
+
+def _long_form(schema: type, value: Any) -> Any:
+    """Numbers in place of a dataclass that has a `from_number`, as the keys that they stand for."""
+    if not isinstance(value, dict):
+        return value
+    hints = typing.get_type_hints(schema)
+    long = dict(value)
+    for key, item in value.items():
+        hint = hints.get(key)
+        if not dataclasses.is_dataclass(hint):
+            continue
+        from_number = getattr(hint, "from_number", None)
+        is_number = isinstance(item, int) and not isinstance(item, bool)
+        long[key] = (
+            from_number(item) if from_number and is_number else _long_form(typing.cast(type, hint), item)
+        )
+    return long
 
 
 def _elsewhere(schema: type, key: str, hints: dict[str, Any]) -> str:

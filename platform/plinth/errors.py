@@ -6,6 +6,8 @@ and keeps its traceback.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 EXIT_CODE = 2
 
 
@@ -43,4 +45,9 @@ class CheckpointError(PlinthError):
 
 
 class NonFiniteError(PlinthError):
-    """A loss or gradient norm that is not finite, found before the optimizer step."""
+    """A loss or gradient norm that is not finite, found before the optimizer step.
+
+    `by_rank` has the ids of the samples that each rank suspects, in the process that raised it.
+    """
+
+    by_rank: Sequence[list[str]] = ()

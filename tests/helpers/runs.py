@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from plinth.storage import Storage
 from plinth.train import checkpoint, process
+from plinth.train.checkpoint import Saver
+from plinth.train.checkpoint_config import CheckpointConfig
 from plinth.train.engine import BatchSizes, Engine
 from plinth.train.schedules import OptimConfig
 from plinth.train.zero import Precision, ZeroConfig
@@ -119,3 +123,10 @@ def first_gradients(micro_batch_sizes: list[int]) -> list[dict[str, torch.Tensor
         found.append({n: m.view(engine.shards.shape(n)) / (1 - OPTIM.beta1) for n, m in moments.items()})
         engine.close()
     return found
+
+
+def save_now(engine: Engine, storage: Storage, scratch: Path, notes: dict[str, Any], keep_last: int) -> None:
+    """On all ranks: a checkpoint that counts when this returns."""
+    saver = Saver(engine.world, storage, scratch, CheckpointConfig(keep_last=keep_last, asynchronous=False))
+    checkpoint.save(engine, saver, notes)
+    saver.close()

@@ -16,7 +16,7 @@ import pyarrow as pa
 from plinth.data.plan import DataConfig, ReaderKind, SourceConfig
 from plinth.data.sources import OpenSource
 from plinth.storage import Storage
-from plinth.train.checkpoint import CheckpointConfig
+from plinth.train.checkpoint_config import CheckpointConfig
 from plinth.train.metrics import MetricsConfig
 from plinth.train.schedules import OptimConfig
 from plinth.train.stage_run import StageRun

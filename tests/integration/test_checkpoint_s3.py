@@ -11,7 +11,7 @@ import torch
 from plinth.storage import Storage
 from plinth.train import checkpoint, process
 from tests.helpers.ranks import run_ranks
-from tests.helpers.runs import Case, full_state, global_batches, local_rows, toy_engine
+from tests.helpers.runs import Case, full_state, global_batches, local_rows, save_now, toy_engine
 from tests.integration.conftest import ACCESS_KEY_ENV, SECRET_KEY_ENV, S3Server
 
 pytestmark = pytest.mark.slow
@@ -25,7 +25,7 @@ def save_twice(storage: Storage, scratch: Path, keys: dict[str, str]) -> dict[st
     states = []
     for batch in global_batches(2):
         engine.step(local_rows(batch, proc.world))
-        checkpoint.save(engine, storage, scratch, {}, keep_last=2)
+        save_now(engine, storage, scratch, {}, keep_last=2)
         states.append(full_state(engine))
     engine.close()
     return states[0]

@@ -6,21 +6,21 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from plinth.errors import ConfigError, DataError, NonFiniteError
-from plinth.fit import FitConfig, fit
+from plinth.fit import FitConfig, Workers, fit
 from plinth.storage import Storage
 from plinth.train import checkpoint
+from plinth.train.loop import StageEnd
 from plinth.train.metrics import read_lines
 from plinth.train.stage_run import StageRun
 from tests.helpers.toy_run import build_dying, build_nan, toy_run
 
 pytestmark = pytest.mark.slow
-CONFIG = FitConfig(workers=2, cpus_per_worker=0.5, max_failures=1)
+CONFIG = FitConfig(workers=Workers(2, 2), cpus_per_worker=0.5, max_failures=1)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def cluster() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def straight(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[StageRun, dict[str, Any]]:
+def straight(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[StageRun, StageEnd]:
     """Two stages without interruption on two workers: the first, and what `fit` returned."""
     folder = tmp_path_factory.mktemp("straight")
     run = toy_run(folder)
@@ -53,9 +53,9 @@ def weights(run: StageRun) -> dict[str, torch.Tensor]:
     return checkpoint.read_full(run.checkpoints, run.scratch)
 
 
-def test_both_stages_run_to_their_end(straight: tuple[StageRun, dict[str, Any]]) -> None:
+def test_both_stages_run_to_their_end(straight: tuple[StageRun, StageEnd]) -> None:
     run, last = straight
-    assert last["step"] == 3
+    assert last.summary["step"] == 3
     assert checkpoint.latest(run.checkpoints) == 12
     assert checkpoint.read_state(run.checkpoints)["written_by"]["world_size"] == 2
     second = Storage.from_uri(Path(run.storage.uri).parent / "second")
@@ -63,13 +63,13 @@ def test_both_stages_run_to_their_end(straight: tuple[StageRun, dict[str, Any]])
     assert len(read_lines(second)) == 4
 
 
-def test_a_lost_worker_changes_nothing(straight: tuple[StageRun, dict[str, Any]], tmp_path: Path) -> None:
+def test_a_lost_worker_changes_nothing(straight: tuple[StageRun, StageEnd], tmp_path: Path) -> None:
     whole, _ = straight
     marker = tmp_path / "died"
     run = toy_run(tmp_path, build_stage=partial(build_dying, marker))
     last = fit(CONFIG, [run], Storage.from_uri(tmp_path / "run"))
     assert marker.exists(), "the worker was to be killed"
-    assert last["step"] == 11
+    assert last.summary["step"] == 11
     expected = weights(whole)
     for name, tensor in weights(run).items():
         assert torch.equal(tensor, expected[name]), name

@@ -13,7 +13,7 @@ import torch
 from plinth.storage import Storage
 from plinth.train import checkpoint, process
 from tests.helpers.ranks import run_ranks
-from tests.helpers.runs import Case, full_state, global_batches, local_rows, toy_engine
+from tests.helpers.runs import Case, full_state, global_batches, local_rows, save_now, toy_engine
 from tests.helpers.toy import ToyStage
 
 pytestmark = pytest.mark.slow
@@ -56,12 +56,12 @@ def save_all(folder: str, scratch: str) -> dict[str, Saved]:
     for name, case in CASES.items():
         engine = toy_engine(case, proc)
         storage = Storage.from_uri(folder).child(name)
-        checkpoint.save(engine, storage.child("fresh"), Path(scratch), {}, keep_last=0)
+        save_now(engine, storage.child("fresh"), Path(scratch), {}, keep_last=0)
         fresh, losses = full_state(engine), []
         for step, batch in enumerate(global_batches(STEPS_BEFORE + STEPS_AFTER)):
             if step == STEPS_BEFORE:
                 notes = {"cursor": {"epoch": 0, "step": step}}
-                checkpoint.save(engine, storage.child("trained"), Path(scratch), notes, keep_last=0)
+                save_now(engine, storage.child("trained"), Path(scratch), notes, keep_last=0)
                 trained = full_state(engine)
             losses.append(engine.step(local_rows(batch, proc.world)).loss)
         saved[name] = Saved(fresh, trained, losses[STEPS_BEFORE:])

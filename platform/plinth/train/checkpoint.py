@@ -1,21 +1,19 @@
 """Checkpoints of an engine, readable at any world size and ZeRO stage.
 
-    step-00000100/
-      shard-0000R-....safetensors   what rank R owned, slices of flat tensors (`flatfiles`):
-                                    master/NAME, exp_avg/NAME, exp_avg_sq/NAME   fp32, trainable
-                                    ema/TARGET                                   fp32, target copies
-                                    frozen/NAME, buffer/NAME                     in their own type
-      state.json                    step, shapes, groups, optimizer settings, versions, the caller's notes
-      COMMIT.json                   written last (`checkpoint_store`)
+What is in them, as slices of flat tensors (`flatfiles`), each rank what it owns:
 
-Each rank writes a local file and uploads it; rank 0 commits when all have.
+    master/NAME, exp_avg/NAME, exp_avg_sq/NAME   fp32, trainable
+    ema/TARGET                                   fp32, target copies
+    frozen/NAME, buffer/NAME                     in their own type
+
+and, in the commit record, the state: step, shapes, groups, optimizer settings, versions, the metrics of
+the step, the caller's notes. How they reach storage is in `checkpoint_saver`, what lies there in
+`checkpoint_store`.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
-import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,21 +25,19 @@ from plinth.errors import CheckpointError
 from plinth.storage import Storage
 from plinth.train import checkpoint_store as store
 from plinth.train import flatfiles
-from plinth.train.checkpoint_store import (
-    CheckpointConfig,
-    CheckpointInfo,
-    latest,
-    list_checkpoints,
-    read_state,
-)
+from plinth.train.checkpoint_config import CheckpointConfig
+from plinth.train.checkpoint_delivery import recover
+from plinth.train.checkpoint_saver import Saved, Saver
+from plinth.train.checkpoint_store import CheckpointInfo, latest, list_checkpoints, read_state
 from plinth.train.engine import Engine
 from plinth.train.fragments import MOMENTS, Piece
-from plinth.train.process import on_all_ranks
 from plinth.world import World
 
 __all__ = [
     "CheckpointConfig",
     "CheckpointInfo",
+    "Saved",
+    "Saver",
     "WeightsReport",
     "latest",
     "list_checkpoints",
@@ -73,43 +69,17 @@ class WeightsReport:
 # -- saving ---------------------------------------------------------------------------------------------
 
 
-def save(engine: Engine, storage: Storage, scratch: Path, notes: dict[str, Any], keep_last: int) -> None:
-    """Write a checkpoint of the engine as it is. Call it on all ranks.
+def save(
+    engine: Engine, saver: Saver, notes: dict[str, Any], metrics: dict[str, float] | None = None
+) -> Saved:
+    """Begin a checkpoint of the engine as it is (see `Saver.save`). Call it on all ranks.
 
     Args:
-        scratch: a local folder for the files on their way; shared by the ranks of a host or not.
         notes: JSON values to keep with it, such as cursor and resolved config; `load` returns them.
-        keep_last: how many committed ones to leave.
-
-    Raises:
-        PlinthError: the first one that a rank met while writing, on all ranks; nothing is committed.
+        metrics: numbers of the step, by which the best checkpoints are found.
     """
-    world, step = engine.world, engine.completed_steps
-    name = store.folder_name(step)
-    target = storage.child(name)
-    if world.rank == 0:
-        target.delete(store.COMMIT_KEY)  # a damaged one of this step may be there: never mix two
-    local = scratch / f"{name}-rank-{world.rank}"
-    shutil.rmtree(local, ignore_errors=True)
-    local.mkdir(parents=True)
-    flatfiles.write(pieces(engine, writing=True), local)
-    if world.rank == 0:
-        (local / store.STATE_KEY).write_text(json.dumps(_state(engine, notes), indent=1))
-
-    def upload() -> dict[str, dict[str, Any]]:
-        for path in sorted(local.iterdir()):
-            target.upload(path, path.name)
-        return {path.name: store.fingerprint(path) for path in local.iterdir()}
-
-    uploaded = on_all_ranks(world, upload)
-
-    def commit() -> None:
-        if world.rank == 0:
-            store.commit(storage, step, {f: entry for of_rank in uploaded for f, entry in of_rank.items()})
-            store.retain(storage, keep_last)
-
-    on_all_ranks(world, commit)
-    shutil.rmtree(local, ignore_errors=True)
+    state = _state(engine, notes) | {"metrics": metrics or {}}
+    return saver.save(engine.completed_steps, pieces(engine, writing=True), state)
 
 
 def pieces(engine: Engine, writing: bool) -> Iterator[Piece]:
@@ -188,14 +158,16 @@ def _version(package: str) -> str:
 
 
 def load(engine: Engine, storage: Storage, scratch: Path) -> dict[str, Any] | None:
-    """Restore the newest checkpoint that is whole. Call it on all ranks.
+    """Restore the newest checkpoint that is whole, after what earlier processes left on the disks of these
+    machines has been delivered. Call it on all ranks.
 
     Returns:
-        Its `state.json` (with `notes`), or None where no checkpoint is committed.
+        What it says of itself (with `notes`), or None where no checkpoint is committed.
 
     Raises:
         CheckpointError: none of the committed ones is whole, or it belongs to another model.
     """
+    recover(engine.world, storage, scratch)
     with store.Fetched(engine.world, storage, scratch) as fetched:
         if fetched.folder is None:
             return None

@@ -1,7 +1,13 @@
-"""Checkpoints as files in storage: listed, committed, verified, fetched and retired.
+"""Checkpoints as files in storage: listed, committed, verified and fetched.
 
-A checkpoint is a folder step-NNNNNNNN whose COMMIT.json, written last, has the size and SHA-256 of every
-other file in it. Without that record it is ignored; if a file does not match, it is skipped.
+    step-00000100/
+      <token>-rank-0001-of-0002.safetensors   what a rank wrote; the token names the attempt
+      receipt-<token>-0001.json               what a rank says it has uploaded; gone after the commit
+      COMMIT.json                             written last
+
+The commit record has the size and SHA-256 of every file that counts, the state (step, cursor, resolved
+job, versions) and a hash of itself. Without it a folder is ignored, and so are files that it does not
+name: what two attempts at the same step leave behind never mixes.
 """
 
 from __future__ import annotations
@@ -17,38 +23,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from plinth.errors import CheckpointError, ConfigError
+from plinth.errors import CheckpointError
 from plinth.storage import Storage
 from plinth.train.process import on_all_ranks
 from plinth.world import World
 
-FORMAT_VERSION = 1
-COMMIT_KEY, STATE_KEY = "COMMIT.json", "state.json"
+FORMAT_VERSION = 2
+COMMIT_KEY, PIN_KEY = "COMMIT.json", "PINNED.json"
+RECEIPT_PREFIX = "receipt-"
 FOLDER_PATTERN = re.compile(r"step-(\d{8})")
 HASH_BLOCK_BYTES = 1 << 20
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class CheckpointConfig:
-    """When checkpoints are written, and how many are kept."""
-
-    every_steps: int = 500
-    """Steps between two checkpoints; the last step always has one."""
-    keep_last: int = 3
-    """Older ones are deleted once a newer one is committed; 0 keeps all."""
-
-    def validate(self) -> None:
-        """Refuse values out of range.
-
-        Raises:
-            ConfigError: naming the key.
-        """
-        if self.every_steps < 1:
-            raise ConfigError(f"checkpoint.every_steps is {self.every_steps}, expected 1 or more.")
-        if self.keep_last < 0:
-            raise ConfigError(f"checkpoint.keep_last is {self.keep_last}, expected 0 or more.")
 
 
 @dataclass(frozen=True)
@@ -59,6 +45,7 @@ class CheckpointInfo:
     name: str
     size_bytes: int
     is_committed: bool
+    is_pinned: bool = False
 
 
 def list_checkpoints(storage: Storage) -> list[CheckpointInfo]:
@@ -69,7 +56,9 @@ def list_checkpoints(storage: Storage) -> list[CheckpointInfo]:
         if FOLDER_PATTERN.fullmatch(name) and file:
             files.setdefault(name, {})[file] = size
     return [
-        CheckpointInfo(int(name.removeprefix("step-")), name, sum(found.values()), COMMIT_KEY in found)
+        CheckpointInfo(
+            int(name.removeprefix("step-")), name, sum(found.values()), COMMIT_KEY in found, PIN_KEY in found
+        )
         for name, found in sorted(files.items())
     ]
 
@@ -80,36 +69,32 @@ def latest(storage: Storage) -> int | None:
     return max(steps, default=None)
 
 
-def read_state(storage: Storage, step: int | None = None) -> dict[str, Any]:
-    """`state.json` of a committed checkpoint, the newest when `step` is None.
-
-    Raises:
-        CheckpointError: there is none.
-    """
-    found = latest(storage) if step is None else step
-    if found is None or found not in [i.step for i in list_checkpoints(storage) if i.is_committed]:
-        raise no_such(storage, step)
-    text = storage.read(f"{folder_name(found)}/{STATE_KEY}")
-    try:
-        state: dict[str, Any] = json.loads(text)
-    except ValueError as error:
-        raise CheckpointError(
-            f"{storage.uri}/{folder_name(found)}/{STATE_KEY} cannot be read.",
-            "Restore or remove the checkpoint.",
-        ) from error
-    return state
-
-
 def folder_name(step: int) -> str:
     """Where the checkpoint of `step` lies."""
     return f"step-{step:08d}"
 
 
-def commit(storage: Storage, step: int, files: dict[str, dict[str, Any]]) -> None:
-    """Make the checkpoint of `step` count.
+def fingerprint(path: Path) -> dict[str, Any]:
+    """Size and SHA-256 of a local file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(HASH_BLOCK_BYTES):
+            digest.update(block)
+    return {"size_bytes": path.stat().st_size, "sha256": digest.hexdigest()}
+
+
+# -- the record -----------------------------------------------------------------------------------------
+
+
+def commit(
+    storage: Storage, step: int, files: dict[str, dict[str, Any]], state: dict[str, Any], token: str
+) -> None:
+    """Make the checkpoint of `step` count, in place of an earlier one of that step.
 
     Args:
         files: name -> `fingerprint` of everything that the ranks have uploaded.
+        state: JSON values that come back from `read_state`.
+        token: of the attempt that wrote the files.
 
     Raises:
         CheckpointError: a file is not there: ranks on several machines with a local folder as storage.
@@ -122,30 +107,93 @@ def commit(storage: Storage, step: int, files: dict[str, dict[str, Any]]) -> Non
                 f"{folder.uri}/{name} was written by one worker and cannot be seen by another.",
                 "Workers on several machines need storage that all of them share.",
             )
-    record = {"format_version": FORMAT_VERSION, "step": step, "files": files}
+    record = {
+        "format_version": FORMAT_VERSION, "step": step, "token": token, "files": files, "state": state,
+    }  # fmt: skip
+    record["sha256"] = _record_hash(record)
     folder.write(COMMIT_KEY, json.dumps(record, indent=1).encode())
 
 
-def fingerprint(path: Path) -> dict[str, Any]:
-    """Size and SHA-256 of a local file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(HASH_BLOCK_BYTES):
-            digest.update(block)
-    return {"size_bytes": path.stat().st_size, "sha256": digest.hexdigest()}
+def read_record(storage: Storage, step: int) -> dict[str, Any]:
+    """The commit record of a checkpoint.
+
+    Raises:
+        CheckpointError: it cannot be read, was altered, or is of another format version.
+        MissingKeyError: the checkpoint was never committed.
+    """
+    key = f"{folder_name(step)}/{COMMIT_KEY}"
+    try:
+        record: dict[str, Any] = json.loads(storage.read(key))
+        version, expected = record["format_version"], record["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(storage, f"{key} cannot be read") from error
+    if version != FORMAT_VERSION:
+        raise _damaged(storage, f"{key} has format version {version}, this program reads {FORMAT_VERSION}")
+    if _record_hash(record) != expected:
+        raise _damaged(storage, f"{key} is not what was written")
+    return record
 
 
-def retain(storage: Storage, keep_last: int) -> None:
-    """Delete all but the newest committed ones, and unfinished ones older than the newest."""
-    found = list_checkpoints(storage)
-    committed = [info for info in found if info.is_committed]
-    kept = {info.name for info in (committed[-keep_last:] if keep_last else committed)}
-    for info in found:
-        if info.name not in kept and info.step < committed[-1].step:
-            folder = storage.child(info.name)
-            folder.delete(COMMIT_KEY)  # first: half deleted must not look whole
-            for key, _ in folder.list():
-                folder.delete(key)
+def read_state(storage: Storage, step: int | None = None) -> dict[str, Any]:
+    """What a committed checkpoint says of itself, the newest with a whole record when `step` is None.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    committed = [info.step for info in list_checkpoints(storage) if info.is_committed]
+    if step is not None:
+        if step not in committed:
+            raise no_such(storage, step)
+        return dict(read_record(storage, step)["state"])
+    problem: CheckpointError | None = None
+    for candidate in reversed(committed):
+        try:
+            return dict(read_record(storage, candidate)["state"])
+        except CheckpointError as error:
+            problem = problem or error
+    raise problem or no_such(storage, step)
+
+
+def whats_wrong(storage: Storage, step: int, local: Path) -> str:
+    """Download a committed checkpoint into the folder `local` and compare it with its record.
+
+    Returns:
+        The first thing that is wrong; empty if nothing is.
+    """
+    try:
+        record = read_record(storage, step)
+    except CheckpointError as error:
+        return error.problem.rstrip(".")
+    source = storage.child(folder_name(step))
+    present = {key for key, _ in source.list()}
+    for file, expected in record["files"].items():
+        if file not in present:
+            return f"{folder_name(step)}/{file} is missing"
+        source.download(file, local / file)
+        if fingerprint(local / file) != expected:
+            return f"{folder_name(step)}/{file} is not what was written"
+    return ""
+
+
+def no_such(storage: Storage, step: int | None) -> CheckpointError:
+    """The error that says which steps there are."""
+    what = "no committed checkpoint" if step is None else f"no committed checkpoint of step {step}"
+    there = ", ".join(str(info.step) for info in list_checkpoints(storage) if info.is_committed)
+    return CheckpointError(
+        f"{storage.uri} has {what}.", f"There are: {there}." if there else "Has the run saved one yet?"
+    )
+
+
+def _record_hash(record: dict[str, Any]) -> str:
+    body = {key: value for key, value in record.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _damaged(storage: Storage, problem: str) -> CheckpointError:
+    return CheckpointError(f"{storage.uri}: {problem}.", "Run `poma checkpoints repair` on the run.")
+
+
+# -- fetching -------------------------------------------------------------------------------------------
 
 
 class Fetched:
@@ -154,6 +202,7 @@ class Fetched:
     def __init__(self, world: World, storage: Storage, scratch: Path, step: int | None = None) -> None:
         self.folder: Path | None = None
         self._world, self._storage, self._scratch, self._step = world, storage, scratch, step
+        self._state: dict[str, Any] = {}
 
     def __enter__(self) -> Fetched:
         found = on_all_ranks(self._world, lambda: list_checkpoints(self._storage))[0]
@@ -162,14 +211,13 @@ class Fetched:
         fetches = hosts.index(hosts[self._world.rank]) == self._world.rank
         damaged = []
         for info in newest_first:
-            folder = self._scratch / f"fetched-{info.name}"
             problem = f"{info.name} was never committed (a run ended while writing it)"
             if info.is_committed:
-                fetch = partial(self._fetch, folder, info) if fetches else str
-                outcomes = on_all_ranks(self._world, fetch)
-                problem = next((p for p in outcomes if p), "")
-                self.folder = folder
+                self.folder = self._scratch / f"fetched-{info.name}"
+                fetch = partial(self._fetch, self.folder, info.step) if fetches else str
+                problem = next((p for p in on_all_ranks(self._world, fetch) if p), "")
                 if not problem:
+                    self._state = read_record(self._storage, info.step)["state"]
                     return self
                 damaged.append(problem)
                 self._clean()
@@ -193,41 +241,16 @@ class Fetched:
         return self.folder
 
     def state(self) -> dict[str, Any]:
-        """Its state.json."""
-        state: dict[str, Any] = json.loads((self.required() / STATE_KEY).read_text())
-        return state
+        """What the checkpoint says of itself."""
+        self.required()
+        return self._state
 
-    def _fetch(self, folder: Path, info: CheckpointInfo) -> str:
-        """Download and verify; returns what is wrong."""
-        source = self._storage.child(info.name)
+    def _fetch(self, folder: Path, step: int) -> str:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        try:
-            record = json.loads(source.read(COMMIT_KEY))
-            version, files = record["format_version"], record["files"]
-        except (ValueError, KeyError, TypeError):
-            return f"{info.name}/{COMMIT_KEY} cannot be read"
-        if version != FORMAT_VERSION:
-            return f"{info.name} has format version {version}, this program reads {FORMAT_VERSION}"
-        present = {key for key, _ in source.list()}
-        for file, expected in files.items():
-            if file not in present:
-                return f"{info.name}/{file} is missing"
-            source.download(file, folder / file)
-            if fingerprint(folder / file) != expected:
-                return f"{info.name}/{file} is not what was written"
-        return ""
+        return whats_wrong(self._storage, step, folder)
 
     def _clean(self) -> None:
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder = None
-
-
-def no_such(storage: Storage, step: int | None) -> CheckpointError:
-    """The error that says which steps there are."""
-    what = "no committed checkpoint" if step is None else f"no committed checkpoint of step {step}"
-    there = ", ".join(str(info.step) for info in list_checkpoints(storage) if info.is_committed)
-    return CheckpointError(
-        f"{storage.uri} has {what}.", f"There are: {there}." if there else "Has the run saved one yet?"
-    )

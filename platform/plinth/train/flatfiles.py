@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed.checkpoint as dcp
@@ -41,19 +41,53 @@ from plinth.errors import CheckpointError
 from plinth.train.fragments import Piece
 
 SUFFIX = ".safetensors"
+WRITTEN_NAME = "shard-00001-model-00001-of-00001.safetensors"
+"""What DCP's writer calls the only file of a save without a process group."""
 
 
-def write(pieces: Iterable[Piece], folder: Path) -> None:
-    """Write this rank's slices to a file in `folder`. Call it on all ranks of the process group; the file
-    names differ by rank.
+class Slice(NamedTuple):
+    """[start, start + length) of the flattened tensor `key`, which has `numel` elements."""
+
+    key: str
+    numel: int
+    start: int
+    length: int
+
+
+def write(pieces: Iterable[Piece], path: Path) -> list[Slice]:
+    """Write this rank's slices to one file; it is not written if there are none. Nothing is asked of the
+    other ranks, so it may run in a thread beside their training; `check_whole` compares them afterwards.
+
+    Returns:
+        What the file holds.
+    """
+    held = [p for p in pieces if p.tensor.numel()]
+    if held:
+        with warnings.catch_warnings():  # "assuming the intent is to save in a single process": it is
+            warnings.simplefilter("ignore", UserWarning)
+            writer = dcp.HuggingFaceStorageWriter(str(path.parent), save_distributed=True)
+            dcp.save({}, storage_writer=writer, planner=_SavePlanner(held), no_dist=True)
+        (path.parent / WRITTEN_NAME).rename(path)
+    return [Slice(p.key, p.numel, p.start, p.tensor.numel()) for p in held]
+
+
+def check_whole(slices: Iterable[Slice]) -> None:
+    """Refuse slices that do not cover every tensor exactly once.
 
     Raises:
-        ValueError: the slices of all ranks do not cover every tensor exactly once.
+        ValueError: naming a tensor with a hole or an overlap. It is a mistake of this program.
     """
-    planner = _SavePlanner([p for p in pieces if p.tensor.numel()])
-    dcp.save(
-        {}, storage_writer=dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True), planner=planner
-    )
+    by_key: dict[str, list[Slice]] = {}
+    for part in slices:
+        by_key.setdefault(part.key, []).append(part)
+    for key, parts in by_key.items():
+        end = 0
+        for part in sorted(parts, key=lambda s: s.start):
+            if part.start != end:
+                raise ValueError(f"{key}: the ranks' slices leave a hole or overlap at element {end}")
+            end += part.length
+        if end != parts[0].numel:
+            raise ValueError(f"{key}: the ranks' slices end at {end} of {parts[0].numel} elements")
 
 
 def lengths(folder: Path) -> dict[str, int]:
@@ -130,17 +164,7 @@ class _SavePlanner(SavePlanner):
         return SavePlan(list(self._items))
 
     def create_global_plan(self, all_plans: list[SavePlan]) -> tuple[list[SavePlan], Metadata]:
-        plans, metadata = create_default_global_save_plan(all_plans)
-        for key, entry in metadata.state_dict_metadata.items():
-            assert isinstance(entry, TensorStorageMetadata), "this planner writes tensors only"
-            end = 0
-            for chunk in sorted(entry.chunks, key=lambda c: c.offsets[0]):
-                if chunk.offsets[0] != end:
-                    raise ValueError(f"{key}: the ranks' slices leave a hole or overlap at element {end}")
-                end += chunk.sizes[0]
-            if end != entry.size[0]:
-                raise ValueError(f"{key}: the ranks' slices end at {end} of {entry.size[0]} elements")
-        return plans, metadata
+        return create_default_global_save_plan(all_plans)
 
     def finish_plan(self, new_plan: SavePlan) -> SavePlan:
         return new_plan

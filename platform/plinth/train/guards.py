@@ -55,10 +55,12 @@ def fail(what: str, step: int, sample_ids: list[str], world: World) -> None:
             more = f" and {len(ids) - SHOWN_IDS} more" if len(ids) > SHOWN_IDS else ""
             places.append(f"rank {rank}: {', '.join(ids[:SHOWN_IDS])}{more}")
     where = f" Samples: {'; '.join(places)}." if places else ""
-    raise NonFiniteError(
+    error = NonFiniteError(
         f"The {what} of step {step} is not finite; nothing was applied.{where}",
         "Look at these samples (`poma shards preview`), lower optim.lr, or resume from the last checkpoint.",
     )
+    error.by_rank = found
+    raise error
 
 
 def check_replay(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> None:

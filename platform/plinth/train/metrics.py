@@ -162,6 +162,7 @@ class MetricsWriter:
         # purge_step: TensorBoard hides what the run that died had written from this step on.
         self._board = SummaryWriter(str(local / TENSORBOARD_FOLDER), purge_step=first_step)
         self._recent: list[StepRecord] = []
+        self._flushed_bytes = 0
         self._shown_at = time.monotonic()
 
     def step(self, record: StepRecord) -> None:
@@ -181,19 +182,28 @@ class MetricsWriter:
         for tag, image in pictures.items():
             self._board.add_image(tag, image, step, dataformats="HWC")
 
-    def sync(self) -> None:
-        """Copy what is there to storage."""
+    def flush(self) -> None:
+        """All steps until now belong to the next `sync`."""
         self._lines.flush()
         self._board.flush()
-        for path in sorted(p for p in self._local.rglob("*") if p.is_file()):
+        self._flushed_bytes = self._lines.tell()
+
+    def sync(self) -> None:
+        """Copy what was flushed to storage; from another thread if wanted, while steps are written."""
+        with (self._local / LINES_KEY).open("rb") as lines:
+            self._storage.write(LINES_KEY, lines.read(self._flushed_bytes))
+        for path in sorted((self._local / TENSORBOARD_FOLDER).iterdir()):
             self._storage.upload(path, path.relative_to(self._local).as_posix())
 
     def close(self) -> None:
         """Write everything out and give up the local folder."""
+        self.flush()
         self._board.close()
-        self.sync()
         self._lines.close()
-        shutil.rmtree(self._local, ignore_errors=True)
+        try:
+            self.sync()
+        finally:
+            shutil.rmtree(self._local, ignore_errors=True)
 
 
 def read_lines(storage: Storage) -> list[dict[str, Any]]:

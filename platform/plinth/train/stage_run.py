@@ -18,7 +18,8 @@ from plinth.data.sources import OpenSource, open_sources, plan_for
 from plinth.errors import CheckpointError, ConfigError
 from plinth.storage import Storage, StorageOptions
 from plinth.train import checkpoint
-from plinth.train.checkpoint import CheckpointConfig
+from plinth.train.checkpoint_config import CheckpointConfig
+from plinth.train.incidents import GuardConfig
 from plinth.train.metrics import MetricsConfig
 from plinth.train.schedules import OptimConfig
 from plinth.train.zero import ZeroConfig
@@ -51,6 +52,7 @@ class StageRun:
     zero: ZeroConfig = field(default_factory=ZeroConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
     storage_options: StorageOptions = field(default_factory=StorageOptions)
     """How to reach the data sets."""
     weights_from: Storage | None = None
@@ -60,6 +62,8 @@ class StageRun:
     check_resume: Callable[[Notes, Notes], None] | None = None
     """Given the notes of the last checkpoint and those of this run (`config`, `data`), raises a
     PlinthError unless the run may go on; `refuse_changes` when None."""
+    run_id: str = ""
+    """Tells this run from an earlier one of the same name, whose files may still be on a disk."""
     scratch_dir: str | None = None
     """Local folder for files on their way to and from storage; the system's temporary folder when None."""
 
@@ -71,7 +75,8 @@ class StageRun:
     @property
     def scratch(self) -> Path:
         """A local folder of this user and this stage."""
-        digest = hashlib.blake2b(self.storage.uri.encode(), digest_size=6).hexdigest()
+        name = f"{self.storage.uri} {self.run_id}"
+        digest = hashlib.blake2b(name.encode(), digest_size=6).hexdigest()
         return Path(self.scratch_dir or tempfile.gettempdir()) / f"plinth-{os.getuid()}" / digest
 
 
@@ -85,6 +90,7 @@ def preflight(run: StageRun, world_size: int) -> None:
     run.zero.validate()
     run.checkpoint.validate()
     run.metrics.validate()
+    run.guard.validate()
     check_divisibility(world_size, run.data.lanes, run.global_batch_size, run.micro_batch_size)
     plan = plan_of(run)
     run.optim.validate(stage_steps(run, plan))

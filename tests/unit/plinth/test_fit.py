@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from plinth import fit as fits
+from plinth import fit_ray
 from plinth.errors import ConfigError, NonFiniteError
-from plinth.fit import FitConfig, fit
+from plinth.fit import FitConfig, Workers, fit, possible_sizes
 from plinth.storage import Storage
 from plinth.train import checkpoint
 from tests.helpers.toy_run import toy_run
@@ -24,7 +24,6 @@ ROOT = Path(__file__).parents[3]
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("workers", -1, "0 or more"),
         ("cpus_per_worker", 0.0, "more than 0"),
         ("threads_per_worker", 0, "1 or more"),
         ("max_failures", -1, "0 or more"),
@@ -39,27 +38,45 @@ def test_values_out_of_range_are_refused(key: str, value: float, expected: str) 
 def test_workers_that_do_not_divide_are_refused_before_anything_starts(tmp_path: Path) -> None:
     run = toy_run(tmp_path)
     with pytest.raises(ConfigError, match=r"3 workers do not divide lanes 4.*Use one of \[1, 2, 4\] workers"):
-        fit(FitConfig(workers=3), [run], run.storage)
+        fit(FitConfig(workers=Workers(3, 3)), [run], run.storage)
     assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
     assert run.storage.list() == []
+
+
+def test_only_sizes_that_divide_are_possible(tmp_path: Path) -> None:
+    run = toy_run(tmp_path)  # 4 lanes, 4 micro-batches
+    assert possible_sizes(FitConfig(workers=Workers(1, 4)), [run]) == [1, 2, 4]
+    assert possible_sizes(FitConfig(workers=Workers(2, 7)), [run]) == [2, 4]
+    other = replace(run, name="other", micro_batch_size=4)
+    assert possible_sizes(FitConfig(workers=Workers(1, 4)), [run, other]) == [1, 2]
+    assert possible_sizes(FitConfig(workers=Workers(0, 0)), [run]) == [1]
+    with pytest.raises(ConfigError, match=r"No number of workers from 5 to 7 .* Possible are \[1, 2, 4\]"):
+        possible_sizes(FitConfig(workers=Workers(5, 7)), [run])
+
+
+@pytest.mark.parametrize(("low", "high"), [(2, 1), (0, 2), (-1, 1)])
+def test_a_range_of_workers_must_be_one(low: int, high: int) -> None:
+    with pytest.raises(ConfigError, match=r"fit\.workers"):
+        FitConfig(workers=Workers(low, high)).validate()
 
 
 def test_one_bad_stage_stops_the_job_before_the_first(tmp_path: Path) -> None:
     run = toy_run(tmp_path)
     with pytest.raises(ConfigError, match="second has 0 steps"):
-        fit(FitConfig(workers=0), [run, replace(run, name="second", steps=0)], run.storage)
+        fit(FitConfig(workers=Workers(0, 0)), [run, replace(run, name="second", steps=0)], run.storage)
     assert run.storage.list() == []
 
 
 ALONE = """
 import sys
 from pathlib import Path
-from plinth.fit import FitConfig, fit
+from plinth.fit import FitConfig, Workers, fit
 from plinth.storage import Storage
 from tests.helpers.toy_run import toy_run
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    print(fit(FitConfig(workers=0), [toy_run(folder, steps=5)], Storage.from_uri(folder / "run")))
+    config = FitConfig(workers=Workers(0, 0))
+    print(fit(config, [toy_run(folder, steps=5)], Storage.from_uri(folder / "run")).summary)
     assert "ray" not in sys.modules, "Ray is not needed"
 """
 
@@ -82,7 +99,7 @@ def test_without_workers_it_trains_here_without_ray_or_a_compiler(tmp_path: Path
     lines = done.stdout.splitlines()
     assert lines[0].startswith("1 training process(es) on cpu, 1 thread(s) each")
     assert lines[1] == "toy: starting, 5 steps"
-    assert lines[-2].startswith("toy: checkpoint of step 5 in")
+    assert lines[-2].startswith("toy: checkpoint of step 5, ")
     assert "'step': 4" in lines[-1]
     assert checkpoint.latest(toy_run(tmp_path).checkpoints) == 5
     assert not (tmp_path / "extensions").exists(), "DeepSpeed compiled something"
@@ -107,12 +124,12 @@ class _Wrapped(Exception):
 def test_a_workers_mistake_is_found_among_its_peers_errors() -> None:
     mistake = NonFiniteError("bad.", "look.")
     error = _Failed({0: _Wrapped(RuntimeError("peer left")), 1: _Wrapped(mistake)})
-    assert fits._explained(error, FitConfig()) is mistake
+    assert fit_ray.explained(error, FitConfig(), [1]) is mistake
 
 
 def test_a_bug_stays_what_it_is() -> None:
     error = _Failed({0: _Wrapped(RuntimeError("bug"))})
-    assert fits._explained(error, FitConfig()) is error
+    assert fit_ray.explained(error, FitConfig(), [1]) is error
 
 
 def test_the_storage_of_a_run_may_hold_several_stages(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import torch
 from plinth.errors import NonFiniteError, PlinthError
 from plinth.storage import Storage
 from plinth.train import checkpoint, process
-from plinth.train.checkpoint import CheckpointConfig
+from plinth.train.checkpoint_config import CheckpointConfig
+from plinth.train.control import Control
 from plinth.train.loop import run_stage
 from plinth.train.metrics import read_lines
 from plinth.train.stage_run import StageRun
@@ -27,7 +28,12 @@ pytestmark = pytest.mark.slow
 def train(run: StageRun) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """On all ranks: what the loop returned, and what it reported on the way."""
     reported: list[dict[str, Any]] = []
-    return run_stage(run, process.start(threads=1), reported.append), reported
+
+    class Told(Control):
+        def report(self, summary: dict[str, Any]) -> None:
+            reported.append(summary)
+
+    return run_stage(run, process.start(threads=1), Told()).summary, reported
 
 
 def weights(run: StageRun) -> dict[str, torch.Tensor]:

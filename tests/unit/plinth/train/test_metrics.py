@@ -43,6 +43,7 @@ def write(
     )  # fmt: skip
     for step in steps:
         writer.step(record(step, digest=f"{marker}{step}"))
+    writer.flush()
     writer.sync()
     if close:
         writer.close()

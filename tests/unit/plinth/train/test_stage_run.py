@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 
 from plinth.data.plan import DataConfig, SourceConfig
 from plinth.errors import CheckpointError, ConfigError, DataError, PlinthError
-from plinth.train import stage_run
+from plinth.train import checkpoint_store, stage_run
 from plinth.train.stage_run import preflight, refuse_changes
 from plinth.train.zero import Precision, ZeroConfig
 from tests.helpers.toy_run import toy_run
@@ -69,9 +68,7 @@ def test_changed_data_is_refused() -> None:
 
 
 def commit_by_hand(run: stage_run.StageRun, notes: dict[str, Any]) -> None:
-    folder = run.checkpoints.child("step-00000004")
-    folder.write("state.json", json.dumps({"step": 4, "notes": notes}).encode())
-    folder.write("COMMIT.json", b"{}")
+    checkpoint_store.commit(run.checkpoints, 4, {}, {"step": 4, "notes": notes}, token="t")
 
 
 def test_preflight_compares_with_the_last_checkpoint(tmp_path: Path) -> None:

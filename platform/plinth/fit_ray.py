@@ -1,0 +1,262 @@
+"""Training on Ray Train: what the driver, the workers and the desk between them say to each other."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import ray
+import ray.train
+import ray.train.torch
+
+from plinth.elastic import ElasticTrainer
+from plinth.errors import ConfigError, PlinthError, StorageError
+from plinth.storage import Storage
+from plinth.train.control import Control
+from plinth.train.loop import StageEnd
+
+if TYPE_CHECKING:
+    from plinth.fit import FitConfig
+
+START_TIMEOUT_ENV = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+POLL_S = 0.5
+PARK_POLL_S = 0.2
+
+log = logging.getLogger(__name__)
+
+Train = Callable[[Control], StageEnd]
+"""What a worker does, given what it is told from outside."""
+
+
+class Desk:
+    """An actor beside the workers: the first mistake that one of them met, and orders to all of them."""
+
+    def __init__(self) -> None:
+        self._mistake: PlinthError | None = None
+        self._stop = self._resize = False
+        self._parked: set[int] = set()
+        self._workers = 0
+
+    def put_mistake(self, mistake: PlinthError) -> None:
+        """Keep it, unless there is one."""
+        self._mistake = self._mistake or mistake
+
+    def mistake(self) -> PlinthError | None:
+        """The first mistake, or None."""
+        return self._mistake
+
+    def hello(self, world_size: int) -> PlinthError | None:
+        """A worker begins; returns a mistake that makes it pointless."""
+        self._workers = world_size
+        self._parked.clear()
+        return self._mistake
+
+    def request_stop(self) -> None:
+        """The run shall save and end."""
+        self._stop = True
+
+    def want_resize(self) -> None:
+        """The workers shall save at their next checkpoint and wait to be restarted."""
+        self._resize = True
+
+    def clear_resize(self) -> None:
+        """A new group of workers is about to start, or the wish is off."""
+        self._resize = False
+        self._parked.clear()
+
+    def orders(self) -> tuple[bool, bool]:
+        """Whether to stop, whether to make room for another size."""
+        return self._stop, self._resize
+
+    def park(self, rank: int) -> None:
+        """A worker has saved and waits."""
+        self._parked.add(rank)
+
+    def is_parked(self) -> bool:
+        """Whether all workers wait."""
+        return bool(self._parked) and len(self._parked) >= self._workers
+
+
+class RayControl(Control):
+    """What a worker of Ray Train hears: the desk's orders (asked by rank 0) and Ray's preemption notices."""
+
+    def __init__(self, desk: Any) -> None:
+        super().__init__()
+        context = ray.train.get_context()
+        self._desk, self._rank = desk, context.get_world_rank()
+        self._resize = threading.Event()
+        self._closed = threading.Event()
+        mistake = ray.get(desk.hello.remote(context.get_world_size()))
+        self.is_pointless = mistake is not None
+        if self._rank == 0:
+            threading.Thread(target=self._listen, name="plinth-desk", daemon=True).start()
+
+    def resize_wanted(self) -> bool:
+        return self._resize.is_set()
+
+    def deadline(self) -> float | None:
+        from ray.train.v2._internal.execution.context import get_train_context
+
+        # What the public get_preemption_info reads, without its barrier over all workers: `Exchange`
+        # has the ranks agree at no further cost.
+        info = get_train_context().preemption_context.preemption_info
+        if info is None:
+            return None
+        return time.time() if info.deadline_ms is None else info.deadline_ms / 1000
+
+    def report(self, summary: dict[str, Any]) -> None:
+        ray.train.report(summary)
+
+    def park(self, limit_s: float) -> None:
+        ray.get(self._desk.park.remote(self._rank))
+        self._resize.clear()
+        time.sleep(limit_s)  # Ray ends this process meanwhile; else the run goes on as it is
+
+    def close(self) -> None:
+        """No more listening."""
+        self._closed.set()
+
+    def _listen(self) -> None:
+        while not self._closed.wait(POLL_S):
+            try:
+                stop, resize = ray.get(self._desk.orders.remote())
+            except ray.exceptions.RayError:
+                return  # the run is over
+            if stop:
+                self.request_stop()
+            (self._resize.set if resize else self._resize.clear)()
+
+
+def run(config: FitConfig, sizes: Sequence[int], train: Train, storage: Storage) -> StageEnd:
+    """Train on workers of a Ray that this process is part of.
+
+    Args:
+        sizes: possible numbers of workers, ascending.
+        train: picklable.
+        storage: the run's folder; Ray Train keeps its own state below it.
+
+    Raises:
+        PlinthError: a worker's mistake, or no room for the workers.
+        ray.train.TrainingFailedError: workers were lost more often than allowed.
+    """
+    os.environ[START_TIMEOUT_ENV] = str(config.start_timeout_s)  # Ray Train hands it on to its controller
+    _say_if_short(config, sizes[0])
+    desk = ray.remote(num_cpus=0)(Desk).remote()
+    filesystem, path = storage.child("ray").pyarrow_filesystem()
+    trainer = ElasticTrainer(
+        partial(_worker, train, desk),
+        sizes=sizes,
+        desk=desk,
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=sizes[-1] if len(sizes) == 1 else (sizes[0], sizes[-1]),
+            use_gpu=config.gpus_per_worker > 0,
+            resources_per_worker=_resources(config),
+            elastic_resize_monitor_interval_s=config.resize_check_s,
+        ),
+        run_config=ray.train.RunConfig(
+            name="train",
+            storage_path=path,
+            storage_filesystem=filesystem,
+            failure_config=ray.train.FailureConfig(
+                max_failures=config.max_failures,
+                controller_failure_limit=config.max_failures,
+                max_preemption_failures=config.max_preemptions,
+            ),
+        ),
+    )
+    try:
+        with _stop_on_sigterm(desk):
+            result = trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise explained(error, config, sizes) from error
+    mistake = ray.get(desk.mistake.remote())
+    if mistake is not None:
+        raise mistake
+    end: StageEnd = result.return_value or StageEnd()
+    return end
+
+
+def _worker(train: Train, desk: Any) -> StageEnd:
+    """Runs in every worker of Ray Train.
+
+    A user's mistake would be the same in every attempt, so it is not tried again: the worker that met it
+    tells the desk and fails, which ends the others too; Ray's next attempt finds it there and ends.
+    """
+    logging.getLogger("ray.train").setLevel(logging.WARNING)  # it would repeat every report in full
+    control = RayControl(desk)
+    if control.is_pointless:
+        return StageEnd()
+    try:
+        return train(control)
+    except StorageError:
+        raise  # the network may be back at the next attempt
+    except PlinthError as mistake:
+        ray.get(desk.put_mistake.remote(mistake))
+        raise
+    finally:
+        control.close()
+
+
+@contextlib.contextmanager
+def _stop_on_sigterm(desk: Any) -> Iterator[None]:
+    """SIGTERM to the driver has the workers save and end; a second one ends the driver as before."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, before)
+        log.info("told to stop: saving")
+        desk.request_stop.remote()
+
+    signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _resources(config: FitConfig) -> dict[str, float]:
+    resources = {"CPU": config.cpus_per_worker}
+    if config.gpus_per_worker:
+        resources["GPU"] = config.gpus_per_worker
+    return resources
+
+
+def _say_if_short(config: FitConfig, workers: int) -> None:
+    there = ray.cluster_resources()
+    for kind, each in _resources(config).items():
+        if each * workers > there.get(kind, 0):
+            log.warning(
+                "waiting for the cluster to grow: %d workers need %g %s, it has %g",
+                workers, each * workers, kind, there.get(kind, 0),
+            )  # fmt: skip
+
+
+def explained(error: Any, config: FitConfig, sizes: Sequence[int]) -> Exception:
+    """The mistake of a worker, a cluster without room for the workers, or the error as it is."""
+    from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+
+    failures = getattr(error, "worker_failures", {})
+    for _, failure in sorted(failures.items()):
+        cause = getattr(failure, "_base_exc", failure)  # Ray wraps it with its traceback
+        if isinstance(cause, PlinthError):
+            return cause
+    if isinstance(getattr(error, "controller_failure", None), WorkerGroupStartupTimeoutError):
+        needed = ", ".join(f"{each * sizes[0]:g} {kind}" for kind, each in _resources(config).items())
+        there = ", ".join(f"{ray.cluster_resources().get(kind, 0):g} {kind}" for kind in _resources(config))
+        return ConfigError(
+            f"{sizes[0]} workers need {needed}; the cluster has {there} and did not make room "
+            f"within fit.start_timeout_s {config.start_timeout_s:g} s.",
+            "Use fewer workers, or lower fit.cpus_per_worker (a fraction will do).",
+        )
+    return error

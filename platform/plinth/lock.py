@@ -1,0 +1,168 @@
+"""One writer per run: a lock in storage that its holder keeps alive.
+
+    LOCK.json    holder, token, beat      the beat goes up every few seconds while the holder lives
+
+A lock whose beat stands still for a while is taken over; nobody's clock is compared with another's. If
+its holder was a process of this machine that is gone, it is taken over at once.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from plinth.errors import ConfigError, StorageError
+from plinth.storage import MissingKeyError, Storage
+
+LOCK_KEY, RUN_KEY = "LOCK.json", "run.json"
+SETTLE_S = 0.5
+"""After taking over: how long until one looks whether another one did so in the same moment."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class LockConfig:
+    """How a run makes sure that nobody else writes to it."""
+
+    beat_every_s: float = 5.0
+    """Seconds between two signs of life."""
+    dead_after_s: float = 30.0
+    """A holder that gave none for so long is taken for dead."""
+
+    def validate(self) -> None:
+        """Refuse values out of range.
+
+        Raises:
+            ConfigError: naming the key.
+        """
+        if not 0 < self.beat_every_s < self.dead_after_s / 2:
+            raise ConfigError(
+                f"lock.beat_every_s is {self.beat_every_s}, expected more than 0 and less than half of "
+                f"lock.dead_after_s {self.dead_after_s}."
+            )
+
+
+class RunLock:
+    """Holds the lock of a run's folder while it is open, as a context. Entering it raises a ConfigError
+    with the holder's name if somebody else has it."""
+
+    def __init__(self, storage: Storage, config: LockConfig) -> None:
+        self._storage, self._config = storage, config
+        self._token = uuid.uuid4().hex
+        self._beat = 0
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._keep_alive, name="plinth-lock", daemon=True)
+
+    def __enter__(self) -> RunLock:
+        if not self._storage.create(LOCK_KEY, self._body()):
+            self._take_over()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._closed.set()
+        self._thread.join()
+        try:
+            if (read_lock(self._storage) or {}).get("token") == self._token:
+                self._storage.delete(LOCK_KEY)
+        except StorageError as trouble:
+            log.warning("the lock of %s stays behind: %s", self._storage.uri, trouble.problem)
+
+    def _take_over(self) -> None:
+        """Wait for a sign of life from the holder; without one, put our own lock in place of it."""
+        first = read_lock(self._storage)
+        deadline = time.monotonic() + self._config.dead_after_s
+        if first is not None and not _is_gone(first):
+            log.info(
+                "%s is locked by %s; waiting up to %g s for a sign of life",
+                self._storage.uri, first["holder"], self._config.dead_after_s,
+            )  # fmt: skip
+        while first is not None and not _is_gone(first) and time.monotonic() < deadline:
+            time.sleep(self._config.beat_every_s / 4)
+            now = read_lock(self._storage)
+            if now is not None and (now["token"], now["beat"]) != (first["token"], first["beat"]):
+                raise self._refused(now)
+            first = now
+        self._storage.write(LOCK_KEY, self._body())
+        time.sleep(SETTLE_S)
+        now = read_lock(self._storage)
+        if now is None or now["token"] != self._token:
+            raise self._refused(now or {"holder": "another process"})
+
+    def _refused(self, other: dict[str, Any]) -> ConfigError:
+        return ConfigError(
+            f"{self._storage.uri} is being written by {other['holder']}.",
+            "Wait for that run, stop it, or give this one another name.",
+        )
+
+    def _keep_alive(self) -> None:
+        while not self._closed.wait(self._config.beat_every_s):
+            self._beat += 1
+            try:
+                self._storage.write(LOCK_KEY, self._body())
+            except StorageError as error:  # a storage that is away for everybody is no reason to stop
+                log.warning("no sign of life could be written: %s", error.problem)
+
+    def _body(self) -> bytes:
+        pid = os.getpid()
+        lock = {
+            "holder": f"{getpass.getuser()} on {socket.gethostname()}, process {pid}",
+            "token": self._token,
+            "beat": self._beat,
+            "machine": _machine(),
+            "pid": pid,
+            "process_start": _process_start(pid),
+        }
+        return json.dumps(lock).encode()
+
+
+def read_lock(storage: Storage) -> dict[str, Any] | None:
+    """The lock of a run's folder; None where there is none."""
+    try:
+        lock: dict[str, Any] = json.loads(storage.read(LOCK_KEY))
+    except MissingKeyError:
+        return None
+    return lock
+
+
+def run_id(storage: Storage) -> str:
+    """What tells this run from an earlier one in the same folder; made at the first call."""
+    fresh = uuid.uuid4().hex[:12]
+    if storage.create(RUN_KEY, json.dumps({"id": fresh, "created": time.time()}).encode()):
+        return fresh
+    return str(json.loads(storage.read(RUN_KEY))["id"])
+
+
+def _is_gone(lock: dict[str, Any]) -> bool:
+    """Whether the holder was a process of this machine that is no more."""
+    return lock["machine"] == _machine() and _process_start(lock["pid"]) != lock["process_start"]
+
+
+def _machine() -> str:
+    """This boot of this machine, and the process numbering that its pids belong to."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return f"unknown {uuid.uuid4().hex}"
+
+
+def _process_start(pid: int) -> int | None:
+    """When a process began, in ticks since boot, so that a pid in use again is not taken for it."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None

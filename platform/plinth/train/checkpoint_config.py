@@ -1,0 +1,57 @@
+"""When checkpoints are written, what happens when they cannot be, and which are kept."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from plinth.errors import ConfigError
+
+
+class Best(enum.Enum):
+    """Which end of a metric is better."""
+
+    lowest = "lowest"
+    highest = "highest"
+
+
+@dataclass
+class CheckpointConfig:
+    """When checkpoints are written, what happens when they cannot be, and which are kept."""
+
+    every_steps: int = 500
+    """Steps between two checkpoints; the last step always has one."""
+    keep_last: int = 3
+    """Newest ones to keep; 0 keeps all."""
+    keep_every_steps: int = 0
+    """Keep those of steps that this divides, too; 0 keeps none for that."""
+    keep_best: int = 0
+    """Keep so many of the best by `best_metric`, too."""
+    best_metric: str = "loss"
+    """What best means: loss, or a loss term or log of the stage, at the step of the checkpoint."""
+    best: Best = Best.lowest
+    """Whether the lowest or the highest is best."""
+    asynchronous: bool = True
+    """Train on while a checkpoint is written and uploaded; the training waits for a copy in memory only."""
+    away_retry_s: float = 10.0
+    """Seconds between tries while the storage is away (each try has its own retries, see storage)."""
+    away_limit_s: float = 600.0
+    """How long the end of a stage waits for a storage that is away before the run gives up. The checkpoint
+    stays on the worker's disk; the same command uploads it."""
+    keep_waiting: int = 2
+    """Checkpoints that may wait on the worker's disk for a storage that is away; older ones are dropped."""
+    max_failed: int = 3
+    """How many checkpoints in a row may fail for other reasons (a full disk) before the run stops."""
+
+    def validate(self) -> None:
+        """Refuse values out of range.
+
+        Raises:
+            ConfigError: naming the key.
+        """
+        least = {"every_steps": 1, "keep_last": 0, "keep_every_steps": 0, "keep_best": 0, "max_failed": 0}
+        for key, value in (least | {"keep_waiting": 1, "away_limit_s": 0}).items():
+            if getattr(self, key) < value:
+                raise ConfigError(f"checkpoint.{key} is {getattr(self, key)}, expected {value} or more.")
+        if not self.away_retry_s > 0:
+            raise ConfigError(f"checkpoint.away_retry_s is {self.away_retry_s}, expected more than 0.")

@@ -1,0 +1,155 @@
+"""What comes from outside while a stage trains: stop, make room for another size, this node goes away.
+
+Every rank may hear of something else first, so they exchange what they heard after each step, in one
+message, and all act at the same step. `Control` is a run without Ray; `plinth.fit` has the one that asks
+Ray Train.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from plinth.train.process import Process
+
+MARGIN = 1.5
+"""A save is begun when the time left is so many times what the last one took."""
+
+
+class Control:
+    """What this process hears of and whom it tells; without Ray, SIGTERM alone."""
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+
+    def stop_wanted(self) -> bool:
+        """Whether the run shall save and end."""
+        return self._stop.is_set()
+
+    def resize_wanted(self) -> bool:
+        """Whether the run shall continue at another size from its next checkpoint."""
+        return False
+
+    def deadline(self) -> float | None:
+        """When this node, or that of another rank, will be taken away (`time.time()`); None: not known
+        to be."""
+        return None
+
+    def report(self, summary: dict[str, Any]) -> None:
+        """Called on all ranks after each checkpoint has begun, with the numbers of the step."""
+
+    def park(self, limit_s: float) -> None:
+        """Everything is saved: wait to be ended, at most so long."""
+
+    def request_stop(self) -> None:
+        """Ask the run to save and end."""
+        self._stop.set()
+
+    @contextlib.contextmanager
+    def on_sigterm(self) -> Iterator[None]:
+        """SIGTERM asks the run to stop, a second one ends the process; where signals can be had."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.getsignal(signal.SIGTERM)
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            signal.signal(signal.SIGTERM, before)
+            self.request_stop()
+
+        signal.signal(signal.SIGTERM, handle)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+class Rescue(enum.IntEnum):
+    """What the last moments before a preemption are used for."""
+
+    none = 0
+    save = 1
+    """Save and wait until storage has it."""
+    save_locally = 2
+    """The time does not suffice for the upload: save to the disk of each machine."""
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What all ranks do after this step; the same on each."""
+
+    stop: bool = False
+    resize: bool = False
+    rescue: Rescue = Rescue.none
+    has_skipped: bool = False
+    """Some rank had invalid samples in its batch."""
+
+
+class Exchange:
+    """The ranks' agreement after each step. One per stage and rank."""
+
+    def __init__(self, process: Process, control: Control) -> None:
+        self._process, self._control = process, control
+        self._deadline: float | None = None
+        self._rescued_for: float | None = None
+        self._asked_at = time.time()
+
+    def after_step(self, has_skipped: bool, save_s: float | None) -> Orders:
+        """Tell and hear.
+
+        Args:
+            has_skipped: whether this rank's batch had invalid samples.
+            save_s: what a checkpoint takes until it counts, as measured; None if there was none yet.
+        """
+        deadline = self._control.deadline()
+        heard = torch.tensor(
+            [
+                float(self._control.stop_wanted()),
+                float(self._control.resize_wanted()),
+                float(has_skipped),
+                float(self._rescue(save_s)) if self._process.world.rank == 0 else 0.0,
+                -deadline if deadline is not None else -math.inf,
+            ],
+            dtype=torch.float64,
+            device=self._process.device,
+        )
+        if self._process.world.world_size > 1:
+            dist.all_reduce(heard, op=dist.ReduceOp.MAX)
+        stop, resize, skipped, rescue, earliest = heard.tolist()
+        self._deadline = None if earliest == -math.inf else -earliest
+        if rescue:
+            self._rescued_for = self._deadline
+        return Orders(bool(stop), bool(resize), Rescue(int(rescue)), bool(skipped))
+
+    def time_left_s(self) -> float:
+        """Until the deadline; 0 without one."""
+        return 0.0 if self._deadline is None else max(0.0, self._deadline - time.time())
+
+    def _rescue(self, save_s: float | None) -> Rescue:
+        """Rank 0 decides, as late as it can, once for each notice."""
+        pause = self._longest_wait_s()
+        if self._deadline is None or self._deadline == self._rescued_for:
+            return Rescue.none
+        left = self._deadline - time.time()
+        if save_s is None:
+            return Rescue.save
+        if left < save_s:
+            return Rescue.save_locally
+        return Rescue.save if left < MARGIN * save_s + pause else Rescue.none
+
+    def _longest_wait_s(self) -> float:
+        """How long until rank 0 can decide again: twice the time since it did last."""
+        now = time.time()
+        since, self._asked_at = now - self._asked_at, now
+        return 2 * since

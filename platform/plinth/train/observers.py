@@ -1,0 +1,100 @@
+"""What is written down while a stage trains: metrics, pictures, incidents.
+
+All of it beside the training: whatever becomes of these files, the result is the same.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from types import TracebackType
+
+from plinth.data.batches import LocalBatch
+from plinth.errors import StorageError
+from plinth.train import incidents
+from plinth.train.checkpoint_saver import Saved
+from plinth.train.engine import Engine
+from plinth.train.incidents import Incident
+from plinth.train.metrics import MetricsWriter, StepRecord
+from plinth.train.process import Process
+from plinth.train.stage_run import StageRun
+
+RECENT_STEPS = 50
+"""Steps whose losses and gradient norms go into an incident."""
+
+log = logging.getLogger(__name__)
+
+
+class Observers:
+    """The observers of one stage on this rank, as a context."""
+
+    def __init__(self, run: StageRun, process: Process) -> None:
+        self._run, self._process = run, process
+        self._writer: MetricsWriter | None = None
+        self._recent: list[StepRecord] = []
+        self.save_s: float | None = None
+        """Rank 0: from the beginning of the last checkpoint to its commit."""
+
+    def __enter__(self) -> Observers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._close_writer()
+
+    def begin(self, engine: Engine) -> None:
+        """Training begins after `engine.completed_steps`, anew or after a rollback."""
+        if self._process.world.rank:
+            return
+        self._close_writer()
+        self._writer = MetricsWriter(
+            self._run.metrics, self._run.storage, self._run.scratch / "metrics", self._run.name,
+            engine.completed_steps, engine.total_steps,
+        )  # fmt: skip
+
+    def step(self, record: StepRecord, engine: Engine, batch: LocalBatch) -> None:
+        """A step was taken. Call it on all ranks: the pictures of stage 3 gather weights."""
+        self._recent = [*self._recent[-RECENT_STEPS + 1 :], record]
+        if self._writer:
+            self._writer.step(record)
+        every = self._run.metrics.pictures_every_steps
+        if every and record.step % every == 0:
+            pictures = engine.pictures(batch.tensors)
+            if self._writer:
+                self._writer.pictures(pictures, record.step)
+
+    def flush(self) -> None:
+        """A checkpoint begins: what is written until now goes with it."""
+        if self._writer:
+            self._writer.flush()
+
+    def before_commit(self, saved: Saved) -> None:
+        """Called in a thread on rank 0: a run that resumes from the checkpoint has all lines up to it."""
+        if self._writer:
+            self._writer.sync()
+
+    def committed(self, saved: Saved) -> None:
+        """Called in a thread on rank 0: the checkpoint counts."""
+        self.save_s = saved.durable_s
+
+    def incident(self, incident: Incident, action: str) -> None:
+        """Write an incident down; on rank 0."""
+        incident = replace(
+            incident,
+            action=action,
+            recent_losses=[r.loss for r in self._recent],
+            recent_grad_norms=[r.grad_norm for r in self._recent],
+        )
+        key = incidents.write(self._run.storage, incident)
+        log.warning(
+            "%s: incident of step %d: %s/%s", self._run.name, incident.step, self._run.storage.uri, key
+        )
+
+    def _close_writer(self) -> None:
+        if self._writer:
+            try:
+                self._writer.close()
+            except StorageError as error:
+                log.warning("the last metrics of %s are not in storage: %s", self._run.name, error.problem)
+            self._writer = None
