@@ -10,25 +10,16 @@ import base64
 import io
 import math
 import textwrap
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
 import numpy as np
-from matplotlib import rc_context
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 from PIL import Image
 
+from jobs.page import Curve, bullets, curves, folded, head, page, section
 from poma3d.evaluate.bootstrap import Estimate
 
-# Drawn in this colour, then replaced by `currentColor`, so that a curve follows the page's theme.
-INK_STAND_IN = "#12ab34"
-# Of the same lightness on white and on near-black, and told apart by colour-blind readers.
-SERIES_COLOURS = ("#3b82f6", "#f97316", "#10b981", "#a855f7", "#ec4899", "#84cc16", "#06b6d4", "#eab308")
-TEMPLATE = Path(__file__).with_name("report_template.html")
-CURVE_INCHES = (4.6, 2.5)
 THUMBNAIL_PIXELS = 112
 
 
@@ -51,15 +42,6 @@ class Table:
     columns: list[str]
     rows: list[Row]
     note: str = ""
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A plot of named series, each (x, y)."""
-
-    title: str
-    x_label: str
-    series: dict[str, tuple[list[float], list[float]]]
 
 
 @dataclass(frozen=True)
@@ -113,61 +95,25 @@ class Report:
 
 def write_report(report: Report, path: Path) -> Path:
     """Render to `path`, whole or not at all."""
-    parts = [_head(report)]
+    tone = "good" if report.good else "fair"
+    parts = [head(report.title, report.status, tone, report.summary, report.facts)]
     parts += [_table(table) for table in report.tables]
     if report.notes:
-        parts.append(_section("Read this with the numbers", _list(report.notes)))
+        parts.append(section("Read this with the numbers", bullets(report.notes)))
     if report.curves:
-        drawn = "".join(f"<figure>{curve_svg(curve)}</figure>" for curve in report.curves)
-        parts.append(_section("Training", f'<div class="curves">{drawn}</div>'))
+        parts.append(section("Training", curves(report.curves)))
     if report.pictures:
         shown = "".join(_figure(p.image, p.caption) for p in report.pictures)
-        parts.append(_section("What the model sees", f'<div class="pictures">{shown}</div>'))
+        parts.append(section("What the model sees", f'<div class="pictures">{shown}</div>'))
     if report.examples:
-        parts.append(_section("Scenes found by text", "".join(_example(e) for e in report.examples)))
+        parts.append(section("Scenes found by text", "".join(_example(e) for e in report.examples)))
     if report.config:
-        parts.append(
-            f"<details><summary>The resolved job</summary><pre>{escape(report.config)}</pre></details>"
-        )
-    page = (
-        TEMPLATE.read_text(encoding="utf-8")
-        .replace("{{title}}", escape(report.title))
-        .replace("{{body}}", "\n".join(parts))
-    )
+        parts.append(folded("The resolved job", report.config))
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    partial.write_text(page, encoding="utf-8")
+    partial.write_text(page(report.title, parts), encoding="utf-8")
     partial.replace(path)
     return path
-
-
-def curve_svg(curve: Curve) -> str:
-    """The plot as an SVG element whose text and axes take the colour of the page's text."""
-    style = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": curve.title,
-        "font.size": 8.0,
-        "font.family": "sans-serif",
-    }
-    with rc_context(style):
-        figure = Figure(figsize=CURVE_INCHES, layout="constrained")
-        FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
-        for i, (name, (x, y)) in enumerate(curve.series.items()):
-            colour = SERIES_COLOURS[i % len(SERIES_COLOURS)]
-            axes.plot(x, y, color=colour, linewidth=1.5, label=name, solid_capstyle="round")
-        axes.set_title(curve.title, loc="left", fontsize=9, fontweight="bold", color=INK_STAND_IN)
-        axes.set_xlabel(curve.x_label, color=INK_STAND_IN)
-        axes.tick_params(colors=INK_STAND_IN, length=0)
-        axes.grid(color=INK_STAND_IN, alpha=0.15, linewidth=0.6)
-        axes.spines[:].set_visible(False)
-        axes.margins(x=0.01)
-        if len(curve.series) > 1:
-            axes.legend(frameon=False, labelcolor=INK_STAND_IN, handlelength=1.2, fontsize=7.5)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :].replace(INK_STAND_IN, "currentColor")
 
 
 def data_uri(image: np.ndarray) -> str:
@@ -209,24 +155,6 @@ def plain_table(table: Table) -> str:
     return "\n".join([table.title, rule, drawn[0], rule, *drawn[1:], rule, *textwrap.wrap(table.note, 100)])
 
 
-def _head(report: Report) -> str:
-    facts = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in report.facts.items())
-    summary = f'<p class="summary">{escape(report.summary)}</p>' if report.summary else ""
-    return (
-        f"<header><h1>{escape(report.title)}</h1>"
-        f'<p class="status {"good" if report.good else "fair"}">{escape(report.status)}</p>'
-        f"{summary}<dl>{facts}</dl></header>"
-    )
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{body}</section>"
-
-
-def _list(lines: Sequence[str]) -> str:
-    return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
-
-
 def _table(table: Table) -> str:
     head = "".join(f"<th>{escape(c)}</th>" for c in table.columns)
     best = [_top(table, i) for i in range(len(table.columns))]
@@ -237,7 +165,7 @@ def _table(table: Table) -> str:
         rows.append(f'<tr class="{"strong" if row.strong else ""}">{name}{cells}</tr>')
     note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
     body = f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-    return _section(table.title, f'<div class="scroll">{body}</div>{note}')
+    return section(table.title, f'<div class="scroll">{body}</div>{note}')
 
 
 def _top(table: Table, column: int) -> float:

@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jobs.page import Curve
 from jobs.report import (
-    Curve,
     Example,
     Found,
     Picture,
     Report,
     Row,
     Table,
-    curve_svg,
     data_uri,
     plain_table,
     thumbnail,
@@ -72,22 +71,6 @@ def test_empty_parts_leave_no_heading(tmp_path: Path) -> None:
     assert "<h2>" not in page
     assert "<details>" not in page
     assert 'class="status fair"' in page
-
-
-def test_curves_take_the_colour_of_the_text_and_are_repeatable() -> None:
-    curve = full_report().curves[0]
-    svg = curve_svg(curve)
-    assert svg.startswith("<svg")
-    assert "currentColor" in svg
-    assert "#12ab34" not in svg
-    assert svg == curve_svg(curve)
-
-
-def test_ids_of_two_curves_do_not_collide() -> None:
-    svgs = [curve_svg(Curve(title, "step", {"a": ([0, 1], [0, 1])})) for title in "ab"]
-    ids = [set(re.findall(r'id="([mp]\w{9,})"', svg)) for svg in svgs]
-    assert ids[0]
-    assert not ids[0] & ids[1]
 
 
 def test_pictures_survive_the_embedding() -> None:
