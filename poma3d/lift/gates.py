@@ -1,0 +1,228 @@
+"""What is too bad to learn from: pictures, captions, lifted depth and cameras; and duplicates.
+
+Every gate raises `BadImage` with a reason of a few fixed words, by which rejects are counted.
+
+Legend: h w pixels of an image, y x of the lifter's grid, n images.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from poma3d.lift.lifter import BadImage, Lifted
+
+HASH_BITS = 64
+HASH_ROWS, HASH_COLUMNS = 8, 9
+"""Grey thumbnail whose 8 x 8 horizontal differences are the perceptual hash."""
+THUMBNAIL = 64
+"""A JPEG is decoded at a fraction of its size, but not below this many pixels a side, before it is hashed."""
+NEVER = np.iinfo(np.int64).max
+"""Arrival of an image that does not exist."""
+LOW, HIGH = 5, 95
+"""Percentiles of depth between which its relief is measured."""
+
+
+@dataclass
+class GateConfig:
+    """What is rejected. Every reject is counted and listed with its value."""
+
+    min_side_px: int = 64
+    """Images with a shorter side are rejected."""
+    max_megapixels: float = 80.0
+    """Images with more pixels are rejected before they are decoded: they would fill a worker's memory."""
+    min_caption_letters: int = 3
+    """Captions with fewer letters are dropped; an image without any caption left is rejected."""
+    min_letter_share: float = 0.5
+    """Captions in which a smaller share of the characters are letters or spaces (links, file names, numbers)
+    are dropped."""
+    duplicate_distance: int = 2
+    """Images whose 64-bit perceptual hashes differ in at most this many bits from an earlier image's are
+    rejected; -1 rejects only the same bytes with the same captions."""
+    min_valid_depth: float = 0.3
+    """Maps with a smaller share of valid depth are rejected."""
+    min_relief: float = 0.02
+    """Maps whose 5th and 95th percentile of depth differ by less than this share of the median are flat."""
+    max_median_depth_m: float = 50.0
+    """Metric maps with a greater median are all far; 0 lets them pass."""
+    min_confidence: float = 0.0
+    """Maps with a lower mean confidence are rejected, in the unit of the lifter (VGGT: 1 and more)."""
+    min_fov_deg: float = 15.0
+    """Smallest field of view, horizontal and vertical."""
+    max_fov_deg: float = 130.0
+    """Largest field of view, horizontal and vertical."""
+
+    def validate(self) -> None:
+        """Raise ValueError for a value that cannot be."""
+        for name in ("min_letter_share", "min_valid_depth", "min_relief"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"gates: {name} is {getattr(self, name)}, expected a share from 0 to 1")
+        if not -1 <= self.duplicate_distance < HASH_BITS // 4:
+            raise ValueError(
+                f"gates: duplicate_distance is {self.duplicate_distance}, expected -1 to {HASH_BITS // 4 - 1}"
+            )
+        if not 0 < self.min_fov_deg < self.max_fov_deg < 180:
+            raise ValueError(
+                f"gates: min_fov_deg {self.min_fov_deg} and max_fov_deg {self.max_fov_deg} must rise from "
+                "above 0 to below 180"
+            )
+
+
+def keep_captions(captions: Sequence[str], gates: GateConfig) -> list[str]:
+    """The captions that are text, stripped, each once.
+
+    Raises:
+        BadImage: none is left.
+    """
+    kept = [text for text in dict.fromkeys(c.strip() for c in captions) if _is_text(text, gates)]
+    if kept:
+        return kept
+    if any(c.strip() for c in captions):
+        raise BadImage("caption is no text", captions[0].strip()[:80])
+    raise BadImage("no caption")
+
+
+def perceptual_hash(encoded: bytes, gates: GateConfig) -> int:
+    """64-bit difference hash of an encoded image: survives another size and another compression.
+
+    Raises:
+        BadImage: it cannot be decoded, or is too small or too large.
+    """
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            _check_size(image, gates)
+            image.draft("L", (THUMBNAIL, THUMBNAIL))  # JPEG alone: decodes at a fraction of the size
+            grey = image.convert("L").resize((HASH_COLUMNS, HASH_ROWS), Image.Resampling.BOX)
+    except _DECODING_ERRORS as error:
+        raise BadImage("undecodable image", _short(error)) from error
+    tones = np.asarray(grey)
+    return int.from_bytes(np.packbits(tones[:, 1:] > tones[:, :-1]).tobytes())
+
+
+def decode_image(encoded: bytes, gates: GateConfig, side_px: int) -> np.ndarray:
+    """RGB uint8 [h, w, 3] of an encoded image.
+
+    Args:
+        side_px: larger images are brought to this longer side.
+
+    Raises:
+        BadImage: as `perceptual_hash`.
+    """
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            _check_size(image, gates)
+            scale = min(1.0, side_px / max(image.size))
+            # A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that is enough.
+            image.draft("RGB", (round(image.width * scale), round(image.height * scale)))
+            rgb = image.convert("RGB")
+            rgb.thumbnail((side_px, side_px), Image.Resampling.BICUBIC, reducing_gap=2.0)
+            return np.asarray(rgb)
+    except _DECODING_ERRORS as error:
+        raise BadImage("undecodable image", _short(error)) from error
+
+
+def check_lifted(lifted: Lifted, gates: GateConfig) -> None:
+    """Raise BadImage for depth or a camera that cannot be right."""
+    if not np.isfinite(lifted.intrinsics).all() or min(lifted.intrinsics[:2]) <= 0:
+        raise BadImage("absurd camera", f"{lifted.intrinsics.tolist()}")
+    height, width = lifted.depth.shape
+    for pixels, focal in ((width, lifted.intrinsics[0]), (height, lifted.intrinsics[1])):
+        fov_deg = float(np.degrees(2 * np.arctan(pixels / 2 / focal)))
+        if not gates.min_fov_deg <= fov_deg <= gates.max_fov_deg:
+            raise BadImage("absurd field of view", f"{fov_deg:.1f} degrees")
+    valid = lifted.depth[np.isfinite(lifted.depth) & (lifted.depth > 0)]
+    share = len(valid) / lifted.depth.size
+    if not len(valid) or share < gates.min_valid_depth:
+        raise BadImage("too little valid depth", f"{share:.3f} of the pixels")
+    low, median, high = np.percentile(valid, (LOW, 50, HIGH))
+    if lifted.metric and 0 < gates.max_median_depth_m < median:
+        raise BadImage("all far", f"median {median:.1f} m")
+    if high - low < gates.min_relief * median:
+        raise BadImage("flat depth", f"{(high - low) / median:.4f} of the median")
+    if lifted.confidence is not None:
+        mean = float(np.mean(lifted.confidence))
+        if not mean >= gates.min_confidence:  # also where it is not a number
+            raise BadImage("low confidence", f"{mean:.3f}")
+
+
+def check_stored(depth: np.ndarray, gates: GateConfig) -> None:
+    """Raise BadImage where too little of the stored depth is left, after far and unsure pixels went."""
+    share = float((depth > 0).mean())
+    if share < gates.min_valid_depth:
+        raise BadImage("too little valid depth", f"{share:.3f} of the pixels are stored")
+
+
+def find_duplicates(hashes: np.ndarray, distance: int) -> np.ndarray:
+    """Which earlier image each image repeats: int64 [n], -1 where none.
+
+    An image repeats the first one that has an equal hash, or else an earlier one within `distance` bits. That
+    one may itself be a repeat, so the answer does not depend on what was dropped. Hashes within `distance`
+    bits agree in at least one of `distance` + 1 bands: only those that share a band are compared.
+
+    Args:
+        hashes: uint64 [n] in their order of arrival.
+        distance: bits; -1 finds nothing.
+    """
+    if distance < 0 or len(hashes) == 0:
+        return np.full(len(hashes), -1, np.int64)
+    unique, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    near = np.full(len(unique), NEVER)
+    edges = np.linspace(0, HASH_BITS, distance + 2).astype(int)
+    for low, high in itertools.pairwise(edges) if distance else ():
+        band = (unique >> np.uint64(low)) & np.uint64((1 << int(high - low)) - 1)
+        _match_in_band(unique, first, band, distance, near)
+    arrival = np.arange(len(hashes))
+    exact = first[inverse]
+    nearest = np.where(near == NEVER, -1, near)[inverse]
+    return np.where(exact < arrival, exact, nearest)
+
+
+def _match_in_band(
+    unique: np.ndarray, first: np.ndarray, band: np.ndarray, distance: int, near: np.ndarray
+) -> None:
+    """Compare hashes of equal `band`; puts the earliest match's arrival into `near` [unique]."""
+    order = np.argsort(band, kind="stable")
+    keys = band[order]
+    places = np.arange(len(order))
+    step = 1
+    while True:
+        places = places[places + step < len(order)]
+        places = places[keys[places] == keys[places + step]]
+        if len(places) == 0:
+            return
+        a, b = order[places], order[places + step]
+        close = np.bitwise_count(unique[a] ^ unique[b]) <= distance
+        a, b = a[close], b[close]
+        later, earlier = np.where(first[a] > first[b], a, b), np.minimum(first[a], first[b])
+        np.minimum.at(near, later, earlier)
+        step += 1
+
+
+_DECODING_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+"""Pillow's ways to say that bytes are no image."""
+
+
+def _check_size(image: Image.Image, gates: GateConfig) -> None:
+    width, height = image.size
+    if min(width, height) < gates.min_side_px:
+        raise BadImage("tiny image", f"{width} x {height}")
+    if width * height > gates.max_megapixels * 1e6:
+        raise BadImage("huge image", f"{width} x {height}")
+
+
+def _is_text(caption: str, gates: GateConfig) -> bool:
+    letters = sum(c.isalpha() for c in caption)
+    spaces = sum(c.isspace() for c in caption)
+    return letters >= gates.min_caption_letters and (letters + spaces) >= gates.min_letter_share * len(
+        caption
+    )
+
+
+def _short(error: Exception) -> str:
+    text = str(error).splitlines()
+    return text[0][:120] if text else type(error).__name__

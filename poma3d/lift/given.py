@@ -1,0 +1,48 @@
+"""Depth and camera that come with the images: RGB-D recordings, rendered sets."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from poma3d.lift.lifter import BadImage, Lifted, Picture
+from poma3d.scenes.files import SATURATED
+
+
+class GivenLifter:
+    """Hands over what came with each picture: `poma3d.lift.lifter.Lifter`."""
+
+    name = "given"
+    revision = ""
+
+    def lift(self, pictures: Sequence[Picture]) -> list[Lifted | BadImage]:
+        """Depth and camera of each picture, or that it has none."""
+        return [_lifted(picture) for picture in pictures]
+
+
+def _lifted(picture: Picture) -> Lifted | BadImage:
+    if picture.given is None:
+        return BadImage("no depth or camera", "none came with the image")
+    return Lifted(picture.given.depth, picture.given.intrinsics, metric=True)
+
+
+def decode_depth(encoded: bytes, unit_m: float) -> np.ndarray:
+    """Depth float32 [y, x] in metres of a 16-bit grey picture, 0 = none.
+
+    Args:
+        unit_m: metres per unit of the picture.
+
+    Raises:
+        BadImage: it cannot be decoded, or is not 16-bit grey.
+    """
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            units = np.asarray(image)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise BadImage("unreadable depth", str(error)) from error
+    if units.ndim != 2 or units.dtype not in (np.uint16, np.int32):
+        raise BadImage("unreadable depth", f"{units.dtype} {list(units.shape)}, not 16-bit [h, w]")
+    return np.where(units == SATURATED, 0, units).astype(np.float32) * np.float32(unit_m)

@@ -1,0 +1,115 @@
+"""VGGT through its official package: depth, camera and confidence of one image, up to scale.
+
+Only the aggregator, the camera head and the depth head are run: unprojecting depth is more exact than the
+point head, and nothing is tracked. The package is not on the registries; it is installed from its repository.
+
+Legend: n pictures of one size, S = 1 frame each, y x the model's grid (sides are multiples of 14).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from poma3d.lift.lifter import BadImage, Lifted, Picture
+from poma3d.lift.weights import hub_commit, weights_revision
+
+NAME = "vggt"
+SIDE = 518
+"""Longer side of the input: the width that the model was trained at."""
+PATCH = 14
+INSTALL = "pip install git+https://github.com/facebookresearch/vggt.git"
+
+
+class VggtLifter:
+    """`poma3d.lift.lifter.Lifter` around a loaded model; `load` makes one.
+
+    Args:
+        model: a `vggt.models.vggt.VGGT`, or anything with its aggregator and heads.
+        decode: its `pose_encoding_to_extri_intri`.
+        revision: which weights it has.
+        side: longer side of the input in pixels.
+    """
+
+    name = NAME
+
+    def __init__(self, model: Any, decode: Any, revision: str, side: int = SIDE) -> None:
+        self.revision = revision
+        self._model = model.eval().requires_grad_(False)
+        self._decode = decode
+        self._side = side
+        self._device = next(model.parameters()).device
+
+    def lift(self, pictures: Sequence[Picture]) -> list[Lifted | BadImage]:
+        """Depth up to scale with camera and confidence; pictures of one grid go through together."""
+        grids = [model_grid(p.rgb.shape[0], p.rgb.shape[1], self._side) for p in pictures]
+        lifted: dict[int, Lifted] = {}
+        for grid in dict.fromkeys(grids):
+            members = [i for i, other in enumerate(grids) if other == grid]
+            lifted.update(zip(members, self._same_size([pictures[i] for i in members], grid), strict=True))
+        return [lifted[i] for i in range(len(pictures))]
+
+    @torch.inference_mode()
+    def _same_size(self, pictures: Sequence[Picture], grid: tuple[int, int]) -> list[Lifted]:
+        images = torch.stack([self._pixels(picture.rgb, grid) for picture in pictures])[:, None]
+        # As in the authors' example: half precision in the aggregator alone, full in the heads.
+        kind = self._device.type
+        with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
+            tokens, first_patch = self._model.aggregator(images)
+        with torch.autocast(kind, enabled=False):
+            encoding = self._model.camera_head(tokens)[-1]
+            depth, confidence = self._model.depth_head(tokens, images, first_patch)
+        _, cameras = self._decode(encoding, grid)
+        out = []
+        for i in range(len(pictures)):
+            camera = cameras[i, 0].double().cpu().numpy()
+            # Its principal point is the middle of the image, counted from the corner of the first pixel.
+            fx, fy, cx, cy = camera[0, 0], camera[1, 1], camera[0, 2] - 0.5, camera[1, 2] - 0.5
+            out.append(
+                Lifted(
+                    depth[i, 0, :, :, 0].float().cpu().numpy(),
+                    np.array([fx, fy, cx, cy]),
+                    metric=False,
+                    confidence=confidence[i, 0].float().cpu().numpy(),
+                )
+            )
+        return out
+
+    def _pixels(self, rgb: np.ndarray, grid: tuple[int, int]) -> torch.Tensor:
+        """float32 [3, y, x] in [0, 1]."""
+        image = torch.from_numpy(np.ascontiguousarray(rgb)).to(self._device).permute(2, 0, 1).float() / 255
+        resized = F.interpolate(image[None], size=grid, mode="bicubic", antialias=True)[0]
+        return resized.clamp(0, 1)
+
+
+def model_grid(height: int, width: int, side: int = SIDE) -> tuple[int, int]:
+    """Rows and columns of the model's input for an image: its longer side is `side`, nothing is cropped."""
+    scale = side / max(height, width)
+    rows, columns = (max(1, round(edge * scale / PATCH)) * PATCH for edge in (height, width))
+    return rows, columns
+
+
+def load(source: str, revision: str | None, device: str | torch.device = "cpu") -> VggtLifter:
+    """VGGT from a folder with config.json and model.safetensors, or from the hub.
+
+    Args:
+        revision: commit of a hub id, or the expected weight hash of a folder.
+
+    Raises:
+        ValueError: the package is missing, or the weights cannot be loaded.
+    """
+    try:
+        from vggt.models.vggt import VGGT  # type: ignore[import-not-found]
+        from vggt.utils.pose_enc import pose_encoding_to_extri_intri  # type: ignore[import-not-found]
+    except ImportError as error:
+        raise ValueError(f"the lifter vggt needs its official package: {INSTALL}") from error
+    actual = weights_revision(source, revision)
+    try:
+        model = VGGT.from_pretrained(source, revision=hub_commit(source, revision))
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ValueError(f"lifter.source {source} cannot be loaded: {str(error).splitlines()[0]}") from error
+    return VggtLifter(model.to(device), pose_encoding_to_extri_intri, actual)
