@@ -61,6 +61,11 @@ def embed(job: EmbedJob) -> Dataset:
     if done:
         print(f"{dataset.storage.uri}: already embedded by {record}")
         return dataset
+    if "version" in dataset.manifest.attributes:
+        raise DataError(
+            f"{dataset.storage.uri} is built by `poma lift` in versions, whose shards stay as they are.",
+            "Give the teacher to the lift job, with another output if this one has images already.",
+        )
     teacher = teachers.open_teacher(job.teacher, job.storage)
     tower = teacher.image_tower().shape
     shape = replace(
@@ -92,24 +97,36 @@ def embed_shard(task: EmbedTask) -> ShardEntry:
                 f"{task.shape.views} views.",
                 "The teacher needs them all: ingest again with views.colour=true.",
             )
-        embed_sample(sample, teacher, task.shape, task.image_tokens)
+        embed_samples([sample], teacher, task.shape, task.image_tokens)
     return write_shard(task.data, f"{task.index:06d}", encode(samples, task.shape), task.options)
 
 
-def embed_sample(sample: Sample, teacher: Teacher, shape: SampleShape, image_tokens: bool) -> None:
-    """Fill the sample's embeddings in place; captions beyond C and S are not embedded."""
-    images = np.stack([np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB")) for jpeg in sample.colour])
-    if image_tokens:
-        sample.image_embedding, sample.image_tokens = teacher.image_tokens(images)
+def embed_samples(samples: Sequence[Sample], teacher: Teacher, shape: SampleShape, tokens: bool) -> None:
+    """Fill the samples' embeddings in place; captions beyond C and S are not embedded.
+
+    Args:
+        samples: whose pictures go through the teacher together.
+        tokens: keep the teacher's patch tokens too.
+    """
+    jpegs = [jpeg for sample in samples for jpeg in sample.colour]
+    images = np.stack([np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB")) for jpeg in jpegs])
+    if tokens:
+        image_features, image_tokens = teacher.image_tokens(images)
     else:
-        sample.image_embedding = teacher.encode_images(images)
-    views = [captions[: shape.captions] for captions in sample.view_captions]
-    scene = sample.scene_captions[: shape.scene_captions]
-    said = [caption for view in views for caption in view]
-    features = iter(teacher.encode_texts(said))
-    sample.caption_embedding = np.stack([_padded(view, features, shape.captions, shape) for view in views])
-    features = iter(teacher.encode_texts(scene, long=teacher.kind == FGCLIP))
-    sample.scene_caption_embedding = _padded(scene, features, shape.scene_captions, shape)
+        image_features = teacher.encode_images(images)
+    views = [[captions[: shape.captions] for captions in sample.view_captions] for sample in samples]
+    scenes = [sample.scene_captions[: shape.scene_captions] for sample in samples]
+    of_views = iter(teacher.encode_texts([text for sample in views for view in sample for text in view]))
+    said = [text for scene in scenes for text in scene]
+    of_scenes = iter(teacher.encode_texts(said, long=teacher.kind == FGCLIP))
+    for i, sample in enumerate(samples):
+        own = slice(i * shape.views, (i + 1) * shape.views)
+        sample.image_embedding = image_features[own]
+        if tokens:
+            sample.image_tokens = image_tokens[own]
+        padded = [_padded(view, of_views, shape.captions, shape) for view in views[i]]
+        sample.caption_embedding = np.stack(padded)
+        sample.scene_caption_embedding = _padded(scenes[i], of_scenes, shape.scene_captions, shape)
 
 
 def _padded(

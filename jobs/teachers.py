@@ -57,14 +57,18 @@ def absolute(cfg: TeacherConfig) -> TeacherConfig:
     return replace(cfg, source=str(folder.absolute())) if folder.is_dir() else cfg
 
 
-def fetch(source: str, options: StorageOptions) -> str:
-    """A local folder for a storage URI, downloaded once; anything else as it is."""
+def fetch(source: str, options: StorageOptions, key: str = "teacher.source") -> str:
+    """A local folder for a storage URI, downloaded once; anything else as it is.
+
+    Args:
+        key: of the job, to name in an error.
+    """
     if "://" not in source:
         return source
     storage = Storage.from_uri(source, options)
     files = [(key, size) for key, size in storage.list() if key.endswith(WANTED) and "/" not in key]
     if not any(key == "config.json" for key, _ in files):
-        raise ConfigError(f"teacher.source {source} has no config.json.", "Give the folder of a saved model.")
+        raise ConfigError(f"{key} {source} has no config.json.", "Give the folder of a saved model.")
     name = hashlib.sha256(repr((storage.uri, sorted(files))).encode()).hexdigest()[:16]
     folder = cache_folder() / "teachers" / name
     if folder.is_dir():

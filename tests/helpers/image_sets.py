@@ -36,7 +36,7 @@ def photo(seed: int) -> Photo:
     pixels = np.asarray(coarse.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC))
     depth = np.tile(np.linspace(1000 + seed % 500, 4000, WIDTH), (HEIGHT, 1)).astype(np.uint16)
     return Photo(
-        _encoded(pixels, "JPEG"), f"a picture of shape number {seed}", _encoded(depth, "PNG"), INTRINSICS
+        encoded(pixels, "JPEG"), f"a picture of shape number {seed}", encoded(depth, "PNG"), INTRINSICS
     )
 
 
@@ -115,7 +115,8 @@ def lift_job(output: Path | str, inputs: list[dict[str, Any]], **changes: Any) -
     }
 
 
-def _encoded(pixels: np.ndarray, kind: str) -> bytes:
+def encoded(pixels: np.ndarray, kind: str) -> bytes:
+    """A picture as a file."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind)
     return buffer.getvalue()

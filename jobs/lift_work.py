@@ -1,0 +1,192 @@
+"""The work on one piece and on one part of the input: scan it; read, lift and finish it.
+
+    scan     every image of a piece: hash, caption, can it be decoded -> the piece's index
+    read     bytes of a part's images -> pictures               CPU
+    lift     pictures -> samples with embeddings                where the models are
+    finish   samples -> shard -> commit                         CPU
+
+What is wrong with an image is a reject; what is wrong with the input as a whole is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from jobs import lifters, teachers
+from jobs.datasets import statistics
+from jobs.embed import embed_samples
+from jobs.images.sets import VALUE_CHARACTERS, BadRecord, Piece, Record, open_set
+from jobs.lift_builds import (
+    INDEX_SCHEMA,
+    Commit,
+    Part,
+    Rejected,
+    index_key,
+    read_table,
+    write_commit,
+    write_table,
+)
+from jobs.lift_config import LifterConfig
+from plinth.data.shards import ShardOptions, write_shard
+from plinth.errors import DataError
+from plinth.storage import Storage, StorageOptions
+from poma3d.lift.convention import ConventionConfig, to_sample
+from poma3d.lift.gates import (
+    GateConfig,
+    check_lifted,
+    check_stored,
+    decode_image,
+    keep_captions,
+    perceptual_hash,
+)
+from poma3d.lift.given import decode_depth
+from poma3d.lift.lifter import BadImage, GivenDepth, Picture
+from poma3d.sample import Sample, SampleShape, encode
+from poma3d.teacher import TeacherConfig
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all tasks of a job share."""
+
+    output: Storage
+    recipe: str
+    """Fingerprint of what decides what an image becomes."""
+    source: str
+    shape: SampleShape
+    convention: ConventionConfig
+    gates: GateConfig
+    lifter: LifterConfig
+    teacher: TeacherConfig | None
+    decode_side_px: int
+    shards: ShardOptions
+    storage: StorageOptions
+
+
+@dataclass
+class ReadPart:
+    """A part whose images are decoded; with what was rejected so far."""
+
+    part: Part
+    pictures: list[Picture]
+    places: dict[str, str]
+    """Image id -> where it is, for people."""
+    rejects: list[Rejected]
+
+
+@dataclass
+class LiftedPart:
+    """A part whose images are samples."""
+
+    part: Part
+    samples: list[Sample]
+    rejects: list[Rejected]
+
+
+def scan_piece(work: Work, piece: Piece) -> None:
+    """Write the index of a piece.
+
+    Raises:
+        DataError: the piece is not of its set's layout.
+    """
+    rows = [_index_row(found, work.gates) for found in open_set(piece.config, piece.options).scan(piece)]
+    table = pa.Table.from_pylist(rows, schema=INDEX_SCHEMA)
+    write_table(work.output, index_key(work.recipe, piece.identity), table)
+
+
+def read_part(work: Work, piece: Piece, part: Part) -> ReadPart:
+    """Decode the images of a part.
+
+    Raises:
+        DataError: an image is no longer what it was when it was scanned.
+    """
+    index = read_table(work.output, index_key(work.recipe, part.piece)).slice(
+        part.start, part.stop - part.start
+    )
+    rejects, wanted = [], []
+    for number, row in enumerate(index.to_pylist(), start=part.start):
+        earlier = part.repeats.get(str(number))
+        if row["reason"] is not None:
+            rejects.append(Rejected(row["image_id"] or "", row["place"], row["reason"], row["value"]))
+        elif earlier is not None:
+            rejects.append(Rejected(row["image_id"], row["place"], "duplicate image", earlier))
+        else:
+            wanted.append(row)
+    pictures = []
+    records = open_set(piece.config, piece.options).read(piece, [row["locator"] for row in wanted])
+    for row, record in zip(wanted, _exactly(records, wanted, piece), strict=True):
+        try:
+            pictures.append(_picture(record, piece, work))
+        except BadImage as bad:
+            rejects.append(Rejected(row["image_id"], row["place"], bad.reason, bad.value))
+    return ReadPart(part, pictures, {row["image_id"]: row["place"] for row in wanted}, rejects)
+
+
+def lift_part(work: Work, read: ReadPart) -> LiftedPart:
+    """Lift, check and embed the pictures of a part, with the models of this process."""
+    lifter = lifters.open_lifter(work.lifter, work.storage)
+    samples, rejects = [], list(read.rejects)
+    try:
+        answers = lifter.lift(read.pictures)
+    except ValueError as error:
+        raise DataError(f"{error}.") from None
+    for picture, lifted in zip(read.pictures, answers, strict=True):
+        try:
+            if isinstance(lifted, BadImage):
+                raise lifted
+            check_lifted(lifted, work.gates)
+            sample = to_sample(picture, lifted, work.source, work.shape, work.convention)
+            check_stored(sample.depth, work.gates)
+            samples.append(sample)
+        except BadImage as bad:
+            rejects.append(Rejected(picture.image_id, read.places[picture.image_id], bad.reason, bad.value))
+    if work.teacher is not None and samples:
+        teacher = teachers.open_teacher(work.teacher, work.storage)
+        embed_samples(samples, teacher, work.shape, tokens=False)
+    return LiftedPart(read.part, samples, rejects)
+
+
+def finish_part(work: Work, lifted: LiftedPart) -> str:
+    """Write the shard of a part, then its commit; returns the part's name."""
+    shard = None
+    if lifted.samples:
+        table = encode(lifted.samples, work.shape)
+        shard = vars(write_shard(work.output, lifted.part.name, table, work.shards))
+    write_commit(work.output, lifted.part.name, Commit(shard, statistics(lifted.samples), lifted.rejects))
+    return lifted.part.name
+
+
+def _index_row(found: Record | BadRecord, gates: GateConfig) -> dict[str, object]:
+    if isinstance(found, BadRecord):
+        return {"place": found.place, "reason": found.reason, "value": found.value[:VALUE_CHARACTERS]}
+    try:
+        keep_captions(found.captions, gates)
+        perceptual = perceptual_hash(found.image, gates)
+    except BadImage as bad:
+        return {"image_id": found.image_id, "place": found.place, "reason": bad.reason, "value": bad.value}
+    return {"image_id": found.image_id, "hash": perceptual, "place": found.place, "locator": found.locator}
+
+
+def _exactly(records: Iterator[Record], wanted: list[dict[str, str]], piece: Piece) -> Iterator[Record]:
+    """The records, as long as they are the ones that were indexed."""
+    for row in wanted:
+        record = next(records, None)
+        if record is None or record.image_id != row["image_id"]:
+            raise DataError(
+                f"{row['place']}: the image or its caption changed after {piece.name} was scanned.",
+                "Leave inputs as they are while a job runs; give changed ones another name.",
+            )
+        yield record
+
+
+def _picture(record: Record, piece: Piece, work: Work) -> Picture:
+    given = None
+    if record.depth is not None and record.intrinsics is not None and not work.lifter.needs_model:
+        depth = decode_depth(record.depth, piece.config.depth_unit_m)
+        given = GivenDepth(depth, np.array(record.intrinsics, np.float64))
+    rgb = decode_image(record.image, work.gates, work.decode_side_px)
+    return Picture(record.image_id, rgb, keep_captions(record.captions, work.gates), given)
