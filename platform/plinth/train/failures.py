@@ -119,10 +119,10 @@ def _precedence(failure: Failure, lost: Mapping[int, str]) -> tuple[int, float, 
 def _opening(failure: Failure, said: str) -> str:
     where = f"rank {failure.rank}" + (f" on {failure.host}" if failure.host else "")
     step = f" in step {failure.step}" if failure.step is not None else ""
-    when = f", {_utc(failure.time)}" if failure.time is not None else ""
+    when = f", {utc(failure.time)}" if failure.time is not None else ""
     if failure.error != VANISHED:
         return f"{where}{step}{when}: {failure.error}: {_short(failure.message)}"
-    last = f", last heard of {_utc(failure.time)}" if failure.time is not None else ""
+    last = f", last heard of {utc(failure.time)}" if failure.time is not None else ""
     reason = _short(said or failure.message) or "killed, out of memory, or its host is gone"
     return f"{where} vanished{step}{last}: {reason}"
 
@@ -143,5 +143,6 @@ def _short(text: str) -> str:
     return line if len(line) <= SHOWN_CHARS else line[:SHOWN_CHARS] + " ..."
 
 
-def _utc(seconds: float) -> str:
+def utc(seconds: float) -> str:
+    """A time for people."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
