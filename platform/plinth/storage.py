@@ -9,13 +9,11 @@ names of environment variables, and each process reads the values when it opens 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
-import random
 import threading
-import time
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -24,12 +22,12 @@ import pyarrow.fs
 
 from plinth import files, storage_errors
 from plinth.errors import StorageError
+from plinth.storage_attempts import attempt
 from plinth.storage_errors import MissingKeyError
 from plinth.storage_options import StorageOptions, s3_arguments, validate
 
 __all__ = ["MissingKeyError", "Storage", "StorageOptions", "validate"]
 
-log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 PROTOCOL_PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
@@ -106,9 +104,15 @@ class Storage:
             StorageError: anything else that the user can mend.
         """
         path = self._path(key)
-        if self.is_local:
-            return self._attempt(key, lambda: Path(path).read_bytes())
-        return self._attempt(key, lambda: self.filesystem.cat_file(path))
+
+        def read() -> bytes:
+            if self.is_local:
+                return Path(path).read_bytes()
+            size = self._size(path)
+            content = self.filesystem.cat_file(path, start=0, end=size) if size else b""
+            return storage_errors.of_length(content, size)
+
+        return self._attempt(key, read)
 
     def read_range(self, key: str, start: int, stop: int) -> bytes:
         """Bytes [start, stop) of an object; shorter where the object ends before `stop`."""
@@ -119,11 +123,15 @@ class Storage:
                 with open(path, "rb") as file:
                     return os.pread(file.fileno(), stop - start, start)
             try:
-                return self.filesystem.cat_file(path, start=start, end=stop)
+                content = self.filesystem.cat_file(path, start=start, end=stop)
             except OSError as error:
                 if storage_errors.is_beyond_the_end(error):
                     return b""
                 raise
+            if len(content) == stop - start:
+                return content
+            # The end of the object, or an answer that was cut short on the way.
+            return storage_errors.of_length(content, max(min(stop, self._size(path)) - start, 0))
 
         return self._attempt(key, read)
 
@@ -138,17 +146,17 @@ class Storage:
             self._attempt(key, lambda: self.filesystem.pipe_file(path, data))
 
     def create(self, key: str, data: bytes) -> bool:
-        """Put an object whole, and only if there is none yet; False where there is one.
+        """Put an object whole, and only if there is none yet; whether the object is now `data`.
 
-        Of several callers at once one gets True, as far as the store decides it in one place (local
-        folders, S3, GCS and Azure do). Make `data` differ from caller to caller: when an answer is lost
-        on the way, the object itself tells whose it is.
+        Of several callers at once one gets True on local folders, S3, GCS and Azure. Stores that only
+        imitate S3 may say True to all that call within the same milliseconds (Swift does) and keep the last
+        one: where that matters, read the object again a moment later. Make `data` differ from caller to
+        caller: an answer may be lost and the request repeated, also by the client's own doing, so that only
+        the object tells whose it is.
         """
         path = self._path(key)
-        answers_lost = False
 
         def put() -> bool:
-            nonlocal answers_lost
             try:
                 if self.is_local:
                     files.create(path, data)
@@ -156,8 +164,7 @@ class Storage:
                     self.filesystem.pipe_file(path, data, mode="create")
             except Exception as error:
                 if storage_errors.is_taken(error):
-                    return answers_lost and self._holds(key, data)
-                answers_lost = True
+                    return self._holds(key, data)
                 raise
             return True
 
@@ -180,10 +187,13 @@ class Storage:
         def fetch(temporary: str) -> None:
             if self.is_local:
                 files.copy_synced(path, temporary)
-            else:
-                self.filesystem.get_file(path, temporary)
+                return
+            self.filesystem.get_file(path, temporary)
+            storage_errors.check_length(Path(temporary).stat().st_size, self._size(path))
 
-        self._attempt(key, lambda: files.replace(str(local_path), fetch))
+        self._attempt(
+            key, lambda: files.replace(str(local_path), fetch), folder=str(Path(local_path).absolute().parent)
+        )
 
     def list(self, prefix: str = "") -> list[tuple[str, int]]:
         """(key, size_bytes) of every object in the folder `prefix` and below, sorted by key."""
@@ -208,12 +218,7 @@ class Storage:
         path = self._path(key)
         if self.is_local:
             return self._attempt(key, lambda: Path(path).stat().st_size)
-
-        def size() -> int:
-            self.filesystem.invalidate_cache()
-            return int(self.filesystem.info(path)["size"])
-
-        return self._attempt(key, size)
+        return self._attempt(key, lambda: self._size(path))
 
     def exists(self, key: str) -> bool:
         """Whether there is an object at `key`."""
@@ -296,28 +301,24 @@ class Storage:
             raise ValueError(f"{key!r} is not a key relative to {self.uri}")
         return "/".join((self.root, *parts))
 
-    def _attempt(self, key: str, operation: Callable[[], T], retries: int | None = None) -> T:
-        """Run `operation`; try again after transient failures, turn all others into a StorageError."""
-        limit = self.options.retries if retries is None else retries
-        tries = 0
-        while True:
-            try:
-                return operation()
-            except StorageError:
-                raise
-            except Exception as error:
-                if tries < limit and storage_errors.is_transient(error):
-                    ceiling = min(self.options.backoff_s * 2**tries, self.options.max_backoff_s)
-                    tries += 1
-                    log.info("try %d of %s failed (%s)", tries, self._name(key), type(error).__name__)
-                    time.sleep(random.uniform(0, ceiling))
-                    continue
-                if self.protocol == "s3" and storage_errors.is_bare_denial(error):
-                    error = self._denial() or error
-                explained = storage_errors.explain(error, self._name(key), self.options, tries + 1)
-                if explained is None:
-                    raise
-                raise explained from error
+    def _attempt(
+        self, key: str, operation: Callable[[], T], retries: int | None = None, folder: str = ""
+    ) -> T:
+        """Run `operation` with the retries of the options; `folder` is where it writes on this machine."""
+        return attempt(
+            operation,
+            name=f"{self.uri}/{key}" if key else self.uri,
+            options=self.options if retries is None else replace(self.options, retries=retries),
+            folder=folder or (str(Path(self._path(key)).parent) if self.is_local else ""),
+            ask_why=self._denial if self.protocol == "s3" else None,
+        )
+
+    def _size(self, path: str) -> int:
+        self.filesystem.invalidate_cache()
+        info = self.filesystem.info(path)
+        if info["type"] == "directory":
+            raise FileNotFoundError(path)
+        return int(info["size"])
 
     def _holds(self, key: str, data: bytes) -> bool:
         try:
@@ -336,9 +337,6 @@ class Storage:
         except Exception as error:
             return error
         return None
-
-    def _name(self, key: str) -> str:
-        return f"{self.uri}/{key}" if key else self.uri
 
     def __reduce__(self) -> tuple[type[Storage], tuple[str, str, StorageOptions]]:
         return type(self), (self.protocol, self.root, self.options)

@@ -24,23 +24,52 @@ _UNREACHABLE = {
 }
 _TRANSIENT = _UNREACHABLE | {
     "ConnectionError", "ConnectionClosedError", "ReadTimeoutError", "HTTPClientError", "TimeoutError",
-    "ClientPayloadError", "ServerDisconnectedError", "IncompleteRead", "ResponseStreamingError",
-    "ResponseParserError", "ServiceRequestError", "ServiceResponseError",
+    "ClientPayloadError", "ClientConnectionError", "ServerDisconnectedError", "IncompleteRead",
+    "ResponseStreamingError", "ResponseParserError", "CutShortError",
+    "Timeout", "ChunkedEncodingError", "ChecksumError",  # gcsfs and requests
+    "ServiceRequestError", "ServiceResponseError", "IncompleteReadError",  # Azure
 }  # fmt: skip
 _TRANSIENT_CODES = {
-    "500", "502", "503", "504", "429", "InternalError", "SlowDown", "ServiceUnavailable", "RequestTimeout",
-    "Throttling", "ThrottlingException", "RequestLimitExceeded", "OperationAborted", "IncompleteBody",
-    "ConditionalRequestConflict",
+    "408", "429", "500", "502", "503", "504", "InternalError", "SlowDown", "ServiceUnavailable",
+    "RequestTimeout", "Throttling", "ThrottlingException", "RequestLimitExceeded", "OperationAborted",
+    "ConditionalRequestConflict", "IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch",
+    "ServerBusy", "OperationTimedOut", "Md5Mismatch",  # Azure
 }  # fmt: skip
 _NO_CREDENTIALS = {
     "NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "TokenRetrievalError",
-    "ProfileNotFound",
+    "ProfileNotFound", "UnauthorizedSSOTokenError", "SSOTokenLoadError",
+    "DefaultCredentialsError", "RefreshError",  # Google
+    "CredentialUnavailableError",  # Azure
 }  # fmt: skip
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+_STATUS_FIELDS = ("status", "status_code", "code")  # of aiohttp, Azure and gcsfs
+_HTTP_ERROR = re.compile(r"[45][0-9]{2}")
 _ENVIRONMENT_NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
 
 
 class MissingKeyError(StorageError):
     """There is no object at that key."""
+
+
+class CutShortError(Exception):
+    """An answer that ended early without saying so."""
+
+
+def check_length(got: int, expected: int) -> None:
+    """Notice an answer that was cut short on the way, which is worth another try.
+
+    Raises:
+        CutShortError: the lengths differ.
+    """
+    if got != expected:
+        raise CutShortError(f"{got} of {expected} bytes came")
+
+
+def of_length(content: bytes, expected: int) -> bytes:
+    """`content`, checked by `check_length`."""
+    check_length(len(content), expected)
+    return content
 
 
 def is_environment_name(text: str) -> bool:
@@ -66,9 +95,10 @@ def is_taken(error: BaseException) -> bool:
     return isinstance(error, FileExistsError) or bool(_codes(error) & {"PreconditionFailed", "412"})
 
 
-def is_bare_denial(error: BaseException) -> bool:
-    """Whether access was denied without a word of why, as an answer to HEAD is."""
-    return isinstance(error, PermissionError) and _codes(error) <= {"403"}
+def is_bare_refusal(error: BaseException) -> bool:
+    """Whether a request was refused without a word of why, as HEAD is: 403, or 400 for an expired token."""
+    codes = _codes(error)
+    return codes == {"400"} or (isinstance(error, PermissionError) and codes <= {"403"})
 
 
 def missing_environment(field: str, name: str) -> StorageError:
@@ -79,51 +109,80 @@ def missing_environment(field: str, name: str) -> StorageError:
     )
 
 
-def explain(error: Exception, name: str, options: StorageOptions, tries: int) -> StorageError | None:
-    """One line for `error` at the URI `name`, or None where it is a bug rather than a user's mistake."""
+def explain(
+    error: Exception, name: str, options: StorageOptions, tries: int, folder: str = ""
+) -> StorageError | None:
+    """One line for `error` at the URI `name`, or None where it is a bug rather than a user's mistake.
+
+    Args:
+        folder: where the operation writes on this machine.
+    """
     names, codes = _class_names(error), _codes(error)
-    where = f" at {options.endpoint_url}" if options.endpoint_url else ""
-    if names & _NO_CREDENTIALS:
-        problem = f"{name}{where}: no usable credentials ({type(error).__name__})."
-        fix = "Name variables in storage.access_key_env and storage.secret_key_env, or set storage.profile."
-        if not options.endpoint_url:
-            fix += " For a store other than AWS set storage.endpoint_url too."
-        return StorageError(problem, fix)
+    where = f"{name} at {options.endpoint_url}" if options.endpoint_url else name
+    full = next((e.errno for e in _chain(error) if isinstance(e, OSError) and e.errno in _DISK_FULL), None)
+    if full is not None:
+        return StorageError(
+            f"{folder or name}: the disk is full ({errno.errorcode[full]}). Nothing half-written is left.",
+            "Free space there or name another folder, then run the same command again.",
+        )
+    if refusal := _explain_refusal(error, names, codes, where, options):
+        return refusal
     if names & _UNREACHABLE:
         server = options.endpoint_url or "the object store"
         return StorageError(
             f"{name}: {server} cannot be reached ({tries} tries).",
             "Check storage.endpoint_url and the network.",
         )
-    access_key = options.access_key_env or "AWS_ACCESS_KEY_ID"
-    secret_key = options.secret_key_env or "AWS_SECRET_ACCESS_KEY"
-    if "SignatureDoesNotMatch" in codes:
-        return StorageError(
-            f"{name}{where}: the secret key is wrong for this access key (SignatureDoesNotMatch).",
-            f"Check the environment variables {secret_key} and {access_key}.",
-        )
-    if codes & {"InvalidAccessKeyId", "InvalidToken", "ExpiredToken", "TokenRefreshRequired"}:
-        return StorageError(
-            f"{name}{where}: the access key or token is not accepted ({_code(codes)}).",
-            f"Check the environment variable {access_key}.",
-        )
-    if "NoSuchBucket" in codes:
-        return StorageError(f"{name}{where}: the bucket does not exist.", "Create it or check its name.")
-    if isinstance(error, PermissionError):
-        detail = f" ({_code(codes)})" if codes else ""
-        return StorageError(
-            f"{name}{where}: access denied{detail}.", "Check the credentials and their permissions."
-        )
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, FileNotFoundError) or "404" in codes:
         return MissingKeyError(f"{name} does not exist.")
     if is_transient(error):
         return StorageError(
-            f"{name}{where}: still failing after {tries} tries: {_first_line(error)}.",
+            f"{where}: still failing after {tries} tries: {_first_line(error)}.",
             "Try again later, or raise storage.retries.",
         )
+    if codes:
+        return StorageError(f"{where}: the request was refused ({_code(codes)}): {_first_line(error)}.")
     if isinstance(error, OSError):
         reason = errno.errorcode.get(error.errno, "") if error.errno is not None else ""
-        return StorageError(f"{name}{where}: {_first_line(error)} {reason}".rstrip() + ".")
+        return StorageError(f"{where}: {_first_line(error)} {reason}".rstrip() + ".")
+    return None
+
+
+def _explain_refusal(
+    error: Exception, names: set[str], codes: set[str], where: str, options: StorageOptions
+) -> StorageError | None:
+    """What is wrong with credentials, rights or the bucket, if something is."""
+    access_key = options.access_key_env or "AWS_ACCESS_KEY_ID"
+    secret_key = options.secret_key_env or "AWS_SECRET_ACCESS_KEY"
+    if names & _NO_CREDENTIALS:
+        problem = f"{where}: no usable credentials ({type(error).__name__})."
+        fix = "Name variables in storage.access_key_env and storage.secret_key_env, or set storage.profile."
+        if not options.endpoint_url:
+            fix += " For a store other than AWS set storage.endpoint_url too."
+        return StorageError(problem, fix)
+    if "SignatureDoesNotMatch" in codes:
+        return StorageError(
+            f"{where}: the secret key is wrong for this access key (SignatureDoesNotMatch).",
+            f"Check the environment variables {secret_key} and {access_key}.",
+        )
+    if codes & _EXPIRED:
+        variables = " and ".join(filter(None, (access_key, secret_key, options.session_token_env)))
+        return StorageError(
+            f"{where}: the credentials have expired ({_code(codes & _EXPIRED)}).",
+            f"Renew them ({variables}, or the profile), then run the same command again.",
+        )
+    if codes & {"InvalidAccessKeyId", "InvalidToken"}:
+        return StorageError(
+            f"{where}: the access key or token is not accepted ({_code(codes)}).",
+            f"Check the environment variable {access_key}.",
+        )
+    if "NoSuchBucket" in codes:
+        return StorageError(f"{where}: the bucket does not exist.", "Create it or check its name.")
+    if isinstance(error, PermissionError) or codes & {"401", "403"}:
+        detail = f" ({_code(codes)})" if codes else ""
+        return StorageError(
+            f"{where}: access denied{detail}.", "Check the credentials and their permissions."
+        )
     return None
 
 
@@ -139,15 +198,17 @@ def _class_names(error: BaseException) -> set[str]:
 
 
 def _codes(error: BaseException) -> set[str]:
-    """Codes of the server's answer, as botocore and gcsfs carry them."""
+    """Codes of the server's answer, in words and as HTTP status."""
     codes = set()
     for link in _chain(error):
         response = getattr(link, "response", None)
-        if isinstance(response, dict):
+        if isinstance(response, dict):  # botocore
             codes.add(str(response.get("Error", {}).get("Code", "")))
             codes.add(str(response.get("ResponseMetadata", {}).get("HTTPStatusCode", "")))
-        if isinstance(getattr(link, "code", None), int):
-            codes.add(str(link.code))  # type: ignore[attr-defined]
+            continue
+        codes.add(str(getattr(link, "error_code", None) or ""))  # Azure; a text or an Enum of texts
+        status = (getattr(link, field, None) for field in _STATUS_FIELDS)
+        codes.add(next((str(value) for value in status if _HTTP_ERROR.fullmatch(str(value))), ""))
     return codes - {""}
 
 
