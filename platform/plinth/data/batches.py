@@ -16,17 +16,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from plinth.data.plan import Cursor, DataConfig, Plan, ReaderKind, Window, rank_windows
-from plinth.data.sources import SAMPLE_ID, OpenSource, PieceReader, check_sources, plan_for
+from plinth.data.bad_rows import NO_SKIPS, SAMPLE_ID, Budget, Skips, problems
+from plinth.data.config import DataConfig, ReaderKind
+from plinth.data.plan import Cursor, Plan, Window, rank_windows
+from plinth.data.sources import OpenSource, PieceReader, check_sources, plan_for
 from plinth.data.stream_threads import WindowTables, read_windows
-from plinth.errors import ConfigError
+from plinth.errors import ConfigError, DataError
 from plinth.world import World, check_divisibility
 
 Decode = Callable[[pa.Table, Sequence[str]], Mapping[str, np.ndarray]]
@@ -37,6 +39,8 @@ Decode = Callable[[pa.Table, Sequence[str]], Mapping[str, np.ndarray]]
 BIG_ROW_BYTES = 16 << 10
 POLL_S = 0.2
 CLOSE_TIMEOUT_S = 30.0
+# In a tiny data set a rank may have no good row for an epoch; after so many there is none to wait for.
+EPOCHS_SEARCHED = 8
 
 
 @dataclass
@@ -45,7 +49,8 @@ class LocalBatch:
 
     tensors            dtype      shape
     <tensor columns>   as stored  [n, ...]   uint16 stays torch.uint16
-    sample_valid       bool       [n]        False for the repeats that fill the last batch of an epoch
+    sample_valid       bool       [n]        False for the repeats that fill the last batch of an epoch, and
+                                             for rows that cannot be trained on (`bad_rows`)
     sample_key         int64      [n]        hash of the sample id
     epoch              int64      [n]
     sample_id          list of n strings
@@ -57,6 +62,8 @@ class LocalBatch:
     next_cursor: Cursor
     """Where a run resumes that has trained on this batch: what a checkpoint keeps."""
     sample_ids: list[str]
+    skipped: list[str] = field(default_factory=list)
+    """Rows that would be valid but cannot be trained on, each with the reason: `id: reason`."""
     wait_s: float = 0.0
     """How long the consumer waited for it."""
 
@@ -75,24 +82,26 @@ def open_batches(
     start: Cursor,
     columns: Sequence[str],
     decode: Decode,
+    skip: Skips = NO_SKIPS,
 ) -> Batches:
     """The batches of this rank from `start` on, epoch after epoch without end.
 
     Args:
         columns: tensor columns to read; the sample id comes by itself.
         decode: turns a table of those columns into arrays, e.g. `poma3d.sample.decode`.
+        skip: samples that are left out; all others keep their places.
 
     Raises:
         ConfigError: world size, lanes and batch do not divide.
         DataError: the sources cannot be read or mixed. Later, from the iterator: a shard is missing,
-            truncated or altered.
+            truncated or altered; or more row groups are than may be skipped.
     """
     check_divisibility(world.world_size, config.lanes, global_batch_size, micro_batch_size=1)
     check_sources(sources, columns)
     plan = plan_for(sources, config, seed, global_batch_size)
     windows = rank_windows(plan, world, start)
     stream = _open_stream(windows, sources, columns, config)
-    assembler = _Assembler(plan, world, start, columns, decode)
+    assembler = _Assembler(plan, world, start, columns, decode, skip, Budget(config.max_bad_row_groups))
     return Batches(plan, assembler.batches(stream), config.prefetch_batches)
 
 
@@ -106,7 +115,7 @@ def _open_stream(
             "Use workers, or set data.reader=threads: the order is the same.",
         )
     if config.reader is ReaderKind.threads or not in_ray:
-        read = PieceReader(sources, columns).read
+        read = PieceReader(sources, columns, config.on_bad_shard).read
         return read_windows(windows, read, config.read_threads, config.prefetch_windows)
     from plinth.data import stream  # here, because importing Ray takes seconds
 
@@ -170,8 +179,17 @@ class _Assembler:
     """Puts the rows of windows at their places in batches."""
 
     def __init__(
-        self, plan: Plan, world: World, start: Cursor, columns: Sequence[str], decode: Decode
+        self,
+        plan: Plan,
+        world: World,
+        start: Cursor,
+        columns: Sequence[str],
+        decode: Decode,
+        skip: Skips,
+        budget: Budget,
     ) -> None:
+        self._skip = skip
+        self._budget = budget
         self._plan = plan
         self._start = start
         self._columns = list(columns)
@@ -202,9 +220,43 @@ class _Assembler:
                 if windows[0].is_empty:
                     windows.popleft()
         assert out is not None, "every rank owns a lane: checked by open_batches"
-        return LocalBatch({**out.tensors, "sample_id": out.ids}, cursor, self._plan.after(cursor), out.ids)
+        return LocalBatch(
+            {**out.tensors, "sample_id": out.ids}, cursor, self._plan.after(cursor), out.ids,
+            skipped=self._replace_bad(out, stream, cursor.epoch),
+        )  # fmt: skip
 
-    def _open_next(self, stream: Generator[WindowTables]) -> None:
+    def _replace_bad(self, out: _Rows, stream: Generator[WindowTables], epoch: int) -> list[str]:
+        """Give the bad rows of a batch the tensors of a good one; returns those that were to be valid."""
+        if not out.problems:
+            return []
+        bad = list(out.problems)
+        good = next((row for row in range(self._rows) if row not in out.problems), None)
+        if good is None:
+            tensors = self._good_row(stream, epoch)
+        else:
+            tensors = {name: out.arrays[name][good] for name in out.columns}
+        for name, tensor in tensors.items():
+            out.arrays[name][bad] = tensor
+        valid = out.arrays["sample_valid"]
+        skipped = [f"{out.ids[row]}: {problem}" for row, problem in out.problems.items() if valid[row]]
+        valid[bad] = False
+        return skipped
+
+    def _good_row(self, stream: Generator[WindowTables], epoch: int) -> dict[str, np.ndarray]:
+        """For a batch without one: from the windows that are open, or else from the next that has one."""
+        while True:
+            for windows in self._lanes.values():
+                for window in windows:
+                    if (row := window.good_row()) is not None:
+                        return row
+            if self._open_next(stream) >= epoch + EPOCHS_SEARCHED:
+                raise DataError(
+                    f"No sample of {EPOCHS_SEARCHED} epochs can be trained on: all are damaged or left out.",
+                    "Build the data set again, or look at what the run's incidents leave out.",
+                )
+
+    def _open_next(self, stream: Generator[WindowTables]) -> int:
+        """Take the next window from the stream; returns its epoch."""
         window, tables = next(stream)
         skip = 0
         if window.epoch == self._start.epoch:
@@ -212,7 +264,11 @@ class _Assembler:
         if skip < len(window.order):
             decoded = [self._decode(table, self._columns) for table in tables]
             ids = [sample_id for table in tables for sample_id in table.column(SAMPLE_ID).to_pylist()]
-            self._lanes[window.lane].append(_OpenWindow(window, decoded, ids, skip))
+            found = problems(tables, ids, self._skip)
+            if found:
+                self._budget.spend(window, found)
+            self._lanes[window.lane].append(_OpenWindow(window, decoded, ids, found, skip))
+        return window.epoch
 
 
 class _Rows:
@@ -220,6 +276,9 @@ class _Rows:
 
     def __init__(self, rows: int, epoch: int, columns: Mapping[str, list[np.ndarray]]) -> None:
         self.ids = [""] * rows
+        self.problems: dict[int, str] = {}
+        """Row -> why it cannot be trained on."""
+        self.columns = list(columns)
         self.tensors = {name: _empty(rows, parts[0]) for name, parts in columns.items()}
         self.tensors["sample_valid"] = _empty(rows, np.empty(0, bool))
         self.tensors["sample_key"] = _empty(rows, np.empty(0, np.int64))
@@ -231,9 +290,15 @@ class _OpenWindow:
     """The decoded rows of a window, of which some are still to be delivered."""
 
     def __init__(
-        self, window: Window, decoded: Sequence[Mapping[str, np.ndarray]], ids: list[str], skip: int
+        self,
+        window: Window,
+        decoded: Sequence[Mapping[str, np.ndarray]],
+        ids: list[str],
+        problems: list[str],
+        skip: int,
     ) -> None:
         self._ids = ids
+        self._problems = problems
         self._keys = np.array([sample_key(sample_id) for sample_id in ids], np.int64)
         self._order = window.order
         self._valid = window.valid
@@ -250,6 +315,17 @@ class _OpenWindow:
     def is_empty(self) -> bool:
         """Whether all rows are delivered."""
         return self._position == len(self._order)
+
+    def good_row(self) -> dict[str, np.ndarray] | None:
+        """The columns of some row that can be trained on, if there is one."""
+        good = next((i for i in range(len(self._ids)) if not (self._problems and self._problems[i])), None)
+        if good is None:
+            return None
+        row = {}
+        for name, parts in self.columns.items():
+            part = int(np.searchsorted(self._ends, good, side="right")) if len(parts) > 1 else 0
+            row[name] = parts[part][good - (int(self._ends[part - 1]) if part else 0)]
+        return row
 
     def take(self, out: _Rows, row: int, most: int) -> int:
         """Copy the next rows to `out` from `row` on; returns how many."""
@@ -268,6 +344,9 @@ class _OpenWindow:
         out.arrays["sample_key"][row : row + count] = self._keys[chosen]
         out.arrays["sample_valid"][row : row + count] = np.arange(begin, begin + count) < self._valid
         out.ids[row : row + count] = [self._ids[i] for i in chosen.tolist()]
+        if self._problems:
+            why = [self._problems[i] for i in chosen.tolist()]
+            out.problems |= {place: text for place, text in enumerate(why, row) if text}
         self._position += count
         return count
 

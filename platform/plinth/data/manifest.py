@@ -37,6 +37,9 @@ class ShardEntry:
     """Rows of each row group, in file order."""
     footer_bytes: int
     """Length of the Parquet footer with its trailer, so that one request fetches it."""
+    footer_sha256: str = ""
+    """Of those bytes, hexadecimal: Parquet has checksums for its pages but none for its footer. Empty for
+    data sets from before it was kept."""
     columns: dict[str, str] = field(default_factory=dict)
     """Column name -> type and metadata, in words that two shards can be compared by."""
 
@@ -144,7 +147,8 @@ def differing_columns(a: dict[str, str], b: dict[str, str]) -> str:
 
 
 def _to_dict(manifest: Manifest) -> dict[str, Any]:
-    shards = [{k: v for k, v in vars(shard).items() if k != "columns"} for shard in manifest.shards]
+    # Columns stand once for all shards; a field that older data sets do not have leaves their hash alone.
+    shards = [{k: v for k, v in vars(s).items() if k != "columns" and v != ""} for s in manifest.shards]
     return {
         "format_version": manifest.format_version,
         "columns": manifest.columns,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import io
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ import pyarrow.parquet as pq
 from plinth.data.manifest import SHARD_FOLDER, Manifest, ShardEntry
 from plinth.errors import ConfigError, DataError
 from plinth.storage import MissingKeyError, Storage
+
+log = logging.getLogger(__name__)
 
 FOOTER_TRAILER_BYTES = 8  # length of the footer and the magic number
 PAGE_BYTES = 1 << 20
@@ -89,13 +92,15 @@ def write_shard(
     key = f"{SHARD_FOLDER}/{name}-{digest[:NAME_HASH_CHARACTERS]}.parquet"
     storage.write(key, content)
     metadata = pq.read_metadata(io.BytesIO(content))
+    footer_bytes = metadata.serialized_size + FOOTER_TRAILER_BYTES
     return ShardEntry(
         name=key,
         rows=table.num_rows,
         size_bytes=len(content),
         sha256=digest,
         row_group_rows=[metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)],
-        footer_bytes=metadata.serialized_size + FOOTER_TRAILER_BYTES,
+        footer_bytes=footer_bytes,
+        footer_sha256=hashlib.sha256(content[-footer_bytes:]).hexdigest(),
         columns=describe_columns(table.schema),
     )
 
@@ -109,6 +114,10 @@ def describe_columns(schema: pa.Schema) -> dict[str, str]:
         }
         described[f.name] = " ".join([str(f.type), *(f"{k}={v}" for k, v in sorted(metadata.items()))])
     return described
+
+
+class AlteredError(DataError):
+    """Bytes of a shard that are not what was written."""
 
 
 class RowGroupReader:
@@ -127,6 +136,9 @@ class RowGroupReader:
     def read(self, shard: ShardEntry, row_group: int, columns: Sequence[str]) -> pa.Table:
         """The wanted columns of a row group, in the order asked for, each in one chunk.
 
+        Bytes that are not what was written are fetched once more: what was altered on its way is whole in
+        the store.
+
         Raises:
             DataError: naming the shard and the row group, where the object is missing, truncated or
                 altered, or lacks a column.
@@ -138,9 +150,22 @@ class RowGroupReader:
                 f"{where}: no column {', '.join(missing)}; there are {', '.join(shard.columns)}.",
                 "Ask for columns that the data set has, or build it with them.",
             )
+        try:
+            return self._read(shard, row_group, columns, where)
+        except AlteredError as error:
+            log.warning("%s Reading it again.", error.problem)
+        with self._lock:
+            self._footers.pop(shard.name, None)
+        return self._read(shard, row_group, columns, where)
+
+    def _read(self, shard: ShardEntry, row_group: int, columns: Sequence[str], where: str) -> pa.Table:
         footer = self._footer(shard)
         pieces = _Pieces(shard.size_bytes)
         for start, stop in _ranges(footer.row_group(row_group), set(columns)):
+            if not 0 <= start <= stop <= shard.size_bytes:
+                raise AlteredError(
+                    f"{where}: its footer points outside the shard.", "The shard was altered: build it again."
+                )
             content = self._fetch(shard, start, stop, where)
             pieces.add(start, content)
         try:
@@ -151,11 +176,20 @@ class RowGroupReader:
         except (pa.ArrowException, OSError, ValueError) as error:
             raise _altered(where, error) from error
         if table.num_rows != shard.row_group_rows[row_group]:
-            raise DataError(
+            raise AlteredError(
                 f"{where}: {table.num_rows} rows, the manifest says {shard.row_group_rows[row_group]}.",
                 "The shard was altered: build it again.",
             )
         return table.select(list(columns)).combine_chunks()
+
+    def schema(self, shard: ShardEntry, columns: Sequence[str]) -> pa.Schema:
+        """Of what `read` gives.
+
+        Raises:
+            DataError: the shard's footer cannot be read.
+        """
+        schema = self._footer(shard).schema.to_arrow_schema()
+        return pa.schema([schema.field(name) for name in columns])
 
     def read_shard(self, shard: ShardEntry, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows of a shard, for tools rather than training; every column when `columns` is None."""
@@ -171,13 +205,18 @@ class RowGroupReader:
                 return footer
         where = f"{self.storage.uri}/{shard.name}, footer"
         content = self._fetch(shard, shard.size_bytes - shard.footer_bytes, shard.size_bytes, where)
+        if shard.footer_sha256 and hashlib.sha256(content).hexdigest() != shard.footer_sha256:
+            raise AlteredError(  # found here, because Arrow may abort the process on a broken footer
+                f"{where}: cannot be decoded (its SHA-256 differs from the manifest's).",
+                "The shard was altered: build it again.",
+            )
         try:
             footer = pq.read_metadata(pa.BufferReader(content))
         except (pa.ArrowException, OSError, ValueError) as error:
             raise _altered(where, error) from error
         groups = [footer.row_group(i).num_rows for i in range(footer.num_row_groups)]
         if groups != shard.row_group_rows:
-            raise DataError(
+            raise AlteredError(
                 f"{where}: row groups of {groups} rows, the manifest says {shard.row_group_rows}.",
                 "The shard was altered: build it again.",
             )
@@ -296,6 +335,6 @@ def _leaf_paths(schema: pa.Schema) -> list[str]:
     return [parquet.column(i).path for i in range(len(parquet))]
 
 
-def _altered(where: str, error: Exception) -> DataError:
+def _altered(where: str, error: Exception) -> AlteredError:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return DataError(f"{where}: cannot be decoded ({reason}).", "The shard was altered: build it again.")
+    return AlteredError(f"{where}: cannot be decoded ({reason}).", "The shard was altered: build it again.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,14 +10,14 @@ import numpy as np
 import pyarrow as pa
 
 from plinth.data import manifest as manifests
-from plinth.data.manifest import Manifest, differing_columns
-from plinth.data.plan import DataConfig, Plan, SourceRows, make_plan
+from plinth.data.bad_rows import SAMPLE_ID, place_id, stand_in, with_no_problem
+from plinth.data.config import DataConfig, OnBadShard, validate
+from plinth.data.manifest import Manifest, ShardEntry, differing_columns
+from plinth.data.plan import Plan, SourceRows, make_plan
 from plinth.data.shards import RowGroupReader
 from plinth.errors import DataError
 from plinth.storage import Storage, StorageOptions
 
-SAMPLE_ID = "sample_id"
-"""The column by which every row of every data set is known."""
 AGREEING_ATTRIBUTES = ("schema_version", "teacher")
 """Attributes of the manifests that must be equal in all data sets of a mixture."""
 
@@ -34,9 +35,11 @@ def open_sources(config: DataConfig, options: StorageOptions) -> list[OpenSource
     """Read the manifest of every data set of the job.
 
     Raises:
+        ConfigError: see `plinth.data.config.validate`.
         DataError: one is no finished data set.
         StorageError: the storage cannot be used.
     """
+    validate(config)
     opened = []
     for source in config.sources:
         storage = Storage.from_uri(source.uri, options)
@@ -108,25 +111,58 @@ class PieceReader:
 
     Args:
         columns: which to read besides the sample id.
+        on_bad_shard: with `skip`, a row group that cannot be read becomes a stand-in (`bad_rows`).
     """
 
-    def __init__(self, sources: Sequence[OpenSource], columns: Sequence[str]) -> None:
+    def __init__(
+        self, sources: Sequence[OpenSource], columns: Sequence[str], on_bad_shard: OnBadShard
+    ) -> None:
         self._columns = [SAMPLE_ID, *columns]
+        self._skips_bad = on_bad_shard is OnBadShard.skip
+        self._sources = list(sources)
         self._readers = [RowGroupReader(source.storage) for source in sources]
-        self._shards = [source.manifest.shards for source in sources]
-        self._first_groups = [_first_groups(source.manifest) for source in sources]
+        self._places = [Places(source) for source in sources]
 
     def read(self, piece: np.ndarray) -> pa.Table:
-        """The rows of a piece, int64 [4]: source, row group in the source, first row, end row."""
-        source, group, start, stop = (int(x) for x in piece)
-        shard = int(np.searchsorted(self._first_groups[source], group, side="right")) - 1
-        table = self._readers[source].read(
-            self._shards[source][shard], group - int(self._first_groups[source][shard]), self._columns
-        )
-        return table.slice(start, stop - start)
+        """The rows of a piece, int64 [4]: source, row group in the source, first row, end row.
+
+        Raises:
+            DataError: the row group cannot be read, and bad ones are not skipped.
+        """
+        source, row_group, start, stop = (int(x) for x in piece)
+        shard, group = self._places[source].find(row_group)
+        try:
+            table = self._readers[source].read(shard, group, self._columns).slice(start, stop - start)
+        except DataError as error:
+            if not self._skips_bad:
+                raise
+            ids = [self._places[source].id(row_group, row) for row in range(start, stop)]
+            return stand_in(self._schema(source, error), ids, error.problem)
+        return with_no_problem(table) if self._skips_bad else table
+
+    def _schema(self, source: int, error: DataError) -> pa.Schema:
+        """Of what is read from a source, by its first shard that tells."""
+        for shard in self._sources[source].manifest.shards:
+            with contextlib.suppress(DataError):
+                return self._readers[source].schema(shard, self._columns)
+        raise error
 
 
-def _first_groups(manifest: Manifest) -> np.ndarray:
-    """Number of the first row group of each shard, counted over the whole data set."""
-    counts = [len(shard.row_group_rows) for shard in manifest.shards]
-    return np.cumsum([0, *counts[:-1]])
+class Places:
+    """Where the row groups of a data set are, counted over all its shards."""
+
+    def __init__(self, source: OpenSource) -> None:
+        self._uri = source.storage.uri
+        self._shards = source.manifest.shards
+        counts = [len(shard.row_group_rows) for shard in self._shards]
+        self._first_groups = np.cumsum([0, *counts[:-1]])
+
+    def find(self, row_group: int) -> tuple[ShardEntry, int]:
+        """Its shard, and its number in there."""
+        shard = int(np.searchsorted(self._first_groups, row_group, side="right")) - 1
+        return self._shards[shard], row_group - int(self._first_groups[shard])
+
+    def id(self, row_group: int, row: int) -> str:
+        """Stands for the sample id of a row that cannot be read."""
+        shard, group = self.find(row_group)
+        return place_id(self._uri, shard.name, group, row)

@@ -28,7 +28,8 @@ from ray.data import DataContext, Datasource, ExecutionResources, ReadTask
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data.block import BlockMetadata
 
-from plinth.data.plan import DataConfig, Window
+from plinth.data.config import DataConfig
+from plinth.data.plan import Window
 from plinth.data.sources import OpenSource, PieceReader
 from plinth.data.stream_threads import WindowTables, read_pieces
 from plinth.errors import PlinthError
@@ -51,7 +52,7 @@ def read_windows(
     Raises:
         DataError, StorageError: as a task raised them.
     """
-    shared = ray.put((list(sources), list(columns)))
+    shared = ray.put((list(sources), list(columns), config.on_bad_shard))
     overlap = OVERLAP * config.ray_concurrency * config.ray_windows_per_task
     current = _Segment(windows, shared, config)
     running = [current]

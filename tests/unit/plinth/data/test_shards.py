@@ -14,7 +14,7 @@ from plinth.data.shards import RowGroupReader, ShardOptions, validate, verify, w
 from plinth.data.sources import OpenSource
 from plinth.errors import ConfigError, DataError
 from plinth.storage import Storage
-from tests.helpers.datasets import COLUMNS, make_data_set, toy_table
+from tests.helpers.datasets import COLUMNS, SHAPES, make_data_set, toy_table
 
 ALL = ["sample_id", *COLUMNS, "captions"]
 
@@ -139,6 +139,49 @@ def test_a_flipped_byte_of_data_is_found_while_reading(source: OpenSource) -> No
     with pytest.raises(DataError, match=f"{shard.name}, row group 0: cannot be decoded"):
         reader.read(shard, 0, ALL)
     assert reader.read(shard, 1, ALL).num_rows == 4
+
+
+def test_no_flipped_byte_goes_unnoticed(tmp_path: Path) -> None:
+    """Whichever byte of a shard is another one, each row group is as it was written or is named."""
+    shapes = {name: SHAPES[name] for name in ("pose", "image_embedding")}
+    source = make_data_set(tmp_path, (4,), row_group_rows=2, shapes=shapes)
+    [shard] = source.manifest.shards
+    path = Path(source.storage.root, shard.name)
+    content = path.read_bytes()
+    groups = [toy_table(0, 4, shapes=shapes).slice(start, 2) for start in (0, 2)]
+    data = pq.read_metadata(path).row_group(1)
+    end_of_data = data.column(data.num_columns - 1).data_page_offset
+    named = 0
+    for offset in range(len(content)):
+        altered = bytearray(content)
+        altered[offset] ^= 1 << offset % 8
+        path.write_bytes(altered)
+        reader = RowGroupReader(source.storage)
+        for number, group in enumerate(groups):
+            try:
+                table = reader.read(shard, number, group.schema.names)
+            except DataError as error:
+                named += shard.name in str(error)
+            else:
+                assert table.equals(group), offset
+    assert named > end_of_data, "most bytes matter"
+
+
+class FlipsOnce(Counting):
+    """Alters the first answer that holds row group data; the store itself is whole."""
+
+    def read_range(self, key: str, start: int, stop: int) -> bytes:
+        content = super().read_range(key, start, stop)
+        if len(self.ranges) != 2:
+            return content
+        return content[: len(content) // 2] + b"\xff" + content[len(content) // 2 + 1 :]
+
+
+def test_what_was_altered_on_its_way_is_read_again(source: OpenSource) -> None:
+    storage = FlipsOnce(source.storage)
+    table = RowGroupReader(storage).read(source.manifest.shards[0], 1, ALL)
+    assert table.equals(toy_table(4, 4).select(ALL))
+    assert len(storage.ranges) == 4, "footer and row group, twice"
 
 
 def test_a_shard_that_ends_early_after_its_footer_was_read(source: OpenSource) -> None:

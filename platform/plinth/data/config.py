@@ -1,0 +1,103 @@
+"""The settings of the data path: what is read, in which order, and what happens to data that is damaged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from omegaconf import MISSING
+
+from plinth.errors import ConfigError
+
+
+class ReaderKind(Enum):
+    """Who reads the windows. The order is the same."""
+
+    auto = "auto"
+    ray = "ray"
+    threads = "threads"
+
+
+class OnBadShard(Enum):
+    """What happens to data that cannot be read as it was written."""
+
+    stop = "stop"
+    skip = "skip"
+
+
+@dataclass
+class SourceConfig:
+    """One data set of the mixture."""
+
+    uri: str = MISSING
+    """Folder of the data set: a path or s3://bucket/prefix."""
+    weight: float = 1.0
+    """Passes over it in an epoch; 0.5 takes half of it in one epoch and the other half in the next."""
+
+
+@dataclass
+class DataConfig:
+    """What is read, in which order, and how far ahead."""
+
+    sources: list[SourceConfig] = field(default_factory=list)
+    """The data sets that are mixed. Their tensor columns and their teacher must agree."""
+    lanes: int = 16
+    """Logical readers, a part of the data order: world_size must divide it and it must divide
+    global_batch_size. Every lane keeps a window in memory."""
+    window_row_groups: int = 4
+    """Row groups that a lane reads together and mixes: more mixes better and takes more memory."""
+    reader: ReaderKind = ReaderKind.auto
+    """ray: Ray Data tasks read and decode, on any node. threads: threads of the training process do.
+    auto: ray where the process is part of a Ray cluster, threads elsewhere."""
+    prefetch_windows: int = 4
+    """Windows that a rank reads ahead of those in use."""
+    prefetch_batches: int = 2
+    """Batches that a rank assembles ahead."""
+    read_threads: int = 2
+    """reader threads: threads of a rank. reader ray: threads of a task."""
+    ray_windows_per_task: int = 4
+    """reader ray: windows that one task reads. Fewer give a faster first batch, more a higher rate."""
+    ray_tasks_per_segment: int = 128
+    """reader ray: tasks of one execution. The next one is prepared before it ends."""
+    ray_concurrency: int = 2
+    """reader ray: tasks of a rank that run at once."""
+    ray_task_cpus: float = 0.0
+    """reader ray: CPUs that a task claims. 0 runs beside training workers that hold all CPUs; with more,
+    leave that many free or reading never starts."""
+    ray_ahead_bytes: int = 256 << 20
+    """reader ray: decoded bytes that a rank reads ahead into the object store."""
+    ray_progress: bool = False
+    """reader ray: show Ray Data's progress bars and logs."""
+    on_bad_shard: OnBadShard = OnBadShard.stop
+    """What happens when a row group is missing, truncated or cannot be decoded, also when read again.
+    stop: the run ends and names it. skip: its rows keep their places in the order, count in no loss and
+    are listed in the run's records."""
+    max_bad_row_groups: int = 16
+    """on_bad_shard skip: row groups that a rank may skip in a stage from one start to the next; one more
+    ends the run."""
+
+
+def validate(config: DataConfig) -> None:
+    """Refuse values that cannot work.
+
+    Raises:
+        ConfigError: naming the field, the value and what was expected.
+    """
+    if not config.sources:
+        raise ConfigError("data.sources is empty.", "Name at least one data set, as data.sources[0].uri.")
+    for i, source in enumerate(config.sources):
+        if not source.weight > 0:
+            raise ConfigError(
+                f"data.sources[{i}].weight is {source.weight}, expected more than 0.",
+                "Leave a source out rather than giving it no weight.",
+            )
+    positive = (
+        "lanes", "window_row_groups", "prefetch_windows", "prefetch_batches", "read_threads",
+        "ray_windows_per_task", "ray_tasks_per_segment", "ray_concurrency", "ray_ahead_bytes",
+    )  # fmt: skip
+    for name in positive:
+        if getattr(config, name) < 1:
+            raise ConfigError(f"data.{name} is {getattr(config, name)}, expected 1 or more.")
+    for name in ("ray_task_cpus", "max_bad_row_groups"):
+        if getattr(config, name) < 0:
+            raise ConfigError(f"data.{name} is {getattr(config, name)}, expected 0 or more.")
