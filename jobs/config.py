@@ -20,6 +20,7 @@ from plinth.lock import LockConfig
 from plinth.storage import StorageOptions
 from plinth.train.checkpoint_config import CheckpointConfig
 from plinth.train.incidents import GuardConfig
+from plinth.train.ledger import LedgerConfig
 from plinth.train.metrics import MetricsConfig
 from plinth.train.schedules import OptimConfig
 from plinth.train.zero import ZeroConfig
@@ -151,6 +152,8 @@ class PretrainJob:
     """When checkpoints are written, and how many are kept."""
     guard: GuardConfig = field(default_factory=GuardConfig)
     """What counts as going wrong in training, and what is done about it."""
+    ledger: LedgerConfig = field(default_factory=LedgerConfig)
+    """How the run's time is accounted."""
     lock: LockConfig = field(default_factory=LockConfig)
     """How the run makes sure that nobody else writes to it."""
     metrics: MetricsConfig = field(default_factory=MetricsConfig)

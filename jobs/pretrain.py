@@ -155,6 +155,7 @@ def _stage_run(
         checkpoint=job.checkpoint,
         metrics=job.metrics,
         guard=job.guard,
+        ledger=job.ledger,
         storage_options=job.storage,
         weights_from=weights_from,
         config=_identity(job, stage, optim, shape, teacher),

@@ -46,14 +46,14 @@ class LadderPolicy(ElasticScalingPolicy):
         decision: ScalingDecision = super().make_decision_for_non_running_worker_group()
         return decision
 
-    def make_decision_for_running_worker_group(self, *state: Any) -> ScalingDecision:
+    def make_decision_for_running_worker_group(self, **state: Any) -> ScalingDecision:
         """Ask the workers to save and wait; restart them once they do."""
         if self._asked:
             if ray.get(self._desk.is_parked.remote(), timeout=ANSWER_TIMEOUT_S):
                 self._asked = False
                 return self.make_decision_for_non_running_worker_group()
             return NoopDecision()
-        decision = super().make_decision_for_running_worker_group(*state)
+        decision = super().make_decision_for_running_worker_group(**state)
         if isinstance(decision, ResizeDecision):
             log.info("room for %d workers: resizing at the next checkpoint", decision.num_workers)
             ray.get(self._desk.want_resize.remote(), timeout=ANSWER_TIMEOUT_S)

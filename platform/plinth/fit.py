@@ -12,6 +12,7 @@ from functools import partial
 
 from plinth.errors import ConfigError
 from plinth.storage import Storage
+from plinth.train import attempt as attempts
 from plinth.train import process
 from plinth.train.control import Control
 from plinth.train.loop import StageEnd, run_stage
@@ -97,10 +98,10 @@ def fit(config: FitConfig, stages: Sequence[StageRun], storage: Storage) -> Stag
     if config.workers.max == 0:
         control = Control()
         with control.on_sigterm():
-            return train_stages(stages, config.threads_per_worker, None, control)
+            return train_stages(stages, storage, config.threads_per_worker, None, control)
     from plinth import fit_ray  # here, because importing Ray takes seconds
 
-    train = partial(train_stages, stages, config.threads_per_worker, config.gpus_per_worker > 0)
+    train = partial(train_stages, stages, storage, config.threads_per_worker, config.gpus_per_worker > 0)
     return fit_ray.run(config, sizes, train, storage)
 
 
@@ -126,14 +127,15 @@ def possible_sizes(config: FitConfig, stages: Sequence[StageRun]) -> list[int]:
 
 
 def train_stages(
-    stages: Sequence[StageRun], threads: int, use_gpu: bool | None, control: Control
+    stages: Sequence[StageRun], storage: Storage, threads: int, use_gpu: bool | None, control: Control
 ) -> StageEnd:
     """What a worker does; see `plinth.train.process.start` for threads and GPU."""
     started = process.start(threads, use_gpu)
     end = StageEnd()
-    for run in stages:
-        this = run_stage(run, started, control)
-        end = this if this.summary else end
-        if this.is_stopped:
-            break
+    with attempts.begin(started, storage, control) as attempt:
+        for run in stages:
+            this = run_stage(run, started, control, attempt)
+            end = this if this.summary else end
+            if this.is_stopped:
+                break
     return end

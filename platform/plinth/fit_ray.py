@@ -39,11 +39,12 @@ Train = Callable[[Control], StageEnd]
 class Desk:
     """An actor beside the workers: the first mistake that one of them met, and orders to all of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, launched: float) -> None:
         self._mistake: PlinthError | None = None
         self._stop = self._resize = False
         self._parked: set[int] = set()
         self._workers = 0
+        self._launched: float | None = launched
 
     def put_mistake(self, mistake: PlinthError) -> None:
         """Keep it, unless there is one."""
@@ -53,11 +54,13 @@ class Desk:
         """The first mistake, or None."""
         return self._mistake
 
-    def hello(self, world_size: int) -> PlinthError | None:
-        """A worker begins; returns a mistake that makes it pointless."""
+    def hello(self, rank: int, world_size: int) -> tuple[PlinthError | None, float | None]:
+        """A worker begins; returns a mistake that makes it pointless, and, to the first rank 0 alone, when
+        the driver began: starting Ray belongs to the first attempt."""
         self._workers = world_size
         self._parked.clear()
-        return self._mistake
+        launched, self._launched = (self._launched, None) if rank == 0 else (None, self._launched)
+        return self._mistake, launched
 
     def request_stop(self) -> None:
         """The run shall save and end."""
@@ -94,8 +97,9 @@ class RayControl(Control):
         self._desk, self._rank = desk, context.get_world_rank()
         self._resize = threading.Event()
         self._closed = threading.Event()
-        mistake = ray.get(desk.hello.remote(context.get_world_size()))
+        mistake, launched = ray.get(desk.hello.remote(self._rank, context.get_world_size()))
         self.is_pointless = mistake is not None
+        self._launched = launched or self._launched
         if self._rank == 0:
             threading.Thread(target=self._listen, name="plinth-desk", daemon=True).start()
 
@@ -149,7 +153,7 @@ def run(config: FitConfig, sizes: Sequence[int], train: Train, storage: Storage)
     """
     os.environ[START_TIMEOUT_ENV] = str(config.start_timeout_s)  # Ray Train hands it on to its controller
     _say_if_short(config, sizes[0])
-    desk = ray.remote(num_cpus=0)(Desk).remote()
+    desk = ray.remote(num_cpus=0)(Desk).remote(time.time())
     filesystem, path = storage.child("ray").pyarrow_filesystem()
     trainer = ElasticTrainer(
         partial(_worker, train, desk),

@@ -7,6 +7,7 @@ before their names and the node's address as a label. `infra/grafana` draws them
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -113,9 +114,8 @@ class Telemetry:
 
 
 def _in_ray() -> bool:
-    import ray
-
-    return bool(ray.is_initialized())
+    # Not by importing it: that takes seconds, and a process outside Ray has no need of it.
+    return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
 
 
 def _declare() -> dict[str, Any]:

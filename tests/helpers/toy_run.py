@@ -80,6 +80,19 @@ def build_nan(attempts: Path, sources: Sequence[OpenSource]) -> ToyStage:
     return StageOfNan()
 
 
+def build_slow(sources: Sequence[OpenSource]) -> ToyStage:
+    """The toy stage at a pace at which a test can change the cluster under it."""
+    return SlowStage()
+
+
+class SlowStage(ToyStage):
+    """Takes its time over a step."""
+
+    def contrast(self, features: dict[str, Any]) -> Any:
+        time.sleep(0.25)
+        return super().contrast(features)
+
+
 class StageThatDies(ToyStage):
     """Kills its own process, once, in the middle of step `DIES_AT` on rank 1.
 

@@ -32,6 +32,11 @@ class Control:
 
     def __init__(self) -> None:
         self._stop = threading.Event()
+        self._launched = time.time()
+
+    def launched(self) -> float:
+        """When this attempt began (`time.time()`)."""
+        return self._launched
 
     def stop_wanted(self) -> bool:
         """Whether the run shall save and end."""

@@ -55,6 +55,8 @@ class GuardConfig:
     spike; 0 looks for none."""
     spike_window: int = 100
     """Steps that a loss is compared with; there are no spikes before half of them are done."""
+    hang_after_s: float = 600.0
+    """A step that takes so long has the stacks of all its threads written to the run's logs."""
     floors: dict[str, float] = field(default_factory=dict)
     """Logs of the stage that mean collapse when they stay below a value, e.g. target_feature_std: 0.01."""
     collapse_patience: int = 5
@@ -72,6 +74,8 @@ class GuardConfig:
         for key, value in least.items():
             if getattr(self, key) < value:
                 raise ConfigError(f"guard.{key} is {getattr(self, key)}, expected {value} or more.")
+        if not self.hang_after_s > 0:
+            raise ConfigError(f"guard.hang_after_s is {self.hang_after_s}, expected more than 0.")
 
 
 @dataclass

@@ -13,14 +13,17 @@ import contextlib
 import logging
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from plinth.data.bad_rows import Skips
 from plinth.data.batches import LocalBatch, open_batches
+from plinth.data.locate import locate
 from plinth.data.plan import Cursor, Plan
 from plinth.data.sources import OpenSource, open_sources, plan_for
 from plinth.errors import NonFiniteError, PlinthError, StorageError
 from plinth.train import checkpoint, incidents
+from plinth.train.attempt import Attempt
 from plinth.train.checkpoint import CheckpointConfig, Saver
 from plinth.train.control import Control, Exchange, Orders, Rescue
 from plinth.train.engine import BatchSizes, Engine, StepResult
@@ -70,7 +73,7 @@ class _Stage:
     observers: Observers
 
 
-def run_stage(run: StageRun, process: Process, control: Control | None = None) -> StageEnd:
+def run_stage(run: StageRun, process: Process, control: Control, attempt: Attempt) -> StageEnd:
     """Train a stage to its end on this rank, from its last checkpoint if it has one.
 
     Raises:
@@ -83,7 +86,7 @@ def run_stage(run: StageRun, process: Process, control: Control | None = None) -
         _say(process, "%s: all %d steps are done", run.name, total_steps)
         return StageEnd()
     with ExitStack() as opened:
-        observers = opened.enter_context(Observers(run, process))
+        observers = opened.enter_context(Observers(run, process, attempt))
         saver = Saver(
             process.world,
             run.checkpoints,
@@ -93,7 +96,7 @@ def run_stage(run: StageRun, process: Process, control: Control | None = None) -
             observers.committed,
         )
         opened.callback(saver.close)
-        stage = _Stage(run, process, control or Control(), sources, plan, total_steps, saver, observers)
+        stage = _Stage(run, process, control, sources, plan, total_steps, saver, observers)
         while True:
             try:
                 return _train(stage)
@@ -113,10 +116,11 @@ def _train(it: _Stage) -> StageEnd:
         opened.callback(engine.close)
         notes = _resume_or_start(run, engine, process)
         losses: list[float] = list(notes.get("recent_losses", []))
-        _out_samples, out_batches = incidents.left_out(incidents.read_all(run.storage))
+        out_samples, out_batches = incidents.left_out(incidents.read_all(run.storage))
         batches = open_batches(
             it.sources, run.data, run.seed, run.global_batch_size, process.world,
             Cursor(**notes["cursor"]) if notes else Cursor(), list(stage.columns()), run.decode,
+            Skips(out_samples),
         )  # fmt: skip
         opened.callback(batches.close)
         it.observers.begin(engine)
@@ -126,12 +130,15 @@ def _train(it: _Stage) -> StageEnd:
         while (step := engine.completed_steps) < it.total_steps and not end.is_stopped:
             started = time.perf_counter()
             batch = next(b for b in batches if b.cursor not in out_batches)
+            it.observers.batch(step, batch)
             result = _step(it, engine, batch, losses)
+            orders = exchange.after_step(bool(batch.skipped), it.observers.save_s)
             record = record_step(result, batch, process, run.global_batch_size, started, stall_s)
+            if orders.has_skipped:
+                record.skipped = _gathered(it, batch.skipped)
             end.summary, stall_s = record.summary(), 0.0
             it.observers.step(record, engine, batch)
             _watch(it, collapse, result)
-            orders = exchange.after_step(False, it.observers.save_s)
             if _is_due(step + 1, run.checkpoint.every_steps) or step + 1 == it.total_steps or _hurry(orders):
                 kept = notes_of(run, it.plan) | {
                     "cursor": batch.next_cursor.to_dict(),
@@ -141,6 +148,7 @@ def _train(it: _Stage) -> StageEnd:
                 it.control.report(end.summary)
                 end.is_stopped = _obey(it, orders, exchange) and step + 1 < it.total_steps
         it.saver.wait(run.checkpoint.away_limit_s)
+        it.observers.end(end.is_stopped)
         return end
 
 
@@ -198,7 +206,7 @@ def _incident(
 ) -> Incident:
     """What happened, as all ranks see it. If nobody can name samples, or half of all are named, the
     batch is left out as a whole: that is no matter of single samples."""
-    ids = [i for of_rank in on_all_ranks(it.process.world, lambda: batch.sample_ids) for i in of_rank]
+    ids = _gathered(it, batch.sample_ids)
     named = [i for of_rank in error.by_rank for i in of_rank]
     whole_batch = not named or 2 * len(named) >= len(ids)
     return Incident(
@@ -209,8 +217,22 @@ def _incident(
         whole_batch=whole_batch,
         sample_ids=ids if whole_batch else named,
         by_rank=[list(of_rank) for of_rank in error.by_rank],
+        locations=_locations(it, batch.cursor, named) if it.process.world.rank == 0 else [],
         loss=loss,
     )
+
+
+def _gathered(it: _Stage, own: list[str]) -> list[str]:
+    """The lists of all ranks, one after the other."""
+    return [item for of_rank in on_all_ranks(it.process.world, lambda: own) for item in of_rank]
+
+
+def _locations(it: _Stage, cursor: Cursor, ids: list[str]) -> list[dict[str, Any]]:
+    """Where the samples are stored; nothing if the storage does not say."""
+    try:
+        return [asdict(location) for location in locate(it.sources, it.plan, cursor, ids)]
+    except StorageError:
+        return []
 
 
 def _roll_back(it: _Stage, bad: _BadStep) -> None:
@@ -266,10 +288,12 @@ def _obey(it: _Stage, orders: Orders, exchange: Exchange) -> bool:
     """After a checkpoint: wait to be ended if that is what is coming; whether to stop here."""
     if orders.rescue is not Rescue.none:
         _say(it.process, "%s: saved before this node is taken away", it.run.name)
+        it.observers.expect_end()
         it.control.park(exchange.time_left_s())
     elif orders.resize:
         it.saver.wait(it.run.checkpoint.away_limit_s)
         _say(it.process, "%s: saved before a change of size", it.run.name)
+        it.observers.expect_end()
         it.control.park(RESIZE_LIMIT_S)
     return orders.stop
 

@@ -17,7 +17,7 @@ import resource
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,8 @@ class StepRecord:
     checkpoint_s: float
     memory_bytes: int
     time: float
+    skipped: list[str] = field(default_factory=list)
+    """Samples of the global batch that could not be trained on, each with the reason."""
 
     def summary(self) -> dict[str, Any]:
         """The numbers that say how training goes, flat."""

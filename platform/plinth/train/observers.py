@@ -1,4 +1,4 @@
-"""What is written down while a stage trains: metrics, pictures, incidents.
+"""What is written down while a stage trains: metrics, pictures, the ledger, incidents, last batches.
 
 All of it beside the training: whatever becomes of these files, the result is the same.
 """
@@ -6,15 +6,19 @@ All of it beside the training: whatever becomes of these files, the result is th
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import replace
 from types import TracebackType
 
 from plinth.data.batches import LocalBatch
 from plinth.errors import StorageError
+from plinth.telemetry import Telemetry
 from plinth.train import incidents
+from plinth.train.attempt import Attempt
 from plinth.train.checkpoint_saver import Saved
 from plinth.train.engine import Engine
 from plinth.train.incidents import Incident
+from plinth.train.ledger import FAILED, FINISHED, STOPPED, Ledger
 from plinth.train.metrics import MetricsWriter, StepRecord
 from plinth.train.process import Process
 from plinth.train.stage_run import StageRun
@@ -28,8 +32,10 @@ log = logging.getLogger(__name__)
 class Observers:
     """The observers of one stage on this rank, as a context."""
 
-    def __init__(self, run: StageRun, process: Process) -> None:
-        self._run, self._process = run, process
+    def __init__(self, run: StageRun, process: Process, attempt: Attempt) -> None:
+        self._run, self._process, self._attempt = run, process, attempt
+        self._telemetry = Telemetry(attempt.storage.uri.rsplit("/", 1)[-1], run.name, process.world.rank)
+        self._ledger = self._open_ledger() if process.world.rank == 0 else None
         self._writer: MetricsWriter | None = None
         self._recent: list[StepRecord] = []
         self.save_s: float | None = None
@@ -42,6 +48,23 @@ class Observers:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._close_writer()
+        if self._ledger and kind is not None:
+            self._ledger.close(FAILED)
+
+    def end(self, is_stopped: bool) -> None:
+        """The stage has reached its end, or was told to stop."""
+        if self._ledger:
+            self._ledger.close(STOPPED if is_stopped else FINISHED)
+        self._attempt.stage_started = time.time()
+
+    def expect_end(self) -> None:
+        """All is saved; this process may be ended from now on."""
+        self._attempt.flight.expect_end()
+
+    def batch(self, step: int, batch: LocalBatch) -> None:
+        """A step begins: should it be the last, it is known what was in hand."""
+        self._attempt.flight.batch(step, batch.sample_ids)
+        self._attempt.flight.arm(self._run.guard.hang_after_s)
 
     def begin(self, engine: Engine) -> None:
         """Training begins after `engine.completed_steps`, anew or after a rollback."""
@@ -56,6 +79,9 @@ class Observers:
     def step(self, record: StepRecord, engine: Engine, batch: LocalBatch) -> None:
         """A step was taken. Call it on all ranks: the pictures of stage 3 gather weights."""
         self._recent = [*self._recent[-RECENT_STEPS + 1 :], record]
+        self._telemetry.record(record)
+        if self._ledger:
+            self._ledger.step(record.step, record.step_s, record.data_wait_s, record.checkpoint_s)
         if self._writer:
             self._writer.step(record)
         every = self._run.metrics.pictures_every_steps
@@ -77,6 +103,8 @@ class Observers:
     def committed(self, saved: Saved) -> None:
         """Called in a thread on rank 0: the checkpoint counts."""
         self.save_s = saved.durable_s
+        if self._ledger:
+            self._ledger.committed(saved.step)
 
     def incident(self, incident: Incident, action: str) -> None:
         """Write an incident down; on rank 0."""
@@ -90,6 +118,14 @@ class Observers:
         log.warning(
             "%s: incident of step %d: %s/%s", self._run.name, incident.step, self._run.storage.uri, key
         )
+
+    def _open_ledger(self) -> Ledger:
+        world, device = self._process.world, self._process.device
+        gpus = world.world_size if device.type == "cuda" else 0
+        return Ledger(
+            self._attempt.storage, self._attempt.id, self._run.name, world.world_size, gpus,
+            self._attempt.stage_started, self._run.ledger,
+        )  # fmt: skip
 
     def _close_writer(self) -> None:
         if self._writer:

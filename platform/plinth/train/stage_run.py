@@ -20,6 +20,7 @@ from plinth.storage import Storage, StorageOptions
 from plinth.train import checkpoint
 from plinth.train.checkpoint_config import CheckpointConfig
 from plinth.train.incidents import GuardConfig
+from plinth.train.ledger import LedgerConfig
 from plinth.train.metrics import MetricsConfig
 from plinth.train.schedules import OptimConfig
 from plinth.train.zero import ZeroConfig
@@ -53,6 +54,7 @@ class StageRun:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     guard: GuardConfig = field(default_factory=GuardConfig)
+    ledger: LedgerConfig = field(default_factory=LedgerConfig)
     storage_options: StorageOptions = field(default_factory=StorageOptions)
     """How to reach the data sets."""
     weights_from: Storage | None = None
@@ -91,6 +93,7 @@ def preflight(run: StageRun, world_size: int) -> None:
     run.checkpoint.validate()
     run.metrics.validate()
     run.guard.validate()
+    run.ledger.validate()
     check_divisibility(world_size, run.data.lanes, run.global_batch_size, run.micro_batch_size)
     plan = plan_of(run)
     run.optim.validate(stage_steps(run, plan))

@@ -9,11 +9,15 @@ from typing import Any
 import pytest
 import torch
 
+from plinth.data.batches import sample_key
+from plinth.data.shards import RowGroupReader
+from plinth.data.sources import OpenSource, open_sources
 from plinth.errors import NonFiniteError, PlinthError
 from plinth.storage import Storage
-from plinth.train import checkpoint, process
+from plinth.train import attempt, checkpoint, incidents, process
 from plinth.train.checkpoint_config import CheckpointConfig
 from plinth.train.control import Control
+from plinth.train.incidents import GuardConfig, OnBadStep
 from plinth.train.loop import run_stage
 from plinth.train.metrics import read_lines
 from plinth.train.stage_run import StageRun
@@ -33,7 +37,20 @@ def train(run: StageRun) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         def report(self, summary: dict[str, Any]) -> None:
             reported.append(summary)
 
-    return run_stage(run, process.start(threads=1), Told()).summary, reported
+    started, told = process.start(threads=1), Told()
+    with attempt.begin(started, run.storage.child("logs-of-test"), told) as this:
+        return run_stage(run, started, told, this).summary, reported
+
+
+def ids_of(source: OpenSource) -> list[str]:
+    """Every sample of a data set."""
+    reader = RowGroupReader(source.storage)
+    return [
+        name
+        for shard in source.manifest.shards
+        for group in range(len(shard.row_group_rows))
+        for name in reader.read(shard, group, ["sample_id"]).column("sample_id").to_pylist()
+    ]
 
 
 def weights(run: StageRun) -> dict[str, torch.Tensor]:
@@ -69,9 +86,15 @@ def test_a_stage_leaves_checkpoints_metrics_and_tensorboard(tmp_path: Path) -> N
 
 def test_a_stage_that_is_done_is_not_trained_again(tmp_path: Path) -> None:
     run = straight(tmp_path)
-    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
+    before = written(tmp_path)
     assert run_ranks(1, train, run) == [({}, [])]
-    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()} == before
+    assert written(tmp_path) == before
+
+
+def written(folder: Path) -> dict[Path, int]:
+    """When each file was written, but for the logs of the attempts."""
+    found = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+    return {path: time for path, time in found.items() if "logs" not in path.parts}
 
 
 @pytest.mark.parametrize("zero", [ZeroConfig(stage=2), ZeroConfig(stage=3, precision=Precision.bf16)])
@@ -145,6 +168,110 @@ def train_nan(run: StageRun) -> str:
     except NonFiniteError as error:
         return str(error)
     return ""
+
+
+def train_poisoned(run: StageRun, bad: frozenset[str]) -> str:
+    """On all ranks: a run in which some samples give features that are not finite."""
+    try:
+        train(replace(run, build_stage=lambda sources: PoisonedStage(bad)))
+    except NonFiniteError as error:
+        return str(error)
+    return ""
+
+
+class PoisonedStage(ToyStage):
+    """As if `y` of some samples had been stored broken."""
+
+    def __init__(self, bad: frozenset[str]) -> None:
+        super().__init__()
+        self.bad = torch.tensor([sample_key(name) for name in bad])
+
+    def forward(self, batch: Any, features_only: bool = False) -> Any:
+        is_bad = torch.isin(batch["sample_key"], self.bad) & batch["sample_valid"]
+        y = torch.where(is_bad[:, None, None], torch.nan, batch["y"])
+        return super().forward({**batch, "y": y}, features_only)
+
+
+def test_poisoned_samples_are_left_out_and_nothing_else(tmp_path: Path) -> None:
+    """Found at two ranks in the running process, and the same at one rank that never met them."""
+    data = toy_run(tmp_path / "rolled back", steps=12)
+    ids = sorted(t for s in open_sources(data.data, data.storage_options) for t in ids_of(s))
+    bad = frozenset({ids[3], ids[20]})
+    run = replace(data, guard=GuardConfig(max_rollbacks=4))
+    assert run_ranks(2, train_poisoned, run, bad) == ["", ""]
+    found = incidents.read_all(run.storage)
+    assert {i for incident in found for i in incident.sample_ids} == bad
+    assert all(not incident.whole_batch and incident.action == "rolled back" for incident in found)
+    assert [place["sample_id"] for place in found[0].locations] == found[0].sample_ids
+    assert "shard" in str(found[0].locations[0])
+    assert [line["step"] for line in read_lines(run.storage)] == list(range(12))
+
+    clean = toy_run(tmp_path / "told", steps=12)
+    for incident in found:  # the same knowledge from the start: nothing is rolled back
+        incidents.write(clean.storage, incident)
+    assert run_ranks(1, train_poisoned, clean, bad) == [""]
+    assert len(incidents.read_all(clean.storage)) == len(found)
+    assert lines(clean, "step", "digest") == lines(run, "step", "digest")
+    expected = weights(clean)
+    for name, tensor in weights(run).items():
+        torch.testing.assert_close(tensor, expected[name], rtol=0, atol=1e-6, msg=name)
+
+
+def test_without_rollbacks_the_first_bad_step_ends_the_run(tmp_path: Path) -> None:
+    run = toy_run(tmp_path, guard=GuardConfig(on_bad_step=OnBadStep.stop))
+    assert "The loss of step 2 is not finite" in run_ranks(1, train_nan, run)[0]
+    assert incidents.read_all(run.storage) == []
+
+
+def train_spiky(run: StageRun) -> None:
+    """On all ranks: the global batch at one place in the order gives an absurd loss."""
+    train(replace(run, build_stage=lambda sources: SpikyStage()))
+
+
+class SpikyStage(ToyStage):
+    """Any batch that holds the first sample of step 9 is trouble."""
+
+    def contrast(self, features: Any) -> Any:
+        contrast = super().contrast(features)
+        self.calls = getattr(self, "calls", 0) + 1
+        factor = 50.0 if self.calls == 10 else 1.0  # after the rollback the count has begun anew
+        return replace(contrast, total=contrast.total * factor)
+
+
+def test_a_spike_is_taken_back_and_its_batch_left_out(tmp_path: Path) -> None:
+    guard = GuardConfig(spike_sigmas=20.0, spike_window=8)
+    run = toy_run(tmp_path, guard=guard)
+    run_ranks(1, train_spiky, run)
+    (incident,) = incidents.read_all(run.storage)
+    assert (incident.step, incident.whole_batch, len(incident.sample_ids)) == (9, True, 8)
+    assert incident.recent_losses[-1] < (incident.loss or 0)
+    places = lines(run, "step", "epoch", "step_in_epoch")
+    assert places[8:] == [(8, 1, 2), (9, 1, 4), (10, 1, 5), (11, 2, 0)], "one place of the order is left out"
+
+
+def train_then_stop(run: StageRun, at: int) -> Any:
+    """On all ranks: told to stop after some steps, by rank 0 alone."""
+    started = process.start(threads=1)
+
+    class StopsAt(Control):
+        asked = 0
+
+        def stop_wanted(self) -> bool:
+            self.asked += 1
+            return started.world.rank == 0 and self.asked > at
+
+    told = StopsAt()
+    with attempt.begin(started, run.storage.child("logs-of-test"), told) as this:
+        return run_stage(run, started, told, this).is_stopped
+
+
+def test_told_to_stop_it_saves_on_all_ranks_and_goes_on_later(tmp_path: Path) -> None:
+    whole = straight(tmp_path / "whole")
+    run = toy_run(tmp_path / "stopped")
+    assert run_ranks(2, train_then_stop, run, 5) == [True, True]
+    assert checkpoint.latest(run.checkpoints) == 6
+    run_ranks(2, train, run)
+    assert lines(run, "step", "digest") == lines(whole, "step", "digest")
 
 
 def test_a_run_that_fails_leaves_its_metrics(tmp_path: Path) -> None:

@@ -1,0 +1,53 @@
+"""One start of a group of workers: what its ranks share, and the files that outlive it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from plinth.storage import Storage
+from plinth.train.control import Control
+from plinth.train.flightlog import FlightLog, salvage
+from plinth.train.process import Process, on_all_ranks
+
+
+@dataclass
+class Attempt:
+    """One start of a group of workers, on this rank."""
+
+    id: str
+    storage: Storage
+    """The run's folder."""
+    flight: FlightLog
+    stage_started: float
+    """When the stage that is under way began (`time.time()`); for the first, the attempt."""
+
+
+@contextmanager
+def begin(process: Process, storage: Storage, control: Control) -> Iterator[Attempt]:
+    """An attempt, from here to its end on this rank; what processes before it left on this machine is
+    brought to storage. Call it on all ranks."""
+    came = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    launched = control.launched()
+    proposals = on_all_ranks(process.world, lambda: (f"{came}-{uuid.uuid4().hex[:6]}", launched))
+    attempt_id = proposals[0][0]
+    folder = local_folder(storage)
+    salvage(folder, storage)
+    try:
+        with FlightLog(folder, attempt_id, process.world.rank) as flight:
+            yield Attempt(attempt_id, storage, flight, min(began for _, began in proposals))
+    finally:
+        salvage(folder, storage)
+
+
+def local_folder(storage: Storage) -> Path:
+    """Where the ranks of a run keep their logs on this machine."""
+    digest = hashlib.blake2b(storage.uri.encode(), digest_size=6).hexdigest()
+    return Path(tempfile.gettempdir()) / f"plinth-{os.getuid()}" / f"flight-{digest}"

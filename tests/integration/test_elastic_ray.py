@@ -1,0 +1,125 @@
+"""The size of a run changes while it trains: several raylets on one machine, one taken away and another
+added. Real Ray Train, real process groups; the result is that of a run that nothing happened to."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from plinth.fit import FitConfig, Workers, fit
+from plinth.storage import Storage
+from plinth.train import checkpoint
+from plinth.train.checkpoint_config import CheckpointConfig
+from plinth.train.loop import StageEnd
+from plinth.train.metrics import read_lines
+from plinth.train.stage_run import StageRun
+from tests.helpers.toy_run import build_slow, toy_run
+
+pytestmark = pytest.mark.slow
+STEPS = 60
+TIMEOUT_S = 240.0
+
+
+@dataclass
+class Nodes:
+    """A cluster of a head without room for workers, and nodes with room for one each."""
+
+    cluster: Any
+
+    def add(self, count: int = 1) -> list[Any]:
+        return [self.cluster.add_node(num_cpus=1) for _ in range(count)]
+
+    def remove(self, node: Any) -> None:
+        self.cluster.remove_node(node, allow_graceful=False)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def nodes() -> Iterator[Nodes]:
+    import ray
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={
+            "num_cpus": 0,
+            "include_dashboard": True,
+            "dashboard_host": "127.0.0.1",
+            "dashboard_port": free_port(),  # the default one may be another Ray's of this machine
+            "_system_config": {"health_check_period_ms": 500, "health_check_failure_threshold": 4},
+        },
+    )
+    ray.init(address=cluster.address, log_to_driver=False)
+    yield Nodes(cluster)
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def sizes(run: StageRun) -> list[tuple[int, int]]:
+    """(step, number of workers) of the steps in storage."""
+    return [(line["step"], line["world_size"]) for line in read_lines(run.storage)]
+
+
+def until(is_true: Callable[[], bool], trainer: threading.Thread, what: str) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not is_true():
+        assert trainer.is_alive(), f"{what}: the run ended before"
+        assert time.monotonic() < deadline, what
+        time.sleep(0.2)
+
+
+def test_it_shrinks_with_the_cluster_and_grows_back_without_loss(nodes: Nodes, tmp_path: Path) -> None:
+    whole = toy_run(tmp_path / "whole", steps=STEPS, data=long_data(tmp_path / "whole"))
+    fit(FitConfig(workers=Workers(0, 0)), [whole], Storage.from_uri(tmp_path / "whole" / "run"))
+
+    run = toy_run(
+        tmp_path / "elastic", steps=STEPS, build_stage=build_slow, data=long_data(tmp_path / "elastic"),
+        checkpoint=CheckpointConfig(every_steps=5, keep_last=0),
+    )  # fmt: skip
+    config = FitConfig(
+        workers=Workers(1, 4), cpus_per_worker=1.0, start_timeout_s=20.0, resize_check_s=2.0, max_failures=3
+    )
+    started = nodes.add(2)
+    ends: list[StageEnd] = []
+    trainer = threading.Thread(
+        target=lambda: ends.append(fit(config, [run], Storage.from_uri(tmp_path / "elastic" / "run")))
+    )
+    trainer.start()
+    until(lambda: (checkpoint.latest(run.checkpoints) or 0) >= 10, trainer, "two workers reach step 10")
+    nodes.remove(started[1])
+    until(lambda: 1 in [n for _, n in sizes(run)], trainer, "one worker goes on")
+    nodes.add(3)  # room for four
+    until(lambda: 4 in [n for _, n in sizes(run)], trainer, "it grows to four")
+    trainer.join(TIMEOUT_S)
+    assert ends, "the run did not end"
+
+    seen = [n for _, n in sizes(run)]
+    assert [n for n, before in zip(seen, [0, *seen], strict=False) if n != before] == [2, 1, 4]
+    assert [step for step, _ in sizes(run)] == list(range(STEPS))
+    grown_at = seen.index(4)
+    assert grown_at % 5 == 0, "it grew at a checkpoint"
+    lines, expected = read_lines(run.storage), read_lines(whole.storage)
+    assert [line["digest"] for line in lines] == [line["digest"] for line in expected]
+    losses = [line["loss"] for line in lines]
+    assert losses == pytest.approx([line["loss"] for line in expected], rel=1e-6)
+    same = checkpoint.read_full(whole.checkpoints, whole.scratch)
+    for name, tensor in checkpoint.read_full(run.checkpoints, run.scratch).items():
+        torch.testing.assert_close(tensor, same[name], rtol=1e-6, atol=1e-6, msg=name)
+
+
+def long_data(folder: Path) -> Any:
+    """The toy data, whose order repeats epoch after epoch."""
+    return toy_run(folder).data

@@ -1,0 +1,98 @@
+"""What comes from outside, and that all ranks act on it at the same step."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from plinth.train import process
+from plinth.train.control import Control, Exchange, Orders, Rescue
+from tests.helpers.ranks import run_ranks
+
+NONE = Orders()
+
+
+class Told(Control):
+    """Hears what the test says."""
+
+    def __init__(self, stop: bool = False, resize: bool = False, deadline: float | None = None) -> None:
+        super().__init__()
+        self.stop, self.resize, self.ends = stop, resize, deadline
+
+    def stop_wanted(self) -> bool:
+        return self.stop
+
+    def resize_wanted(self) -> bool:
+        return self.resize
+
+    def deadline(self) -> float | None:
+        return self.ends
+
+
+def hear(which: str) -> list[Orders]:
+    """On all ranks: only the last rank is told; what all do after two steps."""
+    proc = process.start(threads=1)
+    last = proc.world.rank == proc.world.world_size - 1
+    soon = time.time() + 5.0
+    told = {
+        "nothing": Told(),
+        "stop": Told(stop=last),
+        "resize": Told(resize=last),
+        "deadline": Told(deadline=soon if last else None),
+    }[which]
+    exchange = Exchange(proc, told)
+    return [exchange.after_step(which == "stop" and last, save_s=4.0) for _ in range(2)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("which", "expected"),
+    [
+        ("nothing", [NONE, NONE]),
+        ("stop", [Orders(stop=True, has_skipped=True)] * 2),
+        ("resize", [Orders(resize=True)] * 2),
+        ("deadline", [NONE, Orders(rescue=Rescue.save)]),
+    ],
+)
+def test_what_one_rank_hears_all_do(which: str, expected: list[Orders]) -> None:
+    assert run_ranks(2, hear, which) == [expected, expected]
+
+
+def rescue_at(left_s: float, save_s: float | None) -> list[Rescue]:
+    """Alone: what is done with so much time left, asked three times."""
+    exchange = Exchange(process.start(threads=1), Told(deadline=time.time() + left_s))
+    return [exchange.after_step(False, save_s).rescue for _ in range(3)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("left_s", "save_s", "expected"),
+    [
+        (60.0, 1.0, [Rescue.none, Rescue.none, Rescue.none]),
+        (60.0, 50.0, [Rescue.none, Rescue.save, Rescue.none]),
+        (5.0, 50.0, [Rescue.none, Rescue.save_locally, Rescue.none]),
+        (60.0, None, [Rescue.none, Rescue.save, Rescue.none]),
+    ],
+)
+def test_the_last_moments_are_used_as_late_as_is_safe(
+    left_s: float, save_s: float | None, expected: list[Rescue]
+) -> None:
+    assert run_ranks(1, rescue_at, left_s, save_s) == [expected]
+
+
+def test_sigterm_asks_once_and_then_ends_the_process() -> None:
+    control, fatal = Control(), []
+    before = signal.signal(signal.SIGTERM, lambda *_: fatal.append(1))
+    try:
+        with control.on_sigterm():
+            assert not control.stop_wanted()
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert control.stop_wanted()
+            assert fatal == []
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert fatal == [1]
+    finally:
+        signal.signal(signal.SIGTERM, before)
