@@ -18,7 +18,7 @@ from jobs.run_state import RunState, read_run
 from jobs.runs import checkpoints_text, incident_text, ledger_header, ledger_rows, ledger_sentence
 from plinth.redaction import redact
 from plinth.storage import Storage
-from plinth.train.failures import utc
+from plinth.train.failures import first_cause, utc
 from plinth.train.ledger import CATEGORIES, FAILED, PRODUCTIVE, RUNNING, STOPPED, LedgerSummary
 from plinth.train.metrics import duration, read_lines
 
@@ -42,7 +42,8 @@ Line = dict[str, Any]
 @contextmanager
 def page_kept(storage: Storage, every_s: float) -> Iterator[None]:
     """Keep the page of the run in `storage` up to date, and write it once more at the end. Whatever goes
-    wrong with it is said once and stops nothing."""
+    wrong with it is said once and stops nothing. Enter it before the run's lock: the last page shall find
+    the lock gone."""
 
     def write() -> None:
         try:
@@ -81,18 +82,16 @@ def write_page(storage: Storage, now: float | None = None) -> str:
     lines = {stage.name: read_lines(storage.child(stage.name)) for stage in state.stages}
     name = storage.uri.rstrip("/").rsplit("/", 1)[-1]
     failures = _failures(state)
+    *earlier, latest = [_curves(stage, found) for stage, found in lines.items()] or [""]
     parts = [
         _head(name, state, lines, now),
         failures if state.status == FAILED else "",
-        *(
-            section(f"Stage {stage}", curves(stage_curves(stage, found)))
-            for stage, found in lines.items()
-            if found
-        ),
+        latest,
         _ledger(state.ledger) if state.ledger.wall_s else "",
         "" if state.status == FAILED else failures,
         _incidents(state),
         section("Checkpoints", bullets([f"{s.name}: {checkpoints_text(s)}" for s in state.stages])),
+        *reversed(earlier),
         folded("The resolved job", redact(storage.read(CONFIG_KEY).decode())),
     ]
     refresh_s = REFRESH_S if state.status == RUNNING else 0
@@ -107,7 +106,7 @@ def stage_curves(stage: str, lines: Sequence[Line]) -> list[Curve]:
     rates = [line["samples"] / max(line["step_s"] + line["checkpoint_s"], 1e-9) for line in lines]
     drawn = {
         "loss": {"total": [line["loss"] for line in lines], **(terms if len(terms) > 1 else {})},
-        "logs": logs,
+        **{name: {name: values} for name, values in logs.items()},  # each has a scale of its own
         "gradient norm": {"before clipping": [line["grad_norm"] for line in lines]},
         "samples a second": {"all workers": rates},
     }
@@ -129,6 +128,10 @@ def _thinned(steps: Sequence[int], values: Sequence[float | None]) -> tuple[list
     groups = np.array_split(np.array(known, float).reshape(-1, 2), min(len(known), CURVE_POINTS) or 1)
     x, y = np.array([group.mean(axis=0) for group in groups if len(group)]).reshape(-1, 2).T
     return x.tolist(), y.tolist()
+
+
+def _curves(stage: str, lines: Sequence[Line]) -> str:
+    return section(f"Stage {stage}", curves(stage_curves(stage, lines))) if lines else ""
 
 
 def _head(name: str, state: RunState, lines: dict[str, list[Line]], now: float) -> str:
@@ -171,9 +174,13 @@ def _ledger(book: LedgerSummary) -> str:
 
 
 def _failures(state: RunState) -> str:
-    """The last one first."""
-    shown = "".join(f"<pre>{escape(redact(cause))}</pre>" for cause in reversed(state.causes))
-    return section("Failures, each with its first cause", shown) if shown else ""
+    """The last one first, each with the traceback of its cause."""
+    shown = []
+    for found in reversed(state.failures):
+        shown.append(f"<pre>{escape(redact(first_cause(found)))}</pre>")
+        if found[0].traceback:
+            shown.append(folded("Traceback", redact(found[0].traceback)))
+    return section("Failures, each with its first cause", "".join(shown)) if shown else ""
 
 
 def _incidents(state: RunState) -> str:

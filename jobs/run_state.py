@@ -15,6 +15,7 @@ from plinth.lock import LOCK_KEY, read_lock
 from plinth.storage import Storage
 from plinth.train import failures, incidents, ledger
 from plinth.train.checkpoint_store import CheckpointInfo, list_checkpoints, read_state
+from plinth.train.failures import Failure
 from plinth.train.incidents import Incident
 from plinth.train.ledger import FAILED, FINISHED, RUNNING, STOPPED, LedgerSummary, Record
 from plinth.train.metrics import LINES_KEY, duration
@@ -64,8 +65,8 @@ class RunState:
     stages: list[StageState]
     """Those that have begun."""
     ledger: LedgerSummary
-    causes: list[str] = field(default_factory=list)
-    """Of each attempt that failed, by time: what happened first."""
+    failures: list[list[Failure]] = field(default_factory=list)
+    """Of each attempt that failed, attempts by time; in each, causes before what they caused."""
 
     @property
     def stage(self) -> StageState | None:
@@ -108,7 +109,7 @@ def read_run(storage: Storage, now: float) -> RunState:
         detail=detail,
         stages=stages,
         ledger=ledger.add_up(records, now if status == RUNNING else None),
-        causes=[failures.first_cause(of_attempt) for of_attempt in found.values()],
+        failures=[failures.by_precedence(of_attempt) for of_attempt in found.values()],
     )
 
 

@@ -13,10 +13,10 @@ from plinth.errors import StorageError
 from plinth.storage import Storage, StorageOptions
 from plinth.train import failures
 from plinth.train.failures import FOLDER as LOGS
-from plinth.train.failures import utc
+from plinth.train.failures import first_cause, utc
 from plinth.train.flightlog import LOG_SUFFIX
 from plinth.train.incidents import Incident
-from plinth.train.ledger import CATEGORIES, LedgerSummary
+from plinth.train.ledger import CATEGORIES, SECONDS_PER_HOUR, LedgerSummary
 from plinth.train.metrics import duration
 
 SHOWN_IDS = 4
@@ -87,7 +87,7 @@ def logs(run_uri: str, options: StorageOptions, rank: int | None = None, lines: 
     for _, title, text in sorted(texts):  # a log's first line begins with its time
         print("\n".join([title, *text]))
     for of_attempt in failures.by_attempt(failures.read_failures(storage)).values():
-        print(f"== first cause in {of_attempt[0].attempt}\n{failures.first_cause(of_attempt)}")
+        print(f"== first cause in {of_attempt[0].attempt}\n{first_cause(of_attempt)}")
     return 0
 
 
@@ -105,9 +105,9 @@ def describe(state: RunState) -> list[str]:
     happened = [(stage.name, incident) for stage in state.stages for incident in stage.incidents]
     if happened:
         lines += ["", "incidents", *(f"  {incident_text(name, incident)}" for name, incident in happened)]
-    if state.causes:
+    if state.failures:
         lines += ["", "failures, each with its first cause"]
-        lines += [f"  {line}" for cause in state.causes for line in cause.splitlines()]
+        lines += [f"  {line}" for found in state.failures for line in first_cause(found).splitlines()]
     return lines
 
 
@@ -125,15 +125,18 @@ def ledger_sentence(book: LedgerSummary) -> str:
 
 def ledger_header(book: LedgerSummary) -> list[str]:
     """Names of the columns of `ledger_rows`."""
-    return ["Category", "Time", "Share", "GPU-hours"] + (["Cost"] if book.cost else [])
+    hours = "GPU-hours" if any(book.gpu_hours.values()) else "Worker-hours"
+    return ["Category", "Time", "Share", hours] + (["Cost"] if book.cost else [])
 
 
 def ledger_rows(book: LedgerSummary) -> list[list[str]]:
     """A row for each category."""
+    worker_hours = {category: s / SECONDS_PER_HOUR for category, s in book.worker_seconds.items()}
+    hours = book.gpu_hours if any(book.gpu_hours.values()) else worker_hours
     return [
         [
             category.replace("_", " "), duration(book.seconds[category]), f"{book.share(category):.1%}",
-            f"{book.gpu_hours[category]:.2f}", *([f"{book.cost[category]:.2f}"] if book.cost else []),
+            f"{hours[category]:.2f}", *([f"{book.cost[category]:.2f}"] if book.cost else []),
         ]
         for category in CATEGORIES
     ]  # fmt: skip

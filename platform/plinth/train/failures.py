@@ -83,8 +83,8 @@ def by_attempt(failures: Sequence[Failure]) -> dict[str, list[Failure]]:
     return found
 
 
-def first_cause(failures: Sequence[Failure], lost_ranks: Mapping[int, str] | None = None) -> str:
-    """What happened first in one attempt, in a few lines for people; empty if nothing did.
+def by_precedence(failures: Sequence[Failure], lost_ranks: Mapping[int, str] | None = None) -> list[Failure]:
+    """The failures of one attempt, causes before what they caused.
 
     Args:
         lost_ranks: ranks that the launcher says are gone, and what it says of each.
@@ -94,7 +94,13 @@ def first_cause(failures: Sequence[Failure], lost_ranks: Mapping[int, str] | Non
     silent = [
         Failure("", rank, "", None, None, VANISHED, said) for rank, said in lost.items() if rank not in known
     ]
-    ordered = sorted([*failures, *silent], key=lambda failure: _precedence(failure, lost))
+    return sorted([*failures, *silent], key=lambda failure: _precedence(failure, lost))
+
+
+def first_cause(failures: Sequence[Failure], lost_ranks: Mapping[int, str] | None = None) -> str:
+    """What happened first in one attempt, in a few lines for people; empty if nothing did. See
+    `by_precedence`."""
+    ordered, lost = by_precedence(failures, lost_ranks), lost_ranks or {}
     if not ordered:
         return ""
     first, others = ordered[0], ordered[1:]

@@ -85,7 +85,7 @@ class FlightLog:
             self._handler = _LogFile(self._path(LOG_SUFFIX))
             logging.getLogger("plinth").addHandler(self._handler)
             self._note(f"rank {self._rank} of attempt {self._attempt}, pid {os.getpid()} on {self._host}")
-            self._batches = self._path(BATCHES_SUFFIX).open("a", buffering=1)
+            self._open_batches()
             self._stacks = self._path(STACKS_SUFFIX).open("a")
             faulthandler.enable(self._stacks)
         return self
@@ -109,15 +109,17 @@ class FlightLog:
     def batch(self, step: int, sample_ids: Sequence[str]) -> None:
         """Keep what this rank has in hand. Call it before the step."""
         self._step, self._sample_ids = step, list(sample_ids)
-        if self._batches is None:
+        if self._handler is None:
             return
         record = {"time": time.time(), "step": step, "pid": os.getpid(), "sample_ids": self._sample_ids}
         self._recent.append(json.dumps(record) + "\n")
         self._lines += 1
         with self._disk_may_be_full():
+            batches = self._batches or self._open_batches()  # the end that was expected did not come
             if self._lines < BATCHES_BEFORE_CUT:
-                self._batches.write(self._recent[-1])
+                batches.write(self._recent[-1])
             else:
+                batches.close()
                 self._cut()
 
     def arm(self, timeout_s: float) -> None:
@@ -157,13 +159,15 @@ class FlightLog:
             if self._stacks is not None:
                 faulthandler.dump_traceback(self._stacks)
 
+    def _open_batches(self) -> TextIO:
+        self._batches = self._path(BATCHES_SUFFIX).open("a", buffering=1)
+        return self._batches
+
     def _cut(self) -> None:
         """Keep the last lines; a kill at any moment leaves the file before or after."""
-        assert self._batches is not None
         cut = self._path(CUT_SUFFIX).open("w", buffering=1)
         cut.writelines(self._recent)
         self._path(CUT_SUFFIX).replace(self._path(BATCHES_SUFFIX))
-        self._batches.close()
         self._batches, self._lines = cut, len(self._recent)
 
     @contextlib.contextmanager

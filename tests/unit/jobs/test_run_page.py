@@ -12,9 +12,10 @@ from jobs import run_page
 from jobs.run_page import page_kept, stage_curves, write_page
 from plinth.errors import StorageError
 from plinth.storage import Storage
+from plinth.train.failures import Failure
 from plinth.train.ledger import FAILED, FINISHED
 from plinth.train.metrics import read_lines
-from tests.helpers.run_folder import NOW, killed_run
+from tests.helpers.run_folder import NOW, failures, killed_run
 
 
 def written(storage: Storage, now: float = NOW) -> str:
@@ -26,7 +27,7 @@ def test_the_page_has_everything_and_needs_nothing(tmp_path: Path) -> None:
     text = written(killed_run(tmp_path))
     for expected in (
         "rooms: running", "held by ann on node-1", "main, step 70 of 120", "2.3008", "Productive</dt><dd>72%",
-        "main: loss", "warmup: gradient norm", "main: samples a second", "effective_rank",
+        "main: loss", "warmup: gradient norm", "main: samples a second", "main: effective_rank",
         "60 min wall time, 1 restart, 10 steps done again", "data stall 5.3%", "<td>5.3%</td>",
         "rank 1 on node-2 vanished in step 48", "room-&lt;9&gt;", "main step 51", "rolled back",
         "main: checkpoints 20, 40, 60", "kind: pretrain",
@@ -47,7 +48,18 @@ def test_it_is_loaded_again_only_while_the_run_goes_on(tmp_path: Path) -> None:
 def test_a_failed_run_says_why_before_anything_else(tmp_path: Path) -> None:
     text = written(killed_run(tmp_path, outcome=FAILED), NOW + 9999)
     assert 'class="status bad">failed' in text
-    assert text.index("vanished in step 48") < text.index("Stage warmup")
+    assert text.index("vanished in step 48") < text.index("Stage main") < text.index("Stage warmup")
+
+
+def test_the_traceback_of_the_cause_is_there(tmp_path: Path) -> None:
+    storage = killed_run(tmp_path)
+    own = Failure(
+        "a2", 0, "node-1", 9, NOW - 9, "ValueError", "no depth", "File x\nValueError: no <depth>", 70
+    )
+    failures(storage, [own])
+    text = written(storage)
+    assert text.index("ValueError: no depth") < text.index("vanished in step 48"), "the last one first"
+    assert "<summary>Traceback</summary><pre>File x\nValueError: no &lt;depth&gt;</pre>" in text
 
 
 def test_a_run_before_its_first_step(tmp_path: Path) -> None:

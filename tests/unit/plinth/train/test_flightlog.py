@@ -92,10 +92,20 @@ def test_an_end_that_was_expected_is_no_failure(folder: Path, storage: Storage) 
     flight.__enter__()
     flight.batch(3, ["a"])
     flight.expect_end()
-    flight._handler.close()  # type: ignore[union-attr]  # as when the process is ended
+    assert flight._handler is not None
+    flight._handler.close()  # as when the process is ended
     salvage(folder, storage)
     assert read_failures(storage) == []
     flight.__exit__(None, None, None)
+
+
+def test_an_end_that_was_expected_and_did_not_come(folder: Path) -> None:
+    with FlightLog(folder, "first", 0) as flight:
+        flight.batch(3, ["a"])
+        flight.expect_end()
+        assert not (folder / "first-rank0.batches").exists()
+        flight.batch(4, ["b"])
+        assert json.loads((folder / "first-rank0.batches").read_text())["step"] == 4
 
 
 def test_a_failure_says_what_where_and_on_which_samples(folder: Path, storage: Storage) -> None:
