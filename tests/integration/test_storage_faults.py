@@ -168,6 +168,17 @@ def test_expired_credentials_stop_at_once(
     assert content(direct) == OLD
 
 
+def test_an_object_that_is_rewritten_is_read_whole(direct: Storage) -> None:
+    """As a lock's sign of life is: what comes is one of its versions, never the start of the next."""
+    versions = [b"x" * (n // 8) + b"." for n in range(40)]
+    direct.write("beat", versions[0])
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(lambda: [direct.write("beat", version) for version in versions])
+        while not writing.done():
+            assert direct.read("beat") in versions
+        writing.result()
+
+
 @pytest.mark.parametrize("name", ["write", "upload", "create"])
 def test_what_is_altered_on_its_way_to_the_store_is_sent_again(
     direct: Storage, storage: Storage, proxy: FaultProxy, local: Path, name: str
