@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
 from plinth.data import manifest
+from plinth.data.bad_rows import NO_SKIPS, Skips
 from plinth.data.batches import LocalBatch, open_batches
 from plinth.data.manifest import Manifest
 from plinth.data.plan import Cursor, DataConfig
@@ -72,6 +74,15 @@ def make_data_set(
     return OpenSource(storage, manifest.load(storage), weight)
 
 
+def damage(source: OpenSource, shard: int, row_group: int) -> None:
+    """Flip a byte in the depth of a row group of a local data set."""
+    path = Path(source.storage.root, source.manifest.shards[shard].name)
+    depth = pq.read_metadata(path).row_group(row_group).column(1)
+    content = bytearray(path.read_bytes())
+    content[depth.data_page_offset + depth.total_compressed_size // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
 def decode(table: pa.Table, columns: Sequence[str]) -> dict[str, np.ndarray]:
     """Arrays [rows, ...] of the toy columns, without a copy."""
     out = {}
@@ -88,10 +99,15 @@ def decode(table: pa.Table, columns: Sequence[str]) -> dict[str, np.ndarray]:
 
 
 def take(
-    sources: list[OpenSource], config: DataConfig, world: World, start: Cursor, count: int
+    sources: list[OpenSource],
+    config: DataConfig,
+    world: World,
+    start: Cursor,
+    count: int,
+    skip: Skips = NO_SKIPS,
 ) -> list[LocalBatch]:
     """The next `count` batches of a rank; then everything is closed."""
-    with open_batches(sources, config, SEED, GLOBAL_BATCH, world, start, COLUMNS, decode) as batches:
+    with open_batches(sources, config, SEED, GLOBAL_BATCH, world, start, COLUMNS, decode, skip) as batches:
         return list(islice(batches, count))
 
 

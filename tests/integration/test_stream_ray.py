@@ -14,12 +14,23 @@ import torch
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from plinth.data.bad_rows import Skips
 from plinth.data.batches import LocalBatch, open_batches
-from plinth.data.plan import Cursor, DataConfig, ReaderKind
+from plinth.data.config import DataConfig, OnBadShard, ReaderKind
+from plinth.data.plan import Cursor
 from plinth.data.sources import OpenSource
 from plinth.errors import DataError
 from plinth.world import World
-from tests.helpers.datasets import COLUMNS, GLOBAL_BATCH, SEED, decode, make_data_set, take, take_portable
+from tests.helpers.datasets import (
+    COLUMNS,
+    GLOBAL_BATCH,
+    SEED,
+    damage,
+    decode,
+    make_data_set,
+    take,
+    take_portable,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -100,6 +111,43 @@ def is_reader(process: psutil.Process) -> bool:
     with contextlib.suppress(psutil.Error):
         return process.name().startswith(("ray::ReadWindows", "ray::IDLE"))
     return False
+
+
+def test_damaged_row_groups_are_skipped_as_by_threads(tmp_path: Path) -> None:
+    """Two of a shard and all of another, beside a skip list; whatever Ray does to blocks on the way."""
+    source = make_data_set(tmp_path / "broken")
+    damage(source, 0, 3)
+    damage(source, 1, 1)
+    source.storage.delete(source.manifest.shards[2].name)
+    skip = Skips(frozenset({"toy-1", "toy-30"}))
+    limits = {"on_bad_shard": OnBadShard.skip, "max_bad_row_groups": 5}
+    by_threads = replace(THREADS, **limits)
+    expected = take([source], by_threads, World(0, 1), Cursor(), 8, skip)
+    in_epochs = [text for batch in expected for text in batch.skipped]
+    assert len(in_epochs) == 2 * (2 + 4 + 4 + 9)
+    for world_size, start in ((1, 0), (4, 3)):
+        ranks = [
+            take(
+                [source],
+                replace(SMALL, **limits),
+                World(r, world_size),
+                expected[start].cursor,
+                8 - start,
+                skip,
+            )
+            for r in range(world_size)
+        ]
+        for step, whole in enumerate(expected[start:]):
+            parts = [rank[step] for rank in ranks]
+            assert [i for part in parts for i in part.sample_ids] == whole.sample_ids
+            assert [text for part in parts for text in part.skipped] == whole.skipped
+            valid = torch.cat([part.tensors["sample_valid"] for part in parts])
+            assert torch.equal(valid, whole.tensors["sample_valid"])
+            for name in COLUMNS:
+                got = torch.cat([part.tensors[name] for part in parts])
+                assert torch.equal(got[valid], whole.tensors[name][valid]), name
+    with pytest.raises(DataError, match="More than 2 row groups cannot be read"):
+        take([source], replace(by_ray, max_bad_row_groups=2), World(0, 1), Cursor(), 8)
 
 
 def test_a_truncated_shard_is_named_in_one_line(sources: list[OpenSource], tmp_path: Path) -> None:

@@ -5,23 +5,21 @@ from __future__ import annotations
 import json
 import pickle
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from plinth.data.bad_rows import NO_SKIPS, Skips, place_id
-from plinth.data.batches import LocalBatch, open_batches
+from plinth.data.batches import LocalBatch
 from plinth.data.config import DataConfig, OnBadShard, ReaderKind
 from plinth.data.plan import Cursor
 from plinth.data.sources import OpenSource
 from plinth.errors import DataError
 from plinth.world import World
-from tests.helpers.datasets import COLUMNS, GLOBAL_BATCH, SEED, decode, make_data_set
+from tests.helpers.datasets import COLUMNS, damage, make_data_set, take
 
 STOP = DataConfig(lanes=4, window_row_groups=2, reader=ReaderKind.threads)
 CONFIG = replace(STOP, on_bad_shard=OnBadShard.skip, max_bad_row_groups=2)
@@ -39,8 +37,7 @@ def batches(
     steps: int = STEPS,
     config: DataConfig = CONFIG,
 ) -> list[LocalBatch]:
-    with open_batches([source], config, SEED, GLOBAL_BATCH, world, start, COLUMNS, decode, skip) as opened:
-        return list(islice(opened, steps))
+    return take([source], config, world, start, steps, skip)
 
 
 def assert_left_out(local: list[LocalBatch], whole: LocalBatch, bad: dict[str, str]) -> None:
@@ -115,16 +112,6 @@ def test_skips_travel() -> None:
     assert not NO_SKIPS.sample_ids
 
 
-def damage(source: OpenSource, group: int = BAD_GROUP) -> None:
-    """Flip a byte in the depth of a row group of the second shard."""
-    shard = source.manifest.shards[1]
-    path = Path(source.storage.root, shard.name)
-    depth = pq.read_metadata(path).row_group(group).column(1)
-    content = bytearray(path.read_bytes())
-    content[depth.data_page_offset + depth.total_compressed_size // 2] ^= 0xFF
-    path.write_bytes(content)
-
-
 def places(source: OpenSource, group: int = BAD_GROUP) -> dict[str, str]:
     """Id -> place of the rows of that row group."""
     shard = source.manifest.shards[1]
@@ -138,7 +125,7 @@ def test_a_damaged_row_group_is_skipped(
     tmp_path: Path, expected: list[LocalBatch], world_size: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = make_data_set(tmp_path)
-    damage(source)
+    damage(source, 1, BAD_GROUP)
     shard = source.manifest.shards[1].name
     bad = places(source)
     skip = Skips(frozenset({"toy-3", next(iter(bad.values()))}))  # one of them in the skip list as well
@@ -172,7 +159,7 @@ def test_a_missing_shard_is_more_than_the_budget(tmp_path: Path, expected: list[
 
 def test_unless_told_to_skip_the_run_stops(tmp_path: Path) -> None:
     source = make_data_set(tmp_path)
-    damage(source)
+    damage(source, 1, BAD_GROUP)
     shard = source.manifest.shards[1].name
     with pytest.raises(DataError, match=f"{shard}, row group {BAD_GROUP}: cannot be decoded"):
         batches(source, config=STOP)

@@ -228,6 +228,7 @@ def test_refusals() -> None:
         ({"lanes": 0}, "data.lanes is 0"),
         ({"prefetch_batches": 0}, "data.prefetch_batches is 0"),
         ({"ray_task_cpus": -1.0}, "data.ray_task_cpus is -1.0"),
+        ({"max_bad_row_groups": -1}, "data.max_bad_row_groups is -1"),
     ],
 )
 def test_config_is_checked(change: dict, message: str) -> None:
