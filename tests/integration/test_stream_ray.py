@@ -125,18 +125,10 @@ def test_damaged_row_groups_are_skipped_as_by_threads(tmp_path: Path) -> None:
     expected = take([source], by_threads, World(0, 1), Cursor(), 8, skip)
     in_epochs = [text for batch in expected for text in batch.skipped]
     assert len(in_epochs) == 2 * (2 + 4 + 4 + 9)
+    by_ray = replace(SMALL, **limits)
     for world_size, start in ((1, 0), (4, 3)):
-        ranks = [
-            take(
-                [source],
-                replace(SMALL, **limits),
-                World(r, world_size),
-                expected[start].cursor,
-                8 - start,
-                skip,
-            )
-            for r in range(world_size)
-        ]
+        cursor, count = expected[start].cursor, 8 - start
+        ranks = [take([source], by_ray, World(r, world_size), cursor, count, skip) for r in range(world_size)]
         for step, whole in enumerate(expected[start:]):
             parts = [rank[step] for rank in ranks]
             assert [i for part in parts for i in part.sample_ids] == whole.sample_ids
