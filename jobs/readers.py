@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
 from plinth.errors import ConfigError
+from poma3d.scenes.arkitscenes import ArkitScenesConfig, ArkitScenesReader
 from poma3d.scenes.frame import Reader
 from poma3d.scenes.rooms import RoomsConfig, RoomsReader
 from poma3d.scenes.scannet import ScanNetConfig, ScanNetReader
+from poma3d.scenes.scannet_sens import ScanNetSensConfig, ScanNetSensReader
 from poma3d.scenes.seven_scenes import SevenScenesConfig, SevenScenesReader
+from poma3d.scenes.three_rscan import ThreeRScanConfig, ThreeRScanReader
 
 
 class SourceKind(Enum):
@@ -18,6 +22,9 @@ class SourceKind(Enum):
     rooms = "rooms"
     seven_scenes = "seven_scenes"
     scannet = "scannet"
+    scannet_sens = "scannet_sens"
+    three_rscan = "three_rscan"
+    arkitscenes = "arkitscenes"
 
 
 @dataclass
@@ -25,13 +32,19 @@ class ReaderConfig:
     """One source; only the section of its kind is used."""
 
     kind: SourceKind = SourceKind.rooms
-    """rooms (procedural), seven_scenes or scannet."""
+    """rooms (procedural), seven_scenes, scannet, scannet_sens, three_rscan or arkitscenes."""
     rooms: RoomsConfig = field(default_factory=RoomsConfig)
     """Procedural rooms."""
     seven_scenes: SevenScenesConfig = field(default_factory=SevenScenesConfig)
     """Scans in the layout of 7-Scenes."""
     scannet: ScanNetConfig = field(default_factory=ScanNetConfig)
     """Scans in ScanNet's exported layout."""
+    scannet_sens: ScanNetSensConfig = field(default_factory=ScanNetSensConfig)
+    """ScanNet's .sens recordings, as downloaded."""
+    three_rscan: ThreeRScanConfig = field(default_factory=ThreeRScanConfig)
+    """3RScan, its sequences unpacked."""
+    arkitscenes: ArkitScenesConfig = field(default_factory=ArkitScenesConfig)
+    """ARKitScenes, raw or 3DOD."""
 
 
 def make_reader(cfg: ReaderConfig) -> Reader:
@@ -40,11 +53,15 @@ def make_reader(cfg: ReaderConfig) -> Reader:
     Raises:
         ConfigError: its folder is missing, or a value cannot be.
     """
+    readers: dict[SourceKind, Callable[[], Reader]] = {
+        SourceKind.rooms: lambda: RoomsReader(cfg.rooms),
+        SourceKind.seven_scenes: lambda: SevenScenesReader(cfg.seven_scenes),
+        SourceKind.scannet: lambda: ScanNetReader(cfg.scannet),
+        SourceKind.scannet_sens: lambda: ScanNetSensReader(cfg.scannet_sens),
+        SourceKind.three_rscan: lambda: ThreeRScanReader(cfg.three_rscan),
+        SourceKind.arkitscenes: lambda: ArkitScenesReader(cfg.arkitscenes),
+    }
     try:
-        if cfg.kind is SourceKind.rooms:
-            return RoomsReader(cfg.rooms)
-        if cfg.kind is SourceKind.seven_scenes:
-            return SevenScenesReader(cfg.seven_scenes)
-        return ScanNetReader(cfg.scannet)
+        return readers[cfg.kind]()
     except ValueError as error:
         raise ConfigError(f"reader.{cfg.kind.name}: {error}") from None

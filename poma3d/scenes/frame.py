@@ -9,6 +9,7 @@ Legend: h w pixels of the source's depth grid (not yet the sample's).
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,10 +42,13 @@ class Frame:
     """float64 [4]: fx, fy, cx, cy in pixels of `depth`; a pixel's centre has integer coordinates."""
     pose: np.ndarray
     """float64 [3, 4] camera -> world, metres, world z-up."""
-    picture: np.ndarray | Path | None = None
-    """Colour: uint8 [any, any, 3], or the file that holds it, with the same field of view as `depth`."""
+    picture: np.ndarray | Path | bytes | None = None
+    """Colour: uint8 [any, any, 3], or the file that holds it, or that file's bytes, with the same field of
+    view as `depth`."""
     captions: list[str] = field(default_factory=list)
     """What the view shows, the most complete caption first."""
+    picture_turns: int = 0
+    """Quarter turns anticlockwise that bring `picture` to the way up of `depth`."""
 
     def colour(self) -> np.ndarray | None:
         """uint8 [any, any, 3], decoded now; None when the frame has none.
@@ -52,13 +56,15 @@ class Frame:
         Raises:
             BadFrame: the file cannot be read.
         """
-        if not isinstance(self.picture, Path):
-            return self.picture
-        try:
-            with Image.open(self.picture) as image:
-                return np.asarray(image.convert("RGB"))
-        except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a damaged PNG
-            raise BadFrame("unreadable colour", f"{self.picture.name}: {error}") from error
+        pixels = self.picture
+        if isinstance(pixels, Path | bytes):
+            try:
+                with Image.open(pixels if isinstance(pixels, Path) else io.BytesIO(pixels)) as image:
+                    pixels = np.asarray(image.convert("RGB"))
+            except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a damaged PNG
+                name = pixels.name if isinstance(pixels, Path) else f"frame {self.frame_id}"
+                raise BadFrame("unreadable colour", f"{name}: {error}") from error
+        return np.ascontiguousarray(np.rot90(pixels, self.picture_turns)) if pixels is not None else None
 
 
 class LazyFrames(Sequence[Frame]):

@@ -1,0 +1,48 @@
+"""Every kind of source through `poma ingest`, from files in its documented layout to shards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jobs.cli import main
+from jobs.datasets import open_dataset
+from plinth.storage import StorageOptions
+from tests.helpers.recordings import write_arkitscenes, write_sens, write_three_rscan
+from tests.helpers.tiny_jobs import ingest_job, write
+from tests.unit.poma3d.scenes.scans import room, write_scannet, write_seven_scenes
+
+NAME = "scene0000_00"
+
+
+def write_source(kind: str, root: Path) -> dict[str, Any]:
+    """One scan of the kind; its section of the reader's config."""
+    scene = room(1, views=6)
+    if kind == "seven_scenes":
+        write_seven_scenes(root / NAME, scene, np.eye(3))
+        return {"root": str(root), "up": [0.0, 0.0, 1.0]}
+    if kind == "scannet":
+        write_scannet(root, NAME, scene, None)
+    elif kind == "scannet_sens":
+        write_sens(root / NAME / f"{NAME}.sens", scene)
+    elif kind == "three_rscan":
+        write_three_rscan(root, NAME, scene)
+    else:
+        write_arkitscenes(root / NAME, scene)
+    return {"root": str(root)}
+
+
+@pytest.mark.parametrize("kind", ["seven_scenes", "scannet", "scannet_sens", "three_rscan", "arkitscenes"])
+def test_a_scan_becomes_the_room_that_it_was_written_from(kind: str, tmp_path: Path) -> None:
+    job = ingest_job(tmp_path / "out")
+    job["reader"] = {"kind": kind, kind: write_source(kind, tmp_path / "scans")}
+    assert main(["ingest", write(tmp_path / "job.yaml", job)]) == 0
+    [sample] = open_dataset(str(tmp_path / "out"), StorageOptions()).samples()
+    assert sample.scene_id == NAME
+    assert len(sample.colour) == 2
+    poses = np.stack([frame.pose for frame in room(1, views=6).frames])
+    away = np.abs(poses[:, None] - sample.pose[None]).max(axis=(2, 3)).min(axis=0)
+    assert away.max() < 1e-4, "the views stand where the cameras stood"
