@@ -7,21 +7,24 @@ word; a broken collective. Among equals the first by time, then by rank.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 from plinth.errors import PlinthError
 from plinth.storage import Storage
 
 FOLDER = "logs"
-FAILURE_SUFFIX = ".failure.json"
+FAILURE_SUFFIX, BATCHES_SUFFIX = ".failure.json", ".batches"
+BATCHES_KEY = re.compile(rf"{FOLDER}/(?P<attempt>.+)-rank(?P<rank>\d+)\{BATCHES_SUFFIX}")
 VANISHED = "vanished"
 SHOWN_IDS = 8
-SHOWN_CHARS = 300
+SHOWN_CHARS, SHOWN_CHARS_OF_FOLLOWERS = 300, 120
 
 # What gloo, NCCL and torch's store say in a rank whose peer is gone.
 _BROKEN_COLLECTIVE = re.compile(
@@ -64,15 +67,40 @@ def is_collective(error: BaseException) -> bool:
 
 
 def read_failures(storage: Storage) -> list[Failure]:
-    """All failures in the logs of a run, by time; one that cannot be read is left out with a word."""
+    """All failures in the logs of a run, by time; one that cannot be read is left out with a word. Ranks of
+    a failed attempt whose host is gone, too, are among them if they had copied their batches."""
     failures = []
-    for key, _ in storage.list(FOLDER):
+    keys = [key for key, _ in storage.list(FOLDER)]
+    for key in keys:
         if key.endswith(FAILURE_SUFFIX):
             try:
                 failures.append(Failure(**json.loads(storage.read(key))))
             except (ValueError, TypeError) as error:
                 log.warning("%s/%s is left out, it cannot be read: %s", storage.uri, key, error)
+    failed = {failure.attempt for failure in failures}
+    known = {(failure.attempt, failure.rank) for failure in failures}
+    for found in filter(None, map(BATCHES_KEY.fullmatch, keys)):
+        attempt, rank = found["attempt"], int(found["rank"])
+        if attempt in failed and (attempt, rank) not in known:
+            failures.append(vanished(attempt, rank, last_batch(storage.read(found.string))))
     return sorted(failures, key=lambda failure: (failure.time or 0.0, failure.rank))
+
+
+def vanished(attempt: str, rank: int, last: dict[str, Any]) -> Failure:
+    """The failure of a rank of which its last batch is all that is known."""
+    return Failure(
+        attempt, rank, last.get("host", ""), last.get("pid"), last.get("time"), VANISHED,
+        step=last.get("step"), sample_ids=last.get("sample_ids", []),
+    )  # fmt: skip
+
+
+def last_batch(lines: bytes) -> dict[str, Any]:
+    """The last whole line of a rank's batches: time, host, pid, step, sample_ids; empty if there is none."""
+    last: dict[str, Any] = {}
+    for line in lines.splitlines():
+        with contextlib.suppress(ValueError):  # the last line may be half written
+            last = json.loads(line)
+    return last
 
 
 def by_attempt(failures: Sequence[Failure]) -> dict[str, list[Failure]]:
@@ -136,17 +164,16 @@ def _opening(failure: Failure, said: str) -> str:
 def _followed(others: Sequence[Failure]) -> str:
     ranks: dict[str, list[int]] = {}
     for failure in others:
-        vanished = failure.error == VANISHED
-        how = "without a word" if vanished else f"{failure.error}: {_short(failure.message)}"
-        ranks.setdefault(how, []).append(failure.rank)
+        how = f"{failure.error}: {_short(failure.message, SHOWN_CHARS_OF_FOLLOWERS)}"
+        ranks.setdefault("without a word" if failure.error == VANISHED else how, []).append(failure.rank)
     listed = "; ".join(f"{', '.join(map(str, sorted(r)))} ({how})" for how, r in ranks.items())
     return f"{len(others)} other rank{'s' if len(others) > 1 else ''} followed: {listed}"
 
 
-def _short(text: str) -> str:
+def _short(text: str, most: int = SHOWN_CHARS) -> str:
     """The first line, cut."""
     line = (text.strip().splitlines() or [""])[0]
-    return line if len(line) <= SHOWN_CHARS else line[:SHOWN_CHARS] + " ..."
+    return line if len(line) <= most else line[:most] + " ..."
 
 
 def utc(seconds: float) -> str:

@@ -1,7 +1,7 @@
 """What outlives a dead rank: its messages, its last batches, its stacks, and why it failed.
 
 Every rank writes to a local folder of its host, without waiting for the disk, so that the files are there
-whatever becomes of the process (the host itself must live):
+whatever becomes of the process:
 
     <attempt>-rank<r>.log             messages of this package
     <attempt>-rank<r>.batches         ids of the last batches, a line each; removed at a clean end
@@ -9,6 +9,7 @@ whatever becomes of the process (the host itself must live):
     <attempt>-rank<r>.failure.json    a `Failure`
 
 `salvage`, in any process of the host, copies them to the run's logs/, also those of processes that are gone.
+A living rank copies its own now and then (`keep_copied`), for the case that its host is lost.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import os
 import re
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections import deque
@@ -29,27 +31,30 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import TextIO
 
 from plinth import files
 from plinth.redaction import RedactionFilter, redact
 from plinth.storage import Storage
 from plinth.train.failures import (
+    BATCHES_SUFFIX,
     FAILURE_SUFFIX,
     FOLDER,
-    VANISHED,
     Failure,
     first_cause,
     is_collective,
+    last_batch,
     read_failures,
+    vanished,
 )
 
 __all__ = ["Failure", "FlightLog", "first_cause", "read_failures", "salvage"]
 
-LOG_SUFFIX, BATCHES_SUFFIX, STACKS_SUFFIX = ".log", ".batches", ".stacks"
+LOG_SUFFIX, STACKS_SUFFIX = ".log", ".stacks"
 CUT_SUFFIX = ".batches-cut"
 BATCHES_KEPT = 4
 BATCHES_BEFORE_CUT = 64
+CLOSE_TIMEOUT_S = 10.0
 FILE_PATTERN = re.compile(
     r"(?P<stem>(?P<attempt>.+)-rank(?P<rank>\d+))\.(?:log|batches|stacks|failure\.json)"
 )
@@ -78,6 +83,8 @@ class FlightLog:
         self._sample_ids: list[str] = []
         self._has_failed = False
         self._is_whole = True
+        self._ended = threading.Event()
+        self._copying: threading.Thread | None = None
 
     def __enter__(self) -> FlightLog:
         with self._disk_may_be_full():
@@ -95,6 +102,9 @@ class FlightLog:
     ) -> None:
         if error is not None:
             self.failed(error)
+        self._ended.set()
+        if self._copying is not None:
+            self._copying.join(CLOSE_TIMEOUT_S)
         self.expect_end()
         with self._disk_may_be_full():
             if self._stacks is not None:
@@ -111,7 +121,10 @@ class FlightLog:
         self._step, self._sample_ids = step, list(sample_ids)
         if self._handler is None:
             return
-        record = {"time": time.time(), "step": step, "pid": os.getpid(), "sample_ids": self._sample_ids}
+        record = {
+            "time": time.time(), "host": self._host, "pid": os.getpid(), "step": step,
+            "sample_ids": self._sample_ids,
+        }  # fmt: skip
         self._recent.append(json.dumps(record) + "\n")
         self._lines += 1
         with self._disk_may_be_full():
@@ -134,6 +147,24 @@ class FlightLog:
             self._batches = None
         with self._disk_may_be_full():
             self._path(BATCHES_SUFFIX).unlink(missing_ok=True)  # that it is gone means an end with a word
+
+    def keep_copied(self, storage: Storage, every_s: float) -> None:
+        """Copy these files to logs/ in the run's `storage` every so often, from a thread, until the end."""
+
+        def copy() -> None:
+            sent: dict[str, int] = {}
+            is_away = False
+            while not self._ended.wait(every_s):
+                try:
+                    _copy(self._folder, self._stem, storage, sent)
+                    is_away = False
+                except Exception as error:  # whatever it is, training goes on
+                    if not is_away:
+                        log.warning("logs cannot be copied to %s, training goes on: %s", storage.uri, error)
+                    is_away = True
+
+        self._copying = threading.Thread(target=copy, name="plinth-logs", daemon=True)
+        self._copying.start()
 
     def failed(self, error: BaseException) -> None:
         """Write down what happened, where and on which samples; only the first error counts."""
@@ -214,7 +245,9 @@ def salvage(folder: Path, storage: Storage) -> None:
             with _gone(folder / f"{stem}{LOG_SUFFIX}") as is_gone:
                 if is_gone:
                     _say_if_vanished(folder, stem, attempt, rank)
-                _copy(folder, stem, storage, remove=is_gone)
+                _copy(folder, stem, storage)
+                if is_gone:
+                    _remove(folder, stem, storage)
         except Exception as error:  # whatever it is, it is no reason to stop training
             log.warning("logs stay in %s, they cannot be copied to %s: %s", folder, storage.uri, error)
             return
@@ -240,27 +273,31 @@ def _say_if_vanished(folder: Path, stem: str, attempt: str, rank: int) -> None:
     batches = folder / f"{stem}{BATCHES_SUFFIX}"
     if not batches.exists() or (folder / f"{stem}{FAILURE_SUFFIX}").exists():
         return
-    last: dict[str, Any] = {}
-    for line in batches.read_text().splitlines():
-        with contextlib.suppress(ValueError):  # the last line may be half written
-            last = json.loads(line)
+    last = last_batch(batches.read_bytes())
     heard = max((folder / f"{stem}{suffix}").stat().st_mtime for suffix in (BATCHES_SUFFIX, LOG_SUFFIX))
-    failure = Failure(
-        attempt, rank, socket.gethostname(), last.get("pid"), heard, VANISHED,
-        step=last.get("step"), sample_ids=last.get("sample_ids", []),
-    )  # fmt: skip
-    _write(folder, stem, failure)
+    here = {"host": socket.gethostname(), **last, "time": heard}
+    _write(folder, stem, vanished(attempt, rank, here))
 
 
-def _copy(folder: Path, stem: str, storage: Storage, remove: bool) -> None:
-    """The log last: its lock guards the others."""
-    for suffix in (FAILURE_SUFFIX, STACKS_SUFFIX, BATCHES_SUFFIX, CUT_SUFFIX, LOG_SUFFIX):
+def _copy(folder: Path, stem: str, storage: Storage, sent: dict[str, int] | None = None) -> None:
+    """All files of a rank, but those that have not changed since they were `sent` (suffix -> time)."""
+    sent = {} if sent is None else sent
+    for suffix in (FAILURE_SUFFIX, STACKS_SUFFIX, BATCHES_SUFFIX, LOG_SUFFIX):
         path = folder / f"{stem}{suffix}"
         with contextlib.suppress(FileNotFoundError):
-            if path.stat().st_size and suffix != CUT_SUFFIX:
+            found = path.stat()
+            if found.st_size and sent.get(suffix) != found.st_mtime_ns:
                 storage.upload(path, f"{FOLDER}/{path.name}")
-            if remove:
-                path.unlink()
+                sent[suffix] = found.st_mtime_ns
+
+
+def _remove(folder: Path, stem: str, storage: Storage) -> None:
+    """The log last: its lock guards the others. Batches that a living rank had copied go from storage if
+    it ended with a word, for there, too, they would mean that it did not."""
+    if not (folder / f"{stem}{BATCHES_SUFFIX}").exists():
+        storage.delete(f"{FOLDER}/{stem}{BATCHES_SUFFIX}")
+    for suffix in (FAILURE_SUFFIX, STACKS_SUFFIX, BATCHES_SUFFIX, CUT_SUFFIX, LOG_SUFFIX):
+        (folder / f"{stem}{suffix}").unlink(missing_ok=True)
 
 
 def _write(folder: Path, stem: str, failure: Failure) -> None:

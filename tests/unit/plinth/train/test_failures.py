@@ -64,6 +64,11 @@ def test_collectives_alone_go_by_time_and_rank() -> None:
     assert f"2 other ranks followed: 1, 2 (RuntimeError: {GLOO})" in report
 
 
+def test_what_followers_say_is_cut() -> None:
+    report = first_cause([GONE, replace(BROKEN, message="x" * 1000)])
+    assert report.splitlines()[-1] == f"  1 other rank followed: 0 (RuntimeError: {'x' * 120} ...)"
+
+
 def test_nothing_happened() -> None:
     assert first_cause([]) == ""
 

@@ -192,6 +192,52 @@ def test_storage_that_is_away_keeps_the_files(
     salvage(folder / "nowhere", storage)
 
 
+def test_what_a_living_rank_copied_outlives_its_host(folder: Path, storage: Storage, tmp_path: Path) -> None:
+    other_host = tmp_path / "other-host"
+    with FlightLog(folder, "first", 0) as here, FlightLog(other_host, "first", 1) as lost:
+        lost.keep_copied(storage, every_s=0.01)
+        lost.batch(5, ["room-5"])
+        deadline = time.monotonic() + LONGEST_WAIT_S
+        while not storage.exists("logs/first-rank1.log") and time.monotonic() < deadline:
+            time.sleep(0.02)
+        here.batch(5, ["room-6"])
+        assert read_failures(storage) == [], "nobody has failed yet"
+        here.failed(RuntimeError("gloo: Connection closed by peer"))
+        salvage(folder, storage)  # and never in the other folder
+        failures = read_failures(storage)
+    assert [(f.rank, f.error, f.step, f.sample_ids) for f in failures] == [
+        (1, "vanished", 5, ["room-5"]),
+        (0, "RuntimeError", 5, ["room-6"]),
+    ]
+
+
+def test_batches_that_were_copied_go_after_a_clean_end(folder: Path, storage: Storage) -> None:
+    with FlightLog(folder, "first", 0) as flight:
+        flight.batch(5, ["room-5"])
+        salvage(folder, storage)
+        assert storage.exists("logs/first-rank0.batches")
+    salvage(folder, storage)
+    assert names(storage) == ["logs/first-rank0.log"]
+
+
+def test_a_copy_that_fails_is_said_once(
+    folder: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        tries.append(1)
+        if len(tries) > 2:
+            enough.set()
+        raise StorageError("the store is away.")
+
+    tries: list[int] = []
+    enough = threading.Event()
+    monkeypatch.setattr(Storage, "upload", refuse)
+    with caplog.at_level(logging.WARNING, logger="plinth"), FlightLog(folder, "first", 0) as flight:
+        flight.keep_copied(storage, every_s=0.01)
+        assert enough.wait(LONGEST_WAIT_S)
+    assert sum("the store is away" in message for message in caplog.messages) == 1
+
+
 def test_a_full_disk_stops_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
