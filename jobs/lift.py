@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from jobs.images.sets import ImageSetConfig, Piece, open_set
 from jobs.lift_builds import Commit, Plan, digest
 from jobs.lift_config import LiftJob
 from jobs.lift_stream import lift_parts
-from jobs.lift_work import Work, scan_piece
+from jobs.lift_work import ScanTask, Work, scan_piece
 from plinth import config
 from plinth.data import manifest as manifests
 from plinth.data.manifest import Manifest
@@ -180,8 +179,8 @@ def _plan(job: LiftJob, work: Work, base: Manifest | None, new: dict[str, Piece]
     if output.exists(lift_builds.plan_key(name)):
         return lift_builds.load_plan(output, name)
     indexed = lift_builds.names_in(output, f"{lift_builds.INDEX}/{work.recipe}")
-    left = [piece for identity, piece in new.items() if identity not in indexed]
-    map_tasks(partial(scan_piece, work), left, job.workers, 1.0, f"scan for {output.uri}", "pieces")
+    left = [ScanTask(work, piece) for identity, piece in new.items() if identity not in indexed]
+    map_tasks(scan_piece, left, job.workers, 1.0, f"scan for {output.uri}", "pieces")
     earlier = base.attributes["plans"] if base else []
     distance = job.gates.duplicate_distance
     return lift_builds.make_plan(

@@ -65,7 +65,7 @@ def _through_ray(work: Work, parts: Sequence[tuple[Piece, Part]], workers: int) 
             data = data.map(partial(_lift_row, work), compute=tasks, num_cpus=1)
         data = data.map(partial(_finish_row, work), compute=tasks, num_cpus=1)
         try:
-            for row in data.iter_rows(prefetch_batches=0):
+            for row in data.iter_rows():
                 yield row["item"]
         except Exception as error:
             raise _cause(error) from None

@@ -67,6 +67,14 @@ class Work:
     storage: StorageOptions
 
 
+@dataclass(frozen=True)
+class ScanTask:
+    """One piece to be scanned."""
+
+    work: Work
+    piece: Piece
+
+
 @dataclass
 class ReadPart:
     """A part whose images are decoded; with what was rejected so far."""
@@ -87,12 +95,13 @@ class LiftedPart:
     rejects: list[Rejected]
 
 
-def scan_piece(work: Work, piece: Piece) -> None:
+def scan_piece(task: ScanTask) -> None:
     """Write the index of a piece.
 
     Raises:
         DataError: the piece is not of its set's layout.
     """
+    work, piece = task.work, task.piece
     rows = [_index_row(found, work.gates) for found in open_set(piece.config, piece.options).scan(piece)]
     table = pa.Table.from_pylist(rows, schema=INDEX_SCHEMA)
     write_table(work.output, index_key(work.recipe, piece.identity), table)

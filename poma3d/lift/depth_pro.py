@@ -59,7 +59,7 @@ class DepthProLifter:
 
     def _pixels(self, rgb: np.ndarray) -> torch.Tensor:
         """float32 [3, s, s]: normalised first, then resized, as in training."""
-        image = torch.from_numpy(np.ascontiguousarray(rgb)).to(self._device).permute(2, 0, 1).float() / 255
+        image = torch.tensor(rgb, device=self._device).permute(2, 0, 1).float() / 255
         size = (self._side, self._side)
         return F.interpolate(((image - self._mean) / self._std)[None], size=size, mode="bilinear")[0]
 

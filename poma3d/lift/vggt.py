@@ -81,7 +81,7 @@ class VggtLifter:
 
     def _pixels(self, rgb: np.ndarray, grid: tuple[int, int]) -> torch.Tensor:
         """float32 [3, y, x] in [0, 1]."""
-        image = torch.from_numpy(np.ascontiguousarray(rgb)).to(self._device).permute(2, 0, 1).float() / 255
+        image = torch.tensor(rgb, device=self._device).permute(2, 0, 1).float() / 255
         resized = F.interpolate(image[None], size=grid, mode="bicubic", antialias=True)[0]
         return resized.clamp(0, 1)
 

@@ -246,7 +246,7 @@ def test_an_input_that_changes_under_the_job_is_named(
     def scan_then_change(*arguments: Any) -> None:
         original(*arguments)
         path = tmp_path / "tars" / "1.tar"
-        if arguments[1].key != path.name:
+        if arguments[0].piece.key != path.name:
             return
         content = bytearray(path.read_bytes())
         place = content.find(b"number 7")

@@ -11,15 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import DepthProConfig, DepthProForDepthEstimation
+from transformers import DepthProForDepthEstimation
 
 from poma3d.lift import depth_pro, vggt
 from poma3d.lift.given import GivenLifter
 from poma3d.lift.lifter import BadImage, HalvingLifter, Lifted, Picture
 from poma3d.lift.weights import weights_revision
-
-PATCH_IMAGE = 16
-"""Side of the tiny Depth Pro's patches; its input is four times as large."""
+from tests.helpers.tiny_lifter import save_depth_pro
 
 
 def picture(height: int, width: int, seed: int = 0) -> Picture:
@@ -29,24 +27,8 @@ def picture(height: int, width: int, seed: int = 0) -> Picture:
 
 @pytest.fixture(scope="module")
 def depth_pro_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    vision = {
-        "model_type": "dinov2", "image_size": PATCH_IMAGE, "patch_size": 4, "hidden_size": 8,
-        "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_ratio": 2,
-    }  # fmt: skip
-    config = DepthProConfig(
-        fusion_hidden_size=16, patch_size=PATCH_IMAGE, intermediate_hook_ids=[1, 0],
-        intermediate_feature_dims=[8, 8], scaled_images_feature_dims=[8, 8, 8], merge_padding_value=0,
-        use_fov_model=True, image_model_config=dict(vision), patch_model_config=dict(vision),
-        fov_model_config=dict(vision),
-    )  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = DepthProForDepthEstimation(config)
-    with torch.no_grad():
-        model.fov_model.head.layers[-1].bias.fill_(60.0)  # degrees: a camera that could be
-        model.head.layers[-2].bias.fill_(0.3)  # inverse depth above zero
     folder = tmp_path_factory.mktemp("depth_pro")
-    model.save_pretrained(folder)
+    save_depth_pro(folder)
     return folder
 
 
