@@ -31,7 +31,7 @@ class StorageOptions:
     """How long to wait for a connection."""
     read_timeout_s: float = 60.0
     """How long to wait for the next bytes of an answer."""
-    retries: int = 4
+    retries: int = 6
     """How often a transient failure is tried again."""
     backoff_s: float = 0.3
     """Upper bound of the first wait between tries; it doubles each time and is drawn at random below it."""

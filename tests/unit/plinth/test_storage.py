@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import pickle
-import shutil
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -19,6 +17,7 @@ import pytest
 from plinth import files
 from plinth.errors import ConfigError, StorageError
 from plinth.storage import MissingKeyError, Storage, StorageOptions
+from tests.helpers import full_disk
 
 CONTENT = b"the object"
 
@@ -225,47 +224,13 @@ def remote(monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
     thread.join()
 
 
-FULL_DISK = """
-import os, subprocess, sys
-from pathlib import Path
-from plinth.errors import StorageError
-from plinth.storage import Storage
-
-folder, big = Path(sys.argv[1]), bytes(2 << 20)
-subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)], check=True)
-small = Storage.from_uri(folder / "run")
-small.write("kept", b"kept")
-Path(sys.argv[2]).write_bytes(big)
-source = Storage.from_uri(Path(sys.argv[2]).parent)
-for use in (
-    lambda: small.write("kept", big),
-    lambda: small.create("new", big),
-    lambda: small.upload(sys.argv[2], "new"),
-    lambda: source.download(Path(sys.argv[2]).name, folder / "run" / "new"),
-):
-    try:
-        use()
-    except StorageError as error:
-        print(error)
-assert small.read("kept") == b"kept"
-assert os.listdir(folder / "run") == ["kept"], os.listdir(folder / "run")
-"""
-
-
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
-    """A real one: a megabyte of memory, mounted in a name space of its own."""
-    unshare = shutil.which("unshare")
-    if unshare is None or subprocess.run([unshare, "-Urm", "true"], check=False).returncode:
+    said = full_disk.run(tmp_path)
+    if said is None:
         pytest.skip("this machine does not allow mounts in a user's name space")
-    folder = tmp_path / "small"
-    folder.mkdir()
-    command = [unshare, "-Urm", sys.executable, "-c", FULL_DISK, str(folder), str(tmp_path / "big")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert len(lines) == 4
-    assert all(line.startswith(f"{folder}/run: the disk is full (ENOSPC)") for line in lines), lines
+    assert [operation for operation, _, _ in said] == ["write", "create", "upload", "download"]
+    for _, _, message in said:
+        assert message.startswith(f"{tmp_path}/disk/run: the disk is full (ENOSPC)")
 
 
 @pytest.mark.parametrize("fault", ["503", "500", "cut", "drop"])

@@ -1,0 +1,76 @@
+"""A real full disk: a megabyte of memory mounted in a name space of its own, and what storage does there.
+
+    python -m tests.helpers.full_disk FOLDER BIG        inside `unshare -Urm`; FOLDER is empty, BIG is new
+
+Prints a line for each operation: its name, its seconds and what the user is told. `run` does it all.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from plinth.errors import StorageError
+from plinth.storage import Storage
+
+ROOT = Path(__file__).parents[2]
+BIG_BYTES = 2 << 20
+
+
+def run(folder: Path) -> list[list[str]] | None:
+    """[operation, seconds, message] of each operation; None where this machine forbids such mounts.
+
+    Args:
+        folder: empty; the disk is mounted in it.
+    """
+    unshare = shutil.which("unshare")
+    if unshare is None or subprocess.run([unshare, "-Urm", "true"], check=False).returncode:
+        return None
+    (folder / "disk").mkdir()
+    module = [sys.executable, "-m", "tests.helpers.full_disk", str(folder / "disk"), str(folder / "big")]
+    done = subprocess.run(
+        [unshare, "-Urm", *module],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "platform"), str(ROOT)])},
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return [line.split("\t") for line in done.stdout.splitlines()]
+
+
+def main(folder: Path, big: Path) -> None:
+    """Fill the disk in every way that storage writes to one; nothing may be left behind."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)], check=True)
+    content = bytes(BIG_BYTES)
+    big.write_bytes(content)
+    small = Storage.from_uri(folder / "run")
+    small.write("kept", b"kept")
+    operations = {
+        "write": lambda: small.write("kept", content),
+        "create": lambda: small.create("new", content),
+        "upload": lambda: small.upload(big, "new"),
+        "download": lambda: Storage.from_uri(big.parent).download(big.name, folder / "run" / "new"),
+    }
+    for name, operation in operations.items():
+        started = time.perf_counter()
+        try:
+            operation()
+        except StorageError as error:
+            print(name, f"{time.perf_counter() - started:.2f}", error, sep="\t")  # noqa: T201
+    if (
+        small.read("kept") != b"kept"
+        or small.list() != [("kept", 4)]
+        or os.listdir(folder / "run") != ["kept"]
+    ):
+        raise RuntimeError(f"left behind: {os.listdir(folder / 'run')}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
