@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from jobs.layout import STAGES
 from plinth.errors import EXIT_CODE, PlinthError
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -64,7 +65,15 @@ def _parser() -> argparse.ArgumentParser:
     command("evaluate", "zero-shot scene retrieval and a linear probe").set_defaults(run=_evaluate)
     command("export", "write the target encoder as safetensors").set_defaults(run=_export)
     _add_shards(command("shards", "look into a data set: inspect, verify, preview", job=False))
-    _add_checkpoints(command("checkpoints", "look into a run's checkpoints", job=False))
+    _add_checkpoints(
+        command("checkpoints", "a run's checkpoints: list, verify, repair, prune, pin", job=False)
+    )
+    _add_runs(command("runs", "how runs are doing: list, show, logs", job=False))
+    prove = command("prove-resume", "run a job, shortened, straight and with kills and resizes; compare")
+    prove.add_argument("--steps", type=int, default=12, help="length of each stage (default 12)")
+    prove.add_argument("--every", type=int, default=4, help="steps between checkpoints (default 4)")
+    prove.add_argument("--folder", default="prove-resume", help="where its runs and the page go")
+    prove.set_defaults(run=_prove)
     config = command("config", "print the resolved job, or every key with its meaning")
     config.add_argument("--help-keys", action="store_true", help="list keys, types, defaults and meanings")
     config.set_defaults(run=_config)
@@ -89,10 +98,45 @@ def _add_shards(parser: argparse.ArgumentParser) -> None:
 
 def _add_checkpoints(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    listing = actions.add_parser("list", help="committed checkpoints with step, time, size and state")
-    listing.add_argument("uri", help="the run's folder: STORAGE/NAME")
-    _add_storage_flags(listing)
-    listing.set_defaults(run=_checkpoints)
+
+    def action(name: str, text: str) -> argparse.ArgumentParser:
+        sub = actions.add_parser(name, help=text, description=text)
+        sub.add_argument("uri", help="the run's folder: STORAGE/NAME")
+        _add_storage_flags(sub)
+        sub.set_defaults(run=_checkpoints)
+        return sub
+
+    action("list", "checkpoints of both stages with step, size and state")
+    verify = action("verify", "compare every file with the hash in its record; exit code 2 on damage")
+    verify.add_argument("--stage", choices=STAGES, help="only of this stage")
+    verify.add_argument("--step", type=int, help="only this one")
+    action("repair", "commit what was whole, take damaged ones out of use, remove what no record names")
+    prune = action("prune", "delete all but those that are kept")
+    prune.add_argument("--keep-last", type=int, default=3, help="newest to keep (default 3)")
+    prune.add_argument("--keep-every", type=int, default=0, help="keep steps that this divides, too")
+    prune.add_argument("--keep-best", type=int, default=0, help="keep so many of the lowest loss, too")
+    prune.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
+    pin = action("pin", "keep one whatever the settings say")
+    pin.add_argument("stage", choices=STAGES)
+    pin.add_argument("step", type=int)
+    pin.add_argument("--reason", default="", help="why, for those who come later")
+    pin.add_argument("--remove", action="store_true", help="let the settings decide again")
+
+
+def _add_runs(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name, what, text in (
+        ("list", "folder or URI that holds runs", "one line for each run"),
+        ("show", "the run's folder: STORAGE/NAME", "status, ledger, checkpoints, incidents, failures"),
+        ("logs", "the run's folder: STORAGE/NAME", "messages of every rank, and what failed first"),
+    ):
+        action = actions.add_parser(name, help=text, description=text)
+        action.add_argument("uri", help=what)
+        _add_storage_flags(action)
+        if name == "logs":
+            action.add_argument("--rank", type=int, help="only of this rank")
+            action.add_argument("--lines", type=int, default=0, help="only so many of the last (0: all)")
+        action.set_defaults(run=_runs)
 
 
 def _add_storage_flags(parser: argparse.ArgumentParser) -> None:
@@ -156,6 +200,18 @@ def _checkpoints(a: argparse.Namespace) -> int:
     from jobs import checkpoints
 
     return checkpoints.run(a)
+
+
+def _runs(a: argparse.Namespace) -> int:
+    from jobs import runs
+
+    return runs.run(a)
+
+
+def _prove(a: argparse.Namespace) -> int:
+    from jobs import prove
+
+    return prove.run(a.job, a.overrides, a.folder, a.steps, a.every)
 
 
 def _config(a: argparse.Namespace) -> int:

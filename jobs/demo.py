@@ -148,7 +148,7 @@ def _notes(job: DemoJob) -> list[str]:
 
 def _curves(job: DemoJob) -> list[Curve]:
     curves = []
-    for stage in pretrain.STAGES:
+    for stage in STAGES:
         lines = read_lines(pretrain.run_storage(job.pretrain).child(stage))
         curves.append(Curve(f"{stage}: loss terms", "step", _series(lines, "terms")))
         curves.append(Curve(f"{stage}: signs of collapse", "step", _series(lines, "logs")))

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from jobs import teachers
 from jobs.config import PretrainJob
-from jobs.pretrain import CONFIG_KEY, STAGES, build_stage, stage_config
+from jobs.layout import CONFIG_KEY, STAGES
+from jobs.pretrain import build_stage, stage_config
 from plinth import config
 from plinth.errors import CheckpointError, ConfigError
 from plinth.storage import Storage, StorageOptions

@@ -19,6 +19,8 @@ from jobs import teachers
 from jobs.cluster import ray_cluster
 from jobs.config import PretrainJob, StageConfig
 from jobs.datasets import TeacherRecord, open_dataset
+from jobs.layout import CONFIG_KEY, STAGES
+from jobs.run_page import page_kept
 from plinth import config
 from plinth.data.plan import SourceConfig
 from plinth.data.sources import OpenSource
@@ -34,8 +36,6 @@ from poma3d.sample import SampleShape, decode
 from poma3d.stages import MainStage, WarmupStage
 from poma3d.stages import build_stage as build_poma_stage
 
-STAGES = ("warmup", "main")
-CONFIG_KEY = "config.yaml"
 STOPPED_EXIT_CODE = 143
 """As of a process that SIGTERM has ended: the run was told to stop and did, with a checkpoint."""
 
@@ -76,7 +76,7 @@ def train(job: PretrainJob, runs: Sequence[StageRun]) -> StageEnd:
         ConfigError: another process is writing this run.
     """
     storage = run_storage(job)
-    with RunLock(storage, job.lock):
+    with page_kept(storage, job.metrics.page_every_s), RunLock(storage, job.lock):
         storage.write(CONFIG_KEY, config.to_yaml(job).encode())
         identity = run_id(storage)
         return fit(job.fit, [replace(run, run_id=identity) for run in runs], storage)

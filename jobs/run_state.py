@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from jobs.pretrain import CONFIG_KEY, STAGES
+from jobs.layout import CONFIG_KEY, STAGES
 from plinth.errors import CheckpointError, StorageError
 from plinth.lock import LOCK_KEY, read_lock
 from plinth.storage import Storage

@@ -44,6 +44,10 @@ class CheckpointError(PlinthError):
     """A checkpoint that is missing, damaged or belongs to another job."""
 
 
+class WorkersLostError(PlinthError):
+    """Workers that were lost, or failed for a reason that is no mistake of the user's, too often."""
+
+
 class NonFiniteError(PlinthError):
     """A loss or gradient norm that is not finite, found before the optimizer step.
 

@@ -91,7 +91,7 @@ def fit(config: FitConfig, stages: Sequence[StageRun], storage: Storage) -> Stag
 
     Raises:
         PlinthError: a mistake in the job, before anything starts or from a worker.
-        ray.train.TrainingFailedError: workers were lost more than `max_failures` times.
+        WorkersLostError: workers were lost, or failed, more than `max_failures` times.
     """
     config.validate()
     sizes = possible_sizes(config, stages)

@@ -18,9 +18,12 @@ import ray.train
 import ray.train.torch
 
 from plinth.elastic import ElasticTrainer
-from plinth.errors import ConfigError, PlinthError, StorageError
+from plinth.errors import ConfigError, PlinthError, StorageError, WorkersLostError
 from plinth.storage import Storage
+from plinth.train.attempt import local_folder
 from plinth.train.control import Control
+from plinth.train.failures import by_attempt, first_cause, read_failures
+from plinth.train.flightlog import salvage
 from plinth.train.loop import StageEnd
 
 if TYPE_CHECKING:
@@ -149,7 +152,7 @@ def run(config: FitConfig, sizes: Sequence[int], train: Train, storage: Storage)
 
     Raises:
         PlinthError: a worker's mistake, or no room for the workers.
-        ray.train.TrainingFailedError: workers were lost more often than allowed.
+        WorkersLostError: workers were lost, or failed, more often than allowed.
     """
     os.environ[START_TIMEOUT_ENV] = str(config.start_timeout_s)  # Ray Train hands it on to its controller
     _say_if_short(config, sizes[0])
@@ -180,7 +183,8 @@ def run(config: FitConfig, sizes: Sequence[int], train: Train, storage: Storage)
         with _stop_on_sigterm(desk):
             result = trainer.fit()
     except ray.train.TrainingFailedError as error:
-        raise explained(error, config, sizes) from error
+        salvage(local_folder(storage), storage)
+        raise explained(error, config, sizes, storage) from error
     mistake = ray.get(desk.mistake.remote())
     if mistake is not None:
         raise mistake
@@ -246,8 +250,8 @@ def _say_if_short(config: FitConfig, workers: int) -> None:
             )  # fmt: skip
 
 
-def explained(error: Any, config: FitConfig, sizes: Sequence[int]) -> Exception:
-    """The mistake of a worker, a cluster without room for the workers, or the error as it is."""
+def explained(error: Any, config: FitConfig, sizes: Sequence[int], storage: Storage) -> Exception:
+    """The mistake of a worker, a cluster without room for the workers, or what happened first."""
     from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
     failures = getattr(error, "worker_failures", {})
@@ -263,4 +267,10 @@ def explained(error: Any, config: FitConfig, sizes: Sequence[int]) -> Exception:
             f"within fit.start_timeout_s {config.start_timeout_s:g} s.",
             "Use fewer workers, or lower fit.cpus_per_worker (a fraction will do).",
         )
-    return error
+    said = {rank: str(getattr(failure, "_base_exc", failure)) for rank, failure in failures.items()}
+    attempts = list(by_attempt(read_failures(storage)).values())
+    cause = first_cause(attempts[-1] if attempts else [], said) or str(error)
+    return WorkersLostError(
+        f"The workers failed more often than fit.max_failures {config.max_failures} allows. First: {cause}",
+        f"`poma runs logs {storage.uri}` has the rest; the same command resumes.",
+    )

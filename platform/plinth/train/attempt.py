@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import tempfile
 import time
@@ -12,10 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from plinth.errors import StorageError
 from plinth.storage import Storage
 from plinth.train.control import Control
+from plinth.train.failures import FOLDER, by_attempt, first_cause, read_failures
 from plinth.train.flightlog import FlightLog, salvage
 from plinth.train.process import Process, on_all_ranks
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -40,11 +45,24 @@ def begin(process: Process, storage: Storage, control: Control) -> Iterator[Atte
     attempt_id = proposals[0][0]
     folder = local_folder(storage)
     salvage(folder, storage)
+    if process.world.rank == 0:
+        _tell_of_the_last(storage)
     try:
         with FlightLog(folder, attempt_id, process.world.rank) as flight:
             yield Attempt(attempt_id, storage, flight, min(began for _, began in proposals))
     finally:
         salvage(folder, storage)
+
+
+def _tell_of_the_last(storage: Storage) -> None:
+    """Say why the attempt before failed, if it did: the first cause, not what followed from it."""
+    try:
+        failed = by_attempt(read_failures(storage))
+        attempts = sorted({key.partition("/")[2].split("-rank")[0] for key, _ in storage.list(FOLDER)})
+    except StorageError:
+        return
+    if attempts and attempts[-1] in failed:
+        log.warning("the attempt before failed: %s", first_cause(failed[attempts[-1]]))
 
 
 def local_folder(storage: Storage) -> Path:

@@ -121,10 +121,17 @@ class _Wrapped(Exception):
         self._base_exc = cause
 
 
-def test_a_workers_mistake_is_found_among_its_peers_errors() -> None:
+def test_a_workers_mistake_is_found_among_its_peers_errors(tmp_path: Path) -> None:
     mistake = NonFiniteError("bad.", "look.")
     error = _Failed({0: _Wrapped(RuntimeError("peer left")), 1: _Wrapped(mistake)})
-    assert fit_ray.explained(error, FitConfig(), [1]) is mistake
+    assert fit_ray.explained(error, FitConfig(), [1], Storage.from_uri(tmp_path)) is mistake
+
+
+def test_the_first_cause_comes_first(tmp_path: Path) -> None:
+    error = _Failed({0: _Wrapped(RuntimeError("Connection closed by peer")), 1: OSError("no space left")})
+    explained = fit_ray.explained(error, FitConfig(max_failures=2), [2], Storage.from_uri(tmp_path))
+    assert str(explained).startswith("The workers failed more often than fit.max_failures 2 allows. First: ")
+    assert "poma runs logs" in str(explained)
 
 
 def test_a_bug_stays_what_it_is() -> None:
