@@ -21,6 +21,7 @@ from jobs import embed, evaluate, evaluation, ingest, pretrain
 from jobs.cluster import ray_cluster
 from jobs.config import DemoJob, EmbedJob
 from jobs.datasets import Dataset
+from jobs.layout import STAGES
 from jobs.preview import PreviewConfig, colours, point_maps, preview
 from jobs.report import Curve, Picture, Report, plain_table, write_report
 from jobs.teacher import train_teacher
