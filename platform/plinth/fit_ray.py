@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import ray
 import ray.train
@@ -22,7 +22,7 @@ from plinth.errors import ConfigError, PlinthError, StorageError, WorkersLostErr
 from plinth.storage import Storage
 from plinth.train.attempt import local_folder
 from plinth.train.control import Control
-from plinth.train.failures import by_attempt, first_cause, read_failures
+from plinth.train.failures import by_attempt, first_cause, is_collective, read_failures
 from plinth.train.flightlog import salvage
 from plinth.train.loop import StageEnd
 
@@ -251,7 +251,8 @@ def _say_if_short(config: FitConfig, workers: int) -> None:
 
 
 def explained(error: Any, config: FitConfig, sizes: Sequence[int], storage: Storage) -> Exception:
-    """The mistake of a worker, a cluster without room for the workers, or what happened first."""
+    """The mistake of a worker, a cluster without room for the workers, or what happened first; a
+    bug as it is."""
     from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
     failures = getattr(error, "worker_failures", {})
@@ -270,6 +271,11 @@ def explained(error: Any, config: FitConfig, sizes: Sequence[int], storage: Stor
     said = {rank: str(getattr(failure, "_base_exc", failure)) for rank, failure in failures.items()}
     attempts = list(by_attempt(read_failures(storage)).values())
     cause = first_cause(attempts[-1] if attempts else [], said) or str(error)
+    causes = [getattr(failure, "_base_exc", failure) for failure in failures.values()]
+    lost = (ray.exceptions.RayError, OSError)
+    if any(not isinstance(c, lost) and not is_collective(c) for c in causes):
+        log.error("first cause: %s", cause)
+        return cast(Exception, error)  # a bug: its traceback is needed
     return WorkersLostError(
         f"The workers failed more often than fit.max_failures {config.max_failures} allows. First: {cause}",
         f"`poma runs logs {storage.uri}` has the rest; the same command resumes.",

@@ -134,9 +134,9 @@ def test_the_first_cause_comes_first(tmp_path: Path) -> None:
     assert "poma runs logs" in str(explained)
 
 
-def test_a_bug_stays_what_it_is() -> None:
+def test_a_bug_stays_what_it_is(tmp_path: Path) -> None:
     error = _Failed({0: _Wrapped(RuntimeError("bug"))})
-    assert fit_ray.explained(error, FitConfig(), [1]) is error
+    assert fit_ray.explained(error, FitConfig(), [1], Storage.from_uri(tmp_path)) is error
 
 
 def test_the_storage_of_a_run_may_hold_several_stages(tmp_path: Path) -> None:
