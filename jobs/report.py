@@ -17,7 +17,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from jobs.ledger_table import ledger_section
 from jobs.page import Curve, bullets, curves, folded, head, page, section
+from plinth.train.ledger import LedgerSummary
 from poma3d.evaluate.bootstrap import Estimate
 
 THUMBNAIL_PIXELS = 112
@@ -87,6 +89,8 @@ class Report:
     curves: list[Curve] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
     examples: list[Example] = field(default_factory=list)
+    ledger: LedgerSummary = field(default_factory=LedgerSummary)
+    """Where the time of the training went."""
     notes: list[str] = field(default_factory=list)
     """What a reader must know to judge the numbers."""
     config: str = ""
@@ -102,6 +106,7 @@ def write_report(report: Report, path: Path) -> Path:
         parts.append(section("Read this with the numbers", bullets(report.notes)))
     if report.curves:
         parts.append(section("Training", curves(report.curves)))
+    parts.append(ledger_section(report.ledger))
     if report.pictures:
         shown = "".join(_figure(p.image, p.caption) for p in report.pictures)
         parts.append(section("What the model sees", f'<div class="pictures">{shown}</div>'))

@@ -12,14 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from jobs.page import SERIES_COLOURS, Curve, bullets, curves, folded, head, page, section, table
-from jobs.pretrain import CONFIG_KEY
+from jobs.layout import CONFIG_KEY
+from jobs.ledger_table import ledger_section
+from jobs.page import Curve, bullets, curves, folded, head, page, section
 from jobs.run_state import RunState, read_run
-from jobs.runs import checkpoints_text, incident_text, ledger_header, ledger_rows, ledger_sentence
+from jobs.runs import checkpoints_text, incident_text
 from plinth.redaction import redact
 from plinth.storage import Storage
 from plinth.train.failures import first_cause, utc
-from plinth.train.ledger import CATEGORIES, FAILED, PRODUCTIVE, RUNNING, STOPPED, LedgerSummary
+from plinth.train.ledger import FAILED, PRODUCTIVE, RUNNING, STOPPED
 from plinth.train.metrics import duration, read_lines
 
 PAGE_KEY = "index.html"
@@ -30,9 +31,6 @@ CURVE_POINTS = 400
 RATE_STEPS = 20
 SHOWN_INCIDENTS = 50
 TONES = {FAILED: "bad", STOPPED: "fair"}
-CATEGORY_COLOURS = dict(
-    zip(CATEGORIES, (*(SERIES_COLOURS[i] for i in (2, 1, 7, 0, 4)), "#9ca3af"), strict=True)
-)
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +85,7 @@ def write_page(storage: Storage, now: float | None = None) -> str:
         _head(name, state, lines, now),
         failures if state.status == FAILED else "",
         latest,
-        _ledger(state.ledger) if state.ledger.wall_s else "",
+        ledger_section(state.ledger),
         "" if state.status == FAILED else failures,
         _incidents(state),
         section("Checkpoints", bullets([f"{s.name}: {checkpoints_text(s)}" for s in state.stages])),
@@ -154,23 +152,6 @@ def _head(name: str, state: RunState, lines: dict[str, list[Line]], now: float) 
         }
     facts["As of"] = utc(now)
     return head(name, state.status, TONES.get(state.status, "good"), redact(state.detail), facts)
-
-
-def _ledger(book: LedgerSummary) -> str:
-    """A bar of the categories, what its colours mean, and the numbers."""
-    shares = {category: book.share(category) for category in CATEGORIES if book.seconds[category] > 0}
-    bar = "".join(
-        f'<i style="flex: {s:.6f}; background: {CATEGORY_COLOURS[c]}"></i>' for c, s in shares.items()
-    )
-    legend = "".join(
-        f'<li><i style="background: {CATEGORY_COLOURS[c]}"></i>{escape(c.replace("_", " "))} {share:.1%}</li>'
-        for c, share in shares.items()
-    )
-    return section(
-        f"Where the time went: {ledger_sentence(book)}",
-        f'<div class="ledger">{bar}</div><ul class="legend">{legend}</ul>'
-        + table(ledger_header(book), ledger_rows(book)),
-    )
 
 
 def _failures(state: RunState) -> str:

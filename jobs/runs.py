@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import re
 import time
-from collections.abc import Sequence
 
+from jobs.ledger_table import aligned, ledger_lines
 from jobs.run_state import RunState, StageState, is_run, read_run
 from jobs.shards import storage_options
 from plinth.errors import StorageError
@@ -16,7 +16,6 @@ from plinth.train.failures import FOLDER as LOGS
 from plinth.train.failures import first_cause, utc
 from plinth.train.flightlog import LOG_SUFFIX
 from plinth.train.incidents import Incident
-from plinth.train.ledger import CATEGORIES, SECONDS_PER_HOUR, LedgerSummary
 from plinth.train.metrics import duration
 
 SHOWN_IDS = 4
@@ -100,8 +99,8 @@ def describe(state: RunState) -> list[str]:
         at = f", {utc(stage.time)}" if stage.time is not None else ""
         lines.append(f"{stage.name:8} step {stage.step}{total}, loss {loss_text(stage)}{at}")
         lines.append(f"{'':8} {checkpoints_text(stage)}")
-    if state.ledger.wall_s:
-        lines += ["", *ledger_lines(state.ledger)]
+    if book := ledger_lines(state.ledger):
+        lines += ["", *book]
     happened = [(stage.name, incident) for stage in state.stages for incident in stage.incidents]
     if happened:
         lines += ["", "incidents", *(f"  {incident_text(name, incident)}" for name, incident in happened)]
@@ -109,37 +108,6 @@ def describe(state: RunState) -> list[str]:
         lines += ["", "failures, each with its first cause"]
         lines += [f"  {line}" for found in state.failures for line in first_cause(found).splitlines()]
     return lines
-
-
-def ledger_lines(book: LedgerSummary) -> list[str]:
-    """The ledger as a table, with a line above it."""
-    rows = [[cell.lower() for cell in ledger_header(book)], *ledger_rows(book)]
-    return [f"ledger: {ledger_sentence(book)}", *(f"  {line}" for line in aligned(rows))]
-
-
-def ledger_sentence(book: LedgerSummary) -> str:
-    """Wall time, restarts and what they cost."""
-    restarts = f"{book.restarts} restart{'' if book.restarts == 1 else 's'}"
-    return f"{duration(book.wall_s)} wall time, {restarts}, {book.steps_redone} steps done again"
-
-
-def ledger_header(book: LedgerSummary) -> list[str]:
-    """Names of the columns of `ledger_rows`."""
-    hours = "GPU-hours" if any(book.gpu_hours.values()) else "Worker-hours"
-    return ["Category", "Time", "Share", hours] + (["Cost"] if book.cost else [])
-
-
-def ledger_rows(book: LedgerSummary) -> list[list[str]]:
-    """A row for each category."""
-    worker_hours = {category: s / SECONDS_PER_HOUR for category, s in book.worker_seconds.items()}
-    hours = book.gpu_hours if any(book.gpu_hours.values()) else worker_hours
-    return [
-        [
-            category.replace("_", " "), duration(book.seconds[category]), f"{book.share(category):.1%}",
-            f"{hours[category]:.2f}", *([f"{book.cost[category]:.2f}"] if book.cost else []),
-        ]
-        for category in CATEGORIES
-    ]  # fmt: skip
 
 
 def incident_text(stage: str, incident: Incident) -> str:
@@ -163,9 +131,3 @@ def checkpoints_text(stage: StageState) -> str:
 def loss_text(stage: StageState | None) -> str:
     """The last loss."""
     return "-" if stage is None or stage.loss is None else f"{stage.loss:.4f}"
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The cells as columns."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]

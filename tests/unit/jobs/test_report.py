@@ -22,6 +22,7 @@ from jobs.report import (
     thumbnail,
     write_report,
 )
+from plinth.train.ledger import CATEGORIES, LedgerSummary
 from poma3d.evaluate.bootstrap import Estimate
 
 IMAGE = np.full((8, 16, 3), 77, np.uint8)
@@ -47,6 +48,9 @@ def full_report() -> Report:
         curves=[Curve("loss", "step", {"view": ([0, 1], [2.0, 1.0]), "scene": ([0, 1], [3.0, 1.0])})],
         pictures=[Picture(IMAGE, "point maps")],
         examples=[Example("two chairs & a table", 2, found)],
+        ledger=LedgerSummary(
+            wall_s=10, seconds=dict.fromkeys(CATEGORIES, 0.0) | {"productive": 8, "idle": 2}
+        ),
         notes=["colour is the teacher's cue"],
         config="seed: 0  # <x>\n",
     )
@@ -56,7 +60,8 @@ def test_page_is_whole_and_self_contained(tmp_path: Path) -> None:
     path = write_report(full_report(), tmp_path / "run" / "report.html")
     page = path.read_text()
     for text in ("A &lt;demo&gt; run", "It learned", "9 min &amp; 5 s", "0.062", "0.030 – 0.110", "0.039",
-                 "two chairs &amp; a table", "number 2", "seed: 0  # &lt;x&gt;", "point maps"):  # fmt: skip
+                 "two chairs &amp; a table", "number 2", "seed: 0  # &lt;x&gt;", "point maps",
+                 "10 s wall time, 0 restarts", "productive 80.0%", "Worker-hours"):  # fmt: skip
         assert text in page, text
     assert "{{" not in page
     assert not re.findall(r"<script|<link|@import|url\(['\"]?http", page)
