@@ -30,15 +30,28 @@ def image_tower(model: torch.nn.Module) -> ImageTower:
     Raises:
         ValueError: another kind of model, or one without the joint space's projection.
     """
-    config: Any = model.config
-    vision, state = config.vision_config, model.state_dict()
+    state = model.state_dict()
     pooling = "class" if "visual_projection.weight" in state else "attention"
     if pooling == "attention" and "vision_model.head.probe" not in state:
         raise ValueError(
             f"{type(model).__name__} is not a CLIP or SigLIP model: no visual projection, no head"
         )
+    shape = tower_shape(model.config, pooling)
+    ours = _translate(state, shape)
+    weights = {name: tensor.detach().float().cpu().clone() for name, tensor in ours.items()}
+    return ImageTower(shape, weights, float(state["logit_scale"]))
+
+
+def tower_shape(config: Any, pooling: str) -> VitShape:
+    """The image tower's shape from a transformers config, without any weights.
+
+    Args:
+        config: of a `CLIPModel`, `SiglipModel` or FG-CLIP model.
+        pooling: "class" for CLIP and FG-CLIP, "attention" for SigLIP.
+    """
+    vision = config.vision_config
     side = vision.image_size // vision.patch_size
-    shape = VitShape(
+    return VitShape(
         grid=(side, side),
         patch=vision.patch_size,
         channels=vision.num_channels,
@@ -51,9 +64,6 @@ def image_tower(model: torch.nn.Module) -> ImageTower:
         pooling=pooling,
         joint=config.projection_dim if pooling == "class" else vision.hidden_size,
     )
-    ours = _translate(state, shape)
-    weights = {name: tensor.detach().float().cpu().clone() for name, tensor in ours.items()}
-    return ImageTower(shape, weights, float(state["logit_scale"]))
 
 
 def long_text_tower(model: torch.nn.Module, extra: Mapping[str, Tensor]) -> torch.nn.Module:

@@ -1,0 +1,109 @@
+"""What a GPU holds in training, by ZeRO stage: a sum of parts that can be checked one by one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from plinth.train.zero import Precision, ZeroConfig
+from poma3d.activations import Activations, StageSize
+
+FLOAT32_BYTES = 4
+MOMENTS = 2
+GIB = 2**30
+USABLE_SHARE = 0.92
+"""Of a GPU's memory: the rest is the CUDA context, NCCL's buffers and holes between allocations."""
+STEP_COPIES = 2
+"""float32 tensors as large as a rank's masters that exist while Adam steps."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one GPU, by part."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    """fp32 masters and Adam's two moments."""
+    average: int
+    """The target encoder's fp32 average; its low-precision copy is among the weights."""
+    buckets: int
+    """What travels between ranks."""
+    activations: int
+    """Of one micro-batch, with the batch itself and what passes need besides."""
+    chamfer: int
+    """Distances that exist at a time."""
+    step: int
+    """While Adam steps; the activations are gone by then."""
+
+    @property
+    def resident(self) -> int:
+        """Held between steps."""
+        return self.weights + self.gradients + self.optimizer + self.average
+
+    @property
+    def peak(self) -> int:
+        """The most at any time."""
+        passing = self.activations + self.chamfer + self.buckets
+        return self.resident + max(passing, self.step)
+
+
+def dtype_of(zero: ZeroConfig) -> torch.dtype:
+    """Of weights and activations."""
+    return torch.bfloat16 if zero.precision is Precision.bf16 else torch.float32
+
+
+def memory(
+    size: StageSize,
+    activations: Activations,
+    zero: ZeroConfig,
+    stage: int,
+    world_size: int,
+    micro_batch_size: int,
+) -> Memory:
+    """What each of `world_size` GPUs holds.
+
+    Args:
+        zero: precisions and buckets; its stage is not read.
+        stage: ZeRO stage. At 0 the weights are their own masters.
+    """
+    itemsize = dtype_of(zero).itemsize
+    of_optimizer = world_size if stage >= 1 else 1
+    of_gradients = world_size if stage >= 2 else 1
+    of_weights = world_size if stage == 3 else 1
+    accumulated = FLOAT32_BYTES if zero.accumulate_precision is Precision.fp32 else itemsize
+    masters = 0 if stage == 0 else FLOAT32_BYTES * size.trainable // of_optimizer
+    # The bucket for gradients; stage 3 has another for the weights that it gathers.
+    buckets = 0 if stage == 0 else itemsize * min(zero.bucket_size, size.trainable)
+    if stage == 3:
+        buckets += itemsize * min(zero.bucket_size, size.parameters)
+    return Memory(
+        weights=itemsize * size.parameters // of_weights,
+        gradients=accumulated * size.trainable // of_gradients,
+        optimizer=masters + MOMENTS * FLOAT32_BYTES * size.trainable // of_optimizer,
+        average=FLOAT32_BYTES * size.averaged // of_optimizer,
+        buckets=buckets,
+        activations=activations.of(micro_batch_size) - activations.block,
+        chamfer=activations.block,
+        step=STEP_COPIES * FLOAT32_BYTES * size.trainable // of_optimizer,
+    )
+
+
+def largest_micro_batch(
+    size: StageSize, activations: Activations, zero: ZeroConfig, stage: int, world_size: int, gpu_bytes: float
+) -> int:
+    """Samples that fit through the model at once; 0 where not even one does."""
+    without = memory(size, activations, zero, stage, world_size, micro_batch_size=0)
+    left = USABLE_SHARE * gpu_bytes - without.resident - without.chamfer - without.buckets
+    if USABLE_SHARE * gpu_bytes < without.resident + without.step:
+        return 0
+    return max(0, int(left // (activations.of(1) - activations.block)))
+
+
+def divisors_up_to(largest: int, global_batch_size: int, world_size: int) -> list[int]:
+    """Micro-batches of at most `largest` that cut the global batch evenly over the workers, ascending."""
+    if global_batch_size % world_size:
+        return []
+    per_rank = global_batch_size // world_size
+    return [n for n in range(1, min(largest, per_rank) + 1) if per_rank % n == 0]
