@@ -5,8 +5,8 @@
     <scan>/sequence/frame-NNNNNN.color.jpg
     <scan>/sequence/frame-NNNNNN.pose.txt          4x4 camera -> world
 
-The world is metric with z up. The phone was held upright, so the pictures lie on their side; they are turned.
-`captions.json` is optional (`poma3d.scenes.files.read_captions`).
+The world is metric with z up (`up` can say otherwise). The phone was held upright, so the pictures lie on
+their side; they are turned. `captions.json` is optional (`poma3d.scenes.files.read_captions`).
 """
 
 from __future__ import annotations
