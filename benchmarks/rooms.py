@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jobs import demo, evaluate, evaluation, ingest, pretrain
+from jobs import demo, evaluate, evaluation, pretrain
 from jobs.cluster import ray_cluster
 from jobs.config import DemoJob, PretrainJob, load
 from jobs.datasets import Dataset, open_dataset
@@ -63,9 +63,7 @@ def main() -> None:
 
 def prepare(job: DemoJob) -> None:
     """Rooms, teacher, embeddings, and the shuffled control."""
-    rooms, _, _ = (ingest.ingest(part) for part in (job.rooms, job.images, job.held_out))
-    demo.train_tiny_teacher(job, rooms)
-    demo.embed_all(job)
+    demo.make_data(job, demo.Timings(Path(job.folder) / "data.json"))
     options = job.pretrain.storage
     shuffle(open_dataset(job.images.output, options), Storage.from_uri(shuffled(job)), job)
 

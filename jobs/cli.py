@@ -56,6 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(run=_demo)
 
     command("ingest", "read scans or rooms, choose views, write point-map shards").set_defaults(run=_ingest)
+    command(
+        "lift", "predict depth and camera of captioned images, add them to a data set; resumes by itself"
+    ).set_defaults(run=_lift)
     command("embed", "write a teacher's embeddings into the shards").set_defaults(run=_embed)
     pretrain = command("pretrain", "run the warm-up and the main stage; resumes by itself")
     pretrain.add_argument(
@@ -69,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         command("checkpoints", "a run's checkpoints: list, verify, repair, prune, pin", job=False)
     )
     _add_runs(command("runs", "how runs are doing: list, show, logs", job=False))
+    _add_plan(command("plan", "memory, time, storage and cost of a job, before anything starts"))
     prove = command("prove-resume", "run a job, shortened, straight and with kills and resizes; compare")
     prove.add_argument("--steps", type=int, default=12, help="length of each stage (default 12)")
     prove.add_argument("--every", type=int, default=4, help="steps between checkpoints (default 4)")
@@ -78,6 +82,17 @@ def _parser() -> argparse.ArgumentParser:
     config.add_argument("--help-keys", action="store_true", help="list keys, types, defaults and meanings")
     config.set_defaults(run=_config)
     return parser
+
+
+def _add_plan(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--cluster", type=Path, help="cluster file, such as clusters/aws-h100.yaml")
+    parser.add_argument("--prices", type=Path, help="price table; else the one beside the cluster file")
+    parser.add_argument("--mfu", type=float, help="share of a GPU's peak that is assumed to be reached")
+    parser.add_argument(
+        "--assume", action="append", default=[], metavar="STAGE.samples=N",
+        help="size of a data set that is not there yet; STAGE.views=N for its views",
+    )  # fmt: skip
+    parser.set_defaults(run=_plan)
 
 
 def _add_shards(parser: argparse.ArgumentParser) -> None:
@@ -162,6 +177,14 @@ def _ingest(a: argparse.Namespace) -> int:
     return ingest.run(load(IngestJob, a.job, a.overrides))
 
 
+def _lift(a: argparse.Namespace) -> int:
+    from jobs import lift
+    from jobs.config import load
+    from jobs.lift_config import LiftJob
+
+    return lift.run(load(LiftJob, a.job, a.overrides))
+
+
 def _embed(a: argparse.Namespace) -> int:
     from jobs import embed
     from jobs.config import EmbedJob, load
@@ -206,6 +229,12 @@ def _runs(a: argparse.Namespace) -> int:
     from jobs import runs
 
     return runs.run(a)
+
+
+def _plan(a: argparse.Namespace) -> int:
+    from jobs import plan
+
+    return plan.run(a)
 
 
 def _prove(a: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from jobs.cluster import RayConfig
+from jobs.lift_config import LiftJob
 from jobs.readers import ReaderConfig
 from jobs.teacher_config import TeacherTrainConfig
 from plinth import config
@@ -234,6 +235,7 @@ class DemoJob:
 
 SCHEMAS: dict[str, type] = {
     "ingest": IngestJob,
+    "lift": LiftJob,
     "embed": EmbedJob,
     "pretrain": PretrainJob,
     "evaluate": EvaluateJob,
@@ -248,7 +250,7 @@ def load(schema: type[T], path: Path, overrides: Sequence[str]) -> T:
     Raises:
         ConfigError: not a job of that kind, or what `plinth.config.load` refuses.
     """
-    kind = _kind(path)
+    kind = kind_of(path)
     wanted = next(name for name, known in SCHEMAS.items() if known is schema)
     if kind != wanted:
         raise ConfigError(f"{path} is a job for `poma {kind}`.", f"Run `poma {kind} {path}`.")
@@ -257,7 +259,7 @@ def load(schema: type[T], path: Path, overrides: Sequence[str]) -> T:
 
 def show(path: Path, overrides: Sequence[str], help_keys: bool) -> int:
     """Print the resolved job, or all its keys with their meaning."""
-    schema = SCHEMAS[_kind(path)]
+    schema = SCHEMAS[kind_of(path)]
     if not help_keys:
         print(config.to_yaml(config.load(schema, path, overrides)), end="")
         return 0
@@ -266,7 +268,12 @@ def show(path: Path, overrides: Sequence[str], help_keys: bool) -> int:
     return 0
 
 
-def _kind(path: Path) -> str:
+def kind_of(path: Path) -> str:
+    """Which command a job file is for.
+
+    Raises:
+        ConfigError: it does not say, or says what is none.
+    """
     kind = config.read(path).get("kind")
     if kind not in SCHEMAS:
         raise ConfigError(f"{path}: kind is {kind!r}.", f"Say which job it is: one of {', '.join(SCHEMAS)}.")

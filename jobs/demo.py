@@ -27,6 +27,7 @@ from jobs.report import Curve, Picture, Report, plain_table, write_report
 from jobs.teacher import train_teacher
 from plinth import config
 from plinth.errors import ConfigError
+from plinth.train.ledger import summarise
 from plinth.train.metrics import read_lines
 from poma3d.pictures import colour_points
 from poma3d.sample import Sample
@@ -59,13 +60,8 @@ def run(job: DemoJob) -> int:
     record = folder / RECORD
     timings = Timings(record, json.loads(record.read_text()) if record.exists() else {})
     with ray_cluster(job.pretrain.ray, job.pretrain.fit.workers.max):
-        with timings.part("rooms: ray-cast, choose views, write shards"):
-            rooms, _, held_out = (ingest.ingest(part) for part in (job.rooms, job.images, job.held_out))
+        held_out = make_data(job, timings)
         preview(held_out.samples(4), folder / "rooms.png", PreviewConfig())
-        with timings.part("teacher: a tiny CLIP on the rooms' colour images and captions"):
-            train_tiny_teacher(job, rooms)
-        with timings.part("embed: the teacher's features into the shards"):
-            embed_all(job)
         with timings.part("pretrain: warm-up and main stage on Ray Train workers"):
             pretrain.train(job.pretrain, pretrain.prepare(job.pretrain))
     with timings.part("evaluate: rooms that nothing has trained on"):
@@ -78,6 +74,17 @@ def run(job: DemoJob) -> int:
         f"\n{report.status}\nreport: {path}\ntensorboard --logdir {job.pretrain.output}/{job.pretrain.name}"
     )
     return 0
+
+
+def make_data(job: DemoJob, timings: Timings) -> Dataset:
+    """Rooms, teacher and embeddings, as far as they are not there; returns the held-out rooms."""
+    with timings.part("rooms: ray-cast, choose views, write shards"):
+        rooms, _, held_out = (ingest.ingest(part) for part in (job.rooms, job.images, job.held_out))
+    with timings.part("teacher: a tiny CLIP on the rooms' colour images and captions"):
+        train_tiny_teacher(job, rooms)
+    with timings.part("embed: the teacher's features into the shards"):
+        embed_all(job)
+    return held_out
 
 
 def train_tiny_teacher(job: DemoJob, rooms: Dataset) -> None:
@@ -120,6 +127,7 @@ def _report(job: DemoJob, outcome: evaluate.Outcome, timings: Timings) -> Report
             "frozen image-text teacher: first from single views, then from whole rooms."
         ),
         facts={name.split(":")[0]: f"{seconds:.0f} s" for name, seconds in timings.parts.items()},
+        ledger=summarise(pretrain.run_storage(job.pretrain)),
         tables=outcome.results.tables,
         curves=_curves(job),
         pictures=_pictures(outcome.samples),

@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from jobs import pretrain
+from jobs import demo, pretrain
 from jobs.cluster import RayConfig, ray_cluster
-from jobs.config import PretrainJob, StageConfig, load
+from jobs.config import DemoJob, PretrainJob, StageConfig, kind_of, load
 from jobs.drills import Action, Drill, armed
 from jobs.layout import STAGES
 from jobs.prove_compare import Comparison, compare, read_result
@@ -69,12 +69,23 @@ class Proof:
 
 def run(path: Path, overrides: Sequence[str], folder: str, steps: int, every: int) -> int:
     """Run all scenarios, print the table, write the page; returns the exit code."""
-    job = shortened(load(PretrainJob, path, overrides), folder, steps, every)
+    job = shortened(_load(path, overrides, folder), folder, steps, every)
     proof = prove(job)
     page = write_page(Path(folder), job, proof.comparisons, proof.seconds)
     print("\n" + table(proof.comparisons))
     print(f"page: {page}")
     return 0 if all(c.holds for c in proof.comparisons) else EXIT_CODE
+
+
+def _load(path: Path, overrides: Sequence[str], folder: str) -> PretrainJob:
+    """The job; of a demo, its pretraining, once its data is there."""
+    if kind_of(path) != "demo":
+        return load(PretrainJob, path, overrides)
+    job = load(DemoJob, path, [f"folder={folder}/data", *overrides])
+    Path(job.folder).mkdir(parents=True, exist_ok=True)
+    with ray_cluster(job.pretrain.ray, job.rooms.workers):
+        demo.make_data(job, demo.Timings(Path(job.folder) / demo.RECORD))
+    return job.pretrain
 
 
 def shortened(job: PretrainJob, folder: str, steps: int, every: int) -> PretrainJob:

@@ -183,6 +183,11 @@ class MetricsWriter:
             self._shown_at = now
             log.info("%s", progress_line(self._name, self._recent, self._total_steps))
 
+    def ledger(self, shares: Mapping[str, float], step: int) -> None:
+        """Show where the run's time went until now, as shares of the wall time."""
+        for category, share in shares.items():
+            self._board.add_scalar(f"ledger/{category}", share, step)
+
     def pictures(self, pictures: Mapping[str, np.ndarray], step: int) -> None:
         """Show images uint8 [H, W, 3]."""
         for tag, image in pictures.items():

@@ -18,7 +18,7 @@ from plinth.train.attempt import Attempt
 from plinth.train.checkpoint_saver import Saved
 from plinth.train.engine import Engine
 from plinth.train.incidents import Incident
-from plinth.train.ledger import FAILED, FINISHED, STOPPED, Ledger
+from plinth.train.ledger import CATEGORIES, FAILED, FINISHED, STOPPED, Ledger, summarise
 from plinth.train.metrics import MetricsWriter, StepRecord
 from plinth.train.process import Process
 from plinth.train.stage_run import StageRun
@@ -98,6 +98,8 @@ class Observers:
     def before_commit(self, saved: Saved) -> None:
         """Called in a thread on rank 0: a run that resumes from the checkpoint has all lines up to it."""
         if self._writer:
+            book = summarise(self._attempt.storage)
+            self._writer.ledger({c: book.share(c) for c in CATEGORIES}, saved.step)
             self._writer.sync()
 
     def committed(self, saved: Saved) -> None:

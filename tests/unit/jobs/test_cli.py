@@ -21,6 +21,7 @@ REQUIRED = {
     "evaluate": ["run=x", "data=y", "teacher.revision=abc"],
     "export": ["run=x", "output=y"],
     "demo": [],
+    "lift": ["output=x", "inputs=[{uri: a}]", "teacher.revision=abc"],
 }  # fmt: skip
 
 
