@@ -158,7 +158,7 @@ def _failures(state: RunState) -> str:
     """The last one first, each with the traceback of its cause."""
     shown = []
     for found in reversed(state.failures):
-        shown.append(f"<pre>{escape(redact(first_cause(found)))}</pre>")
+        shown.append(f"<pre>{escape(first_cause(found))}</pre>")
         if found[0].traceback:
             shown.append(folded("Traceback", redact(found[0].traceback)))
     return section("Failures, each with its first cause", "".join(shown)) if shown else ""

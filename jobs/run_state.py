@@ -11,7 +11,7 @@ import yaml
 
 from jobs.layout import CONFIG_KEY, STAGES
 from plinth.errors import CheckpointError, StorageError
-from plinth.lock import LOCK_KEY, read_lock
+from plinth.lock import read_lock
 from plinth.storage import Storage
 from plinth.train import failures, incidents, ledger
 from plinth.train.checkpoint_store import CheckpointInfo, list_checkpoints, read_state
@@ -115,8 +115,7 @@ def read_run(storage: Storage, now: float) -> RunState:
 
 def is_run(keys: Collection[str]) -> bool:
     """Whether a folder with these keys is that of a run."""
-    below = {key.split("/")[0] for key in keys}
-    return CONFIG_KEY in keys and not below.isdisjoint({LOCK_KEY, ledger.FOLDER, *STAGES})
+    return CONFIG_KEY in keys
 
 
 def _stage(storage: Storage, name: str, records: list[Record], metrics_bytes: int) -> StageState:

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from plinth.errors import PlinthError
+from plinth.redaction import redact
 from plinth.storage import Storage
 
 FOLDER = "logs"
@@ -139,7 +140,7 @@ def first_cause(failures: Sequence[Failure], lost_ranks: Mapping[int, str] | Non
         lines.append(f"  samples in hand: {listed}")
     if others:
         lines.append(f"  {_followed(others)}")
-    return "\n".join(lines)
+    return redact("\n".join(lines))
 
 
 def _precedence(failure: Failure, lost: Mapping[int, str]) -> tuple[int, float, int]:

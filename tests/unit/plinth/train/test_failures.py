@@ -69,6 +69,11 @@ def test_what_followers_say_is_cut() -> None:
     assert report.splitlines()[-1] == f"  1 other rank followed: 0 (RuntimeError: {'x' * 120} ...)"
 
 
+def test_what_a_launcher_says_is_redacted() -> None:
+    report = first_cause([], {2: "GET https://b/k?X-Amz-Signature=pl4nted was refused"})
+    assert report == "rank 2 vanished: GET https://b/k?X-Amz-Signature=*** was refused"
+
+
 def test_nothing_happened() -> None:
     assert first_cause([]) == ""
 
