@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import ray
+from ray._private.state import state
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.execution.scaling_policy import (
     ElasticScalingPolicy,
@@ -61,12 +62,18 @@ class LadderPolicy(ElasticScalingPolicy):
         return NoopDecision()
 
     def _count_possible_workers(self, reserved_resources: Any) -> int:
-        """The largest size of the ladder for which there is room on nodes that are alive: Ray's books
-        may still list a node that is gone, and waiting for it would take the start time-out."""
-        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-        there = {node: r for node, r in reserved_resources.items() if node in alive}
+        """The largest size of the ladder for which there is room on nodes that stay: Ray's books may
+        still list one that is gone or about to go, and waiting for it would take the start time-out."""
+        staying = {node["NodeID"] for node in ray.nodes() if node["Alive"]} - set(draining_nodes())
+        there = {node: r for node, r in reserved_resources.items() if node in staying}
         room = super()._count_possible_workers(there)
         return max((size for size in self._sizes if size <= room), default=0)
+
+
+def draining_nodes() -> dict[str, int]:
+    """Nodes that will be taken away, with when (ms since 1970; 0 if nobody said)."""
+    found: dict[str, int] = state.get_draining_nodes() or {}
+    return found
 
 
 class ElasticTrainer(TorchTrainer):

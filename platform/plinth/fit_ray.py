@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import ray
 import ray.train
 import ray.train.torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from plinth.elastic import ElasticTrainer
 from plinth.errors import ConfigError, PlinthError, StorageError, WorkersLostError
@@ -156,7 +157,9 @@ def run(config: FitConfig, sizes: Sequence[int], train: Train, storage: Storage)
     """
     os.environ[START_TIMEOUT_ENV] = str(config.start_timeout_s)  # Ray Train hands it on to its controller
     _say_if_short(config, sizes[0])
-    desk = ray.remote(num_cpus=0)(Desk).remote(time.time())
+    # On this node, as Ray's controller is: the nodes of the workers come and go.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    desk = ray.remote(num_cpus=0, scheduling_strategy=here)(Desk).remote(time.time())
     filesystem, path = storage.child("ray").pyarrow_filesystem()
     trainer = ElasticTrainer(
         partial(_worker, train, desk),

@@ -6,6 +6,7 @@ All of it beside the training: whatever becomes of these files, the result is th
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from dataclasses import replace
 from types import TracebackType
@@ -37,6 +38,7 @@ class Observers:
         self._telemetry = Telemetry(attempt.storage.uri.rsplit("/", 1)[-1], run.name, process.world.rank)
         self._ledger = self._open_ledger() if process.world.rank == 0 else None
         self._writer: MetricsWriter | None = None
+        self._writer_lock = threading.Lock()  # it is synced in a thread, and closed on a rollback
         self._recent: list[StepRecord] = []
         self.save_s: float | None = None
         """Rank 0: from the beginning of the last checkpoint to its commit."""
@@ -97,10 +99,11 @@ class Observers:
 
     def before_commit(self, saved: Saved) -> None:
         """Called in a thread on rank 0: a run that resumes from the checkpoint has all lines up to it."""
-        if self._writer:
-            book = summarise(self._attempt.storage)
-            self._writer.ledger({c: book.share(c) for c in CATEGORIES}, saved.step)
-            self._writer.sync()
+        book = summarise(self._attempt.storage)
+        with self._writer_lock:
+            if self._writer:
+                self._writer.ledger({c: book.share(c) for c in CATEGORIES}, saved.step)
+                self._writer.sync()
 
     def committed(self, saved: Saved) -> None:
         """Called in a thread on rank 0: the checkpoint counts."""
@@ -130,9 +133,10 @@ class Observers:
         )  # fmt: skip
 
     def _close_writer(self) -> None:
-        if self._writer:
-            try:
-                self._writer.close()
-            except StorageError as error:
-                log.warning("the last metrics of %s are not in storage: %s", self._run.name, error.problem)
-            self._writer = None
+        with self._writer_lock:
+            writer, self._writer = self._writer, None
+        try:
+            if writer:
+                writer.close()
+        except StorageError as error:
+            log.warning("the last metrics of %s are not in storage: %s", self._run.name, error.problem)
