@@ -130,18 +130,18 @@ def explain(
     if names & _UNREACHABLE:
         server = options.endpoint_url or "the object store"
         return StorageError(
-            f"{name}: {server} cannot be reached ({tries} tries).",
+            f"{name}: {server} cannot be reached or drops the connection ({tries} tries).",
             "Check storage.endpoint_url and the network.",
         )
     if isinstance(error, FileNotFoundError) or "404" in codes:
         return MissingKeyError(f"{name} does not exist.")
     if is_transient(error):
         return StorageError(
-            f"{where}: still failing after {tries} tries: {_first_line(error)}.",
+            f"{where}: still failing after {tries} tries: {_coded(codes)}{_first_line(error)}.",
             "Try again later, or raise storage.retries.",
         )
     if codes:
-        return StorageError(f"{where}: the request was refused ({_code(codes)}): {_first_line(error)}.")
+        return StorageError(f"{where}: the request was refused: {_coded(codes)}{_first_line(error)}.")
     if isinstance(error, OSError):
         reason = errno.errorcode.get(error.errno, "") if error.errno is not None else ""
         return StorageError(f"{where}: {_first_line(error)} {reason}".rstrip() + ".")
@@ -214,6 +214,10 @@ def _codes(error: BaseException) -> set[str]:
 
 def _code(codes: set[str]) -> str:
     return max(codes, key=len)  # the word rather than the number
+
+
+def _coded(codes: set[str]) -> str:
+    return f"{_code(codes)}, " if codes else ""
 
 
 def _first_line(error: BaseException) -> str:

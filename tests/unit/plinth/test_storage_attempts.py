@@ -69,9 +69,9 @@ def test_what_is_tried_again_whatever_the_store(error: Exception) -> None:
         (foreign("HttpResponseError", status_code=404, error_code="BlobNotFound"), "key does not exist"),
         (
             foreign("HttpResponseError", "Not here.\nSecond line", status_code=409, error_code="LeaseHeld"),
-            r"refused \(LeaseHeld\): HttpResponseError Not here",
+            r"refused: LeaseHeld, HttpResponseError Not here",
         ),
-        (foreign("ClientResponseError", status=400), r"refused \(400\)"),
+        (foreign("ClientResponseError", status=400), r"refused: 400, ClientResponseError"),
     ],
     ids=repr,
 )
