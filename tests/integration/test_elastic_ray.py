@@ -120,6 +120,46 @@ def test_it_shrinks_with_the_cluster_and_grows_back_without_loss(nodes: Nodes, t
         torch.testing.assert_close(tensor, same[name], rtol=1e-6, atol=1e-6, msg=name)
 
 
+def test_a_notice_of_preemption_is_used_to_save(nodes: Nodes, tmp_path: Path) -> None:
+    """Ray says when a node will be taken away: nothing is lost but the time that the move takes."""
+    import ray
+    from ray.core.generated import autoscaler_pb2
+
+    run = toy_run(
+        tmp_path, steps=STEPS, build_stage=build_slow, data=long_data(tmp_path),
+        checkpoint=CheckpointConfig(every_steps=1000, keep_last=0),
+    )  # fmt: skip
+    config = FitConfig(
+        workers=Workers(1, 2), cpus_per_worker=1.0, start_timeout_s=20.0, resize_check_s=2.0,
+        max_failures=0, max_preemptions=1,
+    )  # fmt: skip
+    started = nodes.add(2)
+    ends: list[StageEnd] = []
+    trainer = threading.Thread(
+        target=lambda: ends.append(fit(config, [run], Storage.from_uri(tmp_path / "run")))
+    )
+    trainer.start()
+    until(lambda: bool(list(tmp_path.glob("run/ledger/*.json"))), trainer, "training begins")
+    time.sleep(3.0)
+    assert checkpoint.latest(run.checkpoints) is None
+    accepted, why = ray._private.worker._global_node.get_gcs_client().drain_node(
+        started[1].node_id,
+        autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION"),
+        "the spot instance is reclaimed",
+        int(1000 * (time.time() + 12)),
+    )
+    assert accepted, why
+    until(lambda: checkpoint.latest(run.checkpoints) is not None, trainer, "it saves before the deadline")
+    saved = checkpoint.latest(run.checkpoints)
+    until(lambda: 1 in [n for _, n in sizes(run)] or not trainer.is_alive(), trainer, "it goes on")
+    nodes.remove(started[1])
+    trainer.join(TIMEOUT_S)
+    assert ends, "the run did not end: the preemption was counted as a failure"
+    seen = sizes(run)
+    assert [step for step, _ in seen] == list(range(STEPS))
+    assert [n for _, n in seen] == [2] * (saved or 0) + [1] * (STEPS - (saved or 0)), "no step was lost"
+
+
 def long_data(folder: Path) -> Any:
     """The toy data, whose order repeats epoch after epoch."""
     return toy_run(folder).data

@@ -157,13 +157,15 @@ def _train(it: _Stage) -> StageEnd:
 
 def _resume_or_start(run: StageRun, engine: Engine, process: Process) -> dict[str, Any]:
     """Restore the last checkpoint and return its notes, or take the weights of the stage before."""
+    began = time.perf_counter()
     state = checkpoint.load(engine, run.checkpoints, run.scratch)
     if state is not None:
         notes: dict[str, Any] = state["notes"]
         _say(
-            process, "%s: resuming after step %d of %d (epoch %d, step %d) from %s, written by %d worker(s)",
+            process,
+            "%s: resuming after step %d of %d (epoch %d step %d) from %s, written by %d worker(s), in %.1f s",
             run.name, state["step"], engine.total_steps, notes["cursor"]["epoch"], notes["cursor"]["step"],
-            run.checkpoints.uri, state["written_by"]["world_size"],
+            run.checkpoints.uri, state["written_by"]["world_size"], time.perf_counter() - began,
         )  # fmt: skip
         return notes
     _say(process, "%s: starting, %d steps", run.name, engine.total_steps)

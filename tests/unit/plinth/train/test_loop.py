@@ -97,7 +97,11 @@ def written(folder: Path) -> dict[Path, int]:
     return {path: time for path, time in found.items() if "logs" not in path.parts}
 
 
-@pytest.mark.parametrize("zero", [ZeroConfig(stage=2), ZeroConfig(stage=3, precision=Precision.bf16)])
+@pytest.mark.parametrize(
+    "zero",
+    [ZeroConfig(stage=stage, precision=precision) for stage in (1, 2, 3) for precision in Precision],
+    ids=lambda zero: f"{zero.stage}-{zero.precision.value}",
+)
 def test_resumed_at_other_world_sizes_it_ends_the_same(tmp_path: Path, zero: ZeroConfig) -> None:
     """Cut in the middle of an epoch, behind a checkpoint, and go on with another number of ranks."""
     whole = straight(tmp_path / "whole", zero=zero)
@@ -107,12 +111,12 @@ def test_resumed_at_other_world_sizes_it_ends_the_same(tmp_path: Path, zero: Zer
         stopped = replace(run, build_stage=StopAfter(until)) if until < 12 else run
         run_ranks(world_size, train_until_stopped, stopped)
     assert lines(run, "step", "digest") == lines(whole, "step", "digest")
-    tolerance = 1e-6 if zero.precision is Precision.fp32 else 0
     losses = [line[0] for line in lines(run, "loss")]
     assert losses == pytest.approx([line[0] for line in lines(whole, "loss")], abs=1e-6)
     expected = weights(whole)
     for name, tensor in weights(run).items():
-        torch.testing.assert_close(tensor, expected[name], rtol=0, atol=tolerance, msg=name)
+        # Also in bf16: its masters are fp32, and only the norm that clips is summed in another order.
+        torch.testing.assert_close(tensor, expected[name], rtol=0, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
 
 
 class Stopped(PlinthError):
