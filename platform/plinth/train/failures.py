@@ -158,7 +158,7 @@ def _opening(failure: Failure, said: str) -> str:
     if failure.error != VANISHED:
         return f"{where}{step}{when}: {failure.error}: {_short(failure.message)}"
     last = f", last heard of {utc(failure.time)}" if failure.time is not None else ""
-    reason = _short(said or failure.message) or "killed, out of memory, or its host is gone"
+    reason = _short(said or failure.message) or "killed, out of memory, or its host or the driver is gone"
     return f"{where} vanished{step}{last}: {reason}"
 
 

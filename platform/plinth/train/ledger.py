@@ -29,6 +29,7 @@ import numpy as np
 
 from plinth.errors import ConfigError
 from plinth.storage import Storage
+from plinth.train.failures import Failure, by_attempt, read_failures
 
 FOLDER = "ledger"
 PRODUCTIVE, DATA_STALL, CHECKPOINT_STALL = "productive", "data_stall", "checkpoint_stall"
@@ -134,7 +135,7 @@ class Ledger:
         self._recent: list[Mark] = []  # after each step since the last durable checkpoint
         self._closed_at: float | None = None
         self._is_away = False
-        self._lock, self._closed = threading.Lock(), threading.Event()
+        self._lock, self._closed, self._news = threading.Lock(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._keep_writing, name="plinth-ledger", daemon=True)
         self._thread.start()
 
@@ -152,6 +153,7 @@ class Ledger:
             if record.start_up_s is None:
                 record.start_up_s = max(0.0, time.time() - record.started - step_s - checkpoint_s)
                 record.marks = [Mark(step)]
+                self._news.set()
             self._add_checkpoint_stall(checkpoint_s)
             self._roll_back(step)
             last = self._last()
@@ -174,6 +176,7 @@ class Ledger:
                 durable = [*marks, _at([*marks, *self._recent], step)]
                 self._record.marks = [durable[0], *durable[1:][-MARKS_KEPT:]]
                 self._recent = [mark for mark in self._recent if mark.step > step]
+                self._news.set()
 
     def record(self) -> Record:
         """The record as of now."""
@@ -195,6 +198,7 @@ class Ledger:
             if self._record.marks:
                 self._add_checkpoint_stall(checkpoint_s)
         self._closed.set()
+        self._news.set()
         self._thread.join(CLOSE_TIMEOUT_S)
 
     def _last(self) -> Mark:
@@ -219,9 +223,11 @@ class Ledger:
     def _keep_writing(self) -> None:
         is_last = False
         while not is_last:
+            self._news.clear()
             is_last = self._closed.is_set()  # asked before writing: the last write comes after the end
             self._write()
-            self._closed.wait(self._record.beat_every_s)
+            if not is_last:
+                self._news.wait(self._record.beat_every_s)
 
     def _write(self) -> None:
         try:
@@ -264,7 +270,8 @@ def summarise(storage: Storage, now: float | None = None) -> LedgerSummary:
 
 
 def read_records(storage: Storage) -> list[Record]:
-    """The records of a run by their start; one that cannot be read is left out with a word."""
+    """The records of a run by their start; one that cannot be read is left out with a word. What a killed
+    attempt did after its last beat comes from the last batches of its ranks, where they left them."""
     records = []
     for key, _ in storage.list(FOLDER):
         try:
@@ -272,7 +279,26 @@ def read_records(storage: Storage) -> list[Record]:
             records.append(Record(**{**fields, "marks": [Mark(*mark) for mark in fields["marks"]]}))
         except (ValueError, KeyError, TypeError) as error:
             log.warning("%s/%s is left out, it cannot be read: %s", storage.uri, key, error)
-    return sorted(records, key=lambda record: (record.started, record.beat))
+    records.sort(key=lambda record: (record.started, record.beat))
+    failed = by_attempt(read_failures(storage))
+    last_of_attempt = {record.attempt: record for record in records}
+    for record in last_of_attempt.values():
+        if record.outcome == RUNNING and record.attempt in failed:
+            _extend(record, failed[record.attempt])
+    return records
+
+
+def _extend(record: Record, failures: Sequence[Failure]) -> None:
+    """Move the end of a record to when the last rank was heard of."""
+    heard = max(failure.time or 0.0 for failure in failures)
+    in_hand = max(failure.step or 0 for failure in failures)  # the steps before it were done
+    if heard <= record.beat:
+        return
+    if record.marks and in_hand > record.marks[-1].step:
+        last = record.marks[-1]
+        trained_s = last.productive_s + heard - record.beat
+        record.marks.append(last._replace(step=in_hand, productive_s=trained_s))
+    record.beat = heard
 
 
 def add_up(records: Sequence[Record], now: float | None = None) -> LedgerSummary:

@@ -37,7 +37,7 @@ def test_an_error_of_its_own_comes_first(order: Sequence[Failure]) -> None:
 def test_who_vanished_beats_a_broken_collective() -> None:
     assert first_cause([BROKEN, GONE]).splitlines() == [
         "rank 1 on node-2 vanished in step 6, last heard of 1970-01-01 00:16:30 UTC: "
-        "killed, out of memory, or its host is gone",
+        "killed, out of memory, or its host or the driver is gone",
         "  samples in hand: room-0, room-1, room-2, room-3, room-4, room-5, room-6, room-7 and 2 more",
         f"  1 other rank followed: 0 (RuntimeError: {GLOO})",
     ]

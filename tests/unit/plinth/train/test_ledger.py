@@ -10,12 +10,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plinth.errors import ConfigError, StorageError
 from plinth.storage import Storage
 from plinth.train import ledger
+from plinth.train.failures import VANISHED, Failure
 from plinth.train.ledger import (
     CATEGORIES,
     Ledger,
@@ -197,6 +198,44 @@ def test_it_is_there_while_the_attempt_runs(tmp_path: Path) -> None:
         book.close(ledger.STOPPED)
 
 
+def test_the_first_step_and_commits_are_written_at_once(tmp_path: Path, clock: Clock) -> None:
+    def written(until: int) -> None:
+        while not (found := ledger.read_records(storage)) or len(found[0].marks) < until:
+            book._closed.wait(0.01)
+
+    storage = Storage.from_uri(tmp_path)
+    book = open_ledger(storage, clock)  # no beat for days
+    steps(book, clock, range(1))
+    written(2)
+    steps(book, clock, range(1, 4))
+    book.committed(2)
+    written(3)
+    (record,) = ledger.read_records(storage)
+    assert [mark.step for mark in record.marks] == [0, 2, 4]
+    book.close(ledger.FINISHED)
+
+
+def test_what_was_done_after_the_last_beat_comes_from_the_last_batches(tmp_path: Path) -> None:
+    storage = Storage.from_uri(tmp_path)
+    done = [Mark(0), Mark(4, 4.0), Mark(5, 5.0)]
+    later = [Mark(4), Mark(6, 2.0)]
+    for record in (
+        Record("a", "warmup", 1, 0, START - 3, START, 10, outcome="finished", start_up_s=0, marks=[Mark(0)]),
+        Record("a", "main", 1, 0, START, START + 6, 10, start_up_s=1, marks=done),
+        Record("b", "main", 1, 0, START + 20, START + 22, 10, start_up_s=0, marks=later),
+    ):
+        storage.write(
+            f"ledger/{record.attempt}-{record.stage}.json", json.dumps(ledger.asdict(record)).encode()
+        )
+    alone = summarise(storage)
+    assert (seconds(alone)["lost"], alone.steps_redone) == (1, 1)
+    gone = Failure("a", 0, "node-1", 1, START + 9, VANISHED, step=8)
+    storage.write("logs/a-rank0.failure.json", json.dumps(ledger.asdict(gone)).encode())
+    told = summarise(storage)
+    assert seconds(told) == {"productive": 6, "start_up": 1, "lost": 4, "idle": 14}
+    assert told.steps_redone == 4
+
+
 def test_a_record_that_cannot_be_read_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     storage = Storage.from_uri(tmp_path)
     storage.write("ledger/a-main.json", b'{"attempt": "a"')
@@ -250,6 +289,7 @@ def records(draw: st.DrawFn) -> Record:
     )  # fmt: skip
 
 
+@settings(deadline=None)  # on a busy machine
 @given(st.lists(records(), max_size=8), st.none() | DURATION)
 def test_the_categories_add_up_to_the_wall_time(found: list[Record], later: float | None) -> None:
     found.sort(key=lambda record: (record.started, record.beat))
@@ -287,6 +327,7 @@ ATTEMPTS = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(ATTEMPTS, min_size=1, max_size=5))
 def test_kills_at_any_time_against_a_count_by_hand(history: list[Attempt]) -> None:
     clock, found, durable = Clock(), [], 0
