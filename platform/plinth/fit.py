@@ -132,7 +132,7 @@ def train_stages(
     """What a worker does; see `plinth.train.process.start` for threads and GPU."""
     started = process.start(threads, use_gpu)
     end = StageEnd()
-    with attempts.begin(started, storage, control) as attempt:
+    with attempts.begin(started, storage, control, stages[0].metrics.logs_every_s) as attempt:
         for run in stages:
             this = run_stage(run, started, control, attempt)
             end = this if this.summary else end

@@ -36,9 +36,14 @@ class Attempt:
 
 
 @contextmanager
-def begin(process: Process, storage: Storage, control: Control) -> Iterator[Attempt]:
+def begin(process: Process, storage: Storage, control: Control, logs_every_s: float) -> Iterator[Attempt]:
     """An attempt, from here to its end on this rank; what processes before it left on this machine is
-    brought to storage. Call it on all ranks."""
+    brought to storage. Call it on all ranks.
+
+    Args:
+        storage: the run's folder.
+        logs_every_s: seconds between two copies of this rank's logs to storage.
+    """
     came = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     launched = control.launched()
     proposals = on_all_ranks(process.world, lambda: (f"{came}-{uuid.uuid4().hex[:6]}", launched))
@@ -49,6 +54,7 @@ def begin(process: Process, storage: Storage, control: Control) -> Iterator[Atte
         _tell_of_the_last(storage)
     try:
         with FlightLog(folder, attempt_id, process.world.rank) as flight:
+            flight.keep_copied(storage, logs_every_s)
             yield Attempt(attempt_id, storage, flight, min(began for _, began in proposals))
     finally:
         salvage(folder, storage)

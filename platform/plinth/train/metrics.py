@@ -46,6 +46,8 @@ class MetricsConfig:
     """Seconds between two progress lines in the terminal."""
     page_every_s: float = 30.0
     """Seconds between two writes of the run's page, index.html in its folder."""
+    logs_every_s: float = 30.0
+    """Seconds between two copies of each rank's log to the run's logs/, should its machine be lost."""
     details_every_steps: int = 10
     """Steps between two steps on which the stage computes its costlier logs."""
     pictures_every_steps: int = 200
@@ -57,8 +59,9 @@ class MetricsConfig:
         Raises:
             ConfigError: naming the key.
         """
-        if not self.page_every_s > 0:
-            raise ConfigError(f"metrics.page_every_s is {self.page_every_s}, expected more than 0.")
+        for key in ("page_every_s", "logs_every_s"):
+            if not getattr(self, key) > 0:
+                raise ConfigError(f"metrics.{key} is {getattr(self, key)}, expected more than 0.")
         for key, least in (("progress_every_s", 0), ("details_every_steps", 1), ("pictures_every_steps", 0)):
             if getattr(self, key) < least:
                 raise ConfigError(f"metrics.{key} is {getattr(self, key)}, expected {least} or more.")

@@ -38,7 +38,7 @@ def train(run: StageRun) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             reported.append(summary)
 
     started, told = process.start(threads=1), Told()
-    with attempt.begin(started, run.storage.child("logs-of-test"), told) as this:
+    with attempt.begin(started, run.storage.child("logs-of-test"), told, 60.0) as this:
         return run_stage(run, started, told, this).summary, reported
 
 
@@ -116,7 +116,9 @@ def test_resumed_at_other_world_sizes_it_ends_the_same(tmp_path: Path, zero: Zer
     expected = weights(whole)
     for name, tensor in weights(run).items():
         # Also in bf16: its masters are fp32, and only the norm that clips is summed in another order.
-        torch.testing.assert_close(tensor, expected[name], rtol=0, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            tensor, expected[name], rtol=0, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 class Stopped(PlinthError):
@@ -265,7 +267,7 @@ def train_then_stop(run: StageRun, at: int) -> Any:
             return started.world.rank == 0 and self.asked > at
 
     told = StopsAt()
-    with attempt.begin(started, run.storage.child("logs-of-test"), told) as this:
+    with attempt.begin(started, run.storage.child("logs-of-test"), told, 60.0) as this:
         return run_stage(run, started, told, this).is_stopped
 
 
