@@ -117,14 +117,15 @@ def prove(job: PretrainJob) -> Proof:
     Raises:
         PlinthError: a run did not end as it should.
     """
-    every = possible_sizes(replace(job.fit, workers=Workers(1, max(RESIZES))), pretrain.stage_runs(job))
+    first = replace(job, name="straight")
+    sizes = possible_sizes(replace(job.fit, workers=Workers(1, max(RESIZES))), pretrain.stage_runs(first))
     proof = Proof()
     with ray_cluster(_room(job), 1):
         import ray
 
         ray_config = replace(job.ray, address=ray.get_runtime_context().gcs_address)
         expected = None
-        for scenario in scenarios(job, every):
+        for scenario in scenarios(job, sizes):
             began = time.monotonic()
             this = replace(job, name=scenario.name, ray=ray_config)
             print(f"{scenario.name}: {scenario.text}", flush=True)

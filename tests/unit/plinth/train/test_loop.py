@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from plinth.data.batches import sample_key
+from plinth.data.config import OnBadShard
 from plinth.data.shards import RowGroupReader
 from plinth.data.sources import OpenSource, open_sources
 from plinth.errors import NonFiniteError, PlinthError
@@ -227,6 +228,20 @@ def test_without_rollbacks_the_first_bad_step_ends_the_run(tmp_path: Path) -> No
     run = toy_run(tmp_path, guard=GuardConfig(on_bad_step=OnBadStep.stop))
     assert "The loss of step 2 is not finite" in run_ranks(1, train_nan, run)[0]
     assert incidents.read_all(run.storage) == []
+
+
+def test_samples_of_a_damaged_shard_are_skipped_and_recorded(tmp_path: Path) -> None:
+    run = toy_run(tmp_path)
+    shard = sorted((tmp_path / "data" / "shards").iterdir())[-1]
+    data = bytearray(shard.read_bytes())
+    data[40] ^= 255  # inside the first row group
+    shard.write_bytes(data)
+    skipping = replace(run, data=replace(run.data, on_bad_shard=OnBadShard.skip, max_bad_row_groups=4))
+    run_ranks(2, train, skipping)
+    skipped = [text for line in read_lines(run.storage) for text in line["skipped"]]
+    assert skipped
+    assert all(shard.name in text for text in skipped)
+    assert [line["step"] for line in read_lines(run.storage)] == list(range(12))
 
 
 def train_spiky(run: StageRun) -> None:
