@@ -9,12 +9,10 @@ stays as it is (`jobs.lift_builds`). Images that come later are added by the sam
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 from jobs import lift_builds, lifters, teachers
@@ -33,21 +31,6 @@ from plinth.storage import Storage
 from poma3d.sample import SCHEMA_VERSION, SampleShape
 
 MAX_CHANGES_NAMED = 3
-
-
-def add_parser(commands: Any) -> None:
-    """Add `lift` to the subcommands of `poma`."""
-    text = "predict depth and camera of captioned images, add them to a data set; resumes by itself"
-    parser = commands.add_parser("lift", help=text, description=text[0].upper() + text[1:] + ".")
-    parser.add_argument("job", type=Path, help="job file, such as jobs/configs/lift.yaml")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides of the job's keys")
-    parser.set_defaults(run=_command)
-
-
-def _command(arguments: argparse.Namespace) -> int:
-    from jobs.config import load
-
-    return run(load(LiftJob, arguments.job, arguments.overrides))
 
 
 def run(job: LiftJob) -> int:
