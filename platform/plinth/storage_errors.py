@@ -43,7 +43,6 @@ _NO_CREDENTIALS = {
 }  # fmt: skip
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
-_STATUS_FIELDS = ("status", "status_code", "code")  # of aiohttp, Azure and gcsfs
 _HTTP_ERROR = re.compile(r"[45][0-9]{2}")
 _ENVIRONMENT_NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
 
@@ -207,8 +206,9 @@ def _codes(error: BaseException) -> set[str]:
             codes.add(str(response.get("ResponseMetadata", {}).get("HTTPStatusCode", "")))
             continue
         codes.add(str(getattr(link, "error_code", None) or ""))  # Azure; a text or an Enum of texts
-        status = (getattr(link, field, None) for field in _STATUS_FIELDS)
-        codes.add(next((str(value) for value in status if _HTTP_ERROR.fullmatch(str(value))), ""))
+        field = "code" if type(link).__name__ == "HttpError" else "status"  # gcsfs; aiohttp
+        status = str(getattr(link, "status_code", getattr(link, field, "")))
+        codes.add(status if _HTTP_ERROR.fullmatch(status) else "")
     return codes - {""}
 
 

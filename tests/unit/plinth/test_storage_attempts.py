@@ -86,3 +86,13 @@ def test_what_is_not_tried_again_whatever_the_store(error: Exception, message: s
         attempt(fails, "az://container/key", StorageOptions())
     assert len(tries) == 1
     assert "\n" not in str(caught.value)
+
+
+def test_only_answers_have_codes() -> None:
+    """aiohttp gives a body that ended early the code 400, which no server has answered."""
+
+    def fails() -> None:
+        raise foreign("ClientPayloadError", "not completed") from foreign("ContentLengthError", code=400)
+
+    with pytest.raises(StorageError, match=r"after 1 tries: ClientPayloadError not completed"):
+        attempt(fails, "s3://bucket/key", StorageOptions(retries=0))
