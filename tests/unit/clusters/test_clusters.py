@@ -130,6 +130,14 @@ def test_spot_and_on_demand_differ_in_the_market_alone(path: Path) -> None:
 
 
 @clouds
+def test_only_the_head_is_reached_from_outside(path: Path) -> None:
+    """Ray refuses private subnets without the first, and looks for the head inside without the second."""
+    provider = load(path)["provider"]
+    assert provider["use_internal_ips"] is True
+    assert provider["use_external_head_ip"] is True
+
+
+@clouds
 def test_every_machine_is_in_the_price_table(path: Path) -> None:
     machines = load(CLUSTERS / PRICES)["machines"]
     for name, node in node_types(path).items():
