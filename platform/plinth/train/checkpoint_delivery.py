@@ -19,6 +19,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+from plinth.errors import CheckpointError
 from plinth.files import replace, write_synced
 from plinth.storage import MissingKeyError, Storage
 from plinth.train import checkpoint_store as store
@@ -30,6 +31,7 @@ from plinth.world import World
 
 WAITING_FOLDER = "waiting"
 RECEIPT_KEY = "RECEIPT.json"
+GIVEN_UP_PREFIX = "given-up-"
 RECEIPT_PATTERN = re.compile(store.RECEIPT_PREFIX + r"(\w+)-(\d+)-of-(\d+)\.json")
 
 log = logging.getLogger(__name__)
@@ -85,11 +87,13 @@ def commit_if_whole(storage: Storage, step: int, token: str) -> bool:
     """Commit a checkpoint if the receipts of all ranks that wrote it are there; whether it is committed.
 
     Raises:
-        CheckpointError: a file that a receipt names is not there.
+        CheckpointError: a rank has given up, or a file that a receipt names is not there.
         ValueError: the ranks' slices do not cover every tensor once.
     """
     folder = storage.child(store.folder_name(step))
     keys = [key for key, _ in folder.list()]
+    if f"{GIVEN_UP_PREFIX}{token}" in keys:
+        raise CheckpointError(f"{folder.uri}: a rank could not write its part.")
     found = [match for key in keys if (match := RECEIPT_PATTERN.fullmatch(key)) and match[1] == token]
     if not found or len(found) < int(found[0][3]):
         return store.COMMIT_KEY in keys and store.read_record(storage, step)["token"] == token
@@ -101,6 +105,11 @@ def commit_if_whole(storage: Storage, step: int, token: str) -> bool:
     for match in found:
         folder.delete(match[0])
     return True
+
+
+def give_up(storage: Storage, step: int, token: str) -> None:
+    """Tell the ranks that wait for this one's receipt that it will not come."""
+    storage.child(store.folder_name(step)).write(f"{GIVEN_UP_PREFIX}{token}", b"")
 
 
 def recover(world: World, storage: Storage, scratch: Path) -> None:

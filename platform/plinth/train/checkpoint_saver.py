@@ -113,7 +113,6 @@ class Saver:
         self._dropped: set[str] = set()
         self._failed: list[tuple[str, str]] = []
         self._failures_in_a_row = 0
-        self.last_committed: Saved | None = None
 
     def save(self, step: int, pieces: Iterable[Piece], state: dict[str, Any]) -> Saved:
         """Begin a checkpoint; returns once the shards are copied (or, not asynchronous, when it counts).
@@ -249,9 +248,11 @@ class Saver:
                 return False
             pause = min(2 * pause, LAST_POLL_S)
         saved.durable_s = time.monotonic() - saved.begun
-        self.last_committed = saved
         self._on_commit(saved)
-        retain(self._storage, self._config)
+        try:
+            retain(self._storage, self._config)
+        except StorageError as error:
+            log.warning("old checkpoints stay for now: %s", error.problem)
         return True
 
     def _fail(self, saved: Saved, error: Exception) -> None:
@@ -259,6 +260,8 @@ class Saver:
         why = f"checkpoint of step {saved.step} on rank {self._world.rank}: {error}"
         log.warning("%s; going on without it", why)
         self._failed.append((saved.token, why))
+        with contextlib.suppress(StorageError):
+            delivery.give_up(self._storage, saved.step, saved.token)
         self._forget(saved)
 
     def _forget(self, saved: Saved) -> None:

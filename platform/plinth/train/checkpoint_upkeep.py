@@ -89,8 +89,7 @@ def repair(storage: Storage) -> Iterator[Finding]:
     for info in store.list_checkpoints(storage):
         folder = storage.child(info.name)
         if not info.is_committed and any(
-            delivery.commit_if_whole(storage, info.step, token)
-            for token in delivery.tokens(storage, info.step)
+            _commits(storage, info.step, token) for token in delivery.tokens(storage, info.step)
         ):
             yield Finding(info.step, True, "was whole but not committed: committed now")
         elif not info.is_committed:
@@ -125,6 +124,13 @@ def unpin(storage: Storage, step: int) -> None:
         CheckpointError: there is no such committed checkpoint.
     """
     _committed(storage, step).delete(store.PIN_KEY)
+
+
+def _commits(storage: Storage, step: int, token: str) -> bool:
+    try:
+        return delivery.commit_if_whole(storage, step, token)
+    except CheckpointError:  # one rank never delivered its part
+        return False
 
 
 def _committed(storage: Storage, step: int) -> Storage:

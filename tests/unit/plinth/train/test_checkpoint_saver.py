@@ -192,3 +192,32 @@ def test_ranks_meet_in_storage(tmp_path: Path) -> None:
         assert flatfiles.read_whole(fetched.required(), ["w"])["w"].tolist() == [20.0] * 3 + [21.0] * 3
         assert fetched.state() == {"rank": 0}
     assert delivery.leftovers(storage, 2) == []
+
+
+def fail_on_one(folder: str, scratch: str) -> str:
+    """On both ranks: rank 1's disk is as good as full; what each is told at once, not after a time-out."""
+    import torch.distributed as dist
+
+    from plinth.train import process
+
+    proc = process.start(threads=1)
+    rank = dist.get_rank()
+    local = Path(f"{scratch}-{rank}")
+    if rank == 1:
+        local.write_text("a file where the folder should be")
+    saver = Saver(proc.world, Storage.from_uri(folder), local, CheckpointConfig(away_limit_s=600.0))
+    saver.save(1, [Piece("w", 6, 3 * rank, torch.zeros(3))], {})
+    try:
+        saver.wait(600.0)
+    except CheckpointError as error:
+        return str(error)
+    finally:
+        saver.close()
+    return ""
+
+
+@pytest.mark.slow
+def test_a_rank_that_fails_does_not_keep_the_others_waiting(tmp_path: Path) -> None:
+    told = run_ranks(2, fail_on_one, str(tmp_path / "c"), str(tmp_path / "s"))
+    assert all("checkpoint of step 1 on rank" in text for text in told)
+    assert store.latest(Storage.from_uri(tmp_path / "c")) is None
