@@ -1,4 +1,4 @@
-"""What a cluster file would ask AWS for, against a mock that knows the instance types. Nothing is contacted."""
+"""What a cluster file would ask AWS for, against a mock that knows the machines. Nothing is contacted."""
 
 from __future__ import annotations
 

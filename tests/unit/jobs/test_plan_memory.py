@@ -20,9 +20,9 @@ def test_bf16_by_hand() -> None:
     assert m.gradients == 4 * 400 // 4, "summed in fp32, sharded"
     assert m.optimizer == (4 + 8) * 400 // 4
     assert m.average == 4 * 200 // 4
-    assert m.buckets == 2 * 100
+    assert m.buckets == 2 * 2 * 100, "twice in bf16"
     assert (m.activations, m.chamfer) == (3 * 100, 50)
-    assert m.peak == m.resident + max(300 + 50 + 200, m.step)
+    assert m.peak == m.resident + max(300 + 50 + 400, m.step)
 
 
 def test_fp32_at_stage_0_has_no_masters() -> None:
