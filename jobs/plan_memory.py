@@ -74,8 +74,8 @@ def memory(
     of_weights = world_size if stage == 3 else 1
     accumulated = FLOAT32_BYTES if zero.accumulate_precision is Precision.fp32 else itemsize
     masters = 0 if stage == 0 else FLOAT32_BYTES * size.trainable // of_optimizer
-    # Until a bucket is full its gradients exist twice: as their parameters' own and in it. Stage 3 has another
-    # for the weights that it gathers.
+    # Until a bucket is full its gradients exist twice: as their parameters' own and in it. Stage 3 has
+    # another for the weights that it gathers.
     buckets = 0 if stage == 0 else 2 * itemsize * min(zero.bucket_size, size.trainable)
     if stage == 3:
         buckets += itemsize * min(zero.bucket_size, size.parameters)
