@@ -19,7 +19,7 @@ from jobs import lift_builds, lifters, teachers
 from jobs.cluster import Progress, map_tasks, ray_cluster
 from jobs.datasets import Dataset
 from jobs.images.sets import ImageSetConfig, Piece, open_set
-from jobs.lift_builds import Commit, Plan, digest
+from jobs.lift_builds import DUPLICATE, Commit, Plan, digest
 from jobs.lift_config import LiftJob
 from jobs.lift_stream import lift_parts
 from jobs.lift_work import ScanTask, Work, scan_piece
@@ -50,9 +50,10 @@ def run(job: LiftJob) -> int:
         f"samples, {images} of them new from {seen} images, {size / max(images, 1) / 1024:.1f} KiB each, "
         f"in {took_s:.0f} s"
     )
-    table = f"{lift_builds.VERSIONS}/{attributes['version']:06d}/{lift_builds.REJECTS_FILE}"
+    folder = f"{lift_builds.VERSIONS}/{attributes['version']:06d}"
     for reason, count in sorted(rejects.items()):
-        print(f"  rejected {count}: {reason} (each in {table})")
+        print(f"  rejected {count}: {reason} (each in {folder}/{lift_builds.REJECTS_FILE})")
+    print(f"  look at what was accepted and rejected: {folder}/{lift_builds.SHEET_FILE}")
     return 0
 
 
@@ -195,7 +196,7 @@ def _refuse_empty_sets(job: LiftJob, plan: Plan, commits: Sequence[Commit], piec
         of_set.setdefault(pieces[part.piece].config.uri, []).append(commit)
     for uri, made in of_set.items():
         rejects = [reject for commit in made for reject in commit.rejects]
-        unusable = [reject for reject in rejects if reject.reason != "duplicate image"]
+        unusable = [reject for reject in rejects if reject.reason != DUPLICATE]
         if len(unusable) == len(rejects) and not any(commit.shard for commit in made):
             counts = Counter(reject.reason for reject in rejects).most_common()
             reasons = ", ".join(f"{n} x {reason}" for reason, n in counts) or "it is empty"

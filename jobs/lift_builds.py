@@ -4,6 +4,7 @@
     versions/000002/MANIFEST.json      a version: the shards of the one before and the new ones. Names of
                                        shards are relative to the data set, not to this folder
     versions/000002/rejects.csv        what this version left out, and why
+    versions/000002/gates.png          some of what it accepted beside some of what it left out
     shards/...                         the rows
     lift/index/<recipe>/<piece>.parquet  every image of a piece of the input: id, hash, where it is
     lift/plans/<plan>.json             what a version adds: runs of indexed images (parts) without the repeats
@@ -31,13 +32,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.datasets import add_statistics
+from jobs.lift_sheet import SHOWN, gate_sheet
 from plinth.data import manifest as manifests
 from plinth.data.manifest import Manifest, ShardEntry
+from plinth.data.shards import RowGroupReader
 from plinth.storage import Storage
 from poma3d.lift.gates import find_duplicates
 
 VERSIONS, INDEX, PLANS, COMMITS = "versions", "lift/index", "lift/plans", "lift/commits"
-REJECTS_FILE = "rejects.csv"
+REJECTS_FILE, SHEET_FILE = "rejects.csv", "gates.png"
+DUPLICATE = "duplicate image"
 NAME_BYTES = 12
 REQUESTS = 16
 """Small objects that are read at a time."""
@@ -96,6 +100,8 @@ class Commit:
     shard: dict[str, Any] | None
     statistics: dict[str, Any]
     rejects: list[Rejected] = field(default_factory=list)
+    shown: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Reason -> thumbnail (`jobs.lift_sheet`) and value of one reject."""
 
 
 def digest(*parts: object) -> str:
@@ -216,7 +222,13 @@ def load_commits(storage: Storage, parts: Sequence[Part]) -> list[Commit]:
     """What became of parts that are done, in order."""
     contents = map(json.loads, read_many(storage, [f"{COMMITS}/{part.name}.json" for part in parts]))
     return [
-        Commit(c["shard"], c["statistics"], [Rejected(**reject) for reject in c["rejects"]]) for c in contents
+        Commit(
+            c["shard"],
+            c["statistics"],
+            [Rejected(**reject) for reject in c["rejects"]],
+            {reason: (picture, value) for reason, (picture, value) in c["shown"].items()},
+        )
+        for c in contents
     ]
 
 
@@ -272,9 +284,24 @@ def commit_version(
     )
     folder = storage.child(f"{VERSIONS}/{number:06d}")
     folder.write(REJECTS_FILE, _csv(rejects))
+    folder.write(SHEET_FILE, _sheet(storage, commits))
     manifests.commit(folder, manifest)
     manifests.commit(storage, manifest)
     return manifest
+
+
+def _sheet(storage: Storage, commits: Sequence[Commit]) -> bytes:
+    """The first pictures of some new shards, and one reject of a reason from each of some commits."""
+    shards = [ShardEntry(**c.shard) for c in commits if c.shard is not None][:SHOWN]
+    accepted = []
+    for shard in shards:
+        rows = RowGroupReader(storage).read(shard, 0, ["colour"])["colour"].to_pylist()
+        accepted += [colour[0] for colour in rows if colour][: -(-SHOWN // len(shards))]
+    rejected: dict[str, list[tuple[str, str]]] = {}
+    for commit in commits:
+        for reason, shown in commit.shown.items():
+            rejected.setdefault(reason, []).append(shown)
+    return gate_sheet(accepted[:SHOWN], {reason: shown[:SHOWN] for reason, shown in rejected.items()})
 
 
 def _csv(rejects: Sequence[Rejected]) -> bytes:

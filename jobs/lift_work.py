@@ -10,6 +10,7 @@ What is wrong with an image is a reject; what is wrong with the input as a whole
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from jobs.datasets import statistics
 from jobs.embed import embed_samples
 from jobs.images.sets import VALUE_CHARACTERS, BadRecord, Piece, Record, open_set
 from jobs.lift_builds import (
+    DUPLICATE,
     INDEX_SCHEMA,
     Commit,
     Part,
@@ -31,6 +33,7 @@ from jobs.lift_builds import (
     write_table,
 )
 from jobs.lift_config import LifterConfig
+from jobs.lift_sheet import THUMBNAIL_PX, thumbnail
 from plinth.data.shards import ShardOptions, write_shard
 from plinth.errors import DataError
 from plinth.storage import Storage, StorageOptions
@@ -47,6 +50,9 @@ from poma3d.lift.given import decode_depth
 from poma3d.lift.lifter import BadImage, GivenDepth, Picture
 from poma3d.sample import Sample, SampleShape, encode
 from poma3d.teacher import TeacherConfig
+
+TO_SHOW = GateConfig(min_side_px=1)
+"""What may be shown of rejects: all that can be decoded."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,8 @@ class ReadPart:
     places: dict[str, str]
     """Image id -> where it is, for people."""
     rejects: list[Rejected]
+    shown: dict[str, tuple[str, str]]
+    """Reason -> thumbnail and value of one reject."""
 
 
 @dataclass
@@ -93,6 +101,7 @@ class LiftedPart:
     part: Part
     samples: list[Sample]
     rejects: list[Rejected]
+    shown: dict[str, tuple[str, str]]
 
 
 def scan_piece(task: ScanTask) -> None:
@@ -116,29 +125,37 @@ def read_part(work: Work, piece: Piece, part: Part) -> ReadPart:
     index = read_table(work.output, index_key(work.recipe, part.piece)).slice(
         part.start, part.stop - part.start
     )
-    rejects, wanted = [], []
+    rejects: list[Rejected] = []
+    asked: list[tuple[dict[str, str], Rejected | None]] = []
+    shown: set[str] = set()
     for number, row in enumerate(index.to_pylist(), start=part.start):
-        earlier = part.repeats.get(str(number))
-        if row["reason"] is not None:
-            rejects.append(Rejected(row["image_id"] or "", row["place"], row["reason"], row["value"]))
-        elif earlier is not None:
-            rejects.append(Rejected(row["image_id"], row["place"], "duplicate image", earlier))
-        else:
-            wanted.append(row)
-    pictures = []
-    records = open_set(piece.config, piece.options).read(piece, [row["locator"] for row in wanted])
-    for row, record in zip(wanted, _exactly(records, wanted, piece), strict=True):
+        reject = _known_reject(row, part.repeats.get(str(number)))
+        if reject is not None:
+            rejects.append(reject)
+            if row["locator"] is None or reject.reason in shown:
+                continue
+            shown.add(reject.reason)
+        asked.append((row, reject))
+    read = ReadPart(part, [], {}, rejects, {})
+    records = open_set(piece.config, piece.options).read(piece, [row["locator"] for row, _ in asked])
+    for (row, reject), record in zip(asked, _exactly(records, [row for row, _ in asked], piece), strict=True):
+        if reject is not None:
+            with contextlib.suppress(BadImage):
+                picture = thumbnail(decode_image(record.image, TO_SHOW, THUMBNAIL_PX))
+                read.shown[reject.reason] = picture, reject.value
+            continue
         try:
-            pictures.append(_picture(record, piece, work))
+            read.pictures.append(_picture(record, piece, work))
+            read.places[row["image_id"]] = row["place"]
         except BadImage as bad:
             rejects.append(Rejected(row["image_id"], row["place"], bad.reason, bad.value))
-    return ReadPart(part, pictures, {row["image_id"]: row["place"] for row in wanted}, rejects)
+    return read
 
 
 def lift_part(work: Work, read: ReadPart) -> LiftedPart:
     """Lift, check and embed the pictures of a part, with the models of this process."""
     lifter = lifters.open_lifter(work.lifter, work.storage)
-    samples, rejects = [], list(read.rejects)
+    samples, rejects, shown = [], list(read.rejects), dict(read.shown)
     try:
         answers = lifter.lift(read.pictures)
     except ValueError as error:
@@ -153,10 +170,12 @@ def lift_part(work: Work, read: ReadPart) -> LiftedPart:
             samples.append(sample)
         except BadImage as bad:
             rejects.append(Rejected(picture.image_id, read.places[picture.image_id], bad.reason, bad.value))
+            if bad.reason not in shown:
+                shown[bad.reason] = thumbnail(picture.rgb), bad.value
     if work.teacher is not None and samples:
         teacher = teachers.open_teacher(work.teacher, work.storage)
         embed_samples(samples, teacher, work.shape, tokens=False)
-    return LiftedPart(read.part, samples, rejects)
+    return LiftedPart(read.part, samples, rejects, shown)
 
 
 def finish_part(work: Work, lifted: LiftedPart) -> str:
@@ -165,19 +184,28 @@ def finish_part(work: Work, lifted: LiftedPart) -> str:
     if lifted.samples:
         table = encode(lifted.samples, work.shape)
         shard = vars(write_shard(work.output, lifted.part.name, table, work.shards))
-    write_commit(work.output, lifted.part.name, Commit(shard, statistics(lifted.samples), lifted.rejects))
+    commit = Commit(shard, statistics(lifted.samples), lifted.rejects, lifted.shown)
+    write_commit(work.output, lifted.part.name, commit)
     return lifted.part.name
+
+
+def _known_reject(row: dict[str, str], earlier: str | None) -> Rejected | None:
+    """What is known of an indexed image before it is lifted: rejected by the scan, or a repeat."""
+    if row["reason"] is not None:
+        return Rejected(row["image_id"] or "", row["place"], row["reason"], row["value"])
+    return Rejected(row["image_id"], row["place"], DUPLICATE, earlier) if earlier is not None else None
 
 
 def _index_row(found: Record | BadRecord, gates: GateConfig) -> dict[str, object]:
     if isinstance(found, BadRecord):
         return {"place": found.place, "reason": found.reason, "value": found.value[:VALUE_CHARACTERS]}
+    row = {"image_id": found.image_id, "place": found.place, "locator": found.locator}
     try:
         keep_captions(found.captions, gates)
         perceptual = perceptual_hash(found.image, gates)
     except BadImage as bad:
-        return {"image_id": found.image_id, "place": found.place, "reason": bad.reason, "value": bad.value}
-    return {"image_id": found.image_id, "hash": perceptual, "place": found.place, "locator": found.locator}
+        return {**row, "reason": bad.reason, "value": bad.value}
+    return {**row, "hash": perceptual}
 
 
 def _exactly(records: Iterator[Record], wanted: list[dict[str, str]], piece: Piece) -> Iterator[Record]:

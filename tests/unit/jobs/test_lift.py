@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jobs import embed, lift, lift_builds, lift_stream, lift_work
 from jobs.config import EmbedJob
 from jobs.datasets import Dataset, open_dataset
 from jobs.lift_config import LiftJob
+from jobs.lift_sheet import GAP_PX, LABEL_PX, THUMBNAIL_PX, VALUE_PX
 from plinth import config
 from plinth.data import manifest as manifests
 from plinth.data.shards import verify
@@ -53,6 +55,15 @@ def captions(dataset: Dataset) -> list[str]:
 def rejects(folder: Path, version: int = 1) -> list[dict[str, str]]:
     path = folder / "versions" / f"{version:06d}" / "rejects.csv"
     return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def drawn_rows(path: Path) -> int:
+    """Rows of a sheet of gates; each must show a picture. What cannot be decoded has no row."""
+    sheet = np.asarray(Image.open(path))
+    step = LABEL_PX + THUMBNAIL_PX + VALUE_PX + GAP_PX
+    tops = range(GAP_PX + LABEL_PX, len(sheet), step)
+    assert all(sheet[top : top + 20, GAP_PX : GAP_PX + 20].mean() < 250 for top in tops)
+    return len(tops)
 
 
 @pytest.fixture
@@ -207,6 +218,7 @@ def test_every_reject_is_counted_and_listed(tmp_path: Path, capsys) -> None:
     assert dataset.manifest.attributes["statistics"]["rejects"] == dict(expected)
     for reason in expected:
         assert f"rejected 1: {reason}" in printed
+    assert drawn_rows(tmp_path / "out" / "versions" / "000001" / "gates.png") == len(expected)
     # The thumbnail of a picture that is cut off can be whole, its decoding is not: rejected all the same.
     assert captions(dataset) == [photo(0).caption]
 

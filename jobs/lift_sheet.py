@@ -1,0 +1,55 @@
+"""A picture of what a version accepted beside what it rejected: one row for each, a few images in it."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from poma3d.scenes.views import encode_colour
+
+THUMBNAIL_PX = 112
+THUMBNAIL_QUALITY = 75
+SHOWN = 8
+"""Images in a row."""
+GAP_PX, LABEL_PX, VALUE_PX = 8, 22, 16
+VALUE_CHARACTERS = 18
+PAPER, INK, MUTED = "#ffffff", "#1c2430", "#5b6675"
+
+
+def thumbnail(rgb: np.ndarray) -> str:
+    """A small JPEG of a picture uint8 [h, w, 3], as text for a commit."""
+    scale = THUMBNAIL_PX / max(rgb.shape[:2])
+    height, width = (max(1, round(edge * scale)) for edge in rgb.shape[:2])
+    return base64.b64encode(encode_colour(rgb, height, width, THUMBNAIL_QUALITY)).decode()
+
+
+def gate_sheet(accepted: Sequence[bytes], rejected: dict[str, Sequence[tuple[str, str]]]) -> bytes:
+    """PNG of the rows.
+
+    Args:
+        accepted: JPEGs.
+        rejected: reason -> (thumbnail, value) of some images.
+    """
+    rows: list[tuple[str, list[tuple[bytes, str]]]] = [("accepted", [(jpeg, "") for jpeg in accepted])]
+    for reason, shown in sorted(rejected.items()):
+        rows.append((reason, [(base64.b64decode(text), value) for text, value in shown]))
+    step = THUMBNAIL_PX + GAP_PX
+    row_px = LABEL_PX + THUMBNAIL_PX + VALUE_PX + GAP_PX
+    sheet = Image.new("RGB", (GAP_PX + SHOWN * step, GAP_PX + len(rows) * row_px), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for number, (label, images) in enumerate(rows):
+        top = GAP_PX + number * row_px
+        draw.text((GAP_PX, top), label if images else f"{label}: none to show", fill=INK)
+        for place, (jpeg, value) in enumerate(images[:SHOWN]):
+            left = GAP_PX + place * step
+            with Image.open(io.BytesIO(jpeg)) as image:
+                image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+                sheet.paste(image, (left, top + LABEL_PX))
+            draw.text((left, top + LABEL_PX + THUMBNAIL_PX), value[:VALUE_CHARACTERS], fill=MUTED)
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    return buffer.getvalue()
