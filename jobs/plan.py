@@ -140,25 +140,6 @@ class Plan:
     cost: Cost | None
 
 
-def add_parser(commands: Any) -> argparse.ArgumentParser:
-    """Add `plan` to the subparsers of the `poma` command."""
-    text = "memory, time, storage and cost of a pretraining job, before anything starts"
-    parser: argparse.ArgumentParser = commands.add_parser("plan", help=text, description=text)
-    parser.add_argument("job", type=Path, help="job file, such as jobs/configs/pretrain.yaml")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides of the job's keys")
-    parser.add_argument("--cluster", type=Path, help="cluster file, such as clusters/aws-h100.yaml")
-    parser.add_argument("--prices", type=Path, help="price table; the one beside the cluster file")
-    parser.add_argument(
-        "--mfu", type=float, default=DEFAULT_MFU, help="share of a GPU's peak that is reached (%(default)s)"
-    )
-    parser.add_argument(
-        "--assume", action="append", default=[], metavar="STAGE.samples=N",
-        help="size of a data set that is not there yet; STAGE.views=N for its views",
-    )  # fmt: skip
-    parser.set_defaults(run=run)
-    return parser
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Print the plan; returns the exit code.
 
@@ -167,7 +148,8 @@ def run(arguments: argparse.Namespace) -> int:
     """
     cluster = read_cluster(arguments.cluster, arguments.prices) if arguments.cluster else None
     job = load(PretrainJob, arguments.job, arguments.overrides)
-    made = plan(job, cluster, arguments.mfu, arguments.assume)
+    mfu = DEFAULT_MFU if arguments.mfu is None else arguments.mfu
+    made = plan(job, cluster, mfu, arguments.assume)
     print(plan_report.text(made))
     return 0
 
