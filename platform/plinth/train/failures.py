@@ -57,6 +57,8 @@ class Failure:
     """What this rank had in hand in that step."""
     is_collective: bool = False
     """Whether the death of another rank causes such an error."""
+    stage: str = ""
+    """Whose step that was, where it is known."""
 
 
 def is_collective(error: BaseException) -> bool:
@@ -91,12 +93,12 @@ def vanished(attempt: str, rank: int, last: dict[str, Any]) -> Failure:
     """The failure of a rank of which its last batch is all that is known."""
     return Failure(
         attempt, rank, last.get("host", ""), last.get("pid"), last.get("time"), VANISHED,
-        step=last.get("step"), sample_ids=last.get("sample_ids", []),
+        step=last.get("step"), sample_ids=last.get("sample_ids", []), stage=last.get("stage", ""),
     )  # fmt: skip
 
 
 def last_batch(lines: bytes) -> dict[str, Any]:
-    """The last whole line of a rank's batches: time, host, pid, step, sample_ids; empty if there is none."""
+    """The last whole line of a rank's batches (time, host, pid, stage, step, sample_ids), or nothing."""
     last: dict[str, Any] = {}
     for line in lines.splitlines():
         with contextlib.suppress(ValueError):  # the last line may be half written
@@ -153,7 +155,8 @@ def _precedence(failure: Failure, lost: Mapping[int, str]) -> tuple[int, float, 
 
 def _opening(failure: Failure, said: str) -> str:
     where = f"rank {failure.rank}" + (f" on {failure.host}" if failure.host else "")
-    step = f" in step {failure.step}" if failure.step is not None else ""
+    stage = f" of {failure.stage}" if failure.stage else ""
+    step = f" in step {failure.step}{stage}" if failure.step is not None else ""
     when = f", {utc(failure.time)}" if failure.time is not None else ""
     if failure.error != VANISHED:
         return f"{where}{step}{when}: {failure.error}: {_short(failure.message)}"

@@ -81,6 +81,7 @@ class FlightLog:
         self._lines = 0
         self._step: int | None = None
         self._sample_ids: list[str] = []
+        self._stage = ""
         self._has_failed = False
         self._is_whole = True
         self._ended = threading.Event()
@@ -116,13 +117,13 @@ class FlightLog:
             logging.getLogger("plinth").removeHandler(self._handler)
             self._handler.close()
 
-    def batch(self, step: int, sample_ids: Sequence[str]) -> None:
+    def batch(self, step: int, sample_ids: Sequence[str], stage: str = "") -> None:
         """Keep what this rank has in hand. Call it before the step."""
-        self._step, self._sample_ids = step, list(sample_ids)
+        self._step, self._sample_ids, self._stage = step, list(sample_ids), stage
         if self._handler is None:
             return
         record = {
-            "time": time.time(), "host": self._host, "pid": os.getpid(), "step": step,
+            "time": time.time(), "host": self._host, "pid": os.getpid(), "stage": stage, "step": step,
             "sample_ids": self._sample_ids,
         }  # fmt: skip
         self._recent.append(json.dumps(record) + "\n")
@@ -183,6 +184,7 @@ class FlightLog:
             step=self._step,
             sample_ids=self._sample_ids,
             is_collective=is_collective(error),
+            stage=self._stage,
         )
         with self._disk_may_be_full():
             _write(self._folder, self._stem, failure)

@@ -291,7 +291,8 @@ def read_records(storage: Storage) -> list[Record]:
 def _extend(record: Record, failures: Sequence[Failure]) -> None:
     """Move the end of a record to when the last rank was heard of."""
     heard = max(failure.time or 0.0 for failure in failures)
-    in_hand = max(failure.step or 0 for failure in failures)  # the steps before it were done
+    # Of this stage, and the steps before it were done.
+    in_hand = max((f.step or 0 for f in failures if f.stage in ("", record.stage)), default=0)
     if heard <= record.beat:
         return
     if record.marks and in_hand > record.marks[-1].step:

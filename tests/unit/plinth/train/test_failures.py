@@ -64,6 +64,10 @@ def test_collectives_alone_go_by_time_and_rank() -> None:
     assert f"2 other ranks followed: 1, 2 (RuntimeError: {GLOO})" in report
 
 
+def test_the_stage_is_named_where_it_is_known() -> None:
+    assert first_cause([replace(OWN, stage="warmup")]).startswith("rank 2 on node-1 in step 6 of warmup, ")
+
+
 def test_what_followers_say_is_cut() -> None:
     report = first_cause([GONE, replace(BROKEN, message="x" * 1000)])
     assert report.splitlines()[-1] == f"  1 other rank followed: 0 (RuntimeError: {'x' * 120} ...)"

@@ -29,7 +29,7 @@ logging.getLogger("plinth").setLevel(logging.INFO)
 with FlightLog(Path(sys.argv[1]), "first", 1) as flight:
     logging.getLogger("plinth.train.loop").info("hello from rank %d", 1)
     for step in range(100):
-        flight.batch(step, [f"room-{step}", "room-x"])
+        flight.batch(step, [f"room-{step}", "room-x"], "warmup")
     print("ready", flush=True)
     time.sleep(600)
 """
@@ -69,6 +69,7 @@ def test_a_process_that_was_killed_left_its_last_batches(folder: Path, storage: 
     (failure,) = read_failures(storage)
     assert (failure.attempt, failure.rank, failure.pid) == ("first", 1, pid)
     assert (failure.error, failure.step, failure.sample_ids) == ("vanished", 99, ["room-99", "room-x"])
+    assert failure.stage == "warmup"
     assert failure.time == pytest.approx(time.time(), abs=60)
     assert b"plinth.train.loop: hello from rank 1" in storage.read("logs/first-rank1.log")
     assert not list(folder.iterdir()), "nobody writes these any more"
@@ -111,14 +112,15 @@ def test_an_end_that_was_expected_and_did_not_come(folder: Path) -> None:
 def test_a_failure_says_what_where_and_on_which_samples(folder: Path, storage: Storage) -> None:
     def fail() -> None:
         with FlightLog(folder, "first", 3) as flight:
-            flight.batch(7, ["room-1", "room-2"])
+            flight.batch(7, ["room-1", "room-2"], "main")
             raise ValueError(f"no depth; asked with token={PLANTED}")
 
     with pytest.raises(ValueError, match="no depth"):
         fail()
     salvage(folder, storage)
     (failure,) = read_failures(storage)
-    assert (failure.rank, failure.step, failure.sample_ids) == (3, 7, ["room-1", "room-2"])
+    assert (failure.rank, failure.stage, failure.step) == (3, "main", 7)
+    assert failure.sample_ids == ["room-1", "room-2"]
     assert (failure.error, failure.message) == ("ValueError", "no depth; asked with token=***")
     assert (failure.pid, failure.is_collective) == (os.getpid(), False)
     assert "in fail" in failure.traceback
