@@ -79,7 +79,8 @@ class Piece:
     @property
     def name(self) -> str:
         """For people."""
-        return f"{self.config.uri}: {self.key}"
+        uri = self.config.uri
+        return uri if uri.endswith(f"/{self.key}") else f"{uri}/{self.key}"
 
 
 @dataclass(frozen=True)
