@@ -114,6 +114,10 @@ class StagePlan:
     micro_batch_size: int
     two_pass: bool
     zero: list[ZeroPlan]
+    fewest: int
+    """Workers at least, when the run shrinks."""
+    peak_at_fewest: int
+    """Bytes of a GPU then, at the job's ZeRO stage: each holds a larger share."""
     pace: Pace | None
     storage: list[StoragePlan]
 
@@ -224,6 +228,8 @@ def _plan_stage(
             divides = max(divisors_up_to(largest, stage.global_batch_size, workers), default=0)
         held = memory(size, kept, job.zero, number, workers, stage.micro_batch_size)
         zero.append(ZeroPlan(number, held, largest, divides))
+    fewest = max(1, job.fit.workers.min)
+    at_fewest = memory(size, kept, job.zero, job.zero.stage, fewest, stage.micro_batch_size)
     two_pass = stage.global_batch_size > workers * stage.micro_batch_size
     pace = None
     if gpu is not None:
@@ -236,7 +242,8 @@ def _plan_stage(
         step_s = (work + flops.contrast(stage.global_batch_size)) / speed
         pace = Pace(gpu, mfu, workers, step_s, stage.global_batch_size / step_s, steps, per_epoch)
     return StagePlan(
-        name, data, size, flops, stage.global_batch_size, stage.micro_batch_size, two_pass, zero, pace,
+        name, data, size, flops, stage.global_batch_size, stage.micro_batch_size, two_pass, zero,
+        fewest, at_fewest.peak, pace,
         [] if pace is None else [_storage(pace, data, count) for count in GPU_COUNTS],
     )  # fmt: skip
 

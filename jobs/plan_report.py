@@ -80,10 +80,16 @@ def _memory(plan: Plan, stage: StagePlan) -> list[str]:
             row += ["yes" if fits else "NO", f"{zero.largest} ({zero.divides} divides the batch)"]
         rows.append(row)
     of = f", of {gpu.memory_bytes / GIB:.0f} of which {USABLE_SHARE:.0%} are counted on" if gpu else ""
-    return [
+    lines = [
         f"{INDENT}memory of a GPU in GiB, micro-batches of {stage.micro_batch_size}{of} (* the job's)",
         *_table(head, rows),
     ]
+    if stage.fewest < plan.workers:
+        peak = stage.peak_at_fewest / GIB
+        lines.append(
+            f"{INDENT * 2}* shrunk to {stage.fewest} worker(s), each with a larger share: peak {peak:.2f}"
+        )
+    return lines
 
 
 def _speed(plan: Plan, stage: StagePlan) -> list[str]:

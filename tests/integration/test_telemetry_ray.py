@@ -28,6 +28,7 @@ def test_ray_exports_what_was_recorded() -> None:
     ray.init(
         address="local", num_cpus=1, object_store_memory=80_000_000, include_dashboard=True,
         dashboard_host="127.0.0.1", configure_logging=False,
+        _system_config={"metrics_report_interval_ms": 1000},
     )  # fmt: skip
     try:
         (node,) = ray.nodes()

@@ -79,6 +79,14 @@ def test_storage_grows_with_the_gpus(paper: plans.Plan) -> None:
     )
 
 
+def test_fewer_workers_hold_more_each(paper: plans.Plan) -> None:
+    (stage,) = paper.stages
+    assert (stage.fewest, paper.workers) == (1, 8)
+    at_eight = next(zero.memory.peak for zero in stage.zero if zero.stage == paper.job.zero.stage)
+    assert stage.peak_at_fewest > at_eight
+    assert "shrunk to 1 worker(s)" in plans.plan_report.text(paper)
+
+
 def test_the_page_says_what_it_assumes(paper: plans.Plan) -> None:
     text = plans.plan_report.text(paper)
     for words in (
