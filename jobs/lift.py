@@ -27,6 +27,7 @@ from plinth import config
 from plinth.data import manifest as manifests
 from plinth.data.manifest import Manifest
 from plinth.errors import ConfigError, DataError
+from plinth.lock import RunLock
 from plinth.storage import Storage
 from poma3d.sample import SCHEMA_VERSION, SampleShape
 
@@ -64,13 +65,20 @@ def lift(job: LiftJob) -> tuple[Dataset, list[Commit]]:
         The data set at its newest version, and what was added to it: nothing when it had all inputs.
 
     Raises:
-        ConfigError: nothing to read, or a data set of another recipe at the output.
+        ConfigError: nothing to read, a data set of another recipe at the output, or another job that is
+            adding to it.
         DataError: a piece that is not of its layout, a set without a usable image, or nothing left.
     """
     job.validate()
     output = Storage.from_uri(job.output, job.storage)
     output.check(write=True)
     work, attributes = _work(job, output)
+    with RunLock(output, job.lock):
+        return _next_version(job, work, attributes)
+
+
+def _next_version(job: LiftJob, work: Work, attributes: dict[str, Any]) -> tuple[Dataset, list[Commit]]:
+    output = work.output
     base = _base(output, attributes)
     pieces = _pieces(job)
     known = set(base.attributes["pieces"]) if base else set()
@@ -80,7 +88,8 @@ def lift(job: LiftJob) -> tuple[Dataset, list[Commit]]:
         return Dataset(output, base), []
     plan = _plan(job, work, base, new)
     commits = _lift_parts(job, work, plan, new)
-    _refuse_empty_sets(job, plan, commits, new)
+    grown = {piece.config.uri for identity, piece in pieces.items() if identity in known}
+    _refuse_empty_sets(plan, commits, new, grown)
     manifest = lift_builds.commit_version(output, base, plan, commits, attributes)
     return Dataset(output, manifest), commits
 
@@ -185,16 +194,23 @@ def _lift_parts(job: LiftJob, work: Work, plan: Plan, pieces: dict[str, Piece]) 
     return lift_builds.load_commits(work.output, plan.parts)
 
 
-def _refuse_empty_sets(job: LiftJob, plan: Plan, commits: Sequence[Commit], pieces: dict[str, Piece]) -> None:
-    """Refuse inputs of which nothing could be used: something is wrong with them, or with the job.
+def _refuse_empty_sets(
+    plan: Plan, commits: Sequence[Commit], pieces: dict[str, Piece], grown: set[str]
+) -> None:
+    """Refuse new sets of which nothing could be used: something is wrong with them, or with the job.
+
+    Args:
+        pieces: those that are new, by identity.
+        grown: URIs of sets that the data set has pieces of already: one bad file more stops nothing.
 
     Raises:
         DataError: naming the set, what was found in it, and one example.
     """
-    of_set: dict[str, list[Commit]] = {}
+    of_set: dict[str, list[Commit]] = {piece.config.uri: [] for piece in pieces.values()}
     for part, commit in zip(plan.parts, commits, strict=True):
-        of_set.setdefault(pieces[part.piece].config.uri, []).append(commit)
-    for uri, made in of_set.items():
+        of_set[pieces[part.piece].config.uri].append(commit)
+    for uri in of_set.keys() - grown:
+        made = of_set[uri]
         rejects = [reject for commit in made for reject in commit.rejects]
         unusable = [reject for reject in rejects if reject.reason != DUPLICATE]
         if len(unusable) == len(rejects) and not any(commit.shard for commit in made):

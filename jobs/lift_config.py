@@ -12,12 +12,13 @@ from plinth import config
 from plinth.config import MISSING
 from plinth.data.shards import ShardOptions, validate
 from plinth.errors import ConfigError
+from plinth.lock import LockConfig
 from plinth.storage import StorageOptions
 from poma3d.lift.convention import ConventionConfig
 from poma3d.lift.gates import GateConfig
 from poma3d.teacher import TeacherConfig
 
-WHERE_IT_RUNS = ("inputs", "output", "storage", "workers", "ray")
+WHERE_IT_RUNS = ("inputs", "output", "storage", "lock", "workers", "ray")
 """Keys that do not change what an image becomes: they may differ between builds of a data set."""
 
 
@@ -99,6 +100,8 @@ class LiftJob:
     """How a shard is written."""
     storage: StorageOptions = field(default_factory=StorageOptions)
     """How to reach inputs, output, and weights in storage."""
+    lock: LockConfig = field(default_factory=LockConfig)
+    """How the job makes sure that nobody else adds to the data set."""
     workers: int = 2
     """CPU tasks of each kind that run at a time; 0 does everything here, without Ray."""
     ray: RayConfig = field(default_factory=RayConfig)
@@ -111,6 +114,7 @@ class LiftJob:
             ConfigError: naming the field.
         """
         validate(self.shards)
+        self.lock.validate()
         try:
             self.gates.validate()
             self.convention.validate()

@@ -21,6 +21,7 @@ from plinth import config
 from plinth.data import manifest as manifests
 from plinth.data.shards import verify
 from plinth.errors import ConfigError, DataError, StorageError
+from plinth.lock import LockConfig, RunLock
 from plinth.storage import Storage, StorageOptions
 from tests.helpers.image_sets import (
     encoded,
@@ -229,6 +230,9 @@ def test_captions_that_match_no_image_are_an_error(tmp_path: Path, tar: dict[str
     inputs = [tar, {"uri": str(tmp_path / "set"), "kind": "folder"}]
     with pytest.raises(DataError, match=r"set: no usable image: 2 x no such image; the first is .*20\.jpg"):
         lift.lift(job(tmp_path / "out", inputs))
+    write_tar(tmp_path / "empty" / "0.tar", {})
+    with pytest.raises(DataError, match="empty: no usable image: it is empty"):
+        lift.lift(job(tmp_path / "out", [{"uri": str(tmp_path / "empty")}]))
     assert not (tmp_path / "out" / "MANIFEST.json").exists()
 
 
@@ -240,6 +244,15 @@ def test_a_broken_tar_beside_a_good_one_is_a_reject(tmp_path: Path, tar: dict[st
     assert "broken archive" in {row["reason"] for row in rejects(tmp_path / "out")}
 
 
+def test_a_broken_tar_that_comes_later_stops_nothing(tmp_path: Path, tar: dict[str, Any]) -> None:
+    lift.lift(job(tmp_path / "out", [tar]))
+    (tmp_path / "tars" / "2.tar").write_bytes(b"not found" * 500)
+    dataset, _ = lift.lift(job(tmp_path / "out", [tar]))
+    assert dataset.manifest.attributes["version"] == 2
+    assert captions(dataset) == [photo(seed).caption for seed in SEEDS]
+    assert [row["reason"] for row in rejects(tmp_path / "out", 2)] == ["broken archive"]
+
+
 def test_other_settings_do_not_mix(tmp_path: Path, tar: dict[str, Any]) -> None:
     lift.lift(job(tmp_path / "out", [tar]))
     with pytest.raises(ConfigError, match=r"other settings: gates\.min_relief was 0\.02 and is 0\.1"):
@@ -248,6 +261,19 @@ def test_other_settings_do_not_mix(tmp_path: Path, tar: dict[str, Any]) -> None:
     shutil.copy(tmp_path / "out" / "MANIFEST.json", tmp_path / "ingested")
     with pytest.raises(ConfigError, match="another command built"):
         lift.lift(job(tmp_path / "ingested", [tar]))
+
+
+def test_two_jobs_do_not_add_at_once(tmp_path: Path, tar: dict[str, Any]) -> None:
+    lock = {"beat_every_s": 0.1, "dead_after_s": 5.0}
+    (tmp_path / "out").mkdir()
+    with (
+        RunLock(Storage.from_uri(tmp_path / "out"), LockConfig(**lock)),
+        pytest.raises(ConfigError, match="out is being written by"),
+    ):
+        lift.lift(job(tmp_path / "out", [tar], lock=lock))
+    dataset, _ = lift.lift(job(tmp_path / "out", [tar], lock=lock))
+    assert dataset.manifest.rows == len(SEEDS)
+    assert not (tmp_path / "out" / "LOCK.json").exists()
 
 
 def test_an_input_that_changes_under_the_job_is_named(
