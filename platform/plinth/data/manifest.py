@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from plinth.errors import DataError
 from plinth.storage import MissingKeyError, Storage
+
+log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 MANIFEST_KEY = "MANIFEST.json"
@@ -69,7 +72,7 @@ class Manifest:
     @cached_property
     def hash(self) -> str:
         """Hash of everything in here: two data sets with the same hash are the same data."""
-        return hashlib.sha256(json.dumps(_to_dict(self), sort_keys=True).encode()).hexdigest()
+        return _digest(_to_dict(self))
 
 
 def commit(storage: Storage, manifest: Manifest) -> None:
@@ -92,17 +95,30 @@ def commit(storage: Storage, manifest: Manifest) -> None:
                 f"{storage.uri}: {pair} differ in {differing_columns(manifest.columns, shard.columns)}.",
                 "Build all shards of a data set with the same schema.",
             )
-    text = json.dumps(_to_dict(manifest), indent=1) + "\n"
+    content = json.loads(json.dumps(_to_dict(manifest)))  # as it will be read: JSON has no integer keys
+    text = json.dumps(content | {"sha256": _digest(content)}, indent=1) + "\n"
     storage.write(MANIFEST_KEY, text.encode())
 
 
 def load(storage: Storage) -> Manifest:
-    """The manifest of the data set at `storage`.
+    """The manifest of the data set at `storage`. One that was altered on its way is read again.
 
     Raises:
         DataError: there is none, it cannot be read, or it is of another format version.
         StorageError: the storage cannot be used.
     """
+    try:
+        return _load(storage)
+    except _NotAManifest as error:
+        log.warning("%s Reading it again.", error.problem)
+        return _load(storage)
+
+
+class _NotAManifest(DataError):
+    """A manifest that is not what was written."""
+
+
+def _load(storage: Storage) -> Manifest:
     try:
         text = storage.read(MANIFEST_KEY)
     except MissingKeyError as error:
@@ -113,6 +129,7 @@ def load(storage: Storage) -> Manifest:
     where = f"{storage.uri}/{MANIFEST_KEY}"
     try:
         content = json.loads(text)
+        expected = content.pop("sha256", None)  # older ones have none
         version = content["format_version"]
         if version != FORMAT_VERSION:
             raise DataError(
@@ -121,11 +138,17 @@ def load(storage: Storage) -> Manifest:
             )
         columns = dict(content["columns"])
         shards = [ShardEntry(**entry, columns=columns) for entry in content["shards"]]
-        return Manifest(shards, content["attributes"], version)
+        manifest = Manifest(shards, content["attributes"], version)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
+        raise _NotAManifest(
             f"{where} is not a manifest ({type(error).__name__}: {error}).", "Build the data set again."
         ) from error
+    if expected not in (None, _digest(content)):
+        raise _NotAManifest(
+            f"{where} is not the manifest that was written: its SHA-256 differs.",
+            "Build the data set again, or restore the object.",
+        )
+    return manifest
 
 
 def prune(storage: Storage, manifest: Manifest) -> list[str]:
@@ -144,6 +167,10 @@ def differing_columns(a: dict[str, str], b: dict[str, str]) -> str:
     """The columns in which two data sets differ, in words."""
     names = [name for name in dict.fromkeys([*a, *b]) if a.get(name) != b.get(name)]
     return "; ".join(f"{n} ({a.get(n, 'absent')} against {b.get(n, 'absent')})" for n in names)
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _to_dict(manifest: Manifest) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -28,6 +29,12 @@ def test_it_comes_back_with_the_same_hash(storage: Storage) -> None:
     assert read.rows == 46
     assert read.columns["depth"].startswith("fixed_size_binary[18432] dtype=uint16 shape=[2, 96, 48]")
     assert read.attributes == {"schema_version": 1, "teacher": "tiny"}
+
+
+def test_attributes_that_json_rewrites(storage: Storage) -> None:
+    entry = write_shard(storage, "part-00000", toy_table(0, 3))
+    manifest.commit(storage, Manifest([entry], {"counts": {2: "b", 10: "a"}, "size": (1, 2)}))
+    assert manifest.load(storage).attributes == {"counts": {"2": "b", "10": "a"}, "size": [1, 2]}
 
 
 def test_the_hash_tells_data_sets_apart(tmp_path: Path) -> None:
@@ -80,6 +87,38 @@ def test_manifests_that_cannot_be_read(storage: Storage, text: str, message: str
     storage.write(MANIFEST_KEY, text.encode())
     with pytest.raises(DataError, match=message):
         manifest.load(storage)
+
+
+def test_no_flipped_byte_goes_unnoticed(storage: Storage) -> None:
+    """But for white space: a run that read another number would train in another order."""
+    written = make_data_set(storage, (4,)).manifest
+    content, named = storage.read(MANIFEST_KEY), 0
+    for offset in range(0, len(content), 3):
+        altered = bytearray(content)
+        altered[offset] ^= 1 << offset % 7
+        storage.write(MANIFEST_KEY, bytes(altered))
+        try:
+            read = manifest.load(storage)
+        except DataError as error:
+            named += MANIFEST_KEY in str(error)
+        else:
+            assert read == written, offset
+    assert named > len(content) // 3 // 2, "most bytes matter"
+
+
+def test_manifests_from_before_hashes_can_be_read(storage: Storage) -> None:
+    written = make_data_set(storage).manifest
+    content = json.loads(storage.read(MANIFEST_KEY))
+    del content["sha256"]
+    for entry in content["shards"]:
+        del entry["footer_sha256"]
+    storage.write(MANIFEST_KEY, json.dumps(content).encode())
+    old = manifest.load(storage)
+    assert old.hash != written.hash
+    assert [shard.footer_sha256 for shard in old.shards] == [""] * 3
+    assert verify(storage, old) == []
+    plain = {**content, "columns": old.columns}
+    assert old.hash == hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest(), "as it was"
 
 
 def test_shards_that_do_not_belong_together(storage: Storage) -> None:
