@@ -258,15 +258,17 @@ def source(direct: Storage, storage: Storage) -> OpenSource:
 
 @pytest.mark.parametrize("kind", [*TRANSIENT, *CUTS, Kind.flipped], ids=lambda kind: kind.name)
 def test_a_stream_survives(source: OpenSource, proxy: FaultProxy, tmp_path: Path, kind: Kind) -> None:
-    """Footers and row groups alike; also the byte that is another one, which Parquet's checksums find."""
+    """The manifest, footers and row groups alike; also the byte that is another one, which hashes and
+    Parquet's checksums find."""
     expected = take([make_data_set(tmp_path)], DATA, ALONE, Cursor(), STEPS)
-    shards = [shard.name for shard in source.manifest.shards]
+    names = [manifest.MANIFEST_KEY, *(shard.name for shard in source.manifest.shards)]
+    met_at = (0, 0, 2, 1)
     with proxy.injected(
-        *(Fault(kind, "GET", f"*/{name}", after=n) for name, n in zip(shards, (0, 2, 1), strict=True))
+        *(Fault(kind, "GET", f"*/{name}", after=n) for name, n in zip(names, met_at, strict=True))
     ):
         assert manifest.load(source.storage) == source.manifest
         got = take([source], DATA, ALONE, Cursor(), STEPS)
-    assert len(proxy.met) == 3
+    assert len(proxy.met) == len(names)
     for a, b in zip(got, expected, strict=True):
         assert a.sample_ids == b.sample_ids
         assert a.skipped == []
