@@ -31,6 +31,7 @@ PAGE_BYTES = 1 << 20
 MAX_GAP_BYTES = 1 << 20
 HASH_BLOCK_BYTES = 64 << 20
 NAME_HASH_CHARACTERS = 16
+MEND = "Restore the object or build the data set again; data.on_bad_shard=skip trains without these rows."
 
 
 @dataclass(frozen=True)
@@ -163,9 +164,7 @@ class RowGroupReader:
         pieces = _Pieces(shard.size_bytes)
         for start, stop in _ranges(footer.row_group(row_group), set(columns)):
             if not 0 <= start <= stop <= shard.size_bytes:
-                raise AlteredError(
-                    f"{where}: its footer points outside the shard.", "The shard was altered: build it again."
-                )
+                raise AlteredError(f"{where}: its footer points outside the shard.", MEND)
             content = self._fetch(shard, start, stop, where)
             pieces.add(start, content)
         try:
@@ -178,7 +177,7 @@ class RowGroupReader:
         if table.num_rows != shard.row_group_rows[row_group]:
             raise AlteredError(
                 f"{where}: {table.num_rows} rows, the manifest says {shard.row_group_rows[row_group]}.",
-                "The shard was altered: build it again.",
+                MEND,
             )
         return table.select(list(columns)).combine_chunks()
 
@@ -208,7 +207,7 @@ class RowGroupReader:
         if shard.footer_sha256 and hashlib.sha256(content).hexdigest() != shard.footer_sha256:
             raise AlteredError(  # found here, because Arrow may abort the process on a broken footer
                 f"{where}: cannot be decoded (its SHA-256 differs from the manifest's).",
-                "The shard was altered: build it again.",
+                MEND,
             )
         try:
             footer = pq.read_metadata(pa.BufferReader(content))
@@ -218,7 +217,7 @@ class RowGroupReader:
         if groups != shard.row_group_rows:
             raise AlteredError(
                 f"{where}: row groups of {groups} rows, the manifest says {shard.row_group_rows}.",
-                "The shard was altered: build it again.",
+                MEND,
             )
         with self._lock:
             self._footers[shard.name] = footer
@@ -230,13 +229,11 @@ class RowGroupReader:
         try:
             content = self.storage.read_range(shard.name, start, stop)
         except MissingKeyError as error:
-            raise DataError(
-                f"{where}: the shard is missing.", "Build the data set again, or restore the object."
-            ) from error
+            raise DataError(f"{where}: the shard is missing.", MEND) from error
         if len(content) != stop - start:
             raise DataError(
                 f"{where}: truncated: {len(content)} of {stop - start} bytes at offset {start}.",
-                "Build the data set again, or restore the object.",
+                MEND,
             )
         return content
 
@@ -337,4 +334,4 @@ def _leaf_paths(schema: pa.Schema) -> list[str]:
 
 def _altered(where: str, error: Exception) -> AlteredError:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return AlteredError(f"{where}: cannot be decoded ({reason}).", "The shard was altered: build it again.")
+    return AlteredError(f"{where}: cannot be decoded ({reason}).", MEND)
