@@ -220,17 +220,18 @@ def _plan_stage(
     flops = stage_flops(name, job.model, stage.loss, data.shape, tower, job.seed)
     node = cluster.train if cluster else None
     gpu = node.gpu if node else None
+    two_pass = stage.global_batch_size > workers * stage.micro_batch_size
+    pairs = flops.pairs(stage.global_batch_size)
     zero = []
     for number in ZERO_STAGES if job.zero.precision is Precision.fp32 else ZERO_STAGES[1:]:
         largest = divides = None
         if gpu is not None:
-            largest = largest_micro_batch(size, kept, job.zero, number, workers, gpu.memory_bytes)
+            largest = largest_micro_batch(size, kept, job.zero, number, workers, gpu.memory_bytes, pairs)
             divides = max(divisors_up_to(largest, stage.global_batch_size, workers), default=0)
-        held = memory(size, kept, job.zero, number, workers, stage.micro_batch_size)
+        held = memory(size, kept, job.zero, number, workers, stage.micro_batch_size, pairs, two_pass)
         zero.append(ZeroPlan(number, held, largest, divides))
     fewest = max(1, job.fit.workers.min)
-    at_fewest = memory(size, kept, job.zero, job.zero.stage, fewest, stage.micro_batch_size)
-    two_pass = stage.global_batch_size > workers * stage.micro_batch_size
+    at_fewest = memory(size, kept, job.zero, job.zero.stage, fewest, stage.micro_batch_size, pairs)
     pace = None
     if gpu is not None:
         per_epoch = None if data.samples is None else math.ceil(data.samples / stage.global_batch_size)

@@ -14,6 +14,9 @@ MOMENTS = 2
 GIB = 2**30
 USABLE_SHARE = 0.92
 """Of a GPU's memory: the rest is the CUDA context, NCCL's buffers and holes between allocations."""
+PAIR_BYTES = 34
+"""Of a row of the contrastive losses with another: 18 that autograd keeps (a test counts them), the rest
+while the logits are masked and their gradient is formed."""
 STEP_COPIES = 2
 """float32 tensors as large as a rank's masters that exist while Adam steps."""
 
@@ -34,6 +37,10 @@ class Memory:
     """Of one micro-batch, with the batch itself and what passes need besides."""
     chamfer: int
     """Distances that exist at a time."""
+    contrast: int
+    """Logits of the global batch, which every GPU computes whole."""
+    two_pass: bool
+    """Whether the logits are gone when a micro-batch's activations are there."""
     step: int
     """While Adam steps; the activations are gone by then."""
 
@@ -46,7 +53,8 @@ class Memory:
     def peak(self) -> int:
         """The most at any time."""
         passing = self.activations + self.chamfer + self.buckets
-        return self.resident + max(passing, self.step)
+        contrasting = self.contrast if self.two_pass else self.contrast + self.activations
+        return self.resident + max(passing, contrasting, self.step)
 
 
 def dtype_of(zero: ZeroConfig) -> torch.dtype:
@@ -61,12 +69,16 @@ def memory(
     stage: int,
     world_size: int,
     micro_batch_size: int,
+    pairs: int = 0,
+    two_pass: bool = True,
 ) -> Memory:
     """What each of `world_size` GPUs holds.
 
     Args:
         zero: precisions and buckets; its stage is not read.
         stage: ZeRO stage. At 0 the weights are their own masters.
+        pairs: rows of the contrastive losses against each other, over the global batch.
+        two_pass: more than one micro-batch on a GPU.
     """
     itemsize = dtype_of(zero).itemsize
     of_optimizer = world_size if stage >= 1 else 1
@@ -87,16 +99,26 @@ def memory(
         buckets=buckets,
         activations=activations.of(micro_batch_size) - activations.block,
         chamfer=activations.block,
+        contrast=PAIR_BYTES * pairs,
+        two_pass=two_pass,
         step=STEP_COPIES * FLOAT32_BYTES * size.trainable // of_optimizer,
     )
 
 
 def largest_micro_batch(
-    size: StageSize, activations: Activations, zero: ZeroConfig, stage: int, world_size: int, gpu_bytes: float
+    size: StageSize,
+    activations: Activations,
+    zero: ZeroConfig,
+    stage: int,
+    world_size: int,
+    gpu_bytes: float,
+    pairs: int = 0,
 ) -> int:
-    """Samples that fit through the model at once; 0 where not even one does."""
-    without = memory(size, activations, zero, stage, world_size, micro_batch_size=0)
-    left = USABLE_SHARE * gpu_bytes - without.resident - without.chamfer - without.buckets
+    """Samples that fit through the model at once, also where they are all that a GPU has; 0 where not even
+    one does."""
+    without = memory(size, activations, zero, stage, world_size, 0, pairs, two_pass=False)
+    beside = max(without.chamfer + without.buckets, without.contrast)
+    left = USABLE_SHARE * gpu_bytes - without.resident - beside
     if USABLE_SHARE * gpu_bytes < without.resident + without.step:
         return 0
     return max(0, int(left // (activations.of(1) - activations.block)))

@@ -15,6 +15,10 @@ MILLION, GIGA, TERA = 10**6, 10**9, 10**12
 SECONDS_PER_HOUR = 3600
 INDENT = "  "
 UNKNOWN = "-"
+COLUMNS = (
+    "weights", "gradients", "optimizer", "average", "buckets", "activations", "chamfer", "contrast", "step",
+)  # fmt: skip
+"""Parts of `Memory`; not all of them exist at once, so the peak is less than their sum."""
 
 
 def text(plan: Plan) -> str:
@@ -56,23 +60,13 @@ def _about(stage: StagePlan) -> list[str]:
 
 def _memory(plan: Plan, stage: StagePlan) -> list[str]:
     gpu = stage.pace.gpu if stage.pace else None
-    head = [
-        "ZeRO",
-        "weights",
-        "gradients",
-        "optimizer",
-        "average",
-        "buckets",
-        "activations",
-        "Chamfer",
-        "peak",
-    ]
+    head = ["ZeRO", *COLUMNS, "peak"]
     if gpu is not None:
         head += ["fits", "largest micro-batch"]
     rows = []
     for zero in stage.zero:
         m = zero.memory
-        parts = (m.weights, m.gradients, m.optimizer, m.average, m.buckets, m.activations, m.chamfer, m.peak)
+        parts = [getattr(m, column) for column in (*COLUMNS, "peak")]
         row = [f"{zero.stage}{'*' if zero.stage == plan.job.zero.stage else ''}"]
         row += [f"{part / GIB:.2f}" for part in parts]
         if gpu is not None:

@@ -63,10 +63,12 @@ class StageFlops:
 
     def contrast(self, global_batch_size: int) -> float:
         """Operations of a step's contrastive losses on each rank."""
-        pairs = (self.rows * global_batch_size) ** 2
-        if self.scene_losses:
-            pairs += global_batch_size**2
-        return self.pair.total * pairs
+        return self.pair.total * self.pairs(global_batch_size)
+
+    def pairs(self, global_batch_size: int) -> int:
+        """Rows of the contrastive losses against each other: logits of one of the two losses."""
+        of_views = (self.rows * global_batch_size) ** 2
+        return of_views + (global_batch_size**2 if self.scene_losses else 0)
 
 
 def stage_flops(

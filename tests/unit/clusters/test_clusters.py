@@ -82,6 +82,16 @@ def test_every_start_demands_the_token_and_the_dashboard_is_on_loopback(path: Pa
 
 
 @by_file
+def test_ray_start_knows_every_option(path: Path) -> None:
+    from ray.scripts.scripts import start
+
+    known = {name for parameter in start.params for name in parameter.opts}
+    for command in start_commands(load(path)):
+        used = {word.partition("=")[0] for word in shlex.split(command) if word.startswith("--")}
+        assert used <= known
+
+
+@by_file
 def test_containers_know_the_token_and_publish_no_port(path: Path) -> None:
     cluster = load(path)
     docker = cluster.get("docker")

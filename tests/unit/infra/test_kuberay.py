@@ -128,6 +128,15 @@ def test_both_manifests_have_the_same_pods() -> None:
         assert a["rayStartParams"] == b["rayStartParams"]
 
 
+def test_ray_start_knows_every_parameter() -> None:
+    from ray.scripts.scripts import start
+
+    known = {name for parameter in start.params for name in parameter.opts}
+    for cluster in clusters().values():
+        for group in groups(cluster):
+            assert {f"--{name}" for name in group["rayStartParams"]} <= known
+
+
 def test_the_standing_cluster_falls_to_nothing() -> None:
     cluster = clusters()["raycluster"]
     assert cluster["enableInTreeAutoscaling"] is True

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-from jobs.plan_memory import USABLE_SHARE, divisors_up_to, dtype_of, largest_micro_batch, memory
+from jobs.plan_memory import PAIR_BYTES, USABLE_SHARE, divisors_up_to, dtype_of, largest_micro_batch, memory
 from plinth.train.zero import Precision, ZeroConfig
 from poma3d.activations import Activations, StageSize
+from poma3d.model import LossConfig
+from poma3d.stages import build_stage
+from tests.helpers import tiny
 
 SIZE = StageSize(parameters=1000, trainable=400, averaged=200)
 KEPT = Activations(saved={"encoder": 70, "predictor": 20}, inputs=6, working=4, block=50)
@@ -23,6 +27,40 @@ def test_bf16_by_hand() -> None:
     assert m.buckets == 2 * 2 * 100, "twice in bf16"
     assert (m.activations, m.chamfer) == (3 * 100, 50)
     assert m.peak == m.resident + max(300 + 50 + 400, m.step)
+
+
+def test_the_logits_of_the_global_batch() -> None:
+    """In one pass they stand beside the activations, in two they are gone by then."""
+    one = memory(SIZE, KEPT, BF16, 2, 4, 3, pairs=100, two_pass=False)
+    two = memory(SIZE, KEPT, BF16, 2, 4, 3, pairs=100, two_pass=True)
+    assert one.contrast == two.contrast == PAIR_BYTES * 100
+    assert one.peak == one.resident + one.contrast + one.activations
+    assert two.peak == two.resident + two.contrast
+    gpu = 40_000
+    assert largest_micro_batch(SIZE, KEPT, BF16, 2, 4, gpu, pairs=100) < largest_micro_batch(
+        SIZE, KEPT, BF16, 2, 4, gpu
+    )
+
+
+def test_autograd_keeps_about_half_of_a_pair() -> None:
+    samples, views, width = 64, tiny.shape().views, tiny.JOINT
+    stage = build_stage("main", tiny.model_config(), LossConfig(), tiny.shape(), tiny.tower(), seed=0)
+    rows = {n: torch.randn(samples, views, width) for n in ("view", "image", "text")}
+    rows |= {n: torch.randn(samples, width) for n in ("scene", "scene_image", "scene_text")}
+    valid = {f"{n}_valid": torch.ones(t.shape[:-1], dtype=torch.bool) for n, t in rows.items()}
+    for name in ("view", "scene"):
+        rows[name].requires_grad_()
+    kept: dict[int, torch.Tensor] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        stage.contrast({**rows, **valid, "key": torch.arange(samples)})
+    pairs = (samples * views) ** 2 + samples**2
+    saved = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    assert 0.5 * PAIR_BYTES < saved / pairs < 0.6 * PAIR_BYTES
 
 
 def test_fp32_at_stage_0_has_no_masters() -> None:
