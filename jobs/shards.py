@@ -38,11 +38,14 @@ def inspect(dataset: Dataset) -> int:
     valid = stats["valid_depth_pixels"] / max(stats["depth_pixels"], 1)
     print(f"{dataset.storage.uri}")
     print(f"  source      {manifest.attributes['source']}")
+    if version := manifest.attributes.get("version"):
+        print(f"  version     {version} (rejects and pictures of each: versions/)")
     print(f"  samples     {stats['samples']} of {stats['scenes']} scenes, {shape.views} views each")
     print(f"  views       {stats['views']} and {stats['padded_views']} repeats that fill short scenes")
     print(f"  point maps  {shape.height} x {shape.width}, {valid:.1%} of the pixels have depth")
     print(f"  captions    {stats['view_captions']} of views, {stats['scene_captions']} of scenes")
-    print(f"  teacher     {dataset.teacher or 'none yet: run `poma embed`'}")
+    missing = "none: give one to `poma lift`" if version else "none yet: run `poma embed`"
+    print(f"  teacher     {dataset.teacher or missing}")
     print(f"  rejected    {stats['rejected_frames']} frames {stats['rejects'] or ''}".rstrip())
     groups = sum(len(shard.row_group_rows) for shard in manifest.shards)
     print(f"  shards      {len(manifest.shards)} with {groups} row groups, {size / 2**20:.1f} MiB")

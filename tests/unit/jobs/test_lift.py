@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from jobs import embed, lift, lift_builds, lift_stream, lift_work
+from jobs.cli import main
 from jobs.config import EmbedJob
 from jobs.datasets import Dataset, open_dataset
 from jobs.lift_config import LiftJob
@@ -90,6 +91,19 @@ def test_a_set_becomes_samples_of_one_view(tmp_path: Path, tar: dict[str, Any], 
     assert len({s.sample_id for s in dataset.samples()}) == 10
     stats = dataset.manifest.attributes["statistics"]
     assert (stats["samples"], stats["views"], stats["rejected_frames"]) == (10, 10, 0)
+
+
+def test_inspect_tells_the_version(tmp_path: Path, tar: dict[str, Any], capsys) -> None:
+    lift.lift(job(tmp_path / "out", [tar]))
+    capsys.readouterr()
+    assert main(["shards", "inspect", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "version     1" in printed
+    assert "10 of 10 scenes, 1 views each" in printed
+    assert "give one to `poma lift`" in printed
+    sheet = tmp_path / "sheet.png"
+    assert main(["shards", "preview", str(tmp_path / "out"), "--samples", "2", "--out", str(sheet)]) == 0
+    assert sheet.is_file()
 
 
 def test_the_same_command_again_has_nothing_to_do(tmp_path: Path, tar: dict[str, Any], capsys) -> None:
