@@ -43,6 +43,7 @@ def test_objects_come_back(storage: Storage, tmp_path: Path) -> None:
     assert storage.list("nothing") == []
 
     assert storage.exists("two.bin")
+    assert not storage.exists("folder"), "a folder is no object"
     storage.delete("two.bin")
     storage.delete("two.bin")
     assert not storage.exists("two.bin")
