@@ -24,6 +24,7 @@ from plinth.data.shards import verify
 from plinth.errors import ConfigError, DataError, StorageError
 from plinth.lock import LockConfig, RunLock
 from plinth.storage import Storage, StorageOptions
+from plinth.train.metrics import read_lines
 from tests.helpers.image_sets import (
     encoded,
     lift_job,
@@ -34,6 +35,7 @@ from tests.helpers.image_sets import (
     write_photos_tar,
     write_tar,
 )
+from tests.helpers.tiny_jobs import SIDE, pretrain_job, write
 
 SEEDS = range(10)
 
@@ -340,6 +342,18 @@ def test_the_teacher_embeds_what_is_lifted(made: Path, tmp_path: Path, tar: dict
         np.testing.assert_allclose(np.linalg.norm(sample.image_embedding, axis=-1), 1, atol=2e-3)
         assert sample.caption_embedding is not None
         assert np.linalg.norm(sample.caption_embedding[0, 0]) == pytest.approx(1, abs=2e-3)
+
+
+def test_the_warm_up_trains_on_what_was_lifted(made: Path, tmp_path: Path, tar: dict[str, Any]) -> None:
+    shape = {"height": SIDE, "width": SIDE, "captions": 3, "scene_captions": 2}
+    teacher = {"source": str(made / "teacher")}
+    dataset, _ = lift.lift(job(tmp_path / "out", [tar], shape=shape, teacher=teacher))
+    training = pretrain_job(tmp_path, main=None, teacher=teacher)
+    training["warmup"]["data"]["sources"] = [{"uri": dataset.storage.uri}, {"uri": str(made / "images")}]
+    assert main(["pretrain", write(tmp_path / "pretrain.yaml", training)]) == 0
+    lines = read_lines(Storage.from_uri(tmp_path / "runs" / "run" / "warmup"))
+    assert len(lines) == 4
+    assert all(np.isfinite(line["loss"]) for line in lines)
 
 
 def test_embed_leaves_versions_alone(made: Path, tmp_path: Path, tar: dict[str, Any]) -> None:
