@@ -44,9 +44,7 @@ class Storage:
         self.protocol = protocol
         self.root = root
         self.options = options
-        self._lock = threading.Lock()
-        self._filesystem: Any = None
-        self._opened_in: int | None = None
+        self._connection = _Connection()
 
     @classmethod
     def from_uri(cls, uri: str | Path, options: StorageOptions | None = None) -> Storage:
@@ -93,8 +91,10 @@ class Storage:
         return self.root.split("/")[0]
 
     def child(self, prefix: str) -> Storage:
-        """The folder `prefix` inside this one."""
-        return Storage(self.protocol, self._path(prefix), self.options)
+        """The folder `prefix` inside this one; it shares the connections of this one."""
+        child = Storage(self.protocol, self._path(prefix), self.options)
+        child._connection = self._connection
+        return child
 
     def read(self, key: str) -> bytes:
         """The whole object.
@@ -274,11 +274,12 @@ class Storage:
         Raises:
             StorageError: a package or an environment variable is missing.
         """
-        with self._lock:
-            if self._filesystem is None or self._opened_in != os.getpid():
-                self._filesystem = self._open()
-                self._opened_in = os.getpid()
-            return self._filesystem
+        connection = self._connection
+        with connection.lock:
+            if connection.filesystem is None or connection.opened_in != os.getpid():
+                connection.filesystem = self._open()
+                connection.opened_in = os.getpid()
+            return connection.filesystem
 
     def _open(self) -> Any:
         arguments = s3_arguments(self.options) if self.protocol == "s3" else {}
@@ -349,6 +350,15 @@ class Storage:
 
     def __repr__(self) -> str:
         return f"Storage({self.uri!r})"
+
+
+class _Connection:
+    """The file system of a process: opening one takes a good part of a second."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.filesystem: Any = None
+        self.opened_in: int | None = None
 
 
 class _ByReference(pyarrow.fs.FSSpecHandler):
