@@ -37,7 +37,12 @@ class Case:
 
     def zero_config(self) -> ZeroConfig:
         """A small bucket, so that gradients travel in several messages."""
-        return ZeroConfig(stage=self.zero, precision=Precision[self.precision], bucket_size=1000)
+        return ZeroConfig(
+            stage=self.zero,
+            precision=Precision[self.precision],
+            bucket_size=1000,
+            gradient_bits=23,  # parity with plain PyTorch
+        )
 
     def optim_config(self) -> OptimConfig:
         """The same for all but the clipping."""

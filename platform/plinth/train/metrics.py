@@ -9,6 +9,7 @@ A resumed run goes on behind the step of its checkpoint: later lines of the run 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -29,7 +30,8 @@ from plinth.errors import ConfigError
 from plinth.storage import Storage
 from plinth.train.engine import StepResult
 from plinth.train.globalbatch import gather
-from plinth.train.process import Process
+from plinth.train.process import Process, on_all_ranks
+from plinth.world import World
 
 LINES_KEY = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
@@ -218,6 +220,39 @@ class MetricsWriter:
             self.sync()
         finally:
             shutil.rmtree(self._local, ignore_errors=True)
+
+
+def recover_lines(world: World, storage: Storage, local: Path) -> None:
+    """Bring the lines of a process that died on one of these machines to storage: a checkpoint that was
+    recovered from its disk may be of a later step than the last copy of them. Call it on all ranks.
+
+    Args:
+        storage: folder of the stage in the run.
+        local: folder of its metrics on this machine, as `MetricsWriter` has it.
+    """
+
+    def left() -> list[dict[str, Any]]:
+        path = local / LINES_KEY
+        return _parsed(path.read_text()) if path.is_file() else []
+
+    found = {line["step"]: line for of_rank in on_all_ranks(world, left) for line in of_rank}
+
+    def merge() -> None:
+        known = {line["step"]: line for line in read_lines(storage)}
+        if world.rank == 0 and found.keys() - known.keys():
+            merged = sorted((found | known).items())
+            storage.write(LINES_KEY, "".join(json.dumps(line) + "\n" for _, line in merged).encode())
+
+    on_all_ranks(world, merge)
+
+
+def _parsed(text: str) -> list[dict[str, Any]]:
+    """The lines that are whole: the last one may be half written."""
+    lines = []
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError):
+            lines.append(json.loads(line))
+    return lines
 
 
 def read_lines(storage: Storage) -> list[dict[str, Any]]:

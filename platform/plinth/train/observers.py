@@ -20,7 +20,7 @@ from plinth.train.checkpoint_saver import Saved
 from plinth.train.engine import Engine
 from plinth.train.incidents import Incident
 from plinth.train.ledger import CATEGORIES, FAILED, FINISHED, STOPPED, Ledger, summarise
-from plinth.train.metrics import MetricsWriter, StepRecord
+from plinth.train.metrics import MetricsWriter, StepRecord, recover_lines
 from plinth.train.process import Process
 from plinth.train.stage_run import StageRun
 
@@ -65,18 +65,19 @@ class Observers:
 
     def batch(self, step: int, batch: LocalBatch) -> None:
         """A step begins: should it be the last, it is known what was in hand."""
-        self._attempt.flight.batch(step, batch.sample_ids)
+        self._attempt.flight.batch(step, batch.sample_ids, self._run.name)
         self._attempt.flight.arm(self._run.guard.hang_after_s)
 
     def begin(self, engine: Engine) -> None:
-        """Training begins after `engine.completed_steps`, anew or after a rollback."""
-        if self._process.world.rank:
-            return
+        """Training begins after `engine.completed_steps`, anew or after a rollback. Call it on all ranks."""
         self._close_writer()
-        self._writer = MetricsWriter(
-            self._run.metrics, self._run.storage, self._run.scratch / "metrics", self._run.name,
-            engine.completed_steps, engine.total_steps,
-        )  # fmt: skip
+        local = self._run.scratch / "metrics"
+        recover_lines(self._process.world, self._run.storage, local)
+        if self._process.world.rank == 0:
+            self._writer = MetricsWriter(
+                self._run.metrics, self._run.storage, local, self._run.name,
+                engine.completed_steps, engine.total_steps,
+            )  # fmt: skip
 
     def step(self, record: StepRecord, engine: Engine, batch: LocalBatch) -> None:
         """A step was taken. Call it on all ranks: the pictures of stage 3 gather weights."""
