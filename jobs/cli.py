@@ -9,6 +9,7 @@ from pathlib import Path
 
 from jobs.layout import STAGES
 from plinth.errors import EXIT_CODE, PlinthError
+from plinth.redaction import redact
 
 CONFIGS = Path(__file__).parent / "configs"
 EPILOG = """\
@@ -25,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         result = arguments.run(arguments)
     except PlinthError as error:
-        print(f"poma {arguments.command}: {error}", file=sys.stderr)
+        print(f"poma {arguments.command}: {redact(str(error))}", file=sys.stderr)
         return EXIT_CODE
     except BrokenPipeError:  # `poma ... | head`
         return 0
@@ -72,6 +73,11 @@ def _parser() -> argparse.ArgumentParser:
         command("checkpoints", "a run's checkpoints: list, verify, repair, prune, pin", job=False)
     )
     _add_runs(command("runs", "how runs are doing: list, show, logs", job=False))
+    doctor = command("doctor", "what would go wrong, before anything is paid for", job=False)
+    doctor.add_argument("job", type=Path, nargs="?", help="a pretraining job; this machine alone without one")
+    doctor.add_argument("overrides", nargs="*", metavar="key=value", help="overrides of the job's keys")
+    doctor.add_argument("--cluster", type=Path, help="cluster file, such as clusters/aws-h100.yaml")
+    doctor.set_defaults(run=_doctor)
     _add_plan(command("plan", "memory, time, storage and cost of a job, before anything starts"))
     prove = command("prove-resume", "run a job, shortened, straight and with kills and resizes; compare")
     prove.add_argument("--steps", type=int, default=12, help="length of each stage (default 12)")
@@ -229,6 +235,12 @@ def _runs(a: argparse.Namespace) -> int:
     from jobs import runs
 
     return runs.run(a)
+
+
+def _doctor(a: argparse.Namespace) -> int:
+    from jobs import doctor
+
+    return doctor.run(a.job, a.overrides, a.cluster)
 
 
 def _plan(a: argparse.Namespace) -> int:

@@ -147,8 +147,9 @@ def _train(it: _Stage) -> StageEnd:
                 stall_s = _save(it, engine, kept, result, orders)
                 it.control.report(end.summary)
                 end.is_stopped = _obey(it, orders, exchange) and step + 1 < it.total_steps
+        began = time.perf_counter()
         it.saver.wait(run.checkpoint.away_limit_s)
-        it.observers.end(end.is_stopped)
+        it.observers.end(end.is_stopped, stall_s + time.perf_counter() - began)
         return end
 
 

@@ -53,10 +53,10 @@ class Observers:
         if self._ledger and kind is not None:
             self._ledger.close(FAILED)
 
-    def end(self, is_stopped: bool) -> None:
-        """The stage has reached its end, or was told to stop."""
+    def end(self, is_stopped: bool, checkpoint_s: float) -> None:
+        """The stage has reached its end, or was told to stop; its last checkpoint held it up so long."""
         if self._ledger:
-            self._ledger.close(STOPPED if is_stopped else FINISHED)
+            self._ledger.close(STOPPED if is_stopped else FINISHED, checkpoint_s)
         self._attempt.stage_started = time.time()
 
     def expect_end(self) -> None:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from plinth.redaction import RedactionFilter
 from plinth.world import World
 
 log = logging.getLogger(__name__)
@@ -83,6 +84,7 @@ def log_to_terminal() -> None:
     if not package.handlers:
         handler = _Terminal()
         handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.addFilter(RedactionFilter())
         package.addHandler(handler)
         package.setLevel(logging.INFO)
         package.propagate = False
