@@ -26,7 +26,7 @@ from plinth.storage import MissingKeyError, Storage
 
 LOCK_KEY, RUN_KEY = "LOCK.json", "run.json"
 SETTLE_S = 0.5
-"""After taking over: how long until one looks whether another one did so in the same moment."""
+"""How long until one looks whether another process wrote its lock in the same moment."""
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,12 @@ class RunLock:
 
     def __enter__(self) -> RunLock:
         if not self._storage.create(LOCK_KEY, self._body()):
-            self._take_over()
+            self._wait_for_death()
+            self._storage.write(LOCK_KEY, self._body())
+        time.sleep(SETTLE_S)  # not every object store is atomic: the last one who wrote has it
+        now = read_lock(self._storage)
+        if now is None or now["token"] != self._token:
+            raise self._refused(now or {"holder": "another process"})
         self._thread.start()
         return self
 
@@ -81,8 +86,12 @@ class RunLock:
         except StorageError as trouble:
             log.warning("the lock of %s stays behind: %s", self._storage.uri, trouble.problem)
 
-    def _take_over(self) -> None:
-        """Wait for a sign of life from the holder; without one, put our own lock in place of it."""
+    def _wait_for_death(self) -> None:
+        """Return when the holder has given no sign of life for long enough.
+
+        Raises:
+            ConfigError: it has given one.
+        """
         first = read_lock(self._storage)
         deadline = time.monotonic() + self._config.dead_after_s
         if first is not None and not _is_gone(first):
@@ -96,11 +105,6 @@ class RunLock:
             if now is not None and (now["token"], now["beat"]) != (first["token"], first["beat"]):
                 raise self._refused(now)
             first = now
-        self._storage.write(LOCK_KEY, self._body())
-        time.sleep(SETTLE_S)
-        now = read_lock(self._storage)
-        if now is None or now["token"] != self._token:
-            raise self._refused(now or {"holder": "another process"})
 
     def _refused(self, other: dict[str, Any]) -> ConfigError:
         return ConfigError(
@@ -112,6 +116,12 @@ class RunLock:
         while not self._closed.wait(self._config.beat_every_s):
             self._beat += 1
             try:
+                now = read_lock(self._storage)
+                if now is not None and now["token"] != self._token:
+                    log.error(
+                        "%s was taken over by %s, who took this for dead", self._storage.uri, now["holder"]
+                    )
+                    return
                 self._storage.write(LOCK_KEY, self._body())
             except StorageError as error:  # a storage that is away for everybody is no reason to stop
                 log.warning("no sign of life could be written: %s", error.problem)
