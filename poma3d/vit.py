@@ -178,6 +178,9 @@ class Attention(nn.Module):
         self.k = nn.Linear(width, width)
         self.v = nn.Linear(width, width)
         self.out = nn.Linear(width, width)
+        # It adds the same to a query's product with every key, which softmax takes out again. Its gradient is
+        # rounding noise, of which Adam would make steps of full length.
+        self.k.bias.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, T, D] -> [n, T, D]."""
@@ -243,6 +246,7 @@ class AttentionPool(nn.Module):
         self.k = nn.Linear(shape.width, shape.width)
         self.v = nn.Linear(shape.width, shape.width)
         self.out = nn.Linear(shape.width, shape.width)
+        self.k.bias.requires_grad_(False)  # as in `Attention`
         self.norm = nn.LayerNorm(shape.width, eps=shape.norm_eps)
         self.mlp = Mlp(shape.width, shape.mlp_width, shape.activation)
 

@@ -24,7 +24,7 @@ from plinth.train.stage_run import StageRun
 from tests.helpers.toy_run import build_slow, toy_run
 
 pytestmark = pytest.mark.slow
-STEPS = 60
+STEPS = 120
 TIMEOUT_S = 240.0
 
 

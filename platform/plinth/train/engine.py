@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from plinth.errors import ConfigError
 from plinth.train import globalbatch, guards
 from plinth.train.ema import EmaShards
-from plinth.train.exact import FP32_BITS, round_gradients
+from plinth.train.exact import FP32_BITS, round_gradients, sum_norms_exactly
 from plinth.train.fragments import Shards
 from plinth.train.process import Process, prepare_deepspeed
 from plinth.train.schedules import OptimConfig, lr_at
@@ -300,6 +300,8 @@ class Engine:
         config = deepspeed_config(self.zero, optim, self.sizes.micro_batch_size, self.micro_batches)
         with redirect_stdout(StringIO()):  # stage 1 in bf16 prints its memory a dozen times
             engine, *_ = deepspeed.initialize(model=self.stage, optimizer=optimizer, config=config)
+        if self.zero.stage:
+            sum_norms_exactly(engine.optimizer, self.world)
         return engine, hook
 
 
