@@ -57,11 +57,11 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Storage:
 
 def test_the_first_cause_is_the_rank_that_was_killed(run_folder: Storage) -> None:
     failures = read_failures(run_folder)
-    (vanished,) = [failure for failure in failures if failure.error == VANISHED]
-    assert (vanished.rank, vanished.step, vanished.host) == (1, DIED_IN, socket.gethostname())
-    assert len(vanished.sample_ids) == 4, "this rank's half of the batch"
-    followers = [failure for failure in failures if failure.error != VANISHED]
-    assert all(failure.is_collective for failure in followers), [failure.message for failure in followers]
+    (killed,) = [failure for failure in failures if failure.rank == 1]
+    assert (killed.error, killed.step, killed.host) == (VANISHED, DIED_IN, socket.gethostname())
+    assert len(killed.sample_ids) == 4, "this rank's half of the batch"
+    (other,) = [failure for failure in failures if failure.rank == 0]
+    assert other.is_collective or other.error == VANISHED, "it met the gap, or Ray ended it before"
     report = first_cause(failures)
     assert report.startswith(f"rank 1 on {socket.gethostname()} vanished in step {DIED_IN}, last heard of ")
 
