@@ -198,7 +198,6 @@ def _identity(
         "start": job.start,
         "model": full["model"],
         "precision": full["zero"]["precision"],
-        "gradient_bits": job.zero.gradient_bits,
         "optim": asdict(optim),
         "loss": asdict(stage.loss),
         "data": data,

@@ -8,7 +8,7 @@ from pathlib import Path
 from jobs import page
 from jobs.config import PretrainJob
 from jobs.page import Curve
-from jobs.prove_compare import STATE_TOLERANCE, TOLERANCE, Comparison
+from jobs.prove_compare import LOSS_TOLERANCE, STATE_TOLERANCE, Comparison
 from plinth import config
 
 HEADER = ("run", "batches", "losses", "weights", "optimizer state", "restarts", "steps redone", "verdict")
@@ -87,6 +87,6 @@ def _difference(value: float) -> str:
 
 def _bounds() -> str:
     return (
-        "identical: bit by bit, required where the number of workers is the same; else losses and weights "
-        f"within {TOLERANCE:g}, optimizer state within {STATE_TOLERANCE:g}, relative to the largest number."
+        "identical: bit by bit, required where the number of workers is the same; else losses within "
+        f"{LOSS_TOLERANCE:g} and weights and optimizer state within {STATE_TOLERANCE:g} of their norm."
     )

@@ -41,7 +41,6 @@ class Case:
             stage=self.zero,
             precision=Precision[self.precision],
             bucket_size=1000,
-            gradient_bits=23,  # parity with plain PyTorch
         )
 
     def optim_config(self) -> OptimConfig:

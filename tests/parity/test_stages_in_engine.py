@@ -51,7 +51,7 @@ def _train(mode: str, zero: int) -> Trained:
     engine = Engine(
         make(mode),
         OPTIM,
-        ZeroConfig(stage=zero, precision=Precision.fp32, bucket_size=1000, gradient_bits=23),
+        ZeroConfig(stage=zero, precision=Precision.fp32, bucket_size=1000),
         proc,
         total_steps=STEPS,
         sizes=BatchSizes(GLOBAL_BATCH, MICRO_BATCH),

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from plinth.errors import ConfigError
 from plinth.train import globalbatch, guards
 from plinth.train.ema import EmaShards
-from plinth.train.exact import FP32_BITS, round_gradients, sum_norms_exactly
 from plinth.train.fragments import Shards
+from plinth.train.norms import sum_norms_exactly
 from plinth.train.process import Process, prepare_deepspeed
 from plinth.train.schedules import OptimConfig, lr_at
 from plinth.train.stage import Batch, Contrast
@@ -108,9 +108,6 @@ class Engine:
         # Before DeepSpeed rounds the weights to bf16: the masters shall begin with the exact ones.
         exact = {} if zero.precision is Precision.fp32 else _copies(stage)
         self._linear = torch.nn.functional.linear
-        is_fp32 = zero.precision is Precision.fp32
-        bits = zero.gradient_bits if is_fp32 else FP32_BITS  # bf16 gradients have few enough of themselves
-        self._rounding = round_gradients(stage.parameters(), bits) if bits < FP32_BITS else []
         self._deepspeed, self._hook = self._initialize()
         self.shards = Shards(self._deepspeed, stage, zero.stage, self.world)
         for fragment in self.shards.fragments if exact else []:
@@ -262,8 +259,7 @@ class Engine:
 
     def close(self) -> None:
         """Give up DeepSpeed's hooks and buffers; the engine cannot be used afterwards."""
-        for hook in (self._hook, *self._rounding):
-            hook.remove()
+        self._hook.remove()
         self._deepspeed.destroy()
         # Stage 3 replaces it for the whole process, so a later stage would round otherwise.
         torch.nn.functional.linear = self._linear

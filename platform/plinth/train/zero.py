@@ -7,7 +7,6 @@ from enum import Enum
 from typing import Any
 
 from plinth.errors import ConfigError
-from plinth.train.exact import FP32_BITS
 from plinth.train.schedules import OptimConfig
 
 
@@ -31,9 +30,6 @@ class ZeroConfig:
     any world size."""
     communicate_precision: Precision = Precision.fp32
     """Type in which gradients travel between ranks; fp32 for the same reason."""
-    gradient_bits: int = 10
-    """Bits that an fp32 gradient of a micro-batch keeps behind its leading one, so that sums of gradients do
-    not depend on the number of workers (see `plinth.train.exact`); 23 keeps all of them."""
     bucket_size: int = 50_000_000
     """Elements of gradients or weights that travel in one message; also the size of the buffer for it."""
     overlap_communication: bool = False
@@ -62,8 +58,6 @@ class ZeroConfig:
                 "zero.precision is fp32, but accumulate_precision or communicate_precision is bf16.",
                 "Set all three to bf16, or leave the gradients in fp32.",
             )
-        if not 1 <= self.gradient_bits <= FP32_BITS:
-            raise ConfigError(f"zero.gradient_bits is {self.gradient_bits}, expected 1 to {FP32_BITS}.")
         if self.bucket_size < 1:
             raise ConfigError(f"zero.bucket_size is {self.bucket_size}, expected 1 or more elements.")
 

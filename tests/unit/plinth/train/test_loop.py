@@ -116,7 +116,9 @@ def test_resumed_at_other_world_sizes_it_ends_the_same(tmp_path: Path, zero: Zer
     assert losses == pytest.approx([line[0] for line in lines(whole, "loss")], abs=1e-6)
     expected = weights(whole)
     for name, tensor in weights(run).items():
-        assert torch.equal(tensor, expected[name]), name
+        # In bf16 the sums of gradients are exact in fp32; of fp32 gradients they are rounded in some order.
+        tolerance = 0.0 if zero.precision is Precision.bf16 else 1e-6
+        torch.testing.assert_close(tensor, expected[name], rtol=0, atol=tolerance, msg=name)
 
 
 class Stopped(PlinthError):
