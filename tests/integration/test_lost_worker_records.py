@@ -63,7 +63,7 @@ def test_the_first_cause_is_the_rank_that_was_killed(run_folder: Storage) -> Non
     (other,) = [failure for failure in failures if failure.rank == 0]
     assert other.is_collective or other.error == VANISHED, "it met the gap, or Ray ended it before"
     report = first_cause(failures)
-    assert report.startswith(f"rank 1 on {socket.gethostname()} vanished in step {DIED_IN}, last heard of ")
+    assert report.startswith(f"rank 1 on {socket.gethostname()} vanished in step {DIED_IN} of main, ")
 
 
 def test_the_ledger_has_every_second_once(run_folder: Storage) -> None:

@@ -113,6 +113,7 @@ class Saver:
         self._dropped: set[str] = set()
         self._failed: list[tuple[str, str]] = []
         self._failures_in_a_row = 0
+        self._last_token = ""
 
     def save(self, step: int, pieces: Iterable[Piece], state: dict[str, Any]) -> Saved:
         """Begin a checkpoint; returns once the shards are copied (or, not asynchronous, when it counts).
@@ -126,7 +127,7 @@ class Saver:
         """
         began = time.monotonic()
         self._wait_for_writer()
-        token = self._agree()
+        token = self._last_token = self._agree()
         saved = Saved(
             step, token, self._waiting_room / f"{store.folder_name(step)}-{token}-{self._world.rank}"
         )
@@ -201,9 +202,10 @@ class Saver:
                     f"{self._waiting_room} on {socket.gethostname()}.",
                     "Run the same command when the storage is back: it uploads and resumes from there.",
                 )
-            if self._failed:
-                raise CheckpointError(self._failed[-1][1], "Mend that; the same command resumes.")
             time.sleep(FIRST_POLL_S)
+        for token, why in self._failed:
+            if token == self._last_token:
+                raise CheckpointError(why, "Mend that; the same command resumes.")
 
     # -- the other threads ----------------------------------------------------------------------------
 
