@@ -20,7 +20,7 @@ import torch
 from jobs import embed, evaluate, evaluation, ingest, pretrain
 from jobs.cluster import ray_cluster
 from jobs.config import DemoJob, EmbedJob
-from jobs.datasets import Dataset
+from jobs.datasets import Dataset, open_dataset
 from jobs.layout import STAGES
 from jobs.preview import PreviewConfig, colours, point_maps, preview
 from jobs.report import Curve, Picture, Report, plain_table, write_report
@@ -60,7 +60,8 @@ def run(job: DemoJob) -> int:
     record = folder / RECORD
     timings = Timings(record, json.loads(record.read_text()) if record.exists() else {})
     with ray_cluster(job.pretrain.ray, job.pretrain.fit.workers.max):
-        held_out = make_data(job, timings)
+        make_data(job, timings)
+        held_out = open_dataset(job.held_out.output, job.held_out.storage)
         preview(held_out.samples(4), folder / "rooms.png", PreviewConfig())
         with timings.part("pretrain: warm-up and main stage on Ray Train workers"):
             pretrain.train(job.pretrain, pretrain.prepare(job.pretrain))
@@ -76,15 +77,14 @@ def run(job: DemoJob) -> int:
     return 0
 
 
-def make_data(job: DemoJob, timings: Timings) -> Dataset:
-    """Rooms, teacher and embeddings, as far as they are not there; returns the held-out rooms."""
+def make_data(job: DemoJob, timings: Timings) -> None:
+    """Rooms, teacher and embeddings, as far as they are not there."""
     with timings.part("rooms: ray-cast, choose views, write shards"):
-        rooms, _, held_out = (ingest.ingest(part) for part in (job.rooms, job.images, job.held_out))
+        rooms, _, _ = (ingest.ingest(part) for part in (job.rooms, job.images, job.held_out))
     with timings.part("teacher: a tiny CLIP on the rooms' colour images and captions"):
         train_tiny_teacher(job, rooms)
     with timings.part("embed: the teacher's features into the shards"):
         embed_all(job)
-    return held_out
 
 
 def train_tiny_teacher(job: DemoJob, rooms: Dataset) -> None:
