@@ -70,9 +70,9 @@ def prepare_deepspeed() -> None:
     and an assumption that all ranks are on one machine.
     """
     import deepspeed
-    from deepspeed.utils.logging import set_log_level_from_string
+    from deepspeed.utils.logging import logger
 
-    set_log_level_from_string("error")
+    logger.setLevel(logging.ERROR)  # its own function would change the handlers that others put there, too
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     # DeepSpeed's own calls, one line for each collective otherwise.
     warnings.filterwarnings("ignore", message=".*torch.distributed.*deprecated", category=FutureWarning)
