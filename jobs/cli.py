@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_checkpoints(
         command("checkpoints", "a run's checkpoints: list, verify, repair, prune, pin", job=False)
     )
-    _add_runs(command("runs", "how runs are doing: list, show, logs", job=False))
+    _add_runs(command("runs", "how runs are doing: list, show, logs, stop", job=False))
     doctor = command("doctor", "what would go wrong, before anything is paid for", job=False)
     doctor.add_argument("job", type=Path, nargs="?", help="a pretraining job; this machine alone without one")
     doctor.add_argument("overrides", nargs="*", metavar="key=value", help="overrides of the job's keys")
@@ -150,6 +150,7 @@ def _add_runs(parser: argparse.ArgumentParser) -> None:
         ("list", "folder or URI that holds runs", "one line for each run"),
         ("show", "the run's folder: STORAGE/NAME", "status, ledger, checkpoints, incidents, failures"),
         ("logs", "the run's folder: STORAGE/NAME", "messages of every rank, and what failed first"),
+        ("stop", "the run's folder: STORAGE/NAME", "have it save and end, wherever it runs; waits for it"),
     ):
         action = actions.add_parser(name, help=text, description=text)
         action.add_argument("uri", help=what)

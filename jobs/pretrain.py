@@ -76,10 +76,10 @@ def train(job: PretrainJob, runs: Sequence[StageRun]) -> StageEnd:
         ConfigError: another process is writing this run.
     """
     storage = run_storage(job)
-    with page_kept(storage, job.metrics.page_every_s), RunLock(storage, job.lock):
+    with page_kept(storage, job.metrics.page_every_s), RunLock(storage, job.lock) as lock:
         storage.write(CONFIG_KEY, config.to_yaml(job).encode())
         identity = run_id(storage)
-        return fit(job.fit, [replace(run, run_id=identity) for run in runs], storage)
+        return fit(job.fit, [replace(run, run_id=identity) for run in runs], storage, lock.stop_wanted)
 
 
 def run_storage(job: PretrainJob) -> Storage:

@@ -1,4 +1,4 @@
-"""`poma runs list|show|logs`: how runs are doing, from their folders alone."""
+"""`poma runs list|show|logs|stop`: how runs are doing, from their folders alone."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import time
 from jobs.ledger_table import aligned, ledger_lines
 from jobs.run_state import RunState, StageState, is_run, read_run
 from jobs.shards import storage_options
+from jobs.stop import stop
 from plinth.errors import StorageError
 from plinth.storage import Storage, StorageOptions
 from plinth.train import failures
@@ -24,12 +25,14 @@ LOG_NAME = re.compile(rf"{LOGS}/(?P<attempt>.+)-rank(?P<rank>\d+)\{LOG_SUFFIX}")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Dispatch one of the three actions; returns the exit code."""
+    """Dispatch one of the actions; returns the exit code."""
     options = storage_options(arguments)
     if arguments.action == "list":
         return list_runs(arguments.uri, options)
     if arguments.action == "show":
         return show(arguments.uri, options)
+    if arguments.action == "stop":
+        return stop(arguments.uri, options)
     return logs(arguments.uri, options, arguments.rank, arguments.lines)
 
 

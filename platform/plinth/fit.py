@@ -6,6 +6,7 @@ in the run's storage, so starting a job again, by hand or by Ray after a worker 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -80,11 +81,14 @@ class FitConfig:
             )
 
 
-def fit(config: FitConfig, stages: Sequence[StageRun], storage: Storage) -> StageEnd:
+def fit(
+    config: FitConfig, stages: Sequence[StageRun], storage: Storage, stop: threading.Event | None = None
+) -> StageEnd:
     """Train the stages in order, resuming where the run stopped. With workers, join a Ray cluster before.
 
     Args:
         storage: the run's folder; Ray Train keeps its own state below it.
+        stop: when it is set, the run saves and ends, as on SIGTERM.
 
     Returns:
         The numbers of the last step that was trained, and whether the run was told to stop before its end.
@@ -96,13 +100,13 @@ def fit(config: FitConfig, stages: Sequence[StageRun], storage: Storage) -> Stag
     config.validate()
     sizes = possible_sizes(config, stages)
     if config.workers.max == 0:
-        control = Control()
+        control = Control(stop)
         with control.on_sigterm():
             return train_stages(stages, storage, config.threads_per_worker, None, control)
     from plinth import fit_ray  # here, because importing Ray takes seconds
 
     train = partial(train_stages, stages, storage, config.threads_per_worker, config.gpus_per_worker > 0)
-    return fit_ray.run(config, sizes, train, storage)
+    return fit_ray.run(config, sizes, train, storage, stop)
 
 
 def possible_sizes(config: FitConfig, stages: Sequence[StageRun]) -> list[int]:

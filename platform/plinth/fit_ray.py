@@ -143,13 +143,20 @@ class RayControl(Control):
             (self._resize.set if resize else self._resize.clear)()
 
 
-def run(config: FitConfig, sizes: Sequence[int], train: Train, storage: Storage) -> StageEnd:
+def run(
+    config: FitConfig,
+    sizes: Sequence[int],
+    train: Train,
+    storage: Storage,
+    stop: threading.Event | None = None,
+) -> StageEnd:
     """Train on workers of a Ray that this process is part of.
 
     Args:
         sizes: possible numbers of workers, ascending.
         train: picklable.
         storage: the run's folder; Ray Train keeps its own state below it.
+        stop: when it is set, the workers save and end.
 
     Raises:
         PlinthError: a worker's mistake, or no room for the workers.
@@ -183,7 +190,7 @@ def run(config: FitConfig, sizes: Sequence[int], train: Train, storage: Storage)
         ),
     )
     try:
-        with _stop_on_sigterm(desk):
+        with _stop_on_sigterm(desk), _stop_when(stop, desk):
             result = trainer.fit()
     except ray.train.TrainingFailedError as error:
         salvage(local_folder(storage), storage)
@@ -234,6 +241,29 @@ def _stop_on_sigterm(desk: Any) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _stop_when(stop: threading.Event | None, desk: Any) -> Iterator[None]:
+    """Once `stop` is set, the workers save and end."""
+    if stop is None:
+        yield
+        return
+    over = threading.Event()
+
+    def wait() -> None:
+        while not over.wait(POLL_S):
+            if stop.is_set():
+                desk.request_stop.remote()
+                return
+
+    watcher = threading.Thread(target=wait, name="plinth-stop", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
 
 
 def _resources(config: FitConfig) -> dict[str, float]:

@@ -1,9 +1,11 @@
 """One writer per run: a lock in storage that its holder keeps alive.
 
     LOCK.json    holder, token, beat      the beat goes up every few seconds while the holder lives
+    STOP.json    token, by                somebody, anywhere, asks the holder of that token to stop
 
 A lock whose beat stands still for a while is taken over; nobody's clock is compared with another's. If
-its holder was a process of this machine that is gone, it is taken over at once.
+its holder was a process of this machine that is gone, it is taken over at once. The holder looks for a
+request to stop at every beat; one for another token is not meant for it.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from typing import Any
 from plinth.errors import ConfigError, StorageError
 from plinth.storage import MissingKeyError, Storage
 
-LOCK_KEY, RUN_KEY = "LOCK.json", "run.json"
+LOCK_KEY, STOP_KEY, RUN_KEY = "LOCK.json", "STOP.json", "run.json"
 SETTLE_S = 0.5
 """How long until one looks whether another process wrote its lock in the same moment."""
 
@@ -57,8 +59,12 @@ class RunLock:
     """Holds the lock of a run's folder while it is open, as a context. Entering it raises a ConfigError
     with the holder's name if somebody else has it."""
 
+    stop_wanted: threading.Event
+    """Set when somebody has asked the holder to stop (`request_stop`)."""
+
     def __init__(self, storage: Storage, config: LockConfig) -> None:
         self._storage, self._config = storage, config
+        self.stop_wanted = threading.Event()
         self._token = uuid.uuid4().hex
         self._beat = 0
         self._closed = threading.Event()
@@ -82,6 +88,7 @@ class RunLock:
         self._thread.join()
         try:
             if (read_lock(self._storage) or {}).get("token") == self._token:
+                self._storage.delete(STOP_KEY)
                 self._storage.delete(LOCK_KEY)
         except StorageError as trouble:
             log.warning("the lock of %s stays behind: %s", self._storage.uri, trouble.problem)
@@ -94,12 +101,12 @@ class RunLock:
         """
         first = read_lock(self._storage)
         deadline = time.monotonic() + self._config.dead_after_s
-        if first is not None and not _is_gone(first):
+        if first is not None and not is_gone(first):
             log.info(
                 "%s is locked by %s; waiting up to %g s for a sign of life",
                 self._storage.uri, first["holder"], self._config.dead_after_s,
             )  # fmt: skip
-        while first is not None and not _is_gone(first) and time.monotonic() < deadline:
+        while first is not None and not is_gone(first) and time.monotonic() < deadline:
             time.sleep(self._config.beat_every_s / 4)
             now = read_lock(self._storage)
             if now is not None and (now["token"], now["beat"]) != (first["token"], first["beat"]):
@@ -123,13 +130,20 @@ class RunLock:
                     )
                     return
                 self._storage.write(LOCK_KEY, self._body())
+                self._look_for_request()
             except StorageError as error:  # a storage that is away for everybody is no reason to stop
                 log.warning("no sign of life could be written: %s", error.problem)
+
+    def _look_for_request(self) -> None:
+        request = None if self.stop_wanted.is_set() else _read(self._storage, STOP_KEY)
+        if request is not None and request["token"] == self._token:
+            log.info("told to stop by %s: saving", request["by"])
+            self.stop_wanted.set()
 
     def _body(self) -> bytes:
         pid = os.getpid()
         lock = {
-            "holder": f"{getpass.getuser()} on {socket.gethostname()}, process {pid}",
+            "holder": f"{_who()}, process {pid}",
             "token": self._token,
             "beat": self._beat,
             "machine": _machine(),
@@ -141,11 +155,18 @@ class RunLock:
 
 def read_lock(storage: Storage) -> dict[str, Any] | None:
     """The lock of a run's folder; None where there is none."""
-    try:
-        lock: dict[str, Any] = json.loads(storage.read(LOCK_KEY))
-    except MissingKeyError:
-        return None
-    return lock
+    return _read(storage, LOCK_KEY)
+
+
+def request_stop(storage: Storage, lock: dict[str, Any]) -> None:
+    """Ask the holder of `lock` to save and end; it sees that at its next beat. Whoever has the lock of the
+    folder after it is not asked."""
+    storage.write(STOP_KEY, json.dumps({"token": lock["token"], "by": _who()}).encode())
+
+
+def is_gone(lock: dict[str, Any]) -> bool:
+    """Whether the holder was a process of this machine that is no more."""
+    return lock["machine"] == _machine() and _process_start(lock["pid"]) != lock["process_start"]
 
 
 def run_id(storage: Storage) -> str:
@@ -156,9 +177,16 @@ def run_id(storage: Storage) -> str:
     return str(json.loads(storage.read(RUN_KEY))["id"])
 
 
-def _is_gone(lock: dict[str, Any]) -> bool:
-    """Whether the holder was a process of this machine that is no more."""
-    return lock["machine"] == _machine() and _process_start(lock["pid"]) != lock["process_start"]
+def _read(storage: Storage, key: str) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads(storage.read(key))
+    except MissingKeyError:
+        return None
+    return found
+
+
+def _who() -> str:
+    return f"{getpass.getuser()} on {socket.gethostname()}"
 
 
 def _machine() -> str:

@@ -28,10 +28,14 @@ MARGIN = 1.5
 
 
 class Control:
-    """What this process hears of and whom it tells; without Ray, SIGTERM alone."""
+    """What this process hears of and whom it tells; without Ray, SIGTERM and one event.
 
-    def __init__(self) -> None:
-        self._stop = threading.Event()
+    Args:
+        stop: set by whoever wants the run to save and end.
+    """
+
+    def __init__(self, stop: threading.Event | None = None) -> None:
+        self._stop = stop or threading.Event()
         self._launched = time.time()
 
     def launched(self) -> float:
