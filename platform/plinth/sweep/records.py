@@ -1,0 +1,223 @@
+"""What a sweep keeps in storage: all that is needed to show it, and to go on after any interruption.
+
+    output/name/
+      sweep.yaml           the resolved job
+      sweep.json           SweepRecord: what was asked for, and how it ended; by the sweep's driver
+      shared/              a run: the warm-up that all trials start from, where they can
+      trials/000/          a run like any other, and beside its own files
+        trial.json         TrialRecord: values and status; by the sweep's driver
+        reports.json       list of Report, and the values they were made with; by the trial
+
+Ray Tune's own state is not kept: its scheduler is told again what `reports.json` says, so the truth is in
+one place and a sweep goes on from any machine that reaches the storage.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from plinth.errors import StorageError
+from plinth.storage import Storage
+
+JOB_KEY, SWEEP_KEY = "sweep.yaml", "sweep.json"
+TRIAL_KEY, REPORTS_KEY = "trial.json", "reports.json"
+SHARED, TRIALS = "shared", "trials"
+
+Values = dict[str, Any]
+"""Dotted key of the job -> value; a key whose condition does not hold is left out."""
+
+
+class Status(enum.Enum):
+    """Where a trial is."""
+
+    waiting = "waiting"
+    running = "running"
+    finished = "finished"
+    """It ran to its full length."""
+    stopped = "stopped"
+    """The scheduler gave it up."""
+    failed = "failed"
+    paused = "paused"
+    """Interrupted, or cut off by the budget: it goes on when the sweep does."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will come of it."""
+        return self in (Status.finished, Status.stopped, Status.failed)
+
+
+@dataclass(frozen=True)
+class Report:
+    """A trial's numbers at one of its checkpoints."""
+
+    stage: str
+    step: int
+    """Steps done in the stage."""
+    samples: int
+    """Samples trained on, over all stages of the trial."""
+    seconds: float
+    """Training time until then, over all restarts."""
+    metrics: dict[str, float]
+    """Training metrics are means over the steps since the report before."""
+
+
+@dataclass
+class TrialReports:
+    """What a trial has said, and the values that it has now (population based training changes them)."""
+
+    values: Values
+    reports: list[Report] = field(default_factory=list)
+    donors: list[str] = field(default_factory=list)
+    """Population based training: whose weights it took over, in order, as "TRIAL at STEP"."""
+    is_finished: bool = False
+    """It has reached its full length."""
+
+
+@dataclass
+class TrialRecord:
+    """One trial, as the sweep's driver sees it."""
+
+    index: int
+    values: Values
+    """With which it began."""
+    status: Status = Status.waiting
+    message: str = ""
+    """Why it failed."""
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return trial_name(self.index)
+
+
+@dataclass
+class SweepRecord:
+    """The sweep as a whole."""
+
+    name: str
+    metric: str
+    mode: str
+    """min or max."""
+    scheduler: str
+    searcher: str
+    seed: int
+    trials: int
+    identity: dict[str, Any]
+    """What decides a trial's result: a sweep that goes on must agree in all of it."""
+    samples: int
+    """Full length of a trial."""
+    shares_warmup: bool = False
+    status: str = "running"
+    """running, finished, or why it ended."""
+    started: float = 0.0
+    """`time.time()` of the first start."""
+    spent_s: float = 0.0
+    """Wall time over all starts."""
+    starts: int = 0
+
+
+@dataclass
+class Trial:
+    """All that storage knows of one."""
+
+    record: TrialRecord
+    said: TrialReports
+
+    def best(self, metric: str, mode: str) -> float | None:
+        """The best value of the metric that it has reported; None without any."""
+        found = [r.metrics[metric] for r in self.said.reports if _is_number(r.metrics.get(metric))]
+        return (min if mode == "min" else max)(found, default=None)
+
+    def last(self, metric: str) -> float | None:
+        """The last value of the metric; None without any."""
+        found = [r.metrics[metric] for r in self.said.reports if _is_number(r.metrics.get(metric))]
+        return found[-1] if found else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and value == value
+
+
+def trial_name(index: int) -> str:
+    """Folder of a trial."""
+    return f"{index:03d}"
+
+
+def write_sweep(storage: Storage, record: SweepRecord) -> None:
+    """Replace the sweep's record."""
+    storage.write(SWEEP_KEY, json.dumps(asdict(record), indent=1).encode())
+
+
+def read_sweep(storage: Storage) -> SweepRecord | None:
+    """The sweep in this folder, None where there is none.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    if not storage.exists(SWEEP_KEY):
+        return None
+    try:
+        return SweepRecord(**json.loads(storage.read(SWEEP_KEY)))
+    except (ValueError, TypeError):
+        raise _unreadable(storage, SWEEP_KEY) from None
+
+
+def write_trial(storage: Storage, record: TrialRecord) -> None:
+    """Replace a trial's record. `storage` is the sweep's folder."""
+    body = {**asdict(record), "status": record.status.value}
+    _folder(storage, record.index).write(TRIAL_KEY, json.dumps(body, indent=1).encode())
+
+
+def write_reports(trial: Storage, said: TrialReports) -> None:
+    """Replace what a trial has said. `trial` is its folder."""
+    trial.write(REPORTS_KEY, json.dumps(asdict(said), indent=1).encode())
+
+
+def read_reports(trial: Storage) -> TrialReports | None:
+    """What a trial has said, None before its first report. `trial` is its folder."""
+    if not trial.exists(REPORTS_KEY):
+        return None
+    try:
+        body = json.loads(trial.read(REPORTS_KEY))
+        return TrialReports(**{**body, "reports": [Report(**r) for r in body["reports"]]})
+    except (ValueError, TypeError, KeyError):
+        raise _unreadable(trial, REPORTS_KEY) from None
+
+
+def read_trials(storage: Storage) -> list[Trial]:
+    """All trials of a sweep by index. `storage` is the sweep's folder."""
+    found = []
+    for name in _trial_folders(storage):
+        folder = storage.child(TRIALS).child(name)
+        try:
+            body = json.loads(folder.read(TRIAL_KEY))
+            record = TrialRecord(**{**body, "status": Status(body["status"])})
+        except (ValueError, TypeError, KeyError):
+            raise _unreadable(folder, TRIAL_KEY) from None
+        found.append(Trial(record, read_reports(folder) or TrialReports(record.values)))
+    return sorted(found, key=lambda trial: trial.record.index)
+
+
+def best_first(trials: Sequence[Trial], metric: str, mode: str) -> list[Trial]:
+    """Trials that reported the metric, the best value first; ties by index."""
+    sign = 1 if mode == "min" else -1
+    rated = [(sign * value, t.record.index, t) for t in trials if (value := t.best(metric, mode)) is not None]
+    return [trial for _, _, trial in sorted(rated, key=lambda entry: entry[:2])]
+
+
+def _trial_folders(storage: Storage) -> list[str]:
+    suffix = f"/{TRIAL_KEY}"
+    keys = [key.removeprefix(f"{TRIALS}/") for key, _ in storage.list(TRIALS)]
+    return [key.removesuffix(suffix) for key in keys if key.endswith(suffix) and key.count("/") == 1]
+
+
+def _folder(storage: Storage, index: int) -> Storage:
+    return storage.child(TRIALS).child(trial_name(index))
+
+
+def _unreadable(storage: Storage, key: str) -> StorageError:
+    return StorageError(f"{storage.uri}/{key} cannot be read.", "Was it written by another version of this?")
