@@ -31,7 +31,7 @@ from plinth.train.incidents import CollapseWatch, Incident, OnBadStep, OnCollaps
 from plinth.train.metrics import record_step
 from plinth.train.observers import Observers
 from plinth.train.process import Process, on_all_ranks
-from plinth.train.stage_run import StageRun, notes_of, preflight, stage_steps
+from plinth.train.stage_run import StageRun, first_cursor, notes_of, preflight, stage_steps
 
 __all__ = ["CheckpointConfig", "StageEnd", "StageRun", "preflight", "run_stage"]
 
@@ -119,8 +119,7 @@ def _train(it: _Stage) -> StageEnd:
         out_samples, out_batches = incidents.left_out(incidents.read_all(run.storage))
         batches = open_batches(
             it.sources, run.data, run.seed, run.global_batch_size, process.world,
-            Cursor(**notes["cursor"]) if notes else Cursor(), list(stage.columns()), run.decode,
-            Skips(out_samples),
+            first_cursor(notes, it.plan), list(stage.columns()), run.decode, Skips(out_samples),
         )  # fmt: skip
         opened.callback(batches.close)
         it.observers.begin(engine)
@@ -133,7 +132,9 @@ def _train(it: _Stage) -> StageEnd:
             it.observers.batch(step, batch)
             result = _step(it, engine, batch, losses)
             orders = exchange.after_step(bool(batch.skipped), it.observers.save_s)
-            record = record_step(result, batch, process, run.global_batch_size, started, stall_s)
+            record = record_step(
+                result, batch, process, run.global_batch_size, started, stall_s, it.observers.compute_s()
+            )
             if orders.has_skipped:
                 record.skipped = _gathered(it, batch.skipped)
             end.summary, stall_s = record.summary(), 0.0

@@ -17,7 +17,7 @@ import math
 import resource
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,47 +26,23 @@ import numpy as np
 import torch
 
 from plinth.data.batches import LocalBatch
-from plinth.errors import ConfigError
 from plinth.storage import Storage
 from plinth.train.engine import StepResult
 from plinth.train.globalbatch import gather
+from plinth.train.metrics_config import MetricsConfig
 from plinth.train.process import Process, on_all_ranks
+from plinth.train.sinks import Sinks
+from plinth.train.stragglers import COMPUTE, DATA_WAIT, RankSeconds, RankTimes
 from plinth.world import World
+
+__all__ = ["MetricsConfig", "MetricsWriter", "StepRecord", "read_lines", "record_step", "recover_lines"]
 
 LINES_KEY = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
 RATE_WINDOW_STEPS = 20
+MICROSECONDS = 10**6
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class MetricsConfig:
-    """What is shown, and how often."""
-
-    progress_every_s: float = 10.0
-    """Seconds between two progress lines in the terminal."""
-    page_every_s: float = 30.0
-    """Seconds between two writes of the run's page, index.html in its folder."""
-    logs_every_s: float = 30.0
-    """Seconds between two copies of each rank's log to the run's logs/, should its machine be lost."""
-    details_every_steps: int = 10
-    """Steps between two steps on which the stage computes its costlier logs."""
-    pictures_every_steps: int = 200
-    """Steps between two sets of pictures in TensorBoard; 0 draws none."""
-
-    def validate(self) -> None:
-        """Refuse values out of range.
-
-        Raises:
-            ConfigError: naming the key.
-        """
-        for key in ("page_every_s", "logs_every_s"):
-            if not getattr(self, key) > 0:
-                raise ConfigError(f"metrics.{key} is {getattr(self, key)}, expected more than 0.")
-        for key, least in (("progress_every_s", 0), ("details_every_steps", 1), ("pictures_every_steps", 0)):
-            if getattr(self, key) < least:
-                raise ConfigError(f"metrics.{key} is {getattr(self, key)}, expected {least} or more.")
 
 
 @dataclass
@@ -92,6 +68,8 @@ class StepRecord:
     time: float
     skipped: list[str] = field(default_factory=list)
     """Samples of the global batch that could not be trained on, each with the reason."""
+    ranks: RankSeconds = field(default_factory=dict)
+    """What tells slow ranks from the others; empty with one. In metrics.jsonl only now and then, as means."""
 
     def summary(self) -> dict[str, Any]:
         """The numbers that say how training goes, flat."""
@@ -111,20 +89,22 @@ def record_step(
     global_batch_size: int,
     started: float,
     checkpoint_s: float,
+    compute_s: float = 0.0,
 ) -> StepRecord:
     """Put together what a step did; call it on all ranks, right after the step.
 
     Args:
         started: `time.perf_counter()` before the batch was asked for.
         checkpoint_s: what a checkpoint took between the step before and this one.
+        compute_s: what the forward passes of the step took on this rank.
     """
     step_s = time.perf_counter() - started
-    keys = gather([{"keys": batch.tensors["sample_key"].to(process.device)}], process.world)["keys"]
+    keys, ranks = _gathered(batch, process, compute_s)
     return StepRecord(
         **asdict(result),
         epoch=batch.cursor.epoch,
         step_in_epoch=batch.cursor.step,
-        digest=hashlib.blake2b(keys.cpu().numpy().tobytes(), digest_size=8).hexdigest(),
+        digest=hashlib.blake2b(keys.tobytes(), digest_size=8).hexdigest(),
         world_size=process.world.world_size,
         samples=global_batch_size,
         step_s=step_s,
@@ -132,7 +112,20 @@ def record_step(
         checkpoint_s=checkpoint_s,
         memory_bytes=_memory_bytes(process.device),
         time=time.time(),
+        ranks=ranks,
     )
+
+
+def _gathered(batch: LocalBatch, process: Process, compute_s: float) -> tuple[np.ndarray, RankSeconds]:
+    """Sample keys of the global batch in order, and the times of each rank, in one message."""
+    own = [round(MICROSECONDS * seconds) for seconds in (batch.wait_s, compute_s)]
+    sent = torch.cat([batch.tensors["sample_key"].cpu(), torch.tensor(own)]).to(process.device)
+    received = gather([{"sent": sent}], process.world)["sent"].cpu().numpy()
+    rows = received.reshape(process.world.world_size, -1)
+    if len(rows) == 1:
+        return rows[:, : -len(own)].copy(), {}
+    waits, computes = (rows[:, -len(own) :].T / MICROSECONDS).tolist()
+    return rows[:, : -len(own)].copy(), {DATA_WAIT: waits, COMPUTE: computes}
 
 
 def _memory_bytes(device: torch.device) -> int:
@@ -150,6 +143,8 @@ class MetricsWriter:
         local: folder on this machine where they are written; emptied first.
         name: of the stage, for the progress line.
         first_step: steps done before, 0 for a new run.
+        hosts: of each rank.
+        sinks: get the same scalars as TensorBoard; closed by whoever made them.
     """
 
     def __init__(
@@ -160,11 +155,13 @@ class MetricsWriter:
         name: str,
         first_step: int,
         total_steps: int,
+        hosts: Sequence[str] = (),
+        sinks: Sinks | None = None,
     ) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter
 
         self._config, self._storage, self._local, self._name = config, storage, local, name
-        self._total_steps = total_steps
+        self._total_steps, self._rank_times, self._sinks = total_steps, RankTimes(hosts), sinks
         shutil.rmtree(local, ignore_errors=True)
         (local / TENSORBOARD_FOLDER).mkdir(parents=True)
         kept = _lines_before(storage, first_step)
@@ -178,9 +175,8 @@ class MetricsWriter:
 
     def step(self, record: StepRecord) -> None:
         """Write a step everywhere."""
-        self._lines.write(json.dumps(_finite(asdict(record))) + "\n")
-        for tag, value in _scalars(record).items():
-            self._board.add_scalar(tag, value, record.step)
+        self._lines.write(json.dumps(_finite(self._line(record))) + "\n")
+        self._scalars(scalars(record), record.step)
         self._recent = [*self._recent[-RATE_WINDOW_STEPS + 1 :], record]
         now = time.monotonic()
         is_last = record.step + 1 >= self._total_steps
@@ -190,13 +186,24 @@ class MetricsWriter:
 
     def ledger(self, shares: Mapping[str, float], step: int) -> None:
         """Show where the run's time went until now, as shares of the wall time."""
-        for category, share in shares.items():
-            self._board.add_scalar(f"ledger/{category}", share, step)
+        self._scalars({f"ledger/{category}": share for category, share in shares.items()}, step)
 
     def pictures(self, pictures: Mapping[str, np.ndarray], step: int) -> None:
         """Show images uint8 [H, W, 3]."""
         for tag, image in pictures.items():
             self._board.add_image(tag, image, step, dataformats="HWC")
+
+    def _line(self, record: StepRecord) -> dict[str, Any]:
+        line = asdict(record)
+        self._rank_times.add(line.pop("ranks"))
+        is_due = record.step % self._config.details_every_steps == 0
+        return line | ({"ranks": times} if is_due and (times := self._rank_times.take()) else {})
+
+    def _scalars(self, values: Mapping[str, float], step: int) -> None:
+        for tag, value in values.items():
+            self._board.add_scalar(tag, value, step)
+        if self._sinks:
+            self._sinks.log(values, step)
 
     def flush(self) -> None:
         """All steps until now belong to the next `sync`."""
@@ -285,7 +292,8 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _scalars(record: StepRecord) -> dict[str, float]:
+def scalars(record: StepRecord) -> dict[str, float]:
+    """The numbers of a step by their names in TensorBoard."""
     seconds = max(record.step_s, 1e-9)
     return {
         "loss/total": record.loss,

@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import TracebackType
+from typing import Any
 
 from plinth.data.batches import LocalBatch
 from plinth.errors import StorageError
@@ -21,11 +22,15 @@ from plinth.train.engine import Engine
 from plinth.train.incidents import Incident
 from plinth.train.ledger import CATEGORIES, FAILED, FINISHED, STOPPED, Ledger, summarise
 from plinth.train.metrics import MetricsWriter, StepRecord, recover_lines
-from plinth.train.process import Process
+from plinth.train.process import Process, on_all_ranks
+from plinth.train.sinks import RunName, Sinks
 from plinth.train.stage_run import StageRun
+from plinth.train.stragglers import ForwardClock
 
 RECENT_STEPS = 50
 """Steps whose losses and gradient norms go into an incident."""
+SECTIONS = ("data", "optim", "zero", "checkpoint", "metrics", "guard", "ledger")
+SIZES = ("global_batch_size", "micro_batch_size", "epochs", "steps", "seed")
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +40,11 @@ class Observers:
 
     def __init__(self, run: StageRun, process: Process, attempt: Attempt) -> None:
         self._run, self._process, self._attempt = run, process, attempt
-        self._telemetry = Telemetry(attempt.storage.uri.rsplit("/", 1)[-1], run.name, process.world.rank)
+        self._run_name = attempt.storage.uri.rsplit("/", 1)[-1]
+        self._telemetry = Telemetry(self._run_name, run.name, process.world.rank)
         self._ledger = self._open_ledger() if process.world.rank == 0 else None
+        self._clock: ForwardClock | None = None
+        self._sinks: Sinks | None = None
         self._writer: MetricsWriter | None = None
         self._writer_lock = threading.Lock()  # it is synced in a thread, and closed on a rollback
         self._recent: list[StepRecord] = []
@@ -50,6 +58,7 @@ class Observers:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._close_writer()
+        self._close_sinks(FAILED)
         if self._ledger and kind is not None:
             self._ledger.close(FAILED)
 
@@ -57,6 +66,8 @@ class Observers:
         """The stage has reached its end, or was told to stop; its last checkpoint held it up so long."""
         if self._ledger:
             self._ledger.close(STOPPED if is_stopped else FINISHED, checkpoint_s)
+        self._close_writer()
+        self._close_sinks(STOPPED if is_stopped else FINISHED)
         self._attempt.stage_started = time.time()
 
     def expect_end(self) -> None:
@@ -73,11 +84,20 @@ class Observers:
         self._close_writer()
         local = self._run.scratch / "metrics"
         recover_lines(self._process.world, self._run.storage, local)
+        hosts = on_all_ranks(self._process.world, lambda: self._process.host)
+        if self._clock:
+            self._clock.close()
+        self._clock = ForwardClock(engine.stage, self._process.device)
         if self._process.world.rank == 0:
+            self._sinks = self._sinks or self._open_sinks()
             self._writer = MetricsWriter(
                 self._run.metrics, self._run.storage, local, self._run.name,
-                engine.completed_steps, engine.total_steps,
+                engine.completed_steps, engine.total_steps, hosts, self._sinks,
             )  # fmt: skip
+
+    def compute_s(self) -> float:
+        """What the forward passes of this rank have taken since the last call."""
+        return self._clock.take_s() if self._clock else 0.0
 
     def step(self, record: StepRecord, engine: Engine, batch: LocalBatch) -> None:
         """A step was taken. Call it on all ranks: the pictures of stage 3 gather weights."""
@@ -133,6 +153,21 @@ class Observers:
             self._attempt.stage_started, self._run.ledger,
         )  # fmt: skip
 
+    def _open_sinks(self) -> Sinks | None:
+        if not self._run.metrics.sinks:
+            return None
+        name = RunName(
+            id=f"{self._run.run_id or self._run_name}-{self._run.name}",
+            group=self._run_name,
+            name=f"{self._run_name}/{self._run.name}",
+        )
+        return Sinks(self._run.metrics, name, resolved(self._run), self._run.scratch / "sinks")
+
+    def _close_sinks(self, outcome: str) -> None:
+        """After the writer; whatever it had goes with them."""
+        if self._sinks:
+            self._sinks.close(outcome)
+
     def _close_writer(self) -> None:
         with self._writer_lock:
             writer, self._writer = self._writer, None
@@ -141,3 +176,9 @@ class Observers:
                 writer.close()
         except StorageError as error:
             log.warning("the last metrics of %s are not in storage: %s", self._run.name, error.problem)
+
+
+def resolved(run: StageRun) -> dict[str, Any]:
+    """What the stage was told, for whoever looks at it outside."""
+    sections = {name: asdict(getattr(run, name)) for name in SECTIONS}
+    return {**run.config, **sections, **{name: getattr(run, name) for name in SIZES}}
