@@ -109,7 +109,7 @@ def _add_shards(parser: argparse.ArgumentParser) -> None:
         ("preview", "write a contact sheet: colour, depth, point map, top view"),
     ):
         action = actions.add_parser(name, help=text, description=text)
-        action.add_argument("uri", help="the data set: a folder or s3://bucket/prefix")
+        action.add_argument("uri", help="a folder or s3://bucket/prefix; with #3, its version 3")
         _add_storage_flags(action)
         if name == "preview":
             action.add_argument("--out", type=Path, default=Path("preview.png"), help="PNG to write")

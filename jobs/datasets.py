@@ -60,18 +60,19 @@ class Dataset:
 
 
 def open_dataset(uri: str, options: StorageOptions, teacher: TeacherRecord | None = None) -> Dataset:
-    """The data set at `uri`.
+    """The data set at `uri`; of one whose builds are kept, the one that `uri` names (`images#3`).
 
     Args:
         teacher: if given, the teacher that its embeddings must come from.
 
     Raises:
         StorageError: the storage cannot be used.
-        DataError: no data set, another schema version, or another teacher.
+        DataError: no data set, no such version, another schema version, or another teacher.
     """
-    storage = Storage.from_uri(uri, options)
+    folder, version = manifests.split_version(uri)
+    storage = Storage.from_uri(folder, options)
     storage.check()
-    manifest = manifests.load(storage)
+    manifest = manifests.load_version(storage, version)
     found = manifest.attributes.get("schema_version")
     if found != SCHEMA_VERSION:
         raise DataError(

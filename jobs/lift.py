@@ -51,7 +51,7 @@ def run(job: LiftJob) -> int:
         f"samples, {images} of them new from {seen} images, {size / max(images, 1) / 1024:.1f} KiB each, "
         f"in {took_s:.0f} s"
     )
-    folder = f"{lift_builds.VERSIONS}/{attributes['version']:06d}"
+    folder = manifests.version_folder(attributes["version"])
     for reason, count in sorted(rejects.items()):
         print(f"  rejected {count}: {reason} (each in {folder}/{lift_builds.REJECTS_FILE})")
     print(f"  look at what was accepted and rejected: {folder}/{lift_builds.SHEET_FILE}")

@@ -39,7 +39,7 @@ from plinth.data.shards import RowGroupReader
 from plinth.storage import Storage
 from poma3d.lift.gates import find_duplicates
 
-VERSIONS, INDEX, PLANS, COMMITS = "versions", "lift/index", "lift/plans", "lift/commits"
+INDEX, PLANS, COMMITS = "lift/index", "lift/plans", "lift/commits"
 REJECTS_FILE, SHEET_FILE = "rejects.csv", "gates.png"
 DUPLICATE = "duplicate image"
 NAME_BYTES = 12
@@ -239,12 +239,10 @@ def latest(storage: Storage) -> Manifest | None:
     Raises:
         DataError: a manifest that cannot be read.
     """
-    numbers = sorted(
-        key.split("/")[1] for key, _ in storage.list(VERSIONS) if key.endswith(manifests.MANIFEST_KEY)
-    )
+    numbers = manifests.versions(storage)
     if not numbers:
         return None
-    newest = manifests.load(storage.child(f"{VERSIONS}/{numbers[-1]}"))
+    newest = manifests.load_version(storage, numbers[-1])
     if not storage.exists(manifests.MANIFEST_KEY) or manifests.load(storage).hash != newest.hash:
         manifests.commit(storage, newest)
     return newest
@@ -282,7 +280,7 @@ def commit_version(
             "pieces": [*before["pieces"], *plan.pieces],
         },
     )
-    folder = storage.child(f"{VERSIONS}/{number:06d}")
+    folder = storage.child(manifests.version_folder(number))
     folder.write(REJECTS_FILE, _csv(rejects))
     folder.write(SHEET_FILE, _sheet(storage, commits))
     manifests.commit(folder, manifest)

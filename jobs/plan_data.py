@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jobs.config import PretrainJob, ShapeConfig, StageConfig
-from plinth.data import manifest as manifests
 from plinth.data.shards import ShardOptions
+from plinth.data.sources import open_source
 from plinth.errors import ConfigError, PlinthError
-from plinth.storage import Storage
 from poma3d.sample import SampleShape, schema
 
 DEPTH_COMPRESSION = 0.22
@@ -78,8 +77,7 @@ def data_facts(
 
 def _from_manifests(job: PretrainJob, stage: StageConfig, joint: int) -> DataFacts:
     found = [
-        (manifests.load(Storage.from_uri(source.uri, job.storage)), source.weight)
-        for source in stage.data.sources
+        (open_source(source.uri, job.storage).manifest, source.weight) for source in stage.data.sources
     ]
     if not found:
         raise ConfigError("no data source is named")

@@ -2,6 +2,7 @@
 
     output/name/
       config.yaml             the resolved job
+      data.json               the versions of the data sets that it reads (`jobs.pins`)
       run.json LOCK.json      the run's identity; who is writing it
       warmup/ main/           each: checkpoints/ metrics.jsonl tensorboard/ incidents/
 
@@ -15,19 +16,18 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
-from jobs import teachers
+from jobs import pins, teachers
 from jobs.cluster import ray_cluster
 from jobs.config import PretrainJob, StageConfig
 from jobs.datasets import TeacherRecord, open_dataset
 from jobs.layout import CONFIG_KEY, STAGES
 from jobs.run_page import page_kept
 from plinth import config
-from plinth.data.plan import SourceConfig
 from plinth.data.sources import OpenSource
 from plinth.errors import CheckpointError, ConfigError, DataError
 from plinth.fit import fit, possible_sizes
 from plinth.lock import RunLock, run_id
-from plinth.storage import Storage, StorageOptions
+from plinth.storage import Storage
 from plinth.train import checkpoint
 from plinth.train.loop import StageEnd
 from plinth.train.stage_run import Notes, StageRun
@@ -78,6 +78,7 @@ def train(job: PretrainJob, runs: Sequence[StageRun]) -> StageEnd:
     storage = run_storage(job)
     with page_kept(storage, job.metrics.page_every_s), RunLock(storage, job.lock) as lock:
         storage.write(CONFIG_KEY, config.to_yaml(job).encode())
+        pins.write_pins(storage, runs)
         identity = run_id(storage)
         return fit(job.fit, [replace(run, run_id=identity) for run in runs], storage, lock.stop_wanted)
 
@@ -129,10 +130,12 @@ def _stage_run(
     assert stage is not None
     if not stage.data.sources:
         raise ConfigError(f"{name}.data.sources is empty.", f"Name a data set: {name}.data.sources[0].uri.")
-    shapes = {
-        source.uri: open_dataset(source.uri, job.storage, teacher).shape for source in stage.data.sources
-    }
-    shape = next(iter(shapes.values()))
+    kept = pins.read_pins(run_storage(job)).get(name, {})
+    stage = replace(
+        stage, data=replace(stage.data, sources=pins.pinned(stage.data.sources, kept, job.storage))
+    )
+    shapes = [open_dataset(source.uri, job.storage, teacher).shape for source in stage.data.sources]
+    shape = shapes[0]
     _check_model(job, stage, shape)
     optim = replace(
         job.optim,
@@ -144,7 +147,7 @@ def _stage_run(
         storage=run_storage(job).child(name),
         build_stage=partial(_build_from_sources, job, name),
         decode=decode,
-        data=replace(stage.data, sources=_absolute(stage.data.sources, job.storage)),
+        data=stage.data,
         global_batch_size=stage.global_batch_size,
         micro_batch_size=stage.micro_batch_size,
         epochs=stage.epochs,
@@ -161,11 +164,6 @@ def _stage_run(
         config=_identity(job, stage, optim, shape, teacher),
         check_resume=partial(_check_resume, accept_changes),
     )
-
-
-def _absolute(sources: Sequence[SourceConfig], options: StorageOptions) -> list[SourceConfig]:
-    """The sources by absolute path or URI: Ray Train's workers run in another folder than this process."""
-    return [replace(source, uri=Storage.from_uri(source.uri, options).uri) for source in sources]
 
 
 def _check_model(job: PretrainJob, stage: StageConfig, shape: SampleShape) -> None:
@@ -193,6 +191,9 @@ def _identity(
     full = config.to_dict(job)
     data = {key: getattr(stage.data, key) for key in ("lanes", "window_row_groups")}
     data["weights"] = [source.weight for source in stage.data.sources]
+    versions = pins.versions(stage.data.sources)
+    if any(version is not None for version in versions):
+        data["versions"] = versions
     return {
         "seed": job.seed,
         "start": job.start,
@@ -220,6 +221,8 @@ def _check_resume(accept_changes: bool, saved: Notes, now: Notes) -> None:
         return
     if accept_changes:
         print(f"resuming with changes: {listed}")
+        if saved["data"] != now["data"]:
+            print("the order of the data is another one: the pass under way is left, the next one begins")
         return
     raise CheckpointError(
         f"The job has changed since the run's last checkpoint: {listed}.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from jobs.datasets import Dataset, open_dataset
+from plinth.data import manifest as manifests
 from plinth.data.shards import verify
 from plinth.errors import EXIT_CODE
 from plinth.storage import StorageOptions
@@ -39,7 +40,8 @@ def inspect(dataset: Dataset) -> int:
     print(f"{dataset.storage.uri}")
     print(f"  source      {manifest.attributes['source']}")
     if version := manifest.attributes.get("version"):
-        print(f"  version     {version} (rejects and pictures of each: versions/)")
+        there = ", ".join(map(str, manifests.versions(dataset.storage)))
+        print(f"  version     {version} of {there} (rejects and pictures of each: versions/)")
     print(f"  samples     {stats['samples']} of {stats['scenes']} scenes, {shape.views} views each")
     print(f"  views       {stats['views']} and {stats['padded_views']} repeats that fill short scenes")
     print(f"  point maps  {shape.height} x {shape.width}, {valid:.1%} of the pixels have depth")

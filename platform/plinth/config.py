@@ -50,12 +50,16 @@ def load(schema: type[T], path: str | Path, overrides: Sequence[str] = ()) -> T:
     Args:
         schema: the dataclass that the file describes.
         path: a YAML file.
-        overrides: dotted assignments such as `optim.lr=3e-4`; values are YAML.
+        overrides: dotted assignments such as `optim.lr=3e-4` or `sources[0].uri=rooms`; values are YAML.
 
     Raises:
         ConfigError: naming the file, the key and what would be right.
     """
-    return build(schema, [(str(path), read(path)), *_parse_overrides(schema, overrides)])
+    layers: list[tuple[str, Any]] = [(str(path), read(path))]
+    for override in _parse_overrides(schema, overrides):
+        below = [OmegaConf.structured(schema), *(layer for _, layer in layers)]
+        layers.append(_whole_list(*override, below))
+    return build(schema, layers)
 
 
 def read(path: str | Path) -> DictConfig:
@@ -171,6 +175,51 @@ def _parse_overrides(schema: type, overrides: Sequence[str]) -> Iterator[tuple[s
             reason = " ".join(str(error).split())
             raise ConfigError(f"'{text}': the value is not valid YAML: {reason}") from None
         yield f"'{text}'", typing.cast(dict[str, Any], parsed)
+
+
+def _whole_list(origin: str, layer: dict[str, Any], below: Sequence[Any]) -> tuple[str, dict[str, Any]]:
+    """An override of a list's item (`sources[0].uri=x`) as one of the list: layers replace lists whole.
+
+    Args:
+        below: the layers that come before, the schema's defaults first.
+
+    Raises:
+        ConfigError: the list has no such item, and it is not the next one.
+    """
+    name, item, _ = origin.strip("'").partition("[")
+    if not item or "=" in name:
+        return origin, layer
+    path, change = name.split("."), layer
+    for part in path:
+        change = change[part]
+    found = next((known for known in (_list_at(other, path) for other in reversed(below)) if known), [])
+    made: Any = _with_items(found, change, f"{origin}: {name}")
+    for part in reversed(path):
+        made = {part: made}
+    return origin, made
+
+
+def _list_at(layer: Any, path: Sequence[str]) -> list[Any]:
+    """The list at a path of a layer; empty where it has none."""
+    value = OmegaConf.to_container(layer) if isinstance(layer, DictConfig) else layer
+    for part in path:
+        value = value.get(part) if isinstance(value, dict) else None
+    return value if isinstance(value, list) else []
+
+
+def _with_items(value: Any, change: Any, where: str) -> Any:
+    """`value` with the items and keys of `change`, in which an item's key is its number as text."""
+    if isinstance(value, list) and isinstance(change, dict):
+        items = list(value)
+        for number, inner in change.items():
+            if not str(number).isdecimal() or int(number) > len(items):
+                raise ConfigError(f"{where}[{number}]: there are {len(items)} items, counted from 0.")
+            at = int(number)
+            items[at : at + 1] = [_with_items(items[at] if at < len(items) else {}, inner, where)]
+        return items
+    if isinstance(value, dict) and isinstance(change, dict):
+        return value | {key: _with_items(value.get(key), inner, where) for key, inner in change.items()}
+    return change
 
 
 def _check_keys(schema: type, value: Any, origin: str, prefix: str = "") -> None:

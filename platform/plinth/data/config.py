@@ -30,7 +30,8 @@ class SourceConfig:
     """One data set of the mixture."""
 
     uri: str = MISSING
-    """Folder of the data set: a path or s3://bucket/prefix."""
+    """Folder of the data set: a path or s3://bucket/prefix; with #3 at its end, the third build of one whose
+    builds are kept, else the newest."""
     weight: float = 1.0
     """Passes over it in an epoch; 0.5 takes half of it in one epoch and the other half in the next."""
 

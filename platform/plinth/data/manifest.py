@@ -5,6 +5,10 @@ data set that is being rewritten is either the old one or the new one, never a m
 
     MANIFEST.json                        this file
     shards/<name>-<hash>.parquet         the rows (`plinth.data.shards`)
+    versions/000003/MANIFEST.json        where builds are kept: the third, as it was. Names of shards are
+                                         relative to the data set, not to this folder
+
+`s3://bucket/images#3` names the third build of a data set, `s3://bucket/images` the newest.
 """
 
 from __future__ import annotations
@@ -24,6 +28,8 @@ log = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 MANIFEST_KEY = "MANIFEST.json"
 SHARD_FOLDER = "shards"
+VERSION_FOLDER = "versions"
+VERSION_MARK = "#"
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,46 @@ def load(storage: Storage) -> Manifest:
     except _NotAManifest as error:
         log.warning("%s Reading it again.", error.problem)
         return _load(storage)
+
+
+def split_version(uri: str) -> tuple[str, int | None]:
+    """The folder and the version that `uri` names; None for the newest."""
+    folder, mark, number = uri.rpartition(VERSION_MARK)
+    return (folder, int(number)) if mark and number.isdecimal() else (uri, None)
+
+
+def with_version(uri: str, version: int | None) -> str:
+    """The inverse of `split_version`."""
+    return uri if version is None else f"{uri}{VERSION_MARK}{version}"
+
+
+def version_folder(version: int) -> str:
+    """Where the manifest of a version lies in the data set."""
+    return f"{VERSION_FOLDER}/{version:06d}"
+
+
+def versions(storage: Storage) -> list[int]:
+    """The builds of a data set that are kept, oldest first; none where builds are not kept."""
+    keys = [key.split("/") for key, _ in storage.list(VERSION_FOLDER)]
+    return sorted(int(parts[1]) for parts in keys if parts[2:] == [MANIFEST_KEY] and parts[1].isdecimal())
+
+
+def load_version(storage: Storage, version: int | None) -> Manifest:
+    """The manifest of one build of the data set at `storage`; of the newest when None.
+
+    Raises:
+        DataError: there is no such version; says which there are. Else as `load`.
+    """
+    if version is None:
+        return load(storage)
+    folder = storage.child(version_folder(version))
+    if not folder.exists(MANIFEST_KEY):
+        there = ", ".join(map(str, versions(storage))) or "none: its builds are not kept"
+        raise DataError(
+            f"{storage.uri} has no version {version}; there are {there}.",
+            f"Name one of them after {VERSION_MARK}, or leave {VERSION_MARK}{version} out for the newest.",
+        )
+    return load(folder)
 
 
 class _NotAManifest(DataError):

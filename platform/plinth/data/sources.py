@@ -36,15 +36,23 @@ def open_sources(config: DataConfig, options: StorageOptions) -> list[OpenSource
 
     Raises:
         ConfigError: see `plinth.data.config.validate`.
-        DataError: one is no finished data set.
+        DataError: one is no finished data set, or lacks the version that is named.
         StorageError: the storage cannot be used.
     """
     validate(config)
-    opened = []
-    for source in config.sources:
-        storage = Storage.from_uri(source.uri, options)
-        opened.append(OpenSource(storage, manifests.load(storage), source.weight))
-    return opened
+    return [open_source(source.uri, options, source.weight) for source in config.sources]
+
+
+def open_source(uri: str, options: StorageOptions, weight: float = 1.0) -> OpenSource:
+    """The data set at `uri`: the version that it names (`images#3`), else the newest.
+
+    Raises:
+        DataError: no finished data set, or no such version.
+        StorageError: the storage cannot be used.
+    """
+    folder, version = manifests.split_version(uri)
+    storage = Storage.from_uri(folder, options)
+    return OpenSource(storage, manifests.load_version(storage, version), weight)
 
 
 def check_sources(sources: Sequence[OpenSource], columns: Sequence[str]) -> None:

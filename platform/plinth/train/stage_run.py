@@ -13,7 +13,7 @@ from typing import Any
 
 from plinth import config as configs
 from plinth.data.batches import Decode
-from plinth.data.plan import DataConfig, Plan
+from plinth.data.plan import Cursor, DataConfig, Plan
 from plinth.data.sources import OpenSource, open_sources, plan_for
 from plinth.errors import CheckpointError, ConfigError
 from plinth.storage import Storage, StorageOptions
@@ -143,6 +143,19 @@ def stage_steps(run: StageRun, plan: Plan) -> int:
     if steps < 1:
         raise ConfigError(f"{run.name} has {steps} steps.", f"Raise {run.name}.epochs or {run.name}.steps.")
     return steps
+
+
+def first_cursor(notes: Notes, plan: Plan) -> Cursor:
+    """Where a run reads on, given the notes of its checkpoint (none: from the start).
+
+    In another order (other data, lanes or seed, accepted by whoever resumed it) a place inside a pass over
+    the data means nothing: some samples would come twice and others not at all. The pass that was under way
+    is left, and the next one begins.
+    """
+    cursor = Cursor(**notes["cursor"]) if notes else Cursor()
+    if not notes or notes["data"] == plan.fingerprint or cursor.step == 0:
+        return cursor
+    return Cursor(cursor.epoch + 1, 0)
 
 
 def notes_of(run: StageRun, plan: Plan) -> Notes:

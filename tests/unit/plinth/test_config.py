@@ -85,6 +85,25 @@ def test_text_on_the_command_line_stays_text(tmp_path: Path) -> None:
     assert job(tmp_path, "name: a\nsources: [{uri: x}]", "sources=[{uri: y}]").sources[0].uri == "y"
 
 
+def test_an_item_of_a_list_can_be_given(tmp_path: Path) -> None:
+    text = "name: a\nsources:\n  - uri: ???\n    weight: 2\n  - uri: x\n"
+    with pytest.raises(ConfigError, match=r"or as sources\[0\]\.uri=VALUE"):
+        job(tmp_path, text)
+    got = job(tmp_path, text, "sources[0].uri=y", "sources[1]={uri: z, weight: 3}", "sources[2].uri=0123")
+    assert [(s.uri, s.weight) for s in got.sources] == [("y", 2.0), ("z", 3.0), ("0123", 1.0)]
+    assert job(tmp_path, text, "sources[0].uri=s3://b/images#3").sources[0].uri == "s3://b/images#3"
+    assert job(tmp_path, "name: a", "optim.betas[1]=0.5").optim.betas == [0.9, 0.5]
+    for override, says in (
+        ("sources[4].uri=y", "sources[4]: there are 2 items, counted from 0"),
+        ("sources[last].uri=y", "sources[last]"),
+        ("sources[0].url=y", "unknown key sources[0].url. Did you mean sources[0].uri?"),
+        ("sources[0.uri=y", "sources"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            job(tmp_path, text, "sources[0].uri=y", override)
+        assert says in str(caught.value)
+
+
 def test_missing_file_suggests_a_near_one(tmp_path: Path) -> None:
     (tmp_path / "pretrain.yaml").write_text("name: a")
     with pytest.raises(ConfigError, match=r"Did you mean .*pretrain\.yaml"):

@@ -11,8 +11,9 @@ import pytest
 from plinth.data import manifest
 from plinth.data.manifest import MANIFEST_KEY, Manifest
 from plinth.data.shards import verify, write_shard
+from plinth.data.sources import open_source
 from plinth.errors import DataError
-from plinth.storage import Storage
+from plinth.storage import Storage, StorageOptions
 from tests.helpers.datasets import SHAPES, make_data_set, toy_table
 
 
@@ -136,3 +137,24 @@ def test_the_file_can_be_read_by_people(storage: Storage) -> None:
     content = json.loads(storage.read(MANIFEST_KEY))
     assert content["shards"][0]["row_group_rows"] == [4] * 5
     assert "columns" not in content["shards"][0], "columns are said once"
+
+
+def test_a_version_is_named_after_the_data_set(tmp_path: Path) -> None:
+    assert manifest.split_version("s3://b/images#3") == ("s3://b/images", 3)
+    for plain in ("s3://b/images", "a#b/images", "images#", "images#new"):
+        assert manifest.split_version(plain) == (plain, None)
+    assert manifest.with_version("images", 12) == "images#12"
+    newest = make_data_set(tmp_path)
+    storage = newest.storage
+    with pytest.raises(DataError, match=r"has no version 1; there are none: its builds are not kept"):
+        open_source(f"{tmp_path}#1", StorageOptions())
+    first = Manifest(newest.manifest.shards[:1], newest.manifest.attributes)
+    manifest.commit(storage.child(manifest.version_folder(1)), first)
+    manifest.commit(storage.child(manifest.version_folder(2)), newest.manifest)
+    assert manifest.versions(storage) == [1, 2]
+    opened = open_source(f"{tmp_path}#1", StorageOptions())
+    assert (opened.manifest, opened.storage) == (first, storage)
+    assert verify(opened.storage, opened.manifest) == [], "names of shards are relative to the data set"
+    assert open_source(str(tmp_path), StorageOptions()).manifest == newest.manifest
+    with pytest.raises(DataError, match=r"has no version 3; there are 1, 2"):
+        open_source(f"{tmp_path}#3", StorageOptions())
