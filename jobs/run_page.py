@@ -151,7 +151,8 @@ def _head(name: str, state: RunState, lines: dict[str, list[Line]], now: float) 
             "Restarts": str(state.ledger.restarts),
         }
     facts["As of"] = utc(now)
-    return head(name, state.status, TONES.get(state.status, "good"), redact(state.detail), facts)
+    detail = ". ".join(said for said in (state.detail, state.slow) if said)
+    return head(name, state.status, TONES.get(state.status, "good"), redact(detail), facts)
 
 
 def _failures(state: RunState) -> str:

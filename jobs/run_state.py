@@ -19,12 +19,13 @@ from plinth.train.failures import Failure
 from plinth.train.incidents import Incident
 from plinth.train.ledger import FAILED, FINISHED, RUNNING, STOPPED, LedgerSummary, Record
 from plinth.train.metrics import LINES_KEY, duration
+from plinth.train.stragglers import find_straggler
 
 QUIET_BEATS = 6
 """Beats of the ledger that a running attempt may miss before it is taken for dead."""
 LOCKED_QUIET_S = 300.0
 """The same while the run is locked: the workers may be in the middle of a restart."""
-TAIL_BYTES = 1 << 16
+TAIL_BYTES = 1 << 18
 
 
 @dataclass
@@ -41,6 +42,8 @@ class StageState:
     """Of the last line of its metrics."""
     checkpoints: list[CheckpointInfo]
     incidents: list[Incident]
+    slow: str = ""
+    """The rank for which the others wait, as one sentence; empty if there is none."""
 
     @property
     def committed(self) -> list[int]:
@@ -72,6 +75,11 @@ class RunState:
     def stage(self) -> StageState | None:
         """The last one that has begun."""
         return self.stages[-1] if self.stages else None
+
+    @property
+    def slow(self) -> str:
+        """Who holds the run up, as of its last checkpoint; empty if nobody does."""
+        return self.stage.slow if self.stage is not None else ""
 
     @property
     def where(self) -> str:
@@ -119,7 +127,9 @@ def is_run(keys: Collection[str]) -> bool:
 
 
 def _stage(storage: Storage, name: str, records: list[Record], metrics_bytes: int) -> StageState:
-    last = _last_line(storage, metrics_bytes)
+    lines = _last_lines(storage, metrics_bytes)
+    last = lines[-1] if lines else {}
+    straggler = find_straggler(lines)
     checkpoints = list_checkpoints(storage.child("checkpoints"))
     try:
         total = int(read_state(storage.child("checkpoints"))["total_steps"])
@@ -130,17 +140,20 @@ def _stage(storage: Storage, name: str, records: list[Record], metrics_bytes: in
     if trained:  # fresher than the metrics, which come with the checkpoints
         step = trained[-1].marks[-1].step
     return StageState(
-        name, step, total, last.get("loss"), last.get("time"), checkpoints, incidents.read_all(storage)
-    )
+        name, step, total, last.get("loss"), last.get("time"), checkpoints, incidents.read_all(storage),
+        straggler.sentence if straggler else "",
+    )  # fmt: skip
 
 
-def _last_line(storage: Storage, size: int) -> dict[str, Any]:
+def _last_lines(storage: Storage, size: int) -> list[dict[str, Any]]:
     """Of a stage's metrics, without reading them all; empty where there is none."""
     if not size:
-        return {}
-    tail = storage.read_range(LINES_KEY, max(0, size - TAIL_BYTES), size)
-    line: dict[str, Any] = json.loads(tail.splitlines()[-1])
-    return line
+        return []
+    start = max(0, size - TAIL_BYTES)
+    tail = storage.read_range(LINES_KEY, start, size).splitlines()
+    if start and len(tail) > 1:
+        tail = tail[1:]  # half a line
+    return [json.loads(line) for line in tail]
 
 
 def _status(storage: Storage, stages: list[StageState], records: list[Record], now: float) -> tuple[str, str]:

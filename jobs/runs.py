@@ -102,6 +102,8 @@ def describe(state: RunState) -> list[str]:
         at = f", {utc(stage.time)}" if stage.time is not None else ""
         lines.append(f"{stage.name:8} step {stage.step}{total}, loss {loss_text(stage)}{at}")
         lines.append(f"{'':8} {checkpoints_text(stage)}")
+    if state.slow:
+        lines += ["", state.slow]
     if book := ledger_lines(state.ledger):
         lines += ["", *book]
     happened = [(stage.name, incident) for stage in state.stages for incident in stage.incidents]

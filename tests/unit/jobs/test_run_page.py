@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 
 from jobs import run_page
 from jobs.run_page import page_kept, stage_curves, write_page
+from jobs.run_state import read_run
+from jobs.runs import describe
 from plinth.errors import StorageError
 from plinth.storage import Storage
 from plinth.train.failures import Failure
@@ -60,6 +63,17 @@ def test_the_traceback_of_the_cause_is_there(tmp_path: Path) -> None:
     text = written(storage)
     assert text.index("ValueError: no depth") < text.index("vanished in step 48"), "the last one first"
     assert "<summary>Traceback</summary><pre>File x\nValueError: no &lt;depth&gt;</pre>" in text
+
+
+def test_a_rank_that_holds_the_others_up_is_named_on_the_page_and_in_show(tmp_path: Path) -> None:
+    storage = killed_run(tmp_path)
+    assert not read_run(storage, NOW).slow
+    ranks = {"data_wait_s": [0.1, 6.0], "compute_s": [3.0, 3.0], "hosts": [["node-1", 1], ["node-<2>", 1]]}
+    found = [{**line, "ranks": ranks} for line in read_lines(storage.child("main"))]
+    storage.write("main/metrics.jsonl", "".join(json.dumps(line) + "\n" for line in found).encode())
+    said = "rank 1 on node-{} is slow: it waits 6.00 s a step for its data, the others 0.10 s (a step is "
+    assert "held by ann on node-1, process 11. " + said.format("&lt;2&gt;") in written(storage)
+    assert [line for line in describe(read_run(storage, NOW)) if line.startswith(said.format("<2>"))]
 
 
 def test_a_run_before_its_first_step(tmp_path: Path) -> None:
