@@ -43,6 +43,9 @@ METRICS: dict[str, MetricSpec] = {
     "plinth_data_wait_seconds": MetricSpec(
         GAUGE, "Seconds that the last step waited for its batch.", RANK_TAGS
     ),
+    "plinth_compute_seconds": MetricSpec(
+        GAUGE, "Seconds that the forward passes of the last step took.", RANK_TAGS
+    ),
     "plinth_memory_bytes": MetricSpec(GAUGE, "Most memory that the worker has held.", RANK_TAGS),
 }
 """By the name that is given to Ray."""
@@ -61,6 +64,7 @@ class StepNumbers(Protocol):
     samples: int
     step_s: float
     data_wait_s: float
+    compute_s: float
     checkpoint_s: float
     memory_bytes: int
 
@@ -94,6 +98,7 @@ class Telemetry:
         own = {**self._run_tags, "rank": str(self._rank)}
         self._set("plinth_step_seconds", step.step_s, own)
         self._set("plinth_data_wait_seconds", step.data_wait_s, own)
+        self._set("plinth_compute_seconds", step.compute_s, own)
         self._set("plinth_memory_bytes", step.memory_bytes, own)
         if self._rank == 0:
             self._record_global(step)

@@ -13,7 +13,7 @@ from plinth.telemetry import METRICS, Telemetry, exported_name
 pytestmark = pytest.mark.slow
 STEP = SimpleNamespace(
     step=6, epoch=1, loss=2.5, terms={"view_image": 1.5}, grad_norm=0.5, lr=1e-4, world_size=2, samples=48,
-    step_s=0.5, data_wait_s=0.125, checkpoint_s=1.5, memory_bytes=1 << 30,
+    step_s=0.5, data_wait_s=0.125, compute_s=0.25, checkpoint_s=1.5, memory_bytes=1 << 30,
 )  # fmt: skip
 DEADLINE_S = 60.0
 

@@ -65,6 +65,9 @@ class DataConfig:
     ray_task_cpus: float = 0.0
     """reader ray: CPUs that a task claims. 0 runs beside training workers that hold all CPUs; with more,
     leave that many free or reading never starts."""
+    ray_label: str | None = None
+    """reader ray: the label of the nodes that read, as key=value, such as poma-role=data; any node when
+    empty. With no such node in the cluster reading waits for one."""
     ray_ahead_bytes: int = 256 << 20
     """reader ray: decoded bytes that a rank reads ahead into the object store."""
     ray_progress: bool = False
@@ -99,6 +102,11 @@ def validate(config: DataConfig) -> None:
     for name in positive:
         if getattr(config, name) < 1:
             raise ConfigError(f"data.{name} is {getattr(config, name)}, expected 1 or more.")
+    if config.ray_label is not None and not all(config.ray_label.partition("=")):
+        raise ConfigError(
+            f"data.ray_label is {config.ray_label!r}, expected key=value.",
+            "The files in clusters/ label their data nodes poma-role=data.",
+        )
     for name in ("ray_task_cpus", "max_bad_row_groups"):
         if getattr(config, name) < 0:
             raise ConfigError(f"data.{name} is {getattr(config, name)}, expected 0 or more.")

@@ -43,6 +43,8 @@ SCHEDULING_PAUSE_S = 0.02
 # they are through it has delivered.
 OVERLAP = 4
 
+log = logging.getLogger(__name__)
+
 
 def read_windows(
     windows: Iterator[Window], sources: Sequence[OpenSource], columns: Sequence[str], config: DataConfig
@@ -52,6 +54,7 @@ def read_windows(
     Raises:
         DataError, StorageError: as a task raised them.
     """
+    _say_if_nobody_reads(config.ray_label)
     shared = ray.put((list(sources), list(columns), config.on_bad_shard))
     overlap = OVERLAP * config.ray_concurrency * config.ray_windows_per_task
     current = _Segment(windows, shared, config)
@@ -208,6 +211,7 @@ def _context(config: DataConfig) -> DataContext:
     """Settings of our executions alone, whatever else this process does with Ray Data."""
     context = DataContext.get_current().copy()
     context.execution_options.preserve_order = True
+    context.execution_options.label_selector = label_selector(config.ray_label)
     context.execution_options.resource_limits = ExecutionResources.for_limits(
         object_store_memory=config.ray_ahead_bytes
     )
@@ -219,6 +223,22 @@ def _context(config: DataConfig) -> DataContext:
         logging.getLogger("ray.data").setLevel(logging.WARNING)
         logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
     return context
+
+
+def label_selector(label: str | None) -> dict[str, str] | None:
+    """`key=value` as Ray has it."""
+    if label is None:
+        return None
+    key, _, value = label.partition("=")
+    return {key: value}
+
+
+def _say_if_nobody_reads(label: str | None) -> None:
+    """A label that no node has looks like a job that hangs."""
+    wanted = label_selector(label) or {}
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if not any(wanted.items() <= node["Labels"].items() for node in nodes):
+        log.warning("data.ray_label %s: no node of the cluster has it yet; reading waits for one", label)
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -68,6 +68,8 @@ class StepRecord:
     time: float
     skipped: list[str] = field(default_factory=list)
     """Samples of the global batch that could not be trained on, each with the reason."""
+    compute_s: float = 0.0
+    """What the forward passes took on this rank."""
     ranks: RankSeconds = field(default_factory=dict)
     """What tells slow ranks from the others; empty with one. In metrics.jsonl only now and then, as means."""
 
@@ -112,6 +114,7 @@ def record_step(
         checkpoint_s=checkpoint_s,
         memory_bytes=_memory_bytes(process.device),
         time=time.time(),
+        compute_s=compute_s,
         ranks=ranks,
     )
 

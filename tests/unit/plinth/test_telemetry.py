@@ -64,7 +64,7 @@ def test_rank_0_tells_everything(told: list[Any]) -> None:
 def test_other_ranks_tell_only_what_differs(told: list[Any]) -> None:
     Telemetry("run", "main", 3).record(STEP)
     assert {name for name, _, _ in told} == {
-        "plinth_step_seconds", "plinth_data_wait_seconds", "plinth_memory_bytes",
+        "plinth_step_seconds", "plinth_data_wait_seconds", "plinth_compute_seconds", "plinth_memory_bytes",
     }  # fmt: skip
     assert {tags["rank"] for _, _, tags in told} == {"3"}
 
