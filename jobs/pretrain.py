@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobs import pins, teachers
 from jobs.cluster import ray_cluster
@@ -35,6 +35,9 @@ from poma3d import model
 from poma3d.sample import SampleShape, decode
 from poma3d.stages import MainStage, WarmupStage
 from poma3d.stages import build_stage as build_poma_stage
+
+if TYPE_CHECKING:
+    from plinth.room import Room
 
 STOPPED_EXIT_CODE = 143
 """As of a process that SIGTERM has ended: the run was told to stop and did, with a checkpoint."""
@@ -69,8 +72,11 @@ def prepare(job: PretrainJob, accept_changes: bool = False) -> list[StageRun]:
     return runs
 
 
-def train(job: PretrainJob, runs: Sequence[StageRun]) -> StageEnd:
+def train(job: PretrainJob, runs: Sequence[StageRun], room: Room | None = None) -> StageEnd:
     """Run or resume both stages on the Ray that is there (or here, with no workers).
+
+    Args:
+        room: the resources to train in, if they are reserved already (a trial of a sweep).
 
     Raises:
         ConfigError: another process is writing this run.
@@ -80,7 +86,7 @@ def train(job: PretrainJob, runs: Sequence[StageRun]) -> StageEnd:
         storage.write(CONFIG_KEY, config.to_yaml(job).encode())
         pins.write_pins(storage, runs)
         identity = run_id(storage)
-        return fit(job.fit, [replace(run, run_id=identity) for run in runs], storage, lock.stop_wanted)
+        return fit(job.fit, [replace(run, run_id=identity) for run in runs], storage, lock.stop_wanted, room)
 
 
 def run_storage(job: PretrainJob) -> Storage:

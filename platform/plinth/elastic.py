@@ -21,6 +21,8 @@ from ray.train.v2._internal.execution.scaling_policy import (
     ScalingDecision,
 )
 
+from plinth.room import Room, run_controller
+
 ANSWER_TIMEOUT_S = 5.0
 
 log = logging.getLogger(__name__)
@@ -77,13 +79,17 @@ def draining_nodes() -> dict[str, int]:
 
 
 class ElasticTrainer(TorchTrainer):
-    """Ray's trainer with our policy in place of its own."""
+    """Ray's trainer with our policy in place of its own, in a room of its own if there is one."""
 
-    def __init__(self, *arguments: Any, sizes: Sequence[int], desk: Any, **settings: Any) -> None:
+    def __init__(
+        self, *arguments: Any, sizes: Sequence[int], desk: Any, room: Room | None = None, **settings: Any
+    ) -> None:
         super().__init__(*arguments, **settings)
-        self._sizes, self._desk = sizes, desk
+        self._sizes, self._desk, self._room = sizes, desk, room
 
     def _initialize_and_run_controller(self, **settings: Any) -> Any:
         if self.scaling_config.elasticity_enabled:
             settings["scaling_policy"] = LadderPolicy(self.scaling_config, self._sizes, self._desk)
+        if self._room is not None:
+            return run_controller(self._room.group, settings)
         return super()._initialize_and_run_controller(**settings)

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING
 
 from plinth.errors import ConfigError
 from plinth.storage import Storage
@@ -19,6 +20,9 @@ from plinth.train.control import Control
 from plinth.train.loop import StageEnd, run_stage
 from plinth.train.stage_run import StageRun, preflight
 from plinth.world import possible_world_sizes
+
+if TYPE_CHECKING:
+    from plinth.room import Room
 
 
 @dataclass
@@ -82,13 +86,18 @@ class FitConfig:
 
 
 def fit(
-    config: FitConfig, stages: Sequence[StageRun], storage: Storage, stop: threading.Event | None = None
+    config: FitConfig,
+    stages: Sequence[StageRun],
+    storage: Storage,
+    stop: threading.Event | None = None,
+    room: Room | None = None,
 ) -> StageEnd:
     """Train the stages in order, resuming where the run stopped. With workers, join a Ray cluster before.
 
     Args:
         storage: the run's folder; Ray Train keeps its own state below it.
         stop: when it is set, the run saves and ends, as on SIGTERM.
+        room: the resources to train in, if they are reserved already (a trial of a sweep).
 
     Returns:
         The numbers of the last step that was trained, and whether the run was told to stop before its end.
@@ -106,7 +115,7 @@ def fit(
     from plinth import fit_ray  # here, because importing Ray takes seconds
 
     train = partial(train_stages, stages, storage, config.threads_per_worker, config.gpus_per_worker > 0)
-    return fit_ray.run(config, sizes, train, storage, stop)
+    return fit_ray.run(config, sizes, train, storage, stop, room)
 
 
 def possible_sizes(config: FitConfig, stages: Sequence[StageRun]) -> list[int]:

@@ -20,6 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from plinth.elastic import ElasticTrainer
 from plinth.errors import ConfigError, PlinthError, StorageError, WorkersLostError
+from plinth.room import Room
 from plinth.storage import Storage
 from plinth.train.attempt import local_folder
 from plinth.train.control import Control
@@ -49,6 +50,7 @@ class Desk:
         self._parked: set[int] = set()
         self._workers = 0
         self._launched: float | None = launched
+        self._reports: list[dict[str, Any]] = []
 
     def put_mistake(self, mistake: PlinthError) -> None:
         """Keep it, unless there is one."""
@@ -65,6 +67,15 @@ class Desk:
         self._parked.clear()
         launched, self._launched = (self._launched, None) if rank == 0 else (None, self._launched)
         return self._mistake, launched
+
+    def put_report(self, summary: dict[str, Any]) -> None:
+        """Numbers at a checkpoint."""
+        self._reports.append(summary)
+
+    def take_reports(self) -> list[dict[str, Any]]:
+        """Those since the last call."""
+        reports, self._reports = self._reports, []
+        return reports
 
     def request_stop(self) -> None:
         """The run shall save and end."""
@@ -122,6 +133,8 @@ class RayControl(Control):
 
     def report(self, summary: dict[str, Any]) -> None:
         ray.train.report(summary)
+        if self._rank == 0:
+            ray.get(self._desk.put_report.remote(summary))
 
     def park(self, limit_s: float) -> None:
         ray.get(self._desk.park.remote(self._rank))
@@ -149,6 +162,7 @@ def run(
     train: Train,
     storage: Storage,
     stop: threading.Event | None = None,
+    room: Room | None = None,
 ) -> StageEnd:
     """Train on workers of a Ray that this process is part of.
 
@@ -157,6 +171,7 @@ def run(
         train: picklable.
         storage: the run's folder; Ray Train keeps its own state below it.
         stop: when it is set, the workers save and end.
+        room: the resources to train in, if they are reserved already.
 
     Raises:
         PlinthError: a worker's mistake, or no room for the workers.
@@ -167,11 +182,14 @@ def run(
     # On this node, as Ray's controller is: the nodes of the workers come and go.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     desk = ray.remote(num_cpus=0, scheduling_strategy=here)(Desk).remote(time.time())
+    if room is not None:
+        room.open(desk)
     filesystem, path = storage.child("ray").pyarrow_filesystem()
     trainer = ElasticTrainer(
         partial(_worker, train, desk),
         sizes=sizes,
         desk=desk,
+        room=room,
         scaling_config=ray.train.ScalingConfig(
             num_workers=sizes[-1] if len(sizes) == 1 else (sizes[0], sizes[-1]),
             use_gpu=config.gpus_per_worker > 0,

@@ -76,6 +76,11 @@ class TrialReports:
     is_finished: bool = False
     """It has reached its full length."""
 
+    @property
+    def steps(self) -> int:
+        """Optimizer steps over all stages."""
+        return sum({report.stage: report.step for report in self.reports}.values())
+
 
 @dataclass
 class TrialRecord:

@@ -13,7 +13,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -56,7 +56,7 @@ class Control:
         return None
 
     def report(self, summary: dict[str, Any]) -> None:
-        """Called on all ranks after each checkpoint has begun, with the numbers of the step."""
+        """Called on all ranks after each checkpoint has begun, with a `checkpoint_report`."""
 
     def park(self, limit_s: float) -> None:
         """Everything is saved: wait to be ended, at most so long."""
@@ -82,6 +82,20 @@ class Control:
             yield
         finally:
             signal.signal(signal.SIGTERM, before)
+
+
+def checkpoint_report(
+    stage: str, steps: Sequence[Mapping[str, float]], global_batch_size: int
+) -> dict[str, Any]:
+    """What is told to the outside at a checkpoint: means over the steps since the one before.
+
+    Args:
+        steps: their summaries, the last one that of the checkpoint.
+    """
+    done = int(steps[-1]["step"]) + 1
+    names = [name for name in steps[-1] if name not in ("step", "lr")]
+    means = {name: sum(step[name] for step in steps) / len(steps) for name in names}
+    return {"stage": stage, "step": done, "samples": done * global_batch_size, "lr": steps[-1]["lr"], **means}
 
 
 class Rescue(enum.IntEnum):

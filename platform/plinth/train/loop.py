@@ -25,7 +25,7 @@ from plinth.errors import NonFiniteError, PlinthError, StorageError
 from plinth.train import checkpoint, incidents
 from plinth.train.attempt import Attempt
 from plinth.train.checkpoint import CheckpointConfig, Saver
-from plinth.train.control import Control, Exchange, Orders, Rescue
+from plinth.train.control import Control, Exchange, Orders, Rescue, checkpoint_report
 from plinth.train.engine import BatchSizes, Engine, StepResult
 from plinth.train.incidents import CollapseWatch, Incident, OnBadStep, OnCollapse
 from plinth.train.metrics import record_step
@@ -126,6 +126,7 @@ def _train(it: _Stage) -> StageEnd:
         exchange, collapse = Exchange(process, it.control), CollapseWatch(run.guard)
 
         end, stall_s = StageEnd(), 0.0
+        unreported: list[dict[str, float]] = []
         while (step := engine.completed_steps) < it.total_steps and not end.is_stopped:
             started = time.perf_counter()
             batch = next(b for b in batches if b.cursor not in out_batches)
@@ -138,6 +139,7 @@ def _train(it: _Stage) -> StageEnd:
             if orders.has_skipped:
                 record.skipped = _gathered(it, batch.skipped)
             end.summary, stall_s = record.summary(), 0.0
+            unreported.append(end.summary)
             it.observers.step(record, engine, batch)
             _watch(it, collapse, result)
             if _is_due(step + 1, run.checkpoint.every_steps) or step + 1 == it.total_steps or _hurry(orders):
@@ -146,7 +148,8 @@ def _train(it: _Stage) -> StageEnd:
                     "recent_losses": losses[-run.guard.spike_window :],
                 }
                 stall_s = _save(it, engine, kept, result, orders)
-                it.control.report(end.summary)
+                it.control.report(checkpoint_report(run.name, unreported, run.global_batch_size))
+                unreported = []
                 end.is_stopped = _obey(it, orders, exchange) and step + 1 < it.total_steps
         began = time.perf_counter()
         it.saver.wait(run.checkpoint.away_limit_s)

@@ -1,0 +1,182 @@
+"""What a sweep is asked for."""
+
+from __future__ import annotations
+
+import difflib
+import enum
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from plinth.errors import ConfigError
+from plinth.sweep.space import Dimension, validate
+
+
+class Mode(enum.Enum):
+    """Which end of the metric is the good one."""
+
+    min = "min"
+    max = "max"
+
+
+class SchedulerKind(enum.Enum):
+    """Who decides which trials go on."""
+
+    none = "none"
+    """All run to their full length."""
+    asha = "asha"
+    """Asynchronous successive halving: at each rung the worse ones stop."""
+    hyperband = "hyperband"
+    """Successive halving in brackets of different patience; trials wait for each other at the rungs."""
+    median = "median"
+    """A trial stops when its best is worse than the median of the others until then."""
+    pbt = "pbt"
+    """Population based training: bad trials take over weights of good ones, with values a bit changed."""
+
+
+class SearcherKind(enum.Enum):
+    """Who decides which values are tried."""
+
+    random = "random"
+    grid = "grid"
+    optuna = "optuna"
+    """Tree-structured Parzen estimator of the optuna package: later trials learn from earlier ones."""
+
+
+@dataclass
+class SchedulerConfig:
+    """When a trial is given up."""
+
+    kind: SchedulerKind = SchedulerKind.asha
+    """Who decides."""
+    grace: float = 0.125
+    """No trial stops before this part of its full length (asha, hyperband, median)."""
+    reduction: float = 2.0
+    """One of so many goes on at each rung (asha, hyperband)."""
+    exploit_every: float = 0.125
+    """A member of the population is compared with the others after this part of its length (pbt)."""
+    exploit_quantile: float = 0.25
+    """The worst part of the population takes over from the best part of this size (pbt)."""
+
+    def validate(self) -> None:
+        """Refuse values out of range.
+
+        Raises:
+            ConfigError: naming the key.
+        """
+        ranges = {
+            "grace": (0 < self.grace < 1, "in (0, 1)"),
+            "reduction": (self.reduction > 1, "above 1"),
+            "exploit_every": (0 < self.exploit_every < 1, "in (0, 1)"),
+            "exploit_quantile": (0 < self.exploit_quantile <= 0.5, "in (0, 0.5]"),
+        }
+        for key, (holds, allowed) in ranges.items():
+            if not holds:
+                raise ConfigError(
+                    f"sweep.scheduler.{key} is {getattr(self, key)}, expected a number {allowed}."
+                )
+
+
+@dataclass
+class BudgetConfig:
+    """What the sweep may use up, over all its starts; null for no limit. At the limit every trial saves
+    and waits: a higher limit and the same command go on."""
+
+    steps: int | None = None
+    """Optimizer steps of all trials together."""
+    hours: float | None = None
+    """Wall time."""
+    cost: float | None = None
+    """Money, by the price in ledger.price_per_gpu_hour."""
+
+    def validate(self) -> None:
+        """Refuse values out of range.
+
+        Raises:
+            ConfigError: naming the key.
+        """
+        for key in ("steps", "hours", "cost"):
+            value = getattr(self, key)
+            if value is not None and not value > 0:
+                raise ConfigError(f"sweep.budget.{key} is {value}, expected more than 0, or null.")
+
+
+@dataclass
+class SweepConfig:
+    """What is varied, how it is judged, and how much of it."""
+
+    space: dict[str, Dimension] = field(default_factory=dict)
+    """Dotted key of the job -> its values."""
+    metric: str = "loss"
+    """What trials are judged by: a training metric of the last stage, or one of the evaluation."""
+    mode: Mode = Mode.min
+    """Which end of the metric is the good one."""
+    trials: int = 16
+    """How many; a grid has as many as it has points."""
+    searcher: SearcherKind = SearcherKind.random
+    """Who decides which values are tried."""
+    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+    """When a trial is given up."""
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    """What the sweep may use up."""
+    seed: int = 0
+    """Of the values that are drawn. All trials train with the job's seed: the same data in the same order."""
+    length: float = 1.0
+    """Length of a trial as a part of the job's."""
+    share_warmup: bool = True
+    """Where only keys of the main stage vary, train the warm-up once and start all trials from it."""
+    workers: int = 1
+    """Training processes of a trial."""
+    driver_cpus: float = 0.1
+    """CPUs that Ray reserves for what drives a trial, beside its workers."""
+    max_concurrent: int | None = None
+    """Most trials at a time; as many as the cluster has room for when null."""
+    max_failures: int = 2
+    """How often a trial that died is started again, from its last checkpoint."""
+    show_every_s: float = 30.0
+    """Seconds between two tables in the terminal, and two writes of the page."""
+
+    def validate(self, metrics: Collection[str]) -> None:
+        """Refuse what cannot be searched, judged or run.
+
+        Args:
+            metrics: those that a trial of this job reports.
+
+        Raises:
+            ConfigError: naming the key.
+        """
+        validate(self.space)
+        self.scheduler.validate()
+        self.budget.validate()
+        if self.metric not in metrics:
+            close = difflib.get_close_matches(self.metric, metrics, n=1)
+            raise ConfigError(
+                f"sweep.metric {self.metric}: no trial of this job reports it.",
+                f"Did you mean {close[0]}?" if close else f"Possible are {', '.join(sorted(metrics))}.",
+            )
+        for key, least in (("trials", 1), ("workers", 1), ("max_failures", 0)):
+            if getattr(self, key) < least:
+                raise ConfigError(f"sweep.{key} is {getattr(self, key)}, expected {least} or more.")
+        if self.max_concurrent is not None and self.max_concurrent < 1:
+            raise ConfigError(f"sweep.max_concurrent is {self.max_concurrent}, expected 1 or more, or null.")
+        if not 0 < self.length <= 1:
+            raise ConfigError(f"sweep.length is {self.length}, expected more than 0 and at most 1.")
+        for key in ("driver_cpus", "show_every_s"):
+            if not getattr(self, key) > 0:
+                raise ConfigError(f"sweep.{key} is {getattr(self, key)}, expected more than 0.")
+        if self.scheduler.kind is SchedulerKind.pbt:
+            self._validate_pbt()
+
+    def _validate_pbt(self) -> None:
+        conditional = [key for key, dimension in self.space.items() if dimension.when]
+        if conditional:
+            raise ConfigError(
+                f"sweep.space.{conditional[0]} has a condition, which population based training cannot keep "
+                "when it changes values.",
+                "Leave `when` out, or use another scheduler.",
+            )
+        if self.searcher is SearcherKind.optuna:
+            raise ConfigError(
+                "sweep.searcher optuna and sweep.scheduler.kind pbt both choose values.", "Use random."
+            )
+        if self.trials < 2:
+            raise ConfigError("sweep.trials is 1: a population needs 2 or more.")

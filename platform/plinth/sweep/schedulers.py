@@ -1,0 +1,82 @@
+"""Ray Tune's schedulers, from our few fields. Time is the part of a trial's full length, in units that the
+scheduler counts in: so trials with other batch sizes are compared after the same number of samples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray import tune
+from ray.tune.schedulers import (
+    AsyncHyperBandScheduler,
+    FIFOScheduler,
+    HyperBandScheduler,
+    MedianStoppingRule,
+    PopulationBasedTraining,
+    TrialScheduler,
+)
+
+from plinth.sweep.config import SchedulerKind, SweepConfig
+from plinth.sweep.space import Dimension, Space
+from plinth.sweep.trial import INDEX, OBJECTIVE, TIME, TRIAL, VALUES
+
+
+def units(config: SweepConfig) -> float:
+    """Units of time in the full length of a trial: one is the least time between two decisions."""
+    part = config.scheduler.grace
+    if config.scheduler.kind is SchedulerKind.pbt:
+        part = config.scheduler.exploit_every
+    return 1.0 / part
+
+
+def build(config: SweepConfig) -> TrialScheduler:
+    """The scheduler that the job asks for."""
+    kind, settings = config.scheduler.kind, config.scheduler
+    judged: dict[str, Any] = {"time_attr": TIME, "metric": OBJECTIVE, "mode": config.mode.value}
+    if kind is SchedulerKind.none:
+        return FIFOScheduler()
+    if kind is SchedulerKind.asha:
+        return AsyncHyperBandScheduler(
+            **judged, max_t=units(config), grace_period=1, reduction_factor=settings.reduction
+        )
+    if kind is SchedulerKind.hyperband:
+        return HyperBandScheduler(**judged, max_t=units(config), reduction_factor=settings.reduction)
+    if kind is SchedulerKind.median:
+        return MedianStoppingRule(**judged, grace_period=1)
+    return _Population(
+        **judged,
+        perturbation_interval=1,
+        quantile_fraction=settings.exploit_quantile,
+        hyperparam_mutations={TRIAL: {VALUES: {key: _domain(d) for key, d in config.space.items()}}},
+        custom_explore_fn=_Clip(config.space),
+        log_config=False,
+    )
+
+
+class _Population(PopulationBasedTraining):
+    """A trial that takes over from another one stays itself: its folder is by its index."""
+
+    def _get_new_config(self, trial: Any, trial_to_clone: Any) -> Any:
+        new, operations = super()._get_new_config(trial, trial_to_clone)
+        new[TRIAL][INDEX] = trial.config[TRIAL][INDEX]
+        return new, operations
+
+
+class _Clip:
+    """Changed values stay within the space."""
+
+    def __init__(self, space: Space) -> None:
+        self._space = dict(space)
+
+    def __call__(self, config: dict[str, Any]) -> dict[str, Any]:
+        values = config[TRIAL][VALUES]
+        config[TRIAL][VALUES] = {key: self._space[key].clip(value) for key, value in values.items()}
+        return config
+
+
+def _domain(dimension: Dimension) -> Any:
+    values = dimension.values
+    if dimension.is_list:
+        return values
+    if dimension.kind == "integer":
+        return tune.randint(values[0], values[1] + 1)
+    return (tune.uniform if dimension.kind == "uniform" else tune.loguniform)(*values)
