@@ -60,6 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     command(
         "lift", "predict depth and camera of captioned images, add them to a data set; resumes by itself"
     ).set_defaults(run=_lift)
+    command(
+        "caption", "write captions with a vision-language model, keep the best; resumes by itself"
+    ).set_defaults(run=_caption)
     command("embed", "write a teacher's embeddings into the shards").set_defaults(run=_embed)
     pretrain = command("pretrain", "run the warm-up and the main stage; resumes by itself")
     pretrain.add_argument(
@@ -190,6 +193,14 @@ def _lift(a: argparse.Namespace) -> int:
     from jobs.lift_config import LiftJob
 
     return lift.run(load(LiftJob, a.job, a.overrides))
+
+
+def _caption(a: argparse.Namespace) -> int:
+    from jobs import caption
+    from jobs.caption_config import CaptionJob
+    from jobs.config import load
+
+    return caption.run(load(CaptionJob, a.job, a.overrides))
 
 
 def _embed(a: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from jobs.caption_config import CaptionJob
 from jobs.cluster import RayConfig
 from jobs.lift_config import LiftJob
 from jobs.readers import ReaderConfig
@@ -236,6 +237,7 @@ class DemoJob:
 SCHEMAS: dict[str, type] = {
     "ingest": IngestJob,
     "lift": LiftJob,
+    "caption": CaptionJob,
     "embed": EmbedJob,
     "pretrain": PretrainJob,
     "evaluate": EvaluateJob,

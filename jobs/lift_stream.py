@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -41,14 +42,11 @@ def _through_ray(work: Work, parts: Sequence[tuple[Piece, Part]], workers: int) 
     A lifter without a model is a function like the others, and Ray Data makes one task of all three.
     """
     import ray
-    from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
+    from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
     _check_room(work)
     tasks = TaskPoolStrategy(size=workers)
-    context = DataContext.get_current().copy()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    with DataContext.current(context):
+    with quiet_data():
         rows = [{"item": pickle.dumps(part)} for part in parts]
         data = ray.data.from_items(rows, override_num_blocks=len(rows))
         data = data.map(partial(_read_row, work), compute=tasks, num_cpus=1)
@@ -68,7 +66,19 @@ def _through_ray(work: Work, parts: Sequence[tuple[Piece, Part]], workers: int) 
             for row in data.iter_rows():
                 yield row["item"]
         except Exception as error:
-            raise _cause(error) from None
+            raise cause_of(error) from None
+
+
+@contextmanager
+def quiet_data() -> Iterator[None]:
+    """Ray Data without its own progress bars and logs: the jobs have theirs."""
+    from ray.data import DataContext
+
+    context = DataContext.get_current().copy()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    with DataContext.current(context):
+        yield
 
 
 def _has_model(work: Work) -> bool:
@@ -124,7 +134,7 @@ class _LiftRow:
         return _lift_row(self._work, row)
 
 
-def _cause(error: BaseException) -> BaseException:
+def cause_of(error: BaseException) -> BaseException:
     """The user's mistake inside Ray's wrappings, or the error itself."""
     link: BaseException | None = error
     while link is not None:

@@ -16,7 +16,7 @@ from plinth.storage import Storage, StorageOptions
 from poma3d.teacher import Teacher, TeacherConfig, load_teacher
 
 CACHE_ENV = "POMA3D_CACHE"
-WANTED = (".json", ".txt", ".model", ".safetensors")
+WANTED = (".json", ".txt", ".jinja", ".model", ".safetensors")
 
 
 def cache_folder() -> Path:

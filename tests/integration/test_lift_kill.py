@@ -13,7 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
-from jobs import lift
+from jobs import caption, lift
+from jobs.caption_config import CaptionJob
 from jobs.cluster import Progress, RayConfig, ray_cluster
 from jobs.datasets import Dataset, open_dataset
 from jobs.lift_config import LiftJob
@@ -22,7 +23,8 @@ from plinth.data.shards import verify
 from plinth.errors import DataError
 from plinth.storage import StorageOptions
 from tests.helpers.image_sets import lift_job, photo, write_photos_tar
-from tests.helpers.tiny_jobs import write
+from tests.helpers.tiny_captioner import save_captioner
+from tests.helpers.tiny_jobs import make_teacher, write
 from tests.helpers.tiny_lifter import save_depth_pro
 from tests.integration.conftest import S3Server
 
@@ -119,6 +121,23 @@ def cluster() -> Iterator[None]:
         yield
 
 
+def kill_a_worker_after_one(monkeypatch: pytest.MonkeyPatch, job_module: Any, unit: str) -> list[int]:
+    """Kill an actor of Ray Data's pool once, when the first of the units is done; its pid when that was."""
+    killed: list[int] = []
+
+    class Killing(Progress):
+        def advance(self, n: int = 1) -> None:
+            super().advance(n)
+            if self.unit == unit and not killed:
+                for process in psutil.Process().children(recursive=True):
+                    if "MapWorker" in " ".join(process.cmdline()):
+                        process.kill()
+                        killed.append(process.pid)
+
+    monkeypatch.setattr(job_module, "Progress", Killing)
+    return killed
+
+
 def test_a_lifter_that_dies_is_replaced(
     folder: Path, cluster: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -127,22 +146,35 @@ def test_a_lifter_that_dies_is_replaced(
     gates = {"min_fov_deg": 1.0, "max_fov_deg": 179.0, "min_relief": 0.0, "max_median_depth_m": 0.0}
     common = {"lifter": lifter, "gates": gates, "inputs": [{"uri": str(folder / "tars" / "1.tar")}]}
     here, _ = lift.lift(config.build(LiftJob, [("job", job(folder, "model-here", **common))]))
-    killed: list[int] = []
-
-    class Killing(Progress):
-        def advance(self, n: int = 1) -> None:
-            super().advance(n)
-            if self.unit == "parts" and not killed:
-                for process in psutil.Process().children(recursive=True):
-                    if "MapWorker" in " ".join(process.cmdline()):
-                        process.kill()
-                        killed.append(process.pid)
-
-    monkeypatch.setattr(lift, "Progress", Killing)
+    killed = kill_a_worker_after_one(monkeypatch, lift, "parts")
     changes = {**common, "workers": 2}
     there, _ = lift.lift(config.build(LiftJob, [("job", job(folder, "model-ray", **changes))]))
     assert killed, "the actor was to be killed"
     assert len(there.manifest.shards) == len(SEEDS[7:])
+    assert shards(there) == shards(here)
+
+
+def test_a_captioner_that_dies_is_replaced(
+    folder: Path, straight: Dataset, cluster: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`poma caption` of what was lifted, its actor killed after the first shard."""
+    make_teacher(tmp_path)
+    save_captioner(tmp_path / "model")
+    wanted = {
+        "kind": "caption", "data": straight.storage.uri, "existing": "replace", "captions": 2,
+        "captioner": {"source": str(tmp_path / "model"), "candidates": 3, "max_new_tokens": 4},
+        "teacher": {"source": str(tmp_path / "teacher")},
+    }  # fmt: skip
+
+    def captioned(name: str, workers: int) -> Dataset:
+        told = {**wanted, "output": str(tmp_path / name), "workers": workers}
+        return caption.caption(config.build(CaptionJob, [("job", told)]))
+
+    here = captioned("here", 0)
+    killed = kill_a_worker_after_one(monkeypatch, caption, "shards")
+    there = captioned("there", 1)
+    assert killed, "the actor was to be killed"
+    assert len(there.manifest.shards) == len(SEEDS)
     assert shards(there) == shards(here)
 
 

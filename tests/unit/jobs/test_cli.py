@@ -11,7 +11,10 @@ from jobs.config import SCHEMAS
 from plinth import config
 from tests.helpers.tiny_jobs import ingest_job, write
 
-COMMANDS = ("demo", "ingest", "embed", "pretrain", "evaluate", "export", "shards", "checkpoints", "config")
+COMMANDS = (
+    "demo", "ingest", "lift", "caption", "embed", "pretrain", "evaluate", "export", "shards", "checkpoints",
+    "config",
+)  # fmt: skip
 REQUIRED = {
     "ingest": ["output=x"],
     "embed": ["data=x", "teacher.revision=abc"],
@@ -22,6 +25,7 @@ REQUIRED = {
     "export": ["run=x", "output=y"],
     "demo": [],
     "lift": ["output=x", "inputs=[{uri: a}]", "teacher.revision=abc"],
+    "caption": ["data=x", "output=y", "captioner.revision=abc", "teacher.revision=abc"],
 }  # fmt: skip
 
 
