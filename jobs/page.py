@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -89,27 +90,45 @@ def folded(title: str, text: str) -> str:
 
 def curve_svg(curve: Curve) -> str:
     """The plot as an SVG element whose text and axes take the colour of the page's text."""
-    style = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": curve.title,
-        "font.size": 8.0,
-        "font.family": "sans-serif",
-    }
-    with rc_context(style):
-        figure = Figure(figsize=CURVE_INCHES, layout="constrained")
-        FigureCanvasSVG(figure)
+
+    def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         for i, (name, (x, y)) in enumerate(curve.series.items()):
             colour = SERIES_COLOURS[i % len(SERIES_COLOURS)]
             axes.plot(x, y, color=colour, linewidth=1.5, label=name, solid_capstyle="round")
         axes.set_title(curve.title, loc="left", fontsize=9, fontweight="bold", color=INK_STAND_IN)
         axes.set_xlabel(curve.x_label, color=INK_STAND_IN)
-        axes.tick_params(colors=INK_STAND_IN, length=0)
-        axes.grid(color=INK_STAND_IN, alpha=0.15, linewidth=0.6)
-        axes.spines[:].set_visible(False)
+        plain_axes(axes)
         axes.margins(x=0.01)
         if len(curve.series) > 1:
             axes.legend(frameon=False, labelcolor=INK_STAND_IN, handlelength=1.2, fontsize=7.5)
+
+    return figure_svg(curve.title, CURVE_INCHES, draw)
+
+
+def plain_axes(axes: Any) -> None:
+    """No frame, a faint grid, everything in the colour of the text."""
+    axes.tick_params(which="both", colors=INK_STAND_IN, length=0)
+    axes.grid(color=INK_STAND_IN, alpha=0.15, linewidth=0.6)
+    axes.spines[:].set_visible(False)
+
+
+def figure_svg(salt: str, inches: tuple[float, float], draw: Callable[[Figure], None]) -> str:
+    """What `draw` draws as an SVG element; INK_STAND_IN in it becomes the colour of the page's text.
+
+    Args:
+        salt: of the ids in it, which must not be those of another figure of the page.
+    """
+    style = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": salt,
+        "font.size": 8.0,
+        "font.family": "sans-serif",
+    }
+    with rc_context(style):
+        figure = Figure(figsize=inches, layout="constrained")
+        FigureCanvasSVG(figure)
+        draw(figure)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()

@@ -1,0 +1,233 @@
+"""What a sweep's folder says of the sweep: its trials, what varies, what it has used up."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from plinth.errors import StorageError
+from plinth.storage import Storage
+from plinth.sweep.records import (
+    JOB_KEY,
+    SHARED,
+    SWEEP_KEY,
+    TRIALS,
+    Status,
+    SweepRecord,
+    Trial,
+    best_first,
+    read_sweep,
+    read_trials,
+)
+from plinth.train.ledger import SECONDS_PER_HOUR, LedgerSummary, summarise
+
+RANGES = ("uniform", "log_uniform", "integer")
+"""The kinds of `plinth.sweep.space.Dimension` that have two bounds, not a list."""
+RUNNING, FINISHED = "running", "finished"
+"""Of `SweepRecord.status`; any other says why the sweep ended."""
+
+
+@dataclass(frozen=True)
+class Varied:
+    """A key of the job that the sweep varies."""
+
+    key: str
+    name: str
+    """The end of the key, as short as it is unique."""
+    is_log: bool = False
+    """Drawn by its logarithm."""
+    is_list: bool = False
+    """One of a list of values, not of a range."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What something has used up."""
+
+    worker_hours: float = 0.0
+    gpu_hours: float = 0.0
+    money: float | None = None
+    """None without a price."""
+
+    @property
+    def unit(self) -> str:
+        """Hours of GPUs, where there are any, else of workers."""
+        return "GPU-hours" if self.gpu_hours else "worker-hours"
+
+    @property
+    def hours(self) -> str:
+        """How many of them."""
+        return f"{self.gpu_hours or self.worker_hours:.3f}"
+
+    @property
+    def price(self) -> str:
+        """The money as text; empty without a price."""
+        return "" if self.money is None else f"{self.money:.2f}"
+
+    def __str__(self) -> str:
+        """All of it, as "12.300 GPU-hours for 30.75"."""
+        return f"{self.hours} {self.unit}" + (f" for {self.price}" if self.price else "")
+
+
+@dataclass
+class SweepState:
+    """A sweep at a moment."""
+
+    uri: str
+    record: SweepRecord
+    trials: list[Trial]
+    """By index."""
+    costs: dict[str, Cost]
+    """Of each trial by its name, and of the shared warm-up."""
+    varied: list[Varied]
+    job: dict[str, Any]
+    """sweep.yaml."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its driver has ended it."""
+        return self.record.status != RUNNING
+
+    @property
+    def cost(self) -> Cost:
+        """Of all together."""
+        prices = [cost.money for cost in self.costs.values() if cost.money is not None]
+        return Cost(
+            sum(cost.worker_hours for cost in self.costs.values()),
+            sum(cost.gpu_hours for cost in self.costs.values()),
+            sum(prices) if prices else None,
+        )
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps that all trials have reported."""
+        return sum(_steps(trial) for trial in self.trials)
+
+    @property
+    def budget(self) -> dict[str, float]:
+        """Its limits: of steps, hours and cost, those that are set."""
+        limits = (self.job.get("sweep") or {}).get("budget") or {}
+        return {key: limit for key, limit in limits.items() if limit is not None}
+
+    @property
+    def ranked(self) -> list[Trial]:
+        """Those with a finite metric, the best first."""
+        found = best_first(self.trials, self.record.metric, self.record.mode)
+        return [trial for trial in found if math.isfinite(self.best(trial) or 0.0)]
+
+    @property
+    def counts(self) -> dict[Status, int]:
+        """How many trials there are of each status that any has."""
+        return {s: n for s in Status if (n := sum(t.record.status is s for t in self.trials))}
+
+    def best(self, trial: Trial) -> float | None:
+        """The trial's best value of the metric."""
+        return trial.best(self.record.metric, self.record.mode)
+
+    def curve(self, trial: Trial) -> tuple[list[float], list[float]]:
+        """Samples and metric at each report where it is a finite number."""
+        metric = self.record.metric
+        found = [
+            (float(r.samples), r.metrics[metric])
+            for r in trial.said.reports
+            if math.isfinite(r.metrics.get(metric, math.nan))
+        ]
+        return [samples for samples, _ in found], [value for _, value in found]
+
+
+def read_state(storage: Storage, cost_of: Callable[[Storage], LedgerSummary] = summarise) -> SweepState:
+    """Read the folder of a sweep.
+
+    Args:
+        cost_of: the ledger of a run.
+
+    Raises:
+        StorageError: it holds no sweep, or cannot be read.
+    """
+    record = read_sweep(storage)
+    if record is None:
+        raise StorageError(
+            f"{storage.uri} is not a sweep: it has no {SWEEP_KEY}.",
+            "Give the folder of a sweep: output/name of its job.",
+        )
+    job = yaml.safe_load(storage.read(JOB_KEY))
+    trials = read_trials(storage)
+    folders = {trial.record.name: storage.child(TRIALS).child(trial.record.name) for trial in trials}
+    if record.shares_warmup:
+        folders[SHARED] = storage.child(SHARED)
+    return SweepState(
+        uri=storage.uri,
+        record=record,
+        trials=trials,
+        costs={name: _cost(cost_of(folder)) for name, folder in folders.items()},
+        varied=_varied((job.get("sweep") or {}).get("space") or {}, trials),
+        job=job,
+    )
+
+
+def short_names(keys: Sequence[str]) -> list[str]:
+    """The ends of dotted keys, each as short as it is unique among them."""
+    parts = [key.split(".") for key in keys]
+    lengths = [1] * len(keys)
+    while True:
+        names = [".".join(of_key[-n:]) for of_key, n in zip(parts, lengths, strict=True)]
+        counted = Counter(names)
+        longer = [
+            min(n + (counted[name] > 1), len(of_key))
+            for name, n, of_key in zip(names, lengths, parts, strict=True)
+        ]
+        if longer == lengths:
+            return names
+        lengths = longer
+
+
+def value_text(value: Any) -> str:
+    """A parameter's value in a few characters."""
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
+
+
+def metric_text(value: float | None) -> str:
+    """A metric's value as runs are shown: 2.3041."""
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if value == 0 or 1e-2 <= abs(value) < 1e5 else f"{value:.4g}"
+
+
+def _varied(space: dict[str, Any], trials: Sequence[Trial]) -> list[Varied]:
+    """The keys of the space, or of the trials where the job does not have it."""
+    keys = list(space) or list(dict.fromkeys(key for trial in trials for key in trial.said.values))
+    found = []
+    for key, name in zip(keys, short_names(keys), strict=True):
+        given = space.get(key) or {}
+        values = [trial.said.values[key] for trial in trials if key in trial.said.values]
+        is_range = any(given.get(kind) for kind in RANGES) and all(is_number(value) for value in values)
+        found.append(Varied(key, name, is_range and bool(given.get("log_uniform")), not is_range))
+    return found
+
+
+def is_number(value: Any) -> bool:
+    """Whether it has a place on a scale."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _cost(book: LedgerSummary) -> Cost:
+    return Cost(
+        sum(book.worker_seconds.values()) / SECONDS_PER_HOUR,
+        sum(book.gpu_hours.values()),
+        None if book.cost is None else sum(book.cost.values()),
+    )
+
+
+def _steps(trial: Trial) -> int:
+    """Of all stages together."""
+    last = {report.stage: report.step for report in trial.said.reports}
+    return sum(last.values())
