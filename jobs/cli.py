@@ -11,6 +11,7 @@ from jobs.layout import STAGES
 from plinth.errors import EXIT_CODE, PlinthError
 from plinth.redaction import redact
 
+RUN_SWEEP = "run"
 CONFIGS = Path(__file__).parent / "configs"
 EPILOG = """\
 a job is a YAML file; key=value words after it override its keys:
@@ -22,7 +23,7 @@ an error that you can mend is one line and exit code 2; the same command run aga
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script; returns the exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parsed(_with_action(sys.argv[1:] if argv is None else list(argv)))
     try:
         result = arguments.run(arguments)
     except PlinthError as error:
@@ -31,6 +32,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `poma ... | head`
         return 0
     return int(result or 0)
+
+
+def _parsed(argv: list[str]) -> argparse.Namespace:
+    """The command line; key=value words may also stand after the options."""
+    parser = _parser()
+    arguments, late = parser.parse_known_args(argv)
+    is_override = [not word.startswith("-") and "=" in word for word in late]
+    if not all(is_override) or (late and not hasattr(arguments, "overrides")):
+        parser.error(f"unrecognized arguments: {' '.join(late)}")
+    if late:
+        arguments.overrides = [*arguments.overrides, *late]
+    return arguments
+
+
+def _with_action(argv: list[str]) -> list[str]:
+    """`poma sweep JOB` is `poma sweep run JOB`."""
+    if argv[:1] == ["sweep"] and len(argv) > 1 and argv[1].endswith(".yaml"):
+        return ["sweep", RUN_SWEEP, *argv[1:]]
+    return argv
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,12 +89,14 @@ def _parser() -> argparse.ArgumentParser:
         "--accept-changes", action="store_true", help="resume although the config differs from the run's"
     )
     pretrain.set_defaults(run=_pretrain)
+    _add_sweep(command("sweep", "search the values of a job with Ray Tune; show, promote", job=False))
     command("evaluate", "zero-shot scene retrieval and a linear probe").set_defaults(run=_evaluate)
     command("export", "write the target encoder as safetensors").set_defaults(run=_export)
     _add_shards(command("shards", "look into a data set: inspect, verify, preview", job=False))
     _add_checkpoints(
         command("checkpoints", "a run's checkpoints: list, verify, repair, prune, pin", job=False)
     )
+    _add_submit(command("submit", "send a job to a cluster and follow it; resumes by itself", job=False))
     _add_runs(command("runs", "how runs are doing: list, show, logs, stop", job=False))
     doctor = command("doctor", "what would go wrong, before anything is paid for", job=False)
     doctor.add_argument("job", type=Path, nargs="?", help="a pretraining job; this machine alone without one")
@@ -147,6 +169,44 @@ def _add_checkpoints(parser: argparse.ArgumentParser) -> None:
     pin.add_argument("--remove", action="store_true", help="let the settings decide again")
 
 
+def _add_submit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("job", type=Path, nargs="?", help="job file of any kind but demo")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides of the job's keys")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--cluster", type=Path, help="cluster file, such as clusters/local.yaml")
+    where.add_argument("--address", help="its dashboard, such as http://127.0.0.1:8265")
+    where.add_argument("--render", type=Path, metavar="FILE", help="only write the Kubernetes manifest")
+    parser.add_argument("--detach", action="store_true", help="do not follow what it prints")
+    parser.add_argument("--attach", metavar="ID", help="follow one that was submitted before")
+    parser.add_argument(
+        "--env", action="append", default=[], metavar="NAME=VALUE", help="a variable there; not for secrets"
+    )
+    parser.add_argument("--accept-changes", action="store_true", help="as of poma pretrain")
+    parser.add_argument("--skip-check", action="store_true", help="for storage that only the cluster reaches")
+    parser.set_defaults(run=_submit)
+
+
+def _add_sweep(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="JOB | ACTION")
+    start = actions.add_parser(RUN_SWEEP, help="run a sweep, the same as `poma sweep JOB`; resumes by itself")
+    start.add_argument("job", type=Path, help="job file, such as jobs/configs/sweep.yaml")
+    start.add_argument("overrides", nargs="*", metavar="key=value", help="overrides of the job's keys")
+    for name, text in (
+        ("show", "a line for each trial: values, metric, status, cost"),
+        ("promote", "write a job of full length with the values of a trial"),
+    ):
+        action = actions.add_parser(name, help=text, description=text)
+        action.add_argument("uri", help="the sweep's folder: STORAGE/NAME")
+        _add_storage_flags(action)
+        if name == "show":
+            action.add_argument("--follow", action="store_true", help="until the sweep is over")
+            continue
+        action.add_argument("trial", help="its number, such as 003")
+        action.add_argument("--out", type=Path, default=Path("promoted.yaml"), help="job file to write")
+        action.add_argument("--with-checkpoint", action="store_true", help="start from the trial's weights")
+    parser.set_defaults(run=_sweep)
+
+
 def _add_runs(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     for name, what, text in (
@@ -217,6 +277,24 @@ def _pretrain(a: argparse.Namespace) -> int:
     return pretrain.run(load(PretrainJob, a.job, a.overrides), accept_changes=a.accept_changes)
 
 
+def _sweep(a: argparse.Namespace) -> int:
+    from jobs.config import SweepJob, load
+    from jobs.shards import storage_options
+
+    if a.action == RUN_SWEEP:
+        from jobs import sweep
+
+        return sweep.run(load(SweepJob, a.job, a.overrides))
+    options = storage_options(a)
+    if a.action == "show":
+        from jobs import sweep_show
+
+        return sweep_show.show(a.uri, options, a.follow)
+    from jobs import sweep_promote
+
+    return sweep_promote.promote(a.uri, a.trial, options, a.out, a.with_checkpoint)
+
+
 def _evaluate(a: argparse.Namespace) -> int:
     from jobs import evaluate
     from jobs.config import EvaluateJob, load
@@ -241,6 +319,12 @@ def _checkpoints(a: argparse.Namespace) -> int:
     from jobs import checkpoints
 
     return checkpoints.run(a)
+
+
+def _submit(a: argparse.Namespace) -> int:
+    from jobs import submit
+
+    return submit.run(a)
 
 
 def _runs(a: argparse.Namespace) -> int:

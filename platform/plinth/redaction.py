@@ -50,6 +50,11 @@ def redact(text: str, environment: Mapping[str, str] | None = None) -> str:
     return text
 
 
+def is_secret_name(name: str) -> bool:
+    """Whether a variable of that name is taken to hold a secret."""
+    return bool(_SECRET_NAME.search(name))
+
+
 class RedactionFilter(logging.Filter):
     """Put it on a handler: what a record says, its arguments and its traceback are redacted for good, also
     for handlers that come later."""

@@ -89,3 +89,13 @@ def test_a_missing_file_and_a_job_of_another_kind(tmp_path: Path, capsys: pytest
 def test_help_keys(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", str(CONFIGS / "pretrain.yaml"), "--help-keys"]) == 0
     assert "optim.lr: float = 0.0001\n    Peak learning rate" in capsys.readouterr().out
+
+
+def test_overrides_may_stand_after_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    job = str(CONFIGS / "pretrain.yaml")
+    assert main(["pretrain", job, "--accept-changes", "optim.lrr=1"]) == 2
+    assert "unknown key optim.lrr" in one_line(capsys)
+    for words in (["pretrain", job, "--accept-changes", "--nonsense=1"], ["runs", "list", "x", "a=b"]):
+        with pytest.raises(SystemExit):
+            main(words)
+        assert "unrecognized arguments" in capsys.readouterr().err

@@ -1,0 +1,107 @@
+"""`poma submit`: check a job, pack the code, send both to a cluster, follow what it prints.
+
+The same command again, once the run has ended or was stopped, goes on from its last checkpoint; while it is
+alive, a second one is refused. Ctrl-C leaves the run alone. `poma runs show|logs|stop` need no cluster, only
+the run's folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from jobs import submit_job, submit_manifest, submit_package
+from jobs.stop import INTERRUPTED_EXIT_CODE
+from jobs.submit_cluster import JobServer, Target, find, is_alive
+from jobs.submit_job import RUN, Submission
+from jobs.submit_secrets import environment, refuse_secrets
+from plinth.errors import ConfigError
+
+MIB = 2**20
+
+
+def run(a: argparse.Namespace) -> int:
+    """Submit a job, render its manifest, or go back to one; returns the exit code of the run.
+
+    Raises:
+        PlinthError: a mistake in the job or the cluster.
+    """
+    if a.attach is not None:
+        if a.job is not None or a.render is not None:
+            raise ConfigError("--attach goes with --cluster or --address alone.")
+        return attach(a.attach, find(a.cluster, a.address))
+    if a.job is None:
+        raise ConfigError("There is no job to submit.", "Give a job file, or --attach ID.")
+    refuse_secrets(a.job, a.overrides)
+    variables = environment(a.env)
+    submission = submit_job.resolve(a.job, a.overrides)
+    if a.accept_changes and submission.kind != RUN:
+        raise ConfigError(f"`poma {submission.kind}` has no --accept-changes.")
+    if not a.skip_check:
+        submit_job.check(submission, a.accept_changes)
+    if a.render is not None:
+        return submit_manifest.write(a.render, submission, variables, a.accept_changes)
+    return submit(submission, variables, find(a.cluster, a.address), a.accept_changes, a.detach)
+
+
+def submit(
+    submission: Submission, variables: dict[str, str], target: Target, accept_changes: bool, detach: bool
+) -> int:
+    """Send a job and follow it; returns the exit code.
+
+    Args:
+        variables: of the driver and the workers.
+        accept_changes: as of `poma pretrain`.
+        detach: do not follow it.
+
+    Raises:
+        ConfigError: it is alive already, or the cluster cannot be reached.
+    """
+    server = JobServer(target)
+    _refuse_second(server, submission, target)
+    if submission.has_local_paths:
+        print("the job names local folders: every node has to see the same ones", file=sys.stderr)
+    with tempfile.TemporaryDirectory() as folder:
+        package = submit_package.build(Path(folder), submission.text)
+        submission_id = server.submit(
+            submission.name,
+            entrypoint=submission.command(submit_package.JOB_FILE, accept_changes),
+            runtime_env={"working_dir": str(package.path), "env_vars": variables},
+            metadata={"kind": submission.kind, "result": submission.uri},
+        )
+    print(
+        f"submitted {submission.uri} to {target.address} as {submission_id}, with {package.files} files of "
+        f"code and job, {package.size_bytes / MIB:.2f} MiB",
+        flush=True,
+    )
+    if detach:
+        print(f"follow it: poma submit --attach {submission_id} {target.flag}")
+        return 0
+    return _follow(server, submission_id, target, is_new=True)
+
+
+def attach(submission_id: str, target: Target) -> int:
+    """Follow a job that was submitted before; returns its exit code."""
+    server = JobServer(target)
+    server.info(submission_id)
+    return _follow(server, submission_id, target, is_new=False)
+
+
+def _refuse_second(server: JobServer, submission: Submission, target: Target) -> None:
+    alive = [job for job in server.submissions(submission.name) if is_alive(job)]
+    if alive:
+        stop = f", or stop it: poma runs stop {submission.uri}" if submission.kind == RUN else ""
+        raise ConfigError(
+            f"{submission.uri} is at work as {alive[-1].submission_id} ({alive[-1].status.value.lower()}).",
+            f"Follow it: poma submit --attach {alive[-1].submission_id} {target.flag}{stop}.",
+        )
+
+
+def _follow(server: JobServer, submission_id: str, target: Target, is_new: bool) -> int:
+    try:
+        return server.follow(submission_id, is_new)
+    except KeyboardInterrupt:
+        print(f"\nit goes on without you; come back: poma submit --attach {submission_id} {target.flag}")
+        return INTERRUPTED_EXIT_CODE
