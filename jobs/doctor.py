@@ -12,8 +12,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from jobs import doctor_machine, doctor_storage
-from jobs.config import PretrainJob, load
+import torch
+
+from jobs import doctor_cluster, doctor_machine, doctor_nodes, doctor_ring, doctor_storage
+from jobs.config import DemoJob, PretrainJob, kind_of, load
 from jobs.doctor_finding import Finding, Level
 from jobs.plan import plan
 from jobs.plan_machines import Cluster, read_cluster
@@ -22,8 +24,6 @@ from plinth.errors import EXIT_CODE, PlinthError
 from plinth.fit import Workers, possible_sizes
 
 GIB = 2**30
-USUAL_START_S = 300.0
-"""What a cloud takes to give a GPU node and start its container; more when it is short of them."""
 MEMORY_MARGIN = 0.9
 """Share of a device's memory that a plan may fill: allocators and the driver need the rest."""
 
@@ -33,7 +33,7 @@ Check = tuple[str, Callable[[], Iterable[Finding]]]
 def run(path: Path | None, overrides: Sequence[str], cluster: Path | None) -> int:
     """Examine this machine and, if given, a job; returns the exit code."""
     began = time.monotonic()
-    job = load(PretrainJob, path, overrides) if path is not None else None
+    job = _load(path, overrides) if path is not None else None
     worst = Level.ok
     for name, check in checks(job, read_cluster(cluster) if cluster else None):
         for finding in examined(name, check):
@@ -43,22 +43,38 @@ def run(path: Path | None, overrides: Sequence[str], cluster: Path | None) -> in
     return EXIT_CODE if worst is Level.bad else 0
 
 
+def _load(path: Path, overrides: Sequence[str]) -> PretrainJob:
+    """A pretraining job, or the one inside a demo."""
+    if kind_of(path) == "demo":
+        return load(DemoJob, path, overrides).pretrain
+    return load(PretrainJob, path, overrides)
+
+
 def checks(job: PretrainJob | None, cluster: Cluster | None) -> list[Check]:
     """What is examined, in order."""
+    workers = max(1, job.fit.workers.max) if job else 1
+    gpus = torch.cuda.device_count() if job and job.fit.gpus_per_worker else 0
     always: list[Check] = [
         ("packages", doctor_machine.packages),
-        ("ring", doctor_machine.ring),
+        ("ring", partial(doctor_ring.local_ring, workers, gpus)),
     ]
     if job is None:
         return always
+    elsewhere = cluster is not None or doctor_nodes.has_cluster(job)
     return [
         ("workers", partial(_sizes, job)),
         ("machine", partial(doctor_machine.machine, job)),
+        (
+            "gpus",
+            partial(doctor_cluster.machines, job, cluster)
+            if elsewhere
+            else partial(doctor_machine.gpus, job),
+        ),
         ("storage", partial(doctor_storage.storage, job)),
         ("data", partial(doctor_storage.data, job)),
         ("memory", partial(_memory, job, cluster)),
-        ("time-outs", partial(_time_outs, job, cluster)),
-        ("nodes", partial(doctor_machine.nodes, job)),
+        ("time-outs", partial(doctor_cluster.time_outs, job, cluster)),
+        ("nodes", partial(doctor_nodes.nodes, job)),
         *always,
     ]
 
@@ -74,7 +90,9 @@ def examined(name: str, check: Callable[[], Iterable[Finding]]) -> list[Finding]
 def _sizes(job: PretrainJob) -> Iterable[Finding]:
     sizes = possible_sizes(job.fit, stage_runs(job))
     low, high = max(1, job.fit.workers.min), max(1, job.fit.workers.max)
-    yield Finding("workers", Level.ok, f"lanes and batches of all stages divide by {sizes} workers")
+    passed_over = [size for size in range(low, high + 1) if size not in sizes]
+    also = f"; of {low} to {high}, {passed_over} would not and are never chosen" if passed_over else ""
+    yield Finding("workers", Level.ok, f"lanes and batches of all stages divide by {sizes} workers{also}")
     if high not in sizes:
         yield Finding(
             "workers", Level.warn,
@@ -90,31 +108,26 @@ def _sizes(job: PretrainJob) -> Iterable[Finding]:
 
 
 def _memory(job: PretrainJob, cluster: Cluster | None) -> Iterable[Finding]:
-    most = possible_sizes(job.fit, stage_runs(job))[-1]
-    made = plan(replace(job, fit=replace(job.fit, workers=Workers(most, most))), cluster, 1.0, [])
-    room = cluster.train.gpu.memory_bytes if cluster and cluster.train and cluster.train.gpu else None
-    if room is None:
-        room = doctor_machine.memory_bytes() // most
+    sizes = possible_sizes(job.fit, stage_runs(job))
+    fewest, most = sizes[0], sizes[-1]
+    made = plan(replace(job, fit=replace(job.fit, workers=Workers(fewest, most))), cluster, 1.0, [])
+    gpu = cluster.train.gpu if cluster and cluster.train else None
+    of_machine = doctor_machine.memory_bytes()
     for stage in made.stages:
         needed = next(zero.memory.peak for zero in stage.zero if zero.stage == job.zero.stage)
-        share = needed / room
-        level = Level.ok if share < MEMORY_MARGIN else Level.bad
-        yield Finding(
-            "memory", level,
-            f"{stage.name}: about {needed / GIB:.1f} of {room / GIB:.1f} GiB a worker ({share:.0%})",
-            "" if level is Level.ok else "The worker will be killed, or the GPU runs out of memory.",
-            "" if level is Level.ok else "Lower micro_batch_size, or raise zero.stage.",
-        )  # fmt: skip
+        room = gpu.memory_bytes if gpu else of_machine // most
+        yield _room(f"{stage.name}, {most} worker(s)", needed, room, Level.bad)
+        if fewest < most:  # each then holds a larger share, and more of a machine without GPUs is its own
+            room = gpu.memory_bytes if gpu else of_machine // fewest
+            yield _room(f"{stage.name}, {fewest} worker(s)", stage.peak_at_fewest, room, Level.warn)
 
 
-def _time_outs(job: PretrainJob, cluster: Cluster | None) -> Iterable[Finding]:
-    if cluster is None or not cluster.workers:
-        return
-    if job.fit.start_timeout_s < USUAL_START_S:
-        yield Finding(
-            "time-outs", Level.warn,
-            f"fit.start_timeout_s is {job.fit.start_timeout_s:g} s; machines of {cluster.path.name} take "
-            f"about {USUAL_START_S:g} s to come",
-            "Each try that times out counts against fit.max_failures.",
-            f"Set fit.start_timeout_s={USUAL_START_S:g} or more.",
-        )  # fmt: skip
+def _room(who: str, needed: int, room: int, worst: Level) -> Finding:
+    share = needed / room
+    level = Level.ok if share < MEMORY_MARGIN else worst
+    return Finding(
+        "memory", level,
+        f"{who}: about {needed / GIB:.1f} of {room / GIB:.1f} GiB a worker ({share:.0%})",
+        "" if level is Level.ok else "The worker will be killed, or the GPU runs out of memory.",
+        "" if level is Level.ok else "Lower micro_batch_size, or raise zero.stage or fit.workers.min.",
+    )  # fmt: skip

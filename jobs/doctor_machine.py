@@ -1,28 +1,19 @@
-"""`poma doctor` on machines: cores, shared memory, packages, the ring between processes, other nodes."""
+"""`poma doctor` on this machine: cores, threads, shared memory, disk, packages, GPUs, compiled ops."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
 import shutil
-import socket
 import tempfile
-import time
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
 
 import torch
 
-from jobs.cluster import ray_cluster
 from jobs.config import PretrainJob
 from jobs.doctor_finding import Finding, Level
+from jobs.doctor_nodes import GIB, PACKAGES, SHARED_MEMORY, has_cluster, prebuilt_ops
 
-PACKAGES = ("torch", "ray", "deepspeed", "pyarrow", "s3fs", "transformers", "numpy")
-GIB = 2**30
-SHARED_MEMORY = Path("/dev/shm")
-RING_TIMEOUT_S = 60.0
-MAX_SKEW_S = 2.0
 LEAST_SCRATCH_BYTES = 5 * GIB
 
 
@@ -30,7 +21,7 @@ def machine(job: PretrainJob) -> Iterable[Finding]:
     """Cores against threads, shared memory, room for checkpoints on their way."""
     cores, workers = os.cpu_count() or 1, max(1, job.fit.workers.max)
     threads = workers * job.fit.threads_per_worker
-    if job.ray.address is None:
+    if not has_cluster(job):
         crowded = threads > cores
         yield Finding(
             "machine", Level.warn if crowded else Level.ok,
@@ -55,12 +46,11 @@ def machine(job: PretrainJob) -> Iterable[Finding]:
         "A full disk costs checkpoints." if tight else "",
         "Free some, or set TMPDIR to a larger disk." if tight else "",
     )  # fmt: skip
-    asked = os.environ.get("OMP_NUM_THREADS")
-    if asked and asked != str(job.fit.threads_per_worker):
-        yield Finding(
-            "machine", Level.ok,
-            f"OMP_NUM_THREADS is {asked} here; workers use {job.fit.threads_per_worker} thread(s) each",
-        )  # fmt: skip
+    asked = os.environ.get("OMP_NUM_THREADS", "not set")
+    yield Finding(
+        "machine", Level.ok,
+        f"OMP_NUM_THREADS is {asked} here; workers set it to {job.fit.threads_per_worker} for themselves",
+    )  # fmt: skip
 
 
 def memory_bytes() -> int:
@@ -76,75 +66,25 @@ def packages() -> Iterable[Finding]:
     device = torch.cuda.get_device_name(0) if gpus else ""
     seen = f"{gpus} x {device}, CUDA {torch.version.cuda}" if gpus else "no GPU here"
     yield Finding("packages", Level.ok, seen)
-
-
-def ring() -> Iterable[Finding]:
-    """Two processes of this machine sum over gloo."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = torch.multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_sum, args=(rank, port)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    deadline = time.monotonic() + RING_TIMEOUT_S
-    for process in processes:
-        process.join(max(0.0, deadline - time.monotonic()))
-    ended = [process.exitcode == 0 for process in processes]
-    for process in processes:
-        if process.is_alive():
-            process.kill()
+    prebuilt = ", ".join(prebuilt_ops()) or "none"
     yield Finding(
-        "ring", Level.ok if all(ended) else Level.bad,
-        "two processes reach each other over gloo" if all(ended) else "two processes do not reach each other",
-        "" if all(ended) else "Training would hang at its first collective.",
-        "" if all(ended) else "Look at the firewall and at GLOO_SOCKET_IFNAME.",
+        "packages", Level.ok,
+        f"DeepSpeed's compiled ops: none is needed (torch's AdamW), so no node compiles; built: {prebuilt}",
     )  # fmt: skip
 
 
-def _sum(rank: int, port: int) -> None:
-    import torch.distributed as dist
-
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    ones = torch.ones(1)
-    dist.all_reduce(ones)
-    assert ones.item() == 2
-
-
-def nodes(job: PretrainJob) -> Iterable[Finding]:
-    """Every node of the cluster that the job names: the same packages, the same time."""
-    if job.ray.address is None and not os.environ.get("RAY_ADDRESS"):
-        return
-    with ray_cluster(job.ray, 1):
-        import ray
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        alive = [node for node in ray.nodes() if node["Alive"]]
-        task: Any = ray.remote(num_cpus=0)(_node)
-        answers = {}
-        for node in alive:
-            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            began = time.time()
-            versions, clock = ray.get(task.options(scheduling_strategy=there).remote())
-            late = max(began - clock, clock - time.time(), 0.0)  # outside the call's own time
-            answers[node["NodeManagerHostname"]] = versions, late
-    here, _ = _node()
-    for host, (versions, skew) in answers.items():
-        other = [f"{name} {versions[name]}" for name in PACKAGES if versions.get(name) != here[name]]
+def gpus(job: PretrainJob) -> Iterable[Finding]:
+    """What a job without a cluster asks of this machine's GPUs."""
+    there, each = torch.cuda.device_count(), job.fit.gpus_per_worker
+    least = each * max(1, job.fit.workers.min)
+    if there and not each:
         yield Finding(
-            "nodes", Level.bad if other else Level.ok,
-            f"{host} has {', '.join(other)}, this machine {', '.join(f'{n} {here[n]}' for n in PACKAGES)}"
-            if other else f"{host} has the same packages",
-            "Workers would not understand each other's objects." if other else "",
-            "Use one image for all nodes." if other else "",
+            "machine", Level.warn, f"this machine has {there} GPU(s), and fit.gpus_per_worker is 0",
+            "The workers would train on CPUs beside them.", "Set fit.gpus_per_worker=1.",
         )  # fmt: skip
-        if skew > MAX_SKEW_S:
-            yield Finding(
-                "nodes", Level.warn, f"the clock of {host} is {skew:.1f} s off",
-                "The ledger and the order of failures will be wrong.", "Start a time service.",
-            )  # fmt: skip
-
-
-def _node() -> tuple[dict[str, str], float]:
-    """On a node: versions, and the time there."""
-    return {name: importlib.metadata.version(name) for name in PACKAGES}, time.time()
+    elif there < least:
+        yield Finding(
+            "machine", Level.bad, f"fit.gpus_per_worker is {each:g}, and this machine has {there} GPU(s)",
+            f"{max(1, job.fit.workers.min)} worker(s) would wait for them until fit.start_timeout_s.",
+            "Name a cluster (--cluster FILE, ray.address), or set fit.gpus_per_worker=0.",
+        )  # fmt: skip

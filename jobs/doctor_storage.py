@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import uuid
@@ -15,10 +16,13 @@ from jobs.doctor_finding import Finding, Level
 from jobs.layout import STAGES
 from jobs.pretrain import stage_config
 from plinth.data.shards import RowGroupReader
+from plinth.redaction import redact
 from plinth.storage import Storage, StorageOptions
 
 BIG_BYTES = 12 << 20
-"""More than an object store takes in one part: its multipart upload is tried, too."""
+"""Enough to tell a rate."""
+PART_BYTES = 5 << 20
+"""The smallest part that S3 takes before the last."""
 MAX_SKEW_S = 60.0
 """Signed requests are refused from 15 minutes on; a clock that is a minute off is not kept."""
 MIB = 2**20
@@ -49,7 +53,53 @@ def storage(job: PretrainJob) -> Iterable[Finding]:
     )
     if not output.is_local:
         yield Finding("storage", Level.ok, f"credentials: {credentials(job.storage)}")
+        yield from _multipart(output)
         yield from _clock(output)
+
+
+def _multipart(output: Storage) -> Iterable[Finding]:
+    """What large checkpoints go by: an upload in parts, one finished and one given up."""
+    if output.protocol != "s3":
+        return
+    key = f"{output.root}/.plinth-doctor-{uuid.uuid4().hex}".partition("/")[2]
+    where = {"Bucket": output.bucket, "Key": key}
+    call = output.filesystem.call_s3
+    parts = [os.urandom(PART_BYTES), b"the last may be short"]
+    doing, upload = "begun", None
+    try:
+        upload = call("create_multipart_upload", **where)["UploadId"]
+        doing = "sent"
+        sent = [
+            call("upload_part", **where, UploadId=upload, PartNumber=i, Body=part)["ETag"]
+            for i, part in enumerate(parts, 1)
+        ]
+        doing = "finished"
+        listed = [{"PartNumber": i, "ETag": tag} for i, tag in enumerate(sent, 1)]
+        call("complete_multipart_upload", **where, UploadId=upload, MultipartUpload={"Parts": listed})
+        size = call("head_object", **where)["ContentLength"]
+        call("delete_object", **where)
+        doing = "given up"
+        upload = call("create_multipart_upload", **where)["UploadId"]
+        call("upload_part", **where, UploadId=upload, PartNumber=1, Body=parts[1])
+        call("abort_multipart_upload", **where, UploadId=upload)
+    except OSError as error:
+        if upload is not None:
+            with contextlib.suppress(OSError):
+                call("abort_multipart_upload", **where, UploadId=upload)
+        yield Finding(
+            "storage", Level.bad,
+            f"an upload in parts could not be {doing}: {redact(str(error).splitlines()[0])}",
+            "Checkpoints are uploaded in parts; what is not finished is paid for until it is given up.",
+            "Allow s3:PutObject and s3:AbortMultipartUpload on the prefix (see infra/terraform/roles.tf).",
+        )  # fmt: skip
+        return
+    if size != sum(map(len, parts)):
+        yield Finding(
+            "storage", Level.bad, f"an upload in parts came out as {size} bytes of {sum(map(len, parts))}",
+            "Checkpoints would be damaged.", "Use another store.",
+        )  # fmt: skip
+        return
+    yield Finding("storage", Level.ok, "an upload in parts was finished, another given up")
 
 
 def credentials(options: StorageOptions) -> str:
@@ -88,11 +138,12 @@ def data(job: PretrainJob) -> Iterable[Finding]:
             dataset = open_dataset(source.uri, job.storage, record)
             shard = dataset.manifest.shards[len(dataset.manifest.shards) // 2]
             RowGroupReader(dataset.storage).read(shard, 0, list(shard.columns))
-            rows = dataset.manifest.rows
-            groups = sum(len(s.row_group_rows) for s in dataset.manifest.shards)
+            rows, shards = dataset.manifest.rows, dataset.manifest.shards
+            groups = sum(len(s.row_group_rows) for s in shards)
             yield Finding(
                 "data", Level.ok,
-                f"{name}: {source.uri} has {rows} samples in {groups} row groups, embedded by {record.name}; "
+                f"{name}: {source.uri} has {rows} samples in {groups} row groups of {len(shards)} shard(s), "
+                f"embedded by {record.name}; "
                 "one row group read and whole",
             )  # fmt: skip
             assert stage is not None

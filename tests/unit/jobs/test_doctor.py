@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from jobs import doctor_machine, doctor_storage
+from jobs import doctor_cluster, doctor_ring, doctor_storage
 from jobs.cli import main
 from jobs.doctor_finding import Level
 from plinth.storage import StorageOptions
 from tests.helpers.tiny_jobs import make_data, pretrain_job, write
 
 pytestmark = pytest.mark.slow
-RING = doctor_machine.ring
+RING = doctor_ring.local_ring
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +28,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def no_ring(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two more processes for every test: it has a test of its own."""
-    monkeypatch.setattr(doctor_machine, "ring", list)
+    """Two more processes for every test: it has tests of its own."""
+    monkeypatch.setattr(doctor_ring, "local_ring", lambda workers, gpus: [])
 
 
-def examine(folder: Path, capsys: pytest.CaptureFixture[str], **changes: Any) -> tuple[int, str]:
-    code = main(["doctor", write(folder / "job.yaml", pretrain_job(folder, **changes))])
+def examine(
+    folder: Path, capsys: pytest.CaptureFixture[str], *options: str, **changes: Any
+) -> tuple[int, str]:
+    code = main(["doctor", write(folder / "job.yaml", pretrain_job(folder, **changes)), *options])
     return code, capsys.readouterr().out
 
 
@@ -50,6 +53,7 @@ def test_sizes_that_do_not_divide(folder: Path, capsys: pytest.CaptureFixture[st
     code, out = examine(folder, capsys, fit={"workers": {"min": 1, "max": 3}})
     assert code == 0
     assert "fit.workers.max is 3, which does not divide: at most 2 work" in out
+    assert "of 1 to 3, [3] would not and are never chosen" in out
     code, out = examine(folder, capsys, fit={"workers": 3})
     assert code == 2
     assert "bad   workers" in out
@@ -87,5 +91,50 @@ def test_credentials_are_named_and_never_shown(monkeypatch: pytest.MonkeyPatch) 
     assert not any("PLANTED" in text for text in (named, *texts))
 
 
+def test_gpus_that_are_not_here(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out = examine(folder, capsys, fit={"workers": 1, "gpus_per_worker": 1})
+    assert code == 2
+    assert "fit.gpus_per_worker is 1, and this machine has 0 GPU(s)" in out
+
+
+def test_what_a_cluster_file_offers(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    aws = ["--cluster", str(ROOT / "clusters/aws-h100.yaml")]
+    code, out = examine(folder, capsys, *aws)
+    assert code == 0
+    for said in (
+        "aws-h100.yaml has nodes of 8 GPUs, and fit.gpus_per_worker is 0",
+        "aws-h100.yaml has data nodes, and main reads on any node",
+        "Set main.data.ray_label=poma-role=data.",
+        "Set fit.start_timeout_s=300 or more.",
+    ):
+        assert said in out
+    with_gpus = ["fit.gpus_per_worker=1", "fit.start_timeout_s=600", "main.data.ray_label=poma-role=reads"]
+    code, out = examine(folder, capsys, *with_gpus, "warmup.data.ray_label=poma-role=data", *aws)
+    assert code == 2
+    assert [line.split(maxsplit=2)[:2] for line in out.splitlines() if line.startswith(("warn", "bad"))] == [
+        ["bad", "gpus"]
+    ]
+    assert "main.data.ray_label is poma-role=reads, and no node type of aws-h100.yaml has it" in out
+
+
+def test_labels_of_own_machines_are_read_from_their_commands() -> None:
+    assert doctor_cluster._labels(ROOT / "clusters/onprem.yaml") == {
+        ("poma-role", "data"), ("poma-role", "train"),
+    }  # fmt: skip
+    assert ("poma-role", "data") in doctor_cluster._labels(ROOT / "clusters/gcp-a3.yaml")
+
+
 def test_the_ring_closes() -> None:
-    assert [finding.level for finding in RING()] == [Level.ok]
+    (finding,) = RING(2, 0)
+    assert finding.level is Level.ok
+    assert "2 processes of this machine sum 4 MiB over gloo" in finding.what
+
+
+def test_a_rank_that_does_not_come_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    took: dict[int, float | str] = {0: "DistStoreError: timed out", 2: 0.1}
+    monkeypatch.setattr(doctor_ring, "_collect", lambda answers, processes: took)
+    monkeypatch.setattr(doctor_ring, "_cores", lambda: 3)
+    (finding,) = RING(3, 0)
+    assert finding.level is Level.bad
+    assert finding.what.endswith("over gloo: rank 0, rank 1: DistStoreError: timed out")
+    assert finding.fix

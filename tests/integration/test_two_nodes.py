@@ -1,4 +1,5 @@
-"""`data.ray_label`: Ray Data's tasks run on the nodes that carry the label, and on no other."""
+"""Two nodes of a Ray cluster, as two raylets of this machine: where reading runs with `data.ray_label`, and
+what `poma doctor` says of them."""
 
 from __future__ import annotations
 
@@ -15,9 +16,14 @@ import pyarrow as pa
 import pytest
 import ray
 
+from jobs import doctor_nodes
+from jobs.cluster import RayConfig
+from jobs.config import PretrainJob
+from jobs.doctor_finding import Level
 from plinth.data import stream
 from plinth.data.config import DataConfig, ReaderKind
 from plinth.data.plan import Cursor
+from plinth.fit import FitConfig
 from plinth.world import World
 from tests.helpers.datasets import make_data_set, take
 
@@ -68,3 +74,28 @@ def test_a_label_that_no_node_has_is_said(data_node: str, caplog: pytest.LogCapt
     with caplog.at_level(logging.WARNING, logger="plinth"):
         stream._say_if_nobody_reads("poma-role=reader")
     assert "data.ray_label poma-role=reader: no node of the cluster has it yet" in caplog.text
+
+
+def test_doctor_asks_every_node_and_closes_a_ring_over_them(data_node: str) -> None:
+    job = PretrainJob(
+        name="run", output="runs", ray=RayConfig(address="auto"), fit=FitConfig(gpus_per_worker=1)
+    )
+    found = list(doctor_nodes.nodes(job))
+    assert [f.level for f in found if "has the same packages" in f.what] == [Level.ok] * 2
+    assert [f.what for f in found if f.level is Level.warn] == [
+        "the cluster has 0 GPUs now, 1 worker(s) need 1 each"
+    ]
+    (ring,) = [f for f in found if f.check == "ring"]
+    assert ring.level is Level.ok
+    assert ring.what.startswith("2 nodes sum 4 MiB over gloo in ")
+
+
+def test_a_node_that_differs_is_named() -> None:
+    here = doctor_nodes.facts()
+    there = replace(here, versions={**here.versions, "torch": "1.0"}, shared_bytes=1 << 20)
+    built = replace(here, prebuilt=["fused_adam"])
+    said = [(f.level, f.what) for f in doctor_nodes._compare("node-b", there, 9.0, built)]
+    assert said[0] == (Level.bad, f"node-b has torch 1.0 (here {here.versions['torch']})")
+    assert [level for level, _ in said[1:]] == [Level.warn] * 3
+    assert "the clock of node-b is 9.0 s off" in said[1][1]
+    assert "fused_adam" in said[3][1]
