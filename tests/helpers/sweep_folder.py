@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from jobs.config import SweepJob
 from plinth import config
@@ -39,22 +39,28 @@ SPACE: dict[str, dict[str, Any]] = {
     MODE: {"choice": ["full", "lora"]},
     RANK: {"integer": [2, 32], "when": {MODE: "lora"}},
 }
+ANYWHERE = "/anywhere"
 SAMPLES, EVERY, BATCH = 6400, 800, 32
 RUNGS = (1600, 3200)
 
 
-def job(folder: Path, space: dict[str, Any] = SPACE, **sweep: Any) -> dict[str, Any]:
+def job(folder: Path) -> str:
     """sweep.yaml: the tiny job and what is varied, resolved."""
-    asked = {"space": space, "metric": "view", **sweep}
-    plain = {**pretrain_job(folder, name="tiny"), "kind": "sweep", "sweep": asked}
-    return config.to_dict(config.build(SweepJob, [("test", plain)]))
+    return _job().replace(ANYWHERE, str(folder))
 
 
-def sweep(folder: Path, trials: int, space: dict[str, Any] = SPACE, **changes: Any) -> Storage:
+@functools.cache
+def _job() -> str:
+    """The same for a folder `ANYWHERE`; resolving it takes most of a second."""
+    asked = {"space": SPACE, "metric": "view", "budget": {"hours": 2.0}}
+    plain = {**pretrain_job(Path(ANYWHERE), name="tiny"), "kind": "sweep", "sweep": asked}
+    return config.to_yaml(config.build(SweepJob, [("test", plain)]))
+
+
+def sweep(folder: Path, trials: int, **changes: Any) -> Storage:
     """A sweep without trials."""
     storage = Storage.from_uri(folder / "runs" / "tiny")
-    content = job(folder, space, budget={"hours": 2.0})
-    storage.write(JOB_KEY, yaml.safe_dump(content, sort_keys=False).encode())
+    storage.write(JOB_KEY, job(folder).encode())
     record = SweepRecord(
         "tiny", "view", "min", "asha", "random", 0, trials, {}, SAMPLES, status="running", started=NOW - 4000,
         spent_s=3900.0, starts=2,
