@@ -67,6 +67,10 @@ def encode(encoder: SceneEncoder, samples: Sequence[Sample], batch_size: int) ->
     parts = []
     for start in range(0, len(samples), batch_size):
         chunk = samples[start : start + batch_size]
+        if chunk[0].xyz is not None:
+            points = torch.from_numpy(np.stack([np.asarray(s.xyz, np.float32) for s in chunk])).to(device)
+            parts.append(encoder(points).features.float().cpu().numpy())
+            continue
         arrays = (np.stack([getattr(s, name) for s in chunk]) for name in GEOMETRY)
         depth, intrinsics, pose = (torch.from_numpy(array).to(device) for array in arrays)
         scale = torch.tensor([s.depth_scale for s in chunk], device=device)

@@ -94,7 +94,7 @@ def ingest(job: IngestJob) -> Dataset:
                 f"{output.uri} holds a data set that another job built.",
                 "Give another output, or overwrite=true to replace it.",
             )
-    shape = SampleShape(**asdict(job.shape))
+    shape = SampleShape(**asdict(job.shape), xyz=job.reader.stores_points)
     try:
         job.views.validate()
         reader = make_reader(job.reader)
@@ -105,6 +105,10 @@ def ingest(job: IngestJob) -> Dataset:
         raise ConfigError(
             f"shape.views is {shape.views}, but views.single_images makes samples of 1 view.",
             "Set shape.views=1.",
+        )
+    if job.views.single_images and shape.xyz:
+        raise ConfigError(
+            f"views.single_images needs the cameras, and {job.reader.kind.name} has none.", "Leave it off."
         )
     groups = [scene_ids[i : i + job.scenes_per_shard] for i in range(0, len(scene_ids), job.scenes_per_shard)]
     tasks = [

@@ -70,6 +70,8 @@ def preview(samples: Sequence[Sample], path: Path, cfg: PreviewConfig) -> Path:
 
 def point_maps(sample: Sample) -> np.ndarray:
     """World coordinates in metres, float32 [V, H, W, 3]; zeros where there is no depth."""
+    if sample.xyz is not None:
+        return np.asarray(sample.xyz, np.float32)
     return unproject(
         torch.from_numpy(np.ascontiguousarray(sample.depth, np.uint16)),
         float(sample.depth_scale),
@@ -105,7 +107,7 @@ def corners(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw_top_view(axes: Axes, sample: Sample, points: np.ndarray, ceiling_m: float) -> None:
-    """The merged scene from above, in its colours (or by height), with its cameras as arrows.
+    """The merged scene from above, in its colours (or by height), with its cameras, if known, as arrows.
 
     Args:
         points: [V, H, W, 3], see `point_maps`.
@@ -118,12 +120,16 @@ def draw_top_view(axes: Axes, sample: Sample, points: np.ndarray, ceiling_m: flo
     axes.scatter(
         xyz[order, 0], xyz[order, 1], c=rgb, s=MARKER_PIXELS / points.shape[1], marker="s", linewidths=0
     )
-    at = np.asarray(sample.pose, np.float64)[np.asarray(sample.view_valid, bool)]
-    ahead = at[:, :2, 2] / np.maximum(np.linalg.norm(at[:, :2, 2], axis=1, keepdims=True), 1e-9)
-    axes.quiver(*at[:, :2, 3].T, *ahead.T, color="#d1242f", scale=14, width=0.012, zorder=3)
+    corner, opposite = low[:2], high[:2]
+    if sample.xyz is None:
+        at = np.asarray(sample.pose, np.float64)[np.asarray(sample.view_valid, bool)]
+        ahead = at[:, :2, 2] / np.maximum(np.linalg.norm(at[:, :2, 2], axis=1, keepdims=True), 1e-9)
+        axes.quiver(*at[:, :2, 3].T, *ahead.T, color="#d1242f", scale=14, width=0.012, zorder=3)
+        corner = np.minimum(corner, at[:, :2, 3].min(axis=0))
+        opposite = np.maximum(opposite, at[:, :2, 3].max(axis=0))
     margin = 0.15
-    axes.set_xlim(min(low[0], at[:, 0, 3].min()) - margin, max(high[0], at[:, 0, 3].max()) + margin)
-    axes.set_ylim(min(low[1], at[:, 1, 3].min()) - margin, max(high[1], at[:, 1, 3].max()) + margin)
+    axes.set_xlim(corner[0] - margin, opposite[0] + margin)
+    axes.set_ylim(corner[1] - margin, opposite[1] + margin)
     axes.set_aspect("equal")
     axes.tick_params(labelsize=7, colors=MUTED, length=2)
     axes.yaxis.tick_right()
@@ -146,7 +152,7 @@ def _draw_scene(block: Figure, sample: Sample, columns: int, cfg: PreviewConfig)
         caption = sample.view_captions[view][0] if sample.view_captions[view] else ""
         tiles = [
             images[view] if images else None,
-            depth_picture(metres[view], nearest, farthest),
+            depth_picture(metres[view], nearest, farthest) if sample.xyz is None else None,
             point_map_picture(points[view], low, high),
         ]
         for row, tile in enumerate(tiles):

@@ -12,6 +12,7 @@ from poma3d.scenes.frame import Reader
 from poma3d.scenes.rooms import RoomsConfig, RoomsReader
 from poma3d.scenes.scannet import ScanNetConfig, ScanNetReader
 from poma3d.scenes.scannet_sens import ScanNetSensConfig, ScanNetSensReader
+from poma3d.scenes.scene_point import ScenePointConfig, ScenePointReader
 from poma3d.scenes.seven_scenes import SevenScenesConfig, SevenScenesReader
 from poma3d.scenes.three_rscan import ThreeRScanConfig, ThreeRScanReader
 
@@ -25,6 +26,7 @@ class SourceKind(Enum):
     scannet_sens = "scannet_sens"
     three_rscan = "three_rscan"
     arkitscenes = "arkitscenes"
+    scene_point = "scene_point"
 
 
 @dataclass
@@ -32,7 +34,7 @@ class ReaderConfig:
     """One source; only the section of its kind is used."""
 
     kind: SourceKind = SourceKind.rooms
-    """rooms (procedural), seven_scenes, scannet, scannet_sens, three_rscan or arkitscenes."""
+    """rooms (procedural), seven_scenes, scannet, scannet_sens, three_rscan, arkitscenes or scene_point."""
     rooms: RoomsConfig = field(default_factory=RoomsConfig)
     """Procedural rooms."""
     seven_scenes: SevenScenesConfig = field(default_factory=SevenScenesConfig)
@@ -45,6 +47,13 @@ class ReaderConfig:
     """3RScan, its sequences unpacked."""
     arkitscenes: ArkitScenesConfig = field(default_factory=ArkitScenesConfig)
     """ARKitScenes, raw or 3DOD."""
+    scene_point: ScenePointConfig = field(default_factory=ScenePointConfig)
+    """ScenePoint's published point maps."""
+
+    @property
+    def stores_points(self) -> bool:
+        """Whether the source has no cameras, so that its points are stored as they are."""
+        return self.kind is SourceKind.scene_point
 
 
 def make_reader(cfg: ReaderConfig) -> Reader:
@@ -60,6 +69,7 @@ def make_reader(cfg: ReaderConfig) -> Reader:
         SourceKind.scannet_sens: lambda: ScanNetSensReader(cfg.scannet_sens),
         SourceKind.three_rscan: lambda: ThreeRScanReader(cfg.three_rscan),
         SourceKind.arkitscenes: lambda: ArkitScenesReader(cfg.arkitscenes),
+        SourceKind.scene_point: lambda: ScenePointReader(cfg.scene_point),
     }
     try:
         return readers[cfg.kind]()

@@ -17,9 +17,11 @@ from poma3d.geometry import unproject
 from poma3d.losses import layer_norm, unit
 from poma3d.model import AugmentConfig
 from poma3d.randomness import generator
-from poma3d.sample import SampleShape
+from poma3d.sample import XYZ, SampleShape
 
 Batch = dict[str, Any]
+FAKE_ROOM_M = 5.0
+"""Edge of the room in which a fake batch has its points."""
 
 
 class Samples(NamedTuple):
@@ -38,7 +40,14 @@ def read_samples(batch: Batch) -> Samples:
 
 
 def point_maps(batch: Batch, samples: Samples, cfg: AugmentConfig, seed: int) -> Tensor:
-    """Point maps float32 [n, V, H, W, 3] in metres from depth and cameras, augmented."""
+    """Point maps float32 [n, V, H, W, 3] in metres from depth and cameras (or as stored), augmented."""
+    if XYZ in batch:
+        points: Tensor = batch[XYZ].float()
+        if cfg.rotate_z_degrees:
+            rotation = turn(samples, cfg.rotate_z_degrees, seed).to(points.device)[:, None, None, None]
+            # Not as a matrix product, which autocast would do in half precision.
+            points = (points[..., None, :] * rotation).sum(dim=-1)
+        return points
     pose = batch["pose"].float()
     if cfg.rotate_z_degrees:
         pose = turn(samples, cfg.rotate_z_degrees, seed).to(pose.device)[:, None] @ pose
@@ -108,6 +117,8 @@ def fake_batch(shape: SampleShape, columns: Sequence[str], n: int, seed: int) ->
             torch.randn(n, v, shape.image_tokens, shape.token_width, generator=g)
         ).half(),
     }
+    if XYZ in columns:
+        made[XYZ] = (torch.rand(n, v, h, w, 3, generator=g) * FAKE_ROOM_M).half()
     keys = torch.randint(2**62, (n,), generator=g)
     return {name: made[name] for name in columns} | {
         "sample_valid": torch.ones(n, dtype=torch.bool),

@@ -10,6 +10,8 @@ sensor, and unprojected on the training device (`poma3d.geometry`).
     depth_scale               float32  []         metres per unit of depth (0.001: millimetres)
     intrinsics                float32  [V,4]      fx, fy, cx, cy in pixels of the stored grid
     pose                      float32  [V,3,4]    camera -> world, metres; world is z-up
+    xyz                       float16  [V,H,W,3]  world coordinates in metres, (0,0,0) = none: only of sources
+                                                  without a pinhole camera, in place of the four above
     view_valid                uint8    [V]        0 where a view is a repeat that fills a short scene
     image_embedding           float16  [V,E]      teacher, of the view's colour image, L2-normalised
     caption_embedding         float16  [V,C,E]    teacher, of the view's captions
@@ -24,9 +26,9 @@ sensor, and unprojected on the training device (`poma3d.geometry`).
 
 Legend: V views, H W pixels, C captions a view, S captions a scene, E the teacher's joint space.
 P patches and D width of the teacher's image tower. Columns of size 0 are absent: E = 0 until `poma embed`
-has run, P = 0 unless it was asked for tokens. Tensor columns are fixed-size binary (Parquet would store
-uint16 as int32, and FixedShapeTensor decodes five times slower); dtype, shape and unit are in the field's
-metadata.
+has run, P = 0 unless it was asked for tokens; and so are the geometry columns of the other kind. Tensor
+columns are fixed-size binary (Parquet would store uint16 as int32, and FixedShapeTensor decodes five times
+slower); dtype, shape and unit are in the field's metadata.
 """
 
 from __future__ import annotations
@@ -47,6 +49,10 @@ TENSOR_COLUMNS = (
     "image_embedding", "caption_embedding", "caption_count",
     "scene_caption_embedding", "scene_caption_count", "image_tokens",
 )  # fmt: skip
+XYZ = "xyz"
+CAMERA_COLUMNS = ("depth", "depth_scale", "intrinsics", "pose")
+"""Geometry as depth + camera; data sets without a camera have `XYZ` instead."""
+_TENSORS = (*TENSOR_COLUMNS, XYZ)
 
 
 @dataclass(frozen=True)
@@ -61,15 +67,26 @@ class SampleShape:
     embedding: int = 0
     image_tokens: int = 0
     token_width: int = 0
+    xyz: bool = False
+    """Whether points are stored in place of depth and camera."""
+
+    @property
+    def geometry(self) -> tuple[str, ...]:
+        """The columns that say where the points are."""
+        return (XYZ,) if self.xyz else CAMERA_COLUMNS
 
     def to_dict(self) -> dict[str, int]:
-        """For the manifest's attributes."""
-        return asdict(self)
+        """For the manifest's attributes. `xyz` only where it is so: older data sets do not say."""
+        return {name: value for name, value in asdict(self).items() if name != XYZ or value}
 
 
 @dataclass
 class Sample:
-    """One row in memory; arrays as in the module's table."""
+    """One row in memory; arrays as in the module's table.
+
+    With `xyz`, depth says only where there is a point (1) and where there is none (0); camera and pose mean
+    nothing.
+    """
 
     scene_id: str
     source: str
@@ -85,15 +102,19 @@ class Sample:
     caption_embedding: np.ndarray | None = None
     scene_caption_embedding: np.ndarray | None = None
     image_tokens: np.ndarray | None = None
+    xyz: np.ndarray | None = None
 
     @property
     def sample_id(self) -> str:
         """Hash of scene, geometry and captions: the same input gives the same id in every build."""
         digest = hashlib.blake2b(digest_size=12)
         digest.update(f"{self.source}\0{self.scene_id}\0".encode())
-        digest.update(np.ascontiguousarray(self.depth, np.uint16).tobytes())
-        for array in (self.intrinsics, self.pose, self.depth_scale):
-            digest.update(np.ascontiguousarray(array, np.float32).tobytes())
+        if self.xyz is not None:
+            digest.update(np.ascontiguousarray(self.xyz, np.float16).tobytes())
+        else:
+            digest.update(np.ascontiguousarray(self.depth, np.uint16).tobytes())
+            for array in (self.intrinsics, self.pose, self.depth_scale):
+                digest.update(np.ascontiguousarray(array, np.float32).tobytes())
         digest.update(json.dumps([self.view_captions, self.scene_captions]).encode())
         return digest.hexdigest()
 
@@ -108,6 +129,7 @@ def schema(shape: SampleShape) -> pa.Schema:
         "depth_scale": ("float32", (), "metres per unit of depth"),
         "intrinsics": ("float32", (v, 4), "fx fy cx cy in pixels"),
         "pose": ("float32", (v, 3, 4), "camera -> world, metres, z-up"),
+        XYZ: ("float16", (v, h, w, 3), "world, metres, z-up, (0, 0, 0) = none"),
         "view_valid": ("uint8", (v,), "0 = repeat"),
         "image_embedding": ("float16", (v, e), "unit vectors"),
         "caption_embedding": ("float16", (v, c, e), "unit vectors"),
@@ -117,7 +139,10 @@ def schema(shape: SampleShape) -> pa.Schema:
         "image_tokens": ("float16", (v, shape.image_tokens, shape.token_width), "layer-normed"),
     }
     fields = [pa.field(name, pa.string(), nullable=False) for name in ("sample_id", "scene_id", "source")]
-    for name in TENSOR_COLUMNS:
+    absent = CAMERA_COLUMNS if shape.xyz else (XYZ,)
+    for name in tensors:
+        if name in absent:
+            continue
         dtype, dims, unit = tensors[name]
         size = int(np.prod(dims, dtype=np.int64)) * np.dtype(dtype).itemsize
         if size == 0:  # Parquet has no fixed-size binary of length 0
@@ -147,7 +172,7 @@ def encode(samples: Sequence[Sample], shape: SampleShape) -> pa.Table:
     rows = [_arrays(sample, shape) for sample in samples]
     columns: list[pa.Array] = []
     for f in target:
-        if f.name in TENSOR_COLUMNS:
+        if f.name in _TENSORS:
             values = [_tensor_bytes(row[f.name], f, s.scene_id) for row, s in zip(rows, samples, strict=True)]
             columns.append(pa.array(values, f.type))
         else:
@@ -161,7 +186,7 @@ def decode(table: pa.Table | pa.RecordBatch, columns: Iterable[str] | None = Non
     Args:
         columns: which ones; all tensor columns of the table when None.
     """
-    wanted = [n for n in table.schema.names if n in TENSOR_COLUMNS] if columns is None else list(columns)
+    wanted = [n for n in table.schema.names if n in _TENSORS] if columns is None else list(columns)
     out = {}
     for name in wanted:
         dtype, dims = tensor_spec(table.schema.field(name))
@@ -182,7 +207,9 @@ def to_samples(table: pa.Table) -> list[Sample]:
         name: table.column(name).to_pylist()
         for name in ("scene_id", "source", "view_captions", "scene_captions", "colour")
     }
-    optional = ("image_embedding", "caption_embedding", "scene_caption_embedding", "image_tokens")
+    if XYZ in arrays:
+        arrays |= _without_camera(arrays[XYZ])
+    optional = (XYZ, "image_embedding", "caption_embedding", "scene_caption_embedding", "image_tokens")
     return [
         Sample(
             **{name: values[i] for name, values in strings.items()},
@@ -194,11 +221,26 @@ def to_samples(table: pa.Table) -> list[Sample]:
     ]
 
 
+def _without_camera(xyz: np.ndarray) -> dict[str, np.ndarray]:
+    """What stands for depth and camera of points [n, V, H, W, 3]: where there is one, and nothing."""
+    n, v = xyz.shape[:2]
+    return {
+        "depth": np.any(xyz, axis=-1).astype(np.uint16),
+        "depth_scale": np.ones(n, np.float32),
+        "intrinsics": np.zeros((n, v, 4), np.float32),
+        "pose": np.zeros((n, v, 3, 4), np.float32),
+    }
+
+
 def _arrays(sample: Sample, shape: SampleShape) -> dict[str, np.ndarray]:
     """The tensor columns of one sample; captions and embeddings padded to C and S."""
     for caption in [c for view in sample.view_captions for c in view] + sample.scene_captions:
         if not caption.strip():
             raise ValueError(f"scene {sample.scene_id}: an empty caption; drop it or give it words")
+    if (sample.xyz is not None) != shape.xyz:
+        kinds = "points", "depth and camera"
+        found, expected = kinds if sample.xyz is not None else kinds[::-1]
+        raise ValueError(f"scene {sample.scene_id} has {found}, the data set stores {expected}")
     e = shape.embedding
     caption_count = np.array([min(len(c), shape.captions) for c in sample.view_captions], np.uint8)
     scene_count = np.array(min(len(sample.scene_captions), shape.scene_captions), np.uint8)
@@ -211,6 +253,7 @@ def _arrays(sample: Sample, shape: SampleShape) -> dict[str, np.ndarray]:
         "depth_scale": np.array(sample.depth_scale, np.float32),
         "intrinsics": sample.intrinsics,
         "pose": sample.pose,
+        XYZ: or_zeros(sample.xyz, (0,)),
         "view_valid": sample.view_valid,
         "image_embedding": or_zeros(sample.image_embedding, (shape.views, e)),
         "caption_embedding": or_zeros(sample.caption_embedding, (shape.views, shape.captions, e)),

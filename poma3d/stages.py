@@ -54,7 +54,6 @@ from poma3d.predictor import Predictor
 from poma3d.sample import SampleShape
 from poma3d.vit import ImageTower, VitOutput, take
 
-GEOMETRY = ("depth", "depth_scale", "intrinsics", "pose", "view_valid")
 VIEW_EMBEDDINGS = ("image_embedding", "caption_embedding", "caption_count")
 SCENE_EMBEDDINGS = ("scene_caption_embedding", "scene_caption_count")
 RANK_ROWS = 1024
@@ -159,7 +158,8 @@ class WarmupStage(nn.Module):
 
     def columns(self) -> list[str]:
         """Columns that `forward` reads."""
-        return [*GEOMETRY, *VIEW_EMBEDDINGS, *(["image_tokens"] if self.loss_config.dense else [])]
+        dense = ["image_tokens"] if self.loss_config.dense else []
+        return [*self.shape.geometry, "view_valid", *VIEW_EMBEDDINGS, *dense]
 
     @property
     def trained_encoder(self) -> PointMapEncoder:
@@ -211,11 +211,10 @@ class WarmupStage(nn.Module):
                 f"the batch lacks {', '.join(missing)}; embed the samples with the teacher before training"
             )
         expected = (self.shape.views, self.shape.height, self.shape.width)
-        if tuple(batch["depth"].shape[1:]) != expected:
-            raise ValueError(
-                f"depth has shape {tuple(batch['depth'].shape[1:])} a sample, the stage was built "
-                f"for {expected}"
-            )
+        name = self.shape.geometry[0]
+        found = tuple(batch[name].shape[1:4])
+        if found != expected:
+            raise ValueError(f"{name} has shape {found} a sample, the stage was built for {expected}")
 
 
 class MainStage(WarmupStage):

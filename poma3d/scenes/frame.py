@@ -30,6 +30,10 @@ class BadFrame(Exception):
         self.value = value
 
 
+NO_CAMERA = np.ones(4), np.eye(4)[:3]
+"""Intrinsics and pose that stand where a source has none."""
+
+
 @dataclass
 class Frame:
     """One posed RGB-D frame."""
@@ -47,6 +51,9 @@ class Frame:
     view as `depth`."""
     captions: list[str] = field(default_factory=list)
     """What the view shows, the most complete caption first."""
+    points: np.ndarray | None = None
+    """float16 [h, w, 3] world coordinates in metres, (0, 0, 0) = none, of sources that have no camera: depth
+    is then 1 where there is a point, and intrinsics and pose are `NO_CAMERA`'s."""
     picture_turns: int = 0
     """Quarter turns anticlockwise that bring `picture` to the way up of `depth`."""
 

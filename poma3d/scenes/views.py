@@ -195,18 +195,29 @@ def _usable(
             continue
         depth = resize_depth_nearest(frame.depth, shape.height, shape.width)
         intrinsics = scale_intrinsics(frame.intrinsics, frame.depth.shape, depth.shape)
-        frame = replace(frame, depth=depth, intrinsics=intrinsics)
+        points = frame.points
+        if points is not None:
+            points = resize_depth_nearest(points, shape.height, shape.width)
+        frame = replace(frame, depth=depth, intrinsics=intrinsics, points=points)
         yield _View(frame, place, _voxels(frame, scene.depth_scale, config))
 
 
 def _voxels(frame: Frame, depth_scale: float, config: ViewConfig) -> np.ndarray:
     """Ids int64 of the voxels that a view sees, each once."""
     stride = config.coverage_stride
+    if frame.points is not None:
+        seen = frame.points[::stride, ::stride].astype(np.float32)
+        return _cells(seen[seen.any(axis=-1)], config.voxel_m)
     depth = torch.from_numpy(frame.depth[::stride, ::stride].copy())
     # Pixel (u, v) of every n-th row and column is pixel (n u, n v): the camera shrinks by n.
     intrinsics = torch.from_numpy(frame.intrinsics / stride)
     points = unproject(depth, depth_scale, intrinsics, torch.from_numpy(frame.pose))
-    cells = torch.floor(points[depth.view(torch.int16) != 0] / config.voxel_m).to(torch.int64).numpy()
+    return _cells(points[depth.view(torch.int16) != 0].numpy(), config.voxel_m)
+
+
+def _cells(points: np.ndarray, voxel_m: float) -> np.ndarray:
+    """Ids int64 of the voxels of points [n, 3] in metres, each once."""
+    cells = np.floor(points / voxel_m).astype(np.int64)
     cells += 1 << (VOXEL_BITS - 1)
     return np.unique((cells[:, 0] << 2 * VOXEL_BITS) | (cells[:, 1] << VOXEL_BITS) | cells[:, 2])
 
@@ -253,6 +264,8 @@ def _assemble(
 ) -> Sample:
     """The sample of the chosen views, filled up with repeats that are marked as such."""
     order = [i % len(chosen) for i in range(shape.views)]
+    maps = [view.frame.points for view in chosen]
+    points = [each for each in maps if each is not None]
     return Sample(
         scene_id=scene_id,
         source=scene.source,
@@ -264,6 +277,7 @@ def _assemble(
         scene_captions=scene.captions[: shape.scene_captions],
         colour=[colour[i] for i in order] if colour else [],
         depth_scale=scene.depth_scale,
+        xyz=np.stack([points[i] for i in order]) if points else None,
     )
 
 

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -69,6 +70,21 @@ def test_turning_the_cameras_turns_the_scene_about_the_vertical() -> None:
     torch.testing.assert_close(turned[..., 2], plain[..., 2])
     assert not torch.allclose(rotation[0], rotation[1])
     assert torch.equal(turn(samples(3, [2]), 180, 0)[0], rotation[1])
+
+
+def test_stored_points_are_the_points_and_turn_with_the_scene() -> None:
+    shape = replace(tiny.shape(), xyz=True)
+    batch = fake_batch(shape, [*shape.geometry, "view_valid"], 2, 0)
+    assert "depth" not in batch
+    batch["xyz"][0, 0, 0, 0] = 0
+    keys = samples(0, [1, 2])
+    plain = point_maps(batch, keys, AugmentConfig(), 0)
+    assert plain.dtype == torch.float32
+    assert torch.equal(plain, batch["xyz"].float())
+    turned = point_maps(batch, keys, AugmentConfig(rotate_z_degrees=180.0), 0)
+    rotation = turn(keys, 180.0, 0)
+    torch.testing.assert_close(turned, torch.einsum("nij,nvhwj->nvhwi", rotation, plain))
+    assert turned[0, 0, 0, 0].tolist() == [0, 0, 0], "no point stays no point"
 
 
 def test_turns_stay_in_their_range() -> None:
