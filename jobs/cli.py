@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 
 from jobs.layout import STAGES
 from plinth.errors import EXIT_CODE, PlinthError
@@ -23,6 +25,8 @@ an error that you can mend is one line and exit code 2; the same command run aga
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script; returns the exit code."""
+    if argv is None:
+        sys.excepthook = _show_bug
     arguments = _parsed(_with_action(sys.argv[1:] if argv is None else list(argv)))
     try:
         result = arguments.run(arguments)
@@ -32,6 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `poma ... | head`
         return 0
     return int(result or 0)
+
+
+def _show_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """The traceback as Python shows it, without secrets."""
+    sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))
 
 
 def _parsed(argv: list[str]) -> argparse.Namespace:
@@ -131,7 +140,7 @@ def _add_shards(parser: argparse.ArgumentParser) -> None:
     for name, text in (
         ("inspect", "what the data set holds: sizes, teacher, source, statistics"),
         ("verify", "check every shard against the manifest; exit code 2 when one is damaged"),
-        ("preview", "write a contact sheet: colour, depth, point map, top view"),
+        ("preview", "write a contact sheet: colour, depth, point map, top view; what lift rejected"),
     ):
         action = actions.add_parser(name, help=text, description=text)
         action.add_argument("uri", help="a folder or s3://bucket/prefix; with #3, its version 3")
@@ -273,7 +282,9 @@ def _embed(a: argparse.Namespace) -> int:
 def _pretrain(a: argparse.Namespace) -> int:
     from jobs import pretrain
     from jobs.config import PretrainJob, load
+    from jobs.submit_secrets import refuse_secrets
 
+    refuse_secrets(a.job, a.overrides)  # the run keeps the job, and shows it
     return pretrain.run(load(PretrainJob, a.job, a.overrides), accept_changes=a.accept_changes)
 
 

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from plinth.data.batches import LocalBatch
+from plinth.redaction import redact
 from plinth.storage import Storage
 from plinth.train.engine import StepResult
 from plinth.train.globalbatch import gather
@@ -198,6 +199,7 @@ class MetricsWriter:
 
     def _line(self, record: StepRecord) -> dict[str, Any]:
         line = asdict(record)
+        line["skipped"] = [redact(reason) for reason in record.skipped]  # it may quote what storage said
         self._rank_times.add(line.pop("ranks"))
         is_due = record.step % self._config.details_every_steps == 0
         return line | ({"ranks": times} if is_due and (times := self._rank_times.take()) else {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -34,6 +35,7 @@ class FakeWandb(ModuleType):
 
     def __init__(self) -> None:
         super().__init__("wandb")
+        self.__spec__ = ModuleSpec("wandb", None)  # as of a package that is installed
         self.inits: list[dict[str, Any]] = []
         self.rows: list[dict[str, float]] = []
         self.exit_codes: list[int] = []
