@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -36,6 +37,8 @@ SPREAD = 0.35
 NAMED, NAMES_APART = 3, 0.055
 """How many of the best trials are named at the last axis, and how far apart the names are."""
 TICKS = 5
+NAME_CHARS, LINE_HEIGHT = 130, 0.065
+"""How many characters fit side by side above the axes, and the height of a line of them."""
 MARKERS = {Status.finished: "o", Status.stopped: "x", Status.failed: "X", Status.running: ">"}
 MARKED = {
     Status.finished: "finished",
@@ -63,9 +66,10 @@ def parallel_svg(state: SweepState) -> str:
 
     def draw(figure: Figure) -> None:
         plot = figure.add_subplot()
-        is_absent = any(trial.record.index not in axis.at for axis in axes for trial in trials)
+        absent = [any(trial.record.index not in axis.at for trial in trials) for axis in axes]
+        names = [in_lines(axis.name, round(NAME_CHARS / len(axes))) for axis in axes]
         for x, axis in enumerate(axes):
-            _draw_axis(plot, x, axis, is_absent and any(t.record.index not in axis.at for t in trials))
+            _draw_axis(plot, x, axis, names[x], absent[x])
         for place, trial in reversed(list(enumerate(trials))):  # the best on top
             heights = [axis.at.get(trial.record.index, ABSENT_AT) for axis in axes]
             (line,) = plot.plot(
@@ -79,7 +83,8 @@ def parallel_svg(state: SweepState) -> str:
                 va="center", color=INK_STAND_IN, fontsize=7.5, fontweight="bold",
             )  # fmt: skip
         plot.set_xlim(-0.35, len(axes) - 0.55)
-        plot.set_ylim((ABSENT_AT if is_absent else 0) - 0.06, 1.16)
+        top = 1.1 + LINE_HEIGHT * max(len(lines) for lines in names)
+        plot.set_ylim((ABSENT_AT if any(absent) else 0) - 0.06, top)
         plot.set_axis_off()
 
     return _with_titles(figure_svg("parallel", PARALLEL_INCHES, draw), "parallel", state)
@@ -187,10 +192,20 @@ def _key(value: Any) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def _draw_axis(plot: Any, x: int, axis: Axis, has_absent: bool) -> None:
+def in_lines(name: str, width: int) -> list[str]:
+    """A name in lines of so many characters, broken behind dots, underscores and spaces."""
+    lines = [""]
+    for part in re.findall(r"[^._ ]*[._ ]|[^._ ]+", name):
+        if lines[-1] and len(lines[-1]) + len(part.rstrip()) > width:
+            lines.append("")
+        lines[-1] += part
+    return [line.rstrip() for line in lines]
+
+
+def _draw_axis(plot: Any, x: int, axis: Axis, name: Sequence[str], has_absent: bool) -> None:
     plot.plot([x, x], [0, 1], color=INK_STAND_IN, alpha=0.35, linewidth=0.9, zorder=2)
     plot.annotate(
-        axis.name, (x, 1), (0, 9), textcoords="offset points", ha="center", va="bottom",
+        "\n".join(name), (x, 1), (0, 9), textcoords="offset points", ha="center", va="bottom",
         color=INK_STAND_IN, fontsize=9, fontweight="bold",
     )  # fmt: skip
     for height, text in [*axis.ticks, *([(ABSENT_AT, "not varied")] if has_absent else [])]:

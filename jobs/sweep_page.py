@@ -11,7 +11,7 @@ import yaml
 
 from jobs.page import folded, head, page, section, table
 from jobs.sweep_figures import metric_svg, parallel_svg
-from jobs.sweep_show import PAGE_KEY, cost_cells, cost_header, judged_by, samples_of, spent_text, trials_text
+from jobs.sweep_show import PAGE_KEY, cost_cells, cost_header, judged_by, samples_of, spent_text
 from jobs.sweep_show import table as trial_lines
 from jobs.sweep_state import (
     FINISHED,
@@ -83,7 +83,7 @@ def _head(state: SweepState, now: float) -> str:
         **counts,
         "As of": utc(now),
     }
-    said = f"Judged by {judged_by(state)}, seed {record.seed}. {trials_text(state)}. {spent_text(state)}."
+    said = f"Judged by {judged_by(state)}, seed {record.seed}. Spent: {spent_text(state)}."
     if record.shares_warmup:
         said += " All trials start from one warm-up."
     return head(record.name, record.status, tone, redact(said), facts)
@@ -182,7 +182,8 @@ def _importance(state: SweepState) -> str:
         "itself, corrected for its number of groups. What only two explain together is in neither. Where "
         "shuffled trials show as much in more than one of 20 cases, it may be chance."
     )
-    return section(title, f'<table class="shares">{rows}</table><p class="note">{escape(note)}</p>')
+    shares = f'<div class="scroll"><table class="shares">{rows}</table></div>'
+    return section(title, f'{shares}<p class="note">{escape(note)}</p>')
 
 
 def _share_row(name: str, key: str, one: Importance) -> str:

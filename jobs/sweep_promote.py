@@ -11,7 +11,7 @@ from jobs.sweep_show import best_text, samples_text
 from jobs.sweep_state import SweepState, metric_text, read_state
 from jobs.sweep_trial import pretrain_job, with_values
 from plinth import config
-from plinth.errors import CheckpointError, ConfigError
+from plinth.errors import CheckpointError, ConfigError, PlinthError
 from plinth.files import create
 from plinth.redaction import redact
 from plinth.storage import Storage, StorageOptions
@@ -52,7 +52,11 @@ def promote(
     start = _last_checkpoint(storage, state, found) if with_checkpoint else None
     job = promoted(storage, state, found, start, output)
     _write(out, _header(state, found, start) + config.to_yaml(job))
-    load(PretrainJob, out, [])
+    try:
+        load(PretrainJob, out, [])
+    except PlinthError:
+        out.unlink()
+        raise
     print(f"{out}: trial {found.record.name} of {state.uri} as a job of full length, named {job.name}")
     for key, value in found.said.values.items():
         print(f"  {key} = {value}")

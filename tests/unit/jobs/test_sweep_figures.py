@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from jobs.sweep_figures import ABSENT_AT, is_wide, metric_axis, metric_svg, parallel_svg, parameter_axis
+from jobs.sweep_figures import (
+    ABSENT_AT,
+    in_lines,
+    is_wide,
+    metric_axis,
+    metric_svg,
+    parallel_svg,
+    parameter_axis,
+)
 from jobs.sweep_state import SweepState, Varied, read_state
 from plinth.sweep.records import Report, Status, TrialRecord
 from tests.helpers.sweep_folder import asha_sweep, sweep, trial
@@ -81,6 +89,15 @@ def test_the_best_metric_is_on_top(tmp_path: Path, mode: str, top: int) -> None:
     assert {text: height for height, text in axis.ticks}["0.6"] == pytest.approx(
         0.6 if mode == "min" else 0.4
     )
+
+
+def test_long_names_are_broken() -> None:
+    assert in_lines("lr", 8) == ["lr"]
+    assert in_lines("global_batch_size", 12) == ["global_", "batch_size"]
+    assert in_lines("main.lr", 4) == ["main.", "lr"]
+    assert in_lines("scene R@1-5", 8) == ["scene", "R@1-5"]
+    assert in_lines("unbreakable", 4) == ["unbreakable"]
+    assert in_lines("a__b.", 80) == ["a__b."]
 
 
 def test_metrics_of_wide_range() -> None:
