@@ -302,6 +302,18 @@ def _sheet(storage: Storage, commits: Sequence[Commit]) -> bytes:
     return gate_sheet(accepted[:SHOWN], {reason: shown[:SHOWN] for reason, shown in rejected.items()})
 
 
+def gates_of(storage: Storage, version: int) -> tuple[bytes, list[dict[str, str]]] | None:
+    """What a version accepted beside what it rejected, as a picture, and its table of rejects.
+
+    Returns:
+        None for a version that another command than `poma lift` wrote.
+    """
+    folder = storage.child(manifests.version_folder(version))
+    if not folder.exists(SHEET_FILE):
+        return None
+    return folder.read(SHEET_FILE), list(csv.DictReader(io.StringIO(folder.read(REJECTS_FILE).decode())))
+
+
 def _csv(rejects: Sequence[Rejected]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -15,8 +16,12 @@ THUMBNAIL_PX = 112
 THUMBNAIL_QUALITY = 75
 SHOWN = 8
 """Images in a row."""
+EXAMPLES = 4
+"""Rows of the reject table that are shown of a reason."""
+LINE_PX = 16
 GAP_PX, LABEL_PX, VALUE_PX = 8, 22, 16
 VALUE_CHARACTERS = 20
+TABLE_PX = 600
 PAPER, INK, MUTED = "#ffffff", "#1c2430", "#5b6675"
 
 
@@ -50,6 +55,44 @@ def gate_sheet(accepted: Sequence[bytes], rejected: dict[str, Sequence[tuple[str
                 image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
                 sheet.paste(image, (left, top + LABEL_PX))
             draw.text((left, top + LABEL_PX + THUMBNAIL_PX), value[:VALUE_CHARACTERS], fill=MUTED)
+    return _png(sheet)
+
+
+def table_lines(rejects: Sequence[Mapping[str, str]], accepted: int) -> list[str]:
+    """A reject table in a few lines: how many of each reason, and the first of them.
+
+    Args:
+        rejects: rows with the keys reason, value and place.
+        accepted: how many were not rejected.
+    """
+    counts = Counter(row["reason"] for row in rejects)
+    lines = [f"{accepted} accepted, {len(rejects)} rejected"]
+    for reason, count in counts.most_common():
+        lines += ["", f"{count} x {reason}"]
+        shown = [row for row in rejects if row["reason"] == reason][:EXAMPLES]
+        lines += [f"    {row['value'] or '-'}   {row['place'].rsplit('/', 1)[-1]}" for row in shown]
+        lines += [f"    and {count - len(shown)} more"] if count > len(shown) else []
+    return lines
+
+
+def below(sheet: bytes, gates: bytes, lines: Sequence[str]) -> bytes:
+    """PNG of a contact sheet with the pictures of `gate_sheet` under it, and a table beside those."""
+    with Image.open(io.BytesIO(sheet)) as top, Image.open(io.BytesIO(gates)) as pictures:
+        table = Image.new("RGB", (TABLE_PX, GAP_PX + LINE_PX * len(lines)), PAPER)
+        draw = ImageDraw.Draw(table)
+        for number, line in enumerate(lines):
+            colour = MUTED if line.startswith(" ") else INK
+            draw.text((GAP_PX, GAP_PX + number * LINE_PX), line, fill=colour)
+        width = max(top.width, pictures.width + table.width)
+        height = top.height + max(pictures.height, table.height)
+        whole = Image.new("RGB", (width, height), PAPER)
+        whole.paste(top.convert("RGB"), (0, 0))
+        whole.paste(pictures, (0, top.height))
+        whole.paste(table, (pictures.width, top.height))
+        return _png(whole)
+
+
+def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    sheet.save(buffer, "PNG")
+    image.save(buffer, "PNG")
     return buffer.getvalue()

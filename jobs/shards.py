@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from jobs.datasets import Dataset, open_dataset
 from plinth.data import manifest as manifests
@@ -18,11 +19,7 @@ def run(arguments: argparse.Namespace) -> int:
         return inspect(dataset)
     if arguments.action == "verify":
         return check(dataset)
-    from jobs.preview import PreviewConfig, preview
-
-    cfg = PreviewConfig(scenes=arguments.samples)
-    print(preview(dataset.samples(arguments.samples), arguments.out, cfg))
-    return 0
+    return show(dataset, arguments.out, arguments.samples)
 
 
 def storage_options(arguments: argparse.Namespace) -> StorageOptions:
@@ -30,6 +27,25 @@ def storage_options(arguments: argparse.Namespace) -> StorageOptions:
     return StorageOptions(
         endpoint_url=arguments.endpoint_url, region=arguments.region, profile=arguments.profile
     )
+
+
+def show(dataset: Dataset, out: Path, samples: int) -> int:
+    """Write the contact sheet; of what `poma lift` built, with what was accepted beside what was rejected."""
+    from jobs.lift_builds import gates_of
+    from jobs.lift_sheet import below, table_lines
+    from jobs.preview import PreviewConfig, preview
+
+    preview(dataset.samples(samples), out, PreviewConfig(scenes=samples))
+    manifest = dataset.manifest
+    version = manifest.attributes.get("version")
+    if version and (gates := gates_of(dataset.storage, version)):
+        pictures, rejects = gates
+        before = manifests.load_version(dataset.storage, version - 1).rows if version > 1 else 0
+        lines = table_lines(rejects, manifest.rows - before)
+        out.write_bytes(below(out.read_bytes(), pictures, [f"version {version}", *lines]))
+        print(f"version {version}: {lines[0]}")
+    print(out)
+    return 0
 
 
 def inspect(dataset: Dataset) -> int:

@@ -88,7 +88,8 @@ class FolderSet:
                         f"{where}, line {number}: not JSON ({error}).", "Mend the line."
                     ) from None
         for number, row in enumerate(rows, start=1):
-            if not isinstance(row, dict) or self.config.image not in row or self.config.caption not in row:
+            wanted = {self.config.image, self.config.caption or self.config.image}
+            if not isinstance(row, dict) or not wanted.issubset(row):
                 fields = ", ".join(map(str, row)) if isinstance(row, dict) else "no fields"
                 raise DataError(
                     f"{where}, image {number}: no field '{self.config.image}' or '{self.config.caption}'; "
@@ -117,5 +118,5 @@ class FolderSet:
             return BadRecord(place, "no such image", str(error))
         if image is None:
             return BadRecord(f"{piece.name}: {line[:80]}", "no image", "the path is empty")
-        captions = texts(row[self.config.caption])
+        captions = texts(row.get(self.config.caption))
         return Record(place, line, image, captions, depth, numbers(row.get(self.config.intrinsics)))

@@ -49,7 +49,8 @@ class ImageSetConfig:
     image: str = "image"
     """parquet: column of image bytes or paths. folder: field of the path."""
     caption: str = "caption"
-    """Column or field of the caption, a text or a list of texts; in NAME.json of a tar too."""
+    """Column or field of the caption, a text or a list of texts; in NAME.json of a tar too. Empty where there
+    is none (with gates.require_caption off)."""
     depth: str = "depth"
     """Column or field of a 16-bit depth picture (bytes or path) for the lifter `given`; in a tar it is the
     member NAME.depth.png, for `depth`."""

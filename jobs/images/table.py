@@ -76,13 +76,13 @@ class TableSet:
     def _columns(self, piece: Piece, names: Sequence[str]) -> list[str]:
         for field in ("image", "caption"):
             column = getattr(self.config, field)
-            if column not in names:
+            if column not in names and (column or field == "image"):
                 raise DataError(
                     f"{piece.name}: no column '{column}' (inputs.{field}); there are {', '.join(names)}.",
                     f"Name the column that holds the {field}s in inputs.{field}.",
                 )
-        optional = [c for c in (self.config.depth, self.config.intrinsics) if c in names]
-        return [self.config.image, self.config.caption, *optional]
+        others = (self.config.caption, self.config.depth, self.config.intrinsics)
+        return [self.config.image, *(c for c in others if c in names)]
 
     def _record(self, piece: Piece, number: int, row: dict[str, Any], images: Storage) -> Record | BadRecord:
         place = f"{piece.name} row {number}"
@@ -95,7 +95,7 @@ class TableSet:
             return BadRecord(place, "no such image", str(error))
         if image is None:
             return BadRecord(place, "no image", f"column '{self.config.image}' is empty")
-        captions = texts(row[self.config.caption])
+        captions = texts(row.get(self.config.caption))
         return Record(place, str(number), image, captions, depth, numbers(row.get(self.config.intrinsics)))
 
 

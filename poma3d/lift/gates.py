@@ -37,6 +37,8 @@ class GateConfig:
     """Images with more pixels are rejected before they are decoded: they would fill a worker's memory."""
     min_caption_letters: int = 3
     """Captions with fewer letters are dropped; an image without any caption left is rejected."""
+    require_caption: bool = True
+    """Reject images without a caption; off, they are kept without, for `poma caption` to describe."""
     min_letter_share: float = 0.5
     """Captions in which a smaller share of the characters are letters or spaces (links, file names, numbers)
     are dropped."""
@@ -79,7 +81,7 @@ def keep_captions(captions: Sequence[str], gates: GateConfig) -> list[str]:
         BadImage: none is left.
     """
     kept = [text for text in dict.fromkeys(c.strip() for c in captions) if _is_text(text, gates)]
-    if kept:
+    if kept or not gates.require_caption:
         return kept
     if any(c.strip() for c in captions):
         raise BadImage("caption is no text", captions[0].strip()[:80])

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs import caption, caption_work, teachers
+from jobs import caption, caption_work, lift, teachers
 from jobs.caption_config import CaptionJob
 from jobs.cli import main
 from jobs.datasets import Dataset, open_dataset, statistics
+from jobs.lift_config import LiftJob
 from plinth import config
 from plinth.data import manifest as manifests
 from plinth.data.manifest import Manifest
@@ -22,6 +23,7 @@ from plinth.errors import ConfigError, DataError, StorageError
 from plinth.storage import Storage, StorageOptions
 from poma3d.sample import Sample, encode
 from poma3d.teacher import TeacherConfig
+from tests.helpers.image_sets import lift_job, members, photo, write_folder, write_parquet, write_tar
 from tests.helpers.tiny_captioner import save_captioner
 from tests.helpers.tiny_jobs import write
 
@@ -181,6 +183,28 @@ def test_what_comes_new_is_added_under_the_same_version(bare: Path, made: Path, 
     again = caption.caption(job(bare, made, model, data=f"{bare}/bare#1"))
     assert again.manifest.hash == first.manifest.hash
     assert open_dataset(str(bare / "out"), StorageOptions()).manifest.attributes["version"] == 2
+
+
+@pytest.mark.parametrize("kind", ["folder", "parquet", "tar"])
+def test_images_without_captions_are_lifted_and_described(
+    kind: str, made: Path, model: Path, tmp_path: Path
+) -> None:
+    if kind == "folder":
+        write_folder(tmp_path / "images", range(4))
+    elif kind == "parquet":
+        write_parquet(tmp_path / "images" / "x.parquet", range(4))
+    else:
+        samples = [members(str(seed), photo(seed)) for seed in range(4)]
+        files = {k: v for sample in samples for k, v in sample.items() if not k.endswith(".txt")}
+        write_tar(tmp_path / "images" / "x.tar", files)
+    inputs = [{"uri": str(tmp_path / "images"), "kind": kind, "caption": ""}]
+    told = lift_job(tmp_path / "lifted", inputs, gates={"require_caption": False})
+    lifted, _ = lift.lift(config.build(LiftJob, [("job", told)]))
+    assert [s.view_captions for s in lifted.samples()] == [[[]]] * 4
+    described = caption.caption(job(tmp_path, made, model, data=str(tmp_path / "lifted")))
+    assert described.manifest.attributes["version"] == 1
+    assert all(1 <= len(s.view_captions[0]) <= 3 for s in described.samples())
+    assert all(s.scene_captions == [] for s in described.samples()), "one view is no scene"
 
 
 def test_scenes_take_their_annotation(
