@@ -108,6 +108,7 @@ def shortened(job: PretrainJob, folder: str, steps: int, every: int) -> Pretrain
         checkpoint=replace(job.checkpoint, every_steps=every, keep_last=0),
         guard=replace(job.guard, on_bad_step=OnBadStep.stop),
         lock=replace(job.lock, dead_after_s=4 * job.lock.beat_every_s),
+        metrics=replace(job.metrics, sinks=[]),  # trackers are for the user's own runs
     )
 
 
