@@ -64,7 +64,10 @@ def run(job: DemoJob) -> int:
         held_out = open_dataset(job.held_out.output, job.held_out.storage)
         preview(held_out.samples(4), folder / "rooms.png", PreviewConfig())
         with timings.part("pretrain: warm-up and main stage on Ray Train workers"):
-            pretrain.train(job.pretrain, pretrain.prepare(job.pretrain))
+            end = pretrain.train(job.pretrain, pretrain.prepare(job.pretrain))
+    if end.is_stopped:
+        print("\nstopped as told; the same command goes on from there")
+        return pretrain.STOPPED_EXIT_CODE
     with timings.part("evaluate: rooms that nothing has trained on"):
         outcome = evaluate.evaluate(job.evaluate)
     report = _report(job, outcome, timings)

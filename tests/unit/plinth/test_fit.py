@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,16 @@ class _Wrapped(Exception):
     def __init__(self, cause: Exception) -> None:
         super().__init__("Traceback ...")
         self._base_exc = cause
+
+
+def test_without_workers_it_saves_and_ends_when_it_is_asked_to(tmp_path: Path) -> None:
+    run = toy_run(tmp_path)
+    asked = threading.Event()
+    asked.set()
+    assert fit(FitConfig(workers=Workers(0, 0)), [run], Storage.from_uri(tmp_path / "run"), asked).is_stopped
+    assert checkpoint.latest(run.checkpoints) == 1
+    assert not fit(FitConfig(workers=Workers(0, 0)), [run], Storage.from_uri(tmp_path / "run")).is_stopped
+    assert checkpoint.latest(run.checkpoints) == 12
 
 
 def test_a_workers_mistake_is_found_among_its_peers_errors(tmp_path: Path) -> None:
