@@ -16,7 +16,7 @@ from typing import Any
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, MultipleLocator
 
 from jobs.page import INK_STAND_IN, figure_svg, plain_axes
 from jobs.sweep_state import SweepState, Varied, is_number, metric_text, value_text
@@ -37,14 +37,24 @@ SPREAD = 0.35
 NAMED, NAMES_APART = 3, 0.055
 """How many of the best trials are named at the last axis, and how far apart the names are."""
 TICKS = 5
+UNITS = (("hours", 3600.0), ("minutes", 60.0), ("seconds", 1.0))
+UNITS_SHOWN = 2
+"""Times are shown in the longest unit of which there are so many."""
 NAME_CHARS, LINE_HEIGHT = 130, 0.065
 """How many characters fit side by side above the axes, and the height of a line of them."""
-MARKERS = {Status.finished: "o", Status.stopped: "x", Status.failed: "X", Status.running: ">"}
+MARKERS = {
+    Status.finished: "o",
+    Status.stopped: "x",
+    Status.failed: "X",
+    Status.running: ">",
+    Status.paused: "d",
+}
 MARKED = {
     Status.finished: "finished",
     Status.stopped: "stopped early",
     Status.failed: "failed",
     Status.running: "running",
+    Status.paused: "paused",
 }
 
 
@@ -90,36 +100,55 @@ def parallel_svg(state: SweepState) -> str:
     return _with_titles(figure_svg("parallel", PARALLEL_INCHES, draw), "parallel", state)
 
 
-def metric_svg(state: SweepState) -> str:
-    """The metric of each trial against the samples it was trained on, to where it ended."""
-    colours = _colours(state)
+def metric_svg(state: SweepState, over_time: bool = False) -> str:
+    """The metric of each trial against the samples it was trained on, or the time, to where it ended."""
+    name = "time" if over_time else "samples"
     trials = state.ranked[::-1]
-    curves = {trial.record.index: state.curve(trial) for trial in trials}
+    curves = {trial.record.index: state.curve(trial, over_time) for trial in trials}
+    longest = max(at for x, _ in curves.values() for at in x)
+    unit, unit_s = next(found for found in UNITS if longest >= UNITS_SHOWN * found[1] or found is UNITS[-1])
 
     def draw(figure: Figure) -> None:
         plot = figure.add_subplot()
-        for trial in trials:
-            x, y = curves[trial.record.index]
-            is_best, status = trial is trials[-1], trial.record.status
-            colour = colours[trial.record.index]
-            mark = FAILED if status is Status.failed else colour
-            (line,) = plot.plot(
-                x, y, color=colour, linewidth=BEST_WIDTH if is_best else WIDTH,
-                solid_capstyle="round", zorder=3, marker=MARKERS.get(status, ""), markevery=[-1],
-                markersize=6.5, markeredgewidth=1.8 if status is Status.stopped else 0.8,
-                markerfacecolor=mark, markeredgecolor=mark,
-            )  # fmt: skip
-            line.set_gid(_gid("metric", trial))
+        _draw_curves(plot, name, state, curves)
         plain_axes(plot)
         if is_wide([value for _, y in curves.values() for value in y]):
             plot.set_yscale("log")
-        plot.set_xlim(0, 1.02 * max([state.record.samples, *(x[-1] for x, _ in curves.values())]))
-        plot.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-        plot.set_xlabel("samples trained on", color=INK_STAND_IN)
+        if over_time:
+            plot.xaxis.set_major_formatter(lambda value, _: f"{value / unit_s:g}")
+            plot.xaxis.set_major_locator(MultipleLocator(_tick_every(longest / unit_s) * unit_s))
+        else:
+            plot.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        plot.set_xlim(0, 1.02 * max(longest, 0 if over_time else state.record.samples))
+        plot.set_xlabel(f"{unit} of training" if over_time else "samples trained on", color=INK_STAND_IN)
         plot.set_ylabel(state.record.metric, color=INK_STAND_IN)
         _legend(plot, {trial.record.status for trial in trials})
 
-    return _with_titles(figure_svg("metric", METRIC_INCHES, draw), "metric", state)
+    return _with_titles(figure_svg(name, METRIC_INCHES, draw), name, state)
+
+
+def _draw_curves(
+    plot: Any, figure: str, state: SweepState, curves: dict[int, tuple[list[float], list[float]]]
+) -> None:
+    """The best trial last, on top; each ends in the mark of its status."""
+    colours = _colours(state)
+    for place, trial in reversed(list(enumerate(state.ranked))):
+        colour, status = colours[trial.record.index], trial.record.status
+        mark = FAILED if status is Status.failed else colour
+        (line,) = plot.plot(
+            *curves[trial.record.index], color=colour, linewidth=WIDTH if place else BEST_WIDTH,
+            solid_capstyle="round", zorder=3, marker=MARKERS.get(status, ""), markevery=[-1],
+            markersize=6.5, markeredgewidth=1.8 if status is Status.stopped else 0.8,
+            markerfacecolor=mark, markeredgecolor=mark,
+        )  # fmt: skip
+        line.set_gid(_gid(figure, trial))
+
+
+def _tick_every(longest: float) -> float:
+    """A round number of which some fit into `longest`."""
+    rough = longest / TICKS
+    decade = 10.0 ** math.floor(math.log10(rough)) if rough > 0 else 1.0
+    return next(step * decade for step in (1, 2, 5, 10) if step * decade >= rough)
 
 
 def parameter_axis(varied: Varied, trials: Sequence[Trial]) -> Axis:

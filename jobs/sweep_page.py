@@ -38,23 +38,25 @@ STYLE = """<style>
 .trials figure { background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
 .trials figure { padding: .6rem; }
 .trials text { paint-order: stroke; stroke: var(--card); stroke-width: 2.5px; stroke-linejoin: round; }
+.trials + .trials { margin-top: 1rem; }
 .trials g[id*="-trial-"]:hover path { stroke-width: 4 !important; stroke-opacity: 1 !important; }
 .best tbody th, .best td { min-width: 0; }
 table.shares { width: auto; } .shares td { min-width: 15rem; } .shares .bar i { background: var(--accent); }
 </style>"""
 
 
-def write_page(storage: Storage, now: float | None = None) -> str:
+def write_page(storage: Storage, now: float | None = None, state: SweepState | None = None) -> str:
     """Write the page of the sweep in `storage`; returns where it is.
 
     Args:
         now: `time.time()`; asked for when None.
+        state: of that sweep; read when None.
 
     Raises:
         StorageError: it holds no sweep, or cannot be written.
     """
     now = time.time() if now is None else now
-    state = read_state(storage)
+    state = read_state(storage) if state is None else state
     parts = [
         STYLE,
         _head(state, now),
@@ -127,7 +129,8 @@ def _pictures(state: SweepState) -> list[str]:
         section("What goes with what", _figure(parallel_svg(state), parallel)),
         section(
             f"{state.record.metric} of each trial",
-            _figure(metric_svg(state), f"{colours} Trials are placed by their {which} value."),
+            _figure(metric_svg(state), f"Trials are placed by their {which} value, whenever they had it.")
+            + _figure(metric_svg(state, over_time=True), "The same against the time that each has trained."),
         ),
     ]
 

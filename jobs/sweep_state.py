@@ -129,15 +129,15 @@ class SweepState:
         """The trial's best value of the metric."""
         return trial.best(self.record.metric, self.record.mode)
 
-    def curve(self, trial: Trial) -> tuple[list[float], list[float]]:
-        """Samples and metric at each report where it is a finite number."""
+    def curve(self, trial: Trial, over_time: bool = False) -> tuple[list[float], list[float]]:
+        """Samples, or seconds of training, and the metric at each report where it is a finite number."""
         metric = self.record.metric
         found = [
-            (float(r.samples), r.metrics[metric])
+            (r.seconds if over_time else float(r.samples), r.metrics[metric])
             for r in trial.said.reports
             if math.isfinite(r.metrics.get(metric, math.nan))
         ]
-        return [samples for samples, _ in found], [value for _, value in found]
+        return [at for at, _ in found], [value for _, value in found]
 
 
 def read_state(storage: Storage, cost_of: Callable[[Storage], LedgerSummary] = summarise) -> SweepState:

@@ -109,7 +109,11 @@ def test_metrics_of_wide_range() -> None:
 
 def test_pictures_follow_the_page_and_name_their_lines(tmp_path: Path) -> None:
     state = read_state(asha_sweep(tmp_path))
-    for name, svg in (("parallel", parallel_svg(state)), ("metric", metric_svg(state))):
+    for name, svg in (
+        ("parallel", parallel_svg(state)),
+        ("samples", metric_svg(state)),
+        ("time", metric_svg(state, over_time=True)),
+    ):
         assert svg.startswith("<svg")
         assert "currentColor" in svg
         assert "#12ab34" not in svg
@@ -118,6 +122,7 @@ def test_pictures_follow_the_page_and_name_their_lines(tmp_path: Path) -> None:
         assert dict(titles)["004"].startswith("trial 004 (failed): view 4.1352; lr 0.000355, ")
     assert "not varied" in parallel_svg(state)
     assert "stopped early" in metric_svg(state)
+    assert "seconds of training" in metric_svg(state, over_time=True)
 
 
 def test_one_trial_and_one_report_make_pictures(tmp_path: Path) -> None:

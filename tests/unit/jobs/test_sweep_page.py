@@ -35,7 +35,9 @@ def test_the_page_has_everything_and_needs_nothing(tmp_path: Path) -> None:
     ):  # fmt: skip
         assert expected in text, expected
     assert not re.findall(r"<script|<link|@import|url\(['\"]?http|src=|http-equiv", text)
-    assert text.count("<svg") == 2
+    assert text.count("<svg") == 3
+    ids = re.findall(r'id="([a-z]+-trial-\d+)"', text)
+    assert len(ids) == len(set(ids)) == 3 * 12
 
 
 def test_it_is_loaded_again_only_while_the_sweep_goes_on(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from jobs.config import PretrainJob, load
+from jobs.pretrain import prepare
 from jobs.sweep_promote import promote
 from plinth.errors import CheckpointError, ConfigError, StorageError
 from plinth.storage import StorageOptions
@@ -73,9 +74,6 @@ def test_from_the_warmup_of_its_own_or_of_all(tmp_path: Path) -> None:
     assert (shared.start, shared.warmup) == (f"{storage.uri}/shared/warmup", None)
     own = promoted(storage.uri, "1", tmp_path / "own.yaml", True)
     assert own.start == f"{storage.uri}/trials/001/warmup"
-    anew = promoted(storage.uri, "1", tmp_path / "anew.yaml")
-    assert anew.start is None
-    assert anew.warmup is not None, "without its checkpoint the file trains the warm-up itself"
 
 
 def test_a_job_of_the_warmup_alone_keeps_it(tmp_path: Path) -> None:
@@ -98,6 +96,19 @@ def test_another_output(tmp_path: Path) -> None:
     assert promoted(storage.uri, "0", tmp_path / "out.yaml", output="s3://bucket/runs").output == (
         "s3://bucket/runs"
     )
+
+
+def test_the_file_runs_as_it_stands(folder: Path) -> None:
+    """All that `poma pretrain` finds out before it starts."""
+    storage = sweep(folder, 1)
+    trial(storage, TrialRecord(0, {LR: 2e-3, "model.predictor.layers": 2}, Status.stopped), [])
+    checkpoint(storage.child("trials/000"), "warmup", 4)
+    for i, with_checkpoint in enumerate((False, True)):
+        runs = prepare(promoted(storage.uri, "0", folder / f"{i}.yaml", with_checkpoint))
+        assert [run.name for run in runs] == ["warmup", "main"][i:]
+        assert runs[-1].optim.lr == 2e-3
+        donor = runs[0].weights_from
+        assert (donor and donor.uri) == (f"{storage.uri}/trials/000/warmup" if with_checkpoint else None)
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
