@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 
+from plinth.data.batches import Batches, LocalBatch
 from plinth.train import attempt, process
 from plinth.train.checkpoint_config import CheckpointConfig
 from plinth.train.control import Control
@@ -23,7 +23,7 @@ from plinth.train.stage_run import StageRun
 from plinth.train.stragglers import COMPUTE, DATA_WAIT, ForwardClock, RankTimes, find_straggler
 from tests.helpers.ranks import run_ranks
 from tests.helpers.toy import ToyStage
-from tests.helpers.toy_run import toy_run, wave
+from tests.helpers.toy_run import toy_run
 
 HOSTS = [["node-a", 2], ["node-b", 2]]
 
@@ -105,14 +105,27 @@ class SlowOnRank1(ToyStage):
     """A rank on a machine that is slower than the others."""
 
     def forward(self, batch: Any, features_only: bool = False) -> Any:
-        time.sleep(0.1 if os.environ["RANK"] == "1" else 0.0)
+        time.sleep(0.2 if os.environ["RANK"] == "1" else 0.0)
         return super().forward(batch, features_only)
 
 
-def slow_reading(table: pa.Table, columns: Sequence[str]) -> dict[str, np.ndarray]:
+@contextmanager
+def slow_reading() -> Iterator[None]:
     """A rank whose storage is far away."""
-    time.sleep(0.3 if os.environ["RANK"] == "0" else 0.0)
-    return wave(table, columns)
+    take = Batches.__next__
+
+    def late(self: Batches) -> LocalBatch:
+        began = time.perf_counter()
+        time.sleep(0.5 if os.environ["RANK"] == "0" else 0.0)
+        batch = take(self)
+        batch.wait_s = time.perf_counter() - began
+        return batch
+
+    Batches.__next__ = late  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Batches.__next__ = take  # type: ignore[method-assign]
 
 
 def train(run: StageRun) -> None:
@@ -144,4 +157,5 @@ def train_slow(run: StageRun, what: str) -> None:
     if what == "compute":
         train(replace(run, build_stage=lambda sources: SlowOnRank1()))
     else:
-        train(replace(run, decode=slow_reading))
+        with slow_reading():
+            train(run)
