@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 import traceback
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 from types import TracebackType
 
 from jobs.layout import STAGES
@@ -27,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script; returns the exit code."""
     if argv is None:
         sys.excepthook = _show_bug
+    sys.excepthook = _bug
     arguments = _parsed(_with_action(sys.argv[1:] if argv is None else list(argv)))
     try:
         result = arguments.run(arguments)
@@ -41,6 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _show_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """The traceback as Python shows it, without secrets."""
     sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))
+
+
+def _bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A bug keeps its traceback, but not the secrets in it: Ray shows the last lines of a job to all."""
+    print(redact("".join(traceback.format_exception(kind, error, trace))), file=sys.stderr, end="")
 
 
 def _parsed(argv: list[str]) -> argparse.Namespace:

@@ -20,6 +20,7 @@ from plinth.errors import ConfigError
 from plinth.fit import FitConfig
 from plinth.lock import LockConfig
 from plinth.storage import StorageOptions
+from plinth.sweep.config import SweepConfig
 from plinth.train.checkpoint_config import CheckpointConfig
 from plinth.train.incidents import GuardConfig
 from plinth.train.ledger import LedgerConfig
@@ -113,13 +114,17 @@ class StageConfig:
     """Samples that pass through the model at once, on any number of workers. It sets memory; the loss and its
     gradient do not depend on it (dropout is drawn per micro-batch)."""
     epochs: float | None = None
-    """Length in passes over the data; or give steps."""
+    """Length in passes over the data; or give steps or samples."""
     steps: int | None = None
-    """Length in optimizer steps; or give epochs."""
+    """Length in optimizer steps; or give epochs or samples."""
+    samples: int | None = None
+    """Length in samples, whatever the batch size; or give epochs or steps."""
     lr: float | None = None
     """Peak learning rate of this stage, in place of optim.lr."""
     warmup_steps: int | None = None
     """Warm-up of this stage, in place of optim.warmup_steps."""
+    warmup_samples: int | None = None
+    """The same in samples, whatever the batch size; in place of warmup_steps."""
     loss: LossConfig = field(default_factory=LossConfig)
     """Weights of the loss terms."""
 
@@ -234,6 +239,32 @@ class DemoJob:
     """Retrieval and probe on the held-out rooms. Run, data and teacher are set by the demo."""
 
 
+@dataclass
+class TrialEvaluation:
+    """What every trial is measured by at its checkpoints, beside its training metrics."""
+
+    data: str = MISSING
+    """Folder or URI of a held-out data set, embedded by the job's teacher."""
+    retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
+    """Zero-shot scene retrieval."""
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+    """Linear probe of the classes in view."""
+    batch_size: int = 16
+    """Scenes that pass through the encoder at once."""
+
+
+@dataclass
+class SweepJob(PretrainJob):
+    """`poma sweep`: many trials of one pretraining job."""
+
+    kind: str = "sweep"
+    """Which command this file is for."""
+    evaluation: TrialEvaluation | None = None
+    """Measures for sweep.metric; null if a training metric will do."""
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+    """What is varied, how it is judged, and how much of it."""
+
+
 SCHEMAS: dict[str, type] = {
     "ingest": IngestJob,
     "lift": LiftJob,
@@ -242,6 +273,7 @@ SCHEMAS: dict[str, type] = {
     "pretrain": PretrainJob,
     "evaluate": EvaluateJob,
     "export": ExportJob,
+    "sweep": SweepJob,
     "demo": DemoJob,
 }
 

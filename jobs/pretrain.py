@@ -11,6 +11,7 @@ The same command again resumes inside whichever stage it was in, on as many work
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -143,11 +144,9 @@ def _stage_run(
     shapes = [open_dataset(source.uri, job.storage, teacher).shape for source in stage.data.sources]
     shape = shapes[0]
     _check_model(job, stage, shape)
-    optim = replace(
-        job.optim,
-        lr=job.optim.lr if stage.lr is None else stage.lr,
-        warmup_steps=job.optim.warmup_steps if stage.warmup_steps is None else stage.warmup_steps,
-    )
+    steps, warmup_steps = _in_steps(stage, name, job.optim.warmup_steps)
+    lr = job.optim.lr if stage.lr is None else stage.lr
+    optim = replace(job.optim, lr=lr, warmup_steps=warmup_steps)
     return StageRun(
         name=name,
         storage=run_storage(job).child(name),
@@ -157,7 +156,7 @@ def _stage_run(
         global_batch_size=stage.global_batch_size,
         micro_batch_size=stage.micro_batch_size,
         epochs=stage.epochs,
-        steps=stage.steps,
+        steps=steps,
         seed=job.seed,
         optim=optim,
         zero=job.zero,
@@ -170,6 +169,23 @@ def _stage_run(
         config=_identity(job, stage, optim, shape, teacher),
         check_resume=partial(_check_resume, accept_changes),
     )
+
+
+def _in_steps(stage: StageConfig, name: str, warmup_steps: int) -> tuple[int | None, int]:
+    """Length (None where it is in epochs) and warm-up of a stage in optimizer steps.
+
+    Raises:
+        ConfigError: a length or a warm-up is given twice.
+    """
+    size = stage.global_batch_size
+    for key, others in (("samples", ("steps", "epochs")), ("warmup_samples", ("warmup_steps",))):
+        twice = [other for other in others if getattr(stage, other) is not None]
+        if getattr(stage, key) is not None and twice:
+            raise ConfigError(f"{name}.{key} and {name}.{twice[0]} are both given.", "Give one of the two.")
+    steps = stage.steps if stage.samples is None else math.ceil(stage.samples / size)
+    if stage.warmup_samples is not None:
+        return steps, math.ceil(stage.warmup_samples / size)
+    return steps, warmup_steps if stage.warmup_steps is None else stage.warmup_steps
 
 
 def _check_model(job: PretrainJob, stage: StageConfig, shape: SampleShape) -> None:
@@ -211,7 +227,7 @@ def _identity(
         "global_batch_size": stage.global_batch_size,
         "micro_batch_size": stage.micro_batch_size,
         "epochs": stage.epochs,
-        "steps": stage.steps,
+        "steps": _in_steps(stage, "", 0)[0],
         "shape": shape.to_dict(),
         "teacher": asdict(teacher),
     }

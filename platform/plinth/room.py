@@ -12,6 +12,7 @@ import threading
 from typing import Any
 
 import ray
+from ray._common.constants import RAY_WARN_BLOCKING_GET_INSIDE_ASYNC_ENV_VAR as WARN_BLOCKING_GET
 from ray.train.v2._internal.constants import get_env_vars_to_propagate
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.worker_group import DefaultPlacementGroupHandle, WorkerGroup
@@ -79,7 +80,8 @@ def run_controller(group: PlacementGroup, settings: dict[str, Any]) -> Any:
         worker_group_cls = Workers
 
     here = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=DRIVER_BUNDLE)
-    environment = {"env_vars": get_env_vars_to_propagate()}
+    variables = {WARN_BLOCKING_GET: "0"} | get_env_vars_to_propagate()
+    environment = {"env_vars": variables}
     remote = ray.remote(num_cpus=0, scheduling_strategy=here, runtime_env=environment)(Controller)
     controller = remote.remote(**settings)
     ray.get(controller.run.remote())

@@ -27,7 +27,8 @@ from ray.tune.execution.placement_groups import PlacementGroupFactory
 from plinth.errors import ConfigError, PlinthError
 from plinth.storage import Storage
 from plinth.sweep import schedulers
-from plinth.sweep.config import SweepConfig
+from plinth.sweep.config import SchedulerKind, SweepConfig
+from plinth.sweep.proposers import planned_trials
 from plinth.sweep.records import (
     TRIALS,
     Status,
@@ -39,7 +40,7 @@ from plinth.sweep.records import (
     write_trial,
 )
 from plinth.sweep.records import Trial as KnownTrial
-from plinth.sweep.searcher import TrialSearcher, planned_trials
+from plinth.sweep.searcher import TrialSearcher
 from plinth.sweep.trial import INDEX, IS_FINISHED, TRIAL, Trial, TrialTask
 from plinth.train.ledger import summarise
 
@@ -80,14 +81,16 @@ class SweepDriver:
         scribe = _Scribe(self, {trial.record.index: trial.record for trial in known})
         budget = _Budget(self)
         filesystem, path = self.storage.child("tune").pyarrow_filesystem()
+        searcher, space = self._searcher(known)
         tuner = tune.Tuner(
             tune.with_resources(
                 tune.with_parameters(Trial, task=self.task), partial(_reserve, self._bundles(), over)
             ),
+            param_space=space,
             tune_config=tune.TuneConfig(
-                search_alg=TrialSearcher(self.config, self.storage, known, self.admit),
+                search_alg=searcher,
                 scheduler=schedulers.build(self.config),
-                num_samples=max(planned_trials(self.config), len(known)),
+                num_samples=1 if searcher is None else max(planned_trials(self.config), len(known)),
                 max_concurrent_trials=self.config.max_concurrent,
                 trial_dirname_creator=lambda trial: str(trial.trial_id),
             ),
@@ -104,10 +107,18 @@ class SweepDriver:
         with _quiet_tune(), _sigterm_as_sigint(), _every(self.config.show_every_s, self._keep):
             tuner.fit()
         scribe.pause_the_rest()
-        self.record.status = budget.reason or scribe.outcome()
+        self.record.status = budget.reason or self._outcome()
         self._keep()
         self._refuse_nothing()
         return self.record
+
+    def _searcher(self, known: Sequence[KnownTrial]) -> tuple[TrialSearcher | None, dict[str, Any]]:
+        """Who hands out trials. Population based training takes no searcher: it is given them all."""
+        searcher = TrialSearcher(self.config, self.storage, known, self.admit)
+        if self.config.scheduler.kind is not SchedulerKind.pbt:
+            return searcher, {}
+        members = list(iter(partial(searcher.suggest, "a member"), TrialSearcher.FINISHED))
+        return None, {TRIAL: tune.grid_search([member[TRIAL] for member in members])}
 
     def concurrent(self) -> int:
         """How many trials the cluster as it is now has room for."""
@@ -141,6 +152,10 @@ class SweepDriver:
             f"A trial of {self.config.workers} worker(s) needs {listed}; the cluster has {has}.",
             "Lower sweep.workers, fit.cpus_per_worker or sweep.driver_cpus, or start a larger cluster.",
         )
+
+    def _outcome(self) -> str:
+        over = [trial for trial in read_trials(self.storage) if trial.record.status.is_over]
+        return "finished" if len(over) >= planned_trials(self.config) else "interrupted"
 
     def _keep(self) -> None:
         """Write the record and show the sweep, now and then; never the reason why a sweep fails."""
@@ -203,11 +218,6 @@ class _Scribe(tune.Callback):
         for record in self._records.values():
             if not record.status.is_over:
                 self._write(record, Status.paused if record.status is Status.running else record.status)
-
-    def outcome(self) -> str:
-        """Of the sweep."""
-        over = [record for record in self._records.values() if record.status.is_over]
-        return "finished" if len(over) >= planned_trials(self._driver.config) else "interrupted"
 
     def _note(self, trial: Any, status: Status, message: str = "") -> None:
         index = trial.config[TRIAL][INDEX]

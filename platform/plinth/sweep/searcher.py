@@ -10,11 +10,11 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from plinth.errors import ConfigError, PlinthError
+from plinth.errors import PlinthError
 from plinth.storage import Storage
-from plinth.sweep.config import Mode, SearcherKind, SweepConfig
+from plinth.sweep.config import SweepConfig
+from plinth.sweep.proposers import planned_trials, proposer
 from plinth.sweep.records import Status, Trial, TrialRecord, Values, write_trial
-from plinth.sweep.space import Dimension, draw, grid
 from plinth.sweep.trial import INDEX, OBJECTIVE, TRIAL, VALUES
 
 log = logging.getLogger(__name__)
@@ -81,100 +81,3 @@ class TrialSearcher(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing, as above."""
-
-
-def planned_trials(config: SweepConfig) -> int:
-    """How many trials the sweep has, at most."""
-    return len(grid(config.space)) if config.searcher is SearcherKind.grid else config.trials
-
-
-class Listed:
-    """Values that are known from the start."""
-
-    def __init__(self, points: Sequence[Values]) -> None:
-        self._points = points
-
-    def propose(self, index: int) -> Values | None:
-        """Of trial `index`."""
-        return self._points[index] if index < len(self._points) else None
-
-    def learn(self, values: Values, value: float) -> None:
-        """Nothing to learn."""
-
-
-class Optuna:
-    """The estimator of the optuna package, told of all trials that storage knows."""
-
-    def __init__(self, config: SweepConfig, known: Sequence[Trial]) -> None:
-        optuna = import_optuna()
-        optuna.logging.set_verbosity(logging.WARNING)
-        self._optuna, self._config = optuna, config
-        direction = "minimize" if config.mode is Mode.min else "maximize"
-        self._study = optuna.create_study(direction=direction)
-        for trial in known:
-            value = trial.best(config.metric, config.mode.value)
-            if value is not None and trial.record.status.is_over:
-                self.learn(trial.record.values, value)
-
-    def propose(self, index: int) -> Values | None:
-        """The sampler draws anew for each trial, so that a sweep that was interrupted draws as before."""
-        self._study.sampler = self._optuna.samplers.TPESampler(seed=self._config.seed + index)
-        asked = self._study.ask()
-        values: Values = {}
-        for key, dimension in self._config.space.items():
-            if dimension.is_active(values):
-                values[key] = _suggest(asked, key, dimension)
-        self._study.tell(asked, state=self._optuna.trial.TrialState.FAIL)  # `learn` adds it with its value
-        return values
-
-    def learn(self, values: Values, value: float) -> None:
-        """A trial ended with this value of the metric."""
-        distributions = {key: self._distribution(self._config.space[key]) for key in values}
-        params = {
-            key: d.values.index(v) if (d := self._config.space[key]).is_list else v
-            for key, v in values.items()
-        }
-        made = self._optuna.trial.create_trial(params=params, distributions=distributions, value=value)
-        self._study.add_trial(made)
-
-    def _distribution(self, dimension: Dimension) -> Any:
-        known = self._optuna.distributions
-        if dimension.is_list:  # by place in the list: optuna takes no lists or mappings as values
-            return known.CategoricalDistribution(range(len(dimension.values)))
-        low, high = dimension.values
-        if dimension.kind == "integer":
-            return known.IntDistribution(low, high)
-        return known.FloatDistribution(low, high, log=dimension.kind == "log_uniform")
-
-
-def proposer(config: SweepConfig, known: Sequence[Trial]) -> Listed | Optuna:
-    """What the job's searcher stands for."""
-    if config.searcher is SearcherKind.optuna:
-        return Optuna(config, known)
-    if config.searcher is SearcherKind.grid:
-        return Listed(grid(config.space))
-    return Listed(draw(config.space, config.trials, config.seed))
-
-
-def import_optuna() -> Any:
-    """The package.
-
-    Raises:
-        ConfigError: it is not installed.
-    """
-    try:
-        import optuna  # type: ignore[import-not-found, unused-ignore]
-    except ImportError:
-        raise ConfigError(
-            "sweep.searcher optuna needs the optuna package.", "pip install optuna, or use random."
-        ) from None
-    return optuna
-
-
-def _suggest(asked: Any, key: str, dimension: Dimension) -> Any:
-    if dimension.is_list:
-        return dimension.values[asked.suggest_categorical(key, range(len(dimension.values)))]
-    low, high = dimension.values
-    if dimension.kind == "integer":
-        return asked.suggest_int(key, low, high)
-    return asked.suggest_float(key, low, high, log=dimension.kind == "log_uniform")

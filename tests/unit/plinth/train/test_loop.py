@@ -74,8 +74,8 @@ def test_a_stage_leaves_checkpoints_metrics_and_tensorboard(tmp_path: Path) -> N
     run = toy_run(tmp_path)
     ((last, reported),) = run_ranks(1, train, run)
     assert [r["step"] for r in reported] == [4, 8, 12]
-    lines = read_lines(run.storage)[8:]
-    assert reported[-1]["loss"] == pytest.approx(np.mean([line["loss"] for line in lines]))
+    losses = [loss for (loss,) in lines(run, "loss")]
+    assert reported[-1]["loss"] == pytest.approx(np.mean(losses[8:]))
     assert last["step"] == 11
     assert set(last) == {"step", "loss", "lr", "grad_norm", "view", "local"}
     assert [i.step for i in checkpoint.list_checkpoints(run.checkpoints)] == [8, 12]

@@ -1,0 +1,254 @@
+"""`poma sweep`: many trials of one pretraining job, scheduled by Ray Tune; resumes by itself.
+
+output/name/             see `plinth.sweep.records`
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+from typing import Any
+
+from jobs import pins, pretrain, sweep_show, teachers
+from jobs.cluster import ray_cluster
+from jobs.config import PretrainJob, SweepJob
+from jobs.layout import STAGES
+from jobs.sweep_page import write_page
+from jobs.sweep_trial import (
+    FIXED_KEYS,
+    PROBE,
+    Trials,
+    can_share_warmup,
+    evaluation_metrics,
+    metrics_of,
+    pretrain_job,
+)
+from plinth import config
+from plinth.data import manifest as manifests
+from plinth.data.config import ReaderKind
+from plinth.errors import ConfigError, PlinthError
+from plinth.lock import RunLock
+from plinth.storage import Storage
+from plinth.sweep.config import SchedulerKind, SearcherKind
+from plinth.sweep.proposers import Listed, import_optuna, planned_trials, proposer
+from plinth.sweep.records import JOB_KEY, SHARED, SweepRecord, best_first, read_sweep, read_trials
+from plinth.train.process import log_to_terminal
+
+INTERRUPTED_EXIT_CODE = 143
+"""As of a process that SIGTERM has ended: trials have saved and wait."""
+
+
+def run(job: SweepJob) -> int:
+    """Print the job, run or resume the sweep, say what is best; returns the exit code."""
+    print(config.to_yaml(job))
+    log_to_terminal()
+    storage = sweep_storage(job)
+    before = read_sweep(storage)
+    job = absolute(job, storage, resumes=before is not None)
+    trials = prepare(job, storage)
+    record = _record(job, trials, before, storage)
+    with ray_cluster(job.ray, job.sweep.workers), RunLock(storage, job.lock):
+        storage.write(JOB_KEY, config.to_yaml(job).encode())
+        if trials.shares_warmup and not _train_shared(job, storage):
+            return INTERRUPTED_EXIT_CODE
+        ended = _run_trials(job, storage, trials, record)
+    _show(storage)
+    best = best_first(read_trials(storage), job.sweep.metric, job.sweep.mode.value)
+    print(f"{storage.uri}: {ended.status}; best trial {best[0].record.name}: {best[0].said.values}")
+    print(f"poma sweep promote {storage.uri} {best[0].record.name}   writes it as a job of full length")
+    return INTERRUPTED_EXIT_CODE if ended.status == "interrupted" else 0
+
+
+def sweep_storage(job: SweepJob) -> Storage:
+    """The sweep's folder."""
+    return Storage.from_uri(job.output, job.storage).child(job.name)
+
+
+def absolute(job: SweepJob, storage: Storage, resumes: bool) -> SweepJob:
+    """The job for trials that run in other folders and at other times: no relative folder, every data set
+    with its version, that of the sweep's first start."""
+    kept: dict[str, dict[str, int]] = {}
+    if resumes:
+        first = config.parse(storage.read(JOB_KEY).decode(), JOB_KEY)
+        for name in STAGES:
+            for source in (first.get(name) or {}).get("data", {}).get("sources", []):
+                uri, version = manifests.split_version(source["uri"])
+                kept.setdefault(name, {}).update({uri: version} if version is not None else {})
+    stages: dict[str, Any] = {}
+    for name in STAGES:
+        stage = pretrain.stage_config(job, name)
+        if stage is not None:
+            sources = pins.pinned(stage.data.sources, kept.get(name, {}), job.storage)
+            stages[name] = replace(stage, data=replace(stage.data, sources=sources))
+    evaluation = job.evaluation
+    if evaluation is not None:
+        evaluation = replace(evaluation, data=Storage.from_uri(evaluation.data, job.storage).uri)
+    output = Storage.from_uri(job.output, job.storage).uri
+    teacher = teachers.absolute(job.teacher)
+    return replace(job, output=output, teacher=teacher, evaluation=evaluation, **stages)
+
+
+def prepare(job: SweepJob, storage: Storage) -> Trials:
+    """Find every mistake that can be found before anything starts.
+
+    Raises:
+        PlinthError: the first one.
+    """
+    sweep = job.sweep
+    sweep.validate(metrics_of(job))
+    if sweep.searcher is SearcherKind.optuna:
+        import_optuna()
+    _check_comparable(job)
+    trials = Trials(job, storage, can_share_warmup(job))
+    for key, dimension in sweep.space.items():
+        for value in dimension.values:
+            trials.job_of(PROBE, {key: value})
+    points = proposer(sweep, [])
+    if isinstance(points, Listed):
+        for index in range(planned_trials(sweep)):
+            values = points.propose(index)
+            if values is not None:
+                _admit(trials, index, values)
+    return trials
+
+
+def _admit(trials: Trials, index: int, values: dict[str, Any]) -> None:
+    try:
+        trials.admit(values)
+    except PlinthError as error:
+        raise ConfigError(
+            f"Trial {index} with {values} cannot run: {error}", "Narrow sweep.space, or give it a condition."
+        ) from None
+
+
+def _check_comparable(job: SweepJob) -> None:
+    """Refuse a sweep whose trials could not be compared with each other."""
+    sweep = job.sweep
+    for key in sweep.space:
+        if key.split(".")[0] in FIXED_KEYS:
+            raise ConfigError(f"sweep.space.{key}: where and on what a trial runs cannot be varied.")
+    for name in STAGES:
+        stage = pretrain.stage_config(job, name)
+        if stage is None:
+            continue
+        if stage.data.reader is ReaderKind.ray:
+            raise ConfigError(
+                f"{name}.data.reader is ray: reading tasks of a trial would wait for CPUs that trials hold.",
+                "Use auto or threads: the batches are the same.",
+            )
+        if f"{name}.global_batch_size" not in sweep.space:
+            continue
+        in_steps = stage.steps is not None or (stage.warmup_samples is None and stage.warmup_steps != 0)
+        if in_steps:
+            raise ConfigError(
+                f"{name}.global_batch_size varies, but {name} is measured in steps: larger batches would "
+                "train on more samples.",
+                f"Give {name}.samples (or epochs) and {name}.warmup_samples.",
+            )
+        if sweep.scheduler.kind is SchedulerKind.pbt:
+            raise ConfigError(
+                f"{name}.global_batch_size cannot change within a run, as population based training does."
+            )
+    weights = [key for key in sweep.space if ".loss." in key]
+    if weights and sweep.metric == "loss":
+        better = sorted(evaluation_metrics(job)) or ["scene_text"]
+        raise ConfigError(
+            f"sweep.metric loss is not comparable between trials: {weights[0]} changes what it adds up.",
+            f"Use one of its terms or a downstream metric, such as {better[0]}.",
+        )
+
+
+def _record(job: SweepJob, trials: Trials, before: SweepRecord | None, storage: Storage) -> SweepRecord:
+    """The sweep's record for this start.
+
+    Raises:
+        ConfigError: there is another sweep of that name.
+    """
+    if before is not None:
+        changed = config.changed_keys(before.identity, _identity(job))
+        if changed:
+            listed = "; ".join(f"{key} was {old} and is {new}" for key, old, new in changed)
+            raise ConfigError(
+                f"{storage.uri} is another sweep: {listed}.",
+                "Go back to that, or give this one another name.",
+            )
+    first = proposer(job.sweep, []).propose(0) or {}
+    record = before or SweepRecord(
+        name=job.name,
+        metric=job.sweep.metric,
+        mode=job.sweep.mode.value,
+        scheduler=job.sweep.scheduler.kind.value,
+        searcher=job.sweep.searcher.value,
+        seed=job.sweep.seed,
+        trials=planned_trials(job.sweep),
+        identity=_identity(job),
+        samples=0 if trials.shares_warmup else sum(trials.lengths(first).values()),
+        shares_warmup=trials.shares_warmup,
+        started=time.time(),
+    )
+    record.trials, record.status = planned_trials(job.sweep), "running"
+    record.starts += 1
+    return record
+
+
+def _identity(job: SweepJob) -> dict[str, Any]:
+    """What decides the trials' results; more trials and a larger budget are welcome."""
+    full = config.to_dict(job)
+    judged = {key: full["sweep"][key] for key in ("space", "metric", "mode", "searcher", "seed", "length")}
+    kept = ("seed", "model", "start", "warmup", "main", "optim", "zero", "evaluation")
+    return {**{key: full[key] for key in kept}, "sweep": judged, "scheduler": full["sweep"]["scheduler"]}
+
+
+def _train_shared(job: SweepJob, storage: Storage) -> bool:
+    """The warm-up that all trials start from; false if it was told to stop."""
+    shared = pretrain_shared(job, storage)
+    runs = pretrain.prepare(shared)
+    logging.getLogger("plinth").info("one warm-up for all trials: %s", pretrain.run_storage(shared).uri)
+    return not pretrain.train(shared, runs).is_stopped
+
+
+def pretrain_shared(job: SweepJob, storage: Storage) -> PretrainJob:
+    """The job of the shared warm-up."""
+    shared = pretrain_job(job)
+    shared.name, shared.output, shared.main = SHARED, storage.uri, None
+    return shared
+
+
+def _run_trials(job: SweepJob, storage: Storage, trials: Trials, record: SweepRecord) -> SweepRecord:
+    from plinth.sweep import schedulers  # here, because importing Ray takes seconds
+    from plinth.sweep.driver import SweepDriver
+    from plinth.sweep.trial import TrialTask
+
+    sweep = job.sweep
+    if not record.samples:
+        first = proposer(sweep, []).propose(0) or {}
+        record.samples = sum(trials.lengths(first).values())
+    task = TrialTask(
+        storage=storage,
+        train=trials.train,
+        lengths=trials.lengths,
+        time_units=schedulers.units(sweep),
+        metric=sweep.metric,
+        mode=sweep.mode.value,
+        measure=trials.measure if sweep.metric in evaluation_metrics(job) else None,
+    )
+    resources = {"CPU": job.fit.cpus_per_worker}
+    if job.fit.gpus_per_worker:
+        resources["GPU"] = job.fit.gpus_per_worker
+    driver = SweepDriver(
+        config=sweep,
+        storage=storage,
+        task=task,
+        record=record,
+        resources=resources,
+        admit=trials.admit,
+        show=lambda: _show(storage),
+        start_timeout_s=job.fit.start_timeout_s,
+    )
+    return driver.run()
+
+
+def _show(storage: Storage) -> None:
+    print("\n".join(sweep_show.lines(storage)), flush=True)
+    write_page(storage)

@@ -1,0 +1,124 @@
+"""A sweep over the toy stage: what its trials do, and a process that runs it and can be killed.
+
+python -m tests.helpers.toy_sweep FOLDER
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from plinth.fit import FitConfig, Workers, fit
+from plinth.room import Room
+from plinth.storage import Storage
+from plinth.sweep import schedulers
+from plinth.sweep.config import SchedulerConfig, SchedulerKind, SweepConfig
+from plinth.sweep.driver import SweepDriver
+from plinth.sweep.records import TRIALS, SweepRecord, Values, read_sweep
+from plinth.sweep.space import Dimension
+from plinth.sweep.trial import TrialTask
+from plinth.train.checkpoint_config import CheckpointConfig
+from plinth.train.schedules import OptimConfig
+from tests.helpers.toy_run import GLOBAL_BATCH, toy_run
+
+STEPS, EVERY = 8, 2
+CPUS = 0.4
+"""Of a worker; with the driver's 0.1, two trials on one CPU."""
+LR = [1e-6, 2e-3, 5e-3, 1e-2]
+
+
+def toy_config(kind: SchedulerKind = SchedulerKind.asha, **changes: Any) -> SweepConfig:
+    """Four trials, one for each learning rate."""
+    return SweepConfig(
+        space={"lr": Dimension(grid=LR)}, trials=len(LR), scheduler=SchedulerConfig(kind, grace=0.25),
+        **changes,
+    )  # fmt: skip
+
+
+def driver(
+    folder: Path, config: SweepConfig, name: str = "s", die_once: int | None = None, ram: float = 0
+) -> SweepDriver:
+    """A sweep in `folder`/name over the data in `folder`.
+
+    Args:
+        die_once: index of a trial whose process kills itself in mid-run, once.
+        ram: bytes that a worker asks for, beside its CPUs.
+    """
+    toy_run(folder)  # makes the data
+    storage = Storage.from_uri(folder / name)
+    record = read_sweep(storage) or SweepRecord(
+        name=name, metric=config.metric, mode=config.mode.value, scheduler=config.scheduler.kind.value,
+        searcher=config.searcher.value, seed=config.seed, trials=config.trials, identity={},
+        samples=STEPS * GLOBAL_BATCH,
+    )  # fmt: skip
+    record.starts += 1
+    task = TrialTask(
+        storage=storage,
+        train=partial(train, folder, storage, die_once),
+        lengths=lengths,
+        time_units=schedulers.units(config),
+        metric=config.metric,
+        mode=config.mode.value,
+        measure=None,
+    )
+    return SweepDriver(
+        config=config, storage=storage, task=task, record=record,
+        resources={"CPU": CPUS} | ({"memory": ram} if ram else {}), admit=admit, show=nothing,
+        start_timeout_s=3.0,
+    )  # fmt: skip
+
+
+def train(
+    folder: Path, storage: Storage, die_once: int | None, name: str, values: Values, room: Room, changed: bool
+) -> None:
+    """What a trial does."""
+    run_storage = storage.child(TRIALS).child(name)
+    run = toy_run(
+        folder,
+        storage=run_storage.child("toy"),
+        optim=OptimConfig(lr=values["lr"], warmup_steps=2, grad_clip=1.0),
+        steps=STEPS,
+        checkpoint=CheckpointConfig(every_steps=EVERY, keep_last=2),
+        config={"optim": {"lr": values["lr"]}},
+        check_resume=nothing if changed else None,
+    )
+    marker = folder / "has-died"
+    if die_once == int(name) and not marker.exists():
+        marker.write_text("once")
+        os.kill(os.getpid(), signal.SIGKILL)
+    fit(FitConfig(workers=Workers(1, 1), cpus_per_worker=CPUS), [run], run_storage, None, room)
+
+
+def lengths(values: Values) -> dict[str, int]:
+    """Samples of the one stage."""
+    return {"toy": STEPS * GLOBAL_BATCH}
+
+
+def admit(values: Values) -> None:
+    """All values will do."""
+
+
+def nothing(*_: Any) -> None:
+    """Do nothing."""
+
+
+def on_ray(act: Callable[[], Any]) -> Any:
+    """Call it with a Ray of one CPU."""
+    import ray
+
+    ray.init(
+        address="local", num_cpus=1, include_dashboard=True, dashboard_host="127.0.0.1", log_to_driver=False
+    )
+    try:
+        return act()
+    finally:
+        ray.shutdown()
+
+
+if __name__ == "__main__":
+    on_ray(driver(Path(sys.argv[1]), toy_config(SchedulerKind.none)).run)

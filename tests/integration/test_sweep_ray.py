@@ -1,0 +1,151 @@
+"""Sweeps on a real Ray: trials that are given up, that die, that take over; a sweep that is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+from plinth.errors import ConfigError
+from plinth.storage import Storage
+from plinth.sweep.config import SchedulerConfig, SchedulerKind
+from plinth.sweep.records import Status, Trial, read_trials
+from plinth.train.metrics import read_lines
+from tests.helpers.toy_run import GLOBAL_BATCH
+from tests.helpers.toy_sweep import EVERY, LR, STEPS, driver, toy_config
+
+pytestmark = pytest.mark.slow
+PATIENCE_S = 300
+FULL = STEPS * GLOBAL_BATCH
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("sweeps")
+
+
+@pytest.fixture(scope="module")
+def killed(folder: Path) -> list[Trial]:
+    """A sweep without a scheduler that was killed when its first trial had finished, as it then was."""
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.helpers.toy_sweep", str(folder)], stdout=log, stderr=log
+        )
+    until = time.monotonic() + PATIENCE_S
+    storage = Storage.from_uri(folder / "s")
+    try:
+        while not any(t.said.is_finished for t in _trials(storage)):
+            assert process.poll() is None and time.monotonic() < until, (folder / "log").read_text()
+            time.sleep(0.1)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    return _trials(storage)
+
+
+def _trials(storage: Storage) -> list[Trial]:
+    return read_trials(storage) if storage.exists("trials/000/trial.json") else []
+
+
+@pytest.fixture(scope="module")
+def cluster(killed: list[Trial]) -> Iterator[None]:
+    ray.init(
+        address="local", num_cpus=1, include_dashboard=True, dashboard_host="127.0.0.1", log_to_driver=False
+    )
+    yield
+    ray.shutdown()
+
+
+def everything_is_back() -> bool:
+    """Whether all resources are free and no placement group is left."""
+    until = time.monotonic() + PATIENCE_S
+    while time.monotonic() < until:
+        groups = ray.util.placement_group_table().values()
+        free = ray.available_resources().get("CPU", 0) == ray.cluster_resources()["CPU"]
+        if free and all(group["state"] == "REMOVED" for group in groups):
+            return True
+        time.sleep(0.5)
+    return False
+
+
+def test_killed_and_run_again_it_ends_as_if_nothing_had_happened(
+    cluster: None, folder: Path, killed: list[Trial]
+) -> None:
+    before = {t.record.index: t.said.reports for t in killed}
+    assert any(not t.said.is_finished for t in killed) or len(killed) < len(LR)
+    sweep = driver(folder, toy_config(SchedulerKind.none))
+    assert sweep.run().status == "finished"
+    trials = read_trials(sweep.storage)
+    assert [t.record.values["lr"] for t in trials] == LR
+    for trial in trials:
+        assert trial.record.status is Status.finished
+        assert [r.samples for r in trial.said.reports] == [
+            steps * GLOBAL_BATCH for steps in range(EVERY, STEPS + 1, EVERY)
+        ]
+        said_before = before.get(trial.record.index, [])
+        assert trial.said.reports[: len(said_before)] == said_before
+    digests = [
+        [line["digest"] for line in read_lines(sweep.storage.child(f"trials/{t.record.name}/toy"))]
+        for t in trials
+    ]
+    assert len(digests[0]) == STEPS
+    assert digests[1:] == digests[:-1], "all trials train on the same batches in the same order"
+    assert everything_is_back()
+
+
+def test_bad_trials_stop_and_give_back_what_they_had(cluster: None, folder: Path) -> None:
+    """Successive halving; one trial dies in its middle and goes on; one CPU holds two trials at a time."""
+    sweep = driver(folder, toy_config(), "asha", die_once=1)
+    assert sweep.concurrent() == 2
+    assert sweep.run().status == "finished"
+    trials = read_trials(sweep.storage)
+    assert {t.record.status for t in trials} <= {Status.finished, Status.stopped}
+    stopped = [t for t in trials if t.record.status is Status.stopped]
+    assert stopped
+    assert all(t.said.reports[-1].samples < FULL for t in stopped)
+    assert (folder / "has-died").exists()
+    assert trials[1].said.reports
+    best = min(trials, key=lambda t: t.best("loss", "min") or 1e9)
+    assert best.record.status is Status.finished
+    assert everything_is_back()
+
+
+def test_a_population_carries_weights_on(cluster: None, folder: Path) -> None:
+    config = toy_config(SchedulerKind.pbt)
+    config.space["lr"].grid = [1e-6, 5e-3]
+    config.trials = 2
+    config.scheduler = SchedulerConfig(SchedulerKind.pbt, exploit_every=0.25, exploit_quantile=0.5)
+    sweep = driver(folder, config, "population")
+    assert sweep.run().status == "finished"
+    trials = read_trials(sweep.storage)
+    assert [t.record.status for t in trials] == [Status.finished] * 2
+    heirs = [t for t in trials if t.said.donors]
+    assert heirs
+    for trial in heirs:
+        assert trial.said.values["lr"] in (1e-6, 5e-3)
+        lines = read_lines(sweep.storage.child(f"trials/{trial.record.name}/toy"))
+        assert [line["step"] for line in lines] == list(range(STEPS))
+    assert everything_is_back()
+
+
+def test_a_cluster_without_room_for_one_trial(cluster: None, folder: Path) -> None:
+    config = toy_config()
+    config.workers = 4
+    with pytest.raises(ConfigError, match=r"A trial of 4 worker\(s\) needs 1.7 CPU; the cluster has 1 CPU"):
+        driver(folder, config, "small").run()
+    assert everything_is_back()
+
+
+def test_no_number_in_any_trial(cluster: None, folder: Path) -> None:
+    config = toy_config(SchedulerKind.none, metric="nothing")
+    config.space["lr"].grid = [1e-3, 2e-3]
+    config.trials = 2
+    with pytest.raises(Exception, match="None of 2 trials gave a value of nothing"):
+        driver(folder, config, "nan").run()
