@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 import traceback
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from types import TracebackType
 
 from jobs.layout import STAGES
@@ -27,8 +25,6 @@ an error that you can mend is one line and exit code 2; the same command run aga
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script; returns the exit code."""
-    if argv is None:
-        sys.excepthook = _show_bug
     sys.excepthook = _bug
     arguments = _parsed(_with_action(sys.argv[1:] if argv is None else list(argv)))
     try:
@@ -39,11 +35,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `poma ... | head`
         return 0
     return int(result or 0)
-
-
-def _show_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """The traceback as Python shows it, without secrets."""
-    sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))
 
 
 def _bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -61,7 +61,7 @@ def test_a_run_leaves_none_anywhere(
         once.setattr(Engine, "step", failing)
         with pytest.raises(RuntimeError) as caught:
             main(["pretrain", job])
-        cli._show_bug(caught.type, caught.value, caught.tb)
+        cli._bug(caught.type, caught.value, caught.tb)
     monkeypatch.setattr(
         loop.Exchange, "after_step", lambda *heard: replace(after_step(*heard), has_skipped=True)
     )
