@@ -187,7 +187,7 @@ def _numbers(name: str, values: dict[int, Any], is_log: bool, is_whole: bool = F
         return (scale(value) - scale(low)) / (scale(high) - scale(low))
 
     inside = [float(tick) for tick in _ticks(low, high, is_log, is_whole) if low <= tick <= high]
-    ticks = [(height(tick), value_text(int(tick) if is_whole else tick)) for tick in inside]
+    ticks = [(height(tick), f"{tick:.10g}") for tick in inside]
     return Axis(name, ticks, {index: height(value) for index, value in values.items()})
 
 

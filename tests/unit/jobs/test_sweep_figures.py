@@ -58,6 +58,11 @@ def test_whole_numbers_have_whole_ticks(tmp_path: Path) -> None:
     assert [text for _, text in axis.ticks] == ["2", "3", "4"]
 
 
+def test_ticks_close_together_are_told_apart(tmp_path: Path) -> None:
+    axis = parameter_axis(Varied("key", "key"), state_of(tmp_path, [1.39, 1.41], [1.0, 2.0]).ranked)
+    assert [text for _, text in axis.ticks] == ["1.39", "1.395", "1.4", "1.405", "1.41"]
+
+
 def test_one_value_is_in_the_middle(tmp_path: Path) -> None:
     axis = parameter_axis(Varied("key", "key"), state_of(tmp_path, [0.25, 0.25], [1.0, 2.0]).ranked)
     assert axis.ticks == [(0.5, "0.25")]
