@@ -17,7 +17,8 @@ from jobs.cli import main
 from jobs.config import EmbedJob
 from jobs.datasets import Dataset, open_dataset
 from jobs.lift_config import LiftJob
-from jobs.lift_sheet import GAP_PX, LABEL_PX, THUMBNAIL_PX, VALUE_PX, table_lines
+from jobs.lift_sheet import GAP_PX, LABEL_PX, THUMBNAIL_PX, VALUE_PX
+from jobs.preview import point_maps
 from plinth import config
 from plinth.data import manifest as manifests
 from plinth.data.shards import verify
@@ -93,6 +94,22 @@ def test_a_set_becomes_samples_of_one_view(tmp_path: Path, tar: dict[str, Any], 
     assert len({s.sample_id for s in dataset.samples()}) == 10
     stats = dataset.manifest.attributes["statistics"]
     assert (stats["samples"], stats["views"], stats["rejected_frames"]) == (10, 10, 0)
+
+
+def test_a_street_beside_a_room(tmp_path: Path, tar: dict[str, Any]) -> None:
+    """The unit of depth belongs to the row: what reaches farther than millimetres can hold fits in."""
+    street = members("s", photo(30))
+    metres = np.tile(np.linspace(5, 240, 96), (72, 1))
+    street["s.depth.png"] = encoded((metres / 0.01).astype(np.uint16), "PNG")
+    write_tar(tmp_path / "street.tar", street)
+    outside = {"uri": str(tmp_path / "street.tar"), "depth_unit_m": 0.01}
+    dataset, _ = lift.lift(job(tmp_path / "out", [tar, outside], gates={"max_median_depth_m": 0.0}))
+    *rooms, last = dataset.samples()
+    assert {round(s.depth_scale, 6) for s in rooms} == {0.001}
+    assert last.depth_scale == pytest.approx(240 / 65535, rel=1e-3)
+    far = point_maps(last)[0, :, -1]
+    assert far[:, 1].min() == pytest.approx(237.5, abs=2.5), "as far as it was given, along the view"
+    assert np.abs(point_maps(rooms[0])).max() < 5
 
 
 def test_inspect_tells_the_version(tmp_path: Path, tar: dict[str, Any], capsys) -> None:
@@ -238,33 +255,6 @@ def test_every_reject_is_counted_and_listed(tmp_path: Path, capsys) -> None:
     assert drawn_rows(tmp_path / "out" / "versions" / "000001" / "gates.png") == len(expected)
     # The thumbnail of a picture that is cut off can be whole, its decoding is not: rejected all the same.
     assert captions(dataset) == [photo(0).caption]
-
-
-def test_preview_shows_what_was_accepted_beside_what_was_rejected(
-    tmp_path: Path, tar: dict[str, Any], capsys: pytest.CaptureFixture[str]
-) -> None:
-    out, sheet = tmp_path / "out", tmp_path / "sheet.png"
-    lift.lift(job(out, [tar]))
-    tiny = members("t", photo(20)) | {"t.jpg": encoded(np.zeros((20, 20, 3), np.uint8), "JPEG")}
-    flat = photo(21)
-    flat.depth = encoded(np.full((72, 96), 2000, np.uint16), "PNG")
-    write_tar(tmp_path / "more.tar", tiny | members("f", flat) | members("g", photo(22)))
-    lift.lift(job(out, [{"uri": str(tmp_path / "more.tar")}]))
-    capsys.readouterr()
-    assert main(["shards", "preview", f"{out}#1", "--samples", "1", "--out", str(sheet)]) == 0
-    assert "version 1: 10 accepted, 0 rejected" in capsys.readouterr().out
-    plain = np.asarray(Image.open(sheet))
-    assert main(["shards", "preview", str(out), "--samples", "1", "--out", str(sheet)]) == 0
-    assert "version 2: 1 accepted, 2 rejected" in capsys.readouterr().out
-    both = np.asarray(Image.open(sheet))
-    assert len(both) > len(plain), "a row of pictures for each reason"
-    gates = np.asarray(Image.open(out / "versions" / "000002" / "gates.png"))
-    np.testing.assert_array_equal(both[-len(gates) :, : gates.shape[1]], gates)
-    assert both[-len(gates) :, gates.shape[1] :].min() < 128, "the table stands beside the pictures"
-    table = table_lines(rejects(out, 2), 1)
-    assert table[0] == "1 accepted, 2 rejected"
-    assert table[2:4] == ["1 x tiny image", "    20 x 20   more.tar at byte 512"]
-    assert table[5] == "1 x flat depth"
 
 
 def test_captions_that_match_no_image_are_an_error(tmp_path: Path, tar: dict[str, Any]) -> None:
