@@ -209,7 +209,7 @@ def _add_sweep(parser: argparse.ArgumentParser) -> None:
         if name == "show":
             action.add_argument("--follow", action="store_true", help="until the sweep is over")
             continue
-        action.add_argument("trial", help="its number, such as 003")
+        action.add_argument("trial", help="its number, such as 003, or best")
         action.add_argument("--out", type=Path, default=Path("promoted.yaml"), help="job file to write")
         action.add_argument("--with-checkpoint", action="store_true", help="start from the trial's weights")
     parser.set_defaults(run=_sweep)

@@ -14,7 +14,9 @@ from jobs import pins, pretrain, sweep_show, teachers
 from jobs.cluster import ray_cluster
 from jobs.config import PretrainJob, SweepJob
 from jobs.layout import STAGES
+from jobs.sweep_board import write_hparams
 from jobs.sweep_page import write_page
+from jobs.sweep_state import read_state
 from jobs.sweep_trial import (
     FIXED_KEYS,
     PROBE,
@@ -54,6 +56,7 @@ def run(job: SweepJob) -> int:
             return INTERRUPTED_EXIT_CODE
         ended = _run_trials(job, storage, trials, record)
     _show(storage)
+    write_hparams(storage)
     best = best_first(read_trials(storage), job.sweep.metric, job.sweep.mode.value)
     print(f"{storage.uri}: {ended.status}; best trial {best[0].record.name}: {best[0].said.values}")
     print(f"poma sweep promote {storage.uri} {best[0].record.name}   writes it as a job of full length")
@@ -195,9 +198,10 @@ def _record(job: SweepJob, trials: Trials, before: SweepRecord | None, storage: 
 def _identity(job: SweepJob) -> dict[str, Any]:
     """What decides the trials' results; more trials and a larger budget are welcome."""
     full = config.to_dict(job)
-    judged = {key: full["sweep"][key] for key in ("space", "metric", "mode", "searcher", "seed", "length")}
+    sweep_keys = ("space", "metric", "mode", "searcher", "seed", "length", "include_default", "scheduler")
+    judged = {key: full["sweep"][key] for key in sweep_keys}
     kept = ("seed", "model", "start", "warmup", "main", "optim", "zero", "evaluation")
-    return {**{key: full[key] for key in kept}, "sweep": judged, "scheduler": full["sweep"]["scheduler"]}
+    return {**{key: full[key] for key in kept}, "sweep": judged}
 
 
 def _train_shared(job: SweepJob, storage: Storage) -> bool:
@@ -250,5 +254,6 @@ def _run_trials(job: SweepJob, storage: Storage, trials: Trials, record: SweepRe
 
 
 def _show(storage: Storage) -> None:
-    print("\n".join(sweep_show.lines(storage)), flush=True)
-    write_page(storage)
+    state = read_state(storage)
+    print("\n".join(sweep_show.describe(state)), flush=True)
+    write_page(storage, state=state)

@@ -35,9 +35,12 @@ LR = [1e-6, 2e-3, 5e-3, 1e-2]
 def toy_config(kind: SchedulerKind = SchedulerKind.asha, **changes: Any) -> SweepConfig:
     """Four trials, one for each learning rate."""
     return SweepConfig(
-        space={"lr": Dimension(grid=LR)}, trials=len(LR), scheduler=SchedulerConfig(kind, grace=0.25),
+        space={"lr": Dimension(grid=LR)},
+        trials=len(LR),
+        include_default=False,
+        scheduler=SchedulerConfig(kind, grace=0.25),
         **changes,
-    )  # fmt: skip
+    )
 
 
 def driver(

@@ -42,7 +42,8 @@ def killed(folder: Path) -> list[Trial]:
     storage = Storage.from_uri(folder / "s")
     try:
         while not any(t.said.is_finished for t in _trials(storage)):
-            assert process.poll() is None and time.monotonic() < until, (folder / "log").read_text()
+            assert process.poll() is None, (folder / "log").read_text()
+            assert time.monotonic() < until
             time.sleep(0.1)
     finally:
         os.kill(process.pid, signal.SIGKILL)

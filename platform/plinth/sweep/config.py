@@ -120,6 +120,8 @@ class SweepConfig:
     """What the sweep may use up."""
     seed: int = 0
     """Of the values that are drawn. All trials train with the job's seed: the same data in the same order."""
+    include_default: bool = True
+    """Trial 000 has the job's own values: what the others must beat. Not with pbt."""
     length: float = 1.0
     """Length of a trial as a part of the job's."""
     share_warmup: bool = True
@@ -134,6 +136,11 @@ class SweepConfig:
     """How often a trial that died is started again, from its last checkpoint."""
     show_every_s: float = 30.0
     """Seconds between two tables in the terminal, and two writes of the page."""
+
+    @property
+    def has_default_trial(self) -> bool:
+        """Whether trial 000 has the job's own values."""
+        return self.include_default and self.scheduler.kind is not SchedulerKind.pbt
 
     def validate(self, metrics: Collection[str]) -> None:
         """Refuse what cannot be searched, judged or run.

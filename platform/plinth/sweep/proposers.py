@@ -12,11 +12,6 @@ from plinth.sweep.records import Trial, Values
 from plinth.sweep.space import Dimension, draw, grid
 
 
-def planned_trials(config: SweepConfig) -> int:
-    """How many trials the sweep has, at most."""
-    return len(grid(config.space)) if config.searcher is SearcherKind.grid else config.trials
-
-
 class Listed:
     """Values that are known from the start."""
 
@@ -47,6 +42,8 @@ class Optuna:
 
     def propose(self, index: int) -> Values | None:
         """The sampler draws anew for each trial, so that a sweep that was interrupted draws as before."""
+        if index == 0 and self._config.has_default_trial:
+            return {}
         self._study.sampler = self._optuna.samplers.TPESampler(seed=self._config.seed + index)
         asked = self._study.ask()
         values: Values = {}
@@ -78,11 +75,19 @@ class Optuna:
 
 def proposer(config: SweepConfig, known: Sequence[Trial]) -> Listed | Optuna:
     """What the job's searcher stands for."""
+    first: list[Values] = [{}] if config.has_default_trial else []
     if config.searcher is SearcherKind.optuna:
         return Optuna(config, known)
     if config.searcher is SearcherKind.grid:
-        return Listed(grid(config.space))
-    return Listed(draw(config.space, config.trials, config.seed))
+        return Listed(first + grid(config.space))
+    return Listed(first + draw(config.space, config.trials - len(first), config.seed))
+
+
+def planned_trials(config: SweepConfig) -> int:
+    """How many trials the sweep has, at most."""
+    if config.searcher is SearcherKind.grid:
+        return len(grid(config.space)) + config.has_default_trial
+    return config.trials
 
 
 def import_optuna() -> Any:
