@@ -34,10 +34,13 @@ def run(path: Path | None, overrides: Sequence[str], cluster: Path | None) -> in
     """Examine this machine and, if given, a job; returns the exit code."""
     began = time.monotonic()
     job = _load(path, overrides) if path is not None else None
-    worst = Level.ok
+    worst, said = Level.ok, set()
     for name, check in checks(job, read_cluster(cluster) if cluster else None):
         for finding in examined(name, check):
             worst = max(worst, finding.level)
+            if finding.level is Level.bad and finding.what in said:
+                continue  # one mistake in the way of several checks
+            said.add(finding.what)
             print(finding.text(), flush=True)
     print(f"{worst.name.upper()} after {time.monotonic() - began:.0f} s")
     return EXIT_CODE if worst is Level.bad else 0
