@@ -116,9 +116,9 @@ def _annotations(
     """
     if uri is None:
         return {}, None
-    folder, _, name = uri.rpartition("/")
+    folder, slash, name = uri.rpartition("/")
     try:
-        found = read_scene_captions(Storage.from_uri(folder or ".", options).read(name))
+        found = read_scene_captions(Storage.from_uri(folder or slash or ".", options).read(name))
     except MissingKeyError:
         raise ConfigError(f"annotations: {uri} does not exist.", "Check the path.") from None
     except ValueError as error:

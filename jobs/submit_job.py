@@ -18,7 +18,12 @@ from plinth.storage import Storage, validate
 RUN = "pretrain"
 """The kind whose result is a run: checked whole, stopped with a checkpoint, rendered for Kubernetes."""
 NOT_SUBMITTED = {"demo": "Its steps are: poma ingest, poma embed, poma pretrain, poma evaluate."}
-URI_KEYS = frozenset({"output", "uri", "images_uri", "root", "start", "run", "data", "annotations"})
+URI_KEYS = frozenset(
+    {
+        "output", "uri", "images_uri", "root", "start", "run", "data", "annotations", "view_captions_file",
+        "scene_captions_file",
+    }
+)  # fmt: skip
 """Keys of all kinds of jobs that hold a path or URI."""
 MODELS = frozenset({"teacher", "lifter", "captioner"})
 """Sections whose `source` is a folder, a URI or a hub id."""

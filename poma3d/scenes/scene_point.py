@@ -41,9 +41,9 @@ class ScenePointConfig:
     """Tensor of the point maps."""
     colour: str = "color_images"
     """Tensor of the pictures; scenes without it have no colour."""
-    view_captions: str | None = None
+    view_captions_file: str | None = None
     """JSONL file of view captions."""
-    scene_captions: str | None = None
+    scene_captions_file: str | None = None
     """JSON file of scene captions, such as SceneVerse's scene_cap.json."""
     up: list[float] = field(default_factory=lambda: [0.0, 0.0, 1.0])
     """Up direction of the scenes' world."""
@@ -63,7 +63,7 @@ class ScenePointReader:
             ValueError: none, two of one name, or captions of none of them.
         """
         paths = self._paths()
-        for name in filter(None, (self.config.view_captions, self.config.scene_captions)):
+        for name in filter(None, (self.config.view_captions_file, self.config.scene_captions_file)):
             known = _captions(name)
             if not any(captions_of(scene, known) for scene in paths):
                 raise ValueError(
@@ -81,10 +81,14 @@ class ScenePointReader:
         path = self._paths()[scene_id]
         points, colours = _tensors(path, self.config)
         points = _z_up(points, np.asarray(self.config.up, np.float64))
-        captions = _captions(self.config.view_captions).get(scene_id) if self.config.view_captions else None
+        captions = (
+            _captions(self.config.view_captions_file).get(scene_id)
+            if self.config.view_captions_file
+            else None
+        )
         if captions is not None and len(captions) != len(points):
             raise ValueError(
-                f"scene {scene_id}: {self.config.view_captions} has captions of {len(captions)} views, "
+                f"scene {scene_id}: {self.config.view_captions_file} has captions of {len(captions)} views, "
                 f"{path.name} has {len(points)}"
             )
         frames, seen = [], set()
@@ -103,7 +107,7 @@ class ScenePointReader:
                     points=grid,
                 )
             )
-        of_scene = _captions(self.config.scene_captions) if self.config.scene_captions else {}
+        of_scene = _captions(self.config.scene_captions_file) if self.config.scene_captions_file else {}
         return SceneFrames(scene_id, SOURCE, frames, captions_of(scene_id, of_scene))
 
     def _paths(self) -> dict[str, Path]:

@@ -55,7 +55,7 @@ def test_published_point_maps_go_all_the_way(made: Path, tmp_path: Path) -> None
     write_scene(tmp_path / "scans" / f"{NAME}.safetensors")
     captions = [{"scan_id": NAME, "utterance": [f"view {view}", "a room"]} for view in range(4)]
     (tmp_path / "views.jsonl").write_text("\n".join(map(json.dumps, captions)))
-    section = {"root": str(tmp_path / "scans"), "view_captions": str(tmp_path / "views.jsonl")}
+    section = {"root": str(tmp_path / "scans"), "view_captions_file": str(tmp_path / "views.jsonl")}
     job = ingest_job(tmp_path / "points")
     job["reader"] = {"kind": "scene_point", "scene_point": section}
     assert main(["ingest", write(tmp_path / "job.yaml", job)]) == 0

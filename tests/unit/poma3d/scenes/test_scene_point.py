@@ -102,7 +102,7 @@ def test_captions_of_views_and_scenes(tmp_path: Path) -> None:
     path, of_scenes = tmp_path / "views.jsonl", tmp_path / "scene_cap.json"
     path.write_text("\n".join(map(json.dumps, lines)))
     of_scenes.write_text(json.dumps({"a": {"captions": ["a room"]}}))
-    both = reader(tmp_path, view_captions=str(path), scene_captions=str(of_scenes))
+    both = reader(tmp_path, view_captions_file=str(path), scene_captions_file=str(of_scenes))
     assert both.scene_ids() == ["a"]
     scene = both.read("a")
     assert [frame.captions for frame in scene.frames] == [[f"view {v}"] for v in range(VIEWS)]
@@ -111,18 +111,18 @@ def test_captions_of_views_and_scenes(tmp_path: Path) -> None:
     fewer = tmp_path / "fewer.jsonl"
     fewer.write_text(json.dumps(lines[0]))
     with pytest.raises(ValueError, match=r"captions of 1 views, a\.safetensors has 4"):
-        reader(tmp_path, view_captions=str(fewer)).read("a")
+        reader(tmp_path, view_captions_file=str(fewer)).read("a")
     other = tmp_path / "other.jsonl"
     other.write_text(json.dumps(lines[2]))
     with pytest.raises(ValueError, match="captions of none of the 1 scenes: its ids are such as b"):
-        reader(tmp_path, view_captions=str(other)).scene_ids()
+        reader(tmp_path, view_captions_file=str(other)).scene_ids()
     for content, words in (('{"scan_id": "a"}', "without 'scan_id' or 'utterance'"), ("{", "Expecting")):
         bad = tmp_path / f"bad{len(content)}.jsonl"
         bad.write_text(content)
         with pytest.raises(ValueError, match=words):
-            reader(tmp_path, view_captions=str(bad)).scene_ids()
+            reader(tmp_path, view_captions_file=str(bad)).scene_ids()
     with pytest.raises(ValueError, match=r"no\.jsonl"):
-        reader(tmp_path, view_captions=str(tmp_path / "no.jsonl")).scene_ids()
+        reader(tmp_path, view_captions_file=str(tmp_path / "no.jsonl")).scene_ids()
 
 
 @pytest.mark.parametrize(
