@@ -34,12 +34,14 @@ class Case:
     steps: int = 20
     total_steps: int = 20
     clips: bool = True
+    exact_sums: bool = True
 
     def zero_config(self) -> ZeroConfig:
         """A small bucket, so that gradients travel in several messages."""
         return ZeroConfig(
             stage=self.zero,
             precision=Precision[self.precision],
+            exact_sums=self.exact_sums,
             bucket_size=1000,
         )
 
@@ -116,12 +118,13 @@ def train_cases(cases: list[Case]) -> list[Trained]:
 
 
 def first_gradients(micro_batch_sizes: list[int]) -> list[dict[str, torch.Tensor]]:
-    """Gradient of the first batch for each micro-batch size, read from Adam's first moment: without
-    clipping it is (1 - beta1) times the gradient after one step."""
+    """Gradient of the first batch for each micro-batch size, with all its bits, read from Adam's first
+    moment: without clipping it is (1 - beta1) times the gradient after one step."""
     proc = process.start(threads=1)
     found = []
     for size in micro_batch_sizes:
-        engine = toy_engine(Case(zero=2, micro_batch_size=size, clips=False), proc, ToyStage(dropout=0.0))
+        case = Case(zero=2, micro_batch_size=size, clips=False, exact_sums=False)
+        engine = toy_engine(case, proc, ToyStage(dropout=0.0))
         engine.step(local_rows(global_batches(1)[0], proc.world))
         moments = {k.removeprefix("exp_avg/"): v for k, v in full_state(engine).items() if "exp_avg/" in k}
         found.append({n: m.view(engine.shards.shape(n)) / (1 - OPTIM.beta1) for n, m in moments.items()})

@@ -1,7 +1,9 @@
-"""The real main stage through the engine, at every ZeRO stage on two ranks, against plain PyTorch."""
+"""The real main stage through the engine, at every ZeRO stage on two ranks, against plain PyTorch and against
+one rank."""
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import pytest
@@ -22,6 +24,9 @@ pytestmark = pytest.mark.slow
 GLOBAL_BATCH, MICRO_BATCH, STEPS, SEED = 8, 2, 3, 5
 OPTIM = OptimConfig(lr=1e-3, warmup_steps=1, weight_decay=0.1, grad_clip=5.0)
 CASES = [*(("lora", zero) for zero in (0, 1, 2, 3)), ("full", 2), ("full", 3)]
+ALONE = [("lora", 2), ("full", 3)]
+CLOSE = 1e-5
+FEW = 1e-4  # of the elements: their gradient is below the grid of `exact_sums`, and Adam makes a step of any
 
 
 def make(mode: str) -> Any:
@@ -68,18 +73,31 @@ def _train(mode: str, zero: int) -> Trained:
     return result
 
 
+@cache
+def on_two_ranks() -> dict[tuple[str, int], Trained]:
+    """Every case, from rank 0."""
+    return dict(zip(CASES, run_ranks(2, train_in_engine, CASES)[0], strict=True))
+
+
+def test_one_rank_gives_the_same_bits_as_two() -> None:
+    for case, alone in zip(ALONE, run_ranks(1, train_in_engine, ALONE)[0], strict=True):
+        two = on_two_ranks()[case]
+        assert (alone.losses, alone.grad_norms) == (two.losses, two.grad_norms), case
+        for name, weights in alone.weights.items():
+            assert torch.equal(two.weights[name], weights), (case, name)
+
+
 def test_the_main_stage_trains_the_same_in_the_engine() -> None:
     plain = {
         m: reference.train(make(m), batches(), OPTIM, MICRO_BATCH, SEED, STEPS) for m in ("lora", "full")
     }
-    for (mode, zero), trained in zip(CASES, run_ranks(2, train_in_engine, CASES)[0], strict=True):
+    for (mode, zero), trained in on_two_ranks().items():
         expected = plain[mode]
         assert trained.losses == pytest.approx(expected.losses, abs=1e-4), (mode, zero)
         assert trained.grad_norms == pytest.approx(expected.grad_norms, rel=1e-4), (mode, zero)
         assert trained.weights.keys() == expected.weights.keys()
-        for name, weights in expected.weights.items():
-            if name.endswith("attn.k.bias"):
-                continue  # softmax does not see it: its gradient is rounding, which Adam blows up
-            torch.testing.assert_close(
-                trained.weights[name], weights, rtol=0, atol=1e-5, msg=f"{mode}, ZeRO {zero}: {name}"
-            )
+        # Softmax does not see a key's bias: its gradient is rounding, which Adam blows up.
+        names = [name for name in expected.weights if not name.endswith("attn.k.bias")]
+        apart = torch.cat([(trained.weights[n] - expected.weights[n]).abs().flatten() for n in names])
+        assert float(apart.max()) < 2 * STEPS * OPTIM.lr, (mode, zero)
+        assert int((apart > CLOSE).sum()) <= FEW * len(apart), (mode, zero)

@@ -55,6 +55,22 @@ def test_fp32_equals_plain_pytorch_after_20_steps(world_size: int) -> None:
             torch.testing.assert_close(trained.weights[name], weights, rtol=0, atol=TOLERANCE, msg=str(case))
 
 
+def test_fp32_is_identical_at_any_world_size() -> None:
+    """From the first step on; test_checkpoint_parity goes on with four ranks, and has the moments."""
+    alone = {(c.zero, c.micro_batch_size): run for c, run in engine_runs(1) if c.precision == "fp32"}
+    compared = 0
+    for case, trained in engine_runs(2):
+        expected = alone.get((case.zero, case.micro_batch_size))
+        if case.precision != "fp32" or expected is None:
+            continue
+        assert trained.losses == expected.losses, case
+        assert trained.grad_norms == expected.grad_norms, case
+        for name, weights in expected.weights.items():
+            assert torch.equal(trained.weights[name], weights), f"{case}: {name}"
+        compared += 1
+    assert compared == len(STAGES)
+
+
 def test_training_changes_what_it_should() -> None:
     initial = dict(ToyStage().named_parameters())
     plain = plain_run(4)

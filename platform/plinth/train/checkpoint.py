@@ -137,6 +137,7 @@ def _state(engine: Engine, notes: dict[str, Any]) -> dict[str, Any]:
         "groups": groups,
         "optim": asdict(engine.optim),
         "seed": engine.seed,
+        "exact_sums": engine.sums.state() if engine.sums else {},
         "written_by": {
             "world_size": engine.world.world_size,
             "zero_stage": engine.zero.stage,
@@ -175,6 +176,9 @@ def load(engine: Engine, storage: Storage, scratch: Path) -> dict[str, Any] | No
         _check_same_model(engine, state)
         flatfiles.read(pieces(engine, writing=False), fetched.folder)
     engine.restore(state["step"])
+    if engine.sums:
+        # Of another precision, or of a version before there were any: the next step finds them anew.
+        engine.sums.restore(state.get("exact_sums", {}))
     return state
 
 

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from plinth.errors import ConfigError
 from plinth.train import globalbatch, guards
 from plinth.train.ema import EmaShards
+from plinth.train.exact_sums import ExactSums
 from plinth.train.fragments import Shards
-from plinth.train.norms import sum_norms_exactly
+from plinth.train.norms import ExactNorm
 from plinth.train.process import Process, prepare_deepspeed
 from plinth.train.schedules import OptimConfig, lr_at
 from plinth.train.stage import Batch, Contrast
@@ -108,7 +109,8 @@ class Engine:
         # Before DeepSpeed rounds the weights to bf16: the masters shall begin with the exact ones.
         exact = {} if zero.precision is Precision.fp32 else _copies(stage)
         self._linear = torch.nn.functional.linear
-        self._deepspeed, self._hook = self._initialize()
+        self.sums = self._exact_sums()
+        self._deepspeed, self._hook, self._norm = self._initialize()
         self.shards = Shards(self._deepspeed, stage, zero.stage, self.world)
         for fragment in self.shards.fragments if exact else []:
             whole = exact[fragment.name].view(-1)
@@ -133,6 +135,10 @@ class Engine:
         work = self._first_pass(batch)
         self._contrast(work)
         self._backward(work)
+        if self.sums and not self.sums.settle():
+            self._discard()
+            self._backward(work, again=True)
+            self.sums.settle()
         grad_norm = self._apply(work)
         self.ema.update(self.stage.ema_momentum(self.completed_steps / max(1, self.total_steps - 1)))
         result = self._result(work, lr, grad_norm)
@@ -167,11 +173,13 @@ class Engine:
         work.contrast = self.stage.contrast(gathered)
         work.grads = globalbatch.gradients(work.contrast.total, gathered, self.world, self.micro_batches)
 
-    def _backward(self, work: _Work) -> None:
-        """Every micro-batch backward, through its features and its local losses."""
+    def _backward(self, work: _Work, again: bool = False) -> None:
+        """Every micro-batch backward, through its features and its local losses; `again` if their graphs are
+        gone."""
+        work.losses, work.shown = [], []
         for k, micro_batch in enumerate(work.micro_batches):
             encoded = work.encoded[k]
-            if self.micro_batches > 1:
+            if self.micro_batches > 1 or again:
                 encoded = self._encode(micro_batch, k, features_only=False)
                 if self.completed_steps - self._first_step < REPLAYS_CHECKED:
                     guards.check_replay(work.encoded[k]["features"], encoded["features"])
@@ -190,7 +198,17 @@ class Engine:
                 loss = loss + through_features
             self._deepspeed.set_gradient_accumulation_boundary(is_last)
             # DeepSpeed averages over ranks; our loss is already this rank's share of the global one.
-            self._deepspeed.backward(loss * self.world.world_size, scale_wrt_gas=False)
+            share = 1 if self.sums else self.world.world_size  # exact sums multiply the gradient instead
+            self._deepspeed.backward(loss * share, scale_wrt_gas=False)
+
+    def _discard(self) -> None:
+        """Throw the gradients of this step away."""
+        if self.zero.stage == 0:
+            self._deepspeed.zero_grad()
+            return
+        self._norm.refuses = True  # then DeepSpeed skips its step and cleans up
+        self._deepspeed.step()
+        self._norm.refuses = False
 
     def _apply(self, work: _Work) -> float:
         """Clip and step, unless the norm of the gradient is not finite; returns the norm."""
@@ -260,6 +278,8 @@ class Engine:
     def close(self) -> None:
         """Give up DeepSpeed's hooks and buffers; the engine cannot be used afterwards."""
         self._hook.remove()
+        if self.sums:
+            self.sums.close()
         self._deepspeed.destroy()
         # Stage 3 replaces it for the whole process, so a later stage would round otherwise.
         torch.nn.functional.linear = self._linear
@@ -280,7 +300,13 @@ class Engine:
             )
         return self.world.gradient_accumulation_steps(size, micro)
 
-    def _initialize(self) -> tuple[Any, Any]:
+    def _exact_sums(self) -> ExactSums | None:
+        """Where there is something to add; bf16 gradients have few enough bits of themselves."""
+        micro_batches = self.micro_batches * self.world.world_size
+        wanted = self.zero.adds_exactly and micro_batches > 1
+        return ExactSums(self.stage.named_parameters(), micro_batches, self.process) if wanted else None
+
+    def _initialize(self) -> tuple[Any, Any, ExactNorm]:
         prepare_deepspeed()
         import deepspeed
 
@@ -296,9 +322,10 @@ class Engine:
         config = deepspeed_config(self.zero, optim, self.sizes.micro_batch_size, self.micro_batches)
         with redirect_stdout(StringIO()):  # stage 1 in bf16 prints its memory a dozen times
             engine, *_ = deepspeed.initialize(model=self.stage, optimizer=optimizer, config=config)
+        norm = ExactNorm(self.world)
         if self.zero.stage:
-            sum_norms_exactly(engine.optimizer, self.world)
-        return engine, hook
+            norm.install(engine.optimizer)
+        return engine, hook, norm
 
 
 def _added(encoded: list[dict[str, Any]], field: str) -> dict[str, Tensor]:

@@ -19,20 +19,26 @@ INVALID_NORM = -1.0
 """How DeepSpeed is told that a norm is not finite."""
 
 
-def sum_norms_exactly(optimizer: Any, world: World) -> None:
-    """Have a ZeRO optimizer of DeepSpeed (stages 1 to 3) sum the norm in fp64 over all ranks, so that it
-    rounds to the same fp32 number however the gradients are sharded.
+class ExactNorm:
+    """Sums the norm in fp64 over all ranks, so that it rounds to the same fp32 number however the gradients
+    are sharded."""
 
-    It takes the place of a method that is not public: the parity and resize tests watch over it.
-    """
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.refuses = False
+        """Call every norm invalid: DeepSpeed then skips its step and throws the gradients away."""
 
-    def norm(gradients: Sequence[Tensor], params: Sequence[Tensor], norm_type: int = 2) -> Tensor:
+    def install(self, optimizer: Any) -> None:
+        """In a ZeRO optimizer of DeepSpeed (stages 1 to 3), in place of a method that is not public: the
+        parity and resize tests watch over it."""
+        optimizer.get_grad_norm_direct = self
+
+    def __call__(self, gradients: Sequence[Tensor], params: Sequence[Tensor], norm_type: int = 2) -> Tensor:
         squares = [g.detach().double().square().sum() for g in gradients]
         device = params[0].device if params else torch.device("cpu")
         total = torch.stack(squares).sum() if squares else torch.zeros((), dtype=torch.float64, device=device)
-        if world.world_size > 1:
+        if self._world.world_size > 1:
             dist.all_reduce(total)
         found = total.sqrt().float()
-        return torch.where(torch.isfinite(found), found, torch.full_like(found, INVALID_NORM))
-
-    optimizer.get_grad_norm_direct = norm
+        is_valid = torch.isfinite(found) & (not self.refuses)
+        return torch.where(is_valid, found, torch.full_like(found, INVALID_NORM))

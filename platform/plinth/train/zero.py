@@ -30,12 +30,20 @@ class ZeroConfig:
     any world size."""
     communicate_precision: Precision = Precision.fp32
     """Type in which gradients travel between ranks; fp32 for the same reason."""
+    exact_sums: bool = True
+    """Round the fp32 gradient of each micro-batch to a grid on which sums are exact, so that a run gives the
+    same weights, bit by bit, at any number of workers (see `plinth.train.exact_sums`). bf16 ignores it."""
     bucket_size: int = 50_000_000
     """Elements of gradients or weights that travel in one message; also the size of the buffer for it."""
     overlap_communication: bool = False
     """Reduce gradients while the backward pass still runs (stages 1 to 3, CUDA): faster, more memory."""
     persistent_parameter_size: int = 100_000
     """Stage 3 keeps parameters up to this many elements whole on every rank instead of gathering them."""
+
+    @property
+    def adds_exactly(self) -> bool:
+        """Whether gradients are put on a grid before they are added; see `exact_sums`."""
+        return self.exact_sums and self.precision is Precision.fp32
 
     def validate(self) -> None:
         """Refuse an unknown stage and bf16 without shards.
