@@ -85,7 +85,7 @@ def submit(
 def attach(submission_id: str, target: Target) -> int:
     """Follow a job that was submitted before; returns its exit code."""
     server = JobServer(target)
-    server.info(submission_id)
+    server.check_known(submission_id)
     return _follow(server, submission_id, target, is_new=False)
 
 

@@ -28,13 +28,18 @@ OVERRULING = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 TOKEN_ENV, TOKEN_PATH_ENV, MODE_ENV = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"
 NOISY = ("dashboard_sdk", "job.sdk")
 STOPPED_EXIT_CODE, NO_COMMAND_EXIT_CODE = 143, 127
+SHOWN_IDS = 5
 TAIL_LINES = 40
 """Lines of the log that one sees on coming back."""
 SETTLE_S = 10.0
 """How long after the end of its log a job may take to say how it ended."""
+START_LIMIT_S = 60.0
+"""How long a head may take until it starts jobs."""
 AWAY_LIMIT_S = 120.0
 """How long a cluster may be out of reach while its log is followed."""
 RETRY_S = 2.0
+NOT_READY, TAKEN = "No available agent", "already exists"
+"""What Ray says while a head starts, and of an id that was used."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +114,27 @@ class JobServer:
         """
         earlier = self.submissions(name)
         number = int(earlier[-1].submission_id.rpartition("-")[2]) + 1 if earlier else 1
+        submission_id = f"{name}-{number}"
+        deadline = time.monotonic() + START_LIMIT_S
+        is_again = False
         with self._explained():
-            return str(self._client.submit_job(submission_id=f"{name}-{number}", **what))
+            while True:
+                try:
+                    return str(self._client.submit_job(submission_id=submission_id, **what))
+                except RuntimeError as error:
+                    if is_again and TAKEN in str(error):
+                        return submission_id  # the answer before was lost, the job was not
+                    if NOT_READY not in str(error):
+                        raise
+                    if time.monotonic() > deadline:
+                        raise ConfigError(
+                            f"The head behind {self.target.address} has no agent that starts jobs.",
+                            "Two Rays on one machine take each other's port: start this head with "
+                            "--dashboard-agent-listen-port=PORT, another than 52365.",
+                        ) from None
+                print("the head is not ready yet, trying again", flush=True)
+                is_again = True
+                time.sleep(RETRY_S)
 
     def info(self, submission_id: str) -> Any:
         """Status and more.
@@ -120,6 +144,21 @@ class JobServer:
         """
         with self._explained():
             return self._client.get_job_info(submission_id)
+
+    def check_known(self, submission_id: str) -> None:
+        """Find out whether there is such a job.
+
+        Raises:
+            ConfigError: there is none; names the last ones.
+        """
+        with self._explained():
+            jobs = [job for job in self._client.list_jobs() if job.submission_id]
+        if submission_id not in {job.submission_id for job in jobs}:
+            latest = [job.submission_id for job in sorted(jobs, key=lambda job: job.start_time or 0)]
+            known = ", ".join(latest[-SHOWN_IDS:]) or "none"
+            raise ConfigError(
+                f"{self.target.address} has no job {submission_id}.", f"Its last ones: {known}."
+            )
 
     def follow(self, submission_id: str, is_new: bool) -> int:
         """Print what the job prints, until it ends; returns its exit code. Reconnects when the line is cut.
@@ -219,13 +258,13 @@ def _explained(target: Target, has_token: bool) -> Iterator[None]:
     except (ConnectionError, requests.exceptions.RequestException):
         raise ConfigError(f"No Ray cluster answers at {target.address}.", target.fix) from None
     except RuntimeError as error:
-        raise ConfigError(f"{target.address}: {_gist(str(error))}") from None
+        raise ConfigError(f"{target.address}: {_gist(str(error))}.") from None
 
 
 def _gist(text: str) -> str:
     """The line of an answer that says what is wrong: the last one of a traceback."""
     lines = [line.strip() for line in redact(text).splitlines() if line.strip().strip(".")]
-    return lines[-1] if lines else "an empty answer"
+    return lines[-1].rstrip(".") if lines else "an empty answer"
 
 
 def _token_header() -> dict[str, str]:

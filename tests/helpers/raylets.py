@@ -82,12 +82,14 @@ def _main(nodes: int) -> None:
             probe.bind(("127.0.0.1", 0))
             return int(probe.getsockname()[1])
 
+    # The default ports may be another Ray's of this machine: without its agent the head starts no job.
     port = free_port()
     cluster = Cluster(
         initialize_head=True,
         head_node_args={
             "num_cpus": 0, "include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": port,
-            "object_store_memory": STORE_BYTES, "_system_config": HEALTH,
+            "dashboard_agent_listen_port": free_port(), "object_store_memory": STORE_BYTES,
+            "_system_config": HEALTH,
         },
     )  # fmt: skip
     added: list[Any] = [

@@ -55,7 +55,7 @@ def server(client: FakeClient) -> JobServer:
 
 
 def job(submission_id: str | None, status: str) -> Any:
-    return SimpleNamespace(submission_id=submission_id, status=JobStatus(status))
+    return SimpleNamespace(submission_id=submission_id, status=JobStatus(status), start_time=1)
 
 
 @pytest.fixture(autouse=True)
@@ -130,6 +130,32 @@ def test_every_submission_has_the_next_number() -> None:
         "poma-run-1a-9",
         "poma-run-1a-10",
     ]
+
+
+def test_a_head_that_is_still_starting_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = FakeClient([None], "RUNNING", None)
+    answers = ["No available agent to submit job", "No available agent to submit job", "x already exists"]
+
+    def refusing(**what: Any) -> str:
+        raise RuntimeError(f"Request failed with status code 500: {answers.pop(0)}.")
+
+    monkeypatch.setattr(client, "submit_job", refusing)
+    assert server(client).submit("poma-run-1a", entrypoint="e") == "poma-run-1a-1", "an answer was lost"
+    answers[:] = ["x already exists"]
+    with pytest.raises(ConfigError, match=r"status code 500: x already exists\.$"):
+        server(client).submit("poma-run-1a", entrypoint="e")
+    monkeypatch.setattr(submit_cluster, "START_LIMIT_S", 0.0)
+    answers[:] = ["No available agent to submit job"]
+    with pytest.raises(ConfigError, match="--dashboard-agent-listen-port"):
+        server(client).submit("poma-run-1a", entrypoint="e")
+
+
+def test_who_comes_back_to_nothing_is_told_what_there_is() -> None:
+    client = FakeClient([None], "RUNNING", None)
+    client.jobs = [job("poma-run-1a-1", "RUNNING"), job(None, "RUNNING")]
+    server(client).check_known("poma-run-1a-1")
+    with pytest.raises(ConfigError, match=r"has no job x-1\. Its last ones: poma-run-1a-1\."):
+        server(client).check_known("x-1")
 
 
 def test_where_the_job_server_of_a_file_is() -> None:
