@@ -186,7 +186,7 @@ def _record(job: SweepJob, trials: Trials, before: SweepRecord | None, storage: 
         seed=job.sweep.seed,
         trials=planned_trials(job.sweep),
         identity=_identity(job),
-        samples=0 if trials.shares_warmup else sum(trials.lengths(first).values()),
+        samples=sum(trials.lengths(first).values()),
         shares_warmup=trials.shares_warmup,
         started=time.time(),
     )
@@ -225,9 +225,6 @@ def _run_trials(job: SweepJob, storage: Storage, trials: Trials, record: SweepRe
     from plinth.sweep.trial import TrialTask
 
     sweep = job.sweep
-    if not record.samples:
-        first = proposer(sweep, []).propose(0) or {}
-        record.samples = sum(trials.lengths(first).values())
     task = TrialTask(
         storage=storage,
         train=trials.train,

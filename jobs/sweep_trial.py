@@ -69,10 +69,7 @@ class Trials:
         Raises:
             PlinthError: the first one.
         """
-        job = self.job_of(PROBE, values)
-        if self.shares_warmup:
-            job.start = None  # it may not be there yet
-        pretrain.prepare(job)
+        pretrain.prepare(self._probe(values))
 
     def train(self, name: str, values: Values, room: Room, has_changed: bool) -> None:
         """Train a trial to its end, in the room that it has; resumes it."""
@@ -81,8 +78,14 @@ class Trials:
 
     def lengths(self, values: Values) -> dict[str, int]:
         """Samples of each stage, in order."""
-        runs = pretrain.stage_runs(self.job_of(PROBE, values), accept_changes=True)
+        runs = pretrain.stage_runs(self._probe(values))
         return {run.name: stage_steps(run, plan_of(run)) * run.global_batch_size for run in runs}
+
+    def _probe(self, values: Values) -> PretrainJob:
+        job = self.job_of(PROBE, values)
+        if self.shares_warmup:
+            job.start = None  # it may not be there yet
+        return job
 
     def measure(self, run: Storage, stage: str, step: int) -> dict[str, float]:
         """Retrieval and probe of a checkpoint on the held-out scenes: "R@1-5", "probe AP"."""
