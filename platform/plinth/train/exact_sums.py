@@ -153,6 +153,6 @@ class ExactSums:
     def _seen(self, i: int, gradient: Tensor) -> Tensor:
         """The gradient of a parameter from one backward pass, on the grid."""
         largest = self._largest[i]
-        torch.maximum(largest, torch.linalg.vector_norm(gradient, torch.inf), out=largest)
+        torch.maximum(largest, gradient.abs().amax(), out=largest)
         gridded = on_grid(gradient, self._shifts[i])
         return gridded.mul_(self._world.world_size) if self._world.world_size > 1 else gridded
