@@ -34,7 +34,16 @@ from plinth.lock import RunLock
 from plinth.storage import Storage
 from plinth.sweep.config import SchedulerKind, SearcherKind
 from plinth.sweep.proposers import Listed, import_optuna, planned_trials, proposer
-from plinth.sweep.records import JOB_KEY, SHARED, SweepRecord, best_first, read_sweep, read_trials
+from plinth.sweep.records import (
+    INTERRUPTED,
+    JOB_KEY,
+    RUNNING,
+    SHARED,
+    SweepRecord,
+    best_first,
+    read_sweep,
+    read_trials,
+)
 from plinth.train.process import log_to_terminal
 
 INTERRUPTED_EXIT_CODE = 143
@@ -60,7 +69,7 @@ def run(job: SweepJob) -> int:
     best = best_first(read_trials(storage), job.sweep.metric, job.sweep.mode.value)
     print(f"{storage.uri}: {ended.status}; best trial {best[0].record.name}: {best[0].said.values}")
     print(f"poma sweep promote {storage.uri} {best[0].record.name}   writes it as a job of full length")
-    return INTERRUPTED_EXIT_CODE if ended.status == "interrupted" else 0
+    return INTERRUPTED_EXIT_CODE if ended.status == INTERRUPTED else 0
 
 
 def sweep_storage(job: SweepJob) -> Storage:
@@ -190,7 +199,7 @@ def _record(job: SweepJob, trials: Trials, before: SweepRecord | None, storage: 
         shares_warmup=trials.shares_warmup,
         started=time.time(),
     )
-    record.trials, record.status = planned_trials(job.sweep), "running"
+    record.trials, record.status = planned_trials(job.sweep), RUNNING
     record.starts += 1
     return record
 

@@ -14,8 +14,6 @@ from jobs.sweep_figures import metric_svg, parallel_svg
 from jobs.sweep_show import PAGE_KEY, cost_cells, cost_header, judged_by, samples_of, spent_text
 from jobs.sweep_show import table as trial_lines
 from jobs.sweep_state import (
-    FINISHED,
-    RUNNING,
     SweepState,
     Varied,
     metric_text,
@@ -25,7 +23,7 @@ from jobs.sweep_state import (
 from plinth.redaction import redact
 from plinth.storage import Storage
 from plinth.sweep.importance import LEAST_TRIALS, Importance, importance
-from plinth.sweep.records import Status, Trial
+from plinth.sweep.records import FINISHED, RUNNING, Status, Trial
 from plinth.train.failures import utc
 from plinth.train.metrics import duration
 

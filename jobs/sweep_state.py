@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from plinth.errors import StorageError
 from plinth.storage import Storage
 from plinth.sweep.records import (
     JOB_KEY,
+    RUNNING,
     SHARED,
     SWEEP_KEY,
     TRIALS,
@@ -23,13 +25,12 @@ from plinth.sweep.records import (
     best_first,
     read_sweep,
     read_trials,
+    status_now,
 )
 from plinth.train.ledger import SECONDS_PER_HOUR, LedgerSummary, summarise
 
 RANGES = ("uniform", "log_uniform", "integer")
 """The kinds of `plinth.sweep.space.Dimension` that have two bounds, not a list."""
-RUNNING, FINISHED = "running", "finished"
-"""Of `SweepRecord.status`; any other says why the sweep ended."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,7 @@ def read_state(storage: Storage, cost_of: Callable[[Storage], LedgerSummary] = s
             f"{storage.uri} is not a sweep: it has no {SWEEP_KEY}.",
             "Give the folder of a sweep: output/name of its job.",
         )
+    record.status = status_now(record, time.time())
     job = yaml.safe_load(storage.read(JOB_KEY))
     trials = read_trials(storage)
     folders = {trial.record.name: storage.child(TRIALS).child(trial.record.name) for trial in trials}

@@ -30,6 +30,8 @@ from plinth.sweep import schedulers
 from plinth.sweep.config import SchedulerKind, SweepConfig
 from plinth.sweep.proposers import planned_trials
 from plinth.sweep.records import (
+    FINISHED,
+    INTERRUPTED,
     TRIALS,
     Status,
     SweepRecord,
@@ -155,10 +157,11 @@ class SweepDriver:
 
     def _outcome(self) -> str:
         over = [trial for trial in read_trials(self.storage) if trial.record.status.is_over]
-        return "finished" if len(over) >= planned_trials(self.config) else "interrupted"
+        return FINISHED if len(over) >= planned_trials(self.config) else INTERRUPTED
 
     def _keep(self) -> None:
         """Write the record and show the sweep, now and then; never the reason why a sweep fails."""
+        self.record.beat, self.record.beat_every_s = time.time(), self.config.show_every_s
         try:
             write_sweep(self.storage, self.record)
             self.show()

@@ -26,6 +26,8 @@ from plinth.storage import Storage
 JOB_KEY, SWEEP_KEY = "sweep.yaml", "sweep.json"
 TRIAL_KEY, REPORTS_KEY = "trial.json", "reports.json"
 SHARED, TRIALS = "shared", "trials"
+RUNNING, FINISHED, INTERRUPTED = "running", "finished", "interrupted"
+"""Of `SweepRecord.status`."""
 
 Values = dict[str, Any]
 """Dotted key of the job -> value; a key whose condition does not hold is left out."""
@@ -116,13 +118,29 @@ class SweepRecord:
     samples: int
     """Full length of a trial."""
     shares_warmup: bool = False
-    status: str = "running"
-    """running, finished, or why it ended."""
+    status: str = RUNNING
+    """running, finished, interrupted, or which budget is used up."""
     started: float = 0.0
     """`time.time()` of the first start."""
     spent_s: float = 0.0
     """Wall time over all starts."""
+    beat: float = 0.0
+    """`time.time()` of the driver's last sign of life."""
+    beat_every_s: float = 0.0
+    """Seconds between two of them."""
     starts: int = 0
+
+
+QUIET_BEATS = 6
+"""Signs of life that a running sweep may miss before it is taken for dead."""
+
+
+def status_now(record: SweepRecord, now: float) -> str:
+    """Its status; "interrupted" if it says running and its driver has given no sign of life for long."""
+    quiet_s = now - record.beat
+    if record.status == RUNNING and record.beat and quiet_s > QUIET_BEATS * record.beat_every_s:
+        return INTERRUPTED
+    return record.status
 
 
 @dataclass

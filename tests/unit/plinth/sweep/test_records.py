@@ -19,6 +19,7 @@ from plinth.sweep.records import (
     best_first,
     read_sweep,
     read_trials,
+    status_now,
     write_reports,
     write_sweep,
     write_trial,
@@ -70,6 +71,14 @@ def test_the_sweep(tmp_path: Path) -> None:
     storage.write(SWEEP_KEY, b'{"name": "s"}')
     with pytest.raises(StorageError, match=r"sweep\.json cannot be read"):
         read_sweep(storage)
+
+
+def test_a_driver_without_a_sign_of_life_is_taken_for_dead() -> None:
+    record = SweepRecord("s", "loss", "min", "asha", "random", 0, 4, {}, 96, beat=1000.0, beat_every_s=10.0)
+    assert status_now(record, 1050.0) == "running"
+    assert status_now(record, 1070.0) == "interrupted"
+    record.status = "finished"
+    assert status_now(record, 1070.0) == "finished"
 
 
 def test_a_damaged_trial_is_named(storage: Storage) -> None:
