@@ -29,9 +29,9 @@ BY_NODE = (
     "--env is for what may be read by all."
 )
 _VARIABLE = re.compile(r"[A-Za-z_]\w*")
-_RANDOM = re.compile(r"(?=.*\d)(?=.*[a-z])(?=.*[A-Z])(?:[A-Za-z0-9+]{32,}={0,2}|[A-Za-z0-9+/]{40})")
+_RANDOM = re.compile(r"(?!/)(?=.*\d)(?=.*[a-z])(?=.*[A-Z])(?:[A-Za-z0-9+]{32,}={0,2}|[A-Za-z0-9+/]{40})")
 """Words that nobody has chosen: long, of digits, small and large letters. Commits and hashes have no large
-ones."""
+ones, and paths begin with a slash."""
 
 
 def refuse_secrets(path: Path, overrides: Sequence[str]) -> None:

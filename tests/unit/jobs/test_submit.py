@@ -77,6 +77,8 @@ def test_names_of_variables_and_commits_are_no_secrets(tmp_path: Path) -> None:
         tmp_path, storage={"access_key_env": "MY_ACCESS_KEY", "secret_key_env": "MY_SECRET_KEY"}
     )
     job["teacher"]["revision"] = "0123456789abcdef0123456789abcdef01234567"
+    job["teacher"]["source"] = f"/{'Data1/' * 6}abc"
+    assert len(job["teacher"]["source"]) == 40
     refuse_secrets(Path(write(tmp_path / "job.yaml", job)), ["storage.session_token_env=MY_SESSION_TOKEN"])
 
 
