@@ -6,8 +6,11 @@ import argparse
 import sys
 import traceback
 from collections.abc import Sequence
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from jobs.layout import STAGES
 from plinth.errors import EXIT_CODE, PlinthError
@@ -82,24 +85,30 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("overrides", nargs="*", metavar="key=value", help="overrides of the demo's keys")
     demo.add_argument("--job", type=Path, default=CONFIGS / "demo.yaml", help="another file of the same kind")
-    demo.set_defaults(run=_demo)
+    demo.set_defaults(run=partial(_run_job, "demo"))
 
-    command("ingest", "read scans or rooms, choose views, write point-map shards").set_defaults(run=_ingest)
+    command("ingest", "read scans or rooms, choose views, write point-map shards").set_defaults(
+        run=partial(_run_job, "ingest")
+    )
     command(
         "lift", "predict depth and camera of captioned images, add them to a data set; resumes by itself"
-    ).set_defaults(run=_lift)
+    ).set_defaults(run=partial(_run_job, "lift"))
     command(
         "caption", "write captions with a vision-language model, keep the best; resumes by itself"
-    ).set_defaults(run=_caption)
-    command("embed", "write a teacher's embeddings into the shards").set_defaults(run=_embed)
+    ).set_defaults(run=partial(_run_job, "caption"))
+    command("embed", "write a teacher's embeddings into the shards").set_defaults(
+        run=partial(_run_job, "embed")
+    )
     pretrain = command("pretrain", "run the warm-up and the main stage; resumes by itself")
     pretrain.add_argument(
         "--accept-changes", action="store_true", help="resume although the config differs from the run's"
     )
     pretrain.set_defaults(run=_pretrain)
     _add_sweep(command("sweep", "search the values of a job with Ray Tune; show, promote", job=False))
-    command("evaluate", "zero-shot scene retrieval and a linear probe").set_defaults(run=_evaluate)
-    command("export", "write the target encoder as safetensors").set_defaults(run=_export)
+    command("evaluate", "zero-shot scene retrieval and a linear probe").set_defaults(
+        run=partial(_run_job, "evaluate")
+    )
+    command("export", "write the target encoder as safetensors").set_defaults(run=partial(_run_job, "export"))
     _add_shards(command("shards", "look into a data set: inspect, verify, preview", job=False))
     _add_checkpoints(
         command("checkpoints", "a run's checkpoints: list, verify, repair, prune, pin", job=False)
@@ -241,82 +250,29 @@ def _add_storage_flags(parser: argparse.ArgumentParser) -> None:
 # The imports stand inside the commands: `poma --help` and a mistyped key should not wait for torch and Ray.
 
 
-def _demo(a: argparse.Namespace) -> int:
-    from jobs import demo
-    from jobs.config import DemoJob, load
+def _run_job(kind: str, a: argparse.Namespace, **more: Any) -> int:
+    """Load the job file and hand it to the module of its command."""
+    from jobs.config import SCHEMAS, load
+    from jobs.submit_secrets import refuse_secrets
 
-    return demo.run(load(DemoJob, a.job, a.overrides))
-
-
-def _ingest(a: argparse.Namespace) -> int:
-    from jobs import ingest
-    from jobs.config import IngestJob, load
-
-    return ingest.run(load(IngestJob, a.job, a.overrides))
-
-
-def _lift(a: argparse.Namespace) -> int:
-    from jobs import lift
-    from jobs.config import load
-    from jobs.lift_config import LiftJob
-
-    return lift.run(load(LiftJob, a.job, a.overrides))
-
-
-def _caption(a: argparse.Namespace) -> int:
-    from jobs import caption
-    from jobs.caption_config import CaptionJob
-    from jobs.config import load
-
-    return caption.run(load(CaptionJob, a.job, a.overrides))
-
-
-def _embed(a: argparse.Namespace) -> int:
-    from jobs import embed
-    from jobs.config import EmbedJob, load
-
-    return embed.run(load(EmbedJob, a.job, a.overrides))
+    refuse_secrets(a.job, a.overrides)  # what the command makes keeps the job, and shows it
+    job: Any = load(SCHEMAS[kind], a.job, a.overrides)
+    return int(import_module(f"jobs.{kind}").run(job, **more))
 
 
 def _pretrain(a: argparse.Namespace) -> int:
-    from jobs import pretrain
-    from jobs.config import PretrainJob, load
-    from jobs.submit_secrets import refuse_secrets
-
-    refuse_secrets(a.job, a.overrides)  # the run keeps the job, and shows it
-    return pretrain.run(load(PretrainJob, a.job, a.overrides), accept_changes=a.accept_changes)
+    return _run_job("pretrain", a, accept_changes=a.accept_changes)
 
 
 def _sweep(a: argparse.Namespace) -> int:
-    from jobs.config import SweepJob, load
+    from jobs import sweep_promote, sweep_show
     from jobs.shards import storage_options
 
     if a.action == RUN_SWEEP:
-        from jobs import sweep
-
-        return sweep.run(load(SweepJob, a.job, a.overrides))
-    options = storage_options(a)
+        return _run_job("sweep", a)
     if a.action == "show":
-        from jobs import sweep_show
-
-        return sweep_show.show(a.uri, options, a.follow)
-    from jobs import sweep_promote
-
-    return sweep_promote.promote(a.uri, a.trial, options, a.out, a.with_checkpoint)
-
-
-def _evaluate(a: argparse.Namespace) -> int:
-    from jobs import evaluate
-    from jobs.config import EvaluateJob, load
-
-    return evaluate.run(load(EvaluateJob, a.job, a.overrides))
-
-
-def _export(a: argparse.Namespace) -> int:
-    from jobs import export
-    from jobs.config import ExportJob, load
-
-    return export.run(load(ExportJob, a.job, a.overrides))
+        return sweep_show.show(a.uri, storage_options(a), a.follow)
+    return sweep_promote.promote(a.uri, a.trial, storage_options(a), a.out, a.with_checkpoint)
 
 
 def _shards(a: argparse.Namespace) -> int:

@@ -236,6 +236,8 @@ def _plan_stage(
     if gpu is not None:
         per_epoch = None if data.samples is None else math.ceil(data.samples / stage.global_batch_size)
         steps = stage.steps
+        if stage.samples is not None:
+            steps = math.ceil(stage.samples / stage.global_batch_size)
         if steps is None and per_epoch is not None and stage.epochs is not None:
             steps = math.ceil(stage.epochs * per_epoch)
         speed = mfu * (gpu.bf16_flops if job.zero.precision is Precision.bf16 else gpu.fp32_flops)

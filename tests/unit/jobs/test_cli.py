@@ -23,6 +23,7 @@ REQUIRED = {
     ],
     "evaluate": ["run=x", "data=y", "teacher.revision=abc"],
     "export": ["run=x", "output=y"],
+    "sweep": [],
     "demo": [],
     "lift": ["output=x", "inputs=[{uri: a}]", "teacher.revision=abc"],
     "caption": ["data=x", "output=y", "captioner.revision=abc", "teacher.revision=abc"],
