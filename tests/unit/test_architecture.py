@@ -20,7 +20,7 @@ FORBIDDEN = {
 FLOORS = {
     "errors": 0, "redaction": 0, "config": 1, "files": 1, "lock": 1, "storage": 1, "storage_attempts": 1,
     "storage_errors": 1, "storage_options": 1, "telemetry": 1, "world": 1,
-    "data": 2, "train": 3, "fit": 4, "fit_ray": 4, "elastic": 4,
+    "data": 2, "train": 3, "fit": 4, "fit_ray": 4, "elastic": 4, "room": 4,
     "sweep": 5, "submit": 5, "doctor": 5, "runs": 5,
 }  # fmt: skip
 MAX_LINES = 400
