@@ -16,7 +16,8 @@ from plinth.train.metrics import read_lines
 from plinth.world import World
 
 LOSS_TOLERANCE = 1e-6
-"""Relative, where the number of workers changes: gradients are then added in another order."""
+"""Relative, where the number of workers changes and zero.exact_sums is not at work: gradients are then added
+in another order."""
 STATE_TOLERANCE = 1e-5
 """Of weights and of Adam's moments, relative to the norm of all of them: where a gradient is nearly nothing,
 Adam makes of its rounding a step that is not."""
@@ -47,7 +48,7 @@ class Comparison:
     text: str
     straight: Result
     result: Result
-    same_size: bool
+    must_be_identical: bool
     different_batches: int
     loss: float
     weights: float
@@ -56,7 +57,7 @@ class Comparison:
     @property
     def holds(self) -> bool:
         """Whether it is the same result."""
-        loss, state = (0.0, 0.0) if self.same_size else (LOSS_TOLERANCE, STATE_TOLERANCE)
+        loss, state = (0.0, 0.0) if self.must_be_identical else (LOSS_TOLERANCE, STATE_TOLERANCE)
         same = self.different_batches == 0 and self.loss <= loss
         return same and self.weights <= state and self.moments <= state
 
@@ -79,7 +80,7 @@ def read_result(storage: Storage) -> Result:
     )
 
 
-def compare(name: str, text: str, straight: Result, result: Result, same_size: bool) -> Comparison:
+def compare(name: str, text: str, straight: Result, result: Result, must_be_identical: bool) -> Comparison:
     """Hold a run to the straight one."""
     pairs = list(zip(straight.digests, result.digests, strict=False))
     missing = abs(len(straight.digests) - len(result.digests))
@@ -89,7 +90,7 @@ def compare(name: str, text: str, straight: Result, result: Result, same_size: b
         text=text,
         straight=straight,
         result=result,
-        same_size=same_size,
+        must_be_identical=must_be_identical,
         different_batches=missing + sum(a != b for a, b in pairs),
         loss=max(losses, default=float("inf")),
         weights=_apart(straight.tensors, result.tensors, WEIGHTS),

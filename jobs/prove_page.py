@@ -87,6 +87,7 @@ def _difference(value: float) -> str:
 
 def _bounds() -> str:
     return (
-        "identical: bit by bit, required where the number of workers is the same; else losses within "
-        f"{LOSS_TOLERANCE:g} and weights and optimizer state within {STATE_TOLERANCE:g} of their norm."
+        "identical: bit by bit, required everywhere but where the number of workers changes without "
+        f"zero.exact_sums or in bf16: there losses within {LOSS_TOLERANCE:g} and weights and optimizer state "
+        f"within {STATE_TOLERANCE:g} of their norm."
     )

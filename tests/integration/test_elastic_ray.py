@@ -113,11 +113,10 @@ def test_it_shrinks_with_the_cluster_and_grows_back_without_loss(nodes: Nodes, t
     assert grown_at % 5 == 0, "it grew at a checkpoint"
     lines, expected = read_lines(run.storage), read_lines(whole.storage)
     assert [line["digest"] for line in lines] == [line["digest"] for line in expected]
-    losses = [line["loss"] for line in lines]
-    assert losses == pytest.approx([line["loss"] for line in expected], rel=1e-6)
+    assert [line["loss"] for line in lines] == [line["loss"] for line in expected]
     same = checkpoint.read_full(whole.checkpoints, whole.scratch)
     for name, tensor in checkpoint.read_full(run.checkpoints, run.scratch).items():
-        torch.testing.assert_close(tensor, same[name], rtol=1e-6, atol=1e-6, msg=name)
+        assert torch.equal(tensor, same[name]), name
 
 
 def test_a_notice_of_preemption_is_used_to_save(nodes: Nodes, tmp_path: Path) -> None:

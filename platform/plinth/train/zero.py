@@ -32,7 +32,8 @@ class ZeroConfig:
     """Type in which gradients travel between ranks; fp32 for the same reason."""
     exact_sums: bool = True
     """Round the fp32 gradient of each micro-batch to a grid on which sums are exact, so that a run gives the
-    same weights, bit by bit, at any number of workers (see `plinth.train.exact_sums`). bf16 ignores it."""
+    same weights, bit by bit, at any number of workers; at stage 0 at powers of two, other sizes within 1e-6
+    (see `plinth.train.exact_sums`). bf16 ignores it: its gradients have few enough bits."""
     bucket_size: int = 50_000_000
     """Elements of gradients or weights that travel in one message; also the size of the buffer for it."""
     overlap_communication: bool = False
