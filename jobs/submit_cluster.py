@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -103,7 +104,7 @@ class JobServer:
         """What was ever submitted under `name`, the oldest first."""
         with self._explained():
             jobs = self._client.list_jobs()
-        mine = [job for job in jobs if job.submission_id and job.submission_id.rpartition("-")[0] == name]
+        mine = [job for job in jobs if re.fullmatch(rf"{re.escape(name)}-\d+", job.submission_id or "")]
         return sorted(mine, key=lambda job: int(job.submission_id.rpartition("-")[2]))
 
     def submit(self, name: str, **what: Any) -> str:
@@ -174,13 +175,16 @@ class JobServer:
         while True:
             before = seen
             seen, error = asyncio.run(self._print_from(submission_id, seen))
-            if error is None and (ended := self._ended(submission_id)) is not None:
-                return ended
+            try:
+                if error is None and (ended := self._ended(submission_id)) is not None:
+                    return ended
+            except ConfigError as gone:
+                error = gone
             now = time.monotonic()
             away_since = now if away_since is None or seen > before else away_since
             if error is not None and now - away_since > AWAY_LIMIT_S:
                 raise WorkersLostError(
-                    f"{self.target.address} is out of reach ({redact(str(error)).splitlines()[0]}).",
+                    f"{self.target.address} is out of reach ({_gist(str(error))}).",
                     f"The job may go on: poma submit --attach {submission_id} {self.target.flag}",
                 )
             time.sleep(RETRY_S)

@@ -100,6 +100,22 @@ def test_nobody_waits_for_ever_for_a_cluster_that_is_away(monkeypatch: pytest.Mo
         server(FakeClient([5], "RUNNING", None)).follow("x-1", is_new=True)
 
 
+def test_a_head_that_is_away_for_a_moment_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = FakeClient([None], "SUCCEEDED", 0)
+    away = [ConnectionError(), ConnectionError()]
+
+    def info(submission_id: str) -> Any:
+        if away:
+            raise away.pop()
+        return client.info
+
+    monkeypatch.setattr(client, "get_job_info", info)
+    assert server(client).follow("x-1", is_new=True) == 0
+    assert capsys.readouterr().out == LOG + "x-1: done\n"
+
+
 def test_what_a_job_prints_is_redacted(capsys: pytest.CaptureFixture[str]) -> None:
     client = FakeClient([None], "FAILED", None, "password=hunter22")
     client.log = "password=hunter22 and\nmore\n"
@@ -123,7 +139,7 @@ def test_every_submission_has_the_next_number() -> None:
     client = FakeClient([None], "SUCCEEDED", 0)
     assert server(client).submit("poma-run-1a", entrypoint="e") == "poma-run-1a-1"
     client.jobs = [job(None, "RUNNING"), job("poma-run-1a-10", "FAILED"), job("poma-run-1a-9", "FAILED")]
-    client.jobs += [job("poma-run-1ab-11", "RUNNING"), job("poma-run-1a-x-12", "RUNNING")]
+    client.jobs += [job(f"poma-run-{other}", "RUNNING") for other in ("1ab-11", "1a-x-12", "1a-mine")]
     made = server(client)
     assert made.submit("poma-run-1a", entrypoint="e") == "poma-run-1a-11"
     assert [found.submission_id for found in made.submissions("poma-run-1a")] == [
