@@ -76,9 +76,7 @@ def data_facts(
 
 
 def _from_manifests(job: PretrainJob, stage: StageConfig, joint: int) -> DataFacts:
-    found = [
-        (open_source(source.uri, job.storage).manifest, source.weight) for source in stage.data.sources
-    ]
+    found = [(open_source(source.uri, job.storage).manifest, source.weight) for source in stage.data.sources]
     if not found:
         raise ConfigError("no data source is named")
     shards = [(shard, weight) for manifest, weight in found for shard in manifest.shards]

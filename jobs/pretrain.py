@@ -221,6 +221,7 @@ def _identity(
         "start": job.start,
         "model": full["model"],
         "precision": full["zero"]["precision"],
+        "exact_sums": job.zero.adds_exactly,
         "optim": asdict(optim),
         "loss": asdict(stage.loss),
         "data": data,

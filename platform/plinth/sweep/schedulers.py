@@ -49,6 +49,7 @@ def build(config: SweepConfig) -> TrialScheduler:
         hyperparam_mutations={TRIAL: {VALUES: {key: _domain(d) for key, d in config.space.items()}}},
         custom_explore_fn=_Clip(config.space),
         log_config=False,
+        synch=True,  # else a member that started early is done before it is compared
     )
 
 
