@@ -107,6 +107,11 @@ class FaultProxy(contextlib.AbstractContextManager["FaultProxy"]):
             self.met.clear()
             self.passed.clear()
 
+    def stop_faults(self) -> None:
+        """No more faults; those that there were are remembered."""
+        with self._lock:
+            self._faults.clear()
+
     @contextlib.contextmanager
     def injected(self, *faults: Fault) -> Iterator[None]:
         """`inject` for the length of a block that starts and ends without faults."""
@@ -115,8 +120,7 @@ class FaultProxy(contextlib.AbstractContextManager["FaultProxy"]):
         try:
             yield
         finally:
-            with self._lock:
-                self._faults.clear()
+            self.stop_faults()
 
     def fault_for(self, method: str, key: str) -> Fault | None:
         """The fault that meets this request; counts it."""
