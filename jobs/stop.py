@@ -1,6 +1,7 @@
-"""`poma runs stop`: ask a run to save and end, from any machine that reaches its folder, and wait.
+"""`poma runs stop`: ask a run, or a sweep with all its trials, to save and end, from any machine that reaches
+its folder, and wait.
 
-The request is a file in the run's folder, which the run's driver finds as it gives its next sign of life
+The request is a file in the folder, which the driver finds as it gives its next sign of life
 (`plinth.lock`). No cluster is asked, so it works for a run on a laptop, on Ray and on Kubernetes alike.
 """
 
@@ -17,6 +18,7 @@ from jobs.run_state import RunState, read_run
 from plinth.errors import EXIT_CODE, WorkersLostError
 from plinth.lock import LockConfig, is_gone, read_lock, request_stop
 from plinth.storage import Storage, StorageOptions
+from plinth.sweep.records import JOB_KEY, SWEEP_KEY, Status, read_trials
 from plinth.train.ledger import FAILED, FINISHED
 
 POLL_S = 0.5
@@ -33,23 +35,43 @@ def stop(run_uri: str, options: StorageOptions) -> int:
         WorkersLostError: the run gives no sign of life.
     """
     storage = Storage.from_uri(run_uri, options)
-    state = read_run(storage, time.time())
+    is_sweep = storage.exists(SWEEP_KEY)
+    if not is_sweep:
+        read_run(storage, time.time())  # raises if it is neither
     lock = read_lock(storage)
     if lock is None or is_gone(lock):
-        print(f"{storage.uri}: not running. {standing(state)}")
+        print(f"{storage.uri}: not running. {_standing(storage, is_sweep)[0]}")
         return 0
     request_stop(storage, lock)
     print(f"{storage.uri}: asked {lock['holder']} to save and end", flush=True)
     try:
         for waited_s in _until_released(storage, lock):
-            where = read_run(storage, time.time()).where or "before the first step"
-            print(f"  waiting for {waited_s:.0f} s: {where}", flush=True)
+            print(f"  waiting for {waited_s:.0f} s: {_where(storage, is_sweep)}", flush=True)
     except KeyboardInterrupt:
-        print(f"no longer waiting; it stays asked to stop: poma runs show {storage.uri}")
+        print(f"no longer waiting; it stays asked to stop: poma {_show(is_sweep)} {storage.uri}")
         return INTERRUPTED_EXIT_CODE
+    said, has_failed = _standing(storage, is_sweep)
+    print(f"{storage.uri}: {said}")
+    return EXIT_CODE if has_failed else 0
+
+
+def _standing(storage: Storage, is_sweep: bool) -> tuple[str, bool]:
+    """How it stands, in words, and whether it has failed."""
+    if is_sweep:
+        return "The same command goes on from there.", False
     state = read_run(storage, time.time())
-    print(f"{storage.uri}: {standing(state)}")
-    return EXIT_CODE if state.status == FAILED else 0
+    return standing(state), state.status == FAILED
+
+
+def _where(storage: Storage, is_sweep: bool) -> str:
+    if is_sweep:
+        running = [t.record.name for t in read_trials(storage) if t.record.status is Status.running]
+        return f"trials {', '.join(running)} save" if running else "no trial runs"
+    return read_run(storage, time.time()).where or "before the first step"
+
+
+def _show(is_sweep: bool) -> str:
+    return "sweep show" if is_sweep else "runs show"
 
 
 def standing(state: RunState) -> str:
@@ -93,5 +115,6 @@ def _until_released(storage: Storage, lock: dict[str, Any]) -> Iterator[float]:
 
 def _dead_after_s(storage: Storage) -> float:
     """After how long the run's own job takes a holder for dead."""
-    given = yaml.safe_load(storage.read(CONFIG_KEY)).get("lock") or {}
+    key = CONFIG_KEY if storage.exists(CONFIG_KEY) else JOB_KEY
+    given = yaml.safe_load(storage.read(key)).get("lock") or {}
     return float(given.get("dead_after_s", LockConfig.dead_after_s))

@@ -6,6 +6,7 @@ output/name/             see `plinth.sweep.records`
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from dataclasses import replace
 from typing import Any
@@ -30,7 +31,7 @@ from plinth import config
 from plinth.data import manifest as manifests
 from plinth.data.config import ReaderKind
 from plinth.errors import ConfigError, PlinthError
-from plinth.lock import RunLock
+from plinth.lock import RunLock, read_lock, request_stop
 from plinth.storage import Storage
 from plinth.sweep.config import SchedulerKind, SearcherKind
 from plinth.sweep.proposers import Listed, import_optuna, planned_trials, proposer
@@ -59,11 +60,11 @@ def run(job: SweepJob) -> int:
     job = absolute(job, storage, resumes=before is not None)
     trials = prepare(job, storage)
     record = _record(job, trials, before, storage)
-    with ray_cluster(job.ray, job.sweep.workers), RunLock(storage, job.lock):
+    with ray_cluster(job.ray, job.sweep.workers), RunLock(storage, job.lock) as lock:
         storage.write(JOB_KEY, config.to_yaml(job).encode())
-        if trials.shares_warmup and not _train_shared(job, storage):
+        if trials.shares_warmup and not _train_shared(job, storage, lock.stop_wanted):
             return INTERRUPTED_EXIT_CODE
-        ended = _run_trials(job, storage, trials, record)
+        ended = _run_trials(job, storage, trials, record, lock.stop_wanted)
     _show(storage)
     write_hparams(storage)
     best = best_first(read_trials(storage), job.sweep.metric, job.sweep.mode.value)
@@ -213,11 +214,18 @@ def _identity(job: SweepJob) -> dict[str, Any]:
     return {**{key: full[key] for key in kept}, "sweep": judged}
 
 
-def _train_shared(job: SweepJob, storage: Storage) -> bool:
+def _train_shared(job: SweepJob, storage: Storage, stop: threading.Event) -> bool:
     """The warm-up that all trials start from; false if it was told to stop."""
     shared = pretrain_shared(job, storage)
-    runs = pretrain.prepare(shared)
-    logging.getLogger("plinth").info("one warm-up for all trials: %s", pretrain.run_storage(shared).uri)
+    runs, run = pretrain.prepare(shared), pretrain.run_storage(shared)
+    logging.getLogger("plinth").info("one warm-up for all trials: %s", run.uri)
+
+    def pass_on() -> None:
+        stop.wait()
+        if (held := read_lock(run)) is not None:
+            request_stop(run, held)
+
+    threading.Thread(target=pass_on, name="plinth-stop", daemon=True).start()
     return not pretrain.train(shared, runs).is_stopped
 
 
@@ -228,7 +236,9 @@ def pretrain_shared(job: SweepJob, storage: Storage) -> PretrainJob:
     return shared
 
 
-def _run_trials(job: SweepJob, storage: Storage, trials: Trials, record: SweepRecord) -> SweepRecord:
+def _run_trials(
+    job: SweepJob, storage: Storage, trials: Trials, record: SweepRecord, stop: threading.Event
+) -> SweepRecord:
     from plinth.sweep import schedulers  # here, because importing Ray takes seconds
     from plinth.sweep.driver import SweepDriver
     from plinth.sweep.trial import TrialTask
@@ -255,6 +265,7 @@ def _run_trials(job: SweepJob, storage: Storage, trials: Trials, record: SweepRe
         admit=trials.admit,
         show=lambda: _show(storage),
         start_timeout_s=job.fit.start_timeout_s,
+        stop=stop,
     )
     return driver.run()
 

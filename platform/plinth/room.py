@@ -35,11 +35,14 @@ class Room:
         self.desk: Any = None
         """`plinth.fit_ray.Desk` of the training that goes on here."""
         self._opened = threading.Event()
+        self._shall_stop = False
 
     def open(self, desk: Any) -> None:
         """The training begins."""
         self.desk = desk
         self._opened.set()
+        if self._shall_stop:
+            self.request_stop()
 
     def reports(self) -> list[dict[str, Any]]:
         """What rank 0 has reported since the last call."""
@@ -49,7 +52,8 @@ class Room:
         return said
 
     def request_stop(self) -> None:
-        """Have the training save and end."""
+        """Have the training save and end, also if it has yet to begin."""
+        self._shall_stop = True
         if self._opened.is_set():
             self.desk.request_stop.remote()
 

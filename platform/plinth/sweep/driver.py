@@ -15,7 +15,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -69,6 +69,8 @@ class SweepDriver:
     admit: Callable[[Values], None]
     show: Callable[[], None]
     start_timeout_s: float
+    stop: threading.Event = field(default_factory=threading.Event)
+    """When it is set, every trial saves and the sweep ends."""
 
     def run(self) -> SweepRecord:
         """Run or resume the sweep on the Ray that is there; returns its record as it ended.
@@ -106,7 +108,8 @@ class SweepDriver:
                 verbose=0,
             ),
         )
-        with _quiet_tune(), _sigterm_as_sigint(), _every(self.config.show_every_s, self._keep):
+        _quiet_tune()
+        with _sigterm_as_sigint(), _every(self.config.show_every_s, self._keep):
             tuner.fit()
         scribe.pause_the_rest()
         self.record.status = budget.reason or self._outcome()
@@ -253,6 +256,8 @@ class _Budget(tune.Stopper):
 
     def stop_all(self) -> bool:
         """Whether it has."""
+        if self._driver.stop.is_set():
+            self.reason = INTERRUPTED
         now = time.monotonic()
         if not self.reason and now - self._looked >= BUDGET_CHECK_S:
             self._looked = now
@@ -281,13 +286,11 @@ class _Budget(tune.Stopper):
         return sum(sum(book.cost.values()) for book in books if book.cost)
 
 
-@contextlib.contextmanager
-def _quiet_tune() -> Iterator[None]:
+def _quiet_tune() -> None:
     """No log files beside ours, no warnings about ways that we do not go."""
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    yield
 
 
 @contextlib.contextmanager
