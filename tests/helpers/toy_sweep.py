@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,7 +21,7 @@ from plinth.storage import Storage
 from plinth.sweep import schedulers
 from plinth.sweep.config import SchedulerConfig, SchedulerKind, SweepConfig
 from plinth.sweep.driver import SweepDriver
-from plinth.sweep.records import TRIALS, SweepRecord, Values, read_sweep
+from plinth.sweep.records import REPORTS_KEY, TRIALS, SweepRecord, Values, read_sweep
 from plinth.sweep.space import Dimension
 from plinth.sweep.trial import TrialTask
 from plinth.train.checkpoint_config import CheckpointConfig
@@ -92,9 +94,16 @@ def train(
     )
     marker = folder / "has-died"
     if die_once == int(name) and not marker.exists():
-        marker.write_text("once")
-        os.kill(os.getpid(), signal.SIGKILL)
+        threading.Thread(target=_die, args=(run_storage, marker), daemon=True).start()
     fit(FitConfig(workers=Workers(1, 1), cpus_per_worker=CPUS), [run], run_storage, None, room)
+
+
+def _die(trial: Storage, marker: Path) -> None:
+    """Kill this process once the trial has reported."""
+    while not trial.exists(REPORTS_KEY):
+        time.sleep(0.01)
+    marker.write_text("once")
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def lengths(values: Values) -> dict[str, int]:

@@ -193,7 +193,18 @@ def _reserve(
     return PlacementGroupFactory(bundles)
 
 
-class _Scribe(tune.Callback):
+class _Local:
+    """Part of this process alone: Tune writes its settings down so that it could restore them, which we
+    never ask for."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return self
+
+
+class _Scribe(_Local, tune.Callback):
     """Writes down what becomes of the trials."""
 
     def __init__(self, driver: SweepDriver, records: dict[int, TrialRecord]) -> None:
@@ -242,7 +253,7 @@ class _Scribe(tune.Callback):
             log.warning("trial %s: its record is not written: %s", record.name, error)
 
 
-class _Budget(tune.Stopper):
+class _Budget(_Local, tune.Stopper):
     """Ends the sweep when it has used up what it may."""
 
     def __init__(self, driver: SweepDriver) -> None:
