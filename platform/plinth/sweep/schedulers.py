@@ -41,7 +41,8 @@ def build(config: SweepConfig) -> TrialScheduler:
     if kind is SchedulerKind.hyperband:
         return HyperBandScheduler(**judged, max_t=units(config), reduction_factor=settings.reduction)
     if kind is SchedulerKind.median:
-        return MedianStoppingRule(**judged, grace_period=1)
+        # The time slice: it would pause trials to let others go first, and every pause is a restart.
+        return MedianStoppingRule(**judged, grace_period=1, min_time_slice=int(units(config)) + 1)
     return _Population(
         **judged,
         perturbation_interval=1,
