@@ -200,6 +200,9 @@ def run(
             name="train",
             storage_path=path,
             storage_filesystem=filesystem,
+            logging_config=ray.train.LoggingConfig(
+                log_level="WARNING"
+            ),  # else every report is repeated in full
             failure_config=ray.train.FailureConfig(
                 max_failures=config.max_failures,
                 controller_failure_limit=config.max_failures,
@@ -226,7 +229,6 @@ def _worker(train: Train, desk: Any) -> StageEnd:
     A user's mistake would be the same in every attempt, so it is not tried again: the worker that met it
     tells the desk and fails, which ends the others too; Ray's next attempt finds it there and ends.
     """
-    logging.getLogger("ray.train").setLevel(logging.WARNING)  # it would repeat every report in full
     control = RayControl(desk)
     if control.is_pointless:
         return StageEnd()

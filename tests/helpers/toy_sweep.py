@@ -31,11 +31,11 @@ from tests.helpers.toy_run import GLOBAL_BATCH, toy_run
 STEPS, EVERY = 8, 2
 CPUS = 0.4
 """Of a worker; with the driver's 0.1, two trials on one CPU."""
-LR = [1e-6, 2e-3, 5e-3, 1e-2]
+LR = [1e-2, 5e-3, 2e-3, 1e-6]
 
 
 def toy_config(kind: SchedulerKind = SchedulerKind.asha, **changes: Any) -> SweepConfig:
-    """Four trials, one for each learning rate."""
+    """Four trials, one for each learning rate, the best one first."""
     return SweepConfig(
         space={"lr": Dimension(grid=LR)},
         trials=len(LR),

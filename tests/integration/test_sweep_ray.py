@@ -103,7 +103,7 @@ def test_killed_and_run_again_it_ends_as_if_nothing_had_happened(
 
 def test_bad_trials_stop_and_give_back_what_they_had(cluster: None, folder: Path) -> None:
     """Successive halving; one trial dies in its middle and goes on; one CPU holds two trials at a time."""
-    sweep = driver(folder, toy_config(), "asha", die_once=1)
+    sweep = driver(folder, toy_config(), "asha", die_once=0)
     assert sweep.concurrent() == 2
     assert sweep.run().status == "finished"
     trials = read_trials(sweep.storage)
@@ -112,7 +112,7 @@ def test_bad_trials_stop_and_give_back_what_they_had(cluster: None, folder: Path
     assert stopped
     assert all(t.said.reports[-1].samples < FULL for t in stopped)
     assert (folder / "has-died").exists()
-    lines = read_lines(sweep.storage.child("trials/001/toy"))
+    lines = read_lines(sweep.storage.child("trials/000/toy"))
     assert [line["step"] for line in lines] == list(range(len(lines)))
     best = min(trials, key=lambda t: t.best("loss", "min") or 1e9)
     assert best.record.status is Status.finished
