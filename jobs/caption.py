@@ -87,7 +87,7 @@ def _work(
 ) -> tuple[CaptionWork, dict[str, Any], TeacherRecord]:
     teacher = teachers.absolute(job.teacher)
     record = teachers.record(teacher, job.storage)
-    captioner = captioners.absolute(job.captioner) if job.captioner else None
+    captioner = teachers.absolute(job.captioner) if job.captioner else None
     annotations, content = _annotations(job.annotations, data, job.storage)
     recipe = job.recipe() | {"teacher": asdict(record), "annotations": content}
     if captioner is not None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from functools import lru_cache
-from pathlib import Path
 
 from jobs import teachers
 from plinth.errors import ConfigError
 from plinth.storage import StorageOptions
 from poma3d.captioner import Captioner, CaptionerConfig, load_captioner
-from poma3d.lift.weights import weights_revision
+from poma3d.weights import weights_revision
 
 SOURCE = "captioner.source"
 
@@ -40,12 +39,6 @@ def _open(said: str) -> Captioner:
         )
     except ValueError as error:
         raise ConfigError(f"{error}.") from None
-
-
-def absolute(cfg: CaptionerConfig) -> CaptionerConfig:
-    """The same captioner for processes that run in another folder; hub ids and URIs stay as they are."""
-    folder = Path(cfg.source)
-    return replace(cfg, source=str(folder.absolute())) if folder.is_dir() else cfg
 
 
 def revision(cfg: CaptionerConfig, options: StorageOptions) -> str:

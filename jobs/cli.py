@@ -220,6 +220,7 @@ def _add_sweep(parser: argparse.ArgumentParser) -> None:
             continue
         action.add_argument("trial", help="its number, such as 003, or best")
         action.add_argument("--out", type=Path, default=Path("promoted.yaml"), help="job file to write")
+        action.add_argument("--output", help="where its run goes; where the sweep is, when left out")
         action.add_argument("--with-checkpoint", action="store_true", help="start from the trial's weights")
     parser.set_defaults(run=_sweep)
 
@@ -272,7 +273,7 @@ def _sweep(a: argparse.Namespace) -> int:
         return _run_job("sweep", a)
     if a.action == "show":
         return sweep_show.show(a.uri, storage_options(a), a.follow)
-    return sweep_promote.promote(a.uri, a.trial, storage_options(a), a.out, a.with_checkpoint)
+    return sweep_promote.promote(a.uri, a.trial, storage_options(a), a.out, a.with_checkpoint, a.output)
 
 
 def _shards(a: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from jobs import encoders, evaluation, teachers
 from jobs.config import EvaluateJob
-from jobs.datasets import open_dataset
+from jobs.datasets import Dataset, open_dataset
 from jobs.pretrain import CONFIG_KEY
 from jobs.report import plain_table
 from plinth.errors import DataError
@@ -36,6 +36,20 @@ def run(job: EvaluateJob) -> int:
     return 0
 
 
+def held_out(job: EvaluateJob) -> tuple[Dataset, list[Sample]]:
+    """The data set that the job asks for, and its samples.
+
+    Raises:
+        DataError: no captions to ask for, or data of another teacher.
+    """
+    record = teachers.record(job.teacher, job.storage)
+    dataset = open_dataset(job.data, job.storage, record)
+    samples = dataset.samples()
+    if not any(captions for s in samples for captions in (*s.view_captions, s.scene_captions)):
+        raise DataError(f"{dataset.storage.uri} has no captions to ask for.", "Ingest scenes with captions.")
+    return dataset, samples
+
+
 def evaluate(job: EvaluateJob) -> Outcome:
     """Measure and write evaluation.json.
 
@@ -43,11 +57,7 @@ def evaluate(job: EvaluateJob) -> Outcome:
         DataError: no captions to ask for, or data of another teacher.
         CheckpointError: no encoder at `job.run`.
     """
-    record = teachers.record(job.teacher, job.storage)
-    dataset = open_dataset(job.data, job.storage, record)
-    samples = dataset.samples()
-    if not any(captions for s in samples for captions in (*s.view_captions, s.scene_captions)):
-        raise DataError(f"{dataset.storage.uri} has no captions to ask for.", "Ingest scenes with captions.")
+    dataset, samples = held_out(job)
     encoder = encoders.load(job.run, job.storage, job.teacher)
     known = {evaluation.MODEL: encoder}
     run_storage = Storage.from_uri(job.run, job.storage)

@@ -97,7 +97,7 @@ def _next_version(job: LiftJob, work: Work, attributes: dict[str, Any]) -> tuple
 def _work(job: LiftJob, output: Storage) -> tuple[Work, dict[str, Any]]:
     """What the tasks are told, and what the manifest says of the data set."""
     teacher = teachers.absolute(job.teacher) if job.teacher else None
-    lifter = lifters.absolute(job.lifter)
+    lifter = teachers.absolute(job.lifter)
     record = teachers.record(teacher, job.storage) if teacher else None
     shape = SampleShape(1, **asdict(job.shape), embedding=record.embedding if record else 0)
     recipe = job.recipe()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
 
 from jobs import teachers
 from jobs.lift_config import LifterConfig, LifterKind
@@ -12,7 +10,7 @@ from plinth.errors import ConfigError
 from plinth.storage import StorageOptions
 from poma3d.lift.given import GivenLifter
 from poma3d.lift.lifter import HalvingLifter
-from poma3d.lift.weights import weights_revision
+from poma3d.weights import weights_revision
 
 
 def open_lifter(cfg: LifterConfig, options: StorageOptions) -> HalvingLifter:
@@ -40,12 +38,6 @@ def _open(kind: str, source: str, revision: str | None, batch_size: int) -> Halv
         return HalvingLifter(load(source, revision, device), batch_size)
     except ValueError as error:
         raise ConfigError(f"{error}.") from None
-
-
-def absolute(cfg: LifterConfig) -> LifterConfig:
-    """The same lifter for processes that run in another folder; hub ids and URIs stay as they are."""
-    folder = Path(cfg.source)
-    return replace(cfg, source=str(folder.absolute())) if cfg.source and folder.is_dir() else cfg
 
 
 def revision(cfg: LifterConfig, options: StorageOptions) -> str:

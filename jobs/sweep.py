@@ -11,7 +11,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from jobs import pins, pretrain, sweep_show, teachers
+from jobs import evaluate, pins, pretrain, sweep_show, teachers
 from jobs.cluster import ray_cluster
 from jobs.config import PretrainJob, SweepJob
 from jobs.layout import STAGES
@@ -23,6 +23,7 @@ from jobs.sweep_trial import (
     PROBE,
     Trials,
     can_share_warmup,
+    evaluate_job,
     evaluation_metrics,
     metrics_of,
     pretrain_job,
@@ -41,7 +42,6 @@ from plinth.sweep.records import (
     RUNNING,
     SHARED,
     SweepRecord,
-    best_first,
     read_sweep,
     read_trials,
 )
@@ -67,9 +67,8 @@ def run(job: SweepJob) -> int:
         ended = _run_trials(job, storage, trials, record, lock.stop_wanted)
     _show(storage)
     write_hparams(storage)
-    best = best_first(read_trials(storage), job.sweep.metric, job.sweep.mode.value)
-    print(f"{storage.uri}: {ended.status}; best trial {best[0].record.name}: {best[0].said.values}")
-    print(f"poma sweep promote {storage.uri} {best[0].record.name}   writes it as a job of full length")
+    if any(trial.said.reports for trial in read_trials(storage)):
+        print(f"\npoma sweep promote {storage.uri} best   writes the best trial as a job of full length")
     return INTERRUPTED_EXIT_CODE if ended.status == INTERRUPTED else 0
 
 
@@ -117,6 +116,8 @@ def prepare(job: SweepJob, storage: Storage) -> Trials:
     for key, dimension in sweep.space.items():
         for value in dimension.values:
             trials.job_of(PROBE, {key: value})
+    if job.evaluation is not None:
+        evaluate.held_out(evaluate_job(job, storage))
     points = proposer(sweep, [])
     if isinstance(points, Listed):
         for index in range(planned_trials(sweep)):

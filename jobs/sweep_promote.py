@@ -77,7 +77,7 @@ def promoted(
     text = storage.read(JOB_KEY).decode()
     sweep = config.build(SweepJob, [(f"{storage.uri}/{JOB_KEY}", config.parse(text, JOB_KEY))])
     job = with_values(pretrain_job(sweep), trial.said.values)
-    job.kind, job.name = "pretrain", f"{state.record.name}-{trial.record.name}"
+    job.name = f"{state.record.name}-{trial.record.name}"
     if output is not None:
         job.output = output
     if start is not None:

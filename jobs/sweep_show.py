@@ -49,17 +49,8 @@ def show(uri: str, options: StorageOptions, follow: bool = False) -> int:
     return 0
 
 
-def lines(storage: Storage) -> list[str]:
-    """What is known of the sweep in `storage`: its state, and a table of its trials.
-
-    Raises:
-        StorageError: it holds no sweep, or cannot be read.
-    """
-    return describe(read_state(storage))
-
-
 def describe(state: SweepState) -> list[str]:
-    """`lines`, of a state that has been read."""
+    """What is known of a sweep, as lines: its state, and a table of its trials."""
     head = [
         f"{state.uri}: {state.record.status}",
         f"  judged by  {judged_by(state)}",
@@ -102,7 +93,8 @@ def best_text(state: SweepState) -> str:
         return "none yet: no trial has reported a number"
     best = state.ranked[0]
     values = ", ".join(f"{v.name} {_value(best, v.key)}" for v in state.varied if v.key in best.said.values)
-    return f"trial {best.record.name}, {state.record.metric} {metric_text(state.best(best))}; {values}"
+    said = f"trial {best.record.name}, {state.record.metric} {metric_text(state.best(best))}"
+    return f"{said}; {values or 'the job as it stands'}"
 
 
 def table(state: SweepState) -> list[str]:

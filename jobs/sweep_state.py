@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,7 +107,7 @@ class SweepState:
     @property
     def steps(self) -> int:
         """Optimizer steps that all trials have reported."""
-        return sum(_steps(trial) for trial in self.trials)
+        return sum(trial.said.steps for trial in self.trials)
 
     @property
     def budget(self) -> dict[str, float]:
@@ -141,11 +141,8 @@ class SweepState:
         return [at for at, _ in found], [value for _, value in found]
 
 
-def read_state(storage: Storage, cost_of: Callable[[Storage], LedgerSummary] = summarise) -> SweepState:
+def read_state(storage: Storage) -> SweepState:
     """Read the folder of a sweep.
-
-    Args:
-        cost_of: the ledger of a run.
 
     Raises:
         StorageError: it holds no sweep, or cannot be read.
@@ -166,7 +163,7 @@ def read_state(storage: Storage, cost_of: Callable[[Storage], LedgerSummary] = s
         uri=storage.uri,
         record=record,
         trials=trials,
-        costs={name: _cost(cost_of(folder)) for name, folder in folders.items()},
+        costs={name: _cost(summarise(folder)) for name, folder in folders.items()},
         varied=_varied((job.get("sweep") or {}).get("space") or {}, trials),
         job=job,
     )
@@ -227,9 +224,3 @@ def _cost(book: LedgerSummary) -> Cost:
         sum(book.gpu_hours.values()),
         None if book.cost is None else sum(book.cost.values()),
     )
-
-
-def _steps(trial: Trial) -> int:
-    """Of all stages together."""
-    last = {report.stage: report.step for report in trial.said.reports}
-    return sum(last.values())

@@ -9,9 +9,8 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from jobs import encoders, evaluation, pretrain, teachers
+from jobs import encoders, evaluate, evaluation, pretrain, teachers
 from jobs.config import EvaluateJob, PretrainJob, StageConfig, SweepJob
-from jobs.datasets import open_dataset
 from jobs.layout import STAGES
 from plinth import config
 from plinth.data.config import ReaderKind
@@ -89,19 +88,23 @@ class Trials:
 
     def measure(self, run: Storage, stage: str, step: int) -> dict[str, float]:
         """Retrieval and probe of a checkpoint on the held-out scenes: "R@1-5", "probe AP"."""
-        wanted = self.job.evaluation
-        assert wanted is not None
-        job = EvaluateJob(
-            run=run.uri, data=wanted.data, teacher=self.job.teacher, retrieval=wanted.retrieval,
-            probe=wanted.probe, batch_size=wanted.batch_size, storage=self.job.storage,
-        )  # fmt: skip
-        record = teachers.record(job.teacher, job.storage)
-        samples = open_dataset(job.data, job.storage, record).samples()
+        job = evaluate_job(self.job, run)
+        _, samples = evaluate.held_out(job)
         encoder = encoders.load(job.run, job.storage, job.teacher, stage, step)
         features = evaluation.gather_features({evaluation.MODEL: encoder}, samples, job.batch_size)
         teacher = teachers.open_teacher(job.teacher, job.storage)
         found = evaluation.measure(job, samples, features, teacher).numbers[evaluation.MODEL]
         return {name: estimate.value for name, estimate in found.items()}
+
+
+def evaluate_job(job: SweepJob, run: Storage) -> EvaluateJob:
+    """The evaluation of a trial."""
+    wanted = job.evaluation
+    assert wanted is not None
+    return EvaluateJob(
+        run=run.uri, data=wanted.data, teacher=job.teacher, retrieval=wanted.retrieval, probe=wanted.probe,
+        batch_size=wanted.batch_size, storage=job.storage,
+    )  # fmt: skip
 
 
 def pretrain_job(job: SweepJob) -> PretrainJob:

@@ -9,12 +9,16 @@ import tempfile
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 from jobs.datasets import TeacherRecord
+from jobs.lift_config import LifterConfig
 from plinth.errors import ConfigError
 from plinth.storage import Storage, StorageOptions
+from poma3d.captioner import CaptionerConfig
 from poma3d.teacher import Teacher, TeacherConfig, load_teacher
 
+Model = TypeVar("Model", TeacherConfig, LifterConfig, CaptionerConfig)
 CACHE_ENV = "POMA3D_CACHE"
 WANTED = (".json", ".txt", ".jinja", ".model", ".safetensors")
 
@@ -51,10 +55,10 @@ def _open(key: tuple[str, str | None, str, bool, int], source: str, device: str)
         raise ConfigError(str(error)) from None
 
 
-def absolute(cfg: TeacherConfig) -> TeacherConfig:
-    """The same teacher for processes that run in another folder; hub ids and URIs stay as they are."""
+def absolute(cfg: Model) -> Model:
+    """The same model for processes that run in another folder; hub ids and URIs stay as they are."""
     folder = Path(cfg.source)
-    return replace(cfg, source=str(folder.absolute())) if folder.is_dir() else cfg
+    return replace(cfg, source=str(folder.absolute())) if cfg.source and folder.is_dir() else cfg
 
 
 def fetch(source: str, options: StorageOptions, key: str = "teacher.source") -> str:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from poma3d.lift.weights import hub_commit, weights_revision
+from poma3d.weights import hub_commit, weights_revision
 
 DTYPES = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PLACE = "{captions}"

@@ -114,7 +114,7 @@ class SweepDriver:
         scribe.pause_the_rest()
         self.record.status = budget.reason or self._outcome()
         self._keep()
-        self._refuse_nothing()
+        self._check_any_number()
         return self.record
 
     def _searcher(self, known: Sequence[KnownTrial]) -> tuple[TrialSearcher | None, dict[str, Any]]:
@@ -171,7 +171,7 @@ class SweepDriver:
         except PlinthError as error:
             log.warning("the sweep's record is not written: %s", error)
 
-    def _refuse_nothing(self) -> None:
+    def _check_any_number(self) -> None:
         trials = read_trials(self.storage)
         over = [trial for trial in trials if trial.record.status.is_over]
         metric, mode = self.config.metric, self.config.mode.value

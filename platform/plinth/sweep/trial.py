@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 from ray import tune
 
@@ -27,6 +26,7 @@ from plinth.storage import Storage
 from plinth.sweep.adopt import adopt
 from plinth.sweep.records import TRIALS, Report, TrialReports, Values, read_reports, trial_name, write_reports
 from plinth.train import checkpoint
+from plinth.train.control import checkpoint_report
 from plinth.train.metrics import read_lines
 
 TRIAL, INDEX, VALUES = "trial", "index", "values"
@@ -199,12 +199,7 @@ class Trial(tune.Trainable):
             lines = [line for line in read_lines(storage) if known <= line["step"] < step]
             if not lines or step <= known:
                 return None
-            means = {name: float(np.mean([ln["terms"][name] for ln in lines])) for name in lines[-1]["terms"]}
-            return {
-                "stage": stage,
-                "step": step,
-                "samples": step * lines[-1]["samples"],
-                "loss": float(np.mean([line["loss"] for line in lines])),
-                **means,
-            }
+            kept = ("step", "loss", "lr", "grad_norm")
+            steps = [{key: line[key] for key in kept} | line["terms"] for line in lines]
+            return checkpoint_report(stage, steps, lines[-1]["samples"])
         return None

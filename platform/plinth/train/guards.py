@@ -71,8 +71,9 @@ def check_replay(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> N
     """
     for name, rows in second.items():
         if rows.requires_grad:
-            difference = float((rows.detach() - first[name]).abs().max())
-            if difference > REPLAY_TOLERANCE * float(first[name].abs().max()):
+            known = first[name].detach()
+            difference = float((rows.detach() - known).abs().max())
+            if difference > REPLAY_TOLERANCE * float(known.abs().max()):
                 raise RuntimeError(
                     f"feature {name!r} differs by {difference:.3g} between the passes of a micro-batch: "
                     "the stage must draw the random numbers of its features before those of its local losses"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,15 @@ import pytest
 
 from jobs import sweep
 from jobs.cli import main
-from jobs.config import SweepJob, load
+from jobs.config import StageConfig, SweepJob, load
 from jobs.sweep_trial import Trials, metrics_of
 from plinth.data.config import ReaderKind
 from plinth.errors import ConfigError
 from plinth.fit import Workers
 from plinth.storage import Storage
 from plinth.sweep.records import read_sweep, write_sweep
+from poma3d.stages import build_stage
+from tests.helpers import tiny
 from tests.helpers.tiny_jobs import pretrain_job, write
 
 SPACE: dict[str, Any] = {"main.lr": {"log_uniform": [1e-4, 1e-2]}, "main.loss.jepa": {"choice": [0.0, 1.0]}}
@@ -80,11 +83,27 @@ def test_batches_of_another_size_train_on_as_many_samples(folder: Path) -> None:
     assert [job.main.global_batch_size for job in jobs if job.main] == sizes
 
 
-def test_metrics_are_those_of_the_last_stage(folder: Path) -> None:
-    job = load(SweepJob, Path(sweep_file(folder)), [])
-    assert {"scene_text", "scene_image", "jepa", "loss"} <= metrics_of(job)
-    job.main = None
-    assert "scene_text" not in metrics_of(job)
+@pytest.mark.parametrize("last", ["warmup", "main"])
+@pytest.mark.parametrize("weights", [{"jepa": 1.0}, {"jepa": 0.0, "dense": 0.5}], ids=["jepa", "dense"])
+def test_metrics_are_those_that_the_last_stage_gives(last: str, weights: dict[str, float]) -> None:
+    """What the names stand for: the terms of the real stage, with the same weights."""
+    job = SweepJob(name="s", output="x", warmup=StageConfig())
+    stage_config = job.warmup
+    if last == "main":
+        job.main = stage_config = StageConfig()
+    assert stage_config is not None
+    stage_config.loss = replace(stage_config.loss, **weights)
+    shape = tiny.shape()
+    stage = build_stage(last, tiny.model_config("full"), stage_config.loss, shape, tiny.tower(), 0)
+    encoded = stage(stage.fake_batch(2))
+    terms = {*encoded.sums, *stage.contrast(encoded.features).terms}
+    assert metrics_of(job) == terms | {"loss", "grad_norm"}
+
+
+def test_a_held_out_set_that_is_not_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = sweep_file(folder, metric="R@1-5", mode="max")
+    assert main(["sweep", path, f"evaluation.data={folder}/nowhere"]) == 2
+    assert "nowhere" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

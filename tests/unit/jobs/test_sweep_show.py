@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from jobs import sweep_show
-from jobs.sweep_show import lines, show
+from jobs.sweep_show import describe, show
+from jobs.sweep_state import read_state
 from plinth.errors import StorageError
 from plinth.storage import Storage, StorageOptions
 from plinth.sweep.records import (
@@ -42,7 +43,7 @@ def three(folder: Path, gpus: int = 0) -> Storage:
 
 def test_the_table(tmp_path: Path) -> None:
     storage = three(tmp_path)
-    assert lines(storage) == [
+    assert describe(read_state(storage)) == [
         f"{storage.uri}: running",
         "  judged by  lowest view; searcher random, scheduler asha",
         "  trials     3 of 8: 1 running, 1 finished, 1 failed",
@@ -59,7 +60,7 @@ def test_the_table(tmp_path: Path) -> None:
 
 
 def test_money_where_there_is_a_price(tmp_path: Path) -> None:
-    text = "\n".join(lines(three(tmp_path, gpus=2)))
+    text = "\n".join(describe(read_state(three(tmp_path, gpus=2))))
     assert "0.056 GPU-hours for 0.14" in text
     assert "status    GPU-hours  cost\n" in text
     assert "finished  0.056      0.14" in text
@@ -71,13 +72,13 @@ def test_the_highest_can_be_the_best(tmp_path: Path) -> None:
     assert record is not None
     record.mode = "max"
     write_sweep(storage, record)
-    text = lines(storage)
+    text = describe(read_state(storage))
     assert "  judged by  highest view; searcher random, scheduler asha" in text
     assert "  best       trial 001, view 3.0000; lr 0.00025, mode full" in text
 
 
 def test_before_anything_is_known(tmp_path: Path) -> None:
-    text = lines(sweep(tmp_path, 8, starts=1))
+    text = describe(read_state(sweep(tmp_path, 8, starts=1)))
     assert "  trials     0 of 8" in text
     assert "  best       none yet: no trial has reported a number" in text
     assert text[-1].split() == [
@@ -89,7 +90,7 @@ def test_weights_that_were_taken_over(tmp_path: Path) -> None:
     storage = three(tmp_path)
     said = TrialReports({LR: 1e-3, MODE: "full"}, donors=["000 at 100", "000 at 200"])
     write_reports(storage.child("trials/002"), said)
-    assert lines(storage)[-1] == "trial 002 took over 000 at 100, then 000 at 200"
+    assert describe(read_state(storage))[-1] == "trial 002 took over 000 at 100, then 000 at 200"
 
 
 def test_showing_once_names_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,16 +36,20 @@ def sweep(
 
 def test_no_number_in_any_trial(tmp_path: Path) -> None:
     with pytest.raises(PlinthError, match=r"None of 2 trials gave a value of loss.*every point diverges"):
-        sweep(tmp_path, [float("nan"), float("inf")])._refuse_nothing()
+        sweep(tmp_path, [float("nan"), float("inf")])._check_any_number()
 
 
 def test_the_first_failure_is_said(tmp_path: Path) -> None:
     with pytest.raises(PlinthError, match="First failure: no room"):
-        sweep(tmp_path, [float("nan")], message="no room")._refuse_nothing()
+        sweep(tmp_path, [float("nan")], message="no room")._check_any_number()
 
 
 def test_one_number_will_do(tmp_path: Path) -> None:
-    sweep(tmp_path, [float("nan"), 0.5])._refuse_nothing()
+    made = sweep(tmp_path, [float("nan"), 0.5])
+    assert made._check_any_number() is None
+    write_reports(made.storage.child(TRIALS).child("001"), TrialReports({}, []))
+    with pytest.raises(PlinthError, match="None of 2 trials"):
+        made._check_any_number()
 
 
 @pytest.mark.parametrize(

@@ -42,5 +42,8 @@ def test_mistakes(changes: dict[str, Any], said: str) -> None:
         config(**changes).validate(METRICS)
 
 
-def test_what_is_right() -> None:
-    config(metric="R@1-5").validate(METRICS)
+def test_only_metrics_that_trials_report_will_do() -> None:
+    for metric in METRICS:
+        assert config(metric=metric).validate(METRICS) is None
+    with pytest.raises(ConfigError, match="no trial of this job reports it"):
+        config(metric="R@1-5").validate(METRICS - {"R@1-5"})
