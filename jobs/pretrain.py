@@ -31,6 +31,7 @@ from plinth.lock import RunLock, run_id
 from plinth.storage import Storage
 from plinth.train import checkpoint
 from plinth.train.loop import StageEnd
+from plinth.train.process import log_to_terminal
 from plinth.train.stage_run import Notes, StageRun
 from poma3d import model
 from poma3d.sample import SampleShape, decode
@@ -47,6 +48,7 @@ STOPPED_EXIT_CODE = 143
 def run(job: PretrainJob, accept_changes: bool = False) -> int:
     """Print the job, run it, and say where the run is; returns the exit code."""
     print(config.to_yaml(job))
+    log_to_terminal()
     runs = prepare(job, accept_changes)
     with ray_cluster(job.ray, job.fit.workers.max):
         end = train(job, runs)

@@ -7,9 +7,8 @@ the target copy, `guards` for numbers that are not finite, `fragments` for where
 
 from __future__ import annotations
 
-from contextlib import nullcontext, redirect_stdout
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from io import StringIO
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from plinth.train.ema import EmaShards
 from plinth.train.exact_sums import ExactSums
 from plinth.train.fragments import Shards
 from plinth.train.norms import ExactNorm
-from plinth.train.process import Process, prepare_deepspeed
+from plinth.train.process import Process, prepare_deepspeed, without_prints
 from plinth.train.schedules import OptimConfig, lr_at
 from plinth.train.stage import Batch, Contrast
 from plinth.train.zero import Precision, ZeroConfig, deepspeed_config
@@ -320,7 +319,7 @@ class Engine:
             lambda module, inputs, output: {name: getattr(output, name) for name in ENCODED_FIELDS}
         )
         config = deepspeed_config(self.zero, optim, self.sizes.micro_batch_size, self.micro_batches)
-        with redirect_stdout(StringIO()):  # stage 1 in bf16 prints its memory a dozen times
+        with without_prints():  # stage 1 in bf16 prints its memory a dozen times
             engine, *_ = deepspeed.initialize(model=self.stage, optimizer=optimizer, config=config)
         norm = ExactNorm(self.world)
         if self.zero.stage:

@@ -6,14 +6,17 @@ this package is inside a function and after `start`.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
 import socket
 import sys
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -76,6 +79,26 @@ def prepare_deepspeed() -> None:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     # DeepSpeed's own calls, one line for each collective otherwise.
     warnings.filterwarnings("ignore", message=".*torch.distributed.*deprecated", category=FutureWarning)
+
+
+@contextlib.contextmanager
+def without_prints() -> Iterator[None]:
+    """Drop what this thread prints; other threads may have something to say meanwhile."""
+    with contextlib.redirect_stdout(_OtherThreads(sys.stdout)):
+        yield
+
+
+class _OtherThreads(io.TextIOBase):
+    """A stream of what all threads write but the one that made it."""
+
+    def __init__(self, below: TextIO) -> None:
+        self._below, self._dropped = below, threading.get_ident()
+
+    def write(self, text: str) -> int:
+        return len(text) if threading.get_ident() == self._dropped else self._below.write(text)
+
+    def flush(self) -> None:
+        self._below.flush()
 
 
 def log_to_terminal() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import threading
 from typing import Any
 
 import pytest
@@ -52,3 +54,13 @@ def test_results_are_shared_and_so_is_the_error_of_one() -> None:
 
 def test_alone_it_needs_no_process_group() -> None:
     assert process.on_all_ranks(World(0, 1), lambda: 7) == [7]
+
+
+def test_only_the_own_prints_are_dropped(capsys: pytest.CaptureFixture[str]) -> None:
+    with process.without_prints():
+        sys.stdout.write("of a library")
+        other = threading.Thread(target=lambda: sys.stdout.write("told to stop\n"))
+        other.start()
+        other.join()
+    sys.stdout.write("after\n")
+    assert capsys.readouterr().out == "told to stop\nafter\n"
