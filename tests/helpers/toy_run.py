@@ -85,6 +85,11 @@ def build_slow(sources: Sequence[OpenSource]) -> ToyStage:
     return SlowStage()
 
 
+def build_waiting(marker: Path, sources: Sequence[OpenSource]) -> ToyStage:
+    """A stage that does not get far before there is `marker`."""
+    return StageThatWaits(marker)
+
+
 class SlowStage(ToyStage):
     """Takes its time over a step."""
 
@@ -112,6 +117,23 @@ class StageThatDies(ToyStage):
         if self.calls == self.DIES_AT + 1 and os.environ["RANK"] == "1" and not self.marker.exists():
             self.marker.write_text(str(time.time()))
             os.kill(os.getpid(), signal.SIGKILL)
+        return super().contrast(features)
+
+
+class StageThatWaits(ToyStage):
+    """Waits in the middle of step `WAITS_AT`, counted from where it started, until a file exists."""
+
+    WAITS_AT = 3
+
+    def __init__(self, marker: Path) -> None:
+        super().__init__()
+        self.marker = marker
+        self.calls = 0
+
+    def contrast(self, features: dict[str, Any]) -> Any:
+        self.calls += 1
+        while self.calls == self.WAITS_AT + 1 and not self.marker.exists():
+            time.sleep(0.05)
         return super().contrast(features)
 
 

@@ -26,7 +26,7 @@ from plinth.sweep.space import Dimension
 from plinth.sweep.trial import TrialTask
 from plinth.train.checkpoint_config import CheckpointConfig
 from plinth.train.schedules import OptimConfig
-from tests.helpers.toy_run import GLOBAL_BATCH, toy_run
+from tests.helpers.toy_run import GLOBAL_BATCH, build, build_waiting, toy_run
 
 STEPS, EVERY = 8, 2
 CPUS = 0.4
@@ -46,13 +46,15 @@ def toy_config(kind: SchedulerKind = SchedulerKind.asha, **changes: Any) -> Swee
 
 
 def driver(
-    folder: Path, config: SweepConfig, name: str = "s", die_once: int | None = None, ram: float = 0
-) -> SweepDriver:
+    folder: Path, config: SweepConfig, name: str = "s", die_once: int | None = None, ram: float = 0,
+    hold: Path | None = None,
+) -> SweepDriver:  # fmt: skip
     """A sweep in `folder`/name over the data in `folder`.
 
     Args:
         die_once: index of a trial whose process kills itself in mid-run, once.
         ram: bytes that a worker asks for, beside its CPUs.
+        hold: trials report once and wait until there is this file.
     """
     toy_run(folder)  # makes the data
     storage = Storage.from_uri(folder / name)
@@ -64,7 +66,7 @@ def driver(
     record.starts += 1
     task = TrialTask(
         storage=storage,
-        train=partial(train, folder, storage, die_once),
+        train=partial(train, folder, storage, die_once, hold),
         lengths=lengths,
         time_units=schedulers.units(config),
         metric=config.metric,
@@ -79,13 +81,15 @@ def driver(
 
 
 def train(
-    folder: Path, storage: Storage, die_once: int | None, name: str, values: Values, room: Room, changed: bool
-) -> None:
+    folder: Path, storage: Storage, die_once: int | None, hold: Path | None, name: str, values: Values,
+    room: Room, changed: bool,
+) -> None:  # fmt: skip
     """What a trial does."""
     run_storage = storage.child(TRIALS).child(name)
     run = toy_run(
         folder,
         storage=run_storage.child("toy"),
+        build_stage=partial(build_waiting, hold) if hold else build,
         optim=OptimConfig(lr=values["lr"], warmup_steps=2, grad_clip=1.0),
         steps=STEPS,
         checkpoint=CheckpointConfig(every_steps=EVERY, keep_last=2),

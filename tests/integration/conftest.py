@@ -1,11 +1,13 @@
-"""What the integration tests share: a real S3 server on loopback."""
+"""What the integration tests share: a real S3 server on loopback, and a Ray cluster of several nodes."""
 
 from __future__ import annotations
 
 import os
+import socket
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -43,3 +45,47 @@ def s3_server() -> Iterator[S3Server]:
         )
         yield S3Server(store, options)
         del os.environ[ACCESS_KEY_ENV], os.environ[SECRET_KEY_ENV]
+
+
+@dataclass
+class Nodes:
+    """A cluster of a head without room for workers, and nodes with room for one each."""
+
+    cluster: Any
+
+    def add(self, count: int = 1) -> list[Any]:
+        """Start nodes; returns once they are part of the cluster."""
+        return [self.cluster.add_node(num_cpus=1) for _ in range(count)]
+
+    def remove(self, node: Any) -> None:
+        """End a node without a word to anybody."""
+        self.cluster.remove_node(node, allow_graceful=False)
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def nodes() -> Iterator[Nodes]:
+    """Such a cluster; a node that is gone is noticed after two seconds."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={
+            "num_cpus": 0,
+            "include_dashboard": True,
+            "dashboard_host": "127.0.0.1",
+            "dashboard_port": free_port(),  # the default one may be another Ray's of this machine
+            "_system_config": {"health_check_period_ms": 500, "health_check_failure_threshold": 4},
+        },
+    )
+    ray.init(address=cluster.address, log_to_driver=False)
+    yield Nodes(cluster)
+    ray.shutdown()
+    cluster.shutdown()

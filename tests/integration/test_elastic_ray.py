@@ -3,11 +3,9 @@ added. Real Ray Train, real process groups; the result is that of a run that not
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,50 +20,11 @@ from plinth.train.loop import StageEnd
 from plinth.train.metrics import read_lines
 from plinth.train.stage_run import StageRun
 from tests.helpers.toy_run import build_slow, toy_run
+from tests.integration.conftest import Nodes
 
 pytestmark = pytest.mark.slow
 STEPS = 120
 TIMEOUT_S = 240.0
-
-
-@dataclass
-class Nodes:
-    """A cluster of a head without room for workers, and nodes with room for one each."""
-
-    cluster: Any
-
-    def add(self, count: int = 1) -> list[Any]:
-        return [self.cluster.add_node(num_cpus=1) for _ in range(count)]
-
-    def remove(self, node: Any) -> None:
-        self.cluster.remove_node(node, allow_graceful=False)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@pytest.fixture
-def nodes() -> Iterator[Nodes]:
-    import ray
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={
-            "num_cpus": 0,
-            "include_dashboard": True,
-            "dashboard_host": "127.0.0.1",
-            "dashboard_port": free_port(),  # the default one may be another Ray's of this machine
-            "_system_config": {"health_check_period_ms": 500, "health_check_failure_threshold": 4},
-        },
-    )
-    ray.init(address=cluster.address, log_to_driver=False)
-    yield Nodes(cluster)
-    ray.shutdown()
-    cluster.shutdown()
 
 
 def sizes(run: StageRun) -> list[tuple[int, int]]:
