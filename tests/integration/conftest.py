@@ -47,6 +47,16 @@ def s3_server() -> Iterator[S3Server]:
         del os.environ[ACCESS_KEY_ENV], os.environ[SECRET_KEY_ENV]
 
 
+def storage_section(options: StorageOptions) -> dict[str, Any]:
+    """How the job reaches the server: names of environment variables, never keys."""
+    return {
+        "endpoint_url": options.endpoint_url,
+        "region": options.region,
+        "access_key_env": options.access_key_env,
+        "secret_key_env": options.secret_key_env,
+    }
+
+
 @dataclass
 class Nodes:
     """A cluster of a head without room for workers, and nodes with room for one each."""

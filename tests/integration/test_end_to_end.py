@@ -15,27 +15,17 @@ import torch
 
 from jobs.cli import main
 from jobs.cluster import RayConfig, ray_cluster
-from plinth.storage import Storage, StorageOptions
+from plinth.storage import Storage
 from plinth.train.metrics import read_lines
 from poma3d import export
 from tests.helpers import tiny_jobs
 from tests.helpers.tiny_jobs import SIDE, write
-from tests.integration.conftest import S3Server
+from tests.integration.conftest import S3Server, storage_section
 
 pytestmark = pytest.mark.slow
 
 SCAN = Path(__file__).parents[3] / "shared" / "data" / "rgbd" / "redkitchen"
 STEPS = 4
-
-
-def storage_section(options: StorageOptions) -> dict[str, Any]:
-    """How the job reaches the server: names of environment variables, never keys."""
-    return {
-        "endpoint_url": options.endpoint_url,
-        "region": options.region,
-        "access_key_env": options.access_key_env,
-        "secret_key_env": options.secret_key_env,
-    }
 
 
 def sources(bucket: Storage, scan: bool) -> dict[str, dict[str, Any]]:
