@@ -115,7 +115,7 @@ def fit(
     from plinth import fit_ray  # here, because importing Ray takes seconds
 
     train = partial(train_stages, stages, storage, config.threads_per_worker, config.gpus_per_worker > 0)
-    return fit_ray.run(config, sizes, train, storage, stop, room)
+    return fit_ray.run(config, sizes, train, storage, stop, room, stages[0].run_id)
 
 
 def possible_sizes(config: FitConfig, stages: Sequence[StageRun]) -> list[int]:
@@ -145,7 +145,8 @@ def train_stages(
     """What a worker does; see `plinth.train.process.start` for threads and GPU."""
     started = process.start(threads, use_gpu)
     end = StageEnd()
-    with attempts.begin(started, storage, control, stages[0].metrics.logs_every_s) as attempt:
+    first = stages[0]
+    with attempts.begin(started, storage, first.run_id, control, first.metrics.logs_every_s) as attempt:
         for run in stages:
             this = run_stage(run, started, control, attempt)
             end = this if this.summary else end

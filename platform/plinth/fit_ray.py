@@ -163,6 +163,7 @@ def run(
     storage: Storage,
     stop: threading.Event | None = None,
     room: Room | None = None,
+    run_id: str = "",
 ) -> StageEnd:
     """Train on workers of a Ray that this process is part of.
 
@@ -172,6 +173,7 @@ def run(
         storage: the run's folder; Ray Train keeps its own state below it.
         stop: when it is set, the workers save and end.
         room: the resources to train in, if they are reserved already.
+        run_id: as of the stages.
 
     Raises:
         PlinthError: a worker's mistake, or no room for the workers.
@@ -200,9 +202,7 @@ def run(
             name="train",
             storage_path=path,
             storage_filesystem=filesystem,
-            logging_config=ray.train.LoggingConfig(
-                log_level="WARNING"
-            ),  # else every report is repeated in full
+            logging_config=ray.train.LoggingConfig(log_level="WARNING"),
             failure_config=ray.train.FailureConfig(
                 max_failures=config.max_failures,
                 controller_failure_limit=config.max_failures,
@@ -214,7 +214,7 @@ def run(
         with _stop_on_sigterm(desk), _stop_when(stop, desk):
             result = trainer.fit()
     except ray.train.TrainingFailedError as error:
-        salvage(local_folder(storage), storage)
+        salvage(local_folder(storage, run_id), storage)
         raise explained(error, config, sizes, storage) from error
     mistake = ray.get(desk.mistake.remote())
     if mistake is not None:
@@ -229,6 +229,7 @@ def _worker(train: Train, desk: Any) -> StageEnd:
     A user's mistake would be the same in every attempt, so it is not tried again: the worker that met it
     tells the desk and fails, which ends the others too; Ray's next attempt finds it there and ends.
     """
+    logging.getLogger("ray.train").setLevel(logging.WARNING)  # else every report is repeated in full
     control = RayControl(desk)
     if control.is_pointless:
         return StageEnd()

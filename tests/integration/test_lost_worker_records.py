@@ -89,7 +89,7 @@ def test_logs_of_all_ranks_are_in_storage_and_nowhere_else(run_folder: Storage) 
     names = {key.rsplit("-", 1)[1] for key, _ in run_folder.list("logs") if key.endswith(".log")}
     assert names == {"rank0.log", "rank1.log"}
     assert len([key for key, _ in run_folder.list("logs") if key.endswith(".log")]) == 4
-    local = attempt.local_folder(run_folder)
+    local = attempt.local_folder(run_folder, "")
     assert not local.exists() or not list(local.iterdir())
 
 

@@ -32,7 +32,7 @@ PATIENCE_S = 120.0
 def train(run: StageRun) -> dict[str, Any]:
     """The stage, alone."""
     started, control = process.start(threads=1), Control()
-    with attempt.begin(started, run.storage.child("logs-of-test"), control, 60.0) as this:
+    with attempt.begin(started, run.storage.child("logs-of-test"), run.run_id, control, 60.0) as this:
         return run_stage(run, started, control, this).summary
 
 

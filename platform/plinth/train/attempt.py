@@ -36,19 +36,22 @@ class Attempt:
 
 
 @contextmanager
-def begin(process: Process, storage: Storage, control: Control, logs_every_s: float) -> Iterator[Attempt]:
+def begin(
+    process: Process, storage: Storage, run_id: str, control: Control, logs_every_s: float
+) -> Iterator[Attempt]:
     """An attempt, from here to its end on this rank; what processes before it left on this machine is
     brought to storage. Call it on all ranks.
 
     Args:
         storage: the run's folder.
+        run_id: tells the run from an earlier one in the same folder, whose logs may still be on this disk.
         logs_every_s: seconds between two copies of this rank's logs to storage.
     """
     came = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     launched = control.launched()
     proposals = on_all_ranks(process.world, lambda: (f"{came}-{uuid.uuid4().hex[:6]}", launched))
     attempt_id = proposals[0][0]
-    folder = local_folder(storage)
+    folder = local_folder(storage, run_id)
     salvage(folder, storage)
     if process.world.rank == 0:
         _tell_of_the_last(storage)
@@ -71,7 +74,7 @@ def _tell_of_the_last(storage: Storage) -> None:
         log.warning("the attempt before failed: %s", first_cause(failed[attempts[-1]]))
 
 
-def local_folder(storage: Storage) -> Path:
+def local_folder(storage: Storage, run_id: str) -> Path:
     """Where the ranks of a run keep their logs on this machine."""
-    digest = hashlib.blake2b(storage.uri.encode(), digest_size=6).hexdigest()
+    digest = hashlib.blake2b(f"{storage.uri} {run_id}".encode(), digest_size=6).hexdigest()
     return Path(tempfile.gettempdir()) / f"plinth-{os.getuid()}" / f"flight-{digest}"

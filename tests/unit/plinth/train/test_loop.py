@@ -40,7 +40,7 @@ def train(run: StageRun) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             reported.append(summary)
 
     started, told = process.start(threads=1), Told()
-    with attempt.begin(started, run.storage.child("logs-of-test"), told, 60.0) as this:
+    with attempt.begin(started, run.storage.child("logs-of-test"), run.run_id, told, 60.0) as this:
         return run_stage(run, started, told, this).summary, reported
 
 
@@ -281,7 +281,7 @@ def train_then_stop(run: StageRun, at: int) -> Any:
             return started.world.rank == 0 and self.asked > at
 
     told = StopsAt()
-    with attempt.begin(started, run.storage.child("logs-of-test"), told, 60.0) as this:
+    with attempt.begin(started, run.storage.child("logs-of-test"), run.run_id, told, 60.0) as this:
         return run_stage(run, started, told, this).is_stopped
 
 

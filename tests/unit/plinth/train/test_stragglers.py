@@ -131,7 +131,7 @@ def slow_reading() -> Iterator[None]:
 def train(run: StageRun) -> None:
     """On all ranks."""
     started, control = process.start(threads=1), Control()
-    with attempt.begin(started, run.storage.child("logs-of-test"), control, 60.0) as this:
+    with attempt.begin(started, run.storage.child("logs-of-test"), run.run_id, control, 60.0) as this:
         run_stage(run, started, control, this)
 
 

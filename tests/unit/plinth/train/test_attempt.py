@@ -1,0 +1,48 @@
+"""An attempt: the logs of processes that are gone reach the run that wrote them, and no other."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from plinth.storage import Storage
+from plinth.train import attempt
+from plinth.train.control import Control
+from plinth.train.failures import read_failures
+from plinth.train.process import Process
+from plinth.world import World
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[4]
+DIES = """
+import os, sys
+from plinth.storage import Storage
+from plinth.train import attempt, process
+from plinth.train.control import Control
+with attempt.begin(process.start(threads=1), Storage.from_uri(sys.argv[1]), sys.argv[2], Control(), 60.0):
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_new_run_in_an_old_place_hears_nothing_of_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "local"))
+    (tmp_path / "local").mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "platform")}
+    storage = Storage.from_uri(tmp_path / "run")
+    ended = subprocess.run([sys.executable, "-c", DIES, storage.uri, "old"], env=environment, check=False)
+    assert ended.returncode == -9
+    monkeypatch.setattr("tempfile.tempdir", None)  # it looks at TMPDIR once
+
+    alone = Process(World(0, 1), torch.device("cpu"), threads=1, host="here")
+    with attempt.begin(alone, storage, "new", Control(), 60.0):
+        assert not read_failures(storage)
+    with attempt.begin(alone, storage, "old", Control(), 60.0):
+        (failure,) = read_failures(storage)
+    assert failure.error == "vanished"
