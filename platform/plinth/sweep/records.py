@@ -75,6 +75,8 @@ class TrialReports:
     reports: list[Report] = field(default_factory=list)
     donors: list[str] = field(default_factory=list)
     """Population based training: whose weights it took over, in order, as "TRIAL at STEP"."""
+    adopting: str = ""
+    """Whose checkpoints it is taking over at this moment: if that is cut off, it is done again."""
     is_finished: bool = False
     """It has reached its full length."""
 

@@ -74,6 +74,8 @@ class Trial(tune.Trainable):
         self._said.values = values
         self._lengths = task.lengths(values)
         self._before = deque(self._said.reports)
+        if self._said.adopting:
+            self._adopt()
         self._pending: deque[dict[str, Any]] = deque()
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -108,12 +110,17 @@ class Trial(tune.Trainable):
         if pointer[TRIAL] == self._name:
             self._before = deque(self._said.reports[pointer["said"] :])
             return
-        donor = self._task.storage.child(TRIALS).child(pointer[TRIAL])
-        step = adopt(donor, self._folder, list(self._lengths))
-        self._said.donors.append(f"{pointer[TRIAL]} at {step}")
-        self._said.is_finished = False
+        self._said.adopting, self._said.is_finished = pointer[TRIAL], False
         self._has_changed = True
         self._before.clear()
+        write_reports(self._folder, self._said)
+        self._adopt()
+
+    def _adopt(self) -> None:
+        donor = self._said.adopting
+        step = adopt(self._task.storage.child(TRIALS).child(donor), self._folder, list(self._lengths))
+        self._said.donors.append(f"{donor} at {step}")
+        self._said.adopting = ""
         write_reports(self._folder, self._said)
 
     def cleanup(self) -> None:
