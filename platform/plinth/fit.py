@@ -114,7 +114,10 @@ def fit(
             return train_stages(stages, storage, config.threads_per_worker, None, control)
     from plinth import fit_ray  # here, because importing Ray takes seconds
 
-    train = partial(train_stages, stages, storage, config.threads_per_worker, config.gpus_per_worker > 0)
+    train = partial(
+        train_stages, stages, storage, config.threads_per_worker, config.gpus_per_worker > 0,
+        label=room.label if room is not None else "",
+    )  # fmt: skip
     return fit_ray.run(config, sizes, train, storage, stop, room, stages[0].run_id)
 
 
@@ -140,10 +143,11 @@ def possible_sizes(config: FitConfig, stages: Sequence[StageRun]) -> list[int]:
 
 
 def train_stages(
-    stages: Sequence[StageRun], storage: Storage, threads: int, use_gpu: bool | None, control: Control
-) -> StageEnd:
-    """What a worker does; see `plinth.train.process.start` for threads and GPU."""
-    started = process.start(threads, use_gpu)
+    stages: Sequence[StageRun], storage: Storage, threads: int, use_gpu: bool | None, control: Control,
+    label: str = "",
+) -> StageEnd:  # fmt: skip
+    """What a worker does; see `plinth.train.process.start` for threads, GPU and label."""
+    started = process.start(threads, use_gpu, label)
     end = StageEnd()
     first = stages[0]
     with attempts.begin(started, storage, first.run_id, control, first.metrics.logs_every_s) as attempt:

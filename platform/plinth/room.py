@@ -28,10 +28,11 @@ class Room:
 
     Args:
         group: bundle 0 is the driver's, one more for each worker.
+        label: what the workers' messages on the terminal begin with.
     """
 
-    def __init__(self, group: PlacementGroup) -> None:
-        self.group = group
+    def __init__(self, group: PlacementGroup, label: str = "") -> None:
+        self.group, self.label = group, label
         self.desk: Any = None
         """`plinth.fit_ray.Desk` of the training that goes on here."""
         self._opened = threading.Event()

@@ -21,7 +21,7 @@ from plinth.storage import Storage
 from plinth.sweep import schedulers
 from plinth.sweep.config import SchedulerConfig, SchedulerKind, SweepConfig
 from plinth.sweep.driver import SweepDriver
-from plinth.sweep.records import REPORTS_KEY, TRIALS, SweepRecord, Values, read_sweep
+from plinth.sweep.records import REPORTS_KEY, TRIALS, SweepRecord, Trial, Values, read_sweep, read_trials
 from plinth.sweep.space import Dimension
 from plinth.sweep.trial import TrialTask
 from plinth.train.checkpoint_config import CheckpointConfig
@@ -32,6 +32,9 @@ STEPS, EVERY = 8, 2
 CPUS = 0.4
 """Of a worker; with the driver's 0.1, two trials on one CPU."""
 LR = [1e-2, 5e-3, 2e-3, 1e-6]
+GROUP_KEY = "group"
+"""In a trial's folder: which placement group it has, in hexadecimal."""
+PATIENCE_S = 300
 
 
 def toy_config(kind: SchedulerKind = SchedulerKind.asha, **changes: Any) -> SweepConfig:
@@ -86,6 +89,7 @@ def train(
 ) -> None:  # fmt: skip
     """What a trial does."""
     run_storage = storage.child(TRIALS).child(name)
+    run_storage.write(GROUP_KEY, room.group.id.hex().encode())
     run = toy_run(
         folder,
         storage=run_storage.child("toy"),
@@ -100,6 +104,47 @@ def train(
     if die_once == int(name) and not marker.exists():
         threading.Thread(target=_die, args=(run_storage, marker), daemon=True).start()
     fit(FitConfig(workers=Workers(1, 1), cpus_per_worker=CPUS), [run], run_storage, None, room)
+
+
+class Watched:
+    """A sweep in a thread of its own, and what can be seen of it from outside."""
+
+    def __init__(self, sweep: SweepDriver) -> None:
+        self.sweep = sweep
+        self._thread = threading.Thread(target=sweep.run, daemon=True)
+        self._thread.start()
+
+    @property
+    def is_running(self) -> bool:
+        return self._thread.is_alive()
+
+    def until(self, is_true: Callable[[], bool], what: str) -> None:
+        """Wait for that; fails if the sweep ends before it."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not is_true():
+            assert self.is_running, f"{what}: the sweep ended before"
+            assert time.monotonic() < deadline, what
+            time.sleep(0.1)
+
+    def trials(self) -> list[Trial]:
+        return read_trials(self.sweep.storage)
+
+    def reported(self) -> set[str]:
+        """Names of the trials that have got so far."""
+        return {t.record.name for t in self.trials() if t.said.reports}
+
+    def end(self) -> None:
+        """Wait for the sweep's end."""
+        self._thread.join(PATIENCE_S)
+        assert not self.is_running
+
+
+def reserved() -> set[str]:
+    """The placement groups that hold resources."""
+    import ray
+
+    groups = ray.util.placement_group_table().items()
+    return {name for name, group in groups if group["state"] == "CREATED"}
 
 
 def _die(trial: Storage, marker: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import ray
+from ray.util.state import list_actors
 
 from plinth.errors import ConfigError
 from plinth.storage import Storage
@@ -19,10 +20,21 @@ from plinth.sweep.config import SchedulerConfig, SchedulerKind
 from plinth.sweep.records import Status, Trial, read_trials
 from plinth.train.metrics import read_lines
 from tests.helpers.toy_run import GLOBAL_BATCH
-from tests.helpers.toy_sweep import EVERY, LR, STEPS, driver, toy_config
+from tests.helpers.toy_sweep import (
+    CPUS,
+    EVERY,
+    GROUP_KEY,
+    LR,
+    PATIENCE_S,
+    STEPS,
+    Watched,
+    driver,
+    reserved,
+    toy_config,
+)
 
 pytestmark = pytest.mark.slow
-PATIENCE_S = 300
+TRIAL_CPUS = 0.1 + CPUS
 FULL = STEPS * GLOBAL_BATCH
 
 
@@ -76,6 +88,21 @@ def everything_is_back() -> bool:
     return False
 
 
+def is_back(watched: Watched, trial: Trial) -> bool:
+    """Whether a trial that was stopped gives back its group, driver and worker, while others go on."""
+    group = watched.sweep.storage.child("trials").child(trial.record.name).read(GROUP_KEY).decode()
+    until = time.monotonic() + PATIENCE_S
+    while time.monotonic() < until:
+        held = reserved()
+        used = ray.cluster_resources()["CPU"] - ray.available_resources().get("CPU", 0)
+        actors = list_actors(filters=[("state", "=", "ALIVE")], detail=True)
+        alive = [actor for actor in actors if actor.placement_group_id == group]
+        if group not in held and not alive and used <= len(held) * TRIAL_CPUS + 1e-6:
+            return True
+        time.sleep(0.2)
+    return False
+
+
 def test_killed_and_run_again_it_ends_as_if_nothing_had_happened(
     cluster: None, folder: Path, killed: list[Trial]
 ) -> None:
@@ -105,8 +132,15 @@ def test_bad_trials_stop_and_give_back_what_they_had(cluster: None, folder: Path
     """Successive halving; one trial dies in its middle and goes on; one CPU holds two trials at a time."""
     sweep = driver(folder, toy_config(), "asha", die_once=0)
     assert sweep.concurrent() == 2
-    assert sweep.run().status == "finished"
-    trials = read_trials(sweep.storage)
+    watched = Watched(sweep)
+    seen: set[str] = set()
+    while watched.is_running:
+        for trial in watched.trials():
+            if trial.record.status is Status.stopped and trial.record.name not in seen:
+                seen.add(trial.record.name)
+                assert is_back(watched, trial)
+        time.sleep(0.1)
+    trials = watched.trials()
     assert {t.record.status for t in trials} <= {Status.finished, Status.stopped}
     stopped = [t for t in trials if t.record.status is Status.stopped]
     assert stopped

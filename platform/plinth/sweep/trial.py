@@ -132,7 +132,7 @@ class Trial(tune.Trainable):
     def _start(self) -> threading.Thread:
         group = ray.util.get_current_placement_group()
         assert group is not None, "Tune starts every trial in a placement group"
-        self._room = Room(group)
+        self._room = Room(group, label=f"trial {self._name}")
         self._since = time.monotonic()
         if (missed := self._missed()) is not None:
             self._pending.append(missed)

@@ -38,7 +38,7 @@ class Process:
     host: str
 
 
-def start(threads: int, use_gpu: bool | None = None) -> Process:
+def start(threads: int, use_gpu: bool | None = None, label: str = "") -> Process:
     """Prepare this process for training; joins the process group unless the launcher has done so.
 
     Without a process group the usual variables (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT)
@@ -48,8 +48,9 @@ def start(threads: int, use_gpu: bool | None = None) -> Process:
         threads: for torch's operators. Set on purpose: torch's default is one thread for each core
             of the machine, in every process, which makes several processes fight for the cores.
         use_gpu: whether to train on this process's GPU; None does so where there is one.
+        label: what messages on the terminal begin with.
     """
-    log_to_terminal()
+    log_to_terminal(label)
     torch.set_num_threads(threads)
     os.environ["OMP_NUM_THREADS"] = str(threads)  # for libraries and children that read it later
     device = _choose_device(torch.cuda.is_available() if use_gpu is None else use_gpu)
@@ -101,12 +102,16 @@ class _OtherThreads(io.TextIOBase):
         self._below.flush()
 
 
-def log_to_terminal() -> None:
-    """Send this package's messages to the terminal as plain lines; Ray adds which worker it was."""
+def log_to_terminal(label: str = "") -> None:
+    """Send this package's messages to the terminal as plain lines; Ray adds which process it was.
+
+    Args:
+        label: what they begin with.
+    """
     package = logging.getLogger("plinth")
     if not package.handlers:
         handler = _Terminal()
-        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setFormatter(logging.Formatter(f"{label} %(message)s".lstrip()))
         handler.addFilter(RedactionFilter())
         package.addHandler(handler)
         package.setLevel(logging.INFO)
