@@ -6,6 +6,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from plinth.errors import StorageError
 from plinth.storage import Storage
 from plinth.sweep.records import (
     JOB_KEY,
+    READERS,
     RUNNING,
     SHARED,
     SWEEP_KEY,
@@ -159,11 +161,13 @@ def read_state(storage: Storage) -> SweepState:
     folders = {trial.record.name: storage.child(TRIALS).child(trial.record.name) for trial in trials}
     if record.shares_warmup:
         folders[SHARED] = storage.child(SHARED)
+    with ThreadPoolExecutor(READERS, thread_name_prefix="plinth-costs") as pool:
+        books = list(pool.map(summarise, folders.values()))
     return SweepState(
         uri=storage.uri,
         record=record,
         trials=trials,
-        costs={name: _cost(summarise(folder)) for name, folder in folders.items()},
+        costs={name: _cost(book) for name, book in zip(folders, books, strict=True)},
         varied=_varied((job.get("sweep") or {}).get("space") or {}, trials),
         job=job,
     )

@@ -37,6 +37,7 @@ from plinth.sweep.records import (
     SweepRecord,
     TrialRecord,
     Values,
+    read_trial,
     read_trials,
     write_sweep,
     write_trial,
@@ -241,8 +242,9 @@ class _Scribe(_Local, tune.Callback):
         if index in self._fixed:
             return  # it only said again what it had said
         if index not in self._records:
-            known = {t.record.index: t.record for t in read_trials(self._driver.storage)}
-            self._records[index] = known[index]
+            known = read_trial(self._driver.storage, index)
+            assert known is not None, "the searcher writes the record before Tune hears of the trial"
+            self._records[index] = known.record
         self._write(self._records[index], status, message)
 
     def _write(self, record: TrialRecord, status: Status, message: str = "") -> None:

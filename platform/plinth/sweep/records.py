@@ -17,15 +17,19 @@ from __future__ import annotations
 import enum
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from plinth.errors import StorageError
-from plinth.storage import Storage
+from plinth.storage import MissingKeyError, Storage
 
 JOB_KEY, SWEEP_KEY = "sweep.yaml", "sweep.json"
 TRIAL_KEY, REPORTS_KEY = "trial.json", "reports.json"
 SHARED, TRIALS = "shared", "trials"
+READERS = 16
+"""Requests at a time to the storage of a sweep."""
 RUNNING, FINISHED, INTERRUPTED = "running", "finished", "interrupted"
 """Of `SweepRecord.status`."""
 
@@ -183,10 +187,10 @@ def read_sweep(storage: Storage) -> SweepRecord | None:
     Raises:
         StorageError: it cannot be read.
     """
-    if not storage.exists(SWEEP_KEY):
-        return None
     try:
         return SweepRecord(**json.loads(storage.read(SWEEP_KEY)))
+    except MissingKeyError:
+        return None
     except (ValueError, TypeError):
         raise _unreadable(storage, SWEEP_KEY) from None
 
@@ -204,27 +208,38 @@ def write_reports(trial: Storage, said: TrialReports) -> None:
 
 def read_reports(trial: Storage) -> TrialReports | None:
     """What a trial has said, None before its first report. `trial` is its folder."""
-    if not trial.exists(REPORTS_KEY):
-        return None
     try:
         body = json.loads(trial.read(REPORTS_KEY))
         return TrialReports(**{**body, "reports": [Report(**r) for r in body["reports"]]})
+    except MissingKeyError:
+        return None
     except (ValueError, TypeError, KeyError):
         raise _unreadable(trial, REPORTS_KEY) from None
 
 
 def read_trials(storage: Storage) -> list[Trial]:
-    """All trials of a sweep by index. `storage` is the sweep's folder."""
-    found = []
-    for name in _trial_folders(storage):
-        folder = storage.child(TRIALS).child(name)
-        try:
-            body = json.loads(folder.read(TRIAL_KEY))
-            record = TrialRecord(**{**body, "status": Status(body["status"])})
-        except (ValueError, TypeError, KeyError):
-            raise _unreadable(folder, TRIAL_KEY) from None
-        found.append(Trial(record, read_reports(folder) or TrialReports(record.values)))
-    return sorted(found, key=lambda trial: trial.record.index)
+    """All trials of a sweep by index, several at a time. `storage` is the sweep's folder."""
+    found: list[Trial] = []
+    with ThreadPoolExecutor(READERS, thread_name_prefix="plinth-trials") as pool:
+        while True:
+            some = pool.map(partial(read_trial, storage), range(len(found), len(found) + READERS))
+            there = [trial for trial in some if trial is not None]
+            found += there
+            if len(there) < READERS:  # they are numbered without gaps
+                return found
+
+
+def read_trial(storage: Storage, index: int) -> Trial | None:
+    """All that is known of one trial, None if there is none. `storage` is the sweep's folder."""
+    folder = _folder(storage, index)
+    try:
+        body = json.loads(folder.read(TRIAL_KEY))
+        record = TrialRecord(**{**body, "status": Status(body["status"])})
+    except MissingKeyError:
+        return None
+    except (ValueError, TypeError, KeyError):
+        raise _unreadable(folder, TRIAL_KEY) from None
+    return Trial(record, read_reports(folder) or TrialReports(record.values))
 
 
 def best_first(trials: Sequence[Trial], metric: str, mode: str) -> list[Trial]:
@@ -232,12 +247,6 @@ def best_first(trials: Sequence[Trial], metric: str, mode: str) -> list[Trial]:
     sign = 1 if mode == "min" else -1
     rated = [(sign * value, t.record.index, t) for t in trials if (value := t.best(metric, mode)) is not None]
     return [trial for _, _, trial in sorted(rated, key=lambda entry: entry[:2])]
-
-
-def _trial_folders(storage: Storage) -> list[str]:
-    suffix = f"/{TRIAL_KEY}"
-    keys = [key.removeprefix(f"{TRIALS}/") for key, _ in storage.list(TRIALS)]
-    return [key.removesuffix(suffix) for key in keys if key.endswith(suffix) and key.count("/") == 1]
 
 
 def _folder(storage: Storage, index: int) -> Storage:
