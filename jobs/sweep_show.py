@@ -94,7 +94,7 @@ def best_text(state: SweepState) -> str:
     best = state.ranked[0]
     values = ", ".join(f"{v.name} {_value(best, v.key)}" for v in state.varied if v.key in best.said.values)
     said = f"trial {best.record.name}, {state.record.metric} {metric_text(state.best(best))}"
-    return f"{said}; {values or 'the job as it stands'}"
+    return f"{said}; {values}{'' if best.record.values else ' (the job as it stands)'}"
 
 
 def table(state: SweepState) -> list[str]:

@@ -24,6 +24,7 @@ from plinth.sweep.records import (
     Status,
     SweepRecord,
     Trial,
+    Values,
     best_first,
     read_sweep,
     read_trials,
@@ -157,7 +158,10 @@ def read_state(storage: Storage) -> SweepState:
         )
     record.status = status_now(record, time.time())
     job = yaml.safe_load(storage.read(JOB_KEY))
+    space = (job.get("sweep") or {}).get("space") or {}
     trials = read_trials(storage)
+    for trial in trials:
+        trial.said.values = trial.said.values or _own_values(job, space)
     folders = {trial.record.name: storage.child(TRIALS).child(trial.record.name) for trial in trials}
     if record.shares_warmup:
         folders[SHARED] = storage.child(SHARED)
@@ -168,7 +172,7 @@ def read_state(storage: Storage) -> SweepState:
         record=record,
         trials=trials,
         costs={name: _cost(book) for name, book in zip(folders, books, strict=True)},
-        varied=_varied((job.get("sweep") or {}).get("space") or {}, trials),
+        varied=_varied(space, trials),
         job=job,
     )
 
@@ -203,6 +207,21 @@ def metric_text(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.4f}" if value == 0 or 1e-2 <= abs(value) < 1e5 else f"{value:.4g}"
+
+
+def _own_values(job: dict[str, Any], space: dict[str, Any]) -> Values:
+    """What the job itself has for the keys of the space: the values of the trial that changes none."""
+    found: Values = {}
+    for key, dimension in space.items():
+        value: Any = job
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        when = (dimension.get("when") or {}).items()
+        if value is not None and all(
+            found.get(other) in (wanted if isinstance(wanted, list) else [wanted]) for other, wanted in when
+        ):
+            found[key] = value
+    return found
 
 
 def _varied(space: dict[str, Any], trials: Sequence[Trial]) -> list[Varied]:

@@ -1,13 +1,9 @@
-"""A sweep over the toy stage: what its trials do, and a process that runs it and can be killed.
-
-python -m tests.helpers.toy_sweep FOLDER
-"""
+"""A sweep over the toy stage: what its trials do, and how to watch it from outside."""
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -166,20 +162,3 @@ def admit(values: Values) -> None:
 
 def nothing(*_: Any) -> None:
     """Do nothing."""
-
-
-def on_ray(act: Callable[[], Any]) -> Any:
-    """Call it with a Ray of one CPU."""
-    import ray
-
-    ray.init(
-        address="local", num_cpus=1, include_dashboard=True, dashboard_host="127.0.0.1", log_to_driver=False
-    )
-    try:
-        return act()
-    finally:
-        ray.shutdown()
-
-
-if __name__ == "__main__":
-    on_ray(driver(Path(sys.argv[1]), toy_config(SchedulerKind.none)).run)

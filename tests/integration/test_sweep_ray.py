@@ -1,11 +1,9 @@
-"""Sweeps on a real Ray: trials that are given up, that die, that take over; a sweep that is killed."""
+"""Sweeps on a real Ray: trials that are given up, that die, that take over.
+
+See `test_sweep_s3` for a sweep that is killed, `test_sweep_nodes` for a cluster that changes."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,16 +13,13 @@ import ray
 from ray.util.state import list_actors
 
 from plinth.errors import ConfigError
-from plinth.storage import Storage
 from plinth.sweep.config import SchedulerConfig, SchedulerKind
 from plinth.sweep.records import Status, Trial, read_trials
 from plinth.train.metrics import read_lines
 from tests.helpers.toy_run import GLOBAL_BATCH
 from tests.helpers.toy_sweep import (
     CPUS,
-    EVERY,
     GROUP_KEY,
-    LR,
     PATIENCE_S,
     STEPS,
     Watched,
@@ -44,31 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def killed(folder: Path) -> list[Trial]:
-    """A sweep without a scheduler that was killed when its first trial had finished, as it then was."""
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.helpers.toy_sweep", str(folder)], stdout=log, stderr=log
-        )
-    until = time.monotonic() + PATIENCE_S
-    storage = Storage.from_uri(folder / "s")
-    try:
-        while not any(t.said.is_finished for t in _trials(storage)):
-            assert process.poll() is None, (folder / "log").read_text()
-            assert time.monotonic() < until
-            time.sleep(0.1)
-    finally:
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    return _trials(storage)
-
-
-def _trials(storage: Storage) -> list[Trial]:
-    return read_trials(storage) if storage.exists("trials/000/trial.json") else []
-
-
-@pytest.fixture(scope="module")
-def cluster(killed: list[Trial]) -> Iterator[None]:
+def cluster() -> Iterator[None]:
     ray.init(
         address="local", num_cpus=1, include_dashboard=True, dashboard_host="127.0.0.1", log_to_driver=False
     )
@@ -101,31 +72,6 @@ def is_back(watched: Watched, trial: Trial) -> bool:
             return True
         time.sleep(0.2)
     return False
-
-
-def test_killed_and_run_again_it_ends_as_if_nothing_had_happened(
-    cluster: None, folder: Path, killed: list[Trial]
-) -> None:
-    before = {t.record.index: t.said.reports for t in killed}
-    assert any(not t.said.is_finished for t in killed) or len(killed) < len(LR)
-    sweep = driver(folder, toy_config(SchedulerKind.none))
-    assert sweep.run().status == "finished"
-    trials = read_trials(sweep.storage)
-    assert [t.record.values["lr"] for t in trials] == LR
-    for trial in trials:
-        assert trial.record.status is Status.finished
-        assert [r.samples for r in trial.said.reports] == [
-            steps * GLOBAL_BATCH for steps in range(EVERY, STEPS + 1, EVERY)
-        ]
-        said_before = before.get(trial.record.index, [])
-        assert trial.said.reports[: len(said_before)] == said_before
-    digests = [
-        [line["digest"] for line in read_lines(sweep.storage.child(f"trials/{t.record.name}/toy"))]
-        for t in trials
-    ]
-    assert len(digests[0]) == STEPS
-    assert digests[1:] == digests[:-1], "all trials train on the same batches in the same order"
-    assert everything_is_back()
 
 
 def test_bad_trials_stop_and_give_back_what_they_had(cluster: None, folder: Path) -> None:

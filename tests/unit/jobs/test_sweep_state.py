@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.sweep_show import best_text
 from jobs.sweep_state import Cost, metric_text, read_state, short_names, value_text
 from plinth.errors import StorageError
 from plinth.storage import Storage
@@ -100,3 +101,15 @@ def test_texts() -> None:
     ]  # fmt: skip
     assert str(Cost(2.0)) == "2.000 worker-hours"
     assert str(Cost(2.0, 8.0, 20.0)) == "8.000 GPU-hours for 20.00"
+
+
+def test_the_trial_that_changes_nothing_has_the_values_of_the_job(tmp_path: Path) -> None:
+    storage = sweep(tmp_path, 2)
+    for i, values in enumerate(({}, {LR: 2e-3, JEPA: 0.5, MODE: "full"})):
+        said = Report("main", 1, 32, 1.0, {"view": 1.0 + i})
+        trial(storage, TrialRecord(i, values, Status.finished), [said])
+    state = read_state(storage)
+    assert state.trials[0].said.values == {JEPA: 1.0, MODE: "lora", RANK: 2}, "main.lr is null"
+    assert state.trials[0].record.values == {}
+    assert RANK not in state.trials[1].said.values
+    assert best_text(state) == ("trial 000, view 1.0000; jepa 1, mode lora, rank 2 (the job as it stands)")
