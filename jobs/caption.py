@@ -23,7 +23,7 @@ from typing import Any
 from jobs import captioners, teachers
 from jobs.caption_config import CaptionJob
 from jobs.caption_work import COMMITS, CaptionWork, caption_shard, commit_key, load_commit, open_models
-from jobs.cluster import Progress, ray_cluster
+from jobs.cluster import Progress, check_room, ray_cluster
 from jobs.datasets import Dataset, TeacherRecord, add_statistics, open_dataset
 from jobs.lift_builds import digest, names_in, read_many
 from jobs.lift_stream import cause_of, quiet_data
@@ -178,13 +178,8 @@ def _through_ray(job: CaptionJob, work: CaptionWork, shards: Sequence[ShardEntry
     import ray
     from ray.data import ActorPoolStrategy
 
-    has = ray.cluster_resources()
-    for name, each in (("CPU", job.cpus_per_worker), ("GPU", job.gpus_per_worker)):
-        if has.get(name, 0) < job.workers * each:
-            raise ConfigError(
-                f"{job.workers} workers need {job.workers * each:g} {name}; there are {has.get(name, 0):g}.",
-                "Lower workers, or what each claims.",
-            )
+    needs = {"CPU": job.workers * job.cpus_per_worker, "GPU": job.workers * job.gpus_per_worker}
+    check_room(f"{job.workers} workers", needs, "Lower workers, or what each claims.")
     with quiet_data():
         rows = [{"item": pickle.dumps(entry)} for entry in shards]
         data = ray.data.from_items(rows, override_num_blocks=len(rows)).map(

@@ -16,6 +16,7 @@ from PIL import Image
 from jobs import captioners, teachers
 from jobs.caption_config import Existing
 from jobs.datasets import statistics
+from jobs.devices import own_device
 from jobs.embed import embed_samples
 from plinth.data.manifest import ShardEntry
 from plinth.data.shards import RowGroupReader, ShardOptions, write_shard
@@ -69,7 +70,7 @@ def open_models(work: CaptionWork) -> Models:
         ConfigError: one cannot be loaded.
     """
     captioner = captioners.open_captioner(work.captioner, work.storage) if work.captioner else None
-    return Models(captioner, teachers.open_teacher(work.teacher, work.storage))
+    return Models(captioner, teachers.open_teacher(work.teacher, work.storage, own_device()))
 
 
 def commit_key(name: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from functools import lru_cache
 
 from jobs import teachers
+from jobs.devices import own_device
 from plinth.errors import ConfigError
 from plinth.storage import StorageOptions
 from poma3d.captioner import Captioner, CaptionerConfig, load_captioner
@@ -28,15 +29,12 @@ def open_captioner(cfg: CaptionerConfig, options: StorageOptions) -> Captioner:
 
 @lru_cache(maxsize=1)
 def _open(said: str) -> Captioner:
-    import torch
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # it would write a line for each worker
     logging.set_verbosity_error()
     try:
-        return load_captioner(
-            CaptionerConfig(**json.loads(said)), "cuda" if torch.cuda.is_available() else "cpu"
-        )
+        return load_captioner(CaptionerConfig(**json.loads(said)), own_device())
     except ValueError as error:
         raise ConfigError(f"{error}.") from None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -73,16 +73,22 @@ def ray_cluster(cfg: RayConfig, workers: int) -> Iterator[None]:
 
 
 def map_tasks(
-    function: Callable[[T], R], items: Sequence[T], workers: int, num_cpus: float, label: str, unit: str
+    function: Callable[[T], R],
+    items: Sequence[T],
+    workers: int,
+    each: Mapping[str, float],
+    label: str,
+    unit: str,
 ) -> list[R]:
     """`function` of each item in Ray tasks, results in the order of the items, with progress and ETA.
 
     Args:
         function: module-level or picklable.
         workers: how many tasks run at a time; 0 runs them here, without Ray.
-        num_cpus: CPUs that a task claims.
+        each: "CPU" and "GPU" that a task claims.
 
     Raises:
+        ConfigError: the cluster has not as much as one task claims.
         PlinthError: the first one that a task raised; what has not started by then never starts.
     """
     progress = Progress(label, unit, len(items))
@@ -94,7 +100,9 @@ def map_tasks(
         return results
     import ray
 
-    remote = ray.remote(num_cpus=num_cpus, max_retries=2)(function)
+    check_room("These tasks each", each, "Lower what a task claims, or join a larger cluster.")
+    claims = {"num_cpus": each.get("CPU", 0.0), "num_gpus": each.get("GPU", 0.0)}
+    remote = ray.remote(**claims, max_retries=2)(function)
     waiting = list(enumerate(items))[::-1]
     running: dict[Any, int] = {}
     done: dict[int, R] = {}
@@ -111,6 +119,20 @@ def map_tasks(
                 raise (error.cause if isinstance(error.cause, PlinthError) else error) from None
             progress.advance()
     return [done[i] for i in range(len(items))]
+
+
+def check_room(what: str, needs: Mapping[str, float], hint: str) -> None:
+    """Refuse what would wait for ever.
+
+    Raises:
+        ConfigError: the cluster has less than that.
+    """
+    import ray
+
+    has = ray.cluster_resources()
+    for name, need in needs.items():
+        if has.get(name, 0.0) < need:
+            raise ConfigError(f"{what} need {need:g} {name}; there are {has.get(name, 0.0):g}.", hint)
 
 
 class Progress:

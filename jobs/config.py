@@ -98,6 +98,8 @@ class EmbedJob:
     """How to reach the data set, and a teacher in storage."""
     workers: int = 2
     """Tasks that run at a time, each with a copy of the teacher; 0 embeds here, without Ray."""
+    gpus_per_worker: float = 0.0
+    """GPUs that a task claims; 0 runs on CPUs."""
     ray: RayConfig = field(default_factory=RayConfig)
     """Where the tasks run."""
 

@@ -17,6 +17,7 @@ from jobs import teachers
 from jobs.cluster import map_tasks, ray_cluster
 from jobs.config import EmbedJob
 from jobs.datasets import Dataset, open_dataset
+from jobs.devices import own_device
 from plinth.data import manifest as manifests
 from plinth.data.manifest import Manifest, ShardEntry
 from plinth.data.shards import RowGroupReader, ShardOptions, write_shard
@@ -78,7 +79,8 @@ def embed(job: EmbedJob) -> Dataset:
         EmbedTask(i, entry, dataset.storage, shape, job.teacher, job.storage, job.shards, job.image_tokens)
         for i, entry in enumerate(dataset.manifest.shards)
     ]
-    entries = map_tasks(embed_shard, tasks, job.workers, 1.0, f"embed {dataset.storage.uri}", "shards")
+    each = {"CPU": 1.0, "GPU": job.gpus_per_worker}
+    entries = map_tasks(embed_shard, tasks, job.workers, each, f"embed {dataset.storage.uri}", "shards")
     attributes = {**dataset.manifest.attributes, "shape": shape.to_dict(), "teacher": asdict(record)}
     manifest = Manifest(entries, attributes)
     manifests.commit(dataset.storage, manifest)
@@ -88,7 +90,7 @@ def embed(job: EmbedJob) -> Dataset:
 
 def embed_shard(task: EmbedTask) -> ShardEntry:
     """One shard with the teacher's embeddings; a new file, named by its content."""
-    teacher = teachers.open_teacher(task.teacher, task.storage)
+    teacher = teachers.open_teacher(task.teacher, task.storage, own_device())
     samples = to_samples(RowGroupReader(task.data).read_shard(task.entry))
     for sample in samples:
         if len(sample.colour) != task.shape.views:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from jobs import encoders, evaluation, teachers
 from jobs.config import EvaluateJob
 from jobs.datasets import Dataset, open_dataset
+from jobs.devices import own_device
 from jobs.pretrain import CONFIG_KEY
 from jobs.report import plain_table
 from plinth.errors import DataError
@@ -65,7 +66,9 @@ def evaluate(job: EvaluateJob) -> Outcome:
         trained_by = encoders.read_job(run_storage)
         trained_by.teacher, trained_by.storage = job.teacher, job.storage
         known[evaluation.UNTRAINED] = encoders.untrained(trained_by, dataset.shape)
-    teacher = teachers.open_teacher(job.teacher, job.storage)
+    device = own_device()
+    teacher = teachers.open_teacher(job.teacher, job.storage, device)
+    known = {name: encoder.to(device) for name, encoder in known.items()}
     features = evaluation.gather_features(known, samples, job.batch_size)
     results = evaluation.measure(job, samples, features, teacher)
     output = Storage.from_uri(job.output or job.run, job.storage)

@@ -114,7 +114,7 @@ def ingest(job: IngestJob) -> Dataset:
     tasks = [
         ShardTask(i, group, reader, shape, job.views, output, job.shards) for i, group in enumerate(groups)
     ]
-    results = map_tasks(make_shard, tasks, job.workers, 1.0, f"ingest {output.uri}", "shards")
+    results = map_tasks(make_shard, tasks, job.workers, {"CPU": 1.0}, f"ingest {output.uri}", "shards")
     return _commit(job, output, shape, build, results)
 
 

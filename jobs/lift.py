@@ -173,7 +173,7 @@ def _plan(job: LiftJob, work: Work, base: Manifest | None, new: dict[str, Piece]
         return lift_builds.load_plan(output, name)
     indexed = lift_builds.names_in(output, f"{lift_builds.INDEX}/{work.recipe}")
     left = [ScanTask(work, piece) for identity, piece in new.items() if identity not in indexed]
-    map_tasks(scan_piece, left, job.workers, 1.0, f"scan for {output.uri}", "pieces")
+    map_tasks(scan_piece, left, job.workers, {"CPU": 1.0}, f"scan for {output.uri}", "pieces")
     earlier = base.attributes["plans"] if base else []
     distance = job.gates.duplicate_distance
     return lift_builds.make_plan(

@@ -9,10 +9,12 @@ from functools import partial
 from typing import Any
 
 from jobs import lifters, teachers
+from jobs.cluster import check_room
+from jobs.devices import own_device
 from jobs.images.sets import Piece
 from jobs.lift_builds import Part
 from jobs.lift_work import LiftedPart, ReadPart, Work, finish_part, lift_part, read_part
-from plinth.errors import ConfigError, PlinthError
+from plinth.errors import PlinthError
 
 
 def lift_parts(work: Work, parts: Sequence[tuple[Piece, Part]], workers: int) -> Iterator[str]:
@@ -91,20 +93,10 @@ def _check_room(work: Work) -> None:
     Raises:
         ConfigError: the cluster is too small for the actors and one task besides.
     """
-    import ray
-
-    cfg, has = work.lifter, ray.cluster_resources()
-    if not _has_model(work):
-        return
-    for name, need in (
-        ("CPU", cfg.actors * cfg.cpus_per_actor + 1),
-        ("GPU", cfg.actors * cfg.gpus_per_actor),
-    ):
-        if has.get(name, 0) < need:
-            raise ConfigError(
-                f"{cfg.actors} lifters and a task need {need:g} {name}; there are {has.get(name, 0):g}.",
-                "Lower lifter.actors, or what each claims.",
-            )
+    cfg = work.lifter
+    if _has_model(work):
+        needs = {"CPU": cfg.actors * cfg.cpus_per_actor + 1, "GPU": cfg.actors * cfg.gpus_per_actor}
+        check_room(f"{cfg.actors} lifters and a task", needs, "Lower lifter.actors, or what each claims.")
 
 
 def _read_row(work: Work, row: dict[str, Any]) -> dict[str, Any]:
@@ -128,7 +120,7 @@ class _LiftRow:
         self._work = work
         lifters.open_lifter(work.lifter, work.storage)
         if work.teacher is not None:
-            teachers.open_teacher(work.teacher, work.storage)
+            teachers.open_teacher(work.teacher, work.storage, own_device())
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         return _lift_row(self._work, row)

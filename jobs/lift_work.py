@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from jobs import lifters, teachers
 from jobs.datasets import statistics
+from jobs.devices import own_device
 from jobs.embed import embed_samples
 from jobs.images.sets import VALUE_CHARACTERS, BadRecord, Piece, Record, open_set
 from jobs.lift_builds import (
@@ -173,7 +174,7 @@ def lift_part(work: Work, read: ReadPart) -> LiftedPart:
             if bad.reason not in shown:
                 shown[bad.reason] = thumbnail(picture.rgb), bad.value
     if work.teacher is not None and samples:
-        teacher = teachers.open_teacher(work.teacher, work.storage)
+        teacher = teachers.open_teacher(work.teacher, work.storage, own_device())
         embed_samples(samples, teacher, work.shape, tokens=False)
     return LiftedPart(read.part, samples, rejects, shown)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from jobs import teachers
+from jobs.devices import own_device
 from jobs.lift_config import LifterConfig, LifterKind
 from plinth.errors import ConfigError
 from plinth.storage import StorageOptions
@@ -28,14 +29,11 @@ def open_lifter(cfg: LifterConfig, options: StorageOptions) -> HalvingLifter:
 def _open(kind: str, source: str, revision: str | None, batch_size: int) -> HalvingLifter:
     if kind == LifterKind.given.name:
         return HalvingLifter(GivenLifter(), batch_size)
-    import torch
-
     from poma3d.lift import depth_pro, vggt
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     load = depth_pro.load if kind == LifterKind.depth_pro.name else vggt.load
     try:
-        return HalvingLifter(load(source, revision, device), batch_size)
+        return HalvingLifter(load(source, revision, own_device()), batch_size)
     except ValueError as error:
         raise ConfigError(f"{error}.") from None
 

@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from jobs import encoders, evaluate, evaluation, pretrain, teachers
 from jobs.config import EvaluateJob, PretrainJob, StageConfig, SweepJob
+from jobs.devices import own_device
 from jobs.layout import STAGES
 from plinth import config
 from plinth.data.config import ReaderKind
@@ -91,8 +92,10 @@ class Trials:
         job = evaluate_job(self.job, run)
         _, samples = evaluate.held_out(job)
         encoder = encoders.load(job.run, job.storage, job.teacher, stage, step)
-        features = evaluation.gather_features({evaluation.MODEL: encoder}, samples, job.batch_size)
-        teacher = teachers.open_teacher(job.teacher, job.storage)
+        device = own_device()
+        known = {evaluation.MODEL: encoder.to(device)}
+        features = evaluation.gather_features(known, samples, job.batch_size)
+        teacher = teachers.open_teacher(job.teacher, job.storage, device)
         found = evaluation.measure(job, samples, features, teacher).numbers[evaluation.MODEL]
         return {name: estimate.value for name, estimate in found.items()}
 

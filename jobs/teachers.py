@@ -28,16 +28,16 @@ def cache_folder() -> Path:
     return Path(os.environ.get(CACHE_ENV) or Path.home() / ".cache" / "poma3d")
 
 
-def open_teacher(cfg: TeacherConfig, options: StorageOptions) -> Teacher:
+def open_teacher(cfg: TeacherConfig, options: StorageOptions, device: str = "cpu") -> Teacher:
     """The teacher of a job, loaded once per process.
+
+    Args:
+        device: where its towers run; see `jobs.devices`.
 
     Raises:
         ConfigError: it cannot be loaded; says why.
         StorageError: its storage cannot be reached.
     """
-    import torch
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     key = (cfg.source, cfg.revision, cfg.kind, cfg.trust_remote_code, cfg.batch_size)
     return _open(key, fetch(cfg.source, options), device)
 

@@ -130,6 +130,8 @@ class SweepConfig:
     """Training processes of a trial."""
     driver_cpus: float = 0.1
     """CPUs that Ray reserves for what drives a trial, beside its workers."""
+    driver_gpus: float = 0.0
+    """GPUs (or a part of one) that it reserves there too, to evaluate checkpoints on; on CPUs when 0."""
     max_concurrent: int | None = None
     """Most trials at a time; as many as the cluster has room for when null."""
     max_failures: int = 2
@@ -163,6 +165,8 @@ class SweepConfig:
         for key, least in (("trials", 1), ("workers", 1), ("max_failures", 0)):
             if getattr(self, key) < least:
                 raise ConfigError(f"sweep.{key} is {getattr(self, key)}, expected {least} or more.")
+        if self.driver_gpus < 0:
+            raise ConfigError(f"sweep.driver_gpus is {self.driver_gpus}, expected 0 or more.")
         if self.max_concurrent is not None and self.max_concurrent < 1:
             raise ConfigError(f"sweep.max_concurrent is {self.max_concurrent}, expected 1 or more, or null.")
         if not 0 < self.length <= 1:

@@ -133,7 +133,9 @@ class SweepDriver:
         return fits if self.config.max_concurrent is None else min(fits, self.config.max_concurrent)
 
     def _bundles(self) -> list[dict[str, float]]:
-        return [{"CPU": self.config.driver_cpus}, *[dict(self.resources)] * self.config.workers]
+        own = {"CPU": self.config.driver_cpus, "GPU": self.config.driver_gpus}
+        driver = {kind: amount for kind, amount in own.items() if amount}
+        return [driver, *[dict(self.resources)] * self.config.workers]
 
     def _needed(self) -> dict[str, float]:
         needed: dict[str, float] = {}

@@ -29,6 +29,7 @@ def config(**changes: Any) -> SweepConfig:
         ({"max_concurrent": 0}, "sweep.max_concurrent is 0"),
         ({"length": 1.5}, "sweep.length is 1.5"),
         ({"driver_cpus": 0.0}, "sweep.driver_cpus is 0.0"),
+        ({"driver_gpus": -1.0}, "sweep.driver_gpus is -1.0"),
         ({"scheduler": SchedulerConfig(grace=1.0)}, "sweep.scheduler.grace is 1.0"),
         ({"scheduler": SchedulerConfig(reduction=1.0)}, "sweep.scheduler.reduction is 1.0"),
         ({"budget": BudgetConfig(hours=0)}, "sweep.budget.hours is 0"),
