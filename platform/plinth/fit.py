@@ -54,6 +54,9 @@ class FitConfig:
     """GPUs that Ray reserves for a worker."""
     threads_per_worker: int = 1
     """Threads of torch's operators in a worker. More of them than cores make all workers slower."""
+    deterministic_kernels: bool = True
+    """On GPUs, take kernels that give the same bits every time where torch has them: others add with atomics,
+    in any order."""
     max_failures: int = 3
     """How often lost workers, or a failed start of them, are started again, from the last checkpoint."""
     max_preemptions: int = 100
@@ -111,11 +114,11 @@ def fit(
     if config.workers.max == 0:
         control = Control(stop)
         with control.on_sigterm():
-            return train_stages(stages, storage, config.threads_per_worker, None, control)
+            return train_stages(stages, storage, config, None, control)
     from plinth import fit_ray  # here, because importing Ray takes seconds
 
     train = partial(
-        train_stages, stages, storage, config.threads_per_worker, config.gpus_per_worker > 0,
+        train_stages, stages, storage, config, config.gpus_per_worker > 0,
         label=room.label if room is not None else "",
     )  # fmt: skip
     return fit_ray.run(config, sizes, train, storage, stop, room, stages[0].run_id)
@@ -143,11 +146,11 @@ def possible_sizes(config: FitConfig, stages: Sequence[StageRun]) -> list[int]:
 
 
 def train_stages(
-    stages: Sequence[StageRun], storage: Storage, threads: int, use_gpu: bool | None, control: Control,
+    stages: Sequence[StageRun], storage: Storage, config: FitConfig, use_gpu: bool | None, control: Control,
     label: str = "",
 ) -> StageEnd:  # fmt: skip
-    """What a worker does; see `plinth.train.process.start` for threads, GPU and label."""
-    started = process.start(threads, use_gpu, label)
+    """What a worker does; see `plinth.train.process.start` for the GPU and the label."""
+    started = process.start(config.threads_per_worker, use_gpu, label, config.deterministic_kernels)
     end = StageEnd()
     first = stages[0]
     with attempts.begin(started, storage, first.run_id, control, first.metrics.logs_every_s) as attempt:

@@ -38,7 +38,7 @@ class Process:
     host: str
 
 
-def start(threads: int, use_gpu: bool | None = None, label: str = "") -> Process:
+def start(threads: int, use_gpu: bool | None = None, label: str = "", deterministic: bool = True) -> Process:
     """Prepare this process for training; joins the process group unless the launcher has done so.
 
     Without a process group the usual variables (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT)
@@ -49,11 +49,14 @@ def start(threads: int, use_gpu: bool | None = None, label: str = "") -> Process
             of the machine, in every process, which makes several processes fight for the cores.
         use_gpu: whether to train on this process's GPU; None does so where there is one.
         label: what messages on the terminal begin with.
+        deterministic: on a GPU, take kernels that give the same bits every time, where there are some.
     """
     log_to_terminal(label)
     torch.set_num_threads(threads)
     os.environ["OMP_NUM_THREADS"] = str(threads)  # for libraries and children that read it later
     device = _choose_device(torch.cuda.is_available() if use_gpu is None else use_gpu)
+    if device.type == "cuda" and deterministic:
+        take_deterministic_kernels()
     if not dist.is_initialized():
         _join(device)
     process = Process(
@@ -133,6 +136,19 @@ def _choose_device(use_gpu: bool) -> torch.device:
         return device
     os.environ["DS_ACCELERATOR"] = "cpu"  # else DeepSpeed may pick what it finds installed
     return torch.device("cpu")
+
+
+def take_deterministic_kernels() -> None:
+    """The same bits from the same micro-batch, also on CUDA; an operator that has no such kernel says so once
+    and runs as it is.
+
+    See https://docs.pytorch.org/docs/stable/notes/randomness.html.
+    """
+    os.environ.setdefault(
+        "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+    )  # read when cuBLAS starts, at its first product
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # nobody here reads what nobody has written
 
 
 def _join(device: torch.device) -> None:

@@ -56,6 +56,17 @@ def test_alone_it_needs_no_process_group() -> None:
     assert process.on_all_ranks(World(0, 1), lambda: 7) == [7]
 
 
+def kernels() -> tuple[bool, bool, str]:
+    """What is set for CUDA. The order in which a GPU adds cannot be seen here."""
+    process.take_deterministic_kernels()
+    is_warning = torch.is_deterministic_algorithms_warn_only_enabled()
+    return torch.are_deterministic_algorithms_enabled(), is_warning, os.environ["CUBLAS_WORKSPACE_CONFIG"]
+
+
+def test_deterministic_kernels_are_asked_for() -> None:
+    assert run_ranks(1, kernels) == [(True, True, ":4096:8")]
+
+
 def test_only_the_own_prints_are_dropped(capsys: pytest.CaptureFixture[str]) -> None:
     with process.without_prints():
         sys.stdout.write("of a library")
