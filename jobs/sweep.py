@@ -45,7 +45,9 @@ from plinth.sweep.records import (
     read_sweep,
     read_trials,
 )
+from plinth.train import checkpoint
 from plinth.train.process import log_to_terminal
+from plinth.train.stage_run import plan_of, stage_steps
 
 INTERRUPTED_EXIT_CODE = 143
 """As of a process that SIGTERM has ended: trials have saved and wait."""
@@ -219,6 +221,9 @@ def _train_shared(job: SweepJob, storage: Storage, stop: threading.Event) -> boo
     """The warm-up that all trials start from; false if it was told to stop."""
     shared = pretrain_shared(job, storage)
     runs, run = pretrain.prepare(shared), pretrain.run_storage(shared)
+    (stage,) = runs
+    if (checkpoint.latest(stage.checkpoints) or 0) >= stage_steps(stage, plan_of(stage)):
+        return True
     logging.getLogger("plinth").info("one warm-up for all trials: %s", run.uri)
 
     def pass_on() -> None:
