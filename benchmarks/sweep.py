@@ -1,6 +1,6 @@
 """A sweep with successive halving beside the same trials in full; what an interruption costs.
 
-    make demo && python -m benchmarks.sweep --folder bench-sweep
+    make demo && python -m benchmarks.sweep --folder bench-sweep [key=value ...]
 
 Both sweeps have the same trials from the same warm-up. The one with ASHA runs in this process, so that the
 cluster can be counted when it is over; the one in full is killed once (SIGKILL to its driver, and with it
@@ -38,12 +38,13 @@ def main() -> None:
     )
     parser.add_argument("--job", type=Path, default=Path("jobs/configs/sweep.yaml"))
     parser.add_argument("--folder", type=Path, default=Path("bench-sweep"))
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="of the job")
     a = parser.parse_args()
-    asha_s, left = halving(a.job, a.folder)
+    asha_s, left = halving(a.job, a.overrides, a.folder)
     shutil.copytree(a.folder / "asha" / SHARED, a.folder / "full" / SHARED, dirs_exist_ok=True)
-    full_s, lost_s = in_full(a.job, a.folder)
+    full_s, lost_s = in_full(a.job, a.overrides, a.folder)
     warmup_s = summarise(Storage.from_uri(a.folder / "asha" / SHARED)).wall_s
-    job = load(SweepJob, a.job, [])
+    job = load(SweepJob, a.job, a.overrides)
     metric, mode = job.sweep.metric, job.sweep.mode.value
     print(f"\nshared warm-up {warmup_s:.0f} s, in the first sweep's time below")
     for name, seconds in (("asha", asha_s), ("full", full_s)):
@@ -63,9 +64,9 @@ def described(trial: Trial, metric: str, mode: str) -> str:
     return f"{metric} best {trial.best(metric, mode):.3f}, last {trial.last(metric):.3f}"
 
 
-def halving(path: Path, folder: Path) -> tuple[float, str]:
+def halving(path: Path, overrides: list[str], folder: Path) -> tuple[float, str]:
     """Seconds of the sweep, and what it left behind."""
-    job = load(SweepJob, path, ["name=asha", f"output={folder}"])
+    job = load(SweepJob, path, [*overrides, "name=asha", f"output={folder}"])
     with ray_cluster(job.ray, job.sweep.workers):
         start = time.monotonic()
         assert sweep.run(job) == 0
@@ -86,10 +87,10 @@ def left_over() -> str:
     )
 
 
-def in_full(path: Path, folder: Path) -> tuple[float, float]:
+def in_full(path: Path, overrides: list[str], folder: Path) -> tuple[float, float]:
     """Seconds of the sweep without a scheduler, and of those what its interruption cost."""
     command = [
-        sys.executable, "-m", "jobs.cli", "sweep", str(path), "name=full", f"output={folder}",
+        sys.executable, "-m", "jobs.cli", "sweep", str(path), *overrides, "name=full", f"output={folder}",
         "sweep.scheduler.kind=none",
     ]  # fmt: skip
     storage = Storage.from_uri(folder / "full")
