@@ -3,6 +3,7 @@ number, whatever the machine has."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -25,6 +26,7 @@ def device(_: int) -> str:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not know the tests' folder
     ray.init(address="local", num_cpus=1, num_gpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
