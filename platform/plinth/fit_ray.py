@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import ray
 import ray.train
 import ray.train.torch
+from ray.train.v2._internal.execution import context as train_context
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from plinth.elastic import ElasticTrainer
@@ -229,7 +230,7 @@ def _worker(train: Train, desk: Any) -> StageEnd:
     A user's mistake would be the same in every attempt, so it is not tried again: the worker that met it
     tells the desk and fails, which ends the others too; Ray's next attempt finds it there and ends.
     """
-    logging.getLogger("ray.train").setLevel(logging.WARNING)  # else every report is repeated in full
+    logging.getLogger(train_context.__file__).setLevel(logging.WARNING)  # it would repeat every report
     control = RayControl(desk)
     if control.is_pointless:
         return StageEnd()

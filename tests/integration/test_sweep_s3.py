@@ -27,11 +27,12 @@ STEPS = 8
 
 
 def sweep_job(folder: Path, bucket: Storage) -> dict[str, Any]:
-    """Three trials of the main stage from one warm-up, judged by retrieval at every checkpoint."""
+    """Two trials of the main stage from one warm-up, judged by retrieval at every checkpoint."""
     job = tiny_jobs.pretrain_job(folder)
     for stage, data in (("warmup", "images"), ("main", "rooms")):
         job[stage]["data"] = job[stage]["data"] | {"sources": [{"uri": f"{bucket.uri}/{data}"}]}
     job["main"]["steps"] = STEPS
+    job["checkpoint"] = {"every_steps": 4}
     return {
         **job,
         "kind": "sweep",
@@ -50,8 +51,9 @@ def sweep_job(folder: Path, bucket: Storage) -> dict[str, Any]:
             },
             "metric": "R@1-1",
             "mode": "max",
-            "trials": 3,
+            "trials": 2,
             "workers": 1,
+            "max_concurrent": 1,
             "scheduler": {"kind": "asha", "grace": 0.25, "reduction": 2},
         },
     }
@@ -105,7 +107,7 @@ def test_killed_run_again_and_promoted(
     record = read_sweep(storage)
     assert record is not None
     assert (record.status, record.starts) == ("finished", 2)
-    assert len(trials) == 3
+    assert len(trials) == 2
     assert {trial.record.status for trial in trials} <= {Status.finished, Status.stopped}
     for before, now in zip(killed, trials, strict=False):
         assert now.record.values == before.record.values
@@ -119,7 +121,7 @@ def test_killed_run_again_and_promoted(
     flags = ["--endpoint-url", str(bucket.options.endpoint_url), "--region", str(bucket.options.region)]
     capsys.readouterr()
     assert main(["sweep", "show", storage.uri, *flags]) == 0
-    assert "3 of 3" in (shown := capsys.readouterr().out), shown
+    assert "2 of 2" in (shown := capsys.readouterr().out), shown
     assert b"R@1-1" in storage.read("index.html")
     assert any("tfevents" in key for key, _ in storage.list("tensorboard"))
 

@@ -79,6 +79,8 @@ class TrialReports:
     reports: list[Report] = field(default_factory=list)
     donors: list[str] = field(default_factory=list)
     """Population based training: whose weights it took over, in order, as "TRIAL at STEP"."""
+    lengths: dict[str, int] = field(default_factory=dict)
+    """Samples of each of its stages at full length, in order."""
     adopting: str = ""
     """Whose checkpoints it is taking over at this moment: if that is cut off, it is done again."""
     is_finished: bool = False

@@ -65,6 +65,7 @@ class Trial(tune.Trainable):
 
     def setup(self, config: dict[str, Any], task: TrialTask) -> None:
         """Read what the trial has said before."""
+        logging.getLogger("ray.tune").setLevel(logging.WARNING)  # else it says how long this takes
         self._task = task
         self._name = trial_name(config[TRIAL][INDEX])
         self._folder = task.storage.child(TRIALS).child(self._name)
@@ -72,7 +73,9 @@ class Trial(tune.Trainable):
         self._said = read_reports(self._folder) or TrialReports(values)
         self._has_changed = self._said.values != values or bool(self._said.donors)
         self._said.values = values
-        self._lengths = task.lengths(values)
+        if self._has_changed or not self._said.lengths:  # it takes the job's models and data to know them
+            self._said.lengths = task.lengths(values)
+        self._lengths = self._said.lengths
         self._before = deque(self._said.reports)
         if self._said.adopting:
             self._adopt()

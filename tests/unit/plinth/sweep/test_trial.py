@@ -20,6 +20,7 @@ VALUES_NOW = {"lr": 0.1}
 
 
 def lengths(values: Values) -> dict[str, int]:
+    assert not values.get("known"), "what is known is not asked for again"
     return {"toy": LENGTH}
 
 
@@ -59,9 +60,11 @@ def pointed_at(name: str, said: int, where: Path) -> str:
 
 
 def test_it_says_again_what_it_has_said(sweep: Storage) -> None:
-    said = TrialReports(VALUES_NOW, [report(2, 3.0), report(4, math.nan)], is_finished=True)
+    values = VALUES_NOW | {"known": True}
+    said = TrialReports(values, [report(2, 3.0), report(4, math.nan)], is_finished=True)
+    said.lengths = {"toy": LENGTH}
     write_reports(folder(sweep, "000"), said)
-    again = trial(sweep, 0)
+    again = trial(sweep, 0, values)
     assert again.step() == {OBJECTIVE: 3.0, TIME: 2.0, IS_FINISHED: False, "done": False}
     assert again.step() == {OBJECTIVE: math.inf, TIME: 4.0, IS_FINISHED: True, "done": True}
 
