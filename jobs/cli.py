@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from jobs.layout import STAGES
-from plinth.errors import EXIT_CODE, PlinthError
+from plinth.errors import EXIT_CODE, INTERRUPTED_EXIT_CODE, PlinthError
 from plinth.redaction import redact
 
 RUN_SWEEP = "run"
@@ -35,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PlinthError as error:
         print(f"poma {arguments.command}: {redact(str(error))}", file=sys.stderr)
         return EXIT_CODE
+    except KeyboardInterrupt:
+        print(f"poma {arguments.command}: interrupted", file=sys.stderr)
+        return INTERRUPTED_EXIT_CODE
     except BrokenPipeError:  # `poma ... | head`
         return 0
     return int(result or 0)

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from plinth.room import Room
 
 STOPPED_EXIT_CODE = 143
-"""As of a process that SIGTERM has ended: the run was told to stop and did, with a checkpoint."""
+"""As of a process that SIGTERM has ended: the run was told to stop, by whatever way, and saved first."""
 
 
 def run(job: PretrainJob, accept_changes: bool = False) -> int:

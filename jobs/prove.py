@@ -29,6 +29,7 @@ from jobs.prove_page import table, write_page
 from plinth.errors import EXIT_CODE, ConfigError, PlinthError
 from plinth.fit import Workers, possible_sizes
 from plinth.storage import Storage
+from plinth.train.control import STOP_SIGNALS
 from plinth.train.incidents import OnBadStep
 
 STRAIGHT_WORKERS = 2
@@ -169,7 +170,7 @@ def scenarios(job: PretrainJob, sizes: Sequence[int]) -> list[Scenario]:
     if len(set(walk)) > 1:
         where = [stages[0]] * 2 + [stages[-1]] * len(walk)
         phases = [
-            Phase(size, (Drill(f"size-{i}", Action.hold, where[i], 2),), signal.SIGTERM)
+            Phase(size, (Drill(f"size-{i}", Action.hold, where[i], 2),), STOP_SIGNALS[i % len(STOP_SIGNALS)])
             for i, size in enumerate(walk[:-1])
         ]
         text = "stopped and started again with " + " -> ".join(map(str, walk)) + " workers"
@@ -197,7 +198,8 @@ def _run_phase(job: PretrainJob, phase: Phase, log: Path) -> None:
             _wait_for(pretrain.run_storage(job), phase.drills[-1], driver)
             os.kill(driver.pid or 0, phase.ends_by)
         driver.join(PHASE_LIMIT_S)
-        expected = {None: 0, signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: pretrain.STOPPED_EXIT_CODE}
+        expected: dict[signal.Signals | None, int] = {None: 0, signal.SIGKILL: -signal.SIGKILL}
+        expected |= dict.fromkeys(STOP_SIGNALS, pretrain.STOPPED_EXIT_CODE)
         if driver.exitcode != expected[phase.ends_by]:
             raise PlinthError(
                 f"{job.name}: the driver ended with {driver.exitcode}, expected {expected[phase.ends_by]}.",

@@ -15,7 +15,7 @@ import yaml
 
 from jobs.layout import CONFIG_KEY
 from jobs.run_state import RunState, read_run
-from plinth.errors import EXIT_CODE, WorkersLostError
+from plinth.errors import EXIT_CODE, INTERRUPTED_EXIT_CODE, WorkersLostError
 from plinth.lock import LockConfig, is_gone, read_lock, request_stop
 from plinth.storage import Storage, StorageOptions
 from plinth.sweep.records import JOB_KEY, SWEEP_KEY, Status, read_trials
@@ -23,8 +23,6 @@ from plinth.train.ledger import FAILED, FINISHED
 
 POLL_S = 0.5
 SAY_EVERY_S = 5.0
-INTERRUPTED_EXIT_CODE = 130
-"""As of a process that Ctrl-C has ended."""
 
 
 def stop(run_uri: str, options: StorageOptions) -> int:

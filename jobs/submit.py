@@ -13,11 +13,10 @@ import tempfile
 from pathlib import Path
 
 from jobs import submit_job, submit_manifest, submit_package
-from jobs.stop import INTERRUPTED_EXIT_CODE
 from jobs.submit_cluster import JobServer, Target, find, is_alive
 from jobs.submit_job import RUN, Submission
 from jobs.submit_secrets import environment, refuse_secrets
-from plinth.errors import ConfigError
+from plinth.errors import INTERRUPTED_EXIT_CODE, ConfigError
 
 MIB = 2**20
 

@@ -49,9 +49,6 @@ from plinth.train import checkpoint
 from plinth.train.process import log_to_terminal
 from plinth.train.stage_run import plan_of, stage_steps
 
-INTERRUPTED_EXIT_CODE = 143
-"""As of a process that SIGTERM has ended: trials have saved and wait."""
-
 
 def run(job: SweepJob) -> int:
     """Print the job, run or resume the sweep, say what is best; returns the exit code."""
@@ -65,13 +62,13 @@ def run(job: SweepJob) -> int:
     with ray_cluster(job.ray, job.sweep.workers), RunLock(storage, job.lock) as lock:
         storage.write(JOB_KEY, config.to_yaml(job).encode())
         if trials.shares_warmup and not _train_shared(job, storage, lock.stop_wanted):
-            return INTERRUPTED_EXIT_CODE
+            return pretrain.STOPPED_EXIT_CODE
         ended = _run_trials(job, storage, trials, record, lock.stop_wanted)
     _show(storage)
     write_hparams(storage)
     if any(trial.said.reports for trial in read_trials(storage)):
         print(f"\npoma sweep promote {storage.uri} best   writes the best trial as a job of full length")
-    return INTERRUPTED_EXIT_CODE if ended.status == INTERRUPTED else 0
+    return pretrain.STOPPED_EXIT_CODE if ended.status == INTERRUPTED else 0
 
 
 def sweep_storage(job: SweepJob) -> Storage:

@@ -22,6 +22,7 @@ from ray.train.v2._internal.execution.scaling_policy import (
 )
 
 from plinth.room import Room, run_controller
+from plinth.train.process import log_to_terminal
 
 ANSWER_TIMEOUT_S = 5.0
 
@@ -44,6 +45,7 @@ class LadderPolicy(ElasticScalingPolicy):
 
     def make_decision_for_non_running_worker_group(self) -> ScalingDecision:
         """Start at the largest size that fits."""
+        log_to_terminal()  # of the process of Ray's controller
         self._asked = False
         ray.get(self._desk.clear_resize.remote(), timeout=ANSWER_TIMEOUT_S)
         decision: ScalingDecision = super().make_decision_for_non_running_worker_group()
@@ -93,3 +95,6 @@ class ElasticTrainer(TorchTrainer):
         if self._room is not None:
             return run_controller(self._room.group, settings)
         return super()._initialize_and_run_controller(**settings)
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """Ray's would throw away what is not saved yet: see `plinth.train.control.on_stop_signals`."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 EXIT_CODE = 2
+INTERRUPTED_EXIT_CODE = 130
+"""As of a process that Ctrl-C has ended."""
 
 
 class PlinthError(Exception):

@@ -16,7 +16,7 @@ from plinth.errors import ConfigError
 from plinth.storage import Storage
 from plinth.train import attempt as attempts
 from plinth.train import process
-from plinth.train.control import Control
+from plinth.train.control import Control, on_stop_signals
 from plinth.train.loop import StageEnd, run_stage
 from plinth.train.stage_run import StageRun, preflight
 from plinth.world import possible_world_sizes
@@ -99,7 +99,7 @@ def fit(
 
     Args:
         storage: the run's folder; Ray Train keeps its own state below it.
-        stop: when it is set, the run saves and ends, as on SIGTERM.
+        stop: when it is set, the run saves and ends, as on SIGTERM or Ctrl-C.
         room: the resources to train in, if they are reserved already (a trial of a sweep).
 
     Returns:
@@ -113,7 +113,7 @@ def fit(
     sizes = possible_sizes(config, stages)
     if config.workers.max == 0:
         control = Control(stop)
-        with control.on_sigterm():
+        with on_stop_signals(control.request_stop):
             return train_stages(stages, storage, config, None, control)
     from plinth import fit_ray  # here, because importing Ray takes seconds
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
 import ray
@@ -24,7 +22,7 @@ from plinth.errors import ConfigError, PlinthError, StorageError, WorkersLostErr
 from plinth.room import Room
 from plinth.storage import Storage
 from plinth.train.attempt import local_folder
-from plinth.train.control import Control
+from plinth.train.control import Control, on_stop_signals
 from plinth.train.failures import by_attempt, first_cause, is_collective, read_failures
 from plinth.train.flightlog import salvage
 from plinth.train.loop import StageEnd
@@ -212,7 +210,7 @@ def run(
         ),
     )
     try:
-        with _stop_on_sigterm(desk), _stop_when(stop, desk):
+        with on_stop_signals(desk.request_stop.remote), _stop_when(stop, desk):
             result = trainer.fit()
     except ray.train.TrainingFailedError as error:
         salvage(local_folder(storage, run_id), storage)
@@ -243,26 +241,6 @@ def _worker(train: Train, desk: Any) -> StageEnd:
         raise
     finally:
         control.close()
-
-
-@contextlib.contextmanager
-def _stop_on_sigterm(desk: Any) -> Iterator[None]:
-    """SIGTERM to the driver has the workers save and end; a second one ends the driver as before."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGTERM)
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, before)
-        log.info("told to stop: saving")
-        desk.request_stop.remote()
-
-    signal.signal(signal.SIGTERM, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import logging
 import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -23,12 +24,15 @@ import torch.distributed as dist
 
 from plinth.train.process import Process
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 MARGIN = 1.5
 """A save is begun when the time left is so many times what the last one took."""
 
+log = logging.getLogger(__name__)
+
 
 class Control:
-    """What this process hears of and whom it tells; without Ray, SIGTERM and one event.
+    """What this process hears of and whom it tells; without Ray, one event.
 
     Args:
         stop: set by whoever wants the run to save and end.
@@ -65,23 +69,32 @@ class Control:
         """Ask the run to save and end."""
         self._stop.set()
 
-    @contextlib.contextmanager
-    def on_sigterm(self) -> Iterator[None]:
-        """SIGTERM asks the run to stop, a second one ends the process; where signals can be had."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = signal.getsignal(signal.SIGTERM)
 
-        def handle(number: int, frame: FrameType | None) -> None:
-            signal.signal(signal.SIGTERM, before)
-            self.request_stop()
+@contextlib.contextmanager
+def on_stop_signals(act: Callable[[], None]) -> Iterator[None]:
+    """The first SIGTERM or Ctrl-C calls `act`, the next one does what it did before; where signals can be
+    had."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
 
-        signal.signal(signal.SIGTERM, handle)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, before)
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        restore()
+        # In a thread: this one may be in the middle of a line.
+        threading.Thread(target=log.info, args=("told to stop: saving; once more ends it at once",)).start()
+        act()
+
+    for number in STOP_SIGNALS:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        restore()
 
 
 def checkpoint_report(

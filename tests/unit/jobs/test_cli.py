@@ -13,7 +13,7 @@ from tests.helpers.tiny_jobs import ingest_job, write
 
 COMMANDS = (
     "demo", "ingest", "lift", "caption", "embed", "pretrain", "evaluate", "export", "shards", "checkpoints",
-    "config",
+    "config", "sweep", "submit", "runs", "doctor", "plan", "prove-resume",
 )  # fmt: skip
 REQUIRED = {
     "ingest": ["output=x"],
@@ -85,6 +85,17 @@ def test_a_missing_file_and_a_job_of_another_kind(tmp_path: Path, capsys: pytest
     assert f"Run `poma ingest {job}`" in one_line(capsys)
     assert main(["config", write(tmp_path / "odd.yaml", {"kind": "cook"})]) == 2
     assert "kind is 'cook'" in one_line(capsys)
+
+
+def test_ctrl_c_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(job: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jobs.ingest.run", interrupted)
+    assert main(["ingest", write(tmp_path / "job.yaml", ingest_job(tmp_path / "out"))]) == 130
+    assert one_line(capsys) == "poma ingest: interrupted"
 
 
 def test_help_keys(capsys: pytest.CaptureFixture[str]) -> None:

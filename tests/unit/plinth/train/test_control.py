@@ -9,7 +9,7 @@ import time
 import pytest
 
 from plinth.train import process
-from plinth.train.control import Control, Exchange, Orders, Rescue
+from plinth.train.control import STOP_SIGNALS, Control, Exchange, Orders, Rescue, on_stop_signals
 from tests.helpers.ranks import run_ranks
 
 NONE = Orders()
@@ -83,16 +83,17 @@ def test_the_last_moments_are_used_as_late_as_is_safe(
     assert run_ranks(1, rescue_at, left_s, save_s) == [expected]
 
 
-def test_sigterm_asks_once_and_then_ends_the_process() -> None:
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_a_signal_asks_once_and_then_ends_the_process(number: signal.Signals) -> None:
     control, fatal = Control(), []
-    before = signal.signal(signal.SIGTERM, lambda *_: fatal.append(1))
+    before = signal.signal(number, lambda *_: fatal.append(1))
     try:
-        with control.on_sigterm():
+        with on_stop_signals(control.request_stop):
             assert not control.stop_wanted()
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
             assert control.stop_wanted()
             assert fatal == []
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
             assert fatal == [1]
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(number, before)
