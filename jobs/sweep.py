@@ -196,7 +196,7 @@ def _record(job: SweepJob, trials: Trials, before: SweepRecord | None, storage: 
         seed=job.sweep.seed,
         trials=planned_trials(job.sweep),
         identity=_identity(job),
-        samples=sum(trials.lengths(first).values()),
+        samples=sum(length.samples for length in trials.lengths(first).values()),
         shares_warmup=trials.shares_warmup,
         started=time.time(),
     )

@@ -19,7 +19,7 @@ from plinth.errors import ConfigError
 from plinth.fit import Workers
 from plinth.room import Room
 from plinth.storage import Storage
-from plinth.sweep.records import SHARED, TRIALS, Values
+from plinth.sweep.records import SHARED, TRIALS, StageLength, Values
 from plinth.train.stage_run import plan_of, stage_steps
 
 OWN_KEYS = ("kind", "evaluation", "sweep")
@@ -76,10 +76,13 @@ class Trials:
         job = self.job_of(name, values)
         pretrain.train(job, pretrain.prepare(job, accept_changes=has_changed), room)
 
-    def lengths(self, values: Values) -> dict[str, int]:
-        """Samples of each stage, in order."""
-        runs = pretrain.stage_runs(self._probe(values))
-        return {run.name: stage_steps(run, plan_of(run)) * run.global_batch_size for run in runs}
+    def lengths(self, values: Values) -> dict[str, StageLength]:
+        """Of the stages, in order."""
+        found = {}
+        for run in pretrain.stage_runs(self._probe(values)):
+            steps = stage_steps(run, plan_of(run))
+            found[run.name] = StageLength(steps, steps * run.global_batch_size, run.checkpoint.every_steps)
+        return found
 
     def _probe(self, values: Values) -> PretrainJob:
         job = self.job_of(PROBE, values)

@@ -17,7 +17,16 @@ from plinth.storage import Storage
 from plinth.sweep import schedulers
 from plinth.sweep.config import SchedulerConfig, SchedulerKind, SweepConfig
 from plinth.sweep.driver import SweepDriver
-from plinth.sweep.records import REPORTS_KEY, TRIALS, SweepRecord, Trial, Values, read_sweep, read_trials
+from plinth.sweep.records import (
+    REPORTS_KEY,
+    TRIALS,
+    StageLength,
+    SweepRecord,
+    Trial,
+    Values,
+    read_sweep,
+    read_trials,
+)
 from plinth.sweep.space import Dimension
 from plinth.sweep.trial import TrialTask
 from plinth.train.checkpoint_config import CheckpointConfig
@@ -151,9 +160,9 @@ def _die(trial: Storage, marker: Path) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def lengths(values: Values) -> dict[str, int]:
-    """Samples of the one stage."""
-    return {"toy": STEPS * GLOBAL_BATCH}
+def lengths(values: Values) -> dict[str, StageLength]:
+    """Of the one stage."""
+    return {"toy": StageLength(STEPS, STEPS * GLOBAL_BATCH, EVERY)}
 
 
 def admit(values: Values) -> None:

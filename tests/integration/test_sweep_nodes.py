@@ -11,7 +11,7 @@ from plinth.storage import Storage
 from plinth.sweep.config import SchedulerKind
 from plinth.sweep.records import Status
 from plinth.train.metrics import read_lines
-from tests.helpers.toy_sweep import LR, STEPS, Watched, driver, reserved, toy_config
+from tests.helpers.toy_sweep import EVERY, LR, STEPS, Watched, driver, reserved, toy_config
 from tests.integration.conftest import Nodes
 
 pytestmark = pytest.mark.slow
@@ -39,6 +39,7 @@ def test_it_follows_the_cluster_both_ways(nodes: Nodes, tmp_path: Path) -> None:
     for trial in trials:
         said = before[trial.record.name]
         assert trial.said.reports[: len(said)] == said, "what was reported before counts"
+        assert [r.step for r in trial.said.reports] == list(range(EVERY, STEPS + 1, EVERY))
     assert len({digests(sweep.storage, t.record.name) for t in trials}) == 1, "the same batches in all"
     assert not reserved()
 

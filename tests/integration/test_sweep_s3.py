@@ -112,6 +112,7 @@ def test_killed_run_again_and_promoted(
     for before, now in zip(killed, trials, strict=False):
         assert now.record.values == before.record.values
         assert now.said.reports[: len(before.said.reports)] == before.said.reports
+        assert [report.step for report in now.said.reports] == [4, 8][: len(now.said.reports)]
         lines = read_lines(storage.child(f"trials/{now.record.name}/main"))
         assert [line["step"] for line in lines] == list(range(len(lines)))
     assert read_lines(storage.child("shared/warmup")) == warmup, "the warm-up is not trained again"

@@ -57,6 +57,20 @@ class Status(enum.Enum):
 
 
 @dataclass(frozen=True)
+class StageLength:
+    """How long a stage of a trial is, and where it reports."""
+
+    steps: int
+    samples: int
+    every: int
+    """Steps between two reports."""
+
+    def is_due(self, step: int) -> bool:
+        """Whether a trial reports after `step` steps. It has other checkpoints too: where it was stopped."""
+        return step % self.every == 0 or step == self.steps
+
+
+@dataclass(frozen=True)
 class Report:
     """A trial's numbers at one of its checkpoints."""
 
@@ -79,8 +93,8 @@ class TrialReports:
     reports: list[Report] = field(default_factory=list)
     donors: list[str] = field(default_factory=list)
     """Population based training: whose weights it took over, in order, as "TRIAL at STEP"."""
-    lengths: dict[str, int] = field(default_factory=dict)
-    """Samples of each of its stages at full length, in order."""
+    lengths: dict[str, StageLength] = field(default_factory=dict)
+    """Of its stages, in order."""
     adopting: str = ""
     """Whose checkpoints it is taking over at this moment: if that is cut off, it is done again."""
     is_finished: bool = False
@@ -212,7 +226,8 @@ def read_reports(trial: Storage) -> TrialReports | None:
     """What a trial has said, None before its first report. `trial` is its folder."""
     try:
         body = json.loads(trial.read(REPORTS_KEY))
-        return TrialReports(**{**body, "reports": [Report(**r) for r in body["reports"]]})
+        lengths = {stage: StageLength(**length) for stage, length in body["lengths"].items()}
+        return TrialReports(**{**body, "lengths": lengths, "reports": [Report(**r) for r in body["reports"]]})
     except MissingKeyError:
         return None
     except (ValueError, TypeError, KeyError):

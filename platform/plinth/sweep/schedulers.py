@@ -3,6 +3,7 @@ scheduler counts in: so trials with other batch sizes are compared after the sam
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ray import tune
@@ -42,7 +43,7 @@ def build(config: SweepConfig) -> TrialScheduler:
         return HyperBandScheduler(**judged, max_t=units(config), reduction_factor=settings.reduction)
     if kind is SchedulerKind.median:
         # The time slice: it would pause trials to let others go first, and every pause is a restart.
-        return MedianStoppingRule(**judged, grace_period=1, min_time_slice=int(units(config)) + 1)
+        return MedianStoppingRule(**judged, grace_period=1, min_time_slice=math.inf)
     return _Population(
         **judged,
         perturbation_interval=1,

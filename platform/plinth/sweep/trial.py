@@ -21,11 +21,22 @@ from typing import Any
 import ray
 from ray import tune
 
+from plinth.errors import PlinthError
 from plinth.room import Room
 from plinth.storage import Storage
 from plinth.sweep.adopt import adopt
-from plinth.sweep.records import TRIALS, Report, TrialReports, Values, read_reports, trial_name, write_reports
+from plinth.sweep.records import (
+    TRIALS,
+    Report,
+    StageLength,
+    TrialReports,
+    Values,
+    read_reports,
+    trial_name,
+    write_reports,
+)  # fmt: skip
 from plinth.train import checkpoint
+from plinth.train.checkpoint_store import COMMIT_KEY, folder_name
 from plinth.train.control import checkpoint_report
 from plinth.train.metrics import read_lines
 
@@ -50,8 +61,8 @@ class TrialTask:
     train: Callable[[str, Values, Room, bool], None]
     """Trains the run of that name with those values in that room to its end, resuming it. The last
     argument: go on although the values are others than those of its last checkpoint."""
-    lengths: Callable[[Values], dict[str, int]]
-    """Samples of each stage of a trial, in order."""
+    lengths: Callable[[Values], dict[str, StageLength]]
+    """Of a trial's stages, in order."""
     time_units: float
     """How many units of Tune's time a trial's full length has."""
     metric: str
@@ -79,28 +90,42 @@ class Trial(tune.Trainable):
         self._before = deque(self._said.reports)
         if self._said.adopting:
             self._adopt()
-        self._pending: deque[dict[str, Any]] = deque()
+        self._pending: deque[tuple[dict[str, Any], bool]] = deque()
+        """Summaries of checkpoints, and whether they lack the steps before the training went on."""
+        self._is_cut = False
+        """It went on from a checkpoint between two reports, and has not reported since."""
+        self._since = time.monotonic()
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
     def step(self) -> dict[str, Any]:
         """The next report, of before or of now. Raises what the training has raised."""
         if self._before:
-            report = self._before.popleft()
-            return self._result(report, done=self._said.is_finished and not self._before)
+            again = self._before.popleft()
+            return self._result(again, done=self._said.is_finished and not self._before)
         training = self._thread or self._start()
-        while not self._pending and training.is_alive():
-            self._pending.extend(self._room.reports())
-            time.sleep(POLL_S)
-        self._pending.extend(self._room.reports())
-        if self._pending:
-            report = self._take(self._pending.popleft())
-            is_last = report.samples >= sum(self._lengths.values())
-        else:
-            is_last = True  # the training has ended by itself
+        report = self._next(training)
+        is_last = report is None or report.samples >= self._samples
         if is_last:
             self._finish(training)
         return self._result(self._said.reports[-1], done=is_last)
+
+    def _next(self, training: threading.Thread) -> Report | None:
+        """The next report; None once the training has ended."""
+        while True:
+            is_over = not training.is_alive()
+            for said in self._room.reports():
+                if self._lengths[said["stage"]].is_due(said["step"]):
+                    self._pending.append((said, self._is_cut))
+                    self._is_cut = False
+            if self._pending:
+                report = self._take(*self._pending.popleft())
+                if report is not None:
+                    return report
+            elif is_over:
+                return None
+            else:
+                time.sleep(POLL_S)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """A pointer: the weights are in the run's folder."""
@@ -137,8 +162,7 @@ class Trial(tune.Trainable):
         assert group is not None, "Tune starts every trial in a placement group"
         self._room = Room(group, label=f"trial {self._name}")
         self._since = time.monotonic()
-        if (missed := self._missed()) is not None:
-            self._pending.append(missed)
+        self._pending.extend((summary, False) for summary in self._missed())
 
         def train() -> None:
             try:
@@ -159,14 +183,27 @@ class Trial(tune.Trainable):
         self._said.is_finished = True
         write_reports(self._folder, self._said)
 
-    def _take(self, summary: dict[str, Any]) -> Report:
-        """Make a report of it, measured if the sweep asks for that, and keep it."""
-        stage, step = summary.pop("stage"), int(summary.pop("step"))
-        samples = self._samples_before(stage) + int(summary.pop("samples"))
-        metrics = {name: float(value) for name, value in summary.items()}
-        if self._task.measure is not None:
+    def _take(self, summary: dict[str, Any], is_cut: bool) -> Report | None:
+        """Make a report of it, measured if the sweep asks for that, and keep it. None if it cannot be
+        measured any more."""
+        stage, step = summary["stage"], int(summary["step"])
+        if self._task.measure is not None or is_cut:
             self._wait_for_commit(stage, step)
-            metrics |= self._task.measure(self._folder, stage, step)
+        if is_cut:
+            summary = (self._summaries(stage, self._known(stage), step) or [summary])[-1]
+        samples = self._samples_before(stage) + int(summary["samples"])
+        metrics = {name: float(v) for name, v in summary.items() if name not in ("stage", "step", "samples")}
+        if self._task.measure is not None:
+            try:
+                metrics |= self._task.measure(self._folder, stage, step)
+            except PlinthError:
+                if self._folder.child(stage).exists(f"checkpoints/{folder_name(step)}/{COMMIT_KEY}"):
+                    raise
+                log.warning(
+                    "trial %s: the checkpoint of %s step %d was removed before it could be measured; "
+                    "raise checkpoint.every_steps or keep_last", self._name, stage, step,
+                )  # fmt: skip
+                return None
         now = time.monotonic()
         so_far = self._said.reports[-1].seconds if self._said.reports else 0.0
         report = Report(stage, step, samples, so_far + now - self._since, metrics)
@@ -180,14 +217,24 @@ class Trial(tune.Trainable):
         worst = math.inf if self._task.mode == "min" else -math.inf  # which no scheduler keeps
         return {
             OBJECTIVE: value if math.isfinite(value) else worst,
-            TIME: report.samples / sum(self._lengths.values()) * self._task.time_units,
+            TIME: report.samples / self._samples * self._task.time_units,
             IS_FINISHED: done,
             "done": done,
         }
 
     def _samples_before(self, stage: str) -> int:
         names = list(self._lengths)
-        return sum(self._lengths[name] for name in names[: names.index(stage)])
+        return sum(self._lengths[name].samples for name in names[: names.index(stage)])
+
+    @property
+    def _samples(self) -> int:
+        """Of its full length."""
+        return sum(length.samples for length in self._lengths.values())
+
+    def _known(self, stage: str) -> int:
+        """Up to which step of the stage it has reported."""
+        last = self._said.reports[-1] if self._said.reports else None
+        return last.step if last is not None and last.stage == stage else 0
 
     def _wait_for_commit(self, stage: str, step: int) -> None:
         """Checkpoints are uploaded while training goes on; the thread's end is the limit."""
@@ -197,19 +244,28 @@ class Trial(tune.Trainable):
                 return
             time.sleep(POLL_S)
 
-    def _missed(self) -> dict[str, Any] | None:
-        """A checkpoint that counts and was not reported, because this trial was killed in between."""
-        last = self._said.reports[-1] if self._said.reports else None
+    def _missed(self) -> list[dict[str, Any]]:
+        """Summaries of checkpoints that count and were not reported, because this trial was ended in
+        between."""
         for stage in reversed(self._lengths):
-            storage = self._folder.child(stage)
-            step = checkpoint.latest(storage.child("checkpoints"))
-            if step is None:
-                continue
-            known = last.step if last is not None and last.stage == stage else 0
-            lines = [line for line in read_lines(storage) if known <= line["step"] < step]
-            if not lines or step <= known:
-                return None
-            kept = ("step", "loss", "lr", "grad_norm")
-            steps = [{key: line[key] for key in kept} | line["terms"] for line in lines]
-            return checkpoint_report(stage, steps, lines[-1]["samples"])
-        return None
+            step = checkpoint.latest(self._folder.child(stage).child("checkpoints"))
+            if step is not None:
+                self._is_cut = not self._lengths[stage].is_due(step)
+                return self._summaries(stage, self._known(stage), step)
+        return []
+
+    def _summaries(self, stage: str, after: int, until: int) -> list[dict[str, Any]]:
+        """Of all reports that are due from there to there, by what the run has written down."""
+        due = [step for step in range(after + 1, until + 1) if self._lengths[stage].is_due(step)]
+        lines = read_lines(self._folder.child(stage)) if due else []
+        found = []
+        for step in due:
+            steps = [
+                {key: line[key] for key in ("step", "loss", "lr", "grad_norm")} | line["terms"]
+                for line in lines
+                if after <= line["step"] < step
+            ]
+            if steps:
+                found.append(checkpoint_report(stage, steps, lines[-1]["samples"]))
+            after = step
+        return found

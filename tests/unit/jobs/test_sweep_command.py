@@ -16,7 +16,7 @@ from plinth.data.config import ReaderKind
 from plinth.errors import ConfigError
 from plinth.fit import Workers
 from plinth.storage import Storage
-from plinth.sweep.records import read_sweep, write_sweep
+from plinth.sweep.records import StageLength, read_sweep, write_sweep
 from poma3d.stages import build_stage
 from tests.helpers import tiny
 from tests.helpers.tiny_jobs import pretrain_job, write
@@ -67,7 +67,7 @@ def test_the_warm_up_is_not_shared_when_it_varies_too(folder: Path) -> None:
     of_trial = trials.job_of("000", {"optim.weight_decay": 0.1})
     assert of_trial.warmup is not None
     assert of_trial.optim.weight_decay == 0.1
-    assert trials.lengths({}) == {"warmup": 16, "main": 16}
+    assert trials.lengths({}) == {"warmup": StageLength(4, 16, 2), "main": StageLength(4, 16, 2)}
 
 
 def test_batches_of_another_size_train_on_as_many_samples(folder: Path) -> None:
@@ -78,7 +78,7 @@ def test_batches_of_another_size_train_on_as_many_samples(folder: Path) -> None:
     )  # fmt: skip
     _, trials = loaded(path)
     sizes = [2, 4]
-    assert [trials.lengths({"main.global_batch_size": s})["main"] for s in sizes] == [16, 16]
+    assert [trials.lengths({"main.global_batch_size": s})["main"].samples for s in sizes] == [16, 16]
     jobs = [trials.job_of("000", {"main.global_batch_size": s}) for s in sizes]
     assert [job.main.global_batch_size for job in jobs if job.main] == sizes
 
