@@ -148,6 +148,7 @@ class Trial(tune.Trainable):
         donor = self._said.adopting
         step = adopt(self._task.storage.child(TRIALS).child(donor), self._folder, list(self._lengths))
         self._said.donors.append(f"{donor} at {step}")
+        self._said.adopted = step
         self._said.adopting = ""
         write_reports(self._folder, self._said)
 
@@ -232,9 +233,9 @@ class Trial(tune.Trainable):
         return sum(length.samples for length in self._lengths.values())
 
     def _known(self, stage: str) -> int:
-        """Up to which step of the stage it has reported."""
+        """Up to which step of the stage it has reported, or has not trained itself."""
         last = self._said.reports[-1] if self._said.reports else None
-        return last.step if last is not None and last.stage == stage else 0
+        return max(last.step if last is not None and last.stage == stage else 0, self._said.adopted)
 
     def _wait_for_commit(self, stage: str, step: int) -> None:
         """Checkpoints are uploaded while training goes on; the thread's end is the limit."""

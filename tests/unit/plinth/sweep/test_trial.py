@@ -121,6 +121,7 @@ def test_taking_over_that_was_cut_off_is_done_again(
     said = read_reports(folder(sweep, "001"))
     assert said is not None
     assert (said.adopting, said.donors) == ("", ["000 at 4"])
+    assert trial(sweep, 1, said.values)._missed() == [], "the donor's steps are not its own"
     assert latest(own) == 4
     assert own.read(f"{folder_name(4)}/weights") == b"of 000"
 
