@@ -250,9 +250,13 @@ def _roll_back(it: _Stage, bad: _BadStep) -> None:
     """
     with contextlib.suppress(StorageError):  # what is committed by then is what we go back to
         it.saver.wait(it.run.checkpoint.away_retry_s)
-    before = len(incidents.read_all(it.run.storage))
+    # All must have the same number: rank 0 counts, before it adds this one.
+    is_first = it.process.world.rank == 0
+    before = on_all_ranks(
+        it.process.world, lambda: len(incidents.read_all(it.run.storage)) if is_first else 0
+    )[0]
     within = before < it.run.guard.max_rollbacks
-    if it.process.world.rank == 0:
+    if is_first:
         it.observers.incident(bad.incident, "rolled back" if within else "stopped")
         log.warning("%s: %s", it.run.name, bad.error)
     on_all_ranks(it.process.world, lambda: None)  # written before anyone reads what is left out

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -221,6 +223,25 @@ def test_poisoned_samples_are_left_out_and_nothing_else(tmp_path: Path) -> None:
     expected = weights(clean)
     for name, tensor in weights(run).items():
         torch.testing.assert_close(tensor, expected[name], rtol=0, atol=1e-6, msg=name)
+
+
+def train_nan_with_a_late_rank(run: StageRun) -> str:
+    """On all ranks, of which the second one takes its time to look at storage: how the stage ended."""
+    read_all = incidents.read_all
+
+    def late(storage: Storage) -> list[incidents.Incident]:
+        time.sleep(0.3 if os.environ["RANK"] == "1" else 0.0)
+        return read_all(storage)
+
+    incidents.read_all = late
+    return train_nan(run)
+
+
+def test_all_ranks_count_the_same_rollbacks(tmp_path: Path) -> None:
+    run = toy_run(tmp_path, guard=GuardConfig(max_rollbacks=2))
+    said = run_ranks(2, train_nan_with_a_late_rank, run)
+    assert all("rolled back 2 times before" in of_rank for of_rank in said), said
+    assert [i.action for i in incidents.read_all(run.storage)] == ["rolled back", "rolled back", "stopped"]
 
 
 def test_without_rollbacks_the_first_bad_step_ends_the_run(tmp_path: Path) -> None:
