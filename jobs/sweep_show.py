@@ -94,7 +94,9 @@ def best_text(state: SweepState) -> str:
     best = state.ranked[0]
     values = ", ".join(f"{v.name} {_value(best, v.key)}" for v in state.varied if v.key in best.said.values)
     said = f"trial {best.record.name}, {state.record.metric} {metric_text(state.best(best))}"
-    return f"{said}; {values}{'' if best.record.values else ' (the job as it stands)'}"
+    if best.record.values:
+        return f"{said}; {values}"
+    return f"{said}; the job as it stands" + (f": {values}" if values else "")
 
 
 def table(state: SweepState) -> list[str]:

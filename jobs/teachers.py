@@ -42,7 +42,7 @@ def open_teacher(cfg: TeacherConfig, options: StorageOptions, device: str = "cpu
     return _open(key, fetch(cfg.source, options), device)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)  # its shapes and first weights are wanted on the CPU, its features on a GPU
 def _open(key: tuple[str, str | None, str, bool, int], source: str, device: str) -> Teacher:
     from transformers.utils import logging
 

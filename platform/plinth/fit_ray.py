@@ -201,7 +201,7 @@ def run(
             name="train",
             storage_path=path,
             storage_filesystem=filesystem,
-            logging_config=ray.train.LoggingConfig(log_level="WARNING"),
+            logging_config=ray.train.LoggingConfig(log_level="WARNING"),  # its controller narrates its states
             failure_config=ray.train.FailureConfig(
                 max_failures=config.max_failures,
                 controller_failure_limit=config.max_failures,

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -77,10 +76,7 @@ def running(nodes: int, folder: Path, secrets: dict[str, str]) -> Iterator[Rayle
 def _main(nodes: int) -> None:
     from ray.cluster_utils import Cluster
 
-    def free_port() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return int(probe.getsockname()[1])
+    from jobs.doctor_ring import free_port
 
     # The default ports may be another Ray's of this machine: without its agent the head starts no job.
     port = free_port()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 
 from infra import objectstore
+from jobs.doctor_ring import free_port
 from plinth.storage import Storage, StorageOptions
 
 ACCESS_KEY_ENV = "PLINTH_TEST_S3_ACCESS_KEY"
@@ -70,13 +70,6 @@ class Nodes:
     def remove(self, node: Any) -> None:
         """End a node without a word to anybody."""
         self.cluster.remove_node(node, allow_graceful=False)
-
-
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

@@ -88,6 +88,12 @@ def test_from_scans_to_an_exported_encoder(
     bucket = s3_server.bucket()
     with ray_cluster(RayConfig(num_cpus=4), workers=2):  # one start instead of one for each command
         commands(scan, bucket, s3_server, tmp_path, capsys, monkeypatch)
+    run = bucket.child("runs/run")
+    results = json.loads(run.read("evaluation.json"))
+    assert 0 <= results["this encoder"]["R@1-1"]["value"] <= 1
+
+    written = {key: run.read(key) for key, _ in run.list()}
+    assert s3_server.store.secret_key.encode() not in b"".join(written.values()), "a secret in the run"
 
 
 def commands(
@@ -157,8 +163,3 @@ def commands(
     assert main(["evaluate", write(tmp_path / "evaluate.yaml", evaluation)]) == 0
     printed = capsys.readouterr().out
     assert all(name in printed for name in ("chance", "untrained encoder", "this encoder", "teacher on"))
-    results = json.loads(run.read("evaluation.json"))
-    assert 0 <= results["this encoder"]["R@1-1"]["value"] <= 1
-
-    written = {key: run.read(key) for key, _ in run.list()}
-    assert s3_server.store.secret_key.encode() not in b"".join(written.values()), "a secret in the run"

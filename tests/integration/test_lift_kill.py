@@ -26,7 +26,7 @@ from tests.helpers.image_sets import lift_job, photo, write_photos_tar
 from tests.helpers.tiny_captioner import save_captioner
 from tests.helpers.tiny_jobs import make_teacher, write
 from tests.helpers.tiny_lifter import save_depth_pro
-from tests.integration.conftest import S3Server
+from tests.integration.conftest import S3Server, storage_section
 
 pytestmark = pytest.mark.slow
 
@@ -193,11 +193,7 @@ def test_from_and_to_s3(folder: Path, straight: Dataset, s3_server: S3Server) ->
     bucket = s3_server.bucket()
     for path in (folder / "tars").iterdir():
         bucket.upload(path, f"tars/{path.name}")
-    options = bucket.options
-    storage = {
-        "endpoint_url": options.endpoint_url, "region": options.region,
-        "access_key_env": options.access_key_env, "secret_key_env": options.secret_key_env,
-    }  # fmt: skip
+    storage = storage_section(bucket.options)
     wanted = {**job(folder, "s3"), "storage": storage, "output": f"{bucket.uri}/maps"}
     wanted["inputs"] = [{"uri": f"{bucket.uri}/tars"}]
     path = write(folder / "s3.yaml", wanted)

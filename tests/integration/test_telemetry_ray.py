@@ -7,6 +7,7 @@ import urllib.request
 from types import SimpleNamespace
 
 import pytest
+import ray
 
 from plinth.telemetry import METRICS, Telemetry, exported_name
 
@@ -20,11 +21,10 @@ DEADLINE_S = 60.0
 
 def test_outside_ray_it_does_nothing() -> None:
     Telemetry("run", "main", 0).record(STEP)
+    assert not ray.is_initialized(), "nothing is started for it"
 
 
 def test_ray_exports_what_was_recorded() -> None:
-    import ray
-
     ray.init(
         address="local", num_cpus=1, object_store_memory=80_000_000, include_dashboard=True,
         dashboard_host="127.0.0.1", configure_logging=False,

@@ -13,11 +13,11 @@ from plinth.train.checkpoint_store import COMMIT_KEY, folder_name, latest
 CHECKPOINTS = "checkpoints"
 
 
-def adopt(donor: Storage, own: Storage, stages: Sequence[str]) -> int:
+def adopt(donor: Storage, own: Storage, stages: Sequence[str]) -> tuple[str, int]:
     """Replace the checkpoints of the run `own` by the newest of the run `donor`, in each stage.
 
     Returns:
-        The step of the last stage that the donor has begun.
+        The last stage that the donor has begun, and its step there.
 
     Raises:
         CheckpointError: the donor has none.
@@ -29,7 +29,7 @@ def adopt(donor: Storage, own: Storage, stages: Sequence[str]) -> int:
         _clear(own.child(stage).child(CHECKPOINTS))
     for stage, step in found:
         _copy(donor.child(stage).child(CHECKPOINTS), own.child(stage).child(CHECKPOINTS), folder_name(step))
-    return found[-1][1]
+    return found[-1]
 
 
 def _latest(run: Storage, stage: str) -> int | None:

@@ -95,8 +95,8 @@ class TrialReports:
     """Population based training: whose weights it took over, in order, as "TRIAL at STEP"."""
     lengths: dict[str, StageLength] = field(default_factory=dict)
     """Of its stages, in order."""
-    adopted: int = 0
-    """Step of the checkpoint that it took over last: the steps before it are not its own."""
+    adopted: dict[str, int] = field(default_factory=dict)
+    """Stage and step of the checkpoint that it took over last: the steps before it are not its own."""
     adopting: str = ""
     """Whose checkpoints it is taking over at this moment: if that is cut off, it is done again."""
     is_finished: bool = False

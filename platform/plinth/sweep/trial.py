@@ -115,7 +115,9 @@ class Trial(tune.Trainable):
         while True:
             is_over = not training.is_alive()
             for said in self._room.reports():
-                if self._lengths[said["stage"]].is_due(said["step"]):
+                stage, step = said["stage"], said["step"]
+                # Known already: said, and then done again because its checkpoint did not come to count.
+                if self._lengths[stage].is_due(step) and step > self._known(stage):
                     self._pending.append((said, self._is_cut))
                     self._is_cut = False
             if self._pending:
@@ -146,9 +148,9 @@ class Trial(tune.Trainable):
 
     def _adopt(self) -> None:
         donor = self._said.adopting
-        step = adopt(self._task.storage.child(TRIALS).child(donor), self._folder, list(self._lengths))
+        stage, step = adopt(self._task.storage.child(TRIALS).child(donor), self._folder, list(self._lengths))
         self._said.donors.append(f"{donor} at {step}")
-        self._said.adopted = step
+        self._said.adopted = {stage: step}
         self._said.adopting = ""
         write_reports(self._folder, self._said)
 
@@ -235,7 +237,8 @@ class Trial(tune.Trainable):
     def _known(self, stage: str) -> int:
         """Up to which step of the stage it has reported, or has not trained itself."""
         last = self._said.reports[-1] if self._said.reports else None
-        return max(last.step if last is not None and last.stage == stage else 0, self._said.adopted)
+        said = last.step if last is not None and last.stage == stage else 0
+        return max(said, self._said.adopted.get(stage, 0))
 
     def _wait_for_commit(self, stage: str, step: int) -> None:
         """Checkpoints are uploaded while training goes on; the thread's end is the limit."""

@@ -112,4 +112,4 @@ def test_the_trial_that_changes_nothing_has_the_values_of_the_job(tmp_path: Path
     assert state.trials[0].said.values == {JEPA: 1.0, MODE: "lora", RANK: 2}, "main.lr is null"
     assert state.trials[0].record.values == {}
     assert RANK not in state.trials[1].said.values
-    assert best_text(state) == ("trial 000, view 1.0000; jepa 1, mode lora, rank 2 (the job as it stands)")
+    assert best_text(state) == ("trial 000, view 1.0000; the job as it stands: jepa 1, mode lora, rank 2")

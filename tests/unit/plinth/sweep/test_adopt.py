@@ -45,7 +45,7 @@ def own(tmp_path: Path) -> Storage:
 
 
 def test_the_newest_of_each_stage_and_nothing_else(donor: Storage, own: Storage) -> None:
-    assert adopt(donor, own, STAGES) == 6
+    assert adopt(donor, own, STAGES) == ("main", 6)
     name = "rank-0/weights.safetensors"
     assert held(own) == {
         "warmup/metrics.jsonl": b"lines",

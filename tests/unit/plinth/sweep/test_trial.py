@@ -151,6 +151,13 @@ def test_it_reports_where_it_is_due_whatever_else_was_saved(sweep: Storage) -> N
     assert going_on(trial(sweep, 0), said) == [(2, -1.0), (4, -1.0)]
 
 
+def test_what_is_done_again_is_not_said_again(sweep: Storage) -> None:
+    """Killed after it had reported, before that checkpoint counted."""
+    said = trained(sweep, "000", 4)
+    write_reports(folder(sweep, "000"), TrialReports(VALUES_NOW, [report(2)]))
+    assert going_on(trial(sweep, 0), said) == [(4, -1.0)]
+
+
 def test_cut_between_two_reports_it_says_what_it_would_have_said(sweep: Storage) -> None:
     """Stopped after 3 steps, before anybody took the report of the second; then it goes on."""
     _, _, last = trained(sweep, "000", 4)
