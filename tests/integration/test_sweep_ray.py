@@ -66,7 +66,8 @@ def is_back(watched: Watched, trial: Trial) -> bool:
     while time.monotonic() < until:
         held = reserved()
         used = ray.cluster_resources()["CPU"] - ray.available_resources().get("CPU", 0)
-        actors = list_actors(filters=[("state", "=", "ALIVE")], detail=True)
+        here = ray.get_runtime_context().gcs_address  # there may be another Ray on this machine
+        actors = list_actors(address=here, filters=[("state", "=", "ALIVE")], detail=True)
         alive = [actor for actor in actors if actor.placement_group_id == group]
         if group not in held and not alive and used <= len(held) * TRIAL_CPUS + 1e-6:
             return True
