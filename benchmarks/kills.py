@@ -15,15 +15,18 @@ import statistics
 from dataclasses import replace
 from pathlib import Path
 
-from jobs import demo, pretrain
-from jobs.cluster import ray_cluster
-from jobs.config import DemoJob, PretrainJob, load
-from jobs.drills import Action, Drill, armed
-from jobs.layout import STAGES
-from jobs.ledger_table import ledger_lines
+from jobs.common.cluster import ray_cluster
+from jobs.common.run_layout import STAGES
+from jobs.demo import command as demo
+from jobs.demo.config import DemoJob
+from jobs.display.ledger import ledger_lines
+from jobs.jobfile import load
+from jobs.pretrain import command as pretrain
+from jobs.pretrain.config import PretrainJob
+from jobs.prove_resume.faults import Action, Drill, armed
+from plinth.observe.ledger import summarise
+from plinth.observe.metrics import read_lines
 from plinth.storage import Storage
-from plinth.train.ledger import summarise
-from plinth.train.metrics import read_lines
 
 STAGE = "warmup"
 FIRST_KILL, BETWEEN = 70, 11

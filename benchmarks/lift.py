@@ -29,10 +29,12 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from jobs import lift, lift_builds
-from jobs.images.sets import ImageSetConfig
-from jobs.lift_builds import INDEX_SCHEMA, SEEN_SCHEMA
-from jobs.lift_config import LiftJob
+from jobs.common.objects import names_in, write_table
+from jobs.lift import command as lift
+from jobs.lift import versions
+from jobs.lift.config import LiftJob
+from jobs.lift.images.sets import ImageSetConfig
+from jobs.lift.versions import INDEX_SCHEMA, SEEN_SCHEMA
 from plinth.data.shards import write_shard
 from plinth.storage import Storage
 from poma3d.lift.convention import ConventionConfig, to_sample
@@ -84,7 +86,7 @@ def throughput(folder: Path, images: int, workers: int) -> None:
         gates=GateConfig(duplicate_distance=-1),  # neighbouring frames of a scan look alike
     )
     before = time.process_time(), time.monotonic()
-    lift.run(job)
+    lift.run_job(job)
     cpu_s, took_s = time.process_time() - before[0], time.monotonic() - before[1]
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
     print(f"{images} images, {workers} workers")
@@ -185,26 +187,26 @@ def resume(folder: Path, ids: int) -> None:
     rng = np.random.default_rng(0)
     pieces = [f"{i:06d}" for i in range(max(1, ids // 10_000))]
     for piece, size in zip(pieces, np.diff(np.linspace(0, ids, len(pieces) + 1).astype(int)), strict=True):
-        lift_builds.write_table(storage, lift_builds.index_key("r", piece), synthetic(rng, int(size)))
+        write_table(storage, versions.index_key("r", piece), synthetic(rng, int(size)))
     timed("plan", lambda: plan(storage, "first", pieces, []), ids)
-    parts = lift_builds.load_plan(storage, "first").parts
-    commits = folder / lift_builds.COMMITS
+    parts = versions.load_plan(storage, "first").parts
+    commits = folder / versions.COMMITS
     commits.mkdir(parents=True)
     for part in parts[:-1]:  # as they are, but without waiting for the disk thousands of times
         (commits / f"{part.name}.json").write_text("{}")
 
     def unfinished() -> Sequence[str]:
-        done = lift_builds.names_in(storage, lift_builds.COMMITS)
-        return [p.name for p in lift_builds.load_plan(storage, "first").parts if p.name not in done]
+        done = names_in(storage, versions.COMMITS)
+        return [p.name for p in versions.load_plan(storage, "first").parts if p.name not in done]
 
     assert timed("find unfinished work", unfinished, ids) == [parts[-1].name]
-    lift_builds.write_table(storage, lift_builds.index_key("r", "new"), synthetic(rng, 1000))
+    write_table(storage, versions.index_key("r", "new"), synthetic(rng, 1000))
     timed("plan 1000 more", lambda: plan(storage, "second", ["new"], ["first"]), ids)
 
 
 def plan(storage: Storage, name: str, pieces: Sequence[str], earlier: Sequence[str]) -> object:
     """As the command plans."""
-    return lift_builds.make_plan(storage, name, "r", pieces, earlier, PER_SHARD, distance=2)
+    return versions.make_plan(storage, name, "r", pieces, earlier, PER_SHARD, distance=2)
 
 
 def synthetic(rng: np.random.Generator, size: int) -> pa.Table:

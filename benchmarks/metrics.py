@@ -23,20 +23,20 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from jobs.cluster import RayConfig, ray_cluster
-from jobs.doctor_ring import free_port
+from jobs.common.cluster import RayConfig, ray_cluster
+from jobs.common.ports import free_port
 from plinth.data.batches import LocalBatch
 from plinth.data.plan import Cursor
+from plinth.engine.engine import StepResult
+from plinth.engine.process import Process
+from plinth.observe import sinks
+from plinth.observe.config import MetricsConfig, SinkKind
+from plinth.observe.ledger import FINISHED
+from plinth.observe.metrics import MetricsWriter, StepRecord, record_step, scalars
+from plinth.observe.sinks import RunName, Sinks
+from plinth.observe.stragglers import COMPUTE, DATA_WAIT
+from plinth.observe.telemetry import Telemetry
 from plinth.storage import Storage
-from plinth.telemetry import Telemetry
-from plinth.train import sinks
-from plinth.train.engine import StepResult
-from plinth.train.ledger import FINISHED
-from plinth.train.metrics import MetricsConfig, MetricsWriter, StepRecord, record_step, scalars
-from plinth.train.metrics_config import SinkKind
-from plinth.train.process import Process
-from plinth.train.sinks import RunName, Sinks
-from plinth.train.stragglers import COMPUTE, DATA_WAIT
 from plinth.world import World
 
 GLOBAL_BATCH = 48

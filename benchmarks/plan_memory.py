@@ -72,17 +72,15 @@ def measure(case: Case) -> dict[str, int]:
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
     import torch
 
-    from jobs.plan_memory import memory
-    from plinth.train.engine import BatchSizes, Engine
-    from plinth.train.process import start
-    from plinth.train.schedules import OptimConfig
-    from plinth.train.zero import ZeroConfig
-    from poma3d.activations import activations, meta_stage, outline, stage_size
-    from poma3d.encoder import EncoderConfig, TuningConfig
-    from poma3d.model import LossConfig, ModelConfig
+    from jobs.plan.memory import memory
+    from plinth.engine.config import OptimConfig, ZeroConfig
+    from plinth.engine.engine import BatchSizes, Engine
+    from plinth.engine.process import start
+    from poma3d.cost.activations import activations, meta_stage, outline, stage_size
+    from poma3d.network.config import EncoderConfig, LossConfig, ModelConfig, TuningConfig
+    from poma3d.network.vit import ImageTower, VisionTransformer, VitShape
     from poma3d.sample import SampleShape
     from poma3d.stages import build_stage
-    from poma3d.vit import ImageTower, VisionTransformer, VitShape
 
     side = SIDE // PATCH
     vit = VitShape(

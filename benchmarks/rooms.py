@@ -23,10 +23,15 @@ from pathlib import Path
 
 import numpy as np
 
-from jobs import demo, evaluate, evaluation, pretrain
-from jobs.cluster import ray_cluster
-from jobs.config import DemoJob, PretrainJob, load
-from jobs.datasets import Dataset, open_dataset
+from jobs.common.cluster import ray_cluster
+from jobs.common.datasets import Dataset, open_dataset
+from jobs.demo import command as demo
+from jobs.demo.config import DemoJob
+from jobs.evaluate import command as evaluate
+from jobs.evaluate import measure as evaluation
+from jobs.jobfile import load
+from jobs.pretrain import command as pretrain
+from jobs.pretrain.config import PretrainJob
 from plinth.data import manifest as manifests
 from plinth.data.manifest import Manifest
 from plinth.data.shards import write_shard

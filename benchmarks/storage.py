@@ -17,12 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from plinth.data.shards import ShardOptions, write_shard
+from plinth.data.config import ShardOptions
+from plinth.data.shards import write_shard
 from plinth.storage import Storage
 from poma3d.geometry import unproject
 from poma3d.sample import Sample, SampleShape, encode
+from poma3d.scenes.config import ViewConfig
 from poma3d.scenes.seven_scenes import SevenScenesConfig, SevenScenesReader
-from poma3d.scenes.views import ViewConfig, to_samples
+from poma3d.scenes.views import to_samples
 
 XYZ_ZSTD_LEVEL = 3
 

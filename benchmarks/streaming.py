@@ -30,12 +30,15 @@ from PIL import Image
 
 from infra import objectstore
 from plinth.data import manifest
+from plinth.data.bad_rows import SAMPLE_ID
 from plinth.data.batches import open_batches
+from plinth.data.config import DataConfig, ReaderKind, ShardOptions
 from plinth.data.manifest import Manifest
-from plinth.data.plan import Cursor, DataConfig, ReaderKind
-from plinth.data.shards import ShardOptions, write_shard
-from plinth.data.sources import SAMPLE_ID, OpenSource
+from plinth.data.plan import Cursor
+from plinth.data.shards import write_shard
+from plinth.data.sources import OpenSource
 from plinth.storage import Storage, StorageOptions
+from plinth.storage.arrow import arrow_filesystem
 from plinth.world import World
 from poma3d.sample import Sample, SampleShape, decode, encode
 
@@ -103,7 +106,7 @@ def bare_pyarrow(source: OpenSource) -> Work:
     """Every row group by itself, in threads, thrown away: no order, no batches."""
     groups = [(shard, g) for shard in source.manifest.shards for g in range(len(shard.row_group_rows))]
     storage = source.storage
-    filesystem, root = storage.pyarrow_filesystem()
+    filesystem, root = arrow_filesystem(storage)
     if not storage.is_local:  # the fastest that pyarrow has
         endpoint = str(storage.options.endpoint_url).removeprefix("http://")
         filesystem = pyarrow.fs.S3FileSystem(

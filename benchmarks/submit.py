@@ -19,8 +19,8 @@ from pathlib import Path
 
 import yaml
 
+from plinth.observe.metrics import read_lines
 from plinth.storage import Storage
-from plinth.train.metrics import read_lines
 from tests.helpers import raylets, tiny_jobs
 
 POMA = str(Path(sys.executable).parent / "poma")

@@ -20,12 +20,13 @@ from pathlib import Path
 
 import ray
 
-from jobs import sweep
-from jobs.cluster import ray_cluster
-from jobs.config import SweepJob, load
+from jobs.common.cluster import ray_cluster
+from jobs.jobfile import load
+from jobs.sweep import command as sweep
+from jobs.sweep.config import SweepJob
+from plinth.observe.ledger import summarise
 from plinth.storage import Storage
 from plinth.sweep.records import SHARED, Status, Trial, best_first, read_trials
-from plinth.train.ledger import summarise
 
 POLL_S = 0.2
 SETTLE_S = 60.0
@@ -69,7 +70,7 @@ def halving(path: Path, overrides: list[str], folder: Path) -> tuple[float, str]
     job = load(SweepJob, path, [*overrides, "name=asha", f"output={folder}"])
     with ray_cluster(job.ray, job.sweep.workers):
         start = time.monotonic()
-        assert sweep.run(job) == 0
+        assert sweep.run_job(job) == 0
         seconds = time.monotonic() - start
         until = time.monotonic() + SETTLE_S
         while (left := left_over()) and time.monotonic() < until:

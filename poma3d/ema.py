@@ -7,20 +7,11 @@ stops moving. An engine that shards the weights keeps the same numbers its own w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-
-@dataclass
-class EmaConfig:
-    """Momentum of the target encoder, linear over the stage."""
-
-    momentum_start: float = 0.996
-    """At the first step."""
-    momentum_end: float = 1.0
-    """At the last step."""
+from poma3d.network.config import EmaConfig
 
 
 def validate(cfg: EmaConfig) -> None:

@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from poma3d.encoder import PointMapEncoder, merge_adapters
 from poma3d.geometry import unproject
-from poma3d.vit import VisionTransformer, VitShape
+from poma3d.network.encoder import PointMapEncoder, merge_adapters
+from poma3d.network.vit import VisionTransformer, VitShape
 
 FORMAT = "poma3d-encoder"
 FORMAT_VERSION = 1

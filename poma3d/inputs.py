@@ -15,7 +15,7 @@ from torch import Tensor
 
 from poma3d.geometry import unproject
 from poma3d.losses import layer_norm, unit
-from poma3d.model import AugmentConfig
+from poma3d.network.config import AugmentConfig
 from poma3d.randomness import generator
 from poma3d.sample import XYZ, SampleShape
 

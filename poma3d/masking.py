@@ -19,43 +19,19 @@ in row order, K kept context patches, N patches of a target block.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from poma3d.network.config import MaskConfig
 from poma3d.randomness import generator
 
 REFERENCE_LAYOUTS = 512
 """Layouts from which the kept count of an epoch is read."""
 TRIES = 16
 """Times that a view below the kept count is drawn again before a reference layout takes its place."""
-
-
-@dataclass
-class MaskConfig:
-    """Masks of the joint-embedding prediction, as shares of the patch grid."""
-
-    target_blocks: int = 4
-    """Target blocks of a view."""
-    target_scale_min: float = 0.15
-    """Smallest area of a target block, as a share of the grid."""
-    target_scale_max: float = 0.2
-    """Largest area of a target block."""
-    target_aspect_min: float = 0.75
-    """Smallest height / width of a target block."""
-    target_aspect_max: float = 1.5
-    """Largest height / width of a target block."""
-    context_scale_min: float = 0.85
-    """Smallest area of the context block, before the targets are taken out; its aspect is the grid's."""
-    context_scale_max: float = 1.0
-    """Largest area of the context block."""
-    min_context: int = 10
-    """Fewest context patches of a view; views that keep less are drawn again."""
-    keep_quantile: float = 0.05
-    """Contexts are trimmed to this quantile of their counts; the views below it are drawn again."""
 
 
 class Sizes(NamedTuple):
@@ -109,7 +85,7 @@ def validate(cfg: MaskConfig, grid: tuple[int, int]) -> None:
 
 @lru_cache(maxsize=8)
 def _sizes(fields: tuple[float, ...], grid: tuple[int, int], seed: int, epoch: int) -> Sizes:
-    cfg = MaskConfig(*fields)  # type: ignore[arg-type]  # a dataclass is no key of a cache, its values are
+    cfg = MaskConfig(*fields)  # type: ignore[arg-type]
     draw = generator("mask-sizes", seed, epoch, 0)
     u = torch.rand(3, generator=draw).tolist()
     scale = cfg.target_scale_min + u[0] * (cfg.target_scale_max - cfg.target_scale_min)

@@ -38,21 +38,14 @@ import torch
 from torch import Tensor, nn
 
 from poma3d import ema, losses, pictures
-from poma3d.encoder import PointMapEncoder, build_encoder
 from poma3d.inputs import Batch, Samples, draw_captions, fake_batch, point_maps, read_samples
 from poma3d.masking import Masks, draw_masks
-from poma3d.model import (
-    CHAMFER,
-    MEAN,
-    LossConfig,
-    ModelConfig,
-    Temperature,
-    patch_grid,
-    validate,
-)
-from poma3d.predictor import Predictor
+from poma3d.network.config import CHAMFER, MEAN, LossConfig, ModelConfig
+from poma3d.network.encoder import PointMapEncoder, build_encoder
+from poma3d.network.model import Temperature, patch_grid, validate
+from poma3d.network.predictor import Predictor
+from poma3d.network.vit import ImageTower, VitOutput, take
 from poma3d.sample import SampleShape
-from poma3d.vit import ImageTower, VitOutput, take
 
 VIEW_EMBEDDINGS = ("image_embedding", "caption_embedding", "caption_count")
 SCENE_EMBEDDINGS = ("scene_caption_embedding", "scene_caption_count")

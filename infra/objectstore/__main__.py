@@ -6,7 +6,8 @@ import argparse
 import signal
 from pathlib import Path
 
-from infra.objectstore import ObjectStoreError, running
+from infra.objectstore.install import ObjectStoreError
+from infra.objectstore.server import running
 
 
 def main() -> None:

@@ -55,7 +55,19 @@ def load(schema: type[T], path: str | Path, overrides: Sequence[str] = ()) -> T:
     Raises:
         ConfigError: naming the file, the key and what would be right.
     """
-    layers: list[tuple[str, Any]] = [(str(path), read(path))]
+    return resolve(schema, read(path), str(path), overrides)
+
+
+def resolve(schema: type[T], raw: DictConfig, origin: str, overrides: Sequence[str] = ()) -> T:
+    """The same for YAML that was read before.
+
+    Args:
+        origin: names it in errors.
+
+    Raises:
+        ConfigError: naming `origin`, the key and what would be right.
+    """
+    layers: list[tuple[str, Any]] = [(origin, raw)]
     for override in _parse_overrides(schema, overrides):
         below = [OmegaConf.structured(schema), *(layer for _, layer in layers)]
         layers.append(_whole_list(*override, below))

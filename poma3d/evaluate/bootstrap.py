@@ -9,19 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-
-@dataclass
-class BootstrapConfig:
-    """How intervals are made."""
-
-    draws: int = 2000
-    """How many times the scenes are drawn again with replacement."""
-
-    confidence: float = 0.95
-    """Probability mass inside the interval."""
-
-    seed: int = 0
-    """Two estimates with the same seed over the same scenes can be compared draw by draw."""
+from poma3d.evaluate.config import BootstrapConfig
 
 
 @dataclass(frozen=True)

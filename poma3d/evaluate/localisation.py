@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from poma3d.evaluate.bootstrap import BootstrapConfig, Estimate, mean_over_scenes
+from poma3d.evaluate.bootstrap import Estimate, mean_over_scenes
+from poma3d.evaluate.config import BootstrapConfig
 from poma3d.evaluate.retrieval import hits_of_scores, normalise
 
 

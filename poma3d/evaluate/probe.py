@@ -7,33 +7,14 @@ Legend: n rows (views), D features, K classes, R bootstrap draws.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
-from poma3d.evaluate.bootstrap import BootstrapConfig, Estimate, estimate, scene_weights
-
-
-@dataclass
-class ProbeConfig:
-    """How the linear classifier is trained and scored."""
-
-    l2: float = 1e-2
-    """Factor of the squared weights beside the mean cross-entropy; features are standardised first."""
-
-    steps: int = 100
-    """L-BFGS iterations at most; it stops earlier once converged."""
-
-    held_out: float = 0.5
-    """Share of the scenes that the classifier is scored on, when one data set is split in two."""
-
-    seed: int = 0
-    """Seed of the split."""
-
-    bootstrap: BootstrapConfig = field(default_factory=lambda: BootstrapConfig(draws=500))
-    """How intervals are made."""
+from poma3d.evaluate.bootstrap import Estimate, estimate, scene_weights
+from poma3d.evaluate.config import ProbeConfig
 
 
 @dataclass(frozen=True)

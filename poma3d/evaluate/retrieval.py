@@ -6,34 +6,15 @@ Legend: S scenes of the gallery, V views, Q queries, D the teacher's joint space
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from poma3d.evaluate.bootstrap import BootstrapConfig, Estimate, mean_over_scenes
+from poma3d.evaluate.bootstrap import Estimate, mean_over_scenes
+from poma3d.evaluate.config import BootstrapConfig, RetrievalConfig
 
 # Cosines of float32 features closer than this are the same number, and count as a tie.
 TIE_TOLERANCE = 1e-6
-
-
-@dataclass
-class RetrievalConfig:
-    """What is asked of the gallery."""
-
-    utterances: list[int] = field(default_factory=lambda: [1, 3])
-    """Every M of R@M-N: how many view captions of a scene are joined into one query."""
-
-    best: list[int] = field(default_factory=lambda: [1, 5, 10])
-    """Every N of R@M-N."""
-
-    queries_per_scene: int = 4
-    """Independent draws of M utterances from each scene; the interval is over scenes, not queries."""
-
-    seed: int = 0
-    """Seed of the utterances drawn."""
-
-    bootstrap: BootstrapConfig = field(default_factory=BootstrapConfig)
-    """How intervals are made."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import torch
 from torch.nn import functional as F
 
 from poma3d.lift.lifter import BadImage, Lifted, Picture
-from poma3d.weights import hub_commit, weights_revision
+from poma3d.network.weights import hub_commit, weights_revision
 
 NAME = "depth_pro"
 NEAREST_M, FARTHEST_M = 1e-4, 1e4

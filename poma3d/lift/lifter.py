@@ -71,7 +71,7 @@ class Lifter(Protocol):
     """Image -> depth + camera."""
 
     name: str
-    """One of the kinds of `jobs.lift_config`."""
+    """One of the kinds of `jobs.lift.config`."""
     revision: str
     """Which weights: another revision is another data set."""
 

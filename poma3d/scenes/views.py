@@ -19,6 +19,7 @@ from PIL import Image
 
 from poma3d.geometry import resize_depth_nearest, scale_intrinsics, unproject
 from poma3d.sample import Sample, SampleShape
+from poma3d.scenes.config import ViewConfig
 from poma3d.scenes.frame import BadFrame, Frame, Reject, SceneFrames
 
 CAMERA_TO_Z_UP = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0]])
@@ -27,48 +28,6 @@ NOT_A_ROTATION = 0.05
 """Largest |R^T R - 1| of a pose that is still taken for a rotation."""
 VOXEL_BITS = 21
 """Bits per axis of a packed voxel index: +-100 km at 0.1 m."""
-
-
-@dataclass
-class ViewConfig:
-    """How views are chosen and stored."""
-
-    candidate_step: int = 2
-    """Every n-th frame is a candidate (fewer are skipped where a scene would not fill its views)."""
-    voxel_m: float = 0.1
-    """Edge of the voxels whose coverage is maximised, in metres."""
-    coverage_stride: int = 4
-    """Every n-th row and column of a depth map counts for coverage."""
-    captioned_first: bool = False
-    """Take frames with captions before any without, where only some frames are captioned."""
-    chunk_frames: int = 0
-    """Cut a long scan into sub-scenes of about this many consecutive frames, each one sample; 0: do not."""
-    single_images: bool = False
-    """Each candidate frame is a sample of its own (V = 1) in its camera's frame, without scene captions."""
-    single_median_depth_m: float = 0.0
-    """Scale single images to this median depth (2.5 suits depth known up to scale); 0 keeps metres."""
-    min_valid_depth: float = 0.3
-    """Frames with a smaller share of valid depth are rejected."""
-    colour: bool = True
-    """Keep the colour pictures, which `embed` and `preview` need."""
-    jpeg_quality: int = 90
-    """Quality of the kept pictures."""
-
-    def validate(self) -> None:
-        """Raise ValueError for a value that cannot be."""
-        for name in ("candidate_step", "coverage_stride", "jpeg_quality"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"views: {name} is {getattr(self, name)}, expected at least 1")
-        if self.voxel_m <= 0:
-            raise ValueError(f"views: voxel_m is {self.voxel_m}, expected more than 0")
-        if self.chunk_frames < 0 or self.single_median_depth_m < 0:
-            raise ValueError(
-                "views: chunk_frames and single_median_depth_m must not be negative; 0 means off"
-            )
-        if not 0 <= self.min_valid_depth <= 1:
-            raise ValueError(
-                f"views: min_valid_depth is {self.min_valid_depth}, expected a share from 0 to 1"
-            )
 
 
 @dataclass(frozen=True)

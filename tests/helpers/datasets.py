@@ -16,9 +16,10 @@ import torch
 from plinth.data import manifest
 from plinth.data.bad_rows import NO_SKIPS, Skips
 from plinth.data.batches import LocalBatch, open_batches
+from plinth.data.config import DataConfig, ShardOptions
 from plinth.data.manifest import Manifest
-from plinth.data.plan import Cursor, DataConfig
-from plinth.data.shards import ShardOptions, write_shard
+from plinth.data.plan import Cursor
+from plinth.data.shards import write_shard
 from plinth.data.sources import OpenSource
 from plinth.storage import Storage
 from plinth.world import World

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from poma3d.scenes.frame import Frame, SceneFrames
-from tests.unit.poma3d.scenes.scans import camera_matrix, full_pose, write_matrix
+from tests.helpers.scans import camera_matrix, full_pose, write_matrix
 
 CLOCKWISE = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
 """Camera axes before -> after the picture was turned clockwise by a quarter: x becomes y."""

@@ -11,12 +11,12 @@ from typing import Any
 
 import yaml
 
+from plinth.checkpoint.store import commit
+from plinth.observe import incidents
+from plinth.observe.failures import VANISHED, Failure
+from plinth.observe.incidents import Incident
+from plinth.observe.ledger import FAILED, FINISHED, RUNNING, Mark, Record
 from plinth.storage import Storage
-from plinth.train import incidents
-from plinth.train.checkpoint_store import commit
-from plinth.train.failures import VANISHED, Failure
-from plinth.train.incidents import Incident
-from plinth.train.ledger import FAILED, FINISHED, RUNNING, Mark, Record
 
 NOW = 1_800_000_000.0
 TOTAL = {"warmup": 40, "main": 120}

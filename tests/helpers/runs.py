@@ -8,16 +8,16 @@ from typing import Any
 
 import torch
 
+from plinth.checkpoint import save_load as checkpoint
+from plinth.checkpoint.config import CheckpointConfig
+from plinth.checkpoint.saver import Saver
+from plinth.engine import process
+from plinth.engine.config import OptimConfig, Precision, ZeroConfig
+from plinth.engine.engine import BatchSizes, Engine
 from plinth.storage import Storage
-from plinth.train import checkpoint, process
-from plinth.train.checkpoint import Saver
-from plinth.train.checkpoint_config import CheckpointConfig
-from plinth.train.engine import BatchSizes, Engine
-from plinth.train.schedules import OptimConfig
-from plinth.train.zero import Precision, ZeroConfig
 from plinth.world import World
 from tests.helpers.reference import Trained
-from tests.helpers.toy import ToyStage
+from tests.helpers.toy.stage import ToyStage
 
 GLOBAL_BATCH = 16
 SEED = 5

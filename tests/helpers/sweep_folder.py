@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from jobs.config import SweepJob
+from jobs.sweep.config import SweepJob
 from plinth import config
+from plinth.checkpoint.store import commit
+from plinth.observe.ledger import FINISHED, Mark, Record
 from plinth.storage import Storage
 from plinth.sweep.records import (
     JOB_KEY,
@@ -27,8 +29,6 @@ from plinth.sweep.records import (
     write_sweep,
     write_trial,
 )
-from plinth.train.checkpoint_store import commit
-from plinth.train.ledger import FINISHED, Mark, Record
 from tests.helpers.run_folder import NOW, records
 from tests.helpers.tiny_jobs import pretrain_job
 

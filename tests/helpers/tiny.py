@@ -5,12 +5,10 @@ from __future__ import annotations
 import torch
 from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
 
-from poma3d.encoder import EncoderConfig, TuningConfig
-from poma3d.model import ModelConfig
-from poma3d.predictor import PredictorConfig
+from poma3d.network.config import EncoderConfig, ModelConfig, PredictorConfig, TuningConfig
+from poma3d.network.vit import ImageTower
+from poma3d.pretrained.towers import image_tower
 from poma3d.sample import SampleShape
-from poma3d.towers import image_tower
-from poma3d.vit import ImageTower
 
 IMAGE_SIZE, PATCH, WIDTH, JOINT, VOCABULARY = 48, 8, 32, 16, 64
 TOKENS = (IMAGE_SIZE // PATCH) ** 2

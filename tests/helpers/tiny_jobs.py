@@ -8,9 +8,9 @@ from typing import Any
 import yaml
 
 from jobs.cli import main
-from jobs.datasets import open_dataset
-from jobs.teacher import train_teacher
-from jobs.teacher_config import TeacherTrainConfig
+from jobs.common.datasets import open_dataset
+from jobs.demo.teacher import train_teacher
+from jobs.demo.teacher_config import TeacherTrainConfig
 from plinth.storage import StorageOptions
 
 SIDE = 32

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import torch
 
+from plinth.checkpoint import save_load as checkpoint
+from plinth.engine import process
 from plinth.storage import Storage
-from plinth.train import checkpoint, process
 from tests.helpers.ranks import run_ranks
 from tests.helpers.runs import Case, full_state, global_batches, local_rows, save_now, toy_engine
-from tests.helpers.toy import ToyStage
+from tests.helpers.toy.stage import ToyStage
 
 pytestmark = pytest.mark.slow
 CASES = {

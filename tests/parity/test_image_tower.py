@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from poma3d.encoder import EncoderConfig, TuningConfig, build_encoder, merge_adapters
-from poma3d.towers import image_tower
-from poma3d.vit import ImageTower
+from poma3d.network.config import EncoderConfig, TuningConfig
+from poma3d.network.encoder import build_encoder, merge_adapters
+from poma3d.network.vit import ImageTower
+from poma3d.pretrained.towers import image_tower
 from tests.helpers import tiny
 
 

@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from plinth.train import process
-from plinth.train.engine import BatchSizes, Engine
-from plinth.train.schedules import OptimConfig
-from plinth.train.zero import Precision, ZeroConfig
-from poma3d.model import LossConfig
+from plinth.engine import process
+from plinth.engine.config import OptimConfig, Precision, ZeroConfig
+from plinth.engine.engine import BatchSizes, Engine
+from poma3d.network.config import LossConfig
 from poma3d.stages import build_stage
 from tests.helpers import reference, tiny
 from tests.helpers.ranks import run_ranks

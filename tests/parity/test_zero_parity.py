@@ -11,7 +11,7 @@ from tests.helpers import reference
 from tests.helpers.ranks import run_ranks
 from tests.helpers.reference import Trained
 from tests.helpers.runs import OPTIM, SEED, Case, first_gradients, global_batches, train_cases
-from tests.helpers.toy import ToyStage
+from tests.helpers.toy.stage import ToyStage
 
 pytestmark = pytest.mark.slow
 TOLERANCE = 1e-5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,13 +16,11 @@ FORBIDDEN = {
     "poma3d": {"plinth", "ray", "deepspeed", "jobs", "benchmarks", "tests"},
     "jobs": {"benchmarks", "tests"},
 }
-# Floors inside the platform: a module imports from its own floor or below, never from above.
-FLOORS = {
-    "errors": 0, "redaction": 0, "config": 1, "files": 1, "lock": 1, "storage": 1, "storage_attempts": 1,
-    "storage_errors": 1, "storage_options": 1, "telemetry": 1, "world": 1,
-    "data": 2, "train": 3, "fit": 4, "fit_ray": 4, "elastic": 4, "room": 4,
-    "sweep": 5, "submit": 5, "doctor": 5, "runs": 5,
-}  # fmt: skip
+SHARED = ("common", "display")
+"""Folders of jobs/ that commands share; they import no command."""
+MAX_FILES = 15
+MAX_COMMON = 12
+"""Files of jobs/common, so that it does not become a drawer."""
 MAX_LINES = 400
 
 
@@ -53,18 +51,96 @@ def test_the_one_law(folder: str) -> None:
     assert not broken, broken
 
 
-def test_floors_of_the_platform() -> None:
-    broken = []
-    for path in python_files("platform/plinth"):
-        room = path.relative_to(ROOT / "platform/plinth").parts[0].removesuffix(".py")
-        if room == "__init__":
-            continue
-        assert room in FLOORS, f"{path}: give the new room a floor"
-        for line, name in imports(path):
-            parts = name.split(".")
-            if parts[0] == "plinth" and len(parts) > 1 and FLOORS.get(parts[1], 0) > FLOORS[room]:
-                broken.append(f"{path.relative_to(ROOT)}:{line} imports {name} from a floor above")
+def module_of(path: Path) -> str:
+    """The dotted name under which a file is imported."""
+    relative = path.relative_to(ROOT / "platform" if "platform" in path.parts else ROOT)
+    return ".".join(relative.with_suffix("").parts).removesuffix(".__init__")
+
+
+def import_graph(folders: Sequence[str]) -> dict[str, set[str]]:
+    """Module -> modules of the tree that it imports, imports inside functions and for types included.
+
+    `from package import module` is an arrow to the module, `from package import name` one to the package.
+    """
+    files = {module_of(path): path for folder in folders for path in python_files(folder)}
+    graph: dict[str, set[str]] = {}
+    for module, path in files.items():
+        named: set[str] = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                named |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                full = {f"{node.module}.{alias.name}" for alias in node.names}
+                named |= {name if name in files else node.module for name in full}
+        graph[module] = (named & files.keys()) - {module}
+    return graph
+
+
+def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of modules that import each other in a circle (Tarjan's strongly connected components)."""
+    order: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(module: str) -> None:
+        order[module] = low[module] = len(order)
+        stack.append(module)
+        for other in graph[module]:
+            if other not in order:
+                visit(other)
+                low[module] = min(low[module], low[other])
+            elif other in stack:
+                low[module] = min(low[module], order[other])
+        if low[module] == order[module]:
+            group = stack[stack.index(module) :]
+            del stack[stack.index(module) :]
+            if len(group) > 1:
+                found.append(sorted(group))
+
+    for module in graph:
+        if module not in order:
+            visit(module)
+    return found
+
+
+def test_no_import_cycles() -> None:
+    found = cycles(import_graph(("platform/plinth", "poma3d", "jobs", "infra", "benchmarks", "tests")))
+    assert not found, "\n".join(" <-> ".join(group) for group in found)
+
+
+def test_the_search_for_cycles_finds_one() -> None:
+    assert cycles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
+
+
+def test_a_command_lives_in_its_folder() -> None:
+    assert {path.name for path in (ROOT / "jobs").glob("*.py")} == {"__init__.py", "cli.py", "jobfile.py"}
+    folders = {path.name for path in (ROOT / "jobs").iterdir() if (path / "__init__.py").exists()}
+    without = [f for f in sorted(folders - {*SHARED}) if not (ROOT / "jobs" / f / "command.py").exists()]
+    assert not without, without
+
+
+@pytest.mark.parametrize("folder", SHARED)
+def test_what_commands_share_imports_no_command(folder: str) -> None:
+    allowed = {f"jobs.{name}" for name in SHARED}
+    broken = [
+        f"{module} imports {name}"
+        for module, names in import_graph(("jobs",)).items()
+        if module.startswith(f"jobs.{folder}")
+        for name in names
+        if ".".join(name.split(".")[:2]) not in allowed
+    ]
     assert not broken, broken
+
+
+def test_folders_stay_small() -> None:
+    folders: dict[Path, int] = {}
+    for folder in (*FORBIDDEN, "benchmarks", "infra", "tests", "examples"):
+        for path in python_files(folder):
+            folders[path.parent] = folders.get(path.parent, 0) + 1
+    large = [f"{folder.relative_to(ROOT)} {count}" for folder, count in folders.items() if count > MAX_FILES]
+    assert not large, large
+    assert folders[ROOT / "jobs/common"] <= MAX_COMMON
 
 
 def test_platform_is_a_source_root_not_a_package() -> None:

@@ -14,11 +14,12 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from plinth.data.config import ShardOptions
 from plinth.data.manifest import SHARD_FOLDER, Manifest, ShardEntry
 from plinth.errors import ConfigError, DataError
 from plinth.storage import MissingKeyError, Storage
@@ -32,19 +33,6 @@ MAX_GAP_BYTES = 1 << 20
 HASH_BLOCK_BYTES = 64 << 20
 NAME_HASH_CHARACTERS = 16
 MEND = "Restore the object or build the data set again; data.on_bad_shard=skip trains without these rows."
-
-
-@dataclass(frozen=True)
-class ShardOptions:
-    """How rows become Parquet."""
-
-    row_group_rows: int = 64
-    """Rows of a row group, the unit of reading: about 64 views of 224 x 224 (1.5 MB) is good, so 8 rows
-    of 8 views."""
-    zstd_level: int = 3
-    """Level of zstd for the compressed columns. 9 saves an eighth and writes ten times slower."""
-    uncompressed: list[str] = field(default_factory=lambda: ["*_embedding", "colour"])
-    """Columns (glob patterns) that are stored as they are because they do not compress."""
 
 
 def validate(options: ShardOptions) -> None:

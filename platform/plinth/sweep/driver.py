@@ -25,10 +25,11 @@ from ray import tune
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 
 from plinth.errors import ConfigError, PlinthError
+from plinth.observe.ledger import summarise
 from plinth.storage import Storage
+from plinth.storage.arrow import arrow_filesystem
 from plinth.sweep import schedulers
 from plinth.sweep.config import SchedulerKind, SweepConfig
-from plinth.sweep.proposers import planned_trials
 from plinth.sweep.records import (
     FINISHED,
     INTERRUPTED,
@@ -43,9 +44,9 @@ from plinth.sweep.records import (
     write_trial,
 )
 from plinth.sweep.records import Trial as KnownTrial
+from plinth.sweep.samplers import planned_trials
 from plinth.sweep.searcher import TrialSearcher
 from plinth.sweep.trial import INDEX, IS_FINISHED, TRIAL, Trial, TrialTask
-from plinth.train.ledger import summarise
 
 REPLAY_CPUS = 0.001
 """Of a trial that only says again what it has said."""
@@ -85,7 +86,7 @@ class SweepDriver:
         over = {trial.record.index for trial in known if trial.record.status.is_over}
         scribe = _Scribe(self, {trial.record.index: trial.record for trial in known})
         budget = _Budget(self)
-        filesystem, path = self.storage.child("tune").pyarrow_filesystem()
+        filesystem, path = arrow_filesystem(self.storage.child("tune"))
         searcher, space = self._searcher(known)
         tuner = tune.Tuner(
             tune.with_resources(

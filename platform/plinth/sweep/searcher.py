@@ -13,8 +13,8 @@ from ray.tune.search import Searcher
 from plinth.errors import PlinthError
 from plinth.storage import Storage
 from plinth.sweep.config import SweepConfig
-from plinth.sweep.proposers import Listed, planned_trials, proposer
 from plinth.sweep.records import Status, Trial, TrialRecord, Values, write_trial
+from plinth.sweep.samplers import Listed, planned_trials, proposer
 from plinth.sweep.trial import INDEX, OBJECTIVE, TRIAL, VALUES
 
 log = logging.getLogger(__name__)

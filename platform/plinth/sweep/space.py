@@ -7,12 +7,13 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from plinth.errors import ConfigError
 from plinth.sweep.records import Values
+
+if TYPE_CHECKING:
+    from numpy.random import Generator
 
 KINDS = ("choice", "grid", "uniform", "log_uniform", "integer")
 DRAWS_PER_TRIAL = 100
@@ -52,7 +53,7 @@ class Dimension:
         """Whether it has a list of values, not two bounds."""
         return self.kind in ("choice", "grid")
 
-    def draw(self, rng: np.random.Generator) -> Any:
+    def draw(self, rng: Generator) -> Any:
         """A value."""
         if self.is_list:
             return self.values[int(rng.integers(len(self.values)))]
@@ -61,6 +62,8 @@ class Dimension:
             return int(rng.integers(low, high + 1))
         if self.kind == "uniform":
             return float(rng.uniform(low, high))
+        import numpy as np  # not on top: `poma config` of a sweep draws nothing
+
         return float(np.exp(rng.uniform(math.log(low), math.log(high))))
 
     def clip(self, value: Any) -> Any:
@@ -131,6 +134,8 @@ def size(space: Space) -> float:
 def draw(space: Space, trials: int, seed: int) -> list[Values]:
     """Distinct points, all combinations of the grids in turn, the rest drawn. Trial i has the same values
     whatever the number of trials; there are fewer if the space does not have so many."""
+    import numpy as np
+
     grids = {key: d for key, d in space.items() if d.kind == "grid"}
     corners = [
         dict(zip(grids, corner, strict=True))

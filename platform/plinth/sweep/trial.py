@@ -21,10 +21,13 @@ from typing import Any
 import ray
 from ray import tune
 
+from plinth.checkpoint import save_load as checkpoint
+from plinth.checkpoint.store import COMMIT_KEY, folder_name
 from plinth.errors import PlinthError
-from plinth.room import Room
+from plinth.launch.placement import Room
+from plinth.observe.metrics import read_lines
 from plinth.storage import Storage
-from plinth.sweep.adopt import adopt
+from plinth.sweep.clone_run import adopt
 from plinth.sweep.records import (
     TRIALS,
     Report,
@@ -35,10 +38,7 @@ from plinth.sweep.records import (
     trial_name,
     write_reports,
 )  # fmt: skip
-from plinth.train import checkpoint
-from plinth.train.checkpoint_store import COMMIT_KEY, folder_name
 from plinth.train.control import checkpoint_report
-from plinth.train.metrics import read_lines
 
 TRIAL, INDEX, VALUES = "trial", "index", "values"
 """Keys of Tune's config of a trial: {TRIAL: {INDEX: 3, VALUES: {...}}}."""

@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from plinth.engine.process import Process, on_all_ranks
 from plinth.errors import StorageError
+from plinth.observe.failures import FOLDER, by_attempt, first_cause, read_failures
+from plinth.observe.rank_logs import FlightLog, salvage
 from plinth.storage import Storage
 from plinth.train.control import Control
-from plinth.train.failures import FOLDER, by_attempt, first_cause, read_failures
-from plinth.train.flightlog import FlightLog, salvage
-from plinth.train.process import Process, on_all_ranks
 
 log = logging.getLogger(__name__)
 

@@ -1,8 +1,8 @@
 """What comes from outside while a stage trains: stop, make room for another size, this node goes away.
 
 Every rank may hear of something else first, so they exchange what they heard after each step, in one
-message, and all act at the same step. `Control` is a run without Ray; `plinth.fit` has the one that asks
-Ray Train.
+message, and all act at the same step. `Control` is a run without Ray; the one that asks Ray Train is in
+`plinth.launch.ray_train`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from plinth.train.process import Process
+from plinth.engine.process import Process
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 MARGIN = 1.5

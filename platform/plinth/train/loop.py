@@ -16,21 +16,24 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from plinth.checkpoint import save_load as checkpoint
+from plinth.checkpoint.config import CheckpointConfig
+from plinth.checkpoint.saver import Saver
 from plinth.data.bad_rows import Skips
 from plinth.data.batches import LocalBatch, open_batches
 from plinth.data.locate import locate
 from plinth.data.plan import Cursor, Plan
 from plinth.data.sources import OpenSource, open_sources, plan_for
+from plinth.engine.engine import BatchSizes, Engine, StepResult
+from plinth.engine.process import Process, on_all_ranks
 from plinth.errors import NonFiniteError, PlinthError, StorageError
-from plinth.train import checkpoint, incidents
+from plinth.observe import incidents
+from plinth.observe.config import OnBadStep, OnCollapse
+from plinth.observe.incidents import CollapseWatch, Incident
+from plinth.observe.metrics import record_step
 from plinth.train.attempt import Attempt
-from plinth.train.checkpoint import CheckpointConfig, Saver
 from plinth.train.control import Control, Exchange, Orders, Rescue, checkpoint_report
-from plinth.train.engine import BatchSizes, Engine, StepResult
-from plinth.train.incidents import CollapseWatch, Incident, OnBadStep, OnCollapse
-from plinth.train.metrics import record_step
 from plinth.train.observers import Observers
-from plinth.train.process import Process, on_all_ranks
 from plinth.train.stage_run import StageRun, first_cursor, notes_of, preflight, stage_steps
 
 __all__ = ["CheckpointConfig", "StageEnd", "StageRun", "preflight", "run_stage"]

@@ -12,20 +12,20 @@ from dataclasses import asdict, replace
 from types import TracebackType
 from typing import Any
 
+from plinth.checkpoint.saver import Saved
 from plinth.data.batches import LocalBatch
+from plinth.engine.engine import Engine
+from plinth.engine.process import Process, on_all_ranks
 from plinth.errors import StorageError
-from plinth.telemetry import Telemetry
-from plinth.train import incidents
+from plinth.observe import incidents
+from plinth.observe.incidents import Incident
+from plinth.observe.ledger import CATEGORIES, FAILED, FINISHED, STOPPED, Ledger, summarise
+from plinth.observe.metrics import MetricsWriter, StepRecord, recover_lines
+from plinth.observe.sinks import RunName, Sinks
+from plinth.observe.stragglers import ForwardClock
+from plinth.observe.telemetry import Telemetry
 from plinth.train.attempt import Attempt
-from plinth.train.checkpoint_saver import Saved
-from plinth.train.engine import Engine
-from plinth.train.incidents import Incident
-from plinth.train.ledger import CATEGORIES, FAILED, FINISHED, STOPPED, Ledger, summarise
-from plinth.train.metrics import MetricsWriter, StepRecord, recover_lines
-from plinth.train.process import Process, on_all_ranks
-from plinth.train.sinks import RunName, Sinks
 from plinth.train.stage_run import StageRun
-from plinth.train.stragglers import ForwardClock
 
 RECENT_STEPS = 50
 """Steps whose losses and gradient norms go into an incident."""

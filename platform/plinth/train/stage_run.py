@@ -12,18 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from plinth import config as configs
+from plinth.checkpoint import save_load as checkpoint
+from plinth.checkpoint.config import CheckpointConfig
 from plinth.data.batches import Decode
-from plinth.data.plan import Cursor, DataConfig, Plan
+from plinth.data.config import DataConfig
+from plinth.data.plan import Cursor, Plan
 from plinth.data.sources import OpenSource, open_sources, plan_for
+from plinth.engine.config import OptimConfig, ZeroConfig
 from plinth.errors import CheckpointError, ConfigError
+from plinth.observe.config import GuardConfig, LedgerConfig, MetricsConfig
 from plinth.storage import Storage, StorageOptions
-from plinth.train import checkpoint
-from plinth.train.checkpoint_config import CheckpointConfig
-from plinth.train.incidents import GuardConfig
-from plinth.train.ledger import LedgerConfig
-from plinth.train.metrics import MetricsConfig
-from plinth.train.schedules import OptimConfig
-from plinth.train.zero import ZeroConfig
 from plinth.world import check_divisibility
 
 Notes = dict[str, Any]

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from plinth.telemetry import COUNTER, METRICS, exported_name
+from plinth.observe.telemetry import COUNTER, METRICS, exported_name
 
 GRAFANA = Path(__file__).parents[3] / "infra" / "grafana"
 WORD = re.compile(r"\b(?:ray|plinth)_[a-z_]+")

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 from pathlib import Path
 
 import pytest
 
-from jobs.cli import CONFIGS, main
-from jobs.config import SCHEMAS
+from jobs.cli import COMMANDS, Command, main
+from jobs.common.run_layout import CONFIGS
+from jobs.jobfile import SCHEMAS, open_schema
 from plinth import config
 from tests.helpers.tiny_jobs import ingest_job, write
 
-COMMANDS = (
-    "demo", "ingest", "lift", "caption", "embed", "pretrain", "evaluate", "export", "shards", "checkpoints",
-    "config", "sweep", "submit", "runs", "doctor", "plan", "prove-resume",
-)  # fmt: skip
 REQUIRED = {
     "ingest": ["output=x"],
     "embed": ["data=x", "teacher.revision=abc"],
@@ -41,7 +40,19 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert ended.value.code == 0
     text = capsys.readouterr().out
-    assert all(f"\n    {command}" in text for command in COMMANDS)
+    assert all(f"\n    {command.name}" in text for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_every_command_starts_in_its_folder(command: Command) -> None:
+    """The rule of the layout, the one signature, and flags and schemas that are where the table says."""
+    assert command.module == f"jobs.{command.name.replace('-', '_')}.command"
+    run = importlib.import_module(command.module).run
+    assert list(inspect.signature(run).parameters) == ["arguments"]
+    assert inspect.signature(run).return_annotation == "int"
+    if command.schema is not None:
+        assert command.schema.startswith(f"jobs.{command.name}.config:")
+        assert open_schema(command.name).kind == command.name
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.stem)
@@ -52,13 +63,13 @@ def test_shipped_jobs_resolve(path: Path, capsys: pytest.CaptureFixture[str]) ->
         given.append(f"reader.{config.read(path).reader.kind}.root=y")
     assert main(["config", str(path), *given]) == 0
     printed = capsys.readouterr().out
-    again = config.build(SCHEMAS[str(kind)], [("printed", config.parse(printed, "printed"))])
+    again = config.build(open_schema(str(kind)), [("printed", config.parse(printed, "printed"))])
     assert config.to_yaml(again) == printed, "the printed job is a job file for the same run"
 
 
 @pytest.mark.parametrize("kind", SCHEMAS)
 def test_every_key_of_every_job_has_its_help(kind: str) -> None:
-    bare = [key.name for key in config.describe(SCHEMAS[kind]) if not key.help]
+    bare = [key.name for key in config.describe(open_schema(kind)) if not key.help]
     assert not bare
 
 
@@ -90,10 +101,10 @@ def test_a_missing_file_and_a_job_of_another_kind(tmp_path: Path, capsys: pytest
 def test_ctrl_c_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(job: object) -> int:
+    def interrupted(arguments: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("jobs.ingest.run", interrupted)
+    monkeypatch.setattr("jobs.ingest.command.run", interrupted)
     assert main(["ingest", write(tmp_path / "job.yaml", ingest_job(tmp_path / "out"))]) == 130
     assert one_line(capsys) == "poma ingest: interrupted"
 

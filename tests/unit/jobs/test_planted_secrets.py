@@ -12,12 +12,12 @@ import pytest
 
 from jobs import cli
 from jobs.cli import main
-from jobs.run_page import write_page
+from jobs.runs.page import write_page
+from plinth.engine.engine import Engine
 from plinth.storage import Storage
 from plinth.train import loop
-from plinth.train.engine import Engine
 from tests.helpers.tiny_jobs import pretrain_job, write
-from tests.unit.plinth.train.test_sinks import FakeWandb
+from tests.unit.plinth.observe.test_sinks import FakeWandb
 
 PLANTED, SIGNED = "pl4nted-s3cret", "51gn3d-url"
 SAID = f"GET https://b.s3.amazonaws.com/k?X-Amz-Signature={SIGNED}&x=1 with {PLANTED} was refused"

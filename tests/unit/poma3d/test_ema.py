@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from poma3d.ema import Ema, EmaConfig, momentum, validate
+from poma3d.ema import Ema, momentum, validate
+from poma3d.network.config import EmaConfig
 
 
 def test_momentum_is_linear_and_stays_in_its_range() -> None:

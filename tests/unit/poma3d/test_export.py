@@ -11,7 +11,7 @@ import torch
 from poma3d import export
 from poma3d.export import Provenance, SceneEncoder
 from poma3d.inputs import fake_batch, read_samples
-from poma3d.model import LossConfig
+from poma3d.network.config import LossConfig
 from poma3d.sample import TENSOR_COLUMNS
 from poma3d.stages import MainStage, build_stage
 from tests.helpers import tiny

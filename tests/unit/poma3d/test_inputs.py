@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from poma3d.inputs import Samples, draw_captions, fake_batch, point_maps, read_samples, turn
-from poma3d.model import AugmentConfig
+from poma3d.network.config import AugmentConfig
 from poma3d.sample import TENSOR_COLUMNS
 from tests.helpers import tiny
 

@@ -3,7 +3,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poma3d.masking import MaskConfig, draw_masks, sizes, validate
+from poma3d.masking import draw_masks, sizes, validate
+from poma3d.network.config import MaskConfig
 
 GRID = (14, 14)
 

@@ -9,11 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-import plinth.train.stage as contract
+import plinth.engine.stage as contract
 from poma3d import losses
-from poma3d.ema import EmaConfig
 from poma3d.inputs import read_samples
-from poma3d.model import AugmentConfig, LossConfig
+from poma3d.network.config import AugmentConfig, EmaConfig, LossConfig
 from poma3d.stages import Contrast, Encoded, MainStage, WarmupStage, build_stage
 from tests.helpers import tiny
 

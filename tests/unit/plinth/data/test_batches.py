@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from plinth.data.batches import Batches, LocalBatch, open_batches, sample_key
-from plinth.data.plan import Cursor, DataConfig, ReaderKind, global_batch
+from plinth.data.config import DataConfig, ReaderKind
+from plinth.data.plan import Cursor, global_batch
 from plinth.data.sources import OpenSource
 from plinth.errors import ConfigError, DataError
 from plinth.world import World

@@ -11,18 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from plinth.data.config import DataConfig, SourceConfig, validate
 from plinth.data.plan import (
     Cursor,
-    DataConfig,
     Plan,
-    SourceConfig,
     SourceRows,
     epoch_pieces,
     global_batch,
     make_plan,
     permutation,
     rank_windows,
-    validate,
     window_rows,
 )
 from plinth.errors import ConfigError, DataError

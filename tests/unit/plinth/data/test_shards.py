@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from plinth.data.config import ShardOptions
 from plinth.data.manifest import ShardEntry
-from plinth.data.shards import RowGroupReader, ShardOptions, validate, verify, write_shard
+from plinth.data.shards import RowGroupReader, validate, verify, write_shard
 from plinth.data.sources import OpenSource
 from plinth.errors import ConfigError, DataError
 from plinth.storage import Storage

@@ -1,4 +1,4 @@
-"""What a sweep's driver does besides running trials. The rest is in tests/integration/test_sweep_ray.py."""
+"""What a sweep's driver does besides running trials. The rest is in tests/integration/sweep."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from plinth.sweep.records import (
     write_reports,
     write_trial,
 )
-from tests.helpers.toy_sweep import driver, toy_config
+from tests.helpers.toy.sweep import driver, toy_config
 
 
 def sweep(

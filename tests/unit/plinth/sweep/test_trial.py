@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from plinth.checkpoint.store import COMMIT_KEY, folder_name, latest
 from plinth.errors import CheckpointError, StorageError
 from plinth.storage import Storage
 from plinth.sweep.records import (
@@ -24,7 +25,6 @@ from plinth.sweep.records import (
     write_reports,
 )
 from plinth.sweep.trial import INDEX, IS_FINISHED, OBJECTIVE, POINTER, TIME, TRIAL, VALUES, Trial, TrialTask
-from plinth.train.checkpoint_store import COMMIT_KEY, folder_name, latest
 
 LENGTHS = {"toy": StageLength(steps=4, samples=8, every=2)}
 VALUES_NOW = {"lr": 0.1}

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from plinth.engine.process import Process
+from plinth.observe.failures import read_failures
 from plinth.storage import Storage
 from plinth.train import attempt
 from plinth.train.control import Control
-from plinth.train.failures import read_failures
-from plinth.train.process import Process
 from plinth.world import World
 
 pytestmark = pytest.mark.slow

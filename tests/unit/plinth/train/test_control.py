@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from plinth.train import process
+from plinth.engine import process
 from plinth.train.control import STOP_SIGNALS, Control, Exchange, Orders, Rescue, on_stop_signals
 from tests.helpers.ranks import run_ranks
 

@@ -12,23 +12,26 @@ import numpy as np
 import pytest
 import torch
 
+from plinth.checkpoint import save_load as checkpoint
+from plinth.checkpoint.config import CheckpointConfig
 from plinth.data.batches import sample_key
 from plinth.data.config import OnBadShard
 from plinth.data.shards import RowGroupReader
 from plinth.data.sources import OpenSource, open_sources
+from plinth.engine import process
+from plinth.engine.config import Precision, ZeroConfig
 from plinth.errors import NonFiniteError, PlinthError
+from plinth.observe import incidents
+from plinth.observe.config import GuardConfig, OnBadStep
+from plinth.observe.metrics import read_lines
 from plinth.storage import Storage
-from plinth.train import attempt, checkpoint, incidents, process
-from plinth.train.checkpoint_config import CheckpointConfig
+from plinth.train import attempt
 from plinth.train.control import Control
-from plinth.train.incidents import GuardConfig, OnBadStep
 from plinth.train.loop import run_stage
-from plinth.train.metrics import read_lines
 from plinth.train.stage_run import StageRun
-from plinth.train.zero import Precision, ZeroConfig
 from tests.helpers.ranks import run_ranks
-from tests.helpers.toy import ToyStage
-from tests.helpers.toy_run import StageOfNan, toy_run
+from tests.helpers.toy.run import StageOfNan, toy_run
+from tests.helpers.toy.stage import ToyStage
 
 pytestmark = pytest.mark.slow
 

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from plinth.data.plan import DataConfig, SourceConfig
+from plinth.checkpoint import store as checkpoint_store
+from plinth.data.config import DataConfig, SourceConfig
+from plinth.engine.config import Precision, ZeroConfig
 from plinth.errors import CheckpointError, ConfigError, DataError, PlinthError
-from plinth.train import checkpoint_store, stage_run
+from plinth.train import stage_run
 from plinth.train.stage_run import preflight, refuse_changes
-from plinth.train.zero import Precision, ZeroConfig
-from tests.helpers.toy_run import toy_run
+from tests.helpers.toy.run import toy_run
 
 
 def test_a_good_run_passes_and_leaves_nothing(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poma3d.evaluate.bootstrap import BootstrapConfig
-from poma3d.evaluate.probe import ProbeConfig, average_precision, fit_logistic, probe, score, split_scenes
+from poma3d.evaluate.config import BootstrapConfig, ProbeConfig
+from poma3d.evaluate.probe import average_precision, fit_logistic, probe, score, split_scenes
 
 CFG = ProbeConfig(bootstrap=BootstrapConfig(draws=200))
 SCENES, VIEWS = 80, 4

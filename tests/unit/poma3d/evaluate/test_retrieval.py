@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from poma3d.evaluate import localisation
-from poma3d.evaluate.bootstrap import BootstrapConfig, difference, mean_over_scenes, scene_weights
+from poma3d.evaluate.bootstrap import difference, mean_over_scenes, scene_weights
+from poma3d.evaluate.config import BootstrapConfig, RetrievalConfig
 from poma3d.evaluate.retrieval import (
-    RetrievalConfig,
     chance,
     draw_queries,
     hits,

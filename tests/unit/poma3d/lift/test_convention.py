@@ -12,9 +12,10 @@ from poma3d.lift.convention import ConventionConfig, to_sample
 from poma3d.lift.given import GivenLifter, decode_depth
 from poma3d.lift.lifter import BadImage, GivenDepth, Lifted, Picture
 from poma3d.sample import Sample, SampleShape, encode
+from poma3d.scenes.config import ViewConfig
 from poma3d.scenes.seven_scenes import SevenScenesConfig, SevenScenesReader
-from poma3d.scenes.views import ViewConfig, to_samples
-from tests.unit.poma3d.scenes.scans import REDKITCHEN, room
+from poma3d.scenes.views import to_samples
+from tests.helpers.scans import REDKITCHEN, room
 
 SHAPE = SampleShape(views=1, height=24, width=24)
 INTRINSICS = np.array([20.0, 20.0, 11.5, 11.5])

@@ -16,8 +16,8 @@ from transformers import DepthProForDepthEstimation
 from poma3d.lift import depth_pro, vggt
 from poma3d.lift.given import GivenLifter
 from poma3d.lift.lifter import BadImage, HalvingLifter, Lifted, Picture
-from poma3d.weights import weights_revision
-from tests.helpers.tiny_lifter import save_depth_pro
+from poma3d.network.weights import weights_revision
+from tests.helpers.lift.tiny_lifter import save_depth_pro
 
 
 def picture(height: int, width: int, seed: int = 0) -> Picture:

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scans import room, write_matrix, write_scannet
-from test_scannet import ALIGNMENT
 
 from poma3d.sample import SampleShape
 from poma3d.scenes.arkitscenes import (
@@ -19,13 +17,15 @@ from poma3d.scenes.arkitscenes import (
     axis_angle_rotation,
     read_trajectory,
 )
+from poma3d.scenes.config import ViewConfig
 from poma3d.scenes.frame import BadFrame, Frame, SceneFrames
 from poma3d.scenes.scannet import ScanNetConfig, ScanNetReader
 from poma3d.scenes.scannet_sens import ScanNetSensConfig, ScanNetSensReader
 from poma3d.scenes.three_rscan import ThreeRScanConfig, ThreeRScanReader
 from poma3d.scenes.turns import quarter_turns, turned
-from poma3d.scenes.views import ViewConfig, to_samples
+from poma3d.scenes.views import to_samples
 from tests.helpers.recordings import stored, write_arkitscenes, write_sens, write_three_rscan
+from tests.helpers.scans import ALIGNMENT, room, write_matrix, write_scannet
 
 SHAPE = SampleShape(views=3, height=24, width=24)
 VIDEO, SCAN, RECORDING = "41048190", "0a4b8ef6-a83a-21f2-8672-dce34dd0d7ca", "scene0000_00"

@@ -5,23 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scans import room, write_matrix, write_scannet
 
 from poma3d.sample import SampleShape
+from poma3d.scenes.config import ViewConfig
 from poma3d.scenes.scannet import ScanNetConfig, ScanNetReader, read_axis_alignment
-from poma3d.scenes.views import ViewConfig, to_samples
+from poma3d.scenes.views import to_samples
+from tests.helpers.scans import ALIGNMENT, room, write_matrix, write_scannet
 
 NAME = "scene0000_00"
 SHAPE = SampleShape(views=3, height=24, width=24)
-ANGLE = 0.6
-ALIGNMENT = np.array(
-    [
-        [np.cos(ANGLE), -np.sin(ANGLE), 0, 1.5],
-        [np.sin(ANGLE), np.cos(ANGLE), 0, -0.5],
-        [0, 0, 1, 0.1],
-        [0, 0, 0, 1],
-    ]
-)
 
 
 @pytest.fixture

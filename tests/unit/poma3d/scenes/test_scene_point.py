@@ -14,9 +14,9 @@ from safetensors.numpy import save_file
 from poma3d.geometry import unproject
 from poma3d.sample import SampleShape, encode, to_samples
 from poma3d.scenes import views
+from poma3d.scenes.config import ViewConfig
 from poma3d.scenes.scene_point import ScenePointConfig, ScenePointReader
-from poma3d.scenes.views import ViewConfig
-from tests.unit.poma3d.scenes.scans import room
+from tests.helpers.scans import room
 
 VIEWS = 4
 SHAPE = SampleShape(VIEWS, 16, 16, captions=2, scene_captions=1, xyz=True)

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scans import REDKITCHEN, room, write_seven_scenes
 
 from poma3d.geometry import agreement, rotation_to_z_up, unproject
 from poma3d.sample import SampleShape, decode, encode
+from poma3d.scenes.config import ViewConfig
 from poma3d.scenes.seven_scenes import SevenScenesConfig, SevenScenesReader
-from poma3d.scenes.views import ViewConfig, to_samples
+from poma3d.scenes.views import to_samples
+from tests.helpers.scans import REDKITCHEN, room, write_seven_scenes
 
 TILTED_UP = np.array([0.1, -0.9, -0.4]) / np.linalg.norm([0.1, -0.9, -0.4])
 SHAPE = SampleShape(views=3, height=24, width=24)

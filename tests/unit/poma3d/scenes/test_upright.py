@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scans import room
 
 from poma3d.geometry import rotation_to_z_up
 from poma3d.scenes.frame import BadFrame, Frame, LazyFrames
 from poma3d.scenes.upright import estimate_up
+from tests.helpers.scans import room
 
 
 @pytest.mark.parametrize("up", [(0.0, -1.0, 0.0), (0.3, 0.2, 0.9), (-0.5, 0.5, -0.1)])

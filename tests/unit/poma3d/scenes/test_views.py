@@ -10,12 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from scans import room
 
 from poma3d.geometry import unproject
 from poma3d.sample import SampleShape, decode, encode
+from poma3d.scenes.config import ViewConfig
 from poma3d.scenes.frame import BadFrame, Frame, LazyFrames, SceneFrames
-from poma3d.scenes.views import CAMERA_TO_Z_UP, ViewConfig, choose_views, to_samples
+from poma3d.scenes.views import CAMERA_TO_Z_UP, choose_views, to_samples
+from tests.helpers.scans import room
 
 SHAPE = SampleShape(views=3, height=24, width=32)
 

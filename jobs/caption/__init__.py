@@ -1,0 +1,1 @@
+"""`poma caption`: captions from a vision-language model."""

@@ -1,0 +1,104 @@
+"""The job file of `poma caption`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from jobs.common.cluster import RayConfig
+from plinth import config
+from plinth.config import MISSING
+from plinth.data.config import ShardOptions
+from plinth.data.shards import validate
+from plinth.errors import ConfigError
+from plinth.storage import StorageOptions
+from plinth.storage.options import LockConfig
+from poma3d.pretrained import captioner as captioners
+from poma3d.pretrained.config import CaptionerConfig, TeacherConfig
+
+WHERE_IT_RUNS = (
+    "kind", "data", "output", "annotations", "storage", "lock", "workers", "gpus_per_worker",
+    "cpus_per_worker", "ray",
+)  # fmt: skip
+"""Keys that do not change which captions a view gets; annotations count by their content."""
+
+
+class Existing(Enum):
+    """What happens to captions that are there."""
+
+    keep = "keep"
+    compare = "compare"
+    replace = "replace"
+
+
+@dataclass
+class CaptionJob:
+    """`poma caption`: a data set that keeps its colour -> the same with captions, embedded."""
+
+    kind: str = "caption"
+    """Which command this file is for."""
+    data: str = MISSING
+    """Folder or URI of the data set; with #3 at its end, its version 3. It stays as it is."""
+    output: str = MISSING
+    """Folder or URI of the data set with captions. The same command again goes on, and adds what came new."""
+    captioner: CaptionerConfig | None = None
+    """The vision-language model; without one only the annotations are taken over."""
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    """Whose cosine between picture and caption decides which are kept; its embeddings are written too."""
+    captions: int = 5
+    """Captions kept of a view, C: the best of the model's."""
+    scene_captions: int = 4
+    """Captions kept of a scene, S."""
+    existing: Existing = Existing.keep
+    """keep: views and scenes that have captions stay as they are. compare: theirs and the model's, the best
+    of both. replace: the model's, or the annotations', in their place."""
+    annotations: str | None = None
+    """File or URI of scene captions by scene id, as SceneVerse's scene_cap.json."""
+    summarise: bool = True
+    """Scenes of several views without annotation get a summary of their views' captions by the model."""
+    shards: ShardOptions = field(default_factory=ShardOptions)
+    """How a shard is written."""
+    storage: StorageOptions = field(default_factory=StorageOptions)
+    """How to reach both data sets, the annotations, and models in storage."""
+    lock: LockConfig = field(default_factory=LockConfig)
+    """How the job makes sure that nobody else writes the output."""
+    workers: int = 1
+    """Copies of both models that run at a time; 0 does everything here, without Ray."""
+    gpus_per_worker: float = 0.0
+    """GPUs that a copy claims; 0 runs on CPUs."""
+    cpus_per_worker: float = 1.0
+    """CPUs that a copy claims."""
+    ray: RayConfig = field(default_factory=RayConfig)
+    """Where the copies run."""
+
+    def validate(self) -> None:
+        """Refuse values that cannot be.
+
+        Raises:
+            ConfigError: naming the field.
+        """
+        validate(self.shards)
+        self.lock.validate()
+        if self.captioner is None and self.annotations is None:
+            raise ConfigError(
+                "There is neither a captioner nor a file of annotations.", "Give captioner.source, or both."
+            )
+        try:
+            if self.captioner is not None:
+                captioners.validate(self.captioner)
+        except ValueError as error:
+            raise ConfigError(f"{error}.") from None
+        for name in ("captions", "scene_captions"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected 1 or more.")
+        if self.workers < 0:
+            raise ConfigError(f"workers is {self.workers}, expected 0 or more.")
+
+    def recipe(self) -> dict[str, Any]:
+        """What decides the captions of a sample."""
+        kept = {k: v for k, v in config.to_dict(self).items() if k not in WHERE_IT_RUNS}
+        for section in ("captioner", "teacher"):
+            if kept[section] is not None:
+                kept[section] = {k: v for k, v in kept[section].items() if k not in ("source", "batch_size")}
+        return kept

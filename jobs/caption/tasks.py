@@ -1,0 +1,165 @@
+"""The work on one shard: pictures -> captions -> the best of them -> embeddings -> a shard, then a commit."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from jobs.caption import captioners
+from jobs.caption.config import Existing
+from jobs.common import models as teachers
+from jobs.common.datasets import statistics
+from jobs.common.devices import own_device
+from jobs.embed.command import embed_samples
+from plinth.data.config import ShardOptions
+from plinth.data.manifest import ShardEntry
+from plinth.data.shards import RowGroupReader, write_shard
+from plinth.errors import ConfigError, DataError
+from plinth.storage import Storage, StorageOptions
+from poma3d.pretrained.captioner import Captioner, keep_best
+from poma3d.pretrained.config import CaptionerConfig, TeacherConfig
+from poma3d.pretrained.teacher import Teacher
+from poma3d.sample import Sample, SampleShape, encode, to_samples
+from poma3d.scenes.annotations import captions_of
+
+COMMITS = "caption/commits"
+NAME_BYTES = 12
+
+
+@dataclass(frozen=True)
+class CaptionWork:
+    """What all shards of a job share."""
+
+    data: Storage
+    output: Storage
+    recipe: str
+    """Fingerprint of what decides the captions."""
+    shape: SampleShape
+    """Of the captioned samples."""
+    captioner: CaptionerConfig | None
+    teacher: TeacherConfig
+    existing: Existing
+    annotations: dict[str, list[str]]
+    summarise: bool
+    shards: ShardOptions
+    storage: StorageOptions
+
+    def name(self, entry: ShardEntry) -> str:
+        """Hash of all that decides what a shard becomes."""
+        said = f"{self.recipe} {entry.sha256}"
+        return hashlib.blake2b(said.encode(), digest_size=NAME_BYTES).hexdigest()
+
+
+@dataclass
+class Models:
+    """The models of a process."""
+
+    captioner: Captioner | None
+    teacher: Teacher
+
+
+def open_models(work: CaptionWork) -> Models:
+    """Both models of a job, loaded once per process.
+
+    Raises:
+        ConfigError: one cannot be loaded.
+    """
+    captioner = captioners.open_captioner(work.captioner, work.storage) if work.captioner else None
+    return Models(captioner, teachers.open_teacher(work.teacher, work.storage, own_device()))
+
+
+def commit_key(name: str) -> str:
+    """Where it is written that a shard is done."""
+    return f"{COMMITS}/{name}.json"
+
+
+def caption_shard(work: CaptionWork, entry: ShardEntry) -> str:
+    """Caption the samples of a shard, write them, then the commit; returns its name.
+
+    Raises:
+        DataError: samples without colour.
+        ConfigError: a picture that does not fit into the device's memory.
+    """
+    models = open_models(work)
+    samples = to_samples(RowGroupReader(work.data).read_shard(entry))
+    counts: Counter[str] = Counter()
+    for sample in samples:
+        pictures = _pictures(sample, work)
+        try:
+            _caption_views(sample, pictures, work, models, counts)
+            _caption_scene(sample, work, models, counts)
+        except ValueError as error:
+            raise ConfigError(f"{error}.") from None
+        embed_samples([sample], models.teacher, work.shape, tokens=work.shape.image_tokens > 0)
+    name = work.name(entry)
+    shard = write_shard(work.output, name, encode(samples, work.shape), work.shards)
+    commit = {"shard": asdict(shard), "statistics": statistics(samples), "counts": dict(counts)}
+    work.output.write(commit_key(name), json.dumps(commit).encode())
+    return name
+
+
+def load_commit(content: bytes) -> tuple[ShardEntry, dict[str, Any], dict[str, int]]:
+    """A shard, its statistics, and what was done to its captions."""
+    found = json.loads(content)
+    return ShardEntry(**found["shard"]), found["statistics"], found["counts"]
+
+
+def _pictures(sample: Sample, work: CaptionWork) -> list[np.ndarray]:
+    if len(sample.colour) != len(sample.view_captions):
+        raise DataError(
+            f"{work.data.uri}: scene {sample.scene_id} keeps {len(sample.colour)} colour images for "
+            f"{len(sample.view_captions)} views.",
+            "Captions are written from pictures: build it again with views.colour or convention.colour on.",
+        )
+    return [np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB")) for jpeg in sample.colour]
+
+
+def _caption_views(
+    sample: Sample, pictures: Sequence[np.ndarray], work: CaptionWork, models: Models, counts: Counter[str]
+) -> None:
+    """New captions for the views that want any; a repeat has those of the view that it repeats."""
+    had = [list(captions) for captions in sample.view_captions]
+    if models.captioner is None:
+        return
+    first: dict[bytes, int] = {}
+    for view, jpeg in enumerate(sample.colour):
+        first.setdefault(jpeg, view)
+    asked = [v for v in first.values() if work.existing is not Existing.keep or not had[v]]
+    if asked:
+        said = models.captioner.describe([pictures[v] for v in asked], sample.sample_id)
+        old = had if work.existing is Existing.compare else [[] for _ in had]
+        candidates = [list(dict.fromkeys([*old[v], *new])) for v, new in zip(asked, said, strict=True)]
+        features = models.teacher.encode_images(np.stack([pictures[v] for v in asked]))
+        for view, texts, feature in zip(asked, candidates, features, strict=True):
+            counts["views"] += 1
+            counts["candidates"] += len(texts)
+            if texts:
+                scores = models.teacher.encode_texts(texts).astype(np.float32) @ feature.astype(np.float32)
+                sample.view_captions[view] = keep_best(texts, scores, work.shape.captions)
+    for view, jpeg in enumerate(sample.colour):
+        sample.view_captions[view] = list(sample.view_captions[first[jpeg]])
+    counts["views_without_caption"] += sum(not sample.view_captions[v] for v in first.values())
+
+
+def _caption_scene(sample: Sample, work: CaptionWork, models: Models, counts: Counter[str]) -> None:
+    """The annotation's captions of the scene, else a summary of its views'."""
+    had, known = list(sample.scene_captions), captions_of(sample.scene_id, work.annotations)
+    counts["scenes_in_annotations"] += bool(known)
+    if had and work.existing is Existing.keep:
+        return
+    new = known
+    if not new and work.summarise and models.captioner is not None and work.shape.views > 1:
+        views = [captions[0] for captions in sample.view_captions if captions]
+        new = models.captioner.summarise(views, sample.sample_id) if views else []
+        counts["scenes_summarised"] += bool(new)
+    counts["scenes_annotated"] += bool(known)
+    kept = had if work.existing is Existing.compare or not new else []
+    sample.scene_captions = list(dict.fromkeys([*new, *kept]))[: work.shape.scene_captions]

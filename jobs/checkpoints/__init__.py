@@ -1,0 +1,1 @@
+"""`poma checkpoints`: look after a run's checkpoints."""

@@ -1,0 +1,35 @@
+"""Flags of `poma checkpoints`."""
+
+from __future__ import annotations
+
+import argparse
+
+from jobs.common.run_layout import STAGES
+from jobs.common.storage_flags import add_storage_flags
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare its actions with their flags."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    def action(name: str, text: str) -> argparse.ArgumentParser:
+        sub = actions.add_parser(name, help=text, description=text)
+        sub.add_argument("uri", help="the run's folder: STORAGE/NAME")
+        add_storage_flags(sub)
+        return sub
+
+    action("list", "checkpoints of both stages with step, size and state")
+    verify = action("verify", "compare every file with the hash in its record; exit code 2 on damage")
+    verify.add_argument("--stage", choices=STAGES, help="only of this stage")
+    verify.add_argument("--step", type=int, help="only this one")
+    action("repair", "commit what was whole, take damaged ones out of use, remove what no record names")
+    prune = action("prune", "delete all but those that are kept")
+    prune.add_argument("--keep-last", type=int, default=3, help="newest to keep (default 3)")
+    prune.add_argument("--keep-every", type=int, default=0, help="keep steps that this divides, too")
+    prune.add_argument("--keep-best", type=int, default=0, help="keep so many of the lowest loss, too")
+    prune.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
+    pin = action("pin", "keep one whatever the settings say")
+    pin.add_argument("stage", choices=STAGES)
+    pin.add_argument("step", type=int)
+    pin.add_argument("--reason", default="", help="why, for those who come later")
+    pin.add_argument("--remove", action="store_true", help="let the settings decide again")

@@ -1,0 +1,102 @@
+"""Finding a teacher wherever it lies: a folder, a storage URI or a hub id."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from jobs.common.datasets import TeacherRecord
+from plinth.errors import ConfigError
+from plinth.storage import Storage, StorageOptions
+from poma3d.pretrained.config import TeacherConfig
+from poma3d.pretrained.teacher import Teacher, load_teacher
+
+
+class HasSource(Protocol):
+    """A config of a teacher, lifter or captioner."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    source: str
+
+
+Model = TypeVar("Model", bound=HasSource)
+CACHE_ENV = "POMA3D_CACHE"
+WANTED = (".json", ".txt", ".jinja", ".model", ".safetensors")
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept on a node: $POMA3D_CACHE, else ~/.cache/poma3d."""
+    return Path(os.environ.get(CACHE_ENV) or Path.home() / ".cache" / "poma3d")
+
+
+def open_teacher(cfg: TeacherConfig, options: StorageOptions, device: str = "cpu") -> Teacher:
+    """The teacher of a job, loaded once per process.
+
+    Args:
+        device: where its towers run; see `jobs.common.devices`.
+
+    Raises:
+        ConfigError: it cannot be loaded; says why.
+        StorageError: its storage cannot be reached.
+    """
+    key = (cfg.source, cfg.revision, cfg.kind, cfg.trust_remote_code, cfg.batch_size)
+    return _open(key, fetch(cfg.source, options), device)
+
+
+@lru_cache(maxsize=2)  # its shapes and first weights are wanted on the CPU, its features on a GPU
+def _open(key: tuple[str, str | None, str, bool, int], source: str, device: str) -> Teacher:
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # it would write a line for each worker and task
+    logging.set_verbosity_error()
+    _, revision, kind, trust_remote_code, batch_size = key
+    try:
+        return load_teacher(TeacherConfig(source, revision, kind, trust_remote_code, batch_size), device)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def absolute(cfg: Model) -> Model:
+    """The same model for processes that run in another folder; hub ids and URIs stay as they are."""
+    folder = Path(cfg.source)
+    return replace(cfg, source=str(folder.absolute())) if cfg.source and folder.is_dir() else cfg
+
+
+def fetch(source: str, options: StorageOptions, key: str = "teacher.source") -> str:
+    """A local folder for a storage URI, downloaded once; anything else as it is.
+
+    Args:
+        key: of the job, to name in an error.
+    """
+    if "://" not in source:
+        return source
+    storage = Storage.from_uri(source, options)
+    files = [(key, size) for key, size in storage.list() if key.endswith(WANTED) and "/" not in key]
+    if not any(key == "config.json" for key, _ in files):
+        raise ConfigError(f"{key} {source} has no config.json.", "Give the folder of a saved model.")
+    name = hashlib.sha256(repr((storage.uri, sorted(files))).encode()).hexdigest()[:16]
+    folder = cache_folder() / "teachers" / name
+    if folder.is_dir():
+        return str(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=folder.parent))
+    for key, _ in files:
+        storage.download(key, partial / key)
+    try:
+        partial.rename(folder)
+    except OSError:  # another process was first
+        shutil.rmtree(partial)
+    return str(folder)
+
+
+def record(cfg: TeacherConfig, options: StorageOptions) -> TeacherRecord:
+    """What the manifest says of this teacher."""
+    teacher = open_teacher(cfg, options)
+    name = cfg.source.rstrip("/").split("/")[-1] if "://" in cfg.source else teacher.name
+    return TeacherRecord(name, teacher.revision, teacher.embedding)

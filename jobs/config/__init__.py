@@ -1,0 +1,1 @@
+"""`poma config`: a job file as the commands see it."""

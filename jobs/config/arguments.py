@@ -1,0 +1,13 @@
+"""Flags of `poma config`."""
+
+from __future__ import annotations
+
+import argparse
+
+from jobs.common.job_flags import add_job
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare them."""
+    add_job(parser, "config")
+    parser.add_argument("--help-keys", action="store_true", help="list keys, types, defaults and meanings")

@@ -1,0 +1,1 @@
+"""`poma demo`: from procedural rooms to a report."""

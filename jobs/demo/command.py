@@ -1,0 +1,200 @@
+"""`poma demo`: rooms -> teacher -> shards -> both stages -> evaluation -> report, on this machine.
+
+Each part is the command that a user would run; what is finished is not done again, so a demo that was
+interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from jobs.common.cluster import ray_cluster
+from jobs.common.datasets import Dataset, open_dataset
+from jobs.common.run_layout import STAGES
+from jobs.demo.config import DemoJob
+from jobs.demo.examples import examples
+from jobs.demo.report import Picture, Report, write_report
+from jobs.demo.teacher import train_teacher
+from jobs.display.html import Curve
+from jobs.embed import command as embed
+from jobs.embed.config import EmbedJob
+from jobs.evaluate import command as evaluate
+from jobs.evaluate import measure
+from jobs.evaluate.tables import plain_table
+from jobs.ingest import command as ingest
+from jobs.jobfile import asked
+from jobs.pretrain import command as pretrain
+from jobs.shards.preview import PreviewConfig, colours, point_maps, preview
+from plinth import config
+from plinth.errors import ConfigError
+from plinth.observe.ledger import summarise
+from plinth.observe.metrics import read_lines
+from poma3d.pictures import colour_points
+from poma3d.sample import Sample
+
+RECORD = "demo.json"
+HOPED_FOR = "R@3-5"
+
+
+@dataclass
+class Timings:
+    """Seconds of each part, kept with the demo so that an interrupted one reports them all."""
+
+    path: Path
+    parts: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Time one part and say that it begins."""
+        print(f"\n== {name}", flush=True)
+        start = time.monotonic()
+        yield
+        self.parts[name] = self.parts.get(name, 0.0) + time.monotonic() - start
+        self.path.write_text(json.dumps(self.parts, indent=1) + "\n")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the demo and say where its report is; returns the exit code."""
+    return run_job(asked(DemoJob, arguments))
+
+
+def run_job(job: DemoJob) -> int:
+    """The same for a job that is at hand."""
+    folder = Path(job.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    record = folder / RECORD
+    timings = Timings(record, json.loads(record.read_text()) if record.exists() else {})
+    with ray_cluster(job.pretrain.ray, job.pretrain.fit.workers.max):
+        make_data(job, timings)
+        held_out = open_dataset(job.held_out.output, job.held_out.storage)
+        preview(held_out.samples(4), folder / "rooms.png", PreviewConfig())
+        with timings.part("pretrain: warm-up and main stage on Ray Train workers"):
+            end = pretrain.train(job.pretrain, pretrain.prepare(job.pretrain))
+    if end.is_stopped:
+        print("\nstopped as told; the same command goes on from there")
+        return pretrain.STOPPED_EXIT_CODE
+    with timings.part("evaluate: rooms that nothing has trained on"):
+        outcome = evaluate.evaluate(job.evaluate)
+    report = _report(job, outcome, timings)
+    path = write_report(report, folder / "report.html")
+    for table in report.tables:
+        print("\n" + plain_table(table))
+    print(
+        f"\n{report.status}\nreport: {path}\ntensorboard --logdir {job.pretrain.output}/{job.pretrain.name}"
+    )
+    return 0
+
+
+def make_data(job: DemoJob, timings: Timings) -> None:
+    """Rooms, teacher and embeddings, as far as they are not there."""
+    with timings.part("rooms: ray-cast, choose views, write shards"):
+        rooms, _, _ = (ingest.ingest(part) for part in (job.rooms, job.images, job.held_out))
+    with timings.part("teacher: a tiny CLIP on the rooms' colour images and captions"):
+        train_tiny_teacher(job, rooms)
+    with timings.part("embed: the teacher's features into the shards"):
+        embed_all(job)
+
+
+def train_tiny_teacher(job: DemoJob, rooms: Dataset) -> None:
+    """The demo's stand-in for hub weights, in the folder that the jobs name as their teacher."""
+    try:
+        train_teacher(rooms.samples(), Path(job.pretrain.teacher.source), job.teacher)
+    except ValueError as error:
+        raise ConfigError(f"the demo's teacher: {error}") from None
+
+
+def embed_all(job: DemoJob) -> None:
+    """The teacher's embeddings into all three data sets."""
+    for data in (job.rooms, job.images, job.held_out):
+        embed.embed(
+            EmbedJob(
+                data=data.output,
+                teacher=job.pretrain.teacher,
+                image_tokens=job.image_tokens,
+                shards=data.shards,
+                workers=data.workers,
+            )
+        )
+
+
+def _report(job: DemoJob, outcome: evaluate.Outcome, timings: Timings) -> Report:
+    numbers, chance = outcome.results.numbers[measure.MODEL], outcome.results.chance
+    found, lot = numbers[HOPED_FOR], chance[HOPED_FOR]
+    good = found.value >= 2 * lot and found.low > lot
+    status = (
+        f"{HOPED_FOR} {found.value:.3f} [{found.low:.3f}, {found.high:.3f}] against {lot:.3f} by chance: "
+        f"{found.value / lot:.1f} times chance on {len(outcome.samples)} held-out rooms"
+    )
+    thumbnails = [_thumbnail(sample) for sample in outcome.samples]
+    return Report(
+        title="POMA-3D demo: two stages on procedural rooms",
+        status=status,
+        good=good,
+        summary=(
+            "A point-map encoder that never sees colour learned to place rooms in the joint space of a "
+            "frozen image-text teacher: first from single views, then from whole rooms."
+        ),
+        facts={name.split(":")[0]: f"{seconds:.0f} s" for name, seconds in timings.parts.items()},
+        ledger=summarise(pretrain.run_storage(job.pretrain)),
+        tables=outcome.results.tables,
+        curves=_curves(job),
+        pictures=_pictures(outcome.samples),
+        examples=examples(job.evaluate, outcome.samples, outcome.features, outcome.teacher, thumbnails),
+        notes=_notes(job),
+        config=config.to_yaml(job),
+    )
+
+
+def _notes(job: DemoJob) -> list[str]:
+    notes = [
+        "The rooms are procedural and the teacher is a tiny CLIP trained on them: stand-ins for licensed "
+        "scans and hub weights, behind the code paths that the real ones take.",
+        "Colour is the teacher's cue; the student never sees it.",
+    ]
+    for name, stage in (("warm-up", job.pretrain.warmup), ("main stage", job.pretrain.main)):
+        if stage is not None and stage.loss.dense:
+            notes.append(f"Not in the paper: dense distillation of weight {stage.loss.dense} in the {name}.")
+    if job.pretrain.model.encoder.input_gain != 1:
+        notes.append(f"Not in the paper: input gain {job.pretrain.model.encoder.input_gain}.")
+    if job.pretrain.model.augment.rotate_z_degrees:
+        notes.append("Not in the paper: scenes are turned about the vertical by a random angle.")
+    return notes
+
+
+def _curves(job: DemoJob) -> list[Curve]:
+    curves = []
+    for stage in STAGES:
+        lines = read_lines(pretrain.run_storage(job.pretrain).child(stage))
+        curves.append(Curve(f"{stage}: loss terms", "step", _series(lines, "terms")))
+        curves.append(Curve(f"{stage}: signs of collapse", "step", _series(lines, "logs")))
+    return [curve for curve in curves if curve.series]
+
+
+def _series(lines: list[dict[str, Any]], part: str) -> dict[str, tuple[list[float], list[float]]]:
+    names = dict.fromkeys(name for line in lines for name in line[part])
+    points = {name: [(ln["step"], ln[part][name]) for ln in lines if name in ln[part]] for name in names}
+    return {name: ([float(x) for x, _ in xy], [float(y) for _, y in xy]) for name, xy in points.items()}
+
+
+def _pictures(samples: list[Sample]) -> list[Picture]:
+    out = []
+    for sample in samples[:2]:
+        maps = colour_points(torch.from_numpy(point_maps(sample)))
+        coloured, seen = (np.concatenate(list(views), axis=1) for views in (maps, colours(sample)))
+        out.append(Picture(coloured, f"{sample.scene_id}: point maps coloured by x, y, z"))
+        out.append(Picture(seen, f"{sample.scene_id}: what the teacher saw"))
+    return out
+
+
+def _thumbnail(sample: Sample) -> np.ndarray:
+    return colours(sample)[0]

@@ -1,0 +1,1 @@
+"""`poma doctor`: finds what would go wrong before anything is paid for."""

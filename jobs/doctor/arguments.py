@@ -1,0 +1,14 @@
+"""Flags of `poma doctor`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from jobs.common.job_flags import add_optional_job
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare them."""
+    add_optional_job(parser, "a pretraining job; this machine alone without one")
+    parser.add_argument("--cluster", type=Path, help="cluster file, such as clusters/aws-h100.yaml")

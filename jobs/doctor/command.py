@@ -1,0 +1,142 @@
+"""`poma doctor [JOB]`: what would go wrong, found in under a minute, before anything is paid for.
+
+Every finding says what was seen, why it hurts and how to mend it. Nothing is trained and nothing is left in
+storage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from jobs.demo.config import DemoJob
+from jobs.doctor import all_reduce, cluster_file
+from jobs.doctor import machine as doctor_machine
+from jobs.doctor import nodes as doctor_nodes
+from jobs.doctor import storage as doctor_storage
+from jobs.doctor.finding import Finding, Level
+from jobs.jobfile import read
+from jobs.plan.estimate import plan
+from jobs.plan.machines import Cluster, read_cluster
+from jobs.pretrain.command import stage_runs
+from jobs.pretrain.config import PretrainJob
+from plinth.errors import EXIT_CODE, PlinthError
+from plinth.launch.config import Workers
+from plinth.launch.fit import possible_sizes
+
+GIB = 2**30
+MEMORY_MARGIN = 0.9
+"""Share of a device's memory that a plan may fill: allocators and the driver need the rest."""
+
+Check = tuple[str, Callable[[], Iterable[Finding]]]
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Examine this machine and, if given, a job; returns the exit code."""
+    began = time.monotonic()
+    job = _load(arguments.job, arguments.overrides) if arguments.job is not None else None
+    worst, said = Level.ok, set()
+    for name, check in checks(job, read_cluster(arguments.cluster) if arguments.cluster else None):
+        for finding in examined(name, check):
+            worst = max(worst, finding.level)
+            if finding.level is Level.bad and finding.what in said:
+                continue  # one mistake in the way of several checks
+            said.add(finding.what)
+            print(finding.text(), flush=True)
+    print(f"{worst.name.upper()} after {time.monotonic() - began:.0f} s")
+    return EXIT_CODE if worst is Level.bad else 0
+
+
+def _load(path: Path, overrides: Sequence[str]) -> PretrainJob:
+    """A pretraining job, or the one inside a demo."""
+    file = read(path)
+    if file.kind == DemoJob.kind:
+        return file.resolve(DemoJob, overrides).pretrain
+    return file.resolve(PretrainJob, overrides)
+
+
+def checks(job: PretrainJob | None, cluster: Cluster | None) -> list[Check]:
+    """What is examined, in order."""
+    workers = max(1, job.fit.workers.max) if job else 1
+    gpus = torch.cuda.device_count() if job and job.fit.gpus_per_worker else 0
+    always: list[Check] = [
+        ("packages", doctor_machine.packages),
+        ("ring", partial(all_reduce.local_ring, workers, gpus)),
+    ]
+    if job is None:
+        return always
+    elsewhere = cluster is not None or doctor_nodes.has_cluster(job)
+    return [
+        ("workers", partial(_sizes, job)),
+        ("machine", partial(doctor_machine.machine, job)),
+        (
+            "gpus",
+            partial(cluster_file.machines, job, cluster) if elsewhere else partial(doctor_machine.gpus, job),
+        ),
+        ("storage", partial(doctor_storage.storage, job)),
+        ("data", partial(doctor_storage.data, job)),
+        ("memory", partial(_memory, job, cluster)),
+        ("time-outs", partial(cluster_file.time_outs, job, cluster)),
+        ("nodes", partial(doctor_nodes.nodes, job)),
+        *always,
+    ]
+
+
+def examined(name: str, check: Callable[[], Iterable[Finding]]) -> list[Finding]:
+    """What a check finds; a mistake that it meets is a finding, too."""
+    try:
+        return list(check())
+    except PlinthError as error:
+        return [Finding(name, Level.bad, error.problem, fix=error.fix)]
+
+
+def _sizes(job: PretrainJob) -> Iterable[Finding]:
+    sizes = possible_sizes(job.fit, stage_runs(job))
+    low, high = max(1, job.fit.workers.min), max(1, job.fit.workers.max)
+    passed_over = [size for size in range(low, high + 1) if size not in sizes]
+    also = f"; of {low} to {high}, {passed_over} would not and are never chosen" if passed_over else ""
+    yield Finding("workers", Level.ok, f"lanes and batches of all stages divide by {sizes} workers{also}")
+    if high not in sizes:
+        yield Finding(
+            "workers", Level.warn,
+            f"fit.workers.max is {high}, which does not divide: at most {sizes[-1]} work",
+            "The machines beyond that stand idle.",
+            "Change global_batch_size, micro_batch_size or data.lanes.",
+        )  # fmt: skip
+    if len(sizes) == 1 < high and low != high:
+        yield Finding(
+            "workers", Level.warn, f"only {sizes[0]} workers are possible, so the run cannot shrink or grow",
+            "When a machine goes the run waits for another.", "Choose sizes that divide by more numbers.",
+        )  # fmt: skip
+
+
+def _memory(job: PretrainJob, cluster: Cluster | None) -> Iterable[Finding]:
+    sizes = possible_sizes(job.fit, stage_runs(job))
+    fewest, most = sizes[0], sizes[-1]
+    made = plan(replace(job, fit=replace(job.fit, workers=Workers(fewest, most))), cluster, 1.0, [])
+    gpu = cluster.train.gpu if cluster and cluster.train else None
+    of_machine = doctor_machine.memory_bytes()
+    for stage in made.stages:
+        needed = next(zero.memory.peak for zero in stage.zero if zero.stage == job.zero.stage)
+        room = gpu.memory_bytes if gpu else of_machine // most
+        yield _room(f"{stage.name}, {most} worker(s)", needed, room, Level.bad)
+        if fewest < most:  # each then holds a larger share, and more of a machine without GPUs is its own
+            room = gpu.memory_bytes if gpu else of_machine // fewest
+            yield _room(f"{stage.name}, {fewest} worker(s)", stage.peak_at_fewest, room, Level.warn)
+
+
+def _room(who: str, needed: int, room: int, worst: Level) -> Finding:
+    share = needed / room
+    level = Level.ok if share < MEMORY_MARGIN else worst
+    return Finding(
+        "memory", level,
+        f"{who}: about {needed / GIB:.1f} of {room / GIB:.1f} GiB a worker ({share:.0%})",
+        "" if level is Level.ok else "The worker will be killed, or the GPU runs out of memory.",
+        "" if level is Level.ok else "Lower micro_batch_size, or raise zero.stage or fit.workers.min.",
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""`poma embed`: a teacher's embeddings in the shards."""

@@ -1,0 +1,1 @@
+"""`poma evaluate`: zero-shot retrieval and a linear probe."""

@@ -1,0 +1,84 @@
+"""`poma evaluate`: a run's encoder on held-out scenes, beside chance, itself untrained, and its teacher."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+
+from jobs.common import models
+from jobs.common.datasets import Dataset, open_dataset
+from jobs.common.devices import own_device
+from jobs.common.run_layout import CONFIG_KEY
+from jobs.evaluate import encoders, measure
+from jobs.evaluate.config import EvaluateJob
+from jobs.evaluate.tables import plain_table
+from jobs.jobfile import asked
+from plinth.errors import DataError
+from plinth.storage import Storage
+from poma3d.pretrained.teacher import Teacher
+from poma3d.sample import Sample
+
+RESULT_KEY = "evaluation.json"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The results with what they were made from, for the report."""
+
+    results: measure.Results
+    samples: list[Sample]
+    features: measure.Features
+    teacher: Teacher
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the tables and write evaluation.json; returns the exit code."""
+    return run_job(asked(EvaluateJob, arguments))
+
+
+def run_job(job: EvaluateJob) -> int:
+    """The same for a job that is at hand."""
+    outcome = evaluate(job)
+    for table in outcome.results.tables:
+        print(plain_table(table) + "\n")
+    return 0
+
+
+def held_out(job: EvaluateJob) -> tuple[Dataset, list[Sample]]:
+    """The data set that the job asks for, and its samples.
+
+    Raises:
+        DataError: no captions to ask for, or data of another teacher.
+    """
+    record = models.record(job.teacher, job.storage)
+    dataset = open_dataset(job.data, job.storage, record)
+    samples = dataset.samples()
+    if not any(captions for s in samples for captions in (*s.view_captions, s.scene_captions)):
+        raise DataError(f"{dataset.storage.uri} has no captions to ask for.", "Ingest scenes with captions.")
+    return dataset, samples
+
+
+def evaluate(job: EvaluateJob) -> Outcome:
+    """Measure and write evaluation.json.
+
+    Raises:
+        DataError: no captions to ask for, or data of another teacher.
+        CheckpointError: no encoder at `job.run`.
+    """
+    dataset, samples = held_out(job)
+    encoder = encoders.load(job.run, job.storage, job.teacher)
+    known = {measure.MODEL: encoder}
+    run_storage = Storage.from_uri(job.run, job.storage)
+    if run_storage.exists(CONFIG_KEY):
+        trained_by = encoders.read_job(run_storage)
+        trained_by.teacher, trained_by.storage = job.teacher, job.storage
+        known[measure.UNTRAINED] = encoders.untrained(trained_by, dataset.shape)
+    device = own_device()
+    teacher = models.open_teacher(job.teacher, job.storage, device)
+    known = {name: encoder.to(device) for name, encoder in known.items()}
+    features = measure.gather_features(known, samples, job.batch_size)
+    results = measure.measure(job, samples, features, teacher)
+    output = Storage.from_uri(job.output or job.run, job.storage)
+    output.write(RESULT_KEY, (json.dumps(results.to_dict(), indent=1) + "\n").encode())
+    return Outcome(results, samples, features, teacher)

@@ -1,0 +1,37 @@
+"""The job file of `poma evaluate`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from plinth.config import MISSING
+from plinth.storage import StorageOptions
+from poma3d.evaluate.config import ProbeConfig, RetrievalConfig
+from poma3d.pretrained.config import TeacherConfig
+
+T = TypeVar("T")
+
+
+@dataclass
+class EvaluateJob:
+    """`poma evaluate`: an encoder on held-out scenes."""
+
+    kind: str = "evaluate"
+    """Which command this file is for."""
+    run: str = MISSING
+    """Folder of the run (output/name), or of an exported encoder."""
+    data: str = MISSING
+    """Folder or URI of the held-out data set, embedded by the run's teacher."""
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    """The run's teacher; it embeds the queries."""
+    retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
+    """Zero-shot scene retrieval."""
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+    """Linear probe of the classes in view."""
+    batch_size: int = 16
+    """Scenes that pass through the encoder at once."""
+    output: str | None = None
+    """Where evaluation.json goes; beside the run when empty."""
+    storage: StorageOptions = field(default_factory=StorageOptions)
+    """How to reach run, data and a teacher in storage."""

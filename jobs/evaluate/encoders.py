@@ -1,0 +1,110 @@
+"""The encoder of a run, or of an export, ready to be evaluated or exported."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from jobs.common import models
+from jobs.common.run_layout import CONFIG_KEY, STAGES
+from jobs.pretrain.build import build_stage
+from jobs.pretrain.config import PretrainJob, stage_config
+from plinth import config
+from plinth.checkpoint import save_load as checkpoint
+from plinth.errors import CheckpointError, ConfigError
+from plinth.storage import Storage, StorageOptions
+from poma3d import export
+from poma3d.export import Provenance, SceneEncoder
+from poma3d.network.encoder import build_encoder
+from poma3d.network.model import patch_grid
+from poma3d.pretrained.config import TeacherConfig
+from poma3d.sample import SampleShape
+
+
+def load(
+    uri: str,
+    options: StorageOptions,
+    teacher: TeacherConfig | None = None,
+    stage: str | None = None,
+    step: int | None = None,
+) -> SceneEncoder:
+    """The trained encoder at `uri`: a run's folder, or an exported encoder's.
+
+    Args:
+        teacher: where the run's teacher lies now, if not where the run found it.
+        stage: of a run; the last one that has a committed checkpoint when None.
+        step: of the checkpoint; the last when None.
+
+    Raises:
+        CheckpointError: neither a run nor an exported encoder, or no such checkpoint.
+    """
+    storage = Storage.from_uri(uri, options)
+    storage.check()
+    if storage.exists(CONFIG_KEY):
+        return _from_run(storage, options, teacher, stage, step)
+    if not storage.exists(export.CONFIG):
+        raise CheckpointError(
+            f"{storage.uri} is neither a run (no {CONFIG_KEY}) nor an exported encoder (no {export.CONFIG}).",
+            "Give output/name of a pretrain job, or the output of `poma export`.",
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        for key in (export.CONFIG, export.WEIGHTS):
+            storage.download(key, Path(folder) / key)
+        try:
+            return export.load(folder)
+        except ValueError as error:
+            raise CheckpointError(str(error).replace(folder, storage.uri)) from None
+
+
+def untrained(job: PretrainJob, shape: SampleShape) -> SceneEncoder:
+    """What the run's encoder was before training: the teacher's image tower on point maps."""
+    tower = models.open_teacher(job.teacher, job.storage).image_tower()
+    return SceneEncoder.of(build_encoder(job.model.encoder, tower, patch_grid(shape, tower)))
+
+
+def read_job(storage: Storage) -> PretrainJob:
+    """The job that a run was started with."""
+    origin = f"{storage.uri}/{CONFIG_KEY}"
+    return config.build(PretrainJob, [(origin, config.parse(storage.read(CONFIG_KEY).decode(), origin))])
+
+
+def _has_checkpoint(storage: Storage, stage: str) -> bool:
+    return checkpoint.latest(storage.child(stage).child("checkpoints")) is not None
+
+
+def _from_run(
+    storage: Storage,
+    options: StorageOptions,
+    teacher: TeacherConfig | None,
+    stage: str | None,
+    step: int | None,
+) -> SceneEncoder:
+    job = read_job(storage)
+    job.storage = options
+    if teacher is not None:
+        job.teacher = teacher
+    if stage not in (None, *STAGES):
+        raise ConfigError(f"stage is {stage!r}.", f"Use one of {', '.join(STAGES)}.")
+    candidates = [stage] if stage else [s for s in reversed(STAGES) if stage_config(job, s) is not None]
+    found = next((s for s in candidates if _has_checkpoint(storage, s)), candidates[0])
+    saved_in = storage.child(found).child("checkpoints")
+    saved = checkpoint.read_state(saved_in, step)
+    with tempfile.TemporaryDirectory() as scratch:
+        weights = checkpoint.read_full(saved_in, Path(scratch), saved["step"])
+    built = build_stage(job, found, SampleShape(**saved["notes"]["config"]["shape"]))
+    try:
+        built.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(
+            f"{saved_in.uri}: the checkpoint of step {saved['step']} is of another model: {reason}",
+            "Use the version of this program that wrote it.",
+        ) from None
+    record = models.record(job.teacher, options)
+    origin = Provenance(
+        teacher=record.name,
+        teacher_revision=record.revision,
+        logit_scale=models.open_teacher(job.teacher, options).logit_scale,
+        run=f"{storage.uri}/{found} step {saved['step']}",
+    )
+    return SceneEncoder.of(built.trained_encoder, origin)

@@ -1,0 +1,1 @@
+"""`poma export`: the target encoder as safetensors."""

@@ -1,0 +1,29 @@
+"""The job file of `poma export`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from plinth.config import MISSING
+from plinth.storage import StorageOptions
+
+T = TypeVar("T")
+
+
+@dataclass
+class ExportJob:
+    """`poma export`: a run's target encoder -> safetensors + config."""
+
+    kind: str = "export"
+    """Which command this file is for."""
+    run: str = MISSING
+    """Folder of the run: output/name."""
+    output: str = MISSING
+    """Folder or URI that gets config.json and model.safetensors."""
+    stage: str | None = None
+    """warmup or main; empty for the last stage that has a checkpoint."""
+    step: int | None = None
+    """Step of the checkpoint; empty for the last."""
+    storage: StorageOptions = field(default_factory=StorageOptions)
+    """How to reach run and output."""

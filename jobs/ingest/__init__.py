@@ -1,0 +1,1 @@
+"""`poma ingest`: scans or rooms become point-map shards."""

@@ -1,0 +1,191 @@
+"""`poma ingest`: scans or procedural rooms -> chosen views -> point-map shards -> manifest.
+
+The unit of work is a shard: a fixed run of scenes, read, cut into samples and written by one task.
+Shards carry a hash of their content in their names and the manifest is written last, so whatever dies,
+the data set is there whole or not at all, and the same command again gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from jobs.common.cluster import map_tasks, ray_cluster
+from jobs.common.datasets import Dataset, add_statistics, statistics
+from jobs.ingest.config import IngestJob
+from jobs.ingest.readers import make_reader
+from jobs.jobfile import asked
+from plinth import config
+from plinth.data import manifest as manifests
+from plinth.data.config import ShardOptions
+from plinth.data.manifest import Manifest, ShardEntry
+from plinth.data.shards import write_shard
+from plinth.errors import ConfigError, DataError
+from plinth.storage import Storage
+from poma3d.sample import SCHEMA_VERSION, SampleShape, encode
+from poma3d.scenes.config import ViewConfig
+from poma3d.scenes.frame import Reader, Reject
+from poma3d.scenes.views import to_samples
+
+REJECTS_KEY = "rejects.csv"
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """One shard to be made."""
+
+    index: int
+    scene_ids: list[str]
+    reader: Reader
+    shape: SampleShape
+    views: ViewConfig
+    output: Storage
+    options: ShardOptions
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """What a task made of its scenes; no entry when all were rejected."""
+
+    entry: ShardEntry | None
+    statistics: dict[str, Any]
+    rejects: list[Reject]
+    frames: int
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Build the data set and say what it holds; returns the exit code."""
+    return run_job(asked(IngestJob, arguments))
+
+
+def run_job(job: IngestJob) -> int:
+    """The same for a job that is at hand."""
+    start = time.monotonic()
+    with ray_cluster(job.ray, job.workers):
+        dataset = ingest(job)
+    took_s = time.monotonic() - start
+    stats = dataset.manifest.attributes["statistics"]
+    size = sum(shard.size_bytes for shard in dataset.manifest.shards)
+    print(
+        f"{dataset.storage.uri}: {stats['samples']} samples, {stats['views']} views of {stats['frames']} "
+        f"frames, {stats['rejected_frames']} frames rejected, {len(dataset.manifest.shards)} shards, "
+        f"{size / max(stats['views'], 1) / 1024:.1f} KiB a view, "
+        f"{stats['frames'] / took_s:.1f} frames/s in {took_s:.0f} s"
+    )
+    for reason, count in sorted(stats["rejects"].items()):
+        print(f"  rejected {count}: {reason} (each in {REJECTS_KEY})")
+    return 0
+
+
+def ingest(job: IngestJob) -> Dataset:
+    """Build the data set of `job`, which runs on the Ray that is there (or here, with `workers: 0`).
+
+    Raises:
+        ConfigError: there is another data set at the output.
+        DataError: nothing was left of the input.
+    """
+    output = Storage.from_uri(job.output, job.storage)
+    output.check(write=True)
+    build = config.fingerprint({k: v for k, v in config.to_dict(job).items() if k not in ("ray", "workers")})
+    if output.exists(manifests.MANIFEST_KEY):
+        dataset = Dataset(output, manifests.load(output))
+        if dataset.manifest.attributes.get("build") == build:
+            print(f"{output.uri}: already built from this job")
+            return dataset
+        if not job.overwrite:
+            raise ConfigError(
+                f"{output.uri} holds a data set that another job built.",
+                "Give another output, or overwrite=true to replace it.",
+            )
+    shape = SampleShape(**asdict(job.shape), xyz=job.reader.stores_points)
+    try:
+        job.views.validate()
+        reader = make_reader(job.reader)
+        scene_ids = reader.scene_ids()
+    except ValueError as error:
+        raise ConfigError(f"{error}.") from None
+    if job.views.single_images and shape.views != 1:
+        raise ConfigError(
+            f"shape.views is {shape.views}, but views.single_images makes samples of 1 view.",
+            "Set shape.views=1.",
+        )
+    if job.views.single_images and shape.xyz:
+        raise ConfigError(
+            f"views.single_images needs the cameras, and {job.reader.kind.name} has none.", "Leave it off."
+        )
+    groups = [scene_ids[i : i + job.scenes_per_shard] for i in range(0, len(scene_ids), job.scenes_per_shard)]
+    tasks = [
+        ShardTask(i, group, reader, shape, job.views, output, job.shards) for i, group in enumerate(groups)
+    ]
+    results = map_tasks(make_shard, tasks, job.workers, {"CPU": 1.0}, f"ingest {output.uri}", "shards")
+    return _commit(job, output, shape, build, results)
+
+
+def make_shard(task: ShardTask) -> ShardResult:
+    """Read the scenes of one shard and write it."""
+    samples, rejects, frames = [], [], 0
+    for scene_id in task.scene_ids:
+        try:
+            scene = task.reader.read(scene_id)
+        except ValueError as error:  # the reader's words for a scan that cannot be used
+            rejects.append(Reject(scene_id, "", "unusable scan", str(error)))
+            continue
+        made, left_out = to_samples(scene, task.shape, task.views)
+        samples += made
+        rejects += left_out
+        frames += len(scene.frames)
+    entry = None
+    if samples:
+        try:
+            table = encode(samples, task.shape)
+        except ValueError as error:  # an empty caption, an array of another shape
+            raise DataError(f"{error}.") from None
+        entry = write_shard(task.output, f"{task.index:06d}", table, task.options)
+    return ShardResult(entry, statistics(samples), rejects, frames)
+
+
+def _commit(
+    job: IngestJob, output: Storage, shape: SampleShape, build: str, results: Sequence[ShardResult]
+) -> Dataset:
+    rejects = [reject for result in results for reject in result.rejects]
+    entries = [result.entry for result in results if result.entry is not None]
+    if not entries:
+        reasons = Counter(reject.reason for reject in rejects).most_common()
+        scans = ", ".join(dict.fromkeys(reject.scene_id for reject in rejects))
+        raise DataError(
+            f"No valid frame in {scans}: {'; '.join(f'{n} x {reason}' for reason, n in reasons)}.",
+            "Check the folder of the scan, or lower views.min_valid_depth.",
+        )
+    totals = add_statistics([result.statistics for result in results])
+    totals["frames"] = sum(result.frames for result in results)
+    totals["rejected_frames"] = len(rejects)
+    totals["rejects"] = dict(Counter(reject.reason for reject in rejects))
+    output.write(REJECTS_KEY, _table(rejects))
+    manifest = Manifest(
+        entries,
+        {
+            "schema_version": SCHEMA_VERSION,
+            "shape": shape.to_dict(),
+            "source": job.reader.kind.name,
+            "teacher": None,
+            "statistics": totals,
+            "build": build,
+        },
+    )
+    manifests.commit(output, manifest)
+    manifests.prune(output, manifest)
+    return Dataset(output, manifest)
+
+
+def _table(rejects: Sequence[Reject]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["scene_id", "frame_id", "reason", "value"])
+    writer.writerows([r.scene_id, r.frame_id, r.reason, r.value] for r in rejects)
+    return text.getvalue().encode()

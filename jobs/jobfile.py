@@ -1,0 +1,90 @@
+"""Job files: which command one is for, and the job in it as that command's typed config.
+
+The file is parsed once (`read`); the secrets check, the kind and the job all come from that one parse.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import DictConfig
+
+from jobs.common.secrets import refuse_secret_overrides, refuse_secrets
+from plinth import config
+from plinth.errors import ConfigError
+
+T = TypeVar("T")
+
+SCHEMAS: dict[str, str] = {
+    "ingest": "jobs.ingest.config:IngestJob",
+    "lift": "jobs.lift.config:LiftJob",
+    "caption": "jobs.caption.config:CaptionJob",
+    "embed": "jobs.embed.config:EmbedJob",
+    "pretrain": "jobs.pretrain.config:PretrainJob",
+    "evaluate": "jobs.evaluate.config:EvaluateJob",
+    "export": "jobs.export.config:ExportJob",
+    "sweep": "jobs.sweep.config:SweepJob",
+    "demo": "jobs.demo.config:DemoJob",
+}
+"""Kind of a job -> where its schema is. Opened when it is needed: some import much."""
+
+
+@dataclass(frozen=True)
+class JobFile:
+    """A job file that was read and holds no secret, not yet compared with a schema."""
+
+    path: Path
+    kind: str
+    raw: DictConfig
+
+    def resolve(self, schema: type[T], overrides: Sequence[str] = ()) -> T:
+        """The job as a config of `schema`, with overrides.
+
+        Raises:
+            ConfigError: a job of another kind, a secret in an override, or what `plinth.config.resolve`
+                refuses.
+        """
+        if self.kind != schema.kind:  # type: ignore[attr-defined]
+            problem = f"{self.path} is a job for `poma {self.kind}`."
+            raise ConfigError(problem, f"Run `poma {self.kind} {self.path}`.")
+        refuse_secret_overrides(overrides)
+        return config.resolve(schema, self.raw, str(self.path), overrides)
+
+
+def read(path: Path) -> JobFile:
+    """Parse a job file, once.
+
+    Raises:
+        ConfigError: no job file, a kind that is none, or a secret in it.
+    """
+    raw = config.read(path)
+    refuse_secrets(raw, str(path))
+    kind = raw.get("kind")
+    if kind not in SCHEMAS:
+        raise ConfigError(f"{path}: kind is {kind!r}.", f"Say which job it is: one of {', '.join(SCHEMAS)}.")
+    return JobFile(path, str(kind), raw)
+
+
+def load(schema: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
+    """The job of a file that must be for the command of `schema`.
+
+    Raises:
+        ConfigError: what `read` and `JobFile.resolve` refuse.
+    """
+    return read(path).resolve(schema, overrides)
+
+
+def asked(schema: type[T], arguments: argparse.Namespace) -> T:
+    """The job that a command line names, with its overrides; see `load`."""
+    return load(schema, arguments.job, arguments.overrides)
+
+
+def open_schema(kind: str) -> type[Any]:
+    """The schema of a kind of job."""
+    module, _, name = SCHEMAS[kind].partition(":")
+    return getattr(import_module(module), name)

@@ -1,0 +1,1 @@
+"""`poma lift`: depth and camera of captioned images."""

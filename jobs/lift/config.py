@@ -1,0 +1,148 @@
+"""The job file of `poma lift`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from jobs.common.cluster import RayConfig
+from jobs.lift.images.sets import ImageSetConfig
+from plinth import config
+from plinth.config import MISSING
+from plinth.data.config import ShardOptions
+from plinth.data.shards import validate
+from plinth.errors import ConfigError
+from plinth.storage import StorageOptions
+from plinth.storage.options import LockConfig
+from poma3d.lift.convention import ConventionConfig
+from poma3d.lift.gates import GateConfig
+from poma3d.pretrained.config import TeacherConfig
+
+WHERE_IT_RUNS = ("inputs", "output", "storage", "lock", "workers", "ray")
+"""Keys that do not change what an image becomes: they may differ between builds of a data set."""
+
+
+class LifterKind(Enum):
+    """Ways from an image to depth and camera."""
+
+    given = "given"
+    depth_pro = "depth_pro"
+    vggt = "vggt"
+
+
+@dataclass
+class LifterConfig:
+    """What lifts, and on what."""
+
+    kind: LifterKind = LifterKind.given
+    """given (depth and camera come with the images), depth_pro (metric) or vggt (up to scale)."""
+    source: str = ""
+    """Weights: a folder with config.json and *.safetensors, a storage URI of one, or a hub id."""
+    revision: str | None = None
+    """Commit of a hub id, or the expected weight hash of a folder."""
+    batch_size: int = 16
+    """Images that pass through the model at once; halved for good when memory runs out."""
+    actors: int = 1
+    """Copies of the model that run at a time."""
+    gpus_per_actor: float = 0.0
+    """GPUs that a copy claims; 0 runs on CPUs."""
+    cpus_per_actor: float = 1.0
+    """CPUs that a copy claims."""
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether there is a model to be loaded."""
+        return self.kind is not LifterKind.given
+
+
+@dataclass
+class SingleShapeConfig:
+    """The sizes that all samples of the data set share; they have one view each."""
+
+    height: int = 224
+    """Rows of a point map."""
+    width: int = 224
+    """Columns of a point map."""
+    captions: int = 5
+    """Captions kept of an image, C; the rest is cut."""
+    scene_captions: int = 4
+    """Room for scene captions, S: single images have none, but data sets of a mixture share their shape."""
+
+
+@dataclass
+class LiftJob:
+    """`poma lift`: sets of captioned images -> a data set of single views, or more of it."""
+
+    kind: str = "lift"
+    """Which command this file is for."""
+    inputs: list[ImageSetConfig] = field(default_factory=list)
+    """Sets of images. What the data set has of them already is left alone; the rest is added."""
+    output: str = MISSING
+    """Folder or URI of the data set."""
+    source: str = "images"
+    """Stored as the samples' source."""
+    lifter: LifterConfig = field(default_factory=LifterConfig)
+    """How depth and camera come about."""
+    shape: SingleShapeConfig = field(default_factory=SingleShapeConfig)
+    """Sizes of the samples."""
+    decode_side_px: int = 768
+    """Larger images are brought to this longer side as they are decoded: it sets memory (1.3 MB an image, and
+    a shard's images travel together) and is plenty for maps of 224 pixels."""
+    convention: ConventionConfig = field(default_factory=ConventionConfig)
+    """Axes, scale and confidence."""
+    gates: GateConfig = field(default_factory=GateConfig)
+    """What is rejected."""
+    teacher: TeacherConfig | None = None
+    """Whose embeddings go into the shards; training refuses a data set without them."""
+    images_per_shard: int = 256
+    """Images that are read, lifted and committed together: what a kill costs at most."""
+    shards: ShardOptions = field(default_factory=ShardOptions)
+    """How a shard is written."""
+    storage: StorageOptions = field(default_factory=StorageOptions)
+    """How to reach inputs, output, and weights in storage."""
+    lock: LockConfig = field(default_factory=LockConfig)
+    """How the job makes sure that nobody else adds to the data set."""
+    workers: int = 2
+    """CPU tasks of each kind that run at a time; 0 does everything here, without Ray."""
+    ray: RayConfig = field(default_factory=RayConfig)
+    """Where the tasks run."""
+
+    def validate(self) -> None:
+        """Refuse values that cannot be.
+
+        Raises:
+            ConfigError: naming the field.
+        """
+        validate(self.shards)
+        self.lock.validate()
+        try:
+            self.gates.validate()
+            self.convention.validate()
+        except ValueError as error:
+            raise ConfigError(f"{error}.") from None
+        if not self.inputs:
+            raise ConfigError("There is no input.", "List at least one set of images under inputs.")
+        if self.images_per_shard < 1:
+            raise ConfigError(f"images_per_shard is {self.images_per_shard}, expected 1 or more.")
+        if self.decode_side_px < max(self.shape.height, self.shape.width):
+            raise ConfigError(
+                f"decode_side_px is {self.decode_side_px}, less than a side of the samples' grid.",
+                "Decode images at least as large as they are stored.",
+            )
+        if self.lifter.batch_size < 1 or self.lifter.actors < 1:
+            raise ConfigError("lifter.batch_size and lifter.actors must be 1 or more.")
+        if self.teacher is not None and not self.convention.colour:
+            raise ConfigError(
+                "convention.colour is off, but the teacher embeds the colour pictures.",
+                "Leave it on, or leave the teacher out.",
+            )
+
+    def recipe(self) -> dict[str, Any]:
+        """What decides what an image becomes; images of one data set share it."""
+        resolved = config.to_dict(self)
+        kept = {k: v for k, v in resolved.items() if k not in WHERE_IT_RUNS}
+        if kept["gates"]["require_caption"]:  # data sets from before this gate do not say
+            del kept["gates"]["require_caption"]
+        kept["lifter"] = {k: resolved["lifter"][k] for k in ("kind", "revision")}
+        return kept

@@ -1,0 +1,231 @@
+"""What a set of captioned images gives, whatever its layout.
+
+A set is cut into pieces (a tar file, a Parquet file, a run of lines of a caption file), each scanned once by
+one task. Scanning yields every image of a piece in its order, with a locator by which it is read again when
+it is lifted: by then it is known which images are duplicates, and only the others are fetched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from enum import Enum
+from typing import Any, Protocol
+
+from plinth.config import MISSING
+from plinth.errors import ConfigError
+from plinth.storage import Storage, StorageOptions
+
+ID_BYTES = 12
+MIN_READ_BYTES = 4 << 20
+"""Least that is fetched when a file in storage is read in order: headers alone would be a request each."""
+
+VALUE_CHARACTERS = 120
+"""What is found is cut to so many characters in the table of rejects."""
+
+
+class SetKind(Enum):
+    """Layouts that can be read."""
+
+    tar = "tar"
+    parquet = "parquet"
+    folder = "folder"
+
+
+@dataclass
+class ImageSetConfig:
+    """One set of images with captions."""
+
+    uri: str = MISSING
+    """A folder (path or s3://bucket/prefix) that holds *.tar or *.parquet at any depth, one such file, or the
+    folder of images."""
+    kind: SetKind = SetKind.tar
+    """tar (WebDataset: NAME.jpg with NAME.txt or NAME.json), parquet, or folder (images, a caption file)."""
+    caption_file: str = "captions.jsonl"
+    """folder: the JSONL or CSV file in it, one line an image."""
+    image: str = "image"
+    """parquet: column of image bytes or paths. folder: field of the path."""
+    caption: str = "caption"
+    """Column or field of the caption, a text or a list of texts; in NAME.json of a tar too. Empty where there
+    is none (with gates.require_caption off)."""
+    depth: str = "depth"
+    """Column or field of a 16-bit depth picture (bytes or path) for the lifter `given`; in a tar it is the
+    member NAME.depth.png, for `depth`."""
+    intrinsics: str = "intrinsics"
+    """Column or field of [fx, fy, cx, cy] in pixels of the depth picture; in NAME.json of a tar."""
+    depth_unit_m: float = 0.001
+    """Metres per unit of those depth pictures."""
+    images_uri: str | None = None
+    """Where paths of images lead; empty for the set's own folder."""
+    lines_per_piece: int = 4096
+    """folder: lines of the caption file that one task scans."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a set that one task scans."""
+
+    config: ImageSetConfig
+    options: StorageOptions
+    key: str
+    """Object relative to the set's folder."""
+    identity: str
+    """Hash of where it is, its size or lines, and how it is read: a piece is scanned once under it."""
+    lines: tuple[str, ...] = ()
+    """folder: the rows of the caption file, each as JSON."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        uri = self.config.uri
+        return uri if uri.endswith(f"/{self.key}") else f"{uri}/{self.key}"
+
+
+@dataclass(frozen=True)
+class Record:
+    """An image as it lies in its set."""
+
+    place: str
+    """Where it is, for people."""
+    locator: str
+    """Where it is, for `ImageSet.read`."""
+    image: bytes
+    captions: list[str]
+    depth: bytes | None = None
+    intrinsics: list[float] | None = None
+
+    @property
+    def image_id(self) -> str:
+        """Hash of the image's bytes and its captions: the same wherever it lies."""
+        digest = hashlib.blake2b(self.image, digest_size=ID_BYTES)
+        digest.update(b"\0" + json.dumps(self.captions).encode())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class BadRecord:
+    """Something in a set that is no captioned image."""
+
+    place: str
+    reason: str
+    value: str = ""
+
+
+class ImageSet(Protocol):
+    """A layout. Cheap to construct, opens nothing until asked."""
+
+    def pieces(self) -> list[Piece]:
+        """All pieces in a fixed order, from a listing alone.
+
+        Raises:
+            ConfigError: there is none.
+        """
+
+    def scan(self, piece: Piece) -> Iterator[Record | BadRecord]:
+        """Every image of a piece, in a fixed order.
+
+        Raises:
+            DataError: the piece is not of this layout.
+        """
+
+    def read(self, piece: Piece, locators: Sequence[str]) -> Iterator[Record]:
+        """Some images again, in the order of the scan."""
+
+
+def file_pieces(config: ImageSetConfig, options: StorageOptions, suffix: str) -> list[Piece]:
+    """One piece per file of a suffix in the set's folder, or the one file that the set's URI names.
+
+    Raises:
+        ConfigError: there is no such file.
+        StorageError: the storage cannot be used.
+    """
+    storage, only = set_folder(config, options, suffix)
+    storage.check()
+    files = [(key, size) for key, size in storage.list() if key.endswith(suffix) and only in ("", key)]
+    if not files:
+        raise ConfigError(
+            f"{config.uri} holds no {suffix} file.", f"Check the path, or inputs.kind ({config.kind.name})."
+        )
+    return [Piece(config, options, key, identity(config, storage, key, size)) for key, size in files]
+
+
+def set_folder(config: ImageSetConfig, options: StorageOptions, suffix: str) -> tuple[Storage, str]:
+    """The set's folder, and the one file in it that its URI names (empty for all)."""
+    if not config.uri.endswith(suffix):
+        return Storage.from_uri(config.uri, options), ""
+    folder, _, name = config.uri.rpartition("/")
+    return Storage.from_uri(folder or ".", options), name
+
+
+def identity(config: ImageSetConfig, storage: Storage, key: str, content: object) -> str:
+    """Hash by which a piece is known."""
+    reading = {k: v for k, v in asdict(config).items() if k not in ("uri", "kind", "lines_per_piece")}
+    said = json.dumps([config.kind.name, storage.uri, key, content, reading], sort_keys=True)
+    return hashlib.blake2b(said.encode(), digest_size=ID_BYTES).hexdigest()
+
+
+def texts(value: object) -> list[str]:
+    """Captions from a field: a text, a list of texts, or nothing."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list | tuple):
+        return [text for text in value if isinstance(text, str)]
+    return []
+
+
+def numbers(value: object) -> list[float] | None:
+    """Intrinsics from a field, a list or a text; None where it is not four numbers."""
+    if isinstance(value, str):
+        value = value.replace(",", " ").split()
+    if isinstance(value, list | tuple) and len(value) == 4:
+        try:
+            return [float(x) for x in value]
+        except (TypeError, ValueError):
+            return None
+    return None
+
+
+class RangeFile(io.RawIOBase):
+    """An object in storage as a seekable file that reads ranges; wrap it in `io.BufferedReader`."""
+
+    def __init__(self, storage: Storage, key: str) -> None:
+        self._storage, self._key = storage, key
+        self._size = storage.size(key)
+        self._position = 0
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """As of any file."""
+        self._position = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[
+            whence
+        ] + offset
+        return self._position
+
+    def tell(self) -> int:
+        """As of any file."""
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """One range request."""
+        stop = min(self._position + len(buffer), self._size)
+        if stop <= self._position:
+            return 0
+        content = self._storage.read_range(self._key, self._position, stop)
+        buffer[: len(content)] = content
+        self._position += len(content)
+        return len(content)
+
+
+def open_object(storage: Storage, key: str) -> io.BufferedReader:
+    """An object in storage as a buffered, seekable file."""
+    return io.BufferedReader(RangeFile(storage, key), MIN_READ_BYTES)

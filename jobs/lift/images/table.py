@@ -1,0 +1,118 @@
+"""Parquet with a column of images (bytes, {bytes, path} or paths) and one of captions, as on the hubs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jobs.lift.images.sets import (
+    BadRecord,
+    ImageSetConfig,
+    Piece,
+    Record,
+    file_pieces,
+    numbers,
+    open_object,
+    set_folder,
+    texts,
+)
+from plinth.errors import DataError
+from plinth.storage import MissingKeyError, Storage, StorageOptions
+
+SUFFIX = ".parquet"
+BATCH_ROWS = 64
+"""Rows in memory at a time: pages of images are large."""
+
+
+class TableSet:
+    """`jobs.lift.images.sets.ImageSet` of Parquet files."""
+
+    def __init__(self, config: ImageSetConfig, options: StorageOptions) -> None:
+        self.config, self.options = config, options
+
+    def pieces(self) -> list[Piece]:
+        """One per Parquet file."""
+        return file_pieces(self.config, self.options, SUFFIX)
+
+    def scan(self, piece: Piece) -> Iterator[Record | BadRecord]:
+        """Its rows.
+
+        Raises:
+            DataError: no Parquet, or a named column is missing.
+        """
+        yield from self._rows(piece, None)
+
+    def read(self, piece: Piece, locators: Sequence[str]) -> Iterator[Record]:
+        """Some rows again; every row group that holds one of them is read."""
+        for record in self._rows(piece, {int(locator) for locator in locators}):
+            if isinstance(record, Record):
+                yield record
+
+    def _rows(self, piece: Piece, wanted: set[int] | None) -> Iterator[Record | BadRecord]:
+        storage, _ = set_folder(self.config, self.options, SUFFIX)
+        images = picture_folder(self.config, self.options, storage)
+        try:
+            with pq.ParquetFile(pa.PythonFile(open_object(storage, piece.key), mode="r")) as file:
+                columns = self._columns(piece, file.schema_arrow.names)
+                first = 0
+                for group in range(file.num_row_groups):
+                    stop = first + file.metadata.row_group(group).num_rows
+                    if wanted is None or any(first <= row < stop for row in wanted):
+                        batches = file.iter_batches(BATCH_ROWS, [group], columns, use_threads=False)
+                        rows = (row for batch in batches for row in batch.to_pylist())
+                        for number, row in enumerate(rows, start=first):
+                            if wanted is None or number in wanted:
+                                yield self._record(piece, number, row, images)
+                    first = stop
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(
+                f"{piece.name}: cannot be read as Parquet ({str(error).splitlines()[0]}).",
+                "Restore the file, or take it out of the set's folder.",
+            ) from error
+
+    def _columns(self, piece: Piece, names: Sequence[str]) -> list[str]:
+        for field in ("image", "caption"):
+            column = getattr(self.config, field)
+            if column not in names and (column or field == "image"):
+                raise DataError(
+                    f"{piece.name}: no column '{column}' (inputs.{field}); there are {', '.join(names)}.",
+                    f"Name the column that holds the {field}s in inputs.{field}.",
+                )
+        others = (self.config.caption, self.config.depth, self.config.intrinsics)
+        return [self.config.image, *(c for c in others if c in names)]
+
+    def _record(self, piece: Piece, number: int, row: dict[str, Any], images: Storage) -> Record | BadRecord:
+        place = f"{piece.name} row {number}"
+        try:
+            image = picture_bytes(row[self.config.image], images)
+            depth = picture_bytes(row.get(self.config.depth), images)
+        except MissingKeyError as error:
+            return BadRecord(place, "no such image", error.problem)
+        except ValueError as error:
+            return BadRecord(place, "no such image", str(error))
+        if image is None:
+            return BadRecord(place, "no image", f"column '{self.config.image}' is empty")
+        captions = texts(row.get(self.config.caption))
+        return Record(place, str(number), image, captions, depth, numbers(row.get(self.config.intrinsics)))
+
+
+def picture_folder(config: ImageSetConfig, options: StorageOptions, own: Storage) -> Storage:
+    """Where paths of a set's pictures lead."""
+    return own if config.images_uri is None else Storage.from_uri(config.images_uri, options)
+
+
+def picture_bytes(value: object, images: Storage) -> bytes | None:
+    """An encoded picture from bytes, {bytes, path} or a path; None where there is none.
+
+    Raises:
+        MissingKeyError: there is no such object.
+        ValueError: a path that leaves the folder.
+    """
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, bytes):
+        return value or None
+    return images.read(value) if isinstance(value, str) and value else None

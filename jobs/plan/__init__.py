@@ -1,0 +1,1 @@
+"""`poma plan`: memory, time, storage and cost of a job."""

@@ -1,0 +1,1 @@
+"""`poma pretrain`: the warm-up and the main stage."""

@@ -1,0 +1,1 @@
+"""`poma prove-resume`: kills and resizes a job and compares the results."""

@@ -1,0 +1,243 @@
+"""`poma prove-resume`: kill it, resize it, same result, shown on the user's own job.
+
+The job is shortened and run straight, then again with faults: a worker killed in the middle of a step,
+another in the middle of an upload, the driver killed, the number of workers changed. Every run goes through
+the same `pretrain.train` as the real one; drivers are processes of their own, workers are Ray Train's. Then
+batches, losses and the whole last checkpoint of each are compared with the straight run's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from jobs.common.cluster import RayConfig, ray_cluster
+from jobs.common.run_layout import STAGES
+from jobs.demo import command as demo
+from jobs.demo.config import DemoJob
+from jobs.jobfile import read
+from jobs.pretrain import command as pretrain
+from jobs.pretrain.config import PretrainJob, StageConfig, stage_config
+from jobs.prove_resume.compare import Comparison, compare, read_result
+from jobs.prove_resume.faults import Action, Drill, armed
+from jobs.prove_resume.page import table, write_page
+from plinth.errors import EXIT_CODE, ConfigError, PlinthError
+from plinth.launch.config import Workers
+from plinth.launch.fit import possible_sizes
+from plinth.observe.config import OnBadStep
+from plinth.storage import Storage
+from plinth.train.control import STOP_SIGNALS
+
+STRAIGHT_WORKERS = 2
+RESIZES = (2, 1, 4, 2)
+PHASE_LIMIT_S = 900.0
+POLL_S = 0.2
+SPARE_CPUS = 2
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One driver process, from its start to its end."""
+
+    workers: int
+    drills: tuple[Drill, ...] = ()
+    ends_by: signal.Signals | None = None
+    """What the driver gets when the last drill goes off; None lets it run to its end."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A run of the job and what happens to it."""
+
+    name: str
+    text: str
+    phases: tuple[Phase, ...]
+    must_be_identical: bool = True
+    """Whether the result must be the same bit by bit."""
+
+
+@dataclass
+class Proof:
+    """What was found."""
+
+    comparisons: list[Comparison] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run all scenarios, print the table, write the page; returns the exit code."""
+    folder = arguments.folder
+    job = _load(arguments.job, arguments.overrides, folder)
+    job = shortened(job, folder, arguments.steps, arguments.every)
+    proof = prove(job)
+    page = write_page(Path(folder), job, proof.comparisons, proof.seconds)
+    print("\n" + table(proof.comparisons))
+    print(f"page: {page}")
+    return 0 if all(c.holds for c in proof.comparisons) else EXIT_CODE
+
+
+def _load(path: Path, overrides: Sequence[str], folder: str) -> PretrainJob:
+    """The job; of a demo, its pretraining, once its data is there."""
+    file = read(path)
+    if file.kind != DemoJob.kind:
+        return file.resolve(PretrainJob, overrides)
+    job = file.resolve(DemoJob, [f"folder={folder}/data", *overrides])
+    Path(job.folder).mkdir(parents=True, exist_ok=True)
+    with ray_cluster(job.pretrain.ray, job.rooms.workers):
+        demo.make_data(job, demo.Timings(Path(job.folder) / demo.RECORD))
+    return job.pretrain
+
+
+def shortened(job: PretrainJob, folder: str, steps: int, every: int) -> PretrainJob:
+    """The job with short stages, a checkpoint every few steps, all of them kept.
+
+    Raises:
+        ConfigError: too short to be cut anywhere.
+    """
+    if not 2 <= every < steps:
+        raise ConfigError(f"--every is {every} and --steps is {steps}.", "Give 2 <= every < steps.")
+
+    def stage(config: StageConfig | None) -> StageConfig | None:
+        if config is None:
+            return None
+        warmup_steps = min(2, steps - 1)
+        short = replace(config, steps=steps, warmup_steps=warmup_steps)
+        return replace(short, epochs=None, samples=None, warmup_samples=None)
+
+    return replace(
+        job,
+        output=str(Path(folder).absolute()),
+        warmup=stage(job.warmup),
+        main=stage(job.main),
+        checkpoint=replace(job.checkpoint, every_steps=every, keep_last=0),
+        guard=replace(job.guard, on_bad_step=OnBadStep.stop),
+        lock=replace(job.lock, dead_after_s=4 * job.lock.beat_every_s),
+        metrics=replace(job.metrics, sinks=[]),  # trackers are for the user's own runs
+    )
+
+
+def prove(job: PretrainJob) -> Proof:
+    """Run the scenarios one after the other on one cluster; each that is finished is not run again.
+
+    Raises:
+        PlinthError: a run did not end as it should.
+    """
+    first = replace(job, name="straight")
+    sizes = possible_sizes(replace(job.fit, workers=Workers(1, max(RESIZES))), pretrain.stage_runs(first))
+    proof = Proof()
+    with ray_cluster(_room(job), 1):
+        import ray
+
+        ray_config = replace(job.ray, address=ray.get_runtime_context().gcs_address)
+        expected = None
+        for scenario in scenarios(job, sizes):
+            began = time.monotonic()
+            this = replace(job, name=scenario.name, ray=ray_config)
+            print(f"{scenario.name}: {scenario.text}", flush=True)
+            for number, phase in enumerate(scenario.phases):
+                _run_phase(this, phase, Path(job.output) / f"{scenario.name}-{number}.log")
+            result = read_result(pretrain.run_storage(this))
+            proof.seconds[scenario.name] = time.monotonic() - began
+            if expected is None:
+                expected = result
+            else:
+                proof.comparisons.append(
+                    compare(scenario.name, scenario.text, expected, result, scenario.must_be_identical)
+                )
+    return proof
+
+
+def scenarios(job: PretrainJob, sizes: Sequence[int]) -> list[Scenario]:
+    """The straight run and those with faults, as far as the job's sizes allow."""
+    stages = [name for name in STAGES if stage_config(job, name) is not None]
+    usual = max(size for size in sizes if size <= STRAIGHT_WORKERS)
+    cut = job.checkpoint.every_steps + job.checkpoint.every_steps // 2
+    last = usual - 1
+    kills = tuple(Drill(f"kill-{s}", Action.kill_rank, s, cut, last) for s in stages)
+    upload = (Drill("upload", Action.kill_in_upload, stages[-1], 1, 0),)
+    found = [
+        Scenario("straight", f"{usual} workers, nothing happens", (Phase(usual),)),
+        Scenario("killed-rank", "kill -9 of a worker in mid-step, in each stage", (Phase(usual, kills),)),
+        Scenario("killed-upload", "kill -9 of a worker in the middle of an upload", (Phase(usual, upload),)),
+        Scenario(
+            "killed-driver",
+            "kill -9 of the driver, and the same command again",
+            (Phase(usual, (Drill("driver", Action.hold, stages[-1], cut),), signal.SIGKILL), Phase(usual)),
+        ),
+    ]
+    walk = [size for size in RESIZES if size in sizes]
+    if len(set(walk)) > 1:
+        where = [stages[0]] * 2 + [stages[-1]] * len(walk)
+        phases = [
+            Phase(size, (Drill(f"size-{i}", Action.hold, where[i], 2),), STOP_SIGNALS[i % len(STOP_SIGNALS)])
+            for i, size in enumerate(walk[:-1])
+        ]
+        text = "stopped and started again with " + " -> ".join(map(str, walk)) + " workers"
+        found.append(
+            Scenario("resized", text, (*phases, Phase(walk[-1])), must_be_identical=job.zero.adds_exactly)
+        )
+    return found
+
+
+def _room(job: PretrainJob) -> RayConfig:
+    """A local Ray that takes the most workers of all scenarios, however few cores there are."""
+    needed = math.ceil(max(RESIZES) * job.fit.cpus_per_worker) + SPARE_CPUS
+    return replace(job.ray, num_cpus=max(needed, os.cpu_count() or 1))
+
+
+def _run_phase(job: PretrainJob, phase: Phase, log: Path) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    job = replace(job, fit=replace(job.fit, workers=Workers(phase.workers, phase.workers)))
+    driver = multiprocessing.get_context("spawn").Process(
+        target=_drive, args=(job, phase.drills, str(log)), name=f"driver of {job.name}"
+    )
+    driver.start()
+    try:
+        if phase.ends_by is not None:
+            _wait_for(pretrain.run_storage(job), phase.drills[-1], driver)
+            os.kill(driver.pid or 0, phase.ends_by)
+        driver.join(PHASE_LIMIT_S)
+        expected: dict[signal.Signals | None, int] = {None: 0, signal.SIGKILL: -signal.SIGKILL}
+        expected |= dict.fromkeys(STOP_SIGNALS, pretrain.STOPPED_EXIT_CODE)
+        if driver.exitcode != expected[phase.ends_by]:
+            raise PlinthError(
+                f"{job.name}: the driver ended with {driver.exitcode}, expected {expected[phase.ends_by]}.",
+                f"Its log: {log}",
+            )
+    finally:
+        if driver.is_alive():
+            driver.kill()
+            driver.join()
+
+
+def _wait_for(storage: Storage, drill: Drill, driver: multiprocessing.process.BaseProcess) -> None:
+    deadline = time.monotonic() + PHASE_LIMIT_S
+    while not storage.exists(drill.key):
+        if not driver.is_alive() or time.monotonic() > deadline:
+            raise PlinthError(f"The run never came to {drill.stage}, step {drill.after_steps}.")
+        time.sleep(POLL_S)
+
+
+def _drive(job: PretrainJob, drills: Sequence[Drill], log: str) -> None:
+    """A driver process: what `poma pretrain` does, with drills."""
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    logging.basicConfig(stream=sys.stderr)
+    try:
+        runs = armed(pretrain.prepare(job), drills, pretrain.run_storage(job))
+        with ray_cluster(job.ray, 1):
+            end = pretrain.train(job, runs)
+    except PlinthError as error:
+        print(error, file=sys.stderr)
+        sys.exit(EXIT_CODE)
+    sys.exit(pretrain.STOPPED_EXIT_CODE if end.is_stopped else 0)

@@ -1,0 +1,127 @@
+"""Whether two runs of a job are the same: batches, losses, weights, optimizer state."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from jobs.common.run_layout import STAGES
+from plinth.checkpoint import tensor_files
+from plinth.checkpoint.store import Fetched
+from plinth.observe import incidents, ledger
+from plinth.observe.metrics import read_lines
+from plinth.storage import Storage
+from plinth.world import World
+
+LOSS_TOLERANCE = 1e-6
+"""Relative, where the number of workers changes and zero.exact_sums is not at work: gradients are then added
+in another order."""
+STATE_TOLERANCE = 1e-5
+"""Of weights and of Adam's moments, relative to the norm of all of them: where a gradient is nearly nothing,
+Adam makes of its rounding a step that is not."""
+WEIGHTS, MOMENTS = ("master", "ema", "frozen", "buffer"), ("exp_avg", "exp_avg_sq")
+
+
+@dataclass
+class Result:
+    """What a run left, stages one after the other."""
+
+    digests: list[str]
+    """Of the sample ids of each step."""
+    losses: list[float]
+    world_sizes: list[int]
+    tensors: dict[str, Tensor]
+    """Everything in the last checkpoint of each stage, flat, by stage and key."""
+    steps_redone: int
+    restarts: int
+    incidents: int
+
+
+@dataclass
+class Comparison:
+    """A run beside the straight one. The differences are relative: of losses to the loss, of weights and
+    moments the norm of the difference to the norm."""
+
+    name: str
+    text: str
+    straight: Result
+    result: Result
+    must_be_identical: bool
+    different_batches: int
+    loss: float
+    weights: float
+    moments: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is the same result."""
+        loss, state = (0.0, 0.0) if self.must_be_identical else (LOSS_TOLERANCE, STATE_TOLERANCE)
+        same = self.different_batches == 0 and self.loss <= loss
+        return same and self.weights <= state and self.moments <= state
+
+
+def read_result(storage: Storage) -> Result:
+    """What the run in `storage` left."""
+    lines = [line for stage in STAGES for line in read_lines(storage.child(stage))]
+    tensors: dict[str, Tensor] = {}
+    for stage in STAGES:
+        tensors |= {f"{stage}/{key}": tensor for key, tensor in _last_checkpoint(storage, stage).items()}
+    book = ledger.summarise(storage)
+    return Result(
+        digests=[line["digest"] for line in lines],
+        losses=[line["loss"] for line in lines],
+        world_sizes=[line["world_size"] for line in lines],
+        tensors=tensors,
+        steps_redone=book.steps_redone,
+        restarts=book.restarts,
+        incidents=sum(len(incidents.read_all(storage.child(stage))) for stage in STAGES),
+    )
+
+
+def compare(name: str, text: str, straight: Result, result: Result, must_be_identical: bool) -> Comparison:
+    """Hold a run to the straight one."""
+    pairs = list(zip(straight.digests, result.digests, strict=False))
+    missing = abs(len(straight.digests) - len(result.digests))
+    losses = [abs(a - b) / max(abs(a), 1e-12) for a, b in zip(straight.losses, result.losses, strict=False)]
+    return Comparison(
+        name=name,
+        text=text,
+        straight=straight,
+        result=result,
+        must_be_identical=must_be_identical,
+        different_batches=missing + sum(a != b for a, b in pairs),
+        loss=max(losses, default=float("inf")),
+        weights=_apart(straight.tensors, result.tensors, WEIGHTS),
+        moments=max(_apart(straight.tensors, result.tensors, (kind,)) for kind in MOMENTS),
+    )
+
+
+def _apart(straight: dict[str, Tensor], other: dict[str, Tensor], kinds: tuple[str, ...]) -> float:
+    """Norm of the difference over the norm; the worst of the stages."""
+    if straight.keys() != other.keys():
+        return float("inf")
+    worst = 0.0
+    for stage in STAGES:
+        keys = [key for key in straight if key.startswith(f"{stage}/") and key.split("/")[1] in kinds]
+        apart = sum(_squares(straight[key].double() - other[key].double()) for key in keys)
+        whole = sum(_squares(straight[key].double()) for key in keys)
+        worst = max(worst, (apart / whole) ** 0.5 if whole else 0.0)
+    return worst
+
+
+def _squares(values: Tensor) -> float:
+    return float(values.square().sum())
+
+
+def _last_checkpoint(storage: Storage, stage: str) -> dict[str, Tensor]:
+    folder = storage.child(stage).child("checkpoints")
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        Fetched(World(0, 1), folder, Path(scratch)) as fetched,
+    ):
+        if fetched.folder is None:
+            return {}
+        return tensor_files.read_whole(fetched.folder, tensor_files.lengths(fetched.folder))

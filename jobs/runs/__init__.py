@@ -1,0 +1,1 @@
+"""`poma runs`: list, show, read and stop runs."""

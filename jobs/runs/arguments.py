@@ -1,0 +1,24 @@
+"""Flags of `poma runs`."""
+
+from __future__ import annotations
+
+import argparse
+
+from jobs.common.storage_flags import add_storage_flags
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare its actions with their flags."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name, what, text in (
+        ("list", "folder or URI that holds runs", "one line for each run"),
+        ("show", "the run's folder: STORAGE/NAME", "status, ledger, checkpoints, incidents, failures"),
+        ("logs", "the run's folder: STORAGE/NAME", "messages of every rank, and what failed first"),
+        ("stop", "the run's folder: STORAGE/NAME", "have it save and end, wherever it runs; waits for it"),
+    ):
+        action = actions.add_parser(name, help=text, description=text)
+        action.add_argument("uri", help=what)
+        add_storage_flags(action)
+        if name == "logs":
+            action.add_argument("--rank", type=int, help="only of this rank")
+            action.add_argument("--lines", type=int, default=0, help="only so many of the last (0: all)")

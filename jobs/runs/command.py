@@ -1,0 +1,91 @@
+"""`poma runs list|show|logs|stop`: how runs are doing, from their folders alone."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import time
+
+from jobs.common.storage_flags import storage_options
+from jobs.display.text import aligned
+from jobs.runs.state import is_run, read_run
+from jobs.runs.stop import stop
+from jobs.runs.text import describe, loss_text
+from plinth.errors import StorageError
+from plinth.observe import failures
+from plinth.observe.failures import FOLDER as LOGS
+from plinth.observe.failures import first_cause
+from plinth.observe.metrics import duration
+from plinth.observe.rank_logs import LOG_SUFFIX
+from plinth.storage import Storage, StorageOptions
+
+LOG_NAME = re.compile(rf"{LOGS}/(?P<attempt>.+)-rank(?P<rank>\d+)\{LOG_SUFFIX}")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Dispatch one of the actions; returns the exit code."""
+    options = storage_options(arguments)
+    if arguments.action == "list":
+        return list_runs(arguments.uri, options)
+    if arguments.action == "show":
+        return show(arguments.uri, options)
+    if arguments.action == "stop":
+        return stop(arguments.uri, options)
+    return logs(arguments.uri, options, arguments.rank, arguments.lines)
+
+
+def list_runs(output: str, options: StorageOptions) -> int:
+    """One line for each run in the folder `output`; returns the exit code."""
+    storage = Storage.from_uri(output, options)
+    storage.check()
+    keys: dict[str, set[str]] = {}
+    for key, _ in storage.list():
+        name, _, rest = key.partition("/")
+        keys.setdefault(name, set()).add(rest)
+    names = [name for name, below in keys.items() if is_run(below)]
+    if not names:
+        raise StorageError(f"{storage.uri} holds no runs.", "Give the output of a pretraining job.")
+    rows = [["run", "status", "where", "loss", "wall time", "productive", "restarts"]]
+    for name in names:
+        state = read_run(storage.child(name), time.time())
+        book = state.ledger
+        rows.append([
+            name, state.status, state.where, loss_text(state.stage), duration(book.wall_s),
+            f"{book.share('productive'):.0%}", str(book.restarts),
+        ])  # fmt: skip
+    print("\n".join(aligned(rows)))
+    return 0
+
+
+def show(run_uri: str, options: StorageOptions) -> int:
+    """What is known of one run; returns the exit code."""
+    state = read_run(Storage.from_uri(run_uri, options), time.time())
+    print("\n".join(describe(state)))
+    return 0
+
+
+def logs(run_uri: str, options: StorageOptions, rank: int | None = None, lines: int = 0) -> int:
+    """The messages of every rank of every attempt, and what happened first; returns the exit code.
+
+    Args:
+        rank: only of this one.
+        lines: only so many of the last of each; 0 for all.
+    """
+    storage = Storage.from_uri(run_uri, options)
+    storage.check()
+    texts = []
+    for key, _ in storage.list(LOGS):
+        found = LOG_NAME.fullmatch(key)
+        if found and rank in (None, int(found["rank"])):
+            text = storage.read(key).decode(errors="replace").splitlines()
+            texts.append((text[:1], f"== {found['attempt']}, rank {found['rank']}", text[-lines:]))
+    if not texts:
+        which = "" if rank is None else f" of rank {rank}"
+        raise StorageError(
+            f"{storage.uri} has no logs{which}.", "They come with the first checkpoint or failure."
+        )
+    for _, title, text in sorted(texts):  # a log's first line begins with its time
+        print("\n".join([title, *text]))
+    for of_attempt in failures.by_attempt(failures.read_failures(storage)).values():
+        print(f"== first cause in {of_attempt[0].attempt}\n{first_cause(of_attempt)}")
+    return 0

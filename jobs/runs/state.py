@@ -1,0 +1,183 @@
+"""What a run's folder says of the run: status, progress, checkpoints, ledger, incidents, failures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from jobs.common.run_layout import CONFIG_KEY, STAGES
+from plinth.checkpoint.store import CheckpointInfo, list_checkpoints, read_state
+from plinth.errors import CheckpointError, StorageError
+from plinth.observe import failures, incidents, ledger
+from plinth.observe.failures import Failure
+from plinth.observe.incidents import Incident
+from plinth.observe.ledger import FAILED, FINISHED, RUNNING, STOPPED, LedgerSummary, Record
+from plinth.observe.metrics import LINES_KEY, duration
+from plinth.observe.stragglers import find_straggler
+from plinth.storage import Storage
+from plinth.storage.lock import read_lock
+
+QUIET_BEATS = 6
+"""Beats of the ledger that a running attempt may miss before it is taken for dead."""
+LOCKED_QUIET_S = 300.0
+"""The same while the run is locked: the workers may be in the middle of a restart."""
+TAIL_BYTES = 1 << 18
+
+
+@dataclass
+class StageState:
+    """One stage of a run."""
+
+    name: str
+    step: int
+    """Steps done."""
+    total_steps: int | None
+    """None before its first checkpoint."""
+    loss: float | None
+    time: float | None
+    """Of the last line of its metrics."""
+    checkpoints: list[CheckpointInfo]
+    incidents: list[Incident]
+    slow: str = ""
+    """The rank for which the others wait, as one sentence; empty if there is none."""
+
+    @property
+    def committed(self) -> list[int]:
+        """Steps of the checkpoints that count."""
+        return [info.step for info in self.checkpoints if info.is_committed]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the checkpoint of the last step counts."""
+        return self.total_steps is not None and self.total_steps in self.committed
+
+
+@dataclass
+class RunState:
+    """A run at a moment."""
+
+    uri: str
+    status: str
+    """running, finished, stopped or failed."""
+    detail: str
+    """What more is known of the status; may be empty."""
+    stages: list[StageState]
+    """Those that have begun."""
+    ledger: LedgerSummary
+    failures: list[list[Failure]] = field(default_factory=list)
+    """Of each attempt that failed, attempts by time; in each, causes before what they caused."""
+
+    @property
+    def stage(self) -> StageState | None:
+        """The last one that has begun."""
+        return self.stages[-1] if self.stages else None
+
+    @property
+    def slow(self) -> str:
+        """Who holds the run up, as of its last checkpoint; empty if nobody does."""
+        return self.stage.slow if self.stage is not None else ""
+
+    @property
+    def where(self) -> str:
+        """Stage and step of total; empty before the first step."""
+        if self.stage is None:
+            return ""
+        total = "" if self.stage.total_steps is None else f" of {self.stage.total_steps}"
+        return f"{self.stage.name}, step {self.stage.step}{total}"
+
+
+def read_run(storage: Storage, now: float) -> RunState:
+    """Read the folder of a run.
+
+    Args:
+        now: `time.time()`.
+
+    Raises:
+        StorageError: it holds no run, or cannot be read.
+    """
+    sizes = dict(storage.list())
+    if not is_run(sizes):
+        raise StorageError(
+            f"{storage.uri} is not a run.", "Give the folder of a run: output/name of its job."
+        )
+    records = ledger.read_records(storage)
+    begun = [name for name in STAGES if any(key.startswith(f"{name}/") for key in sizes)]
+    stages = [
+        _stage(storage.child(name), name, records, sizes.get(f"{name}/{LINES_KEY}", 0)) for name in begun
+    ]
+    status, detail = _status(storage, stages, records, now)
+    found = failures.by_attempt(failures.read_failures(storage))
+    return RunState(
+        uri=storage.uri,
+        status=status,
+        detail=detail,
+        stages=stages,
+        ledger=ledger.add_up(records, now if status == RUNNING else None),
+        failures=[failures.by_precedence(of_attempt) for of_attempt in found.values()],
+    )
+
+
+def is_run(keys: Collection[str]) -> bool:
+    """Whether a folder with these keys is that of a run."""
+    return CONFIG_KEY in keys
+
+
+def _stage(storage: Storage, name: str, records: list[Record], metrics_bytes: int) -> StageState:
+    lines = _last_lines(storage, metrics_bytes)
+    last = lines[-1] if lines else {}
+    straggler = find_straggler(lines)
+    checkpoints = list_checkpoints(storage.child("checkpoints"))
+    try:
+        total = int(read_state(storage.child("checkpoints"))["total_steps"])
+    except CheckpointError:
+        total = None
+    trained = [record for record in records if record.stage == name and record.marks]
+    step = int(last.get("step", -1)) + 1
+    if trained:  # fresher than the metrics, which come with the checkpoints
+        step = trained[-1].marks[-1].step
+    return StageState(
+        name, step, total, last.get("loss"), last.get("time"), checkpoints, incidents.read_all(storage),
+        straggler.sentence if straggler else "",
+    )  # fmt: skip
+
+
+def _last_lines(storage: Storage, size: int) -> list[dict[str, Any]]:
+    """Of a stage's metrics, without reading them all; empty where there is none."""
+    if not size:
+        return []
+    start = max(0, size - TAIL_BYTES)
+    tail = storage.read_range(LINES_KEY, start, size).splitlines()
+    if start and len(tail) > 1:
+        tail = tail[1:]  # half a line
+    return [json.loads(line) for line in tail]
+
+
+def _status(storage: Storage, stages: list[StageState], records: list[Record], now: float) -> tuple[str, str]:
+    lock = read_lock(storage)
+    holder = f"held by {lock['holder']}" if lock else ""
+    done = {stage.name for stage in stages if stage.is_done}
+    if done and done >= _wanted(storage):
+        return FINISHED, ""
+    if not records:
+        return (RUNNING, holder) if lock else (STOPPED, "")
+    last = max(records, key=lambda record: record.beat)
+    quiet_s = now - last.beat
+    if lock or last.outcome == RUNNING:
+        patience_s = QUIET_BEATS * last.beat_every_s
+        if quiet_s <= patience_s:
+            return RUNNING, holder
+        if lock and quiet_s <= LOCKED_QUIET_S:
+            return RUNNING, f"{holder}; no sign of life for {duration(quiet_s)}, restarting or lost"
+        left = f"; its lock was left behind ({holder})" if lock else ""
+        return FAILED, f"no sign of life for {duration(quiet_s)}{left}"
+    return (STOPPED if last.outcome == FINISHED else last.outcome), ""
+
+
+def _wanted(storage: Storage) -> set[str]:
+    """The stages that the job has."""
+    job = yaml.safe_load(storage.read(CONFIG_KEY))
+    return {name for name in STAGES if job.get(name) is not None}

@@ -1,0 +1,1 @@
+"""`poma shards`: look into a data set."""

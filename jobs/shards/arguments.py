@@ -1,0 +1,24 @@
+"""Flags of `poma shards`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from jobs.common.storage_flags import add_storage_flags
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare its actions with their flags."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name, text in (
+        ("inspect", "what the data set holds: sizes, teacher, source, statistics"),
+        ("verify", "check every shard against the manifest; exit code 2 when one is damaged"),
+        ("preview", "write a contact sheet: colour, depth, point map, top view; what lift rejected"),
+    ):
+        action = actions.add_parser(name, help=text, description=text)
+        action.add_argument("uri", help="a folder or s3://bucket/prefix; with #3, its version 3")
+        add_storage_flags(action)
+        if name == "preview":
+            action.add_argument("--out", type=Path, default=Path("preview.png"), help="PNG to write")
+            action.add_argument("--samples", type=int, default=4, help="how many scenes to show")

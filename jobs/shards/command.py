@@ -1,0 +1,75 @@
+"""`poma shards inspect|verify|preview`: looking into a data set without Ray."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from jobs.common.datasets import Dataset, open_dataset
+from jobs.common.storage_flags import storage_options
+from plinth.data import manifest as manifests
+from plinth.data.shards import verify
+from plinth.errors import EXIT_CODE
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Dispatch one of the three actions; returns the exit code."""
+    dataset = open_dataset(arguments.uri, storage_options(arguments))
+    if arguments.action == "inspect":
+        return inspect(dataset)
+    if arguments.action == "verify":
+        return check(dataset)
+    return show(dataset, arguments.out, arguments.samples)
+
+
+def show(dataset: Dataset, out: Path, samples: int) -> int:
+    """Write the contact sheet; of what `poma lift` built, with what was accepted beside what was rejected."""
+    from jobs.lift.contact_sheet import below, table_lines
+    from jobs.lift.versions import gates_of
+    from jobs.shards.preview import PreviewConfig, preview
+
+    preview(dataset.samples(samples), out, PreviewConfig(scenes=samples))
+    manifest = dataset.manifest
+    version = manifest.attributes.get("version")
+    if version and (gates := gates_of(dataset.storage, version)):
+        pictures, rejects = gates
+        before = manifests.load_version(dataset.storage, version - 1).rows if version > 1 else 0
+        lines = table_lines(rejects, manifest.rows - before)
+        out.write_bytes(below(out.read_bytes(), pictures, [f"version {version}", *lines]))
+        print(f"version {version}: {lines[0]}")
+    print(out)
+    return 0
+
+
+def inspect(dataset: Dataset) -> int:
+    """Print what the manifest says."""
+    manifest, shape, stats = dataset.manifest, dataset.shape, dataset.manifest.attributes["statistics"]
+    size = sum(shard.size_bytes for shard in manifest.shards)
+    valid = stats["valid_depth_pixels"] / max(stats["depth_pixels"], 1)
+    print(f"{dataset.storage.uri}")
+    print(f"  source      {manifest.attributes['source']}")
+    if version := manifest.attributes.get("version"):
+        there = ", ".join(map(str, manifests.versions(dataset.storage)))
+        print(f"  version     {version} of {there} (rejects and pictures of each: versions/)")
+    print(f"  samples     {stats['samples']} of {stats['scenes']} scenes, {shape.views} views each")
+    print(f"  views       {stats['views']} and {stats['padded_views']} repeats that fill short scenes")
+    print(f"  point maps  {shape.height} x {shape.width}, {valid:.1%} of the pixels have depth")
+    print(f"  captions    {stats['view_captions']} of views, {stats['scene_captions']} of scenes")
+    missing = "none: give one to `poma lift`" if version else "none yet: run `poma embed`"
+    print(f"  teacher     {dataset.teacher or missing}")
+    print(f"  rejected    {stats['rejected_frames']} frames {stats['rejects'] or ''}".rstrip())
+    groups = sum(len(shard.row_group_rows) for shard in manifest.shards)
+    print(f"  shards      {len(manifest.shards)} with {groups} row groups, {size / 2**20:.1f} MiB")
+    print(f"  bytes       {size / max(stats['views'], 1) / 1024:.1f} KiB a view, colour included")
+    print(f"  hash        {manifest.hash}")
+    return 0
+
+
+def check(dataset: Dataset) -> int:
+    """Compare every shard with the manifest; exit code 2 when one differs."""
+    problems = verify(dataset.storage, dataset.manifest)
+    for problem in problems:
+        print(problem)
+    total = len(dataset.manifest.shards)
+    print(f"{dataset.storage.uri}: {total - len(problems)} of {total} shards are whole")
+    return EXIT_CODE if problems else 0

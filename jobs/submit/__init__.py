@@ -1,0 +1,1 @@
+"""`poma submit`: send a job to a cluster and follow it."""

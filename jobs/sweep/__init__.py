@@ -1,0 +1,1 @@
+"""`poma sweep`: search the values of a job with Ray Tune."""

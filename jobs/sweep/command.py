@@ -1,0 +1,301 @@
+"""`poma sweep`: many trials of one pretraining job, scheduled by Ray Tune; resumes by itself.
+
+output/name/             see `plinth.sweep.records`
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import threading
+import time
+from dataclasses import replace
+from typing import Any
+
+from jobs.common import models
+from jobs.common.cluster import ray_cluster
+from jobs.common.run_layout import STAGES
+from jobs.common.storage_flags import storage_options
+from jobs.evaluate import command as evaluate
+from jobs.jobfile import asked
+from jobs.pretrain import command as pretrain
+from jobs.pretrain import data_versions
+from jobs.pretrain.config import PretrainJob, stage_config
+from jobs.sweep import show as sweep_show
+from jobs.sweep.arguments import RUN
+from jobs.sweep.config import SweepJob
+from jobs.sweep.page import write_page
+from jobs.sweep.promote import promote
+from jobs.sweep.state import read_state
+from jobs.sweep.tensorboard import write_hparams
+from jobs.sweep.trials import (
+    FIXED_KEYS,
+    PROBE,
+    Trials,
+    can_share_warmup,
+    evaluate_job,
+    evaluation_metrics,
+    metrics_of,
+    pretrain_job,
+)
+from plinth import config
+from plinth.checkpoint import save_load as checkpoint
+from plinth.data import manifest as manifests
+from plinth.data.config import ReaderKind
+from plinth.engine.process import log_to_terminal
+from plinth.errors import ConfigError, PlinthError
+from plinth.storage import Storage
+from plinth.storage.lock import RunLock, read_lock, request_stop
+from plinth.sweep.config import SchedulerKind, SearcherKind
+from plinth.sweep.records import (
+    INTERRUPTED,
+    JOB_KEY,
+    RUNNING,
+    SHARED,
+    SweepRecord,
+    read_sweep,
+    read_trials,
+)
+from plinth.sweep.samplers import Listed, import_optuna, planned_trials, proposer
+from plinth.train.stage_run import plan_of, stage_steps
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """`poma sweep JOB`, `poma sweep show` or `poma sweep promote`; returns the exit code."""
+    if arguments.action == RUN:
+        return run_job(asked(SweepJob, arguments))
+    options = storage_options(arguments)
+    if arguments.action == "show":
+        return sweep_show.show(arguments.uri, options, arguments.follow)
+    return promote(
+        arguments.uri, arguments.trial, options, arguments.out, arguments.with_checkpoint, arguments.output
+    )
+
+
+def run_job(job: SweepJob) -> int:
+    """Print the job, run or resume the sweep, say what is best; returns the exit code."""
+    print(config.to_yaml(job))
+    log_to_terminal()
+    storage = sweep_storage(job)
+    before = read_sweep(storage)
+    job = absolute(job, storage, resumes=before is not None)
+    trials = prepare(job, storage)
+    record = _record(job, trials, before, storage)
+    with ray_cluster(job.ray, job.sweep.workers), RunLock(storage, job.lock) as lock:
+        storage.write(JOB_KEY, config.to_yaml(job).encode())
+        if trials.shares_warmup and not _train_shared(job, storage, lock.stop_wanted):
+            return pretrain.STOPPED_EXIT_CODE
+        ended = _run_trials(job, storage, trials, record, lock.stop_wanted)
+    _show(storage)
+    write_hparams(storage)
+    if any(trial.said.reports for trial in read_trials(storage)):
+        print(f"\npoma sweep promote {storage.uri} best   writes the best trial as a job of full length")
+    return pretrain.STOPPED_EXIT_CODE if ended.status == INTERRUPTED else 0
+
+
+def sweep_storage(job: SweepJob) -> Storage:
+    """The sweep's folder."""
+    return Storage.from_uri(job.output, job.storage).child(job.name)
+
+
+def absolute(job: SweepJob, storage: Storage, resumes: bool) -> SweepJob:
+    """The job for trials that run in other folders and at other times: no relative folder, every data set
+    with its version, that of the sweep's first start."""
+    kept: dict[str, dict[str, int]] = {}
+    if resumes:
+        first = config.parse(storage.read(JOB_KEY).decode(), JOB_KEY)
+        for name in STAGES:
+            for source in (first.get(name) or {}).get("data", {}).get("sources", []):
+                uri, version = manifests.split_version(source["uri"])
+                kept.setdefault(name, {}).update({uri: version} if version is not None else {})
+    stages: dict[str, Any] = {}
+    for name in STAGES:
+        stage = stage_config(job, name)
+        if stage is not None:
+            sources = data_versions.pinned(stage.data.sources, kept.get(name, {}), job.storage)
+            stages[name] = replace(stage, data=replace(stage.data, sources=sources))
+    evaluation = job.evaluation
+    if evaluation is not None:
+        evaluation = replace(evaluation, data=Storage.from_uri(evaluation.data, job.storage).uri)
+    output = Storage.from_uri(job.output, job.storage).uri
+    teacher = models.absolute(job.teacher)
+    return replace(job, output=output, teacher=teacher, evaluation=evaluation, **stages)
+
+
+def prepare(job: SweepJob, storage: Storage) -> Trials:
+    """Find every mistake that can be found before anything starts.
+
+    Raises:
+        PlinthError: the first one.
+    """
+    sweep = job.sweep
+    sweep.validate(metrics_of(job))
+    if sweep.searcher is SearcherKind.optuna:
+        import_optuna()
+    _check_comparable(job)
+    trials = Trials(job, storage, can_share_warmup(job))
+    for key, dimension in sweep.space.items():
+        for value in dimension.values:
+            trials.job_of(PROBE, {key: value})
+    if job.evaluation is not None:
+        evaluate.held_out(evaluate_job(job, storage))
+    points = proposer(sweep, [])
+    if isinstance(points, Listed):
+        for index in range(planned_trials(sweep)):
+            values = points.propose(index)
+            if values is not None:
+                _admit(trials, index, values)
+    return trials
+
+
+def _admit(trials: Trials, index: int, values: dict[str, Any]) -> None:
+    try:
+        trials.admit(values)
+    except PlinthError as error:
+        raise ConfigError(
+            f"Trial {index} with {values} cannot run: {error}", "Narrow sweep.space, or give it a condition."
+        ) from None
+
+
+def _check_comparable(job: SweepJob) -> None:
+    """Refuse a sweep whose trials could not be compared with each other."""
+    sweep = job.sweep
+    for key in sweep.space:
+        if key.split(".")[0] in FIXED_KEYS:
+            raise ConfigError(f"sweep.space.{key}: where and on what a trial runs cannot be varied.")
+    for name in STAGES:
+        stage = stage_config(job, name)
+        if stage is None:
+            continue
+        if stage.data.reader is ReaderKind.ray:
+            raise ConfigError(
+                f"{name}.data.reader is ray: reading tasks of a trial would wait for CPUs that trials hold.",
+                "Use auto or threads: the batches are the same.",
+            )
+        if f"{name}.global_batch_size" not in sweep.space:
+            continue
+        in_steps = stage.steps is not None or (stage.warmup_samples is None and stage.warmup_steps != 0)
+        if in_steps:
+            raise ConfigError(
+                f"{name}.global_batch_size varies, but {name} is measured in steps: larger batches would "
+                "train on more samples.",
+                f"Give {name}.samples (or epochs) and {name}.warmup_samples.",
+            )
+        if sweep.scheduler.kind is SchedulerKind.pbt:
+            raise ConfigError(
+                f"{name}.global_batch_size cannot change within a run, as population based training does."
+            )
+    weights = [key for key in sweep.space if ".loss." in key]
+    if weights and sweep.metric == "loss":
+        better = sorted(evaluation_metrics(job)) or ["scene_text"]
+        raise ConfigError(
+            f"sweep.metric loss is not comparable between trials: {weights[0]} changes what it adds up.",
+            f"Use one of its terms or a downstream metric, such as {better[0]}.",
+        )
+
+
+def _record(job: SweepJob, trials: Trials, before: SweepRecord | None, storage: Storage) -> SweepRecord:
+    """The sweep's record for this start.
+
+    Raises:
+        ConfigError: there is another sweep of that name.
+    """
+    if before is not None:
+        changed = config.changed_keys(before.identity, _identity(job))
+        if changed:
+            listed = "; ".join(f"{key} was {old} and is {new}" for key, old, new in changed)
+            raise ConfigError(
+                f"{storage.uri} is another sweep: {listed}.",
+                "Go back to that, or give this one another name.",
+            )
+    first = proposer(job.sweep, []).propose(0) or {}
+    record = before or SweepRecord(
+        name=job.name,
+        metric=job.sweep.metric,
+        mode=job.sweep.mode.value,
+        scheduler=job.sweep.scheduler.kind.value,
+        searcher=job.sweep.searcher.value,
+        seed=job.sweep.seed,
+        trials=planned_trials(job.sweep),
+        identity=_identity(job),
+        samples=sum(length.samples for length in trials.lengths(first).values()),
+        shares_warmup=trials.shares_warmup,
+        started=time.time(),
+    )
+    record.trials, record.status = planned_trials(job.sweep), RUNNING
+    record.starts += 1
+    return record
+
+
+def _identity(job: SweepJob) -> dict[str, Any]:
+    """What decides the trials' results; more trials and a larger budget are welcome."""
+    full = config.to_dict(job)
+    sweep_keys = ("space", "metric", "mode", "searcher", "seed", "length", "include_default", "scheduler")
+    judged = {key: full["sweep"][key] for key in sweep_keys}
+    kept = ("seed", "model", "start", "warmup", "main", "optim", "zero", "evaluation")
+    return {**{key: full[key] for key in kept}, "sweep": judged}
+
+
+def _train_shared(job: SweepJob, storage: Storage, stop: threading.Event) -> bool:
+    """The warm-up that all trials start from; false if it was told to stop."""
+    shared = pretrain_shared(job, storage)
+    runs, run = pretrain.prepare(shared), pretrain.run_storage(shared)
+    (stage,) = runs
+    if (checkpoint.latest(stage.checkpoints) or 0) >= stage_steps(stage, plan_of(stage)):
+        return True
+    logging.getLogger("plinth").info("one warm-up for all trials: %s", run.uri)
+
+    def pass_on() -> None:
+        stop.wait()
+        if (held := read_lock(run)) is not None:
+            request_stop(run, held)
+
+    threading.Thread(target=pass_on, name="plinth-stop", daemon=True).start()
+    return not pretrain.train(shared, runs).is_stopped
+
+
+def pretrain_shared(job: SweepJob, storage: Storage) -> PretrainJob:
+    """The job of the shared warm-up."""
+    shared = pretrain_job(job)
+    shared.name, shared.output, shared.main = SHARED, storage.uri, None
+    return shared
+
+
+def _run_trials(
+    job: SweepJob, storage: Storage, trials: Trials, record: SweepRecord, stop: threading.Event
+) -> SweepRecord:
+    from plinth.sweep import schedulers  # here, because importing Ray takes seconds
+    from plinth.sweep.driver import SweepDriver
+    from plinth.sweep.trial import TrialTask
+
+    sweep = job.sweep
+    task = TrialTask(
+        storage=storage,
+        train=trials.train,
+        lengths=trials.lengths,
+        time_units=schedulers.units(sweep),
+        metric=sweep.metric,
+        mode=sweep.mode.value,
+        measure=trials.measure if sweep.metric in evaluation_metrics(job) else None,
+    )
+    resources = {"CPU": job.fit.cpus_per_worker}
+    if job.fit.gpus_per_worker:
+        resources["GPU"] = job.fit.gpus_per_worker
+    driver = SweepDriver(
+        config=sweep,
+        storage=storage,
+        task=task,
+        record=record,
+        resources=resources,
+        admit=trials.admit,
+        show=lambda: _show(storage),
+        start_timeout_s=job.fit.start_timeout_s,
+        stop=stop,
+    )
+    return driver.run()
+
+
+def _show(storage: Storage) -> None:
+    state = read_state(storage)
+    print("\n".join(sweep_show.describe(state)), flush=True)
+    write_page(storage, state=state)

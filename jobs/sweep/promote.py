@@ -1,0 +1,135 @@
+"""`poma sweep promote`: a trial as a pretraining job of full length."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from jobs.common.run_layout import STAGES
+from jobs.pretrain.config import PretrainJob
+from jobs.sweep.config import SweepJob
+from jobs.sweep.show import best_text, samples_text
+from jobs.sweep.state import SweepState, metric_text, read_state
+from jobs.sweep.trials import pretrain_job, with_values
+from plinth import config
+from plinth.checkpoint.store import latest
+from plinth.errors import CheckpointError, ConfigError, PlinthError
+from plinth.redaction import redact
+from plinth.storage import Storage, StorageOptions
+from plinth.storage.local_files import create
+from plinth.sweep.records import JOB_KEY, SHARED, TRIALS, Trial
+
+BEST = "best"
+"""Stands for the number of the best trial."""
+
+
+def promote(
+    sweep_uri: str,
+    trial: str,
+    options: StorageOptions,
+    out: Path,
+    with_checkpoint: bool,
+    output: str | None = None,
+) -> int:
+    """Write the job file of a trial and say what to run; returns the exit code.
+
+    Args:
+        trial: its number, as 3 or 003, or "best".
+        out: the file, which must not be there yet.
+        with_checkpoint: start from the trial's last weights, not from new ones.
+        output: folder or URI that gets the run; the one that holds the sweep when None.
+
+    Raises:
+        StorageError: `sweep_uri` holds no sweep.
+        ConfigError: no such trial, or the file is there.
+        CheckpointError: the trial has no checkpoint to start from.
+    """
+    storage = Storage.from_uri(sweep_uri, options)
+    storage.check()
+    state = read_state(storage)
+    found = _find(state, trial)
+    if out.exists():
+        raise ConfigError(f"{out} is there already.", "Give another file with --out, or remove it.")
+    start = _last_checkpoint(storage, state, found) if with_checkpoint else None
+    job = promoted(storage, state, found, start, output)
+    _write(out, _header(state, found, start) + config.to_yaml(job))
+    try:
+        config.load(PretrainJob, out)
+    except PlinthError:
+        out.unlink()
+        raise
+    print(f"{out}: trial {found.record.name} of {state.uri} as a job of full length, named {job.name}")
+    for key, value in found.said.values.items():
+        print(f"  {key} = {value}")
+    print(f"  start = {job.start}" if job.start else "  start: new weights")
+    file = shlex.quote(str(out))
+    print(f"poma plan {file}       what it will take\npoma pretrain {file}   runs it")
+    return 0
+
+
+def promoted(
+    storage: Storage, state: SweepState, trial: Trial, start: Storage | None, output: str | None
+) -> PretrainJob:
+    """The sweep's job at its full length, with the values that the trial has now.
+
+    Args:
+        start: the stage whose weights it starts from. A warm-up before it would only undo them.
+    """
+    text = storage.read(JOB_KEY).decode()
+    sweep = config.build(SweepJob, [(f"{storage.uri}/{JOB_KEY}", config.parse(text, JOB_KEY))])
+    job = with_values(pretrain_job(sweep), trial.said.values)
+    job.name = f"{state.record.name}-{trial.record.name}"
+    if output is not None:
+        job.output = output
+    if start is not None:
+        job.start = start.uri
+        if job.main is not None:
+            job.warmup = None
+    return job
+
+
+def _find(state: SweepState, name: str) -> Trial:
+    if name == BEST and state.ranked:
+        return state.ranked[0]
+    for trial in state.trials:
+        if name.isdecimal() and trial.record.index == int(name):
+            return trial
+    there = ", ".join(trial.record.name for trial in state.trials) or "none"
+    best = f" The best is {state.ranked[0].record.name}." if state.ranked else ""
+    raise ConfigError(f"{state.uri} has no trial {name}.", f"There are: {there}.{best}")
+
+
+def _last_checkpoint(storage: Storage, state: SweepState, trial: Trial) -> Storage:
+    """The last stage of the trial that has a checkpoint; before its first one, the warm-up that all share."""
+    folder = storage.child(TRIALS).child(trial.record.name)
+    stages = [folder.child(name) for name in reversed(STAGES)]
+    if state.record.shares_warmup:
+        stages.append(storage.child(SHARED).child(STAGES[0]))
+    for stage in stages:
+        if latest(stage.child("checkpoints")) is not None:
+            return stage
+    raise CheckpointError(
+        f"Trial {trial.record.name} of {state.uri} has no committed checkpoint.",
+        "Promote it without its checkpoint, or another one.",
+    )
+
+
+def _header(state: SweepState, trial: Trial, start: Storage | None) -> str:
+    """Comments that say where the values are from."""
+    metric = f"{state.record.metric} {metric_text(state.best(trial))} at best"
+    said = [
+        f"Trial {trial.record.name} of {state.uri} ({trial.record.status.value}): {metric}, "
+        f"{samples_text(state, trial)} samples.",
+        f"Best of the sweep: {best_text(state)}.",
+        *(f"Varied: {key} = {value}" for key, value in trial.said.values.items()),
+        f"It starts from the weights in {start.uri}." if start else "It starts from new weights.",
+    ]
+    return "".join(f"# {' '.join(redact(line).split())}\n" for line in said)
+
+
+def _write(out: Path, text: str) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        create(str(out), text.encode())
+    except FileExistsError:
+        raise ConfigError(f"{out} is there already.", "Give another file with --out.") from None

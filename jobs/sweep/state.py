@@ -1,0 +1,249 @@
+"""What a sweep's folder says of the sweep: its trials, what varies, what it has used up."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from plinth.errors import StorageError
+from plinth.observe.ledger import SECONDS_PER_HOUR, LedgerSummary, summarise
+from plinth.storage import Storage
+from plinth.sweep.records import (
+    JOB_KEY,
+    READERS,
+    RUNNING,
+    SHARED,
+    SWEEP_KEY,
+    TRIALS,
+    Status,
+    SweepRecord,
+    Trial,
+    Values,
+    best_first,
+    read_sweep,
+    read_trials,
+    status_now,
+)
+
+RANGES = ("uniform", "log_uniform", "integer")
+"""The kinds of `plinth.sweep.space.Dimension` that have two bounds, not a list."""
+
+
+@dataclass(frozen=True)
+class Varied:
+    """A key of the job that the sweep varies."""
+
+    key: str
+    name: str
+    """The end of the key, as short as it is unique."""
+    is_log: bool = False
+    """Drawn by its logarithm."""
+    is_list: bool = False
+    """One of a list of values, not of a range."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What something has used up."""
+
+    worker_hours: float = 0.0
+    gpu_hours: float = 0.0
+    money: float | None = None
+    """None without a price."""
+
+    @property
+    def unit(self) -> str:
+        """Hours of GPUs, where there are any, else of workers."""
+        return "GPU-hours" if self.gpu_hours else "worker-hours"
+
+    @property
+    def hours(self) -> str:
+        """How many of them."""
+        return f"{self.gpu_hours or self.worker_hours:.3f}"
+
+    @property
+    def price(self) -> str:
+        """The money as text; empty without a price."""
+        return "" if self.money is None else f"{self.money:.2f}"
+
+    def __str__(self) -> str:
+        """All of it, as "12.300 GPU-hours for 30.75"."""
+        return f"{self.hours} {self.unit}" + (f" for {self.price}" if self.price else "")
+
+
+@dataclass
+class SweepState:
+    """A sweep at a moment."""
+
+    uri: str
+    record: SweepRecord
+    trials: list[Trial]
+    """By index."""
+    costs: dict[str, Cost]
+    """Of each trial by its name, and of the shared warm-up."""
+    varied: list[Varied]
+    job: dict[str, Any]
+    """sweep.yaml."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its driver has ended it."""
+        return self.record.status != RUNNING
+
+    @property
+    def cost(self) -> Cost:
+        """Of all together."""
+        prices = [cost.money for cost in self.costs.values() if cost.money is not None]
+        return Cost(
+            sum(cost.worker_hours for cost in self.costs.values()),
+            sum(cost.gpu_hours for cost in self.costs.values()),
+            sum(prices) if prices else None,
+        )
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps that all trials have reported."""
+        return sum(trial.said.steps for trial in self.trials)
+
+    @property
+    def budget(self) -> dict[str, float]:
+        """Its limits: of steps, hours and cost, those that are set."""
+        limits = (self.job.get("sweep") or {}).get("budget") or {}
+        return {key: limit for key, limit in limits.items() if limit is not None}
+
+    @property
+    def ranked(self) -> list[Trial]:
+        """Those with a finite metric, the best first."""
+        found = best_first(self.trials, self.record.metric, self.record.mode)
+        return [trial for trial in found if math.isfinite(self.best(trial) or 0.0)]
+
+    @property
+    def counts(self) -> dict[Status, int]:
+        """How many trials there are of each status that any has."""
+        return {s: n for s in Status if (n := sum(t.record.status is s for t in self.trials))}
+
+    def best(self, trial: Trial) -> float | None:
+        """The trial's best value of the metric."""
+        return trial.best(self.record.metric, self.record.mode)
+
+    def curve(self, trial: Trial, over_time: bool = False) -> tuple[list[float], list[float]]:
+        """Samples, or seconds of training, and the metric at each report where it is a finite number."""
+        metric = self.record.metric
+        found = [
+            (r.seconds if over_time else float(r.samples), r.metrics[metric])
+            for r in trial.said.reports
+            if math.isfinite(r.metrics.get(metric, math.nan))
+        ]
+        return [at for at, _ in found], [value for _, value in found]
+
+
+def read_state(storage: Storage) -> SweepState:
+    """Read the folder of a sweep.
+
+    Raises:
+        StorageError: it holds no sweep, or cannot be read.
+    """
+    record = read_sweep(storage)
+    if record is None:
+        raise StorageError(
+            f"{storage.uri} is not a sweep: it has no {SWEEP_KEY}.",
+            "Give the folder of a sweep: output/name of its job.",
+        )
+    record.status = status_now(record, time.time())
+    job = yaml.safe_load(storage.read(JOB_KEY))
+    space = (job.get("sweep") or {}).get("space") or {}
+    trials = read_trials(storage)
+    for trial in trials:
+        trial.said.values = trial.said.values or _own_values(job, space)
+    folders = {trial.record.name: storage.child(TRIALS).child(trial.record.name) for trial in trials}
+    if record.shares_warmup:
+        folders[SHARED] = storage.child(SHARED)
+    with ThreadPoolExecutor(READERS, thread_name_prefix="plinth-costs") as pool:
+        books = list(pool.map(summarise, folders.values()))
+    return SweepState(
+        uri=storage.uri,
+        record=record,
+        trials=trials,
+        costs={name: _cost(book) for name, book in zip(folders, books, strict=True)},
+        varied=_varied(space, trials),
+        job=job,
+    )
+
+
+def short_names(keys: Sequence[str]) -> list[str]:
+    """The ends of dotted keys, each as short as it is unique among them."""
+    parts = [key.split(".") for key in keys]
+    lengths = [1] * len(keys)
+    while True:
+        names = [".".join(of_key[-n:]) for of_key, n in zip(parts, lengths, strict=True)]
+        counted = Counter(names)
+        longer = [
+            min(n + (counted[name] > 1), len(of_key))
+            for name, n, of_key in zip(names, lengths, parts, strict=True)
+        ]
+        if longer == lengths:
+            return names
+        lengths = longer
+
+
+def value_text(value: Any) -> str:
+    """A parameter's value in a few characters."""
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
+
+
+def metric_text(value: float | None) -> str:
+    """A metric's value as runs are shown: 2.3041."""
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if value == 0 or 1e-2 <= abs(value) < 1e5 else f"{value:.4g}"
+
+
+def _own_values(job: dict[str, Any], space: dict[str, Any]) -> Values:
+    """What the job itself has for the keys of the space: the values of the trial that changes none."""
+    found: Values = {}
+    for key, dimension in space.items():
+        value: Any = job
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        when = (dimension.get("when") or {}).items()
+        if value is not None and all(
+            found.get(other) in (wanted if isinstance(wanted, list) else [wanted]) for other, wanted in when
+        ):
+            found[key] = value
+    return found
+
+
+def _varied(space: dict[str, Any], trials: Sequence[Trial]) -> list[Varied]:
+    """The keys of the space, or of the trials where the job does not have it."""
+    keys = list(space) or list(dict.fromkeys(key for trial in trials for key in trial.said.values))
+    found = []
+    for key, name in zip(keys, short_names(keys), strict=True):
+        given = space.get(key) or {}
+        values = [trial.said.values[key] for trial in trials if key in trial.said.values]
+        is_range = any(given.get(kind) for kind in RANGES) and all(is_number(value) for value in values)
+        found.append(Varied(key, name, is_range and bool(given.get("log_uniform")), not is_range))
+    return found
+
+
+def is_number(value: Any) -> bool:
+    """Whether it has a place on a scale."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _cost(book: LedgerSummary) -> Cost:
+    return Cost(
+        sum(book.worker_seconds.values()) / SECONDS_PER_HOUR,
+        sum(book.gpu_hours.values()),
+        None if book.cost is None else sum(book.cost.values()),
+    )

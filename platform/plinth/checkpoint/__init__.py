@@ -1,0 +1,1 @@
+"""Checkpoints that are committed or not there, readable at any world size."""

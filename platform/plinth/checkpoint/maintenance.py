@@ -1,0 +1,147 @@
+"""What is done to checkpoints after they were written: kept or deleted, verified, repaired, pinned."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from plinth.checkpoint import delivery, store
+from plinth.checkpoint.config import Best, CheckpointConfig
+from plinth.checkpoint.store import CheckpointInfo
+from plinth.errors import CheckpointError
+from plinth.storage import Storage
+
+DAMAGED_KEY = "DAMAGED.json"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What `verify` or `repair` says of one checkpoint."""
+
+    step: int
+    is_whole: bool
+    text: str
+
+
+def kept(storage: Storage, config: CheckpointConfig, found: Sequence[CheckpointInfo]) -> set[int]:
+    """Steps of the committed checkpoints that the settings keep: the newest, every so often, the best,
+    and the pinned."""
+    committed = [info.step for info in found if info.is_committed]
+    keep = set(committed[-config.keep_last :] if config.keep_last else committed)
+    keep |= set(committed[-1:]) | {info.step for info in found if info.is_pinned}
+    if config.keep_every_steps:
+        keep |= {step for step in committed if step % config.keep_every_steps == 0}
+    if config.keep_best:
+        metrics = {step: _metric(storage, step, config.best_metric) for step in committed}
+        known = [(value, step) for step, value in metrics.items() if value is not None]
+        ordered = sorted(known, reverse=config.best is Best.highest)
+        keep |= {step for _, step in ordered[: config.keep_best]}
+    return keep
+
+
+def retain(storage: Storage, config: CheckpointConfig, dry_run: bool = False) -> list[str]:
+    """Delete what the settings do not keep, and unfinished ones older than the newest committed.
+
+    Returns:
+        The names of what was deleted (or would be).
+    """
+    found = store.list_checkpoints(storage)
+    committed = [info.step for info in found if info.is_committed]
+    if not committed:
+        return []
+    keep = kept(storage, config, found)
+    deleted = [info for info in found if info.step not in keep and info.step < committed[-1]]
+    for info in deleted if not dry_run else []:
+        folder = storage.child(info.name)
+        folder.delete(store.COMMIT_KEY)  # first: half deleted must not look whole
+        for key, _ in folder.list():
+            folder.delete(key)
+    return [info.name for info in deleted]
+
+
+def verify(storage: Storage, step: int | None = None) -> Iterator[Finding]:
+    """Download every committed checkpoint (or one) and compare it with its record.
+
+    Raises:
+        CheckpointError: there is none, or none of that step.
+    """
+    found = [i for i in store.list_checkpoints(storage) if i.is_committed and step in (None, i.step)]
+    if not found:
+        raise store.no_such(storage, step)
+    for info in found:
+        local = Path(tempfile.mkdtemp(prefix="plinth-verify-"))
+        try:
+            wrong = store.whats_wrong(storage, info.step, local)
+        finally:
+            shutil.rmtree(local, ignore_errors=True)
+        yield Finding(info.step, not wrong, wrong or f"whole, {info.size_bytes / 1e6:.1f} MB")
+
+
+def repair(storage: Storage) -> Iterator[Finding]:
+    """Bring order into a run that nobody is writing: commit what all ranks had delivered, take damaged
+    ones out of use (their record is renamed, nothing is deleted), remove files that no record names."""
+    for info in store.list_checkpoints(storage):
+        folder = storage.child(info.name)
+        if not info.is_committed and any(
+            _commits(storage, info.step, token) for token in delivery.tokens(storage, info.step)
+        ):
+            yield Finding(info.step, True, "was whole but not committed: committed now")
+        elif not info.is_committed:
+            yield Finding(info.step, False, "never finished: left, and ignored by every run")
+            continue
+        wrong = next(iter(verify(storage, info.step)))
+        if not wrong.is_whole:
+            folder.write(DAMAGED_KEY, folder.read(store.COMMIT_KEY))
+            folder.delete(store.COMMIT_KEY)
+            yield Finding(
+                info.step, False, f"{wrong.text}: taken out of use ({DAMAGED_KEY} keeps its record)"
+            )
+            continue
+        for key in delivery.leftovers(storage, info.step):
+            folder.delete(key)
+            yield Finding(info.step, True, f"{key}, which no record names: removed")
+
+
+def pin(storage: Storage, step: int, reason: str) -> None:
+    """Keep a checkpoint whatever the settings say.
+
+    Raises:
+        CheckpointError: there is no such committed checkpoint.
+    """
+    _committed(storage, step).write(store.PIN_KEY, json.dumps({"reason": reason}).encode())
+
+
+def unpin(storage: Storage, step: int) -> None:
+    """Let the settings decide again.
+
+    Raises:
+        CheckpointError: there is no such committed checkpoint.
+    """
+    _committed(storage, step).delete(store.PIN_KEY)
+
+
+def _commits(storage: Storage, step: int, token: str) -> bool:
+    try:
+        return delivery.commit_if_whole(storage, step, token)
+    except CheckpointError:  # one rank never delivered its part
+        return False
+
+
+def _committed(storage: Storage, step: int) -> Storage:
+    if step not in [info.step for info in store.list_checkpoints(storage) if info.is_committed]:
+        raise store.no_such(storage, step)
+    return storage.child(store.folder_name(step))
+
+
+def _metric(storage: Storage, step: int, name: str) -> float | None:
+    try:
+        state: dict[str, Any] = store.read_record(storage, step)["state"]
+    except CheckpointError:
+        return None
+    value = state.get("metrics", {}).get(name)
+    return None if value is None else float(value)

@@ -1,0 +1,256 @@
+"""Checkpoints as files in storage: listed, committed, verified and fetched.
+
+    step-00000100/
+      <token>-rank-0001-of-0002.safetensors   what a rank wrote; the token names the attempt
+      receipt-<token>-0001.json               what a rank says it has uploaded; gone after the commit
+      COMMIT.json                             written last
+
+The commit record has the size and SHA-256 of every file that counts, the state (step, cursor, resolved
+job, versions) and a hash of itself. Without it a folder is ignored, and so are files that it does not
+name: what two attempts at the same step leave behind never mixes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import shutil
+import socket
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from plinth.engine.process import on_all_ranks
+from plinth.errors import CheckpointError
+from plinth.storage import Storage
+from plinth.world import World
+
+FORMAT_VERSION = 2
+COMMIT_KEY, PIN_KEY = "COMMIT.json", "PINNED.json"
+RECEIPT_PREFIX = "receipt-"
+FOLDER_PATTERN = re.compile(r"step-(\d{8})")
+HASH_BLOCK_BYTES = 1 << 20
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """One checkpoint in storage."""
+
+    step: int
+    name: str
+    size_bytes: int
+    is_committed: bool
+    is_pinned: bool = False
+
+
+def list_checkpoints(storage: Storage) -> list[CheckpointInfo]:
+    """All checkpoints below `storage`, whole or not, by step."""
+    files: dict[str, dict[str, int]] = {}
+    for key, size in storage.list():
+        name, _, file = key.partition("/")
+        if FOLDER_PATTERN.fullmatch(name) and file:
+            files.setdefault(name, {})[file] = size
+    return [
+        CheckpointInfo(
+            int(name.removeprefix("step-")), name, sum(found.values()), COMMIT_KEY in found, PIN_KEY in found
+        )
+        for name, found in sorted(files.items())
+    ]
+
+
+def latest(storage: Storage) -> int | None:
+    """Step of the newest committed checkpoint."""
+    steps = [info.step for info in list_checkpoints(storage) if info.is_committed]
+    return max(steps, default=None)
+
+
+def folder_name(step: int) -> str:
+    """Where the checkpoint of `step` lies."""
+    return f"step-{step:08d}"
+
+
+def fingerprint(path: Path) -> dict[str, Any]:
+    """Size and SHA-256 of a local file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(HASH_BLOCK_BYTES):
+            digest.update(block)
+    return {"size_bytes": path.stat().st_size, "sha256": digest.hexdigest()}
+
+
+# -- the record -----------------------------------------------------------------------------------------
+
+
+def commit(
+    storage: Storage, step: int, files: dict[str, dict[str, Any]], state: dict[str, Any], token: str
+) -> None:
+    """Make the checkpoint of `step` count, in place of an earlier one of that step.
+
+    Args:
+        files: name -> `fingerprint` of everything that the ranks have uploaded.
+        state: JSON values that come back from `read_state`.
+        token: of the attempt that wrote the files.
+
+    Raises:
+        CheckpointError: a file is not there: ranks on several machines with a local folder as storage.
+    """
+    folder = storage.child(folder_name(step))
+    present = dict(folder.list())
+    for name, entry in files.items():
+        if present.get(name) != entry["size_bytes"]:
+            raise CheckpointError(
+                f"{folder.uri}/{name} was written by one worker and cannot be seen by another.",
+                "Workers on several machines need storage that all of them share.",
+            )
+    record = {
+        "format_version": FORMAT_VERSION, "step": step, "token": token, "files": files, "state": state,
+    }  # fmt: skip
+    record["sha256"] = _record_hash(record)
+    folder.write(COMMIT_KEY, json.dumps(record, indent=1).encode())
+
+
+def read_record(storage: Storage, step: int) -> dict[str, Any]:
+    """The commit record of a checkpoint.
+
+    Raises:
+        CheckpointError: it cannot be read, was altered, or is of another format version.
+        MissingKeyError: the checkpoint was never committed.
+    """
+    key = f"{folder_name(step)}/{COMMIT_KEY}"
+    try:
+        record: dict[str, Any] = json.loads(storage.read(key))
+        version, expected = record["format_version"], record["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(storage, f"{key} cannot be read") from error
+    if version != FORMAT_VERSION:
+        raise _damaged(storage, f"{key} has format version {version}, this program reads {FORMAT_VERSION}")
+    if _record_hash(record) != expected:
+        raise _damaged(storage, f"{key} is not what was written")
+    return record
+
+
+def read_state(storage: Storage, step: int | None = None) -> dict[str, Any]:
+    """What a committed checkpoint says of itself, the newest with a whole record when `step` is None.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    committed = [info.step for info in list_checkpoints(storage) if info.is_committed]
+    if step is not None:
+        if step not in committed:
+            raise no_such(storage, step)
+        return dict(read_record(storage, step)["state"])
+    problem: CheckpointError | None = None
+    for candidate in reversed(committed):
+        try:
+            return dict(read_record(storage, candidate)["state"])
+        except CheckpointError as error:
+            problem = problem or error
+    raise problem or no_such(storage, step)
+
+
+def whats_wrong(storage: Storage, step: int, local: Path) -> str:
+    """Download a committed checkpoint into the folder `local` and compare it with its record.
+
+    Returns:
+        The first thing that is wrong; empty if nothing is.
+    """
+    try:
+        record = read_record(storage, step)
+    except CheckpointError as error:
+        return error.problem.rstrip(".")
+    source = storage.child(folder_name(step))
+    present = {key for key, _ in source.list()}
+    for file, expected in record["files"].items():
+        if file not in present:
+            return f"{folder_name(step)}/{file} is missing"
+        source.download(file, local / file)
+        if fingerprint(local / file) != expected:
+            return f"{folder_name(step)}/{file} is not what was written"
+    return ""
+
+
+def no_such(storage: Storage, step: int | None) -> CheckpointError:
+    """The error that says which steps there are."""
+    what = "no committed checkpoint" if step is None else f"no committed checkpoint of step {step}"
+    there = ", ".join(str(info.step) for info in list_checkpoints(storage) if info.is_committed)
+    return CheckpointError(
+        f"{storage.uri} has {what}.", f"There are: {there}." if there else "Has the run saved one yet?"
+    )
+
+
+def _record_hash(record: dict[str, Any]) -> str:
+    body = {key: value for key, value in record.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _damaged(storage: Storage, problem: str) -> CheckpointError:
+    return CheckpointError(f"{storage.uri}: {problem}.", "Run `poma checkpoints repair` on the run.")
+
+
+# -- fetching -------------------------------------------------------------------------------------------
+
+
+class Fetched:
+    """The newest whole checkpoint in a local folder, as a context; one rank of each host downloads."""
+
+    def __init__(self, world: World, storage: Storage, scratch: Path, step: int | None = None) -> None:
+        self.folder: Path | None = None
+        self._world, self._storage, self._scratch, self._step = world, storage, scratch, step
+        self._state: dict[str, Any] = {}
+
+    def __enter__(self) -> Fetched:
+        found = on_all_ranks(self._world, lambda: list_checkpoints(self._storage))[0]
+        newest_first = [i for i in reversed(found) if self._step in (None, i.step)]
+        hosts = on_all_ranks(self._world, socket.gethostname)
+        fetches = hosts.index(hosts[self._world.rank]) == self._world.rank
+        damaged = []
+        for info in newest_first:
+            problem = f"{info.name} was never committed (a run ended while writing it)"
+            if info.is_committed:
+                self.folder = self._scratch / f"fetched-{info.name}"
+                fetch = partial(self._fetch, self.folder, info.step) if fetches else str
+                problem = next((p for p in on_all_ranks(self._world, fetch) if p), "")
+                if not problem:
+                    self._state = read_record(self._storage, info.step)["state"]
+                    return self
+                damaged.append(problem)
+                self._clean()
+            if self._world.rank == 0:
+                log.warning("%s: %s; trying the one before.", self._storage.uri, problem)
+        if damaged:
+            raise CheckpointError(
+                f"{self._storage.uri} has no whole checkpoint: {'; '.join(damaged)}.",
+                "Restore its files, or remove the folder to start anew.",
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        on_all_ranks(self._world, lambda: None)  # nobody reads any more
+        self._clean()
+
+    def required(self) -> Path:
+        """The folder; there must be one."""
+        if self.folder is None:
+            raise no_such(self._storage, self._step)
+        return self.folder
+
+    def state(self) -> dict[str, Any]:
+        """What the checkpoint says of itself."""
+        self.required()
+        return self._state
+
+    def _fetch(self, folder: Path, step: int) -> str:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return whats_wrong(self._storage, step, folder)
+
+    def _clean(self) -> None:
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder = None

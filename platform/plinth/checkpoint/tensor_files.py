@@ -1,0 +1,213 @@
+"""Slices of named flat tensors in safetensors files, through `torch.distributed.checkpoint`.
+
+Every tensor of a checkpoint is one-dimensional here, and a file holds for each tensor at most one run
+[start, start + length) of it. So what one set of ranks wrote, any other set reads. The files are
+safetensors (with the offsets in their header) and not DCP's pickled metadata: reading a checkpoint never
+unpickles anything.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed.checkpoint as dcp
+from torch import Tensor
+from torch.distributed.checkpoint.default_planner import create_default_global_save_plan
+from torch.distributed.checkpoint.metadata import (
+    ChunkStorageMetadata,
+    Metadata,
+    MetadataIndex,
+    TensorProperties,
+    TensorStorageMetadata,
+)
+from torch.distributed.checkpoint.planner import (
+    LoadPlan,
+    LoadPlanner,
+    ReadItem,
+    SavePlan,
+    SavePlanner,
+    TensorWriteData,
+    WriteItem,
+    WriteItemType,
+)
+from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
+
+from plinth.engine.zero_shards import Piece
+from plinth.errors import CheckpointError
+
+SUFFIX = ".safetensors"
+WRITTEN_NAME = "shard-00001-model-00001-of-00001.safetensors"
+"""What DCP's writer calls the only file of a save without a process group."""
+
+
+class Slice(NamedTuple):
+    """[start, start + length) of the flattened tensor `key`, which has `numel` elements."""
+
+    key: str
+    numel: int
+    start: int
+    length: int
+
+
+def write(pieces: Iterable[Piece], path: Path) -> list[Slice]:
+    """Write this rank's slices to one file; it is not written if there are none. Nothing is asked of the
+    other ranks, so it may run in a thread beside their training; `check_whole` compares them afterwards.
+
+    Returns:
+        What the file holds.
+    """
+    held = [p for p in pieces if p.tensor.numel()]
+    if held:
+        with warnings.catch_warnings():  # "assuming the intent is to save in a single process": it is
+            warnings.simplefilter("ignore", UserWarning)
+            writer = dcp.HuggingFaceStorageWriter(str(path.parent), save_distributed=True)
+            dcp.save({}, storage_writer=writer, planner=_SavePlanner(held), no_dist=True)
+        (path.parent / WRITTEN_NAME).rename(path)
+    return [Slice(p.key, p.numel, p.start, p.tensor.numel()) for p in held]
+
+
+def check_whole(slices: Iterable[Slice]) -> None:
+    """Refuse slices that do not cover every tensor exactly once.
+
+    Raises:
+        ValueError: naming a tensor with a hole or an overlap. It is a mistake of this program.
+    """
+    by_key: dict[str, list[Slice]] = {}
+    for part in slices:
+        by_key.setdefault(part.key, []).append(part)
+    for key, parts in by_key.items():
+        end = 0
+        for part in sorted(parts, key=lambda s: s.start):
+            if part.start != end:
+                raise ValueError(f"{key}: the ranks' slices leave a hole or overlap at element {end}")
+            end += part.length
+        if end != parts[0].numel:
+            raise ValueError(f"{key}: the ranks' slices end at {end} of {parts[0].numel} elements")
+
+
+def lengths(folder: Path) -> dict[str, int]:
+    """Length of every tensor in the files of `folder`."""
+    return {key: entry.size[0] for key, entry in _entries(folder).items()}
+
+
+def read(pieces: Iterable[Piece], folder: Path) -> None:
+    """Fill the slices' tensors from the files of all ranks in `folder`. No process group is needed.
+
+    Raises:
+        CheckpointError: naming a tensor that is missing, shorter or longer, or has a hole.
+    """
+    wanted = [p for p in pieces if p.tensor.numel()]
+    entries = _entries(folder)
+    for piece in wanted:
+        entry = entries.get(piece.key)
+        if entry is None:
+            raise CheckpointError(f"The checkpoint has no {piece.key}.", "It belongs to another model.")
+        written = sum(chunk.sizes[0] for chunk in entry.chunks)
+        if not written == entry.size[0] == piece.numel:
+            raise CheckpointError(
+                f"{piece.key} has {written} elements in the checkpoint, expected {piece.numel}.",
+                "It belongs to another model, or a file is missing.",
+            )
+    with warnings.catch_warnings():  # "assuming the intent is to load in a single process": it is
+        warnings.simplefilter("ignore", UserWarning)
+        reader = dcp.HuggingFaceStorageReader(str(folder))
+        dcp.load({}, storage_reader=reader, planner=_LoadPlanner(wanted), no_dist=True)
+
+
+def read_whole(folder: Path, keys: Iterable[str]) -> dict[str, Tensor]:
+    """Flat tensors by key, on the CPU, in the type they were written in."""
+    entries = _entries(folder)
+    pieces = []
+    for key in keys:
+        entry = entries[key]
+        tensor = torch.empty(entry.size[0], dtype=entry.properties.dtype)
+        pieces.append(Piece(key, entry.size[0], 0, tensor))
+    read(pieces, folder)
+    return {piece.key: piece.tensor for piece in pieces}
+
+
+def _entries(folder: Path) -> dict[str, TensorStorageMetadata]:
+    metadata = dcp.HuggingFaceStorageReader(str(folder)).read_metadata()
+    return {k: v for k, v in metadata.state_dict_metadata.items() if isinstance(v, TensorStorageMetadata)}
+
+
+class _SavePlanner(SavePlanner):
+    """Each slice becomes one chunk of a one-dimensional tensor."""
+
+    def __init__(self, pieces: Sequence[Piece]) -> None:
+        self._tensors = {piece.key: piece.tensor for piece in pieces}
+        self._items = [
+            WriteItem(
+                index=MetadataIndex(piece.key, torch.Size([piece.start])),
+                type=WriteItemType.SHARD,
+                tensor_data=TensorWriteData(
+                    chunk=ChunkStorageMetadata(
+                        offsets=torch.Size([piece.start]), sizes=torch.Size([piece.tensor.numel()])
+                    ),
+                    properties=TensorProperties(dtype=piece.tensor.dtype),
+                    size=torch.Size([piece.numel]),
+                ),
+            )
+            for piece in pieces
+        ]
+
+    def set_up_planner(
+        self, state_dict: Any, storage_meta: Any = None, is_coordinator: bool = False
+    ) -> None: ...
+
+    def create_local_plan(self) -> SavePlan:
+        return SavePlan(list(self._items))
+
+    def create_global_plan(self, all_plans: list[SavePlan]) -> tuple[list[SavePlan], Metadata]:
+        return create_default_global_save_plan(all_plans)
+
+    def finish_plan(self, new_plan: SavePlan) -> SavePlan:
+        return new_plan
+
+    def resolve_data(self, write_item: WriteItem) -> Tensor | BytesIO:
+        return self._tensors[write_item.index.fqn].detach()
+
+
+class _LoadPlanner(LoadPlanner):
+    """Reads, for each slice, whatever parts of the saved chunks it overlaps."""
+
+    def __init__(self, pieces: Sequence[Piece]) -> None:
+        self._pieces = {piece.key: piece for piece in pieces}
+
+    def set_up_planner(
+        self, state_dict: Any, metadata: Metadata | None = None, is_coordinator: bool = False
+    ) -> None:
+        assert metadata is not None, "the reader always has it"
+        self._entries = metadata.state_dict_metadata
+
+    def create_local_plan(self) -> LoadPlan:
+        items: list[ReadItem] = []
+        for piece in self._pieces.values():
+            chunk = ChunkStorageMetadata(
+                offsets=torch.Size([piece.start]), sizes=torch.Size([piece.tensor.numel()])
+            )
+            entry = self._entries[piece.key]
+            assert isinstance(entry, TensorStorageMetadata), "checked by read"
+            items += create_read_items_for_chunk_list(piece.key, entry, [chunk])
+        return LoadPlan(items)
+
+    def create_global_plan(self, global_plan: list[LoadPlan]) -> list[LoadPlan]:
+        return global_plan
+
+    def finish_plan(self, central_plan: LoadPlan) -> LoadPlan:
+        return central_plan
+
+    def load_bytes(self, read_item: ReadItem, value: BytesIO) -> None:
+        raise AssertionError("these files hold tensors only")
+
+    def resolve_tensor(self, read_item: ReadItem) -> Tensor:
+        piece = self._pieces[read_item.dest_index.fqn]
+        # dest_offsets count from the start of this slice, not of the tensor.
+        return piece.tensor.narrow(0, read_item.dest_offsets[0], read_item.lengths[0])
+
+    def commit_tensor(self, read_item: ReadItem, tensor: Tensor) -> None: ...

@@ -1,0 +1,1 @@
+"""One optimizer step over the global batch, through DeepSpeed ZeRO."""

@@ -1,0 +1,103 @@
+"""The target copy: an exponential moving average in fp32, sharded as the masters are.
+
+Each rank averages the slices that it owns, without communication, and the frozen target parameters are
+then refreshed in the precision of the forward pass. A bf16 average would not move at these momenta.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import accumulate
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from plinth.engine.zero_shards import Fragment, Piece, Shards
+
+
+class EmaShards:
+    """fp32 averages of the slices of the parameters that have a target copy.
+
+    Args:
+        shards: where this rank's slices are.
+        stage: holds the target parameters.
+        pairs: trainable parameter -> its frozen target, as `Stage.ema_pairs`.
+    """
+
+    def __init__(self, shards: Shards, stage: nn.Module, pairs: Mapping[str, str]) -> None:
+        self.shards = shards
+        self.pairs = dict(pairs)
+        # Any: stage 3 hangs attributes on parameters (ds_tensor, ds_persist).
+        self._targets: dict[str, Any] = {n: stage.get_parameter(n) for n in self.pairs.values()}
+        self._sources: list[Fragment] = [f for f in shards.fragments if f.name in self.pairs]
+        self.averages: list[Tensor] = [f.master.clone() for f in self._sources]
+        self._layout = self._exchange_layout()
+
+    def restart(self) -> None:
+        """Begin again as a copy of the masters, as at the start of a stage."""
+        for average, source in zip(self.averages, self._sources, strict=True):
+            average.copy_(source.master)
+        self.refresh()
+
+    @torch.no_grad()
+    def update(self, momentum: float) -> None:
+        """average <- momentum * average + (1 - momentum) * master; then the target copy."""
+        if self.averages:
+            torch._foreach_lerp_(self.averages, [f.master for f in self._sources], 1.0 - momentum)
+        self.refresh()
+
+    def pieces(self) -> list[Piece]:
+        """This rank's slices, by the name of the target parameter."""
+        return [
+            Piece(self.pairs[f.name], f.numel, f.start, average)
+            for f, average in zip(self._sources, self.averages, strict=True)
+        ]
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Write the averages into the target parameters, in their own precision."""
+        if not self.pairs:
+            return
+        if self.shards.zero_stage == 3:
+            self._refresh_slices()
+        elif self.shards.zero_stage == 0 or self.shards.world.world_size == 1:
+            for piece in self.pieces():
+                self._target_slice(piece.key, piece.start, piece.tensor.numel()).copy_(piece.tensor)
+        else:
+            self._refresh_gathered()
+
+    def _refresh_slices(self) -> None:
+        """Stage 3: the target is cut as its source is, so every rank writes its own slice."""
+        for piece in self.pieces():
+            self._targets[piece.key].ds_tensor.data.narrow(0, 0, piece.tensor.numel()).copy_(piece.tensor)
+        whole = [t for t in self._targets.values() if t.ds_persist]
+        if whole:  # small ones are kept gathered: gather them anew
+            whole[0].partition(whole)
+            whole[0].all_gather(whole)
+
+    def _refresh_gathered(self) -> None:
+        """Stages 1 and 2: one gather of every rank's slices, padded to the longest."""
+        sizes = [sum(length for _, _, length in slices) for slices in self._layout]
+        like = next(iter(self._targets.values()))
+        received = torch.empty(len(sizes), max(sizes), dtype=like.dtype, device=like.device)
+        sent = torch.zeros(max(sizes), dtype=like.dtype, device=like.device)
+        if self.averages:
+            torch.cat([a.to(like.dtype) for a in self.averages], out=sent[: sizes[self.shards.world.rank]])
+        dist.all_gather_into_tensor(received.view(-1), sent)
+        for row, slices in zip(received, self._layout, strict=True):
+            ends = accumulate(length for _, _, length in slices)
+            for (name, start, length), end in zip(slices, ends, strict=True):
+                self._target_slice(name, start, length).copy_(row[end - length : end])
+
+    def _target_slice(self, name: str, start: int, length: int) -> Tensor:
+        return self._targets[name].data.view(-1).narrow(0, start, length)
+
+    def _exchange_layout(self) -> list[list[tuple[str, int, int]]]:
+        """For every rank, in order: (target, start, length) of its slices."""
+        own = [(piece.key, piece.start, piece.tensor.numel()) for piece in self.pieces()]
+        layout: list[list[tuple[str, int, int]]] = [own] * self.shards.world.world_size
+        if self.shards.world.world_size > 1:
+            dist.all_gather_object(layout, own)
+        return layout

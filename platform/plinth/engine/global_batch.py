@@ -1,0 +1,103 @@
+"""One loss over the global batch from micro-batches on many ranks, with exact gradients.
+
+Features are gathered without a graph in the order of the global batch, every rank computes the same loss
+on them, and takes the gradient with regard to its own rows. That gradient goes back through the model by
+a surrogate, (features * gradient).sum(), whose gradient is the true one. With one micro-batch the graph of
+its forward pass is still there; with more, the features come from a first pass without a graph and each
+micro-batch is passed again (the cached-feature two-pass), so memory does not grow with the batch.
+
+Legend: K micro-batches of n samples on this rank, N samples of the global batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from plinth.engine.stage import Batch
+from plinth.world import World
+
+Features = dict[str, Tensor]
+
+
+def pass_seed(seed: int, step: int, micro_batch: int) -> int:
+    """Seed of torch's generators for a pass: a function of the micro-batch's place in the *global* batch,
+    so dropout is the same in both passes and at any world size."""
+    digest = hashlib.blake2b(f"{seed}/{step}/{micro_batch}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1  # torch takes 63 bits
+
+
+def split(batch: Batch, size: int) -> list[Batch]:
+    """Consecutive micro-batches of `size` samples; lists are cut as tensors are."""
+    rows = next(len(value) for value in batch.values())
+    return [{k: v[i : i + size] for k, v in batch.items()} for i in range(0, rows, size)]
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Tensors on the device; pinned ones without waiting."""
+    return {
+        k: v.to(device, non_blocking=v.is_pinned()) if isinstance(v, Tensor) else v for k, v in batch.items()
+    }
+
+
+def gather(micro_batches: Iterable[Features], world: World) -> Features:
+    """Features [N, ...] of the global batch on every rank, without a graph; floating point in fp32.
+
+    Args:
+        micro_batches: the features [n, ...] of this rank's micro-batches, in order.
+    """
+    columns: dict[str, list[Tensor]] = {}
+    for features in micro_batches:
+        for name, rows in features.items():
+            columns.setdefault(name, []).append(rows.detach())
+    return {name: _gather_rows(torch.cat(rows), world) for name, rows in columns.items()}
+
+
+def _gather_rows(rows: Tensor, world: World) -> Tensor:
+    if rows.dtype in (torch.bfloat16, torch.float16):
+        rows = rows.float()
+    if world.world_size == 1:
+        return rows.clone()
+    sent = rows.contiguous().view(torch.uint8) if rows.dtype == torch.bool else rows.contiguous()
+    received = sent.new_empty(world.world_size * len(sent), *sent.shape[1:])
+    dist.all_gather_into_tensor(received, sent)
+    return received.view(rows.dtype)
+
+
+def gradients(total: Tensor, features: Features, world: World, micro_batches: int) -> list[Features]:
+    """d total / d features for this rank's rows, by micro-batch. A feature that `total` does not depend on
+    has none, nor one that is not floating point."""
+    leaves = {name: f for name, f in features.items() if f.requires_grad}
+    if not leaves or not total.requires_grad:
+        return [{} for _ in range(micro_batches)]
+    found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
+    own = world.rows(len(next(iter(leaves.values()))))
+    cut = [
+        (name, g[own.start : own.stop].chunk(micro_batches))
+        for name, g in zip(leaves, found, strict=True)
+        if g is not None
+    ]
+    return [{name: chunks[k] for name, chunks in cut} for k in range(micro_batches)]
+
+
+def surrogate(features: Features, grads: Features) -> Tensor | None:
+    """A scalar whose gradient with regard to the model is that of the loss over the global batch."""
+    parts = [
+        (features[name].to(g.dtype) * g).sum() for name, g in grads.items() if features[name].requires_grad
+    ]
+    return torch.stack(parts).sum() if parts else None
+
+
+def all_sum(values: Mapping[str, Tensor], device: torch.device, world: World) -> dict[str, Tensor]:
+    """Sums over all ranks of scalars, in one message, in float64 (exact for counts). Every rank must
+    have the same names."""
+    if not values:
+        return {}
+    packed = torch.stack([v.detach().to(device, torch.float64) for v in values.values()])
+    if world.world_size > 1:
+        dist.all_reduce(packed)
+    return dict(zip(values, packed.unbind(), strict=True))

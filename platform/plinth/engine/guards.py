@@ -1,0 +1,80 @@
+"""Stop on all ranks, with the same words, before a number that is not finite reaches the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from plinth.engine.stage import Batch
+from plinth.errors import NonFiniteError
+from plinth.world import World
+
+SHOWN_IDS = 8
+REPLAY_TOLERANCE = 0.01  # of the largest feature; kernels may round differently, another dropout is far more
+
+
+def is_bad_anywhere(values: Iterable[Tensor], world: World) -> bool:
+    """Whether one of these scalars is not finite on any rank. Call it on all ranks."""
+    bad = (~torch.isfinite(torch.stack([v.detach().float() for v in values]))).any().float()
+    if world.world_size > 1:
+        dist.all_reduce(bad, op=dist.ReduceOp.MAX)
+    return bool(bad.item())
+
+
+def suspects(batch: Batch, features: Mapping[str, Tensor], loss: Tensor) -> list[str]:
+    """Ids of the samples of a micro-batch whose features are not finite; all of them if only the
+    micro-batch's own loss is not; none if nothing is wrong here."""
+    ids = list(batch.get("sample_id") or [str(key) for key in batch["sample_key"].tolist()])
+    bad = torch.zeros(len(ids), dtype=torch.bool)
+    for rows in features.values():
+        if rows.is_floating_point():
+            bad |= ~torch.isfinite(rows.detach()).flatten(1).all(1).cpu()
+    if not bool(bad.any()) and not bool(torch.isfinite(loss)):
+        return ids
+    return [name for name, is_bad in zip(ids, bad.tolist(), strict=True) if is_bad]
+
+
+def fail(what: str, step: int, sample_ids: list[str], world: World) -> None:
+    """Raise on every rank, naming the ranks and samples where it began.
+
+    Args:
+        sample_ids: suspects on this rank; empty where nothing was wrong.
+
+    Raises:
+        NonFiniteError: always.
+    """
+    found = [sample_ids] * world.world_size
+    if world.world_size > 1:
+        dist.all_gather_object(found, sample_ids)
+    places = []
+    for rank, ids in enumerate(found):
+        if ids:
+            more = f" and {len(ids) - SHOWN_IDS} more" if len(ids) > SHOWN_IDS else ""
+            places.append(f"rank {rank}: {', '.join(ids[:SHOWN_IDS])}{more}")
+    where = f" Samples: {'; '.join(places)}." if places else ""
+    error = NonFiniteError(
+        f"The {what} of step {step} is not finite; nothing was applied.{where}",
+        "Look at these samples (`poma shards preview`), lower optim.lr, or resume from the last checkpoint.",
+    )
+    error.by_rank = found
+    raise error
+
+
+def check_replay(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> None:
+    """Refuse a stage whose second pass gives other features than its first: the gradients would be wrong.
+
+    Raises:
+        RuntimeError: naming the feature. It is a mistake in the stage, not in the job.
+    """
+    for name, rows in second.items():
+        if rows.requires_grad:
+            known = first[name].detach()
+            difference = float((rows.detach() - known).abs().max())
+            if difference > REPLAY_TOLERANCE * float(known.abs().max()):
+                raise RuntimeError(
+                    f"feature {name!r} differs by {difference:.3g} between the passes of a micro-batch: "
+                    "the stage must draw the random numbers of its features before those of its local losses"
+                )

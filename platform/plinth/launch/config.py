@@ -1,0 +1,70 @@
+"""How many workers train, and what each of them has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from plinth.errors import ConfigError
+
+
+@dataclass
+class Workers:
+    """How many training processes: a range, or in short a number for exactly so many."""
+
+    min: int = 1
+    """Fewest workers to train on; with fewer the run waits."""
+    max: int = 1
+    """Most workers; the run grows and shrinks with the cluster between the two. 0 trains in this process,
+    without Ray."""
+
+    @staticmethod
+    def from_number(number: int) -> dict[str, int]:
+        """What `workers: 4` in a job file stands for."""
+        return {"min": number, "max": number}
+
+
+@dataclass
+class FitConfig:
+    """Workers, and what each of them has."""
+
+    workers: Workers = field(default_factory=Workers)
+    """Training processes of Ray Train. The result does not depend on how many, nor on their coming and
+    going."""
+    cpus_per_worker: float = 1.0
+    """CPUs that Ray reserves for a worker; may be a fraction, so that reading tasks have room beside it."""
+    gpus_per_worker: float = 0.0
+    """GPUs that Ray reserves for a worker."""
+    threads_per_worker: int = 1
+    """Threads of torch's operators in a worker. More of them than cores make all workers slower."""
+    deterministic_kernels: bool = True
+    """On GPUs, take kernels that give the same bits every time where torch has them: others add with atomics,
+    in any order."""
+    max_failures: int = 3
+    """How often lost workers, or a failed start of them, are started again, from the last checkpoint."""
+    max_preemptions: int = 100
+    """How often workers are started again that were taken away with a notice; counted for themselves."""
+    start_timeout_s: float = 120.0
+    """How long a try waits until the cluster has room for the workers and they have started."""
+    resize_check_s: float = 30.0
+    """Seconds between two looks whether the cluster has room for more workers."""
+
+    def validate(self) -> None:
+        """Refuse values out of range.
+
+        Raises:
+            ConfigError: naming the key.
+        """
+        least = {"gpus_per_worker": 0, "threads_per_worker": 1, "max_failures": 0, "max_preemptions": 0}
+        for key, value in least.items():
+            if getattr(self, key) < value:
+                raise ConfigError(f"fit.{key} is {getattr(self, key)}, expected {value} or more.")
+        for key in ("cpus_per_worker", "start_timeout_s", "resize_check_s"):
+            if not getattr(self, key) > 0:
+                raise ConfigError(f"fit.{key} is {getattr(self, key)}, expected more than 0.")
+        low, high = self.workers.min, self.workers.max
+        if low < 0:
+            raise ConfigError(f"fit.workers.min is {low}, expected 0 or more.")
+        if low > high or (low == 0 < high):
+            raise ConfigError(
+                f"fit.workers is {low} to {high}.", "Give a range from 1 on, or 0 to train without Ray."
+            )

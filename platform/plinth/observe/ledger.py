@@ -1,0 +1,351 @@
+"""The goodput ledger of a run: where its time went, over all attempts.
+
+An attempt is one start of a worker group, by the user or by Ray after a failure. Rank 0 keeps a record of
+each stage of an attempt and writes it every few seconds, so that an attempt that is killed leaves its last:
+
+    <run>/ledger/<attempt>-<stage>.json
+
+`summarise` adds them up. Every second from the first start to the last beat is in one category:
+
+    productive         in optimizer steps that count
+    data_stall         such a step waiting for its batch
+    checkpoint_stall   training held up by a checkpoint
+    start_up           from the start of an attempt to its first step
+    lost               steps with their stalls that were done again, by a later attempt or after a rollback
+    idle               between attempts, and what is left inside them
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from plinth.observe.config import LedgerConfig
+from plinth.observe.failures import Failure, by_attempt, read_failures
+from plinth.storage import Storage
+
+FOLDER = "ledger"
+PRODUCTIVE, DATA_STALL, CHECKPOINT_STALL = "productive", "data_stall", "checkpoint_stall"
+START_UP, LOST, IDLE = "start_up", "lost", "idle"
+CATEGORIES = (PRODUCTIVE, DATA_STALL, CHECKPOINT_STALL, START_UP, LOST, IDLE)
+RUNNING, FINISHED, STOPPED, FAILED = "running", "finished", "stopped", "failed"
+MARKS_KEPT = 64  # of a record: a run that resumes takes one of the last checkpoints
+RECENT_KEPT = 4096  # steps remembered one by one while no checkpoint becomes durable
+CLOSE_TIMEOUT_S = 10.0
+SECONDS_PER_HOUR = 3600.0
+
+log = logging.getLogger(__name__)
+
+
+class Mark(NamedTuple):
+    """What the steps of an attempt that still count have taken, up to where `step` steps are done."""
+
+    step: int
+    productive_s: float = 0.0
+    data_stall_s: float = 0.0
+    checkpoint_stall_s: float = 0.0
+
+    @property
+    def total_s(self) -> float:
+        """All three together."""
+        return self.productive_s + self.data_stall_s + self.checkpoint_stall_s
+
+
+@dataclass
+class Record:
+    """One stage of one attempt, as it lies in storage. Times are seconds since 1970."""
+
+    attempt: str
+    stage: str
+    world_size: int
+    gpus: int
+    started: float
+    beat: float
+    """When this was written, or the attempt closed."""
+    beat_every_s: float
+    price_per_gpu_hour: float | None = None
+    outcome: str = RUNNING
+    start_up_s: float | None = None
+    """None before the first step."""
+    lost_s: float = 0.0
+    """Of steps that a rollback inside the attempt undid."""
+    steps_redone: int = 0
+    """How many those were."""
+    marks: list[Mark] = field(default_factory=list)
+    """Where the attempt began, its last durable checkpoints, and where it is; empty before the first step."""
+
+
+class Ledger:
+    """Keeps the record of one stage of one attempt; on rank 0 alone.
+
+    A thread of its own writes it, so storage that is slow or away never holds up training.
+
+    Args:
+        storage: the run's folder.
+        attempt_id: unique to this start of the worker group.
+        gpus: of all workers together.
+        started: `time.time()` when the attempt began; for a later stage, when the stage before ended.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        attempt_id: str,
+        stage: str,
+        world_size: int,
+        gpus: int,
+        started: float,
+        config: LedgerConfig,
+    ) -> None:
+        self._storage, self._key = storage, f"{FOLDER}/{attempt_id}-{stage}.json"
+        self._record = Record(
+            attempt_id, stage, world_size, gpus, started, started,
+            config.beat_every_s, config.price_per_gpu_hour,
+        )  # fmt: skip
+        self._recent: list[Mark] = []  # after each step since the last durable checkpoint
+        self._closed_at: float | None = None
+        self._is_away = False
+        self._lock, self._closed, self._news = threading.Lock(), threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._keep_writing, name="plinth-ledger", daemon=True)
+        self._thread.start()
+
+    def step(self, step: int, step_s: float, data_wait_s: float, checkpoint_s: float) -> None:
+        """Account for an optimizer step. A `step` that was done before means that training was rolled back.
+
+        Args:
+            step: counts from 0.
+            step_s: duration of the step with the wait for its batch.
+            data_wait_s: of it, the wait.
+            checkpoint_s: how long a checkpoint held up training between the step before and this one.
+        """
+        with self._lock:
+            record = self._record
+            if record.start_up_s is None:
+                record.start_up_s = max(0.0, time.time() - record.started - step_s - checkpoint_s)
+                record.marks = [Mark(step)]
+                self._news.set()
+            self._add_checkpoint_stall(checkpoint_s)
+            self._roll_back(step)
+            last = self._last()
+            self._recent.append(
+                Mark(
+                    step + 1,
+                    last.productive_s + max(0.0, step_s - data_wait_s),
+                    last.data_stall_s + data_wait_s,
+                    last.checkpoint_stall_s,
+                )
+            )
+            if len(self._recent) > RECENT_KEPT:
+                self._recent = [*self._recent[:-1:2], self._recent[-1]]
+
+    def committed(self, step: int) -> None:
+        """The checkpoint after `step` steps is durable: an attempt that resumes may begin there."""
+        with self._lock:
+            marks = self._record.marks
+            if marks and marks[-1].step < step <= self._last().step:
+                durable = [*marks, _at([*marks, *self._recent], step)]
+                self._record.marks = [durable[0], *durable[1:][-MARKS_KEPT:]]
+                self._recent = [mark for mark in self._recent if mark.step > step]
+                self._news.set()
+
+    def record(self) -> Record:
+        """The record as of now."""
+        with self._lock:
+            beat = time.time() if self._closed_at is None else self._closed_at
+            return replace(self._record, beat=beat, marks=[*self._record.marks, *self._recent[-1:]])
+
+    def close(self, outcome: str, checkpoint_s: float = 0.0) -> None:
+        """End the record; only the first call counts.
+
+        Args:
+            outcome: FINISHED, STOPPED or FAILED.
+            checkpoint_s: how long a checkpoint held up training after the last step.
+        """
+        with self._lock:
+            if self._closed_at is not None:
+                return
+            self._closed_at, self._record.outcome = time.time(), outcome
+            if self._record.marks:
+                self._add_checkpoint_stall(checkpoint_s)
+        self._closed.set()
+        self._news.set()
+        self._thread.join(CLOSE_TIMEOUT_S)
+
+    def _last(self) -> Mark:
+        return (self._recent or self._record.marks)[-1]
+
+    def _add_checkpoint_stall(self, seconds: float) -> None:
+        """To the last mark: who resumes from that checkpoint does not lose it."""
+        marks = self._recent or self._record.marks
+        marks[-1] = marks[-1]._replace(checkpoint_stall_s=marks[-1].checkpoint_stall_s + seconds)
+
+    def _roll_back(self, step: int) -> None:
+        """Count what was done from `step` on as lost."""
+        record, last = self._record, self._last()
+        if step >= last.step:
+            return
+        kept = _at([*record.marks, *self._recent], step)
+        record.lost_s += last.total_s - kept.total_s
+        record.steps_redone += last.step - max(step, record.marks[0].step)
+        record.marks = [*(mark for mark in record.marks if mark.step < step), kept]
+        self._recent = []
+
+    def _keep_writing(self) -> None:
+        is_last = False
+        while not is_last:
+            self._news.clear()
+            is_last = self._closed.is_set()  # asked before writing: the last write comes after the end
+            self._write()
+            if not is_last:
+                self._news.wait(self._record.beat_every_s)
+
+    def _write(self) -> None:
+        try:
+            self._storage.write(self._key, json.dumps(asdict(self.record())).encode())
+            self._is_away = False
+        except Exception as error:  # whatever it is, training goes on
+            if not self._is_away:
+                log.warning("the ledger cannot be written, training goes on: %s", error)
+            self._is_away = True
+
+
+@dataclass
+class LedgerSummary:
+    """The whole run. The dicts have the six categories as keys; `seconds` add up to `wall_s`."""
+
+    wall_s: float = 0.0
+    """From the first start to the last beat."""
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(CATEGORIES, 0.0))
+    worker_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(CATEGORIES, 0.0))
+    """Nothing is counted between attempts: what was rented then is not known."""
+    gpu_hours: dict[str, float] = field(default_factory=lambda: dict.fromkeys(CATEGORIES, 0.0))
+    """As `worker_seconds`."""
+    cost: dict[str, float] | None = None
+    """GPU-hours at their price; None without a price."""
+    restarts: int = 0
+    steps_redone: int = 0
+
+    def share(self, category: str) -> float:
+        """Of the wall time."""
+        return self.seconds[category] / self.wall_s if self.wall_s else 0.0
+
+
+def summarise(storage: Storage, now: float | None = None) -> LedgerSummary:
+    """The ledger of the run in `storage`; all zero where it has none.
+
+    Args:
+        now: `time.time()`, to count what has passed since the last beat too, as idle.
+    """
+    return add_up(read_records(storage), now)
+
+
+def read_records(storage: Storage) -> list[Record]:
+    """The records of a run by their start; one that cannot be read is left out with a word. What a killed
+    attempt did after its last beat comes from the last batches of its ranks, where they left them."""
+    records = []
+    for key, _ in storage.list(FOLDER):
+        try:
+            fields = json.loads(storage.read(key))
+            records.append(Record(**{**fields, "marks": [Mark(*mark) for mark in fields["marks"]]}))
+        except (ValueError, KeyError, TypeError) as error:
+            log.warning("%s/%s is left out, it cannot be read: %s", storage.uri, key, error)
+    records.sort(key=lambda record: (record.started, record.beat))
+    failed = by_attempt(read_failures(storage))
+    last_of_attempt = {record.attempt: record for record in records}
+    for record in last_of_attempt.values():
+        if record.outcome == RUNNING and record.attempt in failed:
+            _extend(record, failed[record.attempt])
+    return records
+
+
+def _extend(record: Record, failures: Sequence[Failure]) -> None:
+    """Move the end of a record to when the last rank was heard of."""
+    heard = max(failure.time or 0.0 for failure in failures)
+    # Of this stage, and the steps before it were done.
+    in_hand = max((f.step or 0 for f in failures if f.stage in ("", record.stage)), default=0)
+    if heard <= record.beat:
+        return
+    if record.marks and in_hand > record.marks[-1].step:
+        last = record.marks[-1]
+        trained_s = last.productive_s + heard - record.beat
+        record.marks.append(last._replace(step=in_hand, productive_s=trained_s))
+    record.beat = heard
+
+
+def add_up(records: Sequence[Record], now: float | None = None) -> LedgerSummary:
+    """What `records`, by their start, come to. Where two overlap, the time is the later one's."""
+    if not records:
+        return LedgerSummary()
+    first, last = records[0].started, max(record.beat for record in records)
+    ended = max(first, last, last if now is None else now)
+    summary = LedgerSummary(wall_s=ended - first, restarts=len({record.attempt for record in records}) - 1)
+    for record, until, resumed in zip(
+        records, [*(r.started for r in records[1:]), ended], _resumed_at(records), strict=True
+    ):
+        inside_s = max(0.0, min(record.beat, until) - record.started)
+        spent, redone = _spent(record, resumed, inside_s)
+        summary.steps_redone += redone
+        for category, seconds in spent.items():
+            _count(summary, record, category, seconds)
+    others = sum(summary.seconds[category] for category in CATEGORIES if category != IDLE)
+    summary.seconds[IDLE] = max(0.0, summary.wall_s - others)  # with what is between the attempts
+    return summary
+
+
+def _resumed_at(records: Sequence[Record]) -> list[int | None]:
+    """For each record, the first step that a later one of its stage began with."""
+    first: dict[str, int] = {}
+    found: list[int | None] = []
+    for record in reversed(records):
+        found.append(first.get(record.stage))
+        if record.marks:
+            begin = record.marks[0].step
+            first[record.stage] = min(first.get(record.stage, begin), begin)
+    return found[::-1]
+
+
+def _spent(record: Record, resumed: int | None, inside_s: float) -> tuple[dict[str, float], int]:
+    """Seconds by category, which add up to `inside_s`, and how many steps a later record did again."""
+    if record.start_up_s is None:
+        return {START_UP: inside_s}, record.steps_redone
+    last = record.marks[-1]
+    kept, redone = last, record.steps_redone
+    if resumed is not None and resumed < last.step:
+        kept = _at(record.marks, resumed)
+        redone += last.step - max(resumed, record.marks[0].step)
+    spent = {
+        PRODUCTIVE: kept.productive_s,
+        DATA_STALL: kept.data_stall_s,
+        CHECKPOINT_STALL: kept.checkpoint_stall_s,
+        START_UP: record.start_up_s,
+        LOST: record.lost_s + last.total_s - kept.total_s,
+    }
+    known_s = sum(spent.values())
+    if known_s > inside_s:  # an overlap, or a clock that was set back
+        return {category: seconds * inside_s / known_s for category, seconds in spent.items()}, redone
+    return {**spent, IDLE: inside_s - known_s}, redone
+
+
+def _count(summary: LedgerSummary, record: Record, category: str, seconds: float) -> None:
+    gpu_hours = seconds * record.gpus / SECONDS_PER_HOUR
+    summary.seconds[category] += seconds
+    summary.worker_seconds[category] += seconds * record.world_size
+    summary.gpu_hours[category] += gpu_hours
+    if record.price_per_gpu_hour is not None:
+        if summary.cost is None:
+            summary.cost = dict.fromkeys(CATEGORIES, 0.0)
+        summary.cost[category] += gpu_hours * record.price_per_gpu_hour
+
+
+def _at(marks: Sequence[Mark], step: int) -> Mark:
+    """What had been taken when `step` steps were done; a step between two marks has its share."""
+    steps = [mark.step for mark in marks]
+    columns = zip(*(mark[1:] for mark in marks), strict=True)
+    return Mark(step, *(float(np.interp(step, steps, column)) for column in columns))

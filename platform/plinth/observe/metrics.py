@@ -1,0 +1,328 @@
+"""What a run shows: TensorBoard, the same as JSON lines, and a progress line in the terminal.
+
+    <run>/metrics.jsonl     one line a step
+    <run>/tensorboard/      events: scalars of every step, pictures now and then
+
+Both are written to a local folder by rank 0 and copied to the run's storage at checkpoints and at the end.
+A resumed run goes on behind the step of its checkpoint: later lines of the run that died are dropped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import math
+import resource
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from plinth.data.batches import LocalBatch
+from plinth.engine.engine import StepResult
+from plinth.engine.global_batch import gather
+from plinth.engine.process import Process, on_all_ranks
+from plinth.observe.config import MetricsConfig
+from plinth.observe.sinks import Sinks
+from plinth.observe.stragglers import COMPUTE, DATA_WAIT, RankSeconds, RankTimes
+from plinth.redaction import redact
+from plinth.storage import Storage
+from plinth.world import World
+
+__all__ = ["MetricsConfig", "MetricsWriter", "StepRecord", "read_lines", "record_step", "recover_lines"]
+
+LINES_KEY = "metrics.jsonl"
+TENSORBOARD_FOLDER = "tensorboard"
+RATE_WINDOW_STEPS = 20
+MICROSECONDS = 10**6
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class StepRecord:
+    """One line of metrics.jsonl. Durations in seconds; `digest` is over the sample ids of the global batch,
+    so two runs that saw the same data have the same digests."""
+
+    step: int
+    epoch: int
+    step_in_epoch: int
+    loss: float
+    terms: dict[str, float]
+    logs: dict[str, float]
+    grad_norm: float
+    lr: float
+    digest: str
+    world_size: int
+    samples: int
+    step_s: float
+    data_wait_s: float
+    checkpoint_s: float
+    memory_bytes: int
+    time: float
+    skipped: list[str] = field(default_factory=list)
+    """Samples of the global batch that could not be trained on, each with the reason."""
+    compute_s: float = 0.0
+    """What the forward passes took on this rank."""
+    ranks: RankSeconds = field(default_factory=dict)
+    """What tells slow ranks from the others; empty with one. In metrics.jsonl only now and then, as means."""
+
+    def summary(self) -> dict[str, Any]:
+        """The numbers that say how training goes, flat."""
+        return {
+            "step": self.step,
+            "loss": self.loss,
+            "lr": self.lr,
+            "grad_norm": self.grad_norm,
+            **self.terms,
+        }
+
+
+def record_step(
+    result: StepResult,
+    batch: LocalBatch,
+    process: Process,
+    global_batch_size: int,
+    started: float,
+    checkpoint_s: float,
+    compute_s: float = 0.0,
+) -> StepRecord:
+    """Put together what a step did; call it on all ranks, right after the step.
+
+    Args:
+        started: `time.perf_counter()` before the batch was asked for.
+        checkpoint_s: what a checkpoint took between the step before and this one.
+        compute_s: what the forward passes of the step took on this rank.
+    """
+    step_s = time.perf_counter() - started
+    keys, ranks = _gathered(batch, process, compute_s)
+    return StepRecord(
+        **asdict(result),
+        epoch=batch.cursor.epoch,
+        step_in_epoch=batch.cursor.step,
+        digest=hashlib.blake2b(keys.tobytes(), digest_size=8).hexdigest(),
+        world_size=process.world.world_size,
+        samples=global_batch_size,
+        step_s=step_s,
+        data_wait_s=batch.wait_s,
+        checkpoint_s=checkpoint_s,
+        memory_bytes=_memory_bytes(process.device),
+        time=time.time(),
+        compute_s=compute_s,
+        ranks=ranks,
+    )
+
+
+def _gathered(batch: LocalBatch, process: Process, compute_s: float) -> tuple[np.ndarray, RankSeconds]:
+    """Sample keys of the global batch in order, and the times of each rank, in one message."""
+    own = [round(MICROSECONDS * seconds) for seconds in (batch.wait_s, compute_s)]
+    sent = torch.cat([batch.tensors["sample_key"].cpu(), torch.tensor(own)]).to(process.device)
+    received = gather([{"sent": sent}], process.world)["sent"].cpu().numpy()
+    rows = received.reshape(process.world.world_size, -1)
+    if len(rows) == 1:
+        return rows[:, : -len(own)].copy(), {}
+    waits, computes = (rows[:, -len(own) :].T / MICROSECONDS).tolist()
+    return rows[:, : -len(own)].copy(), {DATA_WAIT: waits, COMPUTE: computes}
+
+
+def _memory_bytes(device: torch.device) -> int:
+    """Most that this process has held: on its GPU, else of the machine's memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+class MetricsWriter:
+    """Writes the metrics of one stage; only on rank 0.
+
+    Args:
+        storage: folder of the stage in the run, where the files end up.
+        local: folder on this machine where they are written; emptied first.
+        name: of the stage, for the progress line.
+        first_step: steps done before, 0 for a new run.
+        hosts: of each rank.
+        sinks: get the same scalars as TensorBoard; closed by whoever made them.
+    """
+
+    def __init__(
+        self,
+        config: MetricsConfig,
+        storage: Storage,
+        local: Path,
+        name: str,
+        first_step: int,
+        total_steps: int,
+        hosts: Sequence[str] = (),
+        sinks: Sinks | None = None,
+    ) -> None:
+        from torch.utils.tensorboard.writer import SummaryWriter
+
+        self._config, self._storage, self._local, self._name = config, storage, local, name
+        self._total_steps, self._rank_times, self._sinks = total_steps, RankTimes(hosts), sinks
+        shutil.rmtree(local, ignore_errors=True)
+        (local / TENSORBOARD_FOLDER).mkdir(parents=True)
+        kept = _lines_before(storage, first_step)
+        (local / LINES_KEY).write_text("".join(kept))
+        self._lines = (local / LINES_KEY).open("a")
+        # purge_step: TensorBoard hides what the run that died had written from this step on.
+        self._board = SummaryWriter(str(local / TENSORBOARD_FOLDER), purge_step=first_step)
+        self._recent: list[StepRecord] = []
+        self._flushed_bytes = 0
+        self._shown_at = time.monotonic()
+
+    def step(self, record: StepRecord) -> None:
+        """Write a step everywhere."""
+        self._lines.write(json.dumps(_finite(self._line(record))) + "\n")
+        self._scalars(scalars(record), record.step)
+        self._recent = [*self._recent[-RATE_WINDOW_STEPS + 1 :], record]
+        now = time.monotonic()
+        is_last = record.step + 1 >= self._total_steps
+        if is_last or now - self._shown_at >= self._config.progress_every_s:
+            self._shown_at = now
+            log.info("%s", progress_line(self._name, self._recent, self._total_steps))
+
+    def ledger(self, shares: Mapping[str, float], step: int) -> None:
+        """Show where the run's time went until now, as shares of the wall time."""
+        self._scalars({f"ledger/{category}": share for category, share in shares.items()}, step)
+
+    def pictures(self, pictures: Mapping[str, np.ndarray], step: int) -> None:
+        """Show images uint8 [H, W, 3]."""
+        for tag, image in pictures.items():
+            self._board.add_image(tag, image, step, dataformats="HWC")
+
+    def _line(self, record: StepRecord) -> dict[str, Any]:
+        line = asdict(record)
+        line["skipped"] = [redact(reason) for reason in record.skipped]  # it may quote what storage said
+        self._rank_times.add(line.pop("ranks"))
+        is_due = record.step % self._config.details_every_steps == 0
+        return line | ({"ranks": times} if is_due and (times := self._rank_times.take()) else {})
+
+    def _scalars(self, values: Mapping[str, float], step: int) -> None:
+        for tag, value in values.items():
+            self._board.add_scalar(tag, value, step)
+        if self._sinks:
+            self._sinks.log(values, step)
+
+    def flush(self) -> None:
+        """All steps until now belong to the next `sync`."""
+        self._lines.flush()
+        self._board.flush()
+        self._flushed_bytes = self._lines.tell()
+
+    def sync(self) -> None:
+        """Copy what was flushed to storage; from another thread if wanted, while steps are written."""
+        with (self._local / LINES_KEY).open("rb") as lines:
+            self._storage.write(LINES_KEY, lines.read(self._flushed_bytes))
+        for path in sorted((self._local / TENSORBOARD_FOLDER).iterdir()):
+            self._storage.upload(path, path.relative_to(self._local).as_posix())
+
+    def close(self) -> None:
+        """Write everything out and give up the local folder."""
+        self.flush()
+        self._board.close()
+        self._lines.close()
+        try:
+            self.sync()
+        finally:
+            shutil.rmtree(self._local, ignore_errors=True)
+
+
+def recover_lines(world: World, storage: Storage, local: Path) -> None:
+    """Bring the lines of a process that died on one of these machines to storage: a checkpoint that was
+    recovered from its disk may be of a later step than the last copy of them. Call it on all ranks.
+
+    Args:
+        storage: folder of the stage in the run.
+        local: folder of its metrics on this machine, as `MetricsWriter` has it.
+    """
+
+    def left() -> list[dict[str, Any]]:
+        path = local / LINES_KEY
+        return _parsed(path.read_text()) if path.is_file() else []
+
+    found = {line["step"]: line for of_rank in on_all_ranks(world, left) for line in of_rank}
+
+    def merge() -> None:
+        known = {line["step"]: line for line in read_lines(storage)}
+        if world.rank == 0 and found.keys() - known.keys():
+            merged = sorted((found | known).items())
+            storage.write(LINES_KEY, "".join(json.dumps(line) + "\n" for _, line in merged).encode())
+
+    on_all_ranks(world, merge)
+
+
+def _parsed(text: str) -> list[dict[str, Any]]:
+    """The lines that are whole: the last one may be half written."""
+    lines = []
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError):
+            lines.append(json.loads(line))
+    return lines
+
+
+def read_lines(storage: Storage) -> list[dict[str, Any]]:
+    """The steps of a stage in order, from its metrics.jsonl; empty where there is none."""
+    if not storage.exists(LINES_KEY):
+        return []
+    return [json.loads(line) for line in storage.read(LINES_KEY).decode().splitlines()]
+
+
+def progress_line(name: str, recent: list[StepRecord], total_steps: int) -> str:
+    """Where the stage is, its loss, its rate over the recent steps and the time that is left."""
+    last = recent[-1]
+    spent = sum(r.step_s + r.checkpoint_s for r in recent)
+    per_step = spent / len(recent)
+    left = per_step * (total_steps - last.step - 1)
+    waiting = sum(r.data_wait_s for r in recent) / max(spent, 1e-9)
+    parts = "  ".join(f"{term} {value:.3f}" for term, value in last.terms.items())
+    return (
+        f"{name} {last.step + 1}/{total_steps}  epoch {last.epoch}  loss {last.loss:.4f}  {parts}  "
+        f"lr {last.lr:.2e}  {last.samples / max(per_step, 1e-9):.1f} samples/s  "
+        f"data wait {waiting:.0%}  {duration(left)} left"
+    )
+
+
+def duration(seconds: float) -> str:
+    """For people: 45 s, 12 min, 3 h 20 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def scalars(record: StepRecord) -> dict[str, float]:
+    """The numbers of a step by their names in TensorBoard."""
+    seconds = max(record.step_s, 1e-9)
+    return {
+        "loss/total": record.loss,
+        **{f"loss/{name}": value for name, value in record.terms.items()},
+        **{f"stage/{name}": value for name, value in record.logs.items()},
+        "optimizer/lr": record.lr,
+        "optimizer/grad_norm": record.grad_norm,
+        "speed/samples_per_s": record.samples / seconds,
+        "speed/samples_per_s_per_worker": record.samples / seconds / record.world_size,
+        "speed/step_s": record.step_s,
+        "speed/data_wait_share": record.data_wait_s / seconds,
+        "memory/bytes": record.memory_bytes,
+        "position/epoch": record.epoch,
+    }
+
+
+def _lines_before(storage: Storage, first_step: int) -> list[str]:
+    if first_step == 0:
+        return []
+    return [json.dumps(line) + "\n" for line in read_lines(storage) if line["step"] < first_step]
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: None stands for it."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

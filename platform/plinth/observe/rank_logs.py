@@ -1,0 +1,308 @@
+"""What outlives a dead rank: its messages, its last batches, its stacks, and why it failed.
+
+Every rank writes to a local folder of its host, without waiting for the disk, so that the files are there
+whatever becomes of the process:
+
+    <attempt>-rank<r>.log             messages of this package
+    <attempt>-rank<r>.batches         ids of the last batches, a line each; removed at a clean end
+    <attempt>-rank<r>.stacks          stacks of all threads: of a hang, a crash in native code, a failure
+    <attempt>-rank<r>.failure.json    a `Failure`
+
+`salvage`, in any process of the host, copies them to the run's logs/, also those of processes that are gone.
+A living rank copies its own now and then (`keep_copied`), for the case that its host is lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import fcntl
+import json
+import logging
+import os
+import re
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import TextIO
+
+from plinth.observe.failures import (
+    BATCHES_SUFFIX,
+    FAILURE_SUFFIX,
+    FOLDER,
+    Failure,
+    first_cause,
+    is_collective,
+    last_batch,
+    read_failures,
+    vanished,
+)
+from plinth.redaction import RedactionFilter, redact
+from plinth.storage import Storage, local_files
+
+__all__ = ["Failure", "FlightLog", "first_cause", "read_failures", "salvage"]
+
+LOG_SUFFIX, STACKS_SUFFIX = ".log", ".stacks"
+CUT_SUFFIX = ".batches-cut"
+BATCHES_KEPT = 4
+BATCHES_BEFORE_CUT = 64
+CLOSE_TIMEOUT_S = 10.0
+FILE_PATTERN = re.compile(
+    r"(?P<stem>(?P<attempt>.+)-rank(?P<rank>\d+))\.(?:log|batches|stacks|failure\.json)"
+)
+
+log = logging.getLogger(__name__)
+
+
+class FlightLog:
+    """The files of one rank in one attempt, as a context. An error that leaves it is written down.
+
+    A full disk raises nothing here: training goes on without these files.
+
+    Args:
+        folder: local to this host; one for all ranks and attempts of a run.
+    """
+
+    def __init__(self, folder: Path, attempt_id: str, rank: int) -> None:
+        self._folder, self._stem = folder, f"{attempt_id}-rank{rank}"
+        self._attempt, self._rank, self._host = attempt_id, rank, socket.gethostname()
+        self._handler: _LogFile | None = None
+        self._batches: TextIO | None = None
+        self._stacks: TextIO | None = None
+        self._recent: deque[str] = deque(maxlen=BATCHES_KEPT)
+        self._lines = 0
+        self._step: int | None = None
+        self._sample_ids: list[str] = []
+        self._stage = ""
+        self._has_failed = False
+        self._is_whole = True
+        self._ended = threading.Event()
+        self._copying: threading.Thread | None = None
+
+    def __enter__(self) -> FlightLog:
+        with self._disk_may_be_full():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._handler = _LogFile(self._path(LOG_SUFFIX))
+            logging.getLogger("plinth").addHandler(self._handler)
+            self._note(f"rank {self._rank} of attempt {self._attempt}, pid {os.getpid()} on {self._host}")
+            self._open_batches()
+            self._stacks = self._path(STACKS_SUFFIX).open("a")
+            faulthandler.enable(self._stacks)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self.failed(error)
+        self._ended.set()
+        if self._copying is not None:
+            self._copying.join(CLOSE_TIMEOUT_S)
+        self.expect_end()
+        with self._disk_may_be_full():
+            if self._stacks is not None:
+                faulthandler.cancel_dump_traceback_later()
+                faulthandler.enable(sys.__stderr__ or sys.stderr)  # where Ray's workers have it
+                self._stacks.close()
+        if self._handler is not None:
+            self._note("ended with an error" if self._has_failed else "ended")
+            logging.getLogger("plinth").removeHandler(self._handler)
+            self._handler.close()
+
+    def batch(self, step: int, sample_ids: Sequence[str], stage: str = "") -> None:
+        """Keep what this rank has in hand. Call it before the step."""
+        self._step, self._sample_ids, self._stage = step, list(sample_ids), stage
+        if self._handler is None:
+            return
+        record = {
+            "time": time.time(), "host": self._host, "pid": os.getpid(), "stage": stage, "step": step,
+            "sample_ids": self._sample_ids,
+        }  # fmt: skip
+        self._recent.append(json.dumps(record) + "\n")
+        self._lines += 1
+        with self._disk_may_be_full():
+            batches = self._batches or self._open_batches()  # the end that was expected did not come
+            if self._lines < BATCHES_BEFORE_CUT:
+                batches.write(self._recent[-1])
+            else:
+                batches.close()
+                self._cut()
+
+    def arm(self, timeout_s: float) -> None:
+        """Write the stacks of all threads unless this is called again within `timeout_s`."""
+        if self._stacks is not None:
+            faulthandler.dump_traceback_later(timeout_s, file=self._stacks)
+
+    def expect_end(self) -> None:
+        """From here on the process may be ended without having failed, as when the workers are restarted."""
+        if self._batches is not None:
+            self._batches.close()
+            self._batches = None
+        with self._disk_may_be_full():
+            self._path(BATCHES_SUFFIX).unlink(missing_ok=True)  # that it is gone means an end with a word
+
+    def keep_copied(self, storage: Storage, every_s: float) -> None:
+        """Copy these files to logs/ in the run's `storage` every so often, from a thread, until the end."""
+
+        def copy() -> None:
+            sent: dict[str, int] = {}
+            is_away = False
+            while not self._ended.wait(every_s):
+                try:
+                    _copy(self._folder, self._stem, storage, sent)
+                    is_away = False
+                except Exception as error:  # whatever it is, training goes on
+                    if not is_away:
+                        log.warning("logs cannot be copied to %s, training goes on: %s", storage.uri, error)
+                    is_away = True
+
+        self._copying = threading.Thread(target=copy, name="plinth-logs", daemon=True)
+        self._copying.start()
+
+    def failed(self, error: BaseException) -> None:
+        """Write down what happened, where and on which samples; only the first error counts."""
+        if self._has_failed:
+            return
+        self._has_failed = True
+        failure = Failure(
+            attempt=self._attempt,
+            rank=self._rank,
+            host=self._host,
+            pid=os.getpid(),
+            time=time.time(),
+            error=type(error).__name__,
+            message=redact(str(error)),
+            traceback=redact("".join(traceback.format_exception(error))),
+            step=self._step,
+            sample_ids=self._sample_ids,
+            is_collective=is_collective(error),
+            stage=self._stage,
+        )
+        with self._disk_may_be_full():
+            _write(self._folder, self._stem, failure)
+            self._note(failure.traceback, logging.ERROR)
+            if self._stacks is not None:
+                faulthandler.dump_traceback(self._stacks)
+
+    def _open_batches(self) -> TextIO:
+        self._batches = self._path(BATCHES_SUFFIX).open("a", buffering=1)
+        return self._batches
+
+    def _cut(self) -> None:
+        """Keep the last lines; a kill at any moment leaves the file before or after."""
+        cut = self._path(CUT_SUFFIX).open("w", buffering=1)
+        cut.writelines(self._recent)
+        self._path(CUT_SUFFIX).replace(self._path(BATCHES_SUFFIX))
+        self._batches, self._lines = cut, len(self._recent)
+
+    @contextlib.contextmanager
+    def _disk_may_be_full(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if self._is_whole:
+                log.warning("the logs of this rank are not whole, training goes on: %s", error)
+            self._is_whole = False
+
+    def _note(self, text: str, level: int = logging.INFO) -> None:
+        """To the file alone."""
+        if self._handler is not None:
+            self._handler.handle(logging.LogRecord(__name__, level, __file__, 0, text, None, None))
+
+    def _path(self, suffix: str) -> Path:
+        return self._folder / f"{self._stem}{suffix}"
+
+
+class _LogFile(logging.FileHandler):
+    """Redacted, and locked for as long as the process lives: `salvage` asks for the lock."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, encoding="utf-8")
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        self.addFilter(RedactionFilter())
+        assert self.stream is not None
+        with contextlib.suppress(OSError):  # a file system without locks, or a salvage of this very moment
+            fcntl.flock(self.stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Keep silent: a full disk must not fill the terminal with a traceback for every message."""
+
+
+def salvage(folder: Path, storage: Storage) -> None:
+    """Copy the files of this host's ranks to logs/ in the run's `storage`; remove those of processes that
+    are gone. For a process that went without a word a failure says so. Raises nothing for storage."""
+    if not folder.is_dir():
+        return
+    found = [match for path in sorted(folder.iterdir()) if (match := FILE_PATTERN.fullmatch(path.name))]
+    for stem, attempt, rank in sorted({(m["stem"], m["attempt"], int(m["rank"])) for m in found}):
+        try:
+            with _gone(folder / f"{stem}{LOG_SUFFIX}") as is_gone:
+                if is_gone:
+                    _say_if_vanished(folder, stem, attempt, rank)
+                _copy(folder, stem, storage)
+                if is_gone:
+                    _remove(folder, stem, storage)
+        except Exception as error:  # whatever it is, it is no reason to stop training
+            log.warning("logs stay in %s, they cannot be copied to %s: %s", folder, storage.uri, error)
+            return
+
+
+@contextlib.contextmanager
+def _gone(path: Path) -> Iterator[bool]:
+    """Whether the process that writes this log is gone; meanwhile no other salvage finds that, too."""
+    with contextlib.ExitStack() as opened:
+        try:
+            file = opened.enter_context(path.open("r+"))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:  # the log goes last: another salvage has just done all
+            is_gone = False
+        except BlockingIOError:
+            is_gone = False
+        else:
+            is_gone = True
+        yield is_gone
+
+
+def _say_if_vanished(folder: Path, stem: str, attempt: str, rank: int) -> None:
+    batches = folder / f"{stem}{BATCHES_SUFFIX}"
+    if not batches.exists() or (folder / f"{stem}{FAILURE_SUFFIX}").exists():
+        return
+    last = last_batch(batches.read_bytes())
+    heard = max((folder / f"{stem}{suffix}").stat().st_mtime for suffix in (BATCHES_SUFFIX, LOG_SUFFIX))
+    here = {"host": socket.gethostname(), **last, "time": heard}
+    _write(folder, stem, vanished(attempt, rank, here))
+
+
+def _copy(folder: Path, stem: str, storage: Storage, sent: dict[str, int] | None = None) -> None:
+    """All files of a rank, but those that have not changed since they were `sent` (suffix -> time)."""
+    sent = {} if sent is None else sent
+    for suffix in (FAILURE_SUFFIX, STACKS_SUFFIX, BATCHES_SUFFIX, LOG_SUFFIX):
+        path = folder / f"{stem}{suffix}"
+        with contextlib.suppress(FileNotFoundError):
+            found = path.stat()
+            if found.st_size and sent.get(suffix) != found.st_mtime_ns:
+                storage.upload(path, f"{FOLDER}/{path.name}")
+                sent[suffix] = found.st_mtime_ns
+
+
+def _remove(folder: Path, stem: str, storage: Storage) -> None:
+    """The log last: its lock guards the others. Batches that a living rank had copied go from storage if
+    it ended with a word, for there, too, they would mean that it did not."""
+    if not (folder / f"{stem}{BATCHES_SUFFIX}").exists():
+        storage.delete(f"{FOLDER}/{stem}{BATCHES_SUFFIX}")
+    for suffix in (FAILURE_SUFFIX, STACKS_SUFFIX, BATCHES_SUFFIX, CUT_SUFFIX, LOG_SUFFIX):
+        (folder / f"{stem}{suffix}").unlink(missing_ok=True)
+
+
+def _write(folder: Path, stem: str, failure: Failure) -> None:
+    data = json.dumps(asdict(failure), indent=1).encode()
+    local_files.replace(
+        str(folder / f"{stem}{FAILURE_SUFFIX}"), lambda path: local_files.write_synced(path, data)
+    )

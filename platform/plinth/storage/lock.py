@@ -1,0 +1,184 @@
+"""One writer per run: a lock in storage that its holder keeps alive.
+
+    LOCK.json    holder, token, beat      the beat goes up every few seconds while the holder lives
+    STOP.json    token, by                somebody, anywhere, asks the holder of that token to stop
+
+A lock whose beat stands still for a while is taken over; nobody's clock is compared with another's. If
+its holder was a process of this machine that is gone, it is taken over at once. The holder looks for a
+request to stop at every beat; one for another token is not meant for it.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from plinth.errors import ConfigError, StorageError
+from plinth.storage import MissingKeyError, Storage
+from plinth.storage.options import LockConfig
+
+LOCK_KEY, STOP_KEY, RUN_KEY = "LOCK.json", "STOP.json", "run.json"
+SETTLE_S = 0.5
+"""How long until one looks whether another process wrote its lock in the same moment."""
+
+log = logging.getLogger(__name__)
+
+
+class RunLock:
+    """Holds the lock of a run's folder while it is open, as a context. Entering it raises a ConfigError
+    with the holder's name if somebody else has it."""
+
+    stop_wanted: threading.Event
+    """Set when somebody has asked the holder to stop (`request_stop`)."""
+
+    def __init__(self, storage: Storage, config: LockConfig) -> None:
+        self._storage, self._config = storage, config
+        self.stop_wanted = threading.Event()
+        self._token = uuid.uuid4().hex
+        self._beat = 0
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._keep_alive, name="plinth-lock", daemon=True)
+
+    def __enter__(self) -> RunLock:
+        if not self._storage.create(LOCK_KEY, self._body()):
+            self._wait_for_death()
+            self._storage.write(LOCK_KEY, self._body())
+        time.sleep(SETTLE_S)  # not every object store is atomic: the last one who wrote has it
+        now = read_lock(self._storage)
+        if now is None or now["token"] != self._token:
+            raise self._refused(now or {"holder": "another process"})
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._closed.set()
+        self._thread.join()
+        try:
+            if (read_lock(self._storage) or {}).get("token") == self._token:
+                self._storage.delete(STOP_KEY)
+                self._storage.delete(LOCK_KEY)
+        except StorageError as trouble:
+            log.warning("the lock of %s stays behind: %s", self._storage.uri, trouble.problem)
+
+    def _wait_for_death(self) -> None:
+        """Return when the holder has given no sign of life for long enough.
+
+        Raises:
+            ConfigError: it has given one.
+        """
+        first = read_lock(self._storage)
+        deadline = time.monotonic() + self._config.dead_after_s
+        if first is not None and not is_gone(first):
+            log.info(
+                "%s is locked by %s; waiting up to %g s for a sign of life",
+                self._storage.uri, first["holder"], self._config.dead_after_s,
+            )  # fmt: skip
+        while first is not None and not is_gone(first) and time.monotonic() < deadline:
+            time.sleep(self._config.beat_every_s / 4)
+            now = read_lock(self._storage)
+            if now is not None and (now["token"], now["beat"]) != (first["token"], first["beat"]):
+                raise self._refused(now)
+            first = now
+
+    def _refused(self, other: dict[str, Any]) -> ConfigError:
+        return ConfigError(
+            f"{self._storage.uri} is being written by {other['holder']}.",
+            "Wait for that run, stop it, or give this one another name.",
+        )
+
+    def _keep_alive(self) -> None:
+        while not self._closed.wait(self._config.beat_every_s):
+            self._beat += 1
+            try:
+                now = read_lock(self._storage)
+                if now is not None and now["token"] != self._token:
+                    log.error(
+                        "%s was taken over by %s, who took this for dead", self._storage.uri, now["holder"]
+                    )
+                    return
+                self._storage.write(LOCK_KEY, self._body())
+                self._look_for_request()
+            except StorageError as error:  # a storage that is away for everybody is no reason to stop
+                log.warning("no sign of life could be written: %s", error.problem)
+
+    def _look_for_request(self) -> None:
+        request = None if self.stop_wanted.is_set() else _read(self._storage, STOP_KEY)
+        if request is not None and request["token"] == self._token:
+            log.info("told to stop by %s: saving", request["by"])
+            self.stop_wanted.set()
+
+    def _body(self) -> bytes:
+        pid = os.getpid()
+        lock = {
+            "holder": f"{_who()}, process {pid}",
+            "token": self._token,
+            "beat": self._beat,
+            "machine": _machine(),
+            "pid": pid,
+            "process_start": _process_start(pid),
+        }
+        return json.dumps(lock).encode()
+
+
+def read_lock(storage: Storage) -> dict[str, Any] | None:
+    """The lock of a run's folder; None where there is none."""
+    return _read(storage, LOCK_KEY)
+
+
+def request_stop(storage: Storage, lock: dict[str, Any]) -> None:
+    """Ask the holder of `lock` to save and end; it sees that at its next beat. Whoever has the lock of the
+    folder after it is not asked."""
+    storage.write(STOP_KEY, json.dumps({"token": lock["token"], "by": _who()}).encode())
+
+
+def is_gone(lock: dict[str, Any]) -> bool:
+    """Whether the holder was a process of this machine that is no more."""
+    return lock["machine"] == _machine() and _process_start(lock["pid"]) != lock["process_start"]
+
+
+def run_id(storage: Storage) -> str:
+    """What tells this run from an earlier one in the same folder; made at the first call."""
+    fresh = uuid.uuid4().hex[:12]
+    if storage.create(RUN_KEY, json.dumps({"id": fresh, "created": time.time()}).encode()):
+        return fresh
+    return str(json.loads(storage.read(RUN_KEY))["id"])
+
+
+def _read(storage: Storage, key: str) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads(storage.read(key))
+    except MissingKeyError:
+        return None
+    return found
+
+
+def _who() -> str:
+    return f"{getpass.getuser()} on {socket.gethostname()}"
+
+
+def _machine() -> str:
+    """This boot of this machine, and the process numbering that its pids belong to."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return f"unknown {uuid.uuid4().hex}"
+
+
+def _process_start(pid: int) -> int | None:
+    """When a process began, in ticks since boot, so that a pid in use again is not taken for it."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None

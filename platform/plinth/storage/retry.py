@@ -1,0 +1,54 @@
+"""Trying again: a bounded number of times, after waits drawn at random below a ceiling that doubles."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from plinth.errors import StorageError
+from plinth.storage import errors as storage_errors
+from plinth.storage.options import StorageOptions
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+def attempt(
+    operation: Callable[[], T],
+    name: str,
+    options: StorageOptions,
+    folder: str = "",
+    ask_why: Callable[[], Exception | None] | None = None,
+) -> T:
+    """The result of `operation`, run again after transient failures only.
+
+    Args:
+        name: the URI that it is about, for messages.
+        folder: where it writes on this machine, for messages; empty for nowhere.
+        ask_why: asks the server why it refused without a word; None where it cannot be asked.
+
+    Raises:
+        StorageError: one line that says what to do. What is no failure of storage is raised as it is.
+    """
+    tries = 0
+    while True:
+        tries += 1
+        try:
+            return operation()
+        except StorageError:
+            raise
+        except Exception as error:
+            if tries <= options.retries and storage_errors.is_transient(error):
+                ceiling = min(options.backoff_s * 2 ** (tries - 1), options.max_backoff_s)
+                log.info("try %d of %s failed (%s)", tries, name, type(error).__name__)
+                time.sleep(random.uniform(0, ceiling))
+                continue
+            if ask_why is not None and storage_errors.is_bare_refusal(error):
+                error = ask_why() or error
+            explained = storage_errors.explain(error, name, options, tries, folder)
+            if explained is None:
+                raise
+            raise explained from error

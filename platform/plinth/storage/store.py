@@ -1,0 +1,362 @@
+"""One way to files, wherever they are: a URI, relative keys, whole reads, ranges and atomic writes.
+
+Local paths are written through a temporary file, fsync and rename; object stores put an object whole
+or not at all. Transient failures are tried again a bounded number of times; everything else becomes a
+`StorageError` of one line that says what to do. Credentials are named, never held: the options carry
+names of environment variables, and each process reads the values when it opens its file system.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+from plinth.errors import StorageError
+from plinth.storage import errors as storage_errors
+from plinth.storage import local_files
+from plinth.storage.errors import MissingKeyError
+from plinth.storage.options import StorageOptions, s3_arguments, validate
+from plinth.storage.retry import attempt
+
+__all__ = ["MissingKeyError", "Storage", "StorageOptions", "validate"]
+
+T = TypeVar("T")
+
+PROTOCOL_PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+
+
+class Storage:
+    """A folder somewhere, addressed by keys relative to it.
+
+    Picklable: it travels as URI and options, and each process opens its own file system on first use.
+    All methods are safe to call from several threads.
+    """
+
+    def __init__(self, protocol: str, root: str, options: StorageOptions) -> None:
+        self.protocol = protocol
+        self.root = root
+        self.options = options
+        self._connection = _Connection()
+
+    @classmethod
+    def from_uri(cls, uri: str | Path, options: StorageOptions | None = None) -> Storage:
+        """The folder at `uri`: a path, `file://`, `s3://bucket/prefix`, `gs://` or `az://`.
+
+        Raises:
+            StorageError: unknown protocol, no bucket, or credentials inside the URI.
+            ConfigError: options that contradict each other.
+        """
+        options = options or StorageOptions()
+        validate(options)
+        protocol, separator, path = str(uri).partition("://")
+        if not separator:
+            protocol, path = "file", str(uri)
+        if protocol in ("file", "local"):
+            return cls("file", str(Path(path).expanduser().absolute()), options)
+        if protocol not in PROTOCOL_PACKAGES:
+            raise StorageError(
+                f"{protocol}:// is no storage that is known here.",
+                f"Use a path or one of {', '.join(p + '://' for p in ('file', *PROTOCOL_PACKAGES))}.",
+            )
+        if "@" in path.split("/")[0]:
+            raise StorageError(
+                f"A {protocol}:// URI carries credentials (not shown).",
+                "Name environment variables in storage.access_key_env and storage.secret_key_env instead.",
+            )
+        if not path.strip("/"):
+            raise StorageError(f"{uri} names no bucket.", f"Write {protocol}://bucket/prefix.")
+        return cls(protocol, path.strip("/"), options)
+
+    @property
+    def uri(self) -> str:
+        """Absolute path for local folders, else protocol://bucket/prefix."""
+        return self.root if self.is_local else f"{self.protocol}://{self.root}"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this is a folder of this machine's file system."""
+        return self.protocol == "file"
+
+    @property
+    def bucket(self) -> str:
+        """First part of the path; of no meaning for local folders."""
+        return self.root.split("/")[0]
+
+    def child(self, prefix: str) -> Storage:
+        """The folder `prefix` inside this one; it shares the connections of this one."""
+        child = Storage(self.protocol, self._path(prefix), self.options)
+        child._connection = self._connection
+        return child
+
+    def read(self, key: str) -> bytes:
+        """The whole object.
+
+        Raises:
+            MissingKeyError: there is no such object.
+            StorageError: anything else that the user can mend.
+        """
+        path = self._path(key)
+
+        def read() -> bytes:
+            if self.is_local:
+                return Path(path).read_bytes()
+            size = self._size(path)  # before, as s3fs would: an object replaced in between is read again
+            one_request = {"max_concurrency": 1} if self.protocol == "s3" else {}
+            return storage_errors.of_length(self.filesystem.cat_file(path, **one_request), size)
+
+        return self._attempt(key, read)
+
+    def read_range(self, key: str, start: int, stop: int) -> bytes:
+        """Bytes [start, stop) of an object; shorter where the object ends before `stop`."""
+        path = self._path(key)
+
+        def read() -> bytes:
+            if self.is_local:
+                with open(path, "rb") as file:
+                    return os.pread(file.fileno(), stop - start, start)
+            try:
+                content = self.filesystem.cat_file(path, start=start, end=stop)
+            except OSError as error:
+                if storage_errors.is_beyond_the_end(error):
+                    return b""
+                raise
+            if len(content) == stop - start:
+                return content
+            # The end of the object, or an answer that was cut short on the way.
+            return storage_errors.of_length(content, max(min(stop, self._size(path)) - start, 0))
+
+        return self._attempt(key, read)
+
+    def write(self, key: str, data: bytes) -> None:
+        """Put an object whole or not at all, replacing what is there."""
+        path = self._path(key)
+        if self.is_local:
+            self._attempt(
+                key,
+                lambda: local_files.replace(
+                    path, lambda temporary: local_files.write_synced(temporary, data)
+                ),
+            )
+        else:
+            self._attempt(key, lambda: self.filesystem.pipe_file(path, data))
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Put an object whole, and only if there is none yet; whether the object is now `data`.
+
+        Of several callers at once one gets True on local folders, S3, GCS and Azure. Stores that only
+        imitate S3 may say True to all that call within the same milliseconds (Swift does) and keep the last
+        one: where that matters, read the object again a moment later. Make `data` differ from caller to
+        caller: an answer may be lost and the request repeated, also by the client's own doing, so that only
+        the object tells whose it is.
+        """
+        path = self._path(key)
+
+        def put() -> bool:
+            try:
+                if self.is_local:
+                    local_files.create(path, data)
+                else:
+                    self.filesystem.pipe_file(path, data, mode="create")
+            except Exception as error:
+                if storage_errors.is_taken(error):
+                    return self._holds(key, data)
+                raise
+            return True
+
+        return self._attempt(key, put)
+
+    def upload(self, local_path: str | Path, key: str) -> None:
+        """Copy a local file to `key`, whole or not at all."""
+        path, source = self._path(key), str(local_path)
+        if self.is_local:
+            self._attempt(
+                key,
+                lambda: local_files.replace(
+                    path, lambda temporary: local_files.copy_synced(source, temporary)
+                ),
+            )
+        else:
+            self._attempt(key, lambda: self.filesystem.put_file(source, path))
+
+    def download(self, key: str, local_path: str | Path) -> None:
+        """Copy `key` to a local file, whole or not at all."""
+        path = self._path(key)
+
+        def fetch(temporary: str) -> None:
+            if self.is_local:
+                local_files.copy_synced(path, temporary)
+                return
+            self.filesystem.get_file(path, temporary)
+            storage_errors.check_length(Path(temporary).stat().st_size, self._size(path))
+
+        self._attempt(
+            key,
+            lambda: local_files.replace(str(local_path), fetch),
+            folder=str(Path(local_path).absolute().parent),
+        )
+
+    def list(self, prefix: str = "") -> list[tuple[str, int]]:
+        """(key, size_bytes) of every object in the folder `prefix` and below, sorted by key."""
+        base = self._path(prefix)
+        if self.is_local:
+            return self._attempt(prefix, lambda: local_files.list_files(Path(base), Path(self.root)))
+
+        def find() -> list[tuple[str, int]]:
+            self.filesystem.invalidate_cache()
+            found = self.filesystem.find(base, detail=True)
+            skip = len(self.root) + 1
+            return sorted((path[skip:], int(info["size"])) for path, info in found.items() if path != base)
+
+        return self._attempt(prefix, find)
+
+    def size(self, key: str) -> int:
+        """Size of an object in bytes.
+
+        Raises:
+            MissingKeyError: there is no such object.
+        """
+        path = self._path(key)
+        if self.is_local:
+            return self._attempt(key, lambda: Path(path).stat().st_size)
+        return self._attempt(key, lambda: self._size(path))
+
+    def exists(self, key: str) -> bool:
+        """Whether there is an object at `key`."""
+        try:
+            self.size(key)
+        except MissingKeyError:
+            return False
+        return not self.is_local or Path(self._path(key)).is_file()
+
+    def delete(self, key: str) -> None:
+        """Remove an object; nothing happens where there is none."""
+        path = self._path(key)
+        with contextlib.suppress(MissingKeyError):
+            if self.is_local:
+                self._attempt(key, lambda: Path(path).unlink())
+            else:
+                self._attempt(key, lambda: self.filesystem.rm_file(path))
+
+    def check(self, write: bool = False) -> None:
+        """Find out now whether this folder can be used, at the cost of one request (three when writing).
+
+        Raises:
+            StorageError: one line for a wrong key or secret, a missing bucket, an unreachable endpoint,
+                a missing local folder, or no permission to write.
+        """
+        if self.is_local:
+            if write:
+                self._attempt("", lambda: Path(self.root).mkdir(parents=True, exist_ok=True))
+            elif not Path(self.root).is_dir():
+                raise StorageError(f"{self.uri} is not a folder.", "Check the path.")
+        elif self.protocol == "s3":
+            self._attempt("", self._list_one, retries=1)
+        elif not self._attempt("", lambda: self.filesystem.exists(self.bucket), retries=1):
+            raise StorageError(
+                f"{self.protocol}://{self.bucket} does not exist.", "Create it or check the name."
+            )
+        if write:
+            probe = f".plinth-write-check-{uuid.uuid4().hex}"
+            self.write(probe, b"")
+            self.delete(probe)
+
+    @property
+    def filesystem(self) -> Any:
+        """The fsspec file system of this process, opened on first use.
+
+        Raises:
+            StorageError: a package or an environment variable is missing.
+        """
+        connection = self._connection
+        with connection.lock:
+            if connection.filesystem is None or connection.opened_in != os.getpid():
+                connection.filesystem = self._open()
+                connection.opened_in = os.getpid()
+            return connection.filesystem
+
+    def _open(self) -> Any:
+        import fsspec  # here, because `poma --help` and `poma config` open no file system
+
+        arguments = s3_arguments(self.options) if self.protocol == "s3" else {}
+        try:
+            filesystem = fsspec.filesystem(
+                self.protocol, skip_instance_cache=True, use_listings_cache=False, **arguments
+            )
+        except ImportError as error:
+            raise StorageError(
+                f"{self.protocol}:// needs the package {PROTOCOL_PACKAGES[self.protocol]}.",
+                f"pip install {PROTOCOL_PACKAGES[self.protocol]}",
+            ) from error
+        if self.protocol == "s3":
+            filesystem.retries = 1  # `_attempt` owns the retries; nested ones multiply the wait
+        return filesystem
+
+    def _path(self, key: str) -> str:
+        parts = PurePosixPath(key).parts
+        if key.startswith("/") or ".." in parts:
+            raise ValueError(f"{key!r} is not a key relative to {self.uri}")
+        return "/".join((self.root, *parts))
+
+    def _attempt(
+        self, key: str, operation: Callable[[], T], retries: int | None = None, folder: str = ""
+    ) -> T:
+        """Run `operation` with the retries of the options; `folder` is where it writes on this machine."""
+        return attempt(
+            operation,
+            name=f"{self.uri}/{key}" if key else self.uri,
+            options=self.options if retries is None else replace(self.options, retries=retries),
+            folder=folder or (str(Path(self._path(key)).parent) if self.is_local else ""),
+            ask_why=self._denial if self.protocol == "s3" else None,
+        )
+
+    def _size(self, path: str) -> int:
+        self.filesystem.invalidate_cache()
+        info = self.filesystem.info(path)
+        if info["type"] == "directory":
+            raise FileNotFoundError(path)
+        return int(info["size"])
+
+    def _holds(self, key: str, data: bytes) -> bool:
+        try:
+            return self.read(key) == data
+        except MissingKeyError:
+            return False
+
+    def _list_one(self) -> None:
+        prefix = self.root[len(self.bucket) + 1 :]
+        self.filesystem.call_s3("list_objects_v2", Bucket=self.bucket, Prefix=prefix, MaxKeys=1)
+
+    def _denial(self) -> Exception | None:
+        """Why a HEAD was denied: only answers with a body tell a wrong secret from a missing right."""
+        try:
+            self._list_one()
+        except Exception as error:
+            return error
+        return None
+
+    def __reduce__(self) -> tuple[type[Storage], tuple[str, str, StorageOptions]]:
+        return type(self), (self.protocol, self.root, self.options)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Storage) and self.__reduce__() == other.__reduce__()
+
+    def __hash__(self) -> int:
+        return hash((self.protocol, self.root))
+
+    def __repr__(self) -> str:
+        return f"Storage({self.uri!r})"
+
+
+class _Connection:
+    """The file system of a process: opening one takes a good part of a second."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.filesystem: Any = None
+        self.opened_in: int | None = None

@@ -1,0 +1,1 @@
+"""The training loop of a stage, from storage to metrics."""

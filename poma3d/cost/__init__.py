@@ -1,0 +1,1 @@
+"""Operations and activation memory of a stage, counted without running it."""

@@ -1,0 +1,59 @@
+"""The settings of what is measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class BootstrapConfig:
+    """How intervals are made."""
+
+    draws: int = 2000
+    """How many times the scenes are drawn again with replacement."""
+
+    confidence: float = 0.95
+    """Probability mass inside the interval."""
+
+    seed: int = 0
+    """Two estimates with the same seed over the same scenes can be compared draw by draw."""
+
+
+@dataclass
+class ProbeConfig:
+    """How the linear classifier is trained and scored."""
+
+    l2: float = 1e-2
+    """Factor of the squared weights beside the mean cross-entropy; features are standardised first."""
+
+    steps: int = 100
+    """L-BFGS iterations at most; it stops earlier once converged."""
+
+    held_out: float = 0.5
+    """Share of the scenes that the classifier is scored on, when one data set is split in two."""
+
+    seed: int = 0
+    """Seed of the split."""
+
+    bootstrap: BootstrapConfig = field(default_factory=lambda: BootstrapConfig(draws=500))
+    """How intervals are made."""
+
+
+@dataclass
+class RetrievalConfig:
+    """What is asked of the gallery."""
+
+    utterances: list[int] = field(default_factory=lambda: [1, 3])
+    """Every M of R@M-N: how many view captions of a scene are joined into one query."""
+
+    best: list[int] = field(default_factory=lambda: [1, 5, 10])
+    """Every N of R@M-N."""
+
+    queries_per_scene: int = 4
+    """Independent draws of M utterances from each scene; the interval is over scenes, not queries."""
+
+    seed: int = 0
+    """Seed of the utterances drawn."""
+
+    bootstrap: BootstrapConfig = field(default_factory=BootstrapConfig)
+    """How intervals are made."""

@@ -1,0 +1,93 @@
+"""The point-map encoder: the teacher's image tower, tuned to read x, y, z instead of r, g, b.
+
+Legend: n views, H W pixels, P patches, K kept patches, D width, E joint space.
+"""
+
+from __future__ import annotations
+
+import re
+
+from torch import Tensor, nn
+
+from poma3d.network.config import FULL, LORA, LORA_TARGETS, EncoderConfig, TuningConfig
+from poma3d.network.vit import ImageTower, VisionTransformer, VitOutput
+
+
+def validate(cfg: EncoderConfig) -> None:
+    """Refuse contradictions.
+
+    Raises:
+        ValueError: naming the field and what is possible.
+    """
+    if cfg.tuning.mode not in (FULL, LORA):
+        raise ValueError(f"encoder.tuning.mode is '{cfg.tuning.mode}'; use '{LORA}' or '{FULL}'")
+    unknown = sorted(set(cfg.tuning.targets) - set(LORA_TARGETS))
+    if unknown or not cfg.tuning.targets:
+        raise ValueError(
+            f"encoder.tuning.targets {list(cfg.tuning.targets)}: choose one or more of {list(LORA_TARGETS)}"
+        )
+    if cfg.tuning.rank < 1 or not 0 <= cfg.tuning.dropout < 1:
+        raise ValueError(
+            f"encoder.tuning.rank {cfg.tuning.rank} must be at least 1 and "
+            f"encoder.tuning.dropout {cfg.tuning.dropout} in [0, 1)"
+        )
+
+
+class PointMapEncoder(nn.Module):
+    """Point maps -> a feature per view in the teacher's joint space, and patch tokens."""
+
+    def __init__(self, vit: VisionTransformer) -> None:
+        super().__init__()
+        self.vit = vit
+
+    def forward(self, points: Tensor, keep: Tensor | None = None) -> VitOutput:
+        """Encode views.
+
+        Args:
+            points: [n, 3, H, W] metres, any memory format; (0, 0, 0) where there is no depth.
+            keep: [n, K] patches of a second pass that sees those alone.
+
+        Returns:
+            `VitOutput`: pooled feature [n, E] in float32, not normalised; tokens in the dtype of the
+            weights, as the tower's last layer leaves them.
+        """
+        output: VitOutput = self.vit(points, keep)
+        return output._replace(pooled=output.pooled.float())
+
+
+def build_encoder(cfg: EncoderConfig, tower: ImageTower, grid: tuple[int, int]) -> PointMapEncoder:
+    """An encoder that starts as `tower`, on the patch grid of the views.
+
+    Adapters draw their first weights from torch's global generator.
+    """
+    placed = tower.on_grid(grid)
+    vit = VisionTransformer(placed.shape, cfg.input_gain, cfg.gradient_checkpointing)
+    vit.load_state_dict(placed.state)
+    if cfg.tuning.mode == LORA:
+        _add_adapters(vit, cfg.tuning)
+    return PointMapEncoder(vit)
+
+
+def _add_adapters(vit: VisionTransformer, cfg: TuningConfig) -> None:
+    from peft import LoraConfig, inject_adapter_in_model
+
+    names = "|".join(re.escape(name) for name in cfg.targets)
+    adapters = LoraConfig(
+        r=cfg.rank,
+        lora_alpha=cfg.alpha,
+        lora_dropout=cfg.dropout,
+        target_modules=rf"blocks\.\d+\.(attn|mlp)\.({names})",
+    )
+    inject_adapter_in_model(adapters, vit)  # freezes everything else
+    vit.patch_embed.requires_grad_(True)  # the one layer that meets metres instead of colours
+
+
+def merge_adapters(vit: VisionTransformer) -> None:
+    """Fold adapters into the weights they adapt, in place; nothing is left of them."""
+    from peft.tuners.lora import LoraLayer
+
+    for name, module in list(vit.named_modules()):
+        if isinstance(module, LoraLayer):
+            module.merge(safe_merge=True)
+            parent, _, child = name.rpartition(".")
+            setattr(vit.get_submodule(parent), child, module.get_base_layer())

@@ -1,0 +1,103 @@
+"""The predictor: from the context tokens of a view, the tokens of its hidden target blocks.
+
+As in I-JEPA each block is predicted on its own (the mask tokens of one block do not see those of
+another), at fixed 2-D sin-cos positions.
+
+Legend: n views, K context patches, M target blocks, N patches of a block, D encoder width,
+W predictor width, P patches.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from poma3d.network.config import PredictorConfig
+from poma3d.network.vit import Block, Blocks
+
+NORM_EPS = 1e-6
+INIT_STD = 0.02
+WAVELENGTH_BASE = 10_000.0
+
+
+def validate(cfg: PredictorConfig) -> None:
+    """Refuse sizes that do not divide.
+
+    Raises:
+        ValueError: naming the fields.
+    """
+    if cfg.layers < 1 or cfg.width % 4 or cfg.width % cfg.heads:
+        raise ValueError(
+            f"predictor.width {cfg.width} must be a multiple of 4 and of predictor.heads {cfg.heads}, and "
+            f"predictor.layers {cfg.layers} at least 1"
+        )
+
+
+class Predictor(nn.Module):
+    """Context tokens + places -> predicted tokens."""
+
+    def __init__(
+        self, cfg: PredictorConfig, encoder_width: int, grid: tuple[int, int], checkpointing: bool = False
+    ) -> None:
+        super().__init__()
+        self.inward = nn.Linear(encoder_width, cfg.width)
+        self.places = MaskTokens(cfg.width, grid)
+        mlp_width = int(cfg.width * cfg.mlp_ratio)
+        self.blocks = Blocks(
+            [Block(cfg.width, cfg.heads, mlp_width, "gelu", NORM_EPS) for _ in range(cfg.layers)],
+            checkpointing,
+        )
+        self.norm = nn.LayerNorm(cfg.width, eps=NORM_EPS)
+        self.outward = nn.Linear(cfg.width, encoder_width)
+        self.apply(_init)
+
+    def forward(self, context: Tensor, context_index: Tensor, target_index: Tensor) -> Tensor:
+        """Predict every target block of every view.
+
+        Args:
+            context: [n, K, D].
+            context_index: [n, K] int64 patches of the context.
+            target_index: [n, M, N] int64 patches of the targets.
+
+        Returns:
+            [n, M, N, D].
+        """
+        n, m, hidden = target_index.shape
+        known, asked = self.places(self.inward(context), context_index, target_index)
+        known = known[:, None].expand(-1, m, -1, -1)
+        tokens = torch.cat([known, asked], dim=2).flatten(0, 1)
+        predicted = self.blocks(tokens)[:, -hidden:]
+        return self.outward(self.norm(predicted)).unflatten(0, (n, m))
+
+
+class MaskTokens(nn.Module):
+    """Fixed positions, and the learned token that stands for a hidden patch."""
+
+    position: Tensor
+
+    def __init__(self, width: int, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.mask_token = nn.Parameter(torch.zeros(width))
+        self.register_buffer("position", sin_cos_positions(width, grid), persistent=False)
+
+    def forward(self, context: Tensor, context_index: Tensor, target_index: Tensor) -> tuple[Tensor, Tensor]:
+        """Context [n, K, W] with its positions added, and mask tokens [n, M, N, W] at theirs."""
+        position = self.position.to(context.dtype)
+        return context + position[context_index], self.mask_token + position[target_index]
+
+
+def sin_cos_positions(width: int, grid: tuple[int, int]) -> Tensor:
+    """Float32 [P, width]: half the channels for the row, half for the column."""
+    quarter = width // 4
+    frequency = WAVELENGTH_BASE ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
+    row, column = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
+    halves = [axis.reshape(-1, 1).double() * frequency for axis in (row, column)]
+    return torch.cat([f(angle) for angle in halves for f in (torch.sin, torch.cos)], dim=1).float()
+
+
+def _init(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=INIT_STD)
+        nn.init.zeros_(module.bias)
+    elif isinstance(module, MaskTokens):
+        nn.init.trunc_normal_(module.mask_token, std=INIT_STD)

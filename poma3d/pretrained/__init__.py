@@ -1,0 +1,1 @@
+"""Models with weights from elsewhere: teacher and captioner."""

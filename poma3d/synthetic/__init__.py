@@ -1,0 +1,1 @@
+"""Procedural rooms: layout, furniture, ray casting, captions. A stand-in for scans."""

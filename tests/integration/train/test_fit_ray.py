@@ -1,0 +1,102 @@
+"""Real Ray Train: two workers, a worker lost, a worker's mistake, no room. One Ray for all tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from plinth.checkpoint import save_load as checkpoint
+from plinth.errors import ConfigError, DataError, NonFiniteError
+from plinth.launch.config import FitConfig, Workers
+from plinth.launch.fit import fit
+from plinth.observe.metrics import read_lines
+from plinth.storage import Storage
+from plinth.train.loop import StageEnd
+from plinth.train.stage_run import StageRun
+from tests.helpers.toy.run import build_dying, build_nan, toy_run
+
+pytestmark = pytest.mark.slow
+CONFIG = FitConfig(workers=Workers(2, 2), cpus_per_worker=0.5, max_failures=1)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    import ray
+
+    ray.init(
+        address="local", num_cpus=2, include_dashboard=True, dashboard_host="127.0.0.1", log_to_driver=False
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def straight(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[StageRun, StageEnd]:
+    """Two stages without interruption on two workers: the first, and what `fit` returned."""
+    folder = tmp_path_factory.mktemp("straight")
+    run = toy_run(folder)
+    second = replace(
+        run,
+        name="second",
+        storage=Storage.from_uri(folder / "run" / "second"),
+        weights_from=run.storage,
+        steps=4,
+    )
+    return run, fit(CONFIG, [run, second], Storage.from_uri(folder / "run"))
+
+
+def weights(run: StageRun) -> dict[str, torch.Tensor]:
+    return checkpoint.read_full(run.checkpoints, run.scratch)
+
+
+def test_both_stages_run_to_their_end(straight: tuple[StageRun, StageEnd]) -> None:
+    run, last = straight
+    assert last.summary["step"] == 3
+    assert checkpoint.latest(run.checkpoints) == 12
+    assert checkpoint.read_state(run.checkpoints)["written_by"]["world_size"] == 2
+    second = Storage.from_uri(Path(run.storage.uri).parent / "second")
+    assert checkpoint.latest(second.child("checkpoints")) == 4
+    assert len(read_lines(second)) == 4
+
+
+def test_a_lost_worker_changes_nothing(straight: tuple[StageRun, StageEnd], tmp_path: Path) -> None:
+    whole, _ = straight
+    marker = tmp_path / "died"
+    run = toy_run(tmp_path, build_stage=partial(build_dying, marker))
+    last = fit(CONFIG, [run], Storage.from_uri(tmp_path / "run"))
+    assert marker.exists(), "the worker was to be killed"
+    assert last.summary["step"] == 11
+    expected = weights(whole)
+    for name, tensor in weights(run).items():
+        assert torch.equal(tensor, expected[name]), name
+    steps = [(line["step"], line["digest"], line["loss"]) for line in read_lines(run.storage)]
+    assert steps == [(line["step"], line["digest"], line["loss"]) for line in read_lines(whole.storage)]
+
+
+def test_a_mistake_on_all_workers_reaches_the_caller_and_is_not_tried_again(
+    cluster: None, tmp_path: Path
+) -> None:
+    notes = tmp_path / "attempts"
+    run = toy_run(tmp_path, build_stage=partial(build_nan, notes))
+    with pytest.raises(NonFiniteError, match="The loss of step 2 is not finite"):
+        fit(CONFIG, [run], Storage.from_uri(tmp_path / "run"))
+    assert len(notes.read_text().splitlines()) == 2 * 4, "on each worker once, and after three rollbacks"
+
+
+def test_a_mistake_on_one_worker_reaches_the_caller(cluster: None, tmp_path: Path) -> None:
+    run = toy_run(tmp_path)
+    shard = sorted((tmp_path / "data" / "shards").iterdir())[-1]
+    shard.write_bytes(shard.read_bytes()[:100])
+    with pytest.raises(DataError, match=shard.name):
+        fit(replace(CONFIG, max_failures=0), [run], Storage.from_uri(tmp_path / "run"))
+
+
+def test_no_room_for_the_workers_is_said(cluster: None, tmp_path: Path) -> None:
+    config = replace(CONFIG, cpus_per_worker=3.0, max_failures=0, start_timeout_s=2.0)
+    with pytest.raises(ConfigError, match="2 workers need 6 CPU; the cluster has 2 CPU"):
+        fit(config, [toy_run(tmp_path)], Storage.from_uri(tmp_path / "run"))

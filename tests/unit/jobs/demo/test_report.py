@@ -1,0 +1,89 @@
+"""The report: complete, escaped, and without any resource outside the file."""
+
+import base64
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jobs.demo.report import Example, Found, Picture, Report, data_uri, thumbnail, write_report
+from jobs.display.html import Curve
+from jobs.evaluate.tables import Row, Table, plain_table
+from plinth.observe.ledger import CATEGORIES, LedgerSummary
+from poma3d.evaluate.bootstrap import Estimate
+
+IMAGE = np.full((8, 16, 3), 77, np.uint8)
+TABLE = Table(
+    "Retrieval",
+    ["R@1", "R@5"],
+    [
+        Row("chance", "by lot", [0.008, 0.039]),
+        Row("model", "geometry", [Estimate(0.0625, 0.03, 0.11, np.zeros(1)), None], strong=True),
+    ],
+    "over rooms",
+)
+
+
+def full_report() -> Report:
+    found = [Found(f"room-{i}", 0.5 - i / 10, i == 1, IMAGE) for i in range(5)]
+    return Report(
+        title="A <demo> run",
+        status="It learned",
+        good=True,
+        facts={"time": "9 min & 5 s"},
+        tables=[TABLE],
+        curves=[Curve("loss", "step", {"view": ([0, 1], [2.0, 1.0]), "scene": ([0, 1], [3.0, 1.0])})],
+        pictures=[Picture(IMAGE, "point maps")],
+        examples=[Example("two chairs & a table", 2, found)],
+        ledger=LedgerSummary(
+            wall_s=10, seconds=dict.fromkeys(CATEGORIES, 0.0) | {"productive": 8, "idle": 2}
+        ),
+        notes=["colour is the teacher's cue"],
+        config="seed: 0  # <x>\n",
+    )
+
+
+def test_page_is_whole_and_self_contained(tmp_path: Path) -> None:
+    path = write_report(full_report(), tmp_path / "run" / "report.html")
+    page = path.read_text()
+    for text in ("A &lt;demo&gt; run", "It learned", "9 min &amp; 5 s", "0.062", "0.030 – 0.110", "0.039",
+                 "two chairs &amp; a table", "number 2", "seed: 0  # &lt;x&gt;", "point maps",
+                 "10 s wall time, 0 restarts", "productive 80.0%", "Worker-hours"):  # fmt: skip
+        assert text in page, text
+    assert "{{" not in page
+    assert not re.findall(r"<script|<link|@import|url\(['\"]?http", page)
+    assert all(source.startswith("data:") for source in re.findall(r'src="([^"]+)"', page))
+    assert page.count('<figure class="right">') == 1
+    assert "prefers-color-scheme: dark" in page
+    assert [p.name for p in path.parent.iterdir()] == ["report.html"]
+
+
+def test_empty_parts_leave_no_heading(tmp_path: Path) -> None:
+    page = write_report(Report("bare", "nothing yet", good=False), tmp_path / "r.html").read_text()
+    assert "<h2>" not in page
+    assert "<details>" not in page
+    assert 'class="status fair"' in page
+
+
+def test_pictures_survive_the_embedding() -> None:
+    decoded = Image.open(io.BytesIO(base64.b64decode(data_uri(IMAGE).split(",")[1])))
+    assert np.array_equal(np.asarray(decoded), IMAGE)
+
+
+@pytest.mark.parametrize("size", [(8, 16), (300, 200), (1, 500)])
+def test_thumbnails_keep_their_shape(size: tuple[int, int]) -> None:
+    small = thumbnail(np.zeros((*size, 3), np.uint8))
+    assert max(small.shape[:2]) == 112
+    assert min(small.shape[:2]) >= 1
+
+
+def test_terminal_table_lines_up() -> None:
+    lines = plain_table(TABLE).splitlines()
+    assert lines[0] == "Retrieval"
+    assert lines[2].index("R@5") == lines[4].index("0.039")
+    assert "0.062 [0.030 – 0.110]" in lines[5]
+    assert lines[5].endswith("–")
+    assert lines[-1] == "over rooms"

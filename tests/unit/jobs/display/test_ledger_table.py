@@ -1,0 +1,49 @@
+"""The ledger for people: lines of a terminal, a section of a page, and nothing where there is nothing."""
+
+from __future__ import annotations
+
+from jobs.display.ledger import ledger_lines, ledger_section
+from jobs.display.text import aligned
+from plinth.observe.ledger import LedgerSummary, Mark, Record, add_up
+
+
+def book(gpus: int, price: float | None) -> LedgerSummary:
+    return add_up(
+        [Record("a", "main", 4, gpus, 0, 3600, 10, price, start_up_s=720, marks=[Mark(0), Mark(9, 2880)])]
+    )
+
+
+def test_without_a_ledger_there_is_nothing() -> None:
+    assert ledger_lines(LedgerSummary()) == []
+    assert ledger_section(LedgerSummary()) == ""
+
+
+def test_gpu_hours_and_cost() -> None:
+    assert ledger_lines(book(gpus=8, price=2.0)) == [
+        "ledger: 60 min wall time, 0 restarts, 0 steps done again",
+        "  category          time    share  gpu-hours  cost",
+        "  productive        48 min  80.0%  6.40       12.80",
+        "  data stall        0 s     0.0%   0.00       0.00",
+        "  checkpoint stall  0 s     0.0%   0.00       0.00",
+        "  start up          12 min  20.0%  1.60       3.20",
+        "  lost              0 s     0.0%   0.00       0.00",
+        "  idle              0 s     0.0%   0.00       0.00",
+    ]
+
+
+def test_workers_without_gpus_have_worker_hours() -> None:
+    lines = ledger_lines(book(gpus=0, price=None))
+    assert lines[1].split() == ["category", "time", "share", "worker-hours"]
+    assert lines[2].split() == ["productive", "48", "min", "80.0%", "3.20"]
+
+
+def test_the_bar_shows_what_there_is() -> None:
+    html = ledger_section(book(gpus=0, price=None))
+    assert html.count('<i style="flex: ') == 2
+    assert "productive 80.0%" in html
+    assert "idle 0" not in html
+    assert "<td>12 min</td>" in html
+
+
+def test_columns_line_up() -> None:
+    assert aligned([["a", "bb"], ["ccc", ""]]) == ["a    bb", "ccc"]

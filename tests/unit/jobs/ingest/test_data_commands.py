@@ -1,0 +1,190 @@
+"""`poma ingest`, `embed` and `shards` as a user runs them, and what bad input gives."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jobs.cli import main
+from jobs.common.datasets import open_dataset
+from plinth.storage import StorageOptions
+from tests.helpers.scans import room, write_seven_scenes
+from tests.helpers.tiny_jobs import embed_file, ingest_job, write
+
+
+def says(capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line of an error."""
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def shards(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in (folder / "shards").iterdir()}
+
+
+def test_ingest_is_repeatable_and_finished_work_is_not_done_again(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = write(tmp_path / "job.yaml", ingest_job(tmp_path / "out"))
+    assert main(["ingest", job]) == 0
+    first = shards(tmp_path / "out")
+    assert len(first) == 2
+    assert main(["ingest", job]) == 0
+    assert "already built" in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "out")
+    assert main(["ingest", job]) == 0
+    assert shards(tmp_path / "out") == first, "the same job gives the same bytes"
+
+
+def test_another_job_does_not_overwrite_unless_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = write(tmp_path / "job.yaml", ingest_job(tmp_path / "out", rooms=4))
+    assert main(["ingest", job]) == 0
+    before = shards(tmp_path / "out")
+    assert main(["ingest", job, "reader.rooms.seed=1"]) == 2
+    assert "holds a data set that another job built" in says(capsys)
+    assert shards(tmp_path / "out") == before
+    assert main(["ingest", job, "reader.rooms.seed=1", "overwrite=true"]) == 0
+    assert not before.keys() & shards(tmp_path / "out").keys(), "the old shards are pruned"
+
+
+def test_rejected_frames_are_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    job = write(tmp_path / "job.yaml", ingest_job(tmp_path / "out", rooms=4))
+    assert main(["ingest", job, "views.min_valid_depth=1.0", "reader.rooms.rooms=4"]) == 0
+    capsys.readouterr()
+    # Rooms have depth everywhere, so an impossible share is the only way to reject them all.
+    assert main(["ingest", job, "views.min_valid_depth=1.5", "output=" + str(tmp_path / "none")]) == 2
+    assert "min_valid_depth is 1.5" in says(capsys)
+    rows = list(csv.reader((tmp_path / "out" / "rejects.csv").read_text().splitlines()))
+    assert rows == [["scene_id", "frame_id", "reason", "value"]]
+
+
+def test_an_empty_caption_names_the_scene(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_seven_scenes(tmp_path / "scan", room(), np.eye(3))
+    captions = {"scene_captions": ["a room", " "], "view_captions": {}}
+    (tmp_path / "scan" / "captions.json").write_text(json.dumps(captions))
+    job = ingest_job(tmp_path / "out")
+    job["reader"] = {
+        "kind": "seven_scenes",
+        "seven_scenes": {"root": str(tmp_path / "scan"), "up": [0.0, 0.0, 1.0]},
+    }
+    assert main(["ingest", write(tmp_path / "job.yaml", job)]) == 2
+    line = says(capsys)
+    assert "scan" in line
+    assert "an empty caption" in line
+    assert not (tmp_path / "out" / "MANIFEST.json").exists()
+
+
+def test_a_scan_with_no_valid_frame_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan = tmp_path / "scan"
+    scan.mkdir()
+    np.savetxt(scan / "camera-intrinsics.txt", np.diag([30.0, 30.0, 1.0]))
+    for i in range(3):
+        (scan / f"frame-{i:06d}.depth.png").write_bytes(b"not a picture")
+        np.savetxt(scan / f"frame-{i:06d}.pose.txt", np.eye(4))
+    job = ingest_job(tmp_path / "out")
+    job["reader"] = {"kind": "seven_scenes", "seven_scenes": {"root": str(scan), "up": [0.0, -1.0, 0.0]}}
+    assert main(["ingest", write(tmp_path / "job.yaml", job)]) == 2
+    assert "No valid frame in scan: 3 x unreadable depth" in says(capsys)
+    assert not list((tmp_path / "out").rglob("*.parquet"))
+    assert not (tmp_path / "out" / "MANIFEST.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("reader={kind: scannet, scannet: {root: /nowhere/scans}}", "/nowhere/scans"),
+        ("reader.rooms.rooms=0", "rooms is 0, expected at least 1"),
+        ("shape.views=1", "views.single_images"),
+        ("output=s3://", "names no bucket"),
+    ],
+)
+def test_a_source_that_cannot_be_is_named(
+    change: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = ingest_job(tmp_path / "out")
+    extra = ["views.single_images=true", "shape.views=2"] if change == "shape.views=1" else [change]
+    assert main(["ingest", write(tmp_path / "job.yaml", job), *extra]) == 2
+    assert words in says(capsys)
+
+
+def test_embedding_fills_the_columns_and_keeps_the_geometry(
+    made: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = StorageOptions()
+    plain = write(folder / "plain.yaml", ingest_job(folder / "plain"))
+    assert main(["ingest", plain]) == 0
+    before, after = open_dataset(str(folder / "plain"), options), open_dataset(str(made / "rooms"), options)
+    assert before.teacher is None
+    assert after.teacher is not None
+    assert (after.teacher.name, after.teacher.embedding) == ("teacher", 8)
+    for a, b in zip(before.samples(), after.samples(), strict=True):
+        assert a.sample_id == b.sample_id
+        np.testing.assert_array_equal(a.depth, b.depth)
+        assert b.image_embedding is not None
+        assert b.caption_embedding is not None
+        np.testing.assert_allclose(np.linalg.norm(b.image_embedding, axis=-1), 1, atol=2e-3)
+        lengths = np.linalg.norm(b.caption_embedding.astype(np.float32), axis=-1)
+        counts = [min(len(view), 3) for view in b.view_captions]
+        expected = [[1] * n + [0] * (3 - n) for n in counts]
+        assert np.rint(lengths).tolist() == expected
+    assert main(["embed", embed_file(folder, "rooms")]) == 0
+    assert "already embedded" in capsys.readouterr().out
+
+
+def test_embedding_needs_colour(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    job = ingest_job(folder / "grey", rooms=2)
+    job["views"]["colour"] = False
+    assert main(["ingest", write(folder / "grey.yaml", job)]) == 0
+    assert main(["embed", embed_file(folder, "grey")]) == 2
+    assert "views.colour=true" in says(capsys)
+    assert open_dataset(str(folder / "grey"), StorageOptions()).teacher is None
+
+
+def test_shards_inspect_verify_preview(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["shards", "inspect", str(folder / "rooms")]) == 0
+    printed = capsys.readouterr().out
+    assert "8 of 8 scenes, 2 views each" in printed
+    assert "teacher at" in printed
+    assert main(["shards", "verify", str(folder / "rooms")]) == 0
+    picture = folder / "sheet.png"
+    assert main(["shards", "preview", str(folder / "rooms"), "--out", str(picture), "--samples", "2"]) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "altered"])
+def test_verify_names_a_damaged_shard(damage: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    victim = sorted((folder / "rooms" / "shards").iterdir())[1]
+    content = victim.read_bytes()
+    if damage == "missing":
+        victim.unlink()
+    else:
+        victim.write_bytes(content[:-100] if damage == "truncated" else content[:99] + b"x" + content[100:])
+    assert main(["shards", "verify", str(folder / "rooms")]) == 2
+    printed = capsys.readouterr().out
+    assert f"{victim.name}: {damage}" in printed
+    assert "1 of 2 shards are whole" in printed
+
+
+def test_a_manifest_of_another_schema_version(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = folder / "rooms" / "MANIFEST.json"
+    content = json.loads(path.read_text())
+    content["attributes"]["schema_version"] = 99
+    del content["sha256"]
+    path.write_text(json.dumps(content))
+    assert main(["shards", "inspect", str(folder / "rooms")]) == 2
+    assert "samples of schema version 99, this program reads 1" in says(capsys)
+
+
+def test_no_data_set_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["shards", "inspect", str(tmp_path)]) == 2
+    assert "is not a finished data set: there is no MANIFEST.json" in says(capsys)

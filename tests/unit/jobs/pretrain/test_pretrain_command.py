@@ -1,0 +1,173 @@
+"""`poma pretrain` refuses what cannot work before anything starts or is written, in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from jobs.cli import main
+from jobs.demo.teacher import train_teacher
+from jobs.jobfile import load
+from jobs.pretrain import command as pretrain
+from jobs.pretrain.config import PretrainJob
+from plinth.data.plan import Plan
+from plinth.data.sources import open_sources, plan_for
+from plinth.errors import CheckpointError
+from plinth.train.stage_run import StageRun, notes_of
+from tests.helpers import tiny_jobs
+from tests.helpers.tiny_jobs import ingest_job, pretrain_job, write
+
+
+def refused(folder: Path, capsys: pytest.CaptureFixture[str], *overrides: str, **changes: Any) -> str:
+    """The line that `poma pretrain` refuses the job with; checks that nothing was written."""
+    job = write(folder / "job.yaml", pretrain_job(folder, **changes))
+    capsys.readouterr()
+    assert main(["pretrain", job, *overrides]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert not (folder / "runs" / "run" / "config.yaml").exists()
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["main.global_batch_size=5"], "global_batch_size 5 is not a multiple of lanes 2"),
+        (["warmup.micro_batch_size=3"], "global_batch_size 4 is not a multiple of micro_batch_size 3"),
+        (["fit.workers=4"], "4 workers are more than the 2 lanes"),
+        (["main.data.lanes=4", "main.global_batch_size=12", "fit.workers=3"], "Use one of"),
+        (["main.epochs=1"], "main.epochs is 1.0 and main.steps is 4"),
+        (["warmup=null", "main=null"], "neither a warmup nor a main"),
+        (["main.data.sources=[]"], "main.data.sources is empty"),
+        (["zero.stage=4"], "zero.stage is 4"),
+        (["zero.stage=0", "zero.precision=bf16"], "zero.precision bf16 with zero.stage 0"),
+        (["main.warmup_steps=9"], "warmup_steps 9 is not less than the stage's 4 steps"),
+        (["main.loss.dense=1"], "image_tokens=true"),
+        (["main.loss.jepa_distance=euclid"], "chamfer, smooth_l1"),
+        (["model.encoder.tuning.mode=adapter"], "encoder.tuning.mode is 'adapter'"),
+        (["teacher.source=/nowhere"], "/nowhere"),
+        (["start=/nowhere/runs/a/warmup"], "has no committed checkpoint"),
+        (["teacher.trust_remote_code=true"], "pin it with teacher.revision"),
+        (["teacher.revision=0123"], "the job expects teacher.revision 0123"),
+        (["storage.access_key_env=AKIA/secret=="], "not shown: it may be a secret"),
+    ],
+)
+def test_contradictions(
+    overrides: list[str], words: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert words in refused(folder, capsys, *overrides)
+
+
+def test_data_without_a_teacher_or_of_another(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["ingest", write(folder / "plain.yaml", ingest_job(folder / "plain"))]) == 0
+    line = refused(folder, capsys, f"main.data.sources=[{{uri: {folder}/plain}}]")
+    assert "has no teacher embeddings yet. Run `poma embed`" in line
+
+    samples = pretrain.open_dataset(str(folder / "rooms"), load_job(folder).storage).samples()
+    other = tiny_jobs.TEACHER.__class__(**{**vars(tiny_jobs.TEACHER), "seed": 1})
+    train_teacher(samples, folder / "other", other)
+    line = refused(folder, capsys, f"teacher.source={folder}/other")
+    assert "was embedded by teacher at" in line
+    assert "the job's teacher is other at" in line
+
+
+def test_a_manifest_of_another_version_or_a_damaged_one(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = folder / "images" / "MANIFEST.json"
+    content = json.loads(path.read_text())
+    content["format_version"] = 7
+    path.write_text(json.dumps(content))
+    assert "format version 7, this program reads 1" in refused(folder, capsys)
+    path.write_text("{")
+    assert "MANIFEST.json is not a manifest" in refused(folder, capsys)
+
+
+def load_job(folder: Path, *overrides: str) -> PretrainJob:
+    path = Path(write(folder / "job.yaml", pretrain_job(folder)))
+    return load(PretrainJob, path, overrides)
+
+
+def notes(folder: Path, *overrides: str) -> dict[str, Any]:
+    """What a checkpoint of the main stage would keep of the job."""
+    run = pretrain.stage_runs(load_job(folder, *overrides))[-1]
+    kept: dict[str, Any] = json.loads(json.dumps(notes_of(run, plan_of(run))))
+    return kept
+
+
+def plan_of(run: StageRun) -> Plan:
+    return plan_for(open_sources(run.data, run.storage_options), run.data, run.seed, run.global_batch_size)
+
+
+@pytest.mark.parametrize(
+    "free",
+    [
+        "fit.workers=2",
+        "zero.stage=3",
+        "checkpoint.every_steps=1",
+        "main.data.reader=ray",
+        "main.data.prefetch_batches=4",
+    ],
+)
+def test_a_resumed_run_may_change_what_does_not_matter(free: str, folder: Path) -> None:
+    pretrain._check_resume(False, notes(folder), notes(folder, free))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("seed=1", "seed was 0 and is 1"),
+        ("optim.lr=1", "optim.lr was 0.0001 and is 1.0"),
+        ("main.loss.jepa=0.1", "loss.jepa was 1.0 and is 0.1"),
+        ("main.steps=5", "steps was 4 and is 5"),
+        ("model.augment.rotate_z_degrees=5", "model.augment.rotate_z_degrees was 0.0 and is 5.0"),
+        ("main.data.lanes=4", "data.lanes was 2 and is 4"),
+        ("zero.precision=bf16", "precision was fp32 and is bf16"),
+    ],
+)
+def test_a_resumed_run_names_what_changed(
+    change: str, words: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, after = notes(folder), notes(folder, change)
+    with pytest.raises(CheckpointError) as caught:
+        pretrain._check_resume(False, before, after)
+    assert words in str(caught.value)
+    assert "--accept-changes" in str(caught.value)
+    pretrain._check_resume(True, before, after)
+    assert words in capsys.readouterr().out
+
+
+def test_relative_folders_reach_workers_that_run_elsewhere(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    absolute = notes(folder)
+    monkeypatch.chdir(folder)
+    job = load(PretrainJob, Path(write(folder / "job.yaml", pretrain_job(Path()))), [])
+    runs = pretrain.prepare(job)
+    monkeypatch.chdir("/")
+    for run in runs:
+        sources = open_sources(run.data, run.storage_options)
+        assert run.build_stage(sources).columns()
+        assert Path(run.storage.uri).is_absolute()
+    assert notes_of(runs[-1], plan_of(runs[-1]))["config"] == absolute["config"], (
+        "where the data lies is free"
+    )
+
+
+def test_other_samples_are_a_change(folder: Path) -> None:
+    before = notes(folder)
+    with pytest.raises(CheckpointError, match="the data sets hold other samples"):
+        pretrain._check_resume(False, before, {**before, "data": "another"})
+
+
+def test_the_resolved_job_is_the_job(folder: Path) -> None:
+    job = load_job(folder)
+    text = pretrain.config.to_yaml(job)
+    assert OmegaConf.create(text).main.steps == 4
+    assert "SECRET" not in text

@@ -1,0 +1,129 @@
+"""The run page: all that is known, self-contained, refreshed only while the run goes on."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from pathlib import Path
+
+import pytest
+
+from jobs.runs import page as run_page
+from jobs.runs.page import page_kept, stage_curves, write_page
+from jobs.runs.state import read_run
+from jobs.runs.text import describe
+from plinth.errors import StorageError
+from plinth.observe.failures import Failure
+from plinth.observe.ledger import FAILED, FINISHED
+from plinth.observe.metrics import read_lines
+from plinth.storage import Storage
+from tests.helpers.run_folder import NOW, failures, killed_run
+
+
+def written(storage: Storage, now: float = NOW) -> str:
+    assert write_page(storage, now) == f"{storage.uri}/index.html"
+    return storage.read("index.html").decode()
+
+
+def test_the_page_has_everything_and_needs_nothing(tmp_path: Path) -> None:
+    text = written(killed_run(tmp_path))
+    for expected in (
+        "rooms: running", "held by ann on node-1", "main, step 70 of 120", "2.3008", "Productive</dt><dd>72%",
+        "main: loss", "warmup: gradient norm", "main: samples a second", "main: effective_rank",
+        "60 min wall time, 1 restart, 10 steps done again", "data stall 5.3%", "<td>5.3%</td>",
+        "rank 1 on node-2 vanished in step 48", "room-&lt;9&gt;", "main step 51", "rolled back",
+        "main: checkpoints 20, 40, 60", "kind: pretrain",
+    ):  # fmt: skip
+        assert expected in text, expected
+    assert not re.findall(r"<script|<link|@import|url\(['\"]?http|src=", text)
+    shares = [float(share) for share in re.findall(r"flex: ([\d.]+);", text)]
+    assert sum(shares) == pytest.approx(1, abs=1e-4)
+
+
+def test_it_is_loaded_again_only_while_the_run_goes_on(tmp_path: Path) -> None:
+    assert 'http-equiv="refresh" content="30"' in written(killed_run(tmp_path))
+    done = written(killed_run(tmp_path, 120, outcome=FINISHED))
+    assert "http-equiv" not in done
+    assert 'class="status good">finished' in done
+
+
+def test_a_failed_run_says_why_before_anything_else(tmp_path: Path) -> None:
+    text = written(killed_run(tmp_path, outcome=FAILED), NOW + 9999)
+    assert 'class="status bad">failed' in text
+    assert text.index("vanished in step 48") < text.index("Stage main") < text.index("Stage warmup")
+
+
+def test_the_traceback_of_the_cause_is_there(tmp_path: Path) -> None:
+    storage = killed_run(tmp_path)
+    own = Failure(
+        "a2", 0, "node-1", 9, NOW - 9, "ValueError", "no depth", "File x\nValueError: no <depth>", 70
+    )
+    failures(storage, [own])
+    text = written(storage)
+    assert text.index("ValueError: no depth") < text.index("vanished in step 48"), "the last one first"
+    assert "<summary>Traceback</summary><pre>File x\nValueError: no &lt;depth&gt;</pre>" in text
+
+
+def test_a_rank_that_holds_the_others_up_is_named_on_the_page_and_in_show(tmp_path: Path) -> None:
+    storage = killed_run(tmp_path)
+    assert not read_run(storage, NOW).slow
+    ranks = {"data_wait_s": [0.1, 6.0], "compute_s": [3.0, 3.0], "hosts": [["node-1", 1], ["node-<2>", 1]]}
+    found = [{**line, "ranks": ranks} for line in read_lines(storage.child("main"))]
+    storage.write("main/metrics.jsonl", "".join(json.dumps(line) + "\n" for line in found).encode())
+    said = "rank 1 on node-{} is slow: it waits 6.00 s a step for its data, the others 0.10 s (a step is "
+    assert "held by ann on node-1, process 11. " + said.format("&lt;2&gt;") in written(storage)
+    assert [line for line in describe(read_run(storage, NOW)) if line.startswith(said.format("<2>"))]
+
+
+def test_a_run_before_its_first_step(tmp_path: Path) -> None:
+    storage = killed_run(tmp_path)
+    for key, _ in storage.list():
+        if key not in ("config.yaml", "LOCK.json"):
+            storage.delete(key)
+    text = written(storage)
+    assert "before the first step" in text
+    assert "Where the time went" not in text
+    assert "<svg" not in text
+
+
+def test_curves_of_long_runs_are_means_of_neighbours(tmp_path: Path) -> None:
+    lines = read_lines(killed_run(tmp_path, 70).child("main"))
+    many = [{**line, "step": i, "grad_norm": float(i)} for i, line in enumerate(lines * 30)]
+    curves = {curve.title: curve.series for curve in stage_curves("main", many)}
+    x, y = curves["main: gradient norm"]["before clipping"]
+    assert len(x) == run_page.CURVE_POINTS
+    assert x == y
+    assert x[0] == 2.5, "the mean of the first six"
+    assert x == sorted(x)
+    (short,) = [c for c in stage_curves("main", lines) if c.title == "main: loss"]
+    steps, losses = short.series["total"]
+    assert 10 not in steps, "a loss that was not finite has no point"
+    assert losses[0] == 5.0
+    assert len(steps) == 69
+
+
+def test_a_planted_secret_reaches_no_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLANTED_SECRET", "pl4nted-s3cret")
+    storage = killed_run(tmp_path)
+    storage.write("config.yaml", storage.read("config.yaml") + b"note: pl4nted-s3cret\n")
+    assert "pl4nted" not in written(storage)
+
+
+def test_the_page_is_kept_while_something_runs(tmp_path: Path) -> None:
+    storage = killed_run(tmp_path)
+    with page_kept(storage, every_s=1e6):
+        assert not storage.exists("index.html")
+    assert storage.exists("index.html")
+
+
+def test_a_page_that_cannot_be_written_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> str:
+        raise StorageError("the store is away.")
+
+    monkeypatch.setattr(run_page, "write_page", refuse)
+    with caplog.at_level(logging.WARNING), page_kept(killed_run(tmp_path), every_s=1e6):
+        pass
+    assert caplog.messages == ["the page of the run cannot be written: the store is away."]

@@ -1,0 +1,105 @@
+"""`poma submit --render`: a run as Kubernetes objects, whole and without a secret."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from jobs.cli import main
+from jobs.pretrain.config import PretrainJob
+from plinth import config
+from tests.helpers.tiny_jobs import ingest_job, pretrain_job, write
+from tests.unit.infra.test_secrets import findings
+
+
+def job_file(folder: Path, **changes: Any) -> str:
+    job = pretrain_job(folder, warmup=None, name="rooms", output="s3://bucket/runs", **changes)
+    job["teacher"] = {"source": "s3://bucket/teacher"}
+    job["main"]["data"]["sources"] = [{"uri": "s3://bucket/rooms"}]
+    job.setdefault("fit", {}).update(workers=24, gpus_per_worker=1)
+    return write(folder / "job.yaml", job)
+
+
+def rendered(folder: Path, *more: str, **changes: Any) -> dict[str, dict[str, Any]]:
+    out = folder / "run.yaml"
+    assert main(["submit", job_file(folder, **changes), "--skip-check", "--render", str(out), *more]) == 0
+    return {document["kind"]: document for document in yaml.safe_load_all(out.read_text())}
+
+
+def test_the_job_is_inside_and_the_head_runs_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = rendered(tmp_path, "main.steps=77", "--accept-changes")
+    assert list(found) == ["ConfigMap", "RayJob", "PodDisruptionBudget", "NetworkPolicy"]
+    name = found["RayJob"]["metadata"]["name"]
+    assert name.startswith("poma-rooms-")
+    assert {(d["metadata"]["name"], d["metadata"]["namespace"]) for d in found.values()} == {(name, "poma3d")}
+    sent = found["ConfigMap"]["data"]["job.yaml"]
+    job = config.build(PretrainJob, [("sent", config.parse(sent, "sent"))])
+    assert job.main is not None
+    assert (job.main.steps, job.output) == (77, "s3://bucket/runs")
+    spec = found["RayJob"]["spec"]
+    assert spec["entrypoint"] == "poma pretrain /home/poma/job/job.yaml --accept-changes"
+    head = spec["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+    assert {"name": "job", "configMap": {"name": name}} in head["volumes"]
+    assert {"name": "job", "mountPath": "/home/poma/job", "readOnly": True} in head["containers"][0][
+        "volumeMounts"
+    ]
+    assert "replace REGISTRY and VERSION" in capsys.readouterr().out
+
+
+def test_the_pods_are_as_many_as_the_workers_need_and_its_own(tmp_path: Path) -> None:
+    found = rendered(tmp_path)
+    name = found["RayJob"]["metadata"]["name"]
+    cluster = found["RayJob"]["spec"]["rayClusterSpec"]
+    train = cluster["workerGroupSpecs"][0]
+    assert train["replicas"] == train["minReplicas"] == train["maxReplicas"] == 3
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    assert all(group["template"]["metadata"]["labels"] == {"poma3d/run": name} for group in groups)
+    budget = found["PodDisruptionBudget"]["spec"]
+    assert budget == {"minAvailable": 5, "selector": {"matchLabels": {"poma3d/run": name}}}
+    policy = found["NetworkPolicy"]["spec"]
+    assert policy["podSelector"]["matchLabels"] == {"poma3d/run": name}
+    submitter = found["RayJob"]["spec"]["submitterPodTemplate"]["metadata"]["labels"]
+    assert {"podSelector": {"matchLabels": submitter}} in policy["ingress"][1]["from"]
+
+
+def test_secrets_stay_references(tmp_path: Path) -> None:
+    keys = {"access_key_env": "POMA_ACCESS_KEY", "secret_key_env": "POMA_SECRET_KEY"}
+    found = rendered(tmp_path, "--env", "NCCL_DEBUG=INFO", storage=keys)
+    assert not findings((tmp_path / "run.yaml").read_text())
+    for group in found["RayJob"]["spec"]["rayClusterSpec"]["workerGroupSpecs"]:
+        env = {entry["name"]: entry for entry in group["template"]["spec"]["containers"][0]["env"]}
+        assert env["NCCL_DEBUG"] == {"name": "NCCL_DEBUG", "value": "INFO"}
+        assert all("value" not in env[name] for name in ("RAY_AUTH_TOKEN", *keys.values()))
+
+
+@pytest.mark.parametrize(
+    ("changes", "overrides", "words"),
+    [
+        ({}, ["fit.gpus_per_worker=0"], "Set fit.gpus_per_worker=1"),
+        ({}, ["output=/runs"], "names local folders"),
+        (
+            {"storage": {"access_key_env": "MY_KEY", "secret_key_env": "POMA_SECRET_KEY"}}, [],
+            "storage.access_key_env is MY_KEY, which the pods do not have. They have POMA_ACCESS_KEY",
+        ),
+    ],
+)  # fmt: skip
+def test_what_the_pods_cannot_run_is_refused(
+    changes: dict[str, Any],
+    overrides: list[str],
+    words: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    job = job_file(tmp_path, **changes)
+    assert main(["submit", job, *overrides, "--skip-check", "--render", str(tmp_path / "run.yaml")]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "run.yaml").exists()
+
+
+def test_other_kinds_have_no_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    job = write(tmp_path / "job.yaml", ingest_job("s3://bucket/rooms"))
+    assert main(["submit", job, "--render", str(tmp_path / "run.yaml")]) == 2
+    assert "The manifest is for pretraining" in capsys.readouterr().err

@@ -1,0 +1,115 @@
+"""A sweep's folder read back: names, kinds of parameters, costs, what has been used up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jobs.sweep.show import best_text
+from jobs.sweep.state import Cost, metric_text, read_state, short_names, value_text
+from plinth.errors import StorageError
+from plinth.observe.ledger import FINISHED, Mark, Record
+from plinth.storage import Storage
+from plinth.sweep.records import (
+    SHARED,
+    Report,
+    Status,
+    TrialRecord,
+    TrialReports,
+    trial_name,
+    write_reports,
+)
+from tests.helpers.run_folder import records
+from tests.helpers.sweep_folder import JEPA, LR, MODE, RANK, asha_sweep, sweep, trial
+
+
+def test_names_are_as_short_as_they_are_unique() -> None:
+    assert short_names([]) == []
+    assert short_names([LR, JEPA, MODE]) == ["lr", "jepa", "mode"]
+    assert short_names(["main.lr", "warmup.lr", "optim.beta1"]) == ["main.lr", "warmup.lr", "beta1"]
+    deep = ["a.b.c.lr", "a.d.c.lr", "lr"]
+    assert short_names(deep) == ["b.c.lr", "d.c.lr", "lr"]
+
+
+def test_what_varies(tmp_path: Path) -> None:
+    state = read_state(asha_sweep(tmp_path))
+    kinds = {varied.key: (varied.name, varied.is_log, varied.is_list) for varied in state.varied}
+    assert kinds == {
+        LR: ("lr", True, False),
+        JEPA: ("jepa", False, False),
+        MODE: ("mode", False, True),
+        RANK: ("rank", False, False),
+    }
+
+
+def test_what_was_used_up(tmp_path: Path) -> None:
+    storage = asha_sweep(tmp_path, gpus=1)
+    state = read_state(storage)
+    spent_s = [reports[-1].seconds + 10 for t in state.trials if (reports := t.said.reports)]
+    assert state.cost.gpu_hours == pytest.approx(sum(spent_s) / 3600)
+    assert state.cost.money == pytest.approx(2.5 * state.cost.gpu_hours)
+    assert state.steps == sum(t.said.reports[-1].step for t in state.trials)
+    assert state.budget == {"hours": 2.0}
+    assert state.counts == {Status.finished: 2, Status.stopped: 9, Status.failed: 1}
+    assert list(state.counts) == [Status.finished, Status.stopped, Status.failed]
+
+
+def test_the_shared_warmup_is_paid_for_too(tmp_path: Path) -> None:
+    storage = sweep(tmp_path, 1, shares_warmup=True)
+    assert read_state(storage).cost == Cost()
+    warmup = Record("a", "warmup", 2, 0, 0, 3600, 10, start_up_s=10, marks=[Mark(0)], outcome=FINISHED)
+    records(storage.child(SHARED), [warmup])
+    assert read_state(storage).cost == Cost(worker_hours=2.0)
+
+
+def test_steps_of_all_stages_count(tmp_path: Path) -> None:
+    storage = sweep(tmp_path, 1)
+    reports = [Report(stage, step, 0, 1.0, {}) for stage in ("warmup", "main") for step in (5, 10)]
+    trial(storage, TrialRecord(0, {LR: 1e-3}, Status.running), reports)
+    assert read_state(storage).steps == 20
+
+
+def test_the_best_have_finite_numbers_and_the_values_of_now(tmp_path: Path) -> None:
+    storage = sweep(tmp_path, 3)
+    for i, found in enumerate((float("nan"), float("inf"), 3.0)):
+        trial(
+            storage, TrialRecord(i, {LR: 1e-3}, Status.running), [Report("main", 1, 32, 1.0, {"view": found})]
+        )
+    said = TrialReports({LR: 2e-3}, [Report("main", 1, 32, 1.0, {"view": 3.0})], donors=["001 at 7"])
+    write_reports(storage.child("trials").child(trial_name(2)), said)
+    state = read_state(storage)
+    assert [t.record.index for t in state.ranked] == [2]
+    assert state.ranked[0].said.values == {LR: 2e-3}
+    assert state.curve(state.trials[0]) == ([], [])
+    assert state.curve(state.trials[2]) == ([32.0], [3.0])
+    assert state.curve(state.trials[2], over_time=True) == ([1.0], [3.0])
+
+
+def test_a_folder_that_is_no_sweep(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"is not a sweep.*output/name"):
+        read_state(Storage.from_uri(tmp_path))
+
+
+def test_texts() -> None:
+    values = [0.00056949, 3, "lora", None, True, False, [1, 2], 20000.0]
+    assert [value_text(v) for v in values] == [
+        "0.000569", "3", "lora", "null", "true", "false", "[1, 2]", "2e+04",
+    ]  # fmt: skip
+    assert [metric_text(v) for v in (None, 2.30411, 0.0, -0.5, 0.00123456, 1234567.0)] == [
+        "-", "2.3041", "0.0000", "-0.5000", "0.001235", "1.235e+06",
+    ]  # fmt: skip
+    assert str(Cost(2.0)) == "2.000 worker-hours"
+    assert str(Cost(2.0, 8.0, 20.0)) == "8.000 GPU-hours for 20.00"
+
+
+def test_the_trial_that_changes_nothing_has_the_values_of_the_job(tmp_path: Path) -> None:
+    storage = sweep(tmp_path, 2)
+    for i, values in enumerate(({}, {LR: 2e-3, JEPA: 0.5, MODE: "full"})):
+        said = Report("main", 1, 32, 1.0, {"view": 1.0 + i})
+        trial(storage, TrialRecord(i, values, Status.finished), [said])
+    state = read_state(storage)
+    assert state.trials[0].said.values == {JEPA: 1.0, MODE: "lora", RANK: 2}, "main.lr is null"
+    assert state.trials[0].record.values == {}
+    assert RANK not in state.trials[1].said.values
+    assert best_text(state) == ("trial 000, view 1.0000; the job as it stands: jepa 1, mode lora, rank 2")

@@ -1,0 +1,56 @@
+"""Which samples are named when a number is not finite; the engine's side is in test_engine."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from plinth.engine import guards
+from plinth.errors import NonFiniteError
+from plinth.world import World
+
+ALONE = World(0, 1)
+BATCH = {"sample_id": ["a", "b", "c"], "sample_key": torch.tensor([1, 2, 3])}
+
+
+def test_the_rows_whose_features_are_not_finite() -> None:
+    rows = torch.ones(3, 2, 2)
+    rows[1, 0, 1] = float("inf")
+    assert guards.suspects(
+        BATCH, {"f": rows, "mask": torch.ones(3, dtype=torch.bool)}, torch.tensor(0.0)
+    ) == ["b"]
+
+
+def test_all_of_a_micro_batch_whose_own_loss_is_not_finite() -> None:
+    assert guards.suspects(BATCH, {"f": torch.ones(3, 1)}, torch.tensor(float("nan"))) == ["a", "b", "c"]
+
+
+def test_nobody_where_all_is_well() -> None:
+    assert guards.suspects(BATCH, {"f": torch.ones(3, 1)}, torch.tensor(0.0)) == []
+
+
+def test_keys_stand_in_for_ids() -> None:
+    batch = {"sample_key": torch.tensor([7, 8])}
+    assert guards.suspects(batch, {}, torch.tensor(float("nan"))) == ["7", "8"]
+
+
+def test_a_bad_number_is_found_among_good_ones() -> None:
+    assert not guards.is_bad_anywhere([torch.tensor(1.0), torch.tensor(2.0, dtype=torch.float64)], ALONE)
+    assert guards.is_bad_anywhere([torch.tensor(1.0), torch.tensor(float("-inf"))], ALONE)
+
+
+def test_the_message_names_step_rank_and_samples_but_not_hundreds() -> None:
+    ids = [f"s{i}" for i in range(20)]
+    with pytest.raises(
+        NonFiniteError, match=r"The loss of step 7 is not finite; nothing was applied"
+    ) as caught:
+        guards.fail("loss", 7, ids, ALONE)
+    assert "rank 0: s0, s1, s2, s3, s4, s5, s6, s7 and 12 more" in str(caught.value)
+
+
+def test_passes_that_differ_are_refused() -> None:
+    first = {"f": torch.tensor([1.0, 2.0])}
+    guards.check_replay(first, {"f": torch.tensor([1.0, 2.001], requires_grad=True)})
+    guards.check_replay(first, {"f": torch.tensor([5.0, 9.0])})  # no gradient goes through it
+    with pytest.raises(RuntimeError, match=r"feature 'f' differs by 0\.5"):
+        guards.check_replay(first, {"f": torch.tensor([1.5, 2.0], requires_grad=True)})

@@ -1,0 +1,160 @@
+"""Training without Ray, and what is refused before Ray is asked; Ray itself is in tests/integration."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plinth.checkpoint import save_load as checkpoint
+from plinth.errors import ConfigError, NonFiniteError
+from plinth.launch import ray_train
+from plinth.launch.config import FitConfig, Workers
+from plinth.launch.fit import fit, possible_sizes
+from plinth.storage import Storage
+from tests.helpers.toy.run import toy_run
+
+ROOT = Path(__file__).parents[4]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("cpus_per_worker", 0.0, "more than 0"),
+        ("threads_per_worker", 0, "1 or more"),
+        ("max_failures", -1, "0 or more"),
+        ("start_timeout_s", 0.0, "more than 0"),
+    ],
+)
+def test_values_out_of_range_are_refused(key: str, value: float, expected: str) -> None:
+    with pytest.raises(ConfigError, match=rf"fit\.{key} is {value}, expected {expected}"):
+        FitConfig(**{key: value}).validate()
+
+
+def test_workers_that_do_not_divide_are_refused_before_anything_starts(tmp_path: Path) -> None:
+    run = toy_run(tmp_path)
+    with pytest.raises(ConfigError, match=r"3 workers do not divide lanes 4.*Use one of \[1, 2, 4\] workers"):
+        fit(FitConfig(workers=Workers(3, 3)), [run], run.storage)
+    assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
+    assert run.storage.list() == []
+
+
+def test_only_sizes_that_divide_are_possible(tmp_path: Path) -> None:
+    run = toy_run(tmp_path)  # 4 lanes, 4 micro-batches
+    assert possible_sizes(FitConfig(workers=Workers(1, 4)), [run]) == [1, 2, 4]
+    assert possible_sizes(FitConfig(workers=Workers(2, 7)), [run]) == [2, 4]
+    other = replace(run, name="other", micro_batch_size=4)
+    assert possible_sizes(FitConfig(workers=Workers(1, 4)), [run, other]) == [1, 2]
+    assert possible_sizes(FitConfig(workers=Workers(0, 0)), [run]) == [1]
+    with pytest.raises(ConfigError, match=r"No number of workers from 5 to 7 .* Possible are \[1, 2, 4\]"):
+        possible_sizes(FitConfig(workers=Workers(5, 7)), [run])
+
+
+@pytest.mark.parametrize(("low", "high"), [(2, 1), (0, 2), (-1, 1)])
+def test_a_range_of_workers_must_be_one(low: int, high: int) -> None:
+    with pytest.raises(ConfigError, match=r"fit\.workers"):
+        FitConfig(workers=Workers(low, high)).validate()
+
+
+def test_one_bad_stage_stops_the_job_before_the_first(tmp_path: Path) -> None:
+    run = toy_run(tmp_path)
+    with pytest.raises(ConfigError, match="second has 0 steps"):
+        fit(FitConfig(workers=Workers(0, 0)), [run, replace(run, name="second", steps=0)], run.storage)
+    assert run.storage.list() == []
+
+
+ALONE = """
+import sys
+from pathlib import Path
+from plinth.launch.config import FitConfig, Workers
+from plinth.launch.fit import fit
+from plinth.storage import Storage
+from tests.helpers.toy.run import toy_run
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    config = FitConfig(workers=Workers(0, 0))
+    print(fit(config, [toy_run(folder, steps=5)], Storage.from_uri(folder / "run")).summary)
+    assert "ray" not in sys.modules, "Ray is not needed"
+"""
+
+
+@pytest.mark.slow
+def test_without_workers_it_trains_here_without_ray_or_a_compiler(tmp_path: Path) -> None:
+    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "MASTER_ADDR")}
+    environment |= {
+        "PYTHONPATH": f"{ROOT / 'platform'}:{ROOT}",
+        "TORCH_EXTENSIONS_DIR": str(tmp_path / "extensions"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, str(tmp_path)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("1 training process(es) on cpu, 1 thread(s) each")
+    assert lines[1] == "toy: starting, 5 steps"
+    assert lines[-2].startswith("toy: checkpoint of step 5, ")
+    assert "'step': 4" in lines[-1]
+    assert checkpoint.latest(toy_run(tmp_path).checkpoints) == 5
+    assert not (tmp_path / "extensions").exists(), "DeepSpeed compiled something"
+
+
+class _Failed(Exception):
+    """As Ray's error, with what the workers raised."""
+
+    def __init__(self, failures: dict[int, Any]) -> None:
+        super().__init__("Training failed due to worker errors")
+        self.worker_failures = failures
+
+
+class _Wrapped(Exception):
+    """As Ray's wrapper with the traceback as text."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__("Traceback ...")
+        self._base_exc = cause
+
+
+def test_without_workers_it_saves_and_ends_when_it_is_asked_to(tmp_path: Path) -> None:
+    run = toy_run(tmp_path)
+    asked = threading.Event()
+    asked.set()
+    assert fit(FitConfig(workers=Workers(0, 0)), [run], Storage.from_uri(tmp_path / "run"), asked).is_stopped
+    assert checkpoint.latest(run.checkpoints) == 1
+    assert not fit(FitConfig(workers=Workers(0, 0)), [run], Storage.from_uri(tmp_path / "run")).is_stopped
+    assert checkpoint.latest(run.checkpoints) == 12
+
+
+def test_a_workers_mistake_is_found_among_its_peers_errors(tmp_path: Path) -> None:
+    mistake = NonFiniteError("bad.", "look.")
+    error = _Failed({0: _Wrapped(RuntimeError("peer left")), 1: _Wrapped(mistake)})
+    assert ray_train.explained(error, FitConfig(), [1], Storage.from_uri(tmp_path)) is mistake
+
+
+def test_the_first_cause_comes_first(tmp_path: Path) -> None:
+    error = _Failed({0: _Wrapped(RuntimeError("Connection closed by peer")), 1: OSError("no space left")})
+    explained = ray_train.explained(error, FitConfig(max_failures=2), [2], Storage.from_uri(tmp_path))
+    assert str(explained).startswith("The workers failed more often than fit.max_failures 2 allows. First: ")
+    assert "poma runs logs" in str(explained)
+
+
+def test_a_bug_stays_what_it_is(tmp_path: Path) -> None:
+    error = _Failed({0: _Wrapped(RuntimeError("bug"))})
+    assert ray_train.explained(error, FitConfig(), [1], Storage.from_uri(tmp_path)) is error
+
+
+def test_the_storage_of_a_run_may_hold_several_stages(tmp_path: Path) -> None:
+    run = toy_run(tmp_path)
+    assert run.checkpoints.uri == f"{run.storage.uri}/checkpoints"
+    other = replace(run, storage=Storage.from_uri(tmp_path / "other"))
+    assert run.scratch != other.scratch
+    assert run.scratch.is_relative_to(tmp_path / "scratch")

@@ -1,0 +1,120 @@
+"""The first cause: never the collective that timed out when there is another."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from itertools import permutations
+from pathlib import Path
+
+import pytest
+
+from plinth.errors import StorageError
+from plinth.observe.failures import VANISHED, Failure, by_attempt, first_cause, is_collective, read_failures
+from plinth.storage import Storage
+
+GLOO = (
+    "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:31337"
+)
+OWN = Failure(
+    "a", 2, "node-1", 12, 1000.5, "ValueError", "depth has 3 rows\nexpected 4", "...", 6, ["room-1", "room-9"]
+)  # fmt: skip
+GONE = Failure("a", 1, "node-2", 34, 990.0, VANISHED, step=6, sample_ids=[f"room-{i}" for i in range(10)])
+BROKEN = Failure("a", 0, "node-1", 56, 900.0, "RuntimeError", GLOO, "...", 6, ["room-0"], is_collective=True)
+
+
+@pytest.mark.parametrize("order", list(permutations([OWN, GONE, BROKEN])))
+def test_an_error_of_its_own_comes_first(order: Sequence[Failure]) -> None:
+    assert first_cause(order).splitlines() == [
+        "rank 2 on node-1 in step 6, 1970-01-01 00:16:40 UTC: ValueError: depth has 3 rows",
+        "  samples in hand: room-1, room-9",
+        f"  2 other ranks followed: 1 (without a word); 0 (RuntimeError: {GLOO})",
+    ]
+
+
+def test_who_vanished_beats_a_broken_collective() -> None:
+    assert first_cause([BROKEN, GONE]).splitlines() == [
+        "rank 1 on node-2 vanished in step 6, last heard of 1970-01-01 00:16:30 UTC: "
+        "killed, out of memory, or its host or the driver is gone",
+        "  samples in hand: room-0, room-1, room-2, room-3, room-4, room-5, room-6, room-7 and 2 more",
+        f"  1 other rank followed: 0 (RuntimeError: {GLOO})",
+    ]
+
+
+def test_the_launcher_knows_which_of_the_vanished_was_lost() -> None:
+    ended = replace(GONE, rank=3, time=980.0)  # by the launcher, after rank 1 was lost
+    report = first_cause([BROKEN, ended, GONE], {1: "the worker died: SIGKILL"})
+    assert report.startswith("rank 1 on node-2 vanished in step 6, last heard of ")
+    assert report.splitlines()[0].endswith("the worker died: SIGKILL")
+
+
+def test_a_rank_whose_host_is_gone_has_no_file() -> None:
+    assert first_cause([BROKEN], {4: "node-3 is dead", 0: "RuntimeError"}).splitlines() == [
+        "rank 4 vanished: node-3 is dead",
+        f"  1 other rank followed: 0 (RuntimeError: {GLOO})",
+    ]
+
+
+def test_collectives_alone_go_by_time_and_rank() -> None:
+    later, same = replace(BROKEN, rank=1, time=901.0), replace(BROKEN, rank=2)
+    report = first_cause([later, same, BROKEN])
+    assert report.startswith("rank 0 on node-1 in step 6")
+    assert f"2 other ranks followed: 1, 2 (RuntimeError: {GLOO})" in report
+
+
+def test_the_stage_is_named_where_it_is_known() -> None:
+    assert first_cause([replace(OWN, stage="warmup")]).startswith("rank 2 on node-1 in step 6 of warmup, ")
+
+
+def test_what_followers_say_is_cut() -> None:
+    report = first_cause([GONE, replace(BROKEN, message="x" * 1000)])
+    assert report.splitlines()[-1] == f"  1 other rank followed: 0 (RuntimeError: {'x' * 120} ...)"
+
+
+def test_what_a_launcher_says_is_redacted() -> None:
+    report = first_cause([], {2: "GET https://b/k?X-Amz-Signature=pl4nted was refused"})
+    assert report == "rank 2 vanished: GET https://b/k?X-Amz-Signature=*** was refused"
+
+
+def test_nothing_happened() -> None:
+    assert first_cause([]) == ""
+
+
+class DistBackendError(RuntimeError):
+    """As torch.distributed names it."""
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (RuntimeError(GLOO), True),
+        (RuntimeError(GLOO.replace("closed", "reset")), True),
+        (DistBackendError("NCCL communicator was aborted on rank 1."), True),
+        (DistBackendError("[Rank 0] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7"), True),
+        (RuntimeError("wait timeout after 1800000ms, keys: /worker/1"), True),
+        (RuntimeError("shapes cannot be multiplied (2x3 and 4x5)"), False),
+        (ValueError("Connection reset by peer"), False),
+        (StorageError("s3://b/k: still failing after 4 tries: Connection reset by peer."), False),
+        (ConnectionResetError(104, "Connection reset by peer"), False),
+    ],
+)
+def test_what_the_death_of_another_rank_looks_like(error: Exception, expected: bool) -> None:
+    assert is_collective(error) is expected
+
+
+def test_failures_come_back_by_time_and_attempt(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    storage = Storage.from_uri(tmp_path)
+    second = replace(OWN, attempt="b", time=2000.0)
+    never = replace(GONE, rank=7, time=None)
+    for number, failure in enumerate([second, OWN, BROKEN, never]):
+        storage.write(f"logs/{number}.failure.json", json.dumps(asdict(failure)).encode())
+    storage.write("logs/half.failure.json", b'{"attempt"')
+    storage.write("logs/a-rank0.log", b"not a failure")
+    with caplog.at_level(logging.WARNING, logger="plinth"):
+        found = read_failures(storage)
+    assert found == [never, BROKEN, OWN, second]
+    assert len(caplog.messages) == 1
+    assert "half.failure.json" in caplog.messages[0]
+    assert {name: len(failures) for name, failures in by_attempt(found).items()} == {"a": 3, "b": 1}

@@ -1,0 +1,132 @@
+"""Metrics: the files, a resumed run, the terminal line."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from plinth.errors import ConfigError
+from plinth.observe.config import MetricsConfig
+from plinth.observe.metrics import MetricsWriter, StepRecord, duration, progress_line, read_lines
+from plinth.storage import Storage
+
+
+def record(step: int, **changes: Any) -> StepRecord:
+    values: dict[str, Any] = {
+        "step": step, "epoch": step // 4, "step_in_epoch": step % 4, "loss": 2.0 / (step + 1),
+        "terms": {"view": 1.0}, "logs": {"std": 0.5}, "grad_norm": 0.25, "lr": 1e-3, "digest": f"{step:04x}",
+        "world_size": 2, "samples": 8, "step_s": 0.5, "data_wait_s": 0.1, "checkpoint_s": 0.0,
+        "memory_bytes": 10, "time": 0.0,
+    }  # fmt: skip
+    return StepRecord(**{**values, **changes})
+
+
+def write(
+    folder: Path, steps: range, first_step: int = 0, close: bool = True, marker: str = "a"
+) -> MetricsWriter:
+    """A run that writes `steps`; without `close` it dies after its last sync."""
+    writer = MetricsWriter(
+        MetricsConfig(progress_every_s=1e9), Storage.from_uri(folder / "run"), folder / f"local-{marker}",
+        "toy", first_step, 100,
+    )  # fmt: skip
+    for step in steps:
+        writer.step(record(step, digest=f"{marker}{step}"))
+    writer.flush()
+    writer.sync()
+    if close:
+        writer.close()
+    return writer
+
+
+def scalars(folder: Path, tag: str) -> dict[int, float]:
+    board = EventAccumulator(str(folder / "run" / "tensorboard"))
+    board.Reload()
+    return {event.step: event.value for event in board.Scalars(tag)}
+
+
+def test_one_line_a_step(tmp_path: Path) -> None:
+    write(tmp_path, range(3))
+    lines = read_lines(Storage.from_uri(tmp_path / "run"))
+    assert [line["step"] for line in lines] == [0, 1, 2]
+    assert lines[1]["terms"] == {"view": 1.0}
+    assert lines[1]["digest"] == "a1"
+    assert not (tmp_path / "local-a").exists()
+
+
+def test_tensorboard_has_every_number(tmp_path: Path) -> None:
+    write(tmp_path, range(3))
+    assert scalars(tmp_path, "loss/total") == pytest.approx({0: 2.0, 1: 1.0, 2: 2 / 3})
+    for tag, value in {
+        "loss/view": 1.0, "stage/std": 0.5, "optimizer/lr": 1e-3, "optimizer/grad_norm": 0.25,
+        "speed/samples_per_s": 16.0, "speed/samples_per_s_per_worker": 8.0, "speed/step_s": 0.5,
+        "speed/data_wait_share": 0.2, "memory/bytes": 10.0,
+    }.items():  # fmt: skip
+        assert scalars(tmp_path, tag)[2] == pytest.approx(value), tag
+
+
+def test_a_resumed_run_repeats_no_step(tmp_path: Path) -> None:
+    write(tmp_path, range(6), close=False)
+    write(tmp_path, range(4, 8), first_step=4, marker="b")
+    lines = read_lines(Storage.from_uri(tmp_path / "run"))
+    assert [line["step"] for line in lines] == list(range(8))
+    assert [line["digest"] for line in lines] == ["a0", "a1", "a2", "a3", "b4", "b5", "b6", "b7"]
+    assert sorted(scalars(tmp_path, "loss/total")) == list(range(8))
+
+
+def test_a_run_that_starts_anew_forgets_the_one_before(tmp_path: Path) -> None:
+    write(tmp_path, range(6), close=False)
+    write(tmp_path, range(2), marker="b")
+    assert [line["step"] for line in read_lines(Storage.from_uri(tmp_path / "run"))] == [0, 1]
+
+
+def test_pictures_are_kept(tmp_path: Path) -> None:
+    writer = write(tmp_path, range(1), close=False)
+    writer.pictures({"views": np.full((4, 6, 3), 200, np.uint8)}, step=0)
+    writer.close()
+    board = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    board.Reload()
+    (image,) = board.Images("views")
+    assert (image.width, image.height) == (6, 4)
+
+
+def test_json_has_no_nan(tmp_path: Path) -> None:
+    writer = write(tmp_path, range(0), close=False)
+    writer.step(record(0, logs={"rank": float("nan")}))
+    writer.close()
+    text = (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert json.loads(text, parse_constant=pytest.fail)["logs"] == {"rank": None}
+
+
+def test_the_progress_line_says_where_how_fast_and_how_long() -> None:
+    recent = [record(step, step_s=1.0, data_wait_s=0.25) for step in range(18, 20)]
+    line = progress_line("main", recent, total_steps=80)
+    assert line == (
+        "main 20/80  epoch 4  loss 0.1000  view 1.000  lr 1.00e-03  8.0 samples/s  data wait 25%  60 s left"
+    )
+
+
+def test_progress_is_shown_at_the_end_even_when_it_is_early(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="plinth"):
+        write(tmp_path, range(98, 100), first_step=98)
+    assert [message.split()[1] for message in caplog.messages] == ["100/100"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (89, "89 s"), (600, "10 min"), (7200, "2 h 0 min"), (12000, "3 h 20 min")],
+)
+def test_durations_are_for_people(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_settings_out_of_range_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"metrics\.details_every_steps is 0, expected 1 or more"):
+        MetricsConfig(details_every_steps=0).validate()

@@ -1,0 +1,80 @@
+"""One writer per run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from plinth.errors import ConfigError
+from plinth.storage import Storage, lock
+from plinth.storage.lock import RunLock, read_lock, run_id
+from plinth.storage.options import LockConfig
+
+QUICK = LockConfig(beat_every_s=0.05, dead_after_s=0.4)
+ROOT = Path(__file__).parents[4]
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return Storage.from_uri(tmp_path)
+
+
+def test_the_second_is_refused_with_the_holders_name(storage: Storage) -> None:
+    with RunLock(storage, QUICK):
+        held = read_lock(storage)
+        assert held is not None
+        with pytest.raises(ConfigError, match=rf"is being written by .*process {os.getpid()}"):
+            RunLock(storage, QUICK).__enter__()
+        assert (read_lock(storage) or {})["token"] == held["token"]
+    assert read_lock(storage) is None
+    with RunLock(storage, QUICK):
+        assert read_lock(storage) is not None
+
+
+def test_a_holder_elsewhere_that_gives_no_sign_of_life_is_replaced(storage: Storage) -> None:
+    other = {"holder": "x", "token": "t", "beat": 3, "machine": "other", "pid": 1, "process_start": 1}
+    storage.write(lock.LOCK_KEY, json.dumps(other).encode())
+    with RunLock(storage, QUICK):
+        assert (read_lock(storage) or {})["token"] != "t"
+
+
+HOLD = """
+import sys, time
+from plinth.storage.lock import RunLock
+from plinth.storage.options import LockConfig
+from plinth.storage import Storage
+with RunLock(Storage.from_uri(sys.argv[1]), LockConfig()):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_killed_holder_on_this_machine_is_replaced_at_once(storage: Storage) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "platform")}
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, storage.uri], stdout=subprocess.PIPE, env=environment, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        with RunLock(storage, LockConfig(beat_every_s=1.0, dead_after_s=3600.0)):
+            assert (read_lock(storage) or {})["pid"] == os.getpid()
+
+
+def test_a_run_keeps_its_identity_until_its_folder_is_gone(storage: Storage) -> None:
+    first = run_id(storage)
+    assert run_id(storage) == first
+    storage.delete(lock.RUN_KEY)
+    assert run_id(storage) != first
+
+
+def test_a_beat_must_be_shorter_than_what_means_death() -> None:
+    with pytest.raises(ConfigError, match=r"lock\.beat_every_s is 5"):
+        LockConfig(beat_every_s=5, dead_after_s=8).validate()
