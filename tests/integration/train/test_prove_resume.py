@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cli import CONFIGS, main
+from jobs.cli import main
+from jobs.common.run_layout import CONFIGS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 SMALL = [
