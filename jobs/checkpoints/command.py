@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from jobs.common.run_layout import STAGES
 from jobs.common.storage_flags import storage_options
-from plinth.checkpoint import maintenance as upkeep
+from plinth.checkpoint import maintenance
 from plinth.checkpoint.config import CheckpointConfig
 from plinth.checkpoint.maintenance import Finding
 from plinth.checkpoint.store import list_checkpoints, read_state
@@ -36,9 +36,9 @@ def run(arguments: argparse.Namespace) -> int:
         return _prune(storage, arguments)
     folder = storage.child(arguments.stage).child("checkpoints")
     if arguments.remove:
-        upkeep.unpin(folder, arguments.step)
+        maintenance.unpin(folder, arguments.step)
     else:
-        upkeep.pin(folder, arguments.step, arguments.reason)
+        maintenance.pin(folder, arguments.step, arguments.reason)
     print(f"{arguments.stage} {arguments.step}: {'unpinned' if arguments.remove else 'pinned'}")
     return 0
 
@@ -82,14 +82,14 @@ def _verify(storage: Storage, stage: str | None, step: int | None) -> int:
     all_whole = True
     for name, folder in _folders(storage):
         if stage in (None, name) and list_checkpoints(folder):
-            for finding in upkeep.verify(folder, step):
+            for finding in maintenance.verify(folder, step):
                 all_whole &= finding.is_whole
                 _say(name, finding)
     return 0 if all_whole else EXIT_CODE
 
 
 def _repair(storage: Storage) -> int:
-    found = [(name, finding) for name, folder in _folders(storage) for finding in upkeep.repair(folder)]
+    found = [(name, finding) for name, folder in _folders(storage) for finding in maintenance.repair(folder)]
     for name, finding in found:
         _say(name, finding)
     if not found:
@@ -106,7 +106,7 @@ def _prune(storage: Storage, arguments: argparse.Namespace) -> int:
     settings.validate()
     would = "would delete" if arguments.dry_run else "deleted"
     for stage, folder in _folders(storage):
-        for name in upkeep.retain(folder, settings, arguments.dry_run):
+        for name in maintenance.retain(folder, settings, arguments.dry_run):
             print(f"{stage} {name}: {would}")
     return 0
 

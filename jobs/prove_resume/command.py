@@ -28,7 +28,7 @@ from jobs.jobfile import read
 from jobs.pretrain import command as pretrain
 from jobs.pretrain.config import PretrainJob, StageConfig, stage_config
 from jobs.prove_resume.compare import Comparison, compare, read_result
-from jobs.prove_resume.faults import Action, Drill, armed
+from jobs.prove_resume.faults import Action, Fault, with_faults
 from jobs.prove_resume.page import table, write_page
 from plinth.errors import EXIT_CODE, ConfigError, PlinthError
 from plinth.launch.config import Workers
@@ -49,9 +49,9 @@ class Phase:
     """One driver process, from its start to its end."""
 
     workers: int
-    drills: tuple[Drill, ...] = ()
+    faults: tuple[Fault, ...] = ()
     ends_by: signal.Signals | None = None
-    """What the driver gets when the last drill goes off; None lets it run to its end."""
+    """What the driver gets when the last fault goes off; None lets it run to its end."""
 
 
 @dataclass(frozen=True)
@@ -162,8 +162,8 @@ def scenarios(job: PretrainJob, sizes: Sequence[int]) -> list[Scenario]:
     usual = max(size for size in sizes if size <= STRAIGHT_WORKERS)
     cut = job.checkpoint.every_steps + job.checkpoint.every_steps // 2
     last = usual - 1
-    kills = tuple(Drill(f"kill-{s}", Action.kill_rank, s, cut, last) for s in stages)
-    upload = (Drill("upload", Action.kill_in_upload, stages[-1], 1, 0),)
+    kills = tuple(Fault(f"kill-{s}", Action.kill_rank, s, cut, last) for s in stages)
+    upload = (Fault("upload", Action.kill_in_upload, stages[-1], 1, 0),)
     found = [
         Scenario("straight", f"{usual} workers, nothing happens", (Phase(usual),)),
         Scenario("killed-rank", "kill -9 of a worker in mid-step, in each stage", (Phase(usual, kills),)),
@@ -171,14 +171,14 @@ def scenarios(job: PretrainJob, sizes: Sequence[int]) -> list[Scenario]:
         Scenario(
             "killed-driver",
             "kill -9 of the driver, and the same command again",
-            (Phase(usual, (Drill("driver", Action.hold, stages[-1], cut),), signal.SIGKILL), Phase(usual)),
+            (Phase(usual, (Fault("driver", Action.hold, stages[-1], cut),), signal.SIGKILL), Phase(usual)),
         ),
     ]
     walk = [size for size in RESIZES if size in sizes]
     if len(set(walk)) > 1:
         where = [stages[0]] * 2 + [stages[-1]] * len(walk)
         phases = [
-            Phase(size, (Drill(f"size-{i}", Action.hold, where[i], 2),), STOP_SIGNALS[i % len(STOP_SIGNALS)])
+            Phase(size, (Fault(f"size-{i}", Action.hold, where[i], 2),), STOP_SIGNALS[i % len(STOP_SIGNALS)])
             for i, size in enumerate(walk[:-1])
         ]
         text = "stopped and started again with " + " -> ".join(map(str, walk)) + " workers"
@@ -198,12 +198,12 @@ def _run_phase(job: PretrainJob, phase: Phase, log: Path) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     job = replace(job, fit=replace(job.fit, workers=Workers(phase.workers, phase.workers)))
     driver = multiprocessing.get_context("spawn").Process(
-        target=_drive, args=(job, phase.drills, str(log)), name=f"driver of {job.name}"
+        target=_drive, args=(job, phase.faults, str(log)), name=f"driver of {job.name}"
     )
     driver.start()
     try:
         if phase.ends_by is not None:
-            _wait_for(pretrain.run_storage(job), phase.drills[-1], driver)
+            _wait_for(pretrain.run_storage(job), phase.faults[-1], driver)
             os.kill(driver.pid or 0, phase.ends_by)
         driver.join(PHASE_LIMIT_S)
         expected: dict[signal.Signals | None, int] = {None: 0, signal.SIGKILL: -signal.SIGKILL}
@@ -219,22 +219,22 @@ def _run_phase(job: PretrainJob, phase: Phase, log: Path) -> None:
             driver.join()
 
 
-def _wait_for(storage: Storage, drill: Drill, driver: multiprocessing.process.BaseProcess) -> None:
+def _wait_for(storage: Storage, fault: Fault, driver: multiprocessing.process.BaseProcess) -> None:
     deadline = time.monotonic() + PHASE_LIMIT_S
-    while not storage.exists(drill.key):
+    while not storage.exists(fault.key):
         if not driver.is_alive() or time.monotonic() > deadline:
-            raise PlinthError(f"The run never came to {drill.stage}, step {drill.after_steps}.")
+            raise PlinthError(f"The run never came to {fault.stage}, step {fault.after_steps}.")
         time.sleep(POLL_S)
 
 
-def _drive(job: PretrainJob, drills: Sequence[Drill], log: str) -> None:
-    """A driver process: what `poma pretrain` does, with drills."""
+def _drive(job: PretrainJob, faults: Sequence[Fault], log: str) -> None:
+    """A driver process: what `poma pretrain` does, with faults."""
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
     logging.basicConfig(stream=sys.stderr)
     try:
-        runs = armed(pretrain.prepare(job), drills, pretrain.run_storage(job))
+        runs = with_faults(pretrain.prepare(job), faults, pretrain.run_storage(job))
         with ray_cluster(job.ray, 1):
             end = pretrain.train(job, runs)
     except PlinthError as error:

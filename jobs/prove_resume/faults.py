@@ -1,24 +1,20 @@
-"""Faults on purpose: what `poma prove-resume` does to the runs that it compares.
+"""Fault injection: what `poma prove-resume` does to the runs that it compares.
 
-A drill goes off once, in the middle of one optimizer step of one stage, on one rank. Its mark in the run's
-storage says that it did, so that the run that goes on afterwards is left alone.
+A fault fires once, in the middle of one optimizer step of one stage, on one rank. A mark in the run's storage
+records that it fired, so that the resumed run is left alone.
 """
 
 from __future__ import annotations
 
 import enum
-import json
 import os
 import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from plinth.checkpoint import delivery
-from plinth.checkpoint.store import folder_name
 from plinth.storage import Storage
 from plinth.train.stage_run import StageRun
 
@@ -34,17 +30,17 @@ class Action(enum.Enum):
 
 
 @dataclass(frozen=True)
-class Drill:
+class Fault:
     """One fault."""
 
     name: str
     action: Action
     stage: str
     after_steps: int
-    """Of the stage, counted from where the process began."""
+    """Steps of the stage, counted from where the process began."""
     rank: int = 0
     hold_s: float = 20.0
-    """How long `hold` waits: for a stop, which saves after the step, or for the end."""
+    """How long `hold` waits: for a stop, which saves after the step, or for the kill."""
 
     @property
     def key(self) -> str:
@@ -52,64 +48,65 @@ class Drill:
         return f"{MARKS}/{self.name}"
 
 
-def armed(runs: Sequence[StageRun], drills: Sequence[Drill], storage: Storage) -> list[StageRun]:
-    """The stages with their drills.
+def with_faults(runs: Sequence[StageRun], faults: Sequence[Fault], storage: Storage) -> list[StageRun]:
+    """The stages with their faults.
 
     Args:
         storage: the run's folder.
     """
-    return [
-        replace(run, build_stage=_Armed(run.build_stage, [d for d in drills if d.stage == run.name], storage))
-        for run in runs
-    ]
+    found = []
+    for run in runs:
+        injector = _Injector(run.build_stage, [f for f in faults if f.stage == run.name], storage)
+        found.append(replace(run, build_stage=injector.build_stage, on_upload=injector.on_upload))
+    return found
 
 
 @dataclass
-class _Armed:
-    """A `build_stage` whose stage meets drills."""
+class _Injector:
+    """The faults of a stage, in a worker: called by its steps and by its uploads."""
 
     build: Callable[..., Any]
-    drills: list[Drill]
+    faults: list[Fault]
     storage: Storage
+    steps: int = 0
+    kills_next_upload: bool = False
+    uploading: set[int] = field(default_factory=set)
+    """Steps of the checkpoints whose upload began after the fault fired."""
 
-    def __call__(self, sources: Any) -> Any:
+    def build_stage(self, sources: Any) -> Any:
+        """The stage; its faults fire between the forward passes of a step and the backward."""
         stage = self.build(sources)
-        contrast, progress = stage.contrast, stage.ema_momentum
+        contrast, momentum = stage.contrast, stage.ema_momentum
 
-        def with_drill(features: Any) -> Any:  # once a step, between the forward passes and the backward
-            for drill in self.drills:
-                if drill.after_steps == steps[0] and drill.rank == int(os.environ["RANK"]):
-                    _go_off(drill, self.storage)
+        def contrast_with_faults(features: Any) -> Any:  # called once per step
+            for fault in self.faults:
+                if fault.after_steps == self.steps and fault.rank == int(os.environ["RANK"]):
+                    self._fire(fault)
             return contrast(features)
 
-        def counted(done: float) -> Any:  # once a step, at its end
-            steps[0] += 1
-            return progress(done)
+        def counted_momentum(progress: float) -> Any:  # called once per step, at its end
+            self.steps += 1
+            return momentum(progress)
 
-        steps = [0]
-        stage.contrast, stage.ema_momentum = with_drill, counted
+        self.steps = 0
+        stage.contrast, stage.ema_momentum = contrast_with_faults, counted_momentum
         return stage
 
+    def on_upload(self, step: int, name: str) -> None:
+        """Kill this process after the first file of the next checkpoint, before its second."""
+        if not self.kills_next_upload:
+            return
+        if step in self.uploading:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.uploading.add(step)
 
-def _go_off(drill: Drill, storage: Storage) -> None:
-    note = f"pid {os.getpid()} on {socket.gethostname()} at {time.time()}".encode()
-    if not storage.create(drill.key, note):
-        return
-    if drill.action is Action.kill_rank:
-        os.kill(os.getpid(), signal.SIGKILL)
-    elif drill.action is Action.kill_in_upload:
-        _kill_at_next_upload()
-    else:
-        time.sleep(drill.hold_s)
-
-
-def _kill_at_next_upload() -> None:
-    """Of the next checkpoint, one file is uploaded by this rank, and then the process is gone."""
-
-    def deliver(storage: Storage, folder: Path) -> None:
-        receipt = json.loads((folder / delivery.RECEIPT_KEY).read_text())
-        name = next(iter(receipt["files"]))
-        storage.child(folder_name(receipt["step"])).upload(folder / name, name)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    delivery.deliver = deliver  # type: ignore[assignment]
+    def _fire(self, fault: Fault) -> None:
+        note = f"pid {os.getpid()} on {socket.gethostname()} at {time.time()}".encode()
+        if not self.storage.create(fault.key, note):
+            return
+        if fault.action is Action.kill_rank:
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif fault.action is Action.kill_in_upload:
+            self.kills_next_upload = True
+        else:
+            time.sleep(fault.hold_s)

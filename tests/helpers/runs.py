@@ -76,11 +76,12 @@ def toy_engine(case: Case, proc: process.Process, stage: Any = None) -> Engine:
 
 def full_state(engine: Engine) -> dict[str, torch.Tensor]:
     """Everything that a checkpoint holds, of all ranks, flat and by its key there."""
-    pieces = [
-        (p.key, p.numel, p.start, p.tensor.detach().clone()) for p in checkpoint.pieces(engine, writing=True)
+    shards = [
+        (p.key, p.numel, p.start, p.tensor.detach().clone())
+        for p in checkpoint.tensor_shards(engine, writing=True)
     ]
     gathered: list[Any] = [None] * engine.world.world_size
-    torch.distributed.all_gather_object(gathered, pieces)
+    torch.distributed.all_gather_object(gathered, shards)
     whole: dict[str, torch.Tensor] = {}
     for key, numel, start, values in (p for rank in gathered for p in rank):
         flat = whole.setdefault(key, torch.zeros(numel, dtype=values.dtype))

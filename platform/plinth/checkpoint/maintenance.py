@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from plinth.checkpoint import delivery, store
+from plinth.checkpoint import store, upload
 from plinth.checkpoint.config import Best, CheckpointConfig
 from plinth.checkpoint.store import CheckpointInfo
 from plinth.errors import CheckpointError
@@ -83,12 +83,12 @@ def verify(storage: Storage, step: int | None = None) -> Iterator[Finding]:
 
 
 def repair(storage: Storage) -> Iterator[Finding]:
-    """Bring order into a run that nobody is writing: commit what all ranks had delivered, take damaged
+    """Bring order into a run that nobody is writing: commit what all ranks had uploaded, take damaged
     ones out of use (their record is renamed, nothing is deleted), remove files that no record names."""
     for info in store.list_checkpoints(storage):
         folder = storage.child(info.name)
         if not info.is_committed and any(
-            _commits(storage, info.step, token) for token in delivery.tokens(storage, info.step)
+            _commits(storage, info.step, token) for token in upload.tokens(storage, info.step)
         ):
             yield Finding(info.step, True, "was whole but not committed: committed now")
         elif not info.is_committed:
@@ -102,7 +102,7 @@ def repair(storage: Storage) -> Iterator[Finding]:
                 info.step, False, f"{wrong.text}: taken out of use ({DAMAGED_KEY} keeps its record)"
             )
             continue
-        for key in delivery.leftovers(storage, info.step):
+        for key in upload.leftovers(storage, info.step):
             folder.delete(key)
             yield Finding(info.step, True, f"{key}, which no record names: removed")
 
@@ -127,8 +127,8 @@ def unpin(storage: Storage, step: int) -> None:
 
 def _commits(storage: Storage, step: int, token: str) -> bool:
     try:
-        return delivery.commit_if_whole(storage, step, token)
-    except CheckpointError:  # one rank never delivered its part
+        return upload.commit_if_whole(storage, step, token)
+    except CheckpointError:  # one rank never uploaded its part
         return False
 
 

@@ -23,11 +23,11 @@ from torch import Tensor
 
 from plinth.checkpoint import store, tensor_files
 from plinth.checkpoint.config import CheckpointConfig
-from plinth.checkpoint.delivery import recover
 from plinth.checkpoint.saver import Saved, Saver
 from plinth.checkpoint.store import CheckpointInfo, latest, list_checkpoints, read_state
+from plinth.checkpoint.upload import recover
 from plinth.engine.engine import Engine
-from plinth.engine.zero_shards import MOMENTS, Piece
+from plinth.engine.zero_shards import MOMENTS, TensorShard
 from plinth.errors import CheckpointError
 from plinth.storage import Storage
 from plinth.world import World
@@ -42,10 +42,10 @@ __all__ = [
     "list_checkpoints",
     "load",
     "load_weights",
-    "pieces",
     "read_full",
     "read_state",
     "save",
+    "tensor_shards",
 ]
 
 PACKAGES = ("torch", "deepspeed", "ray", "numpy")
@@ -78,29 +78,29 @@ def save(
         metrics: numbers of the step, by which the best checkpoints are found.
     """
     state = _state(engine, notes) | {"metrics": metrics or {}}
-    return saver.save(engine.completed_steps, pieces(engine, writing=True), state)
+    return saver.save(engine.completed_steps, tensor_shards(engine, writing=True), state)
 
 
-def pieces(engine: Engine, writing: bool) -> Iterator[Piece]:
+def tensor_shards(engine: Engine, writing: bool) -> Iterator[TensorShard]:
     """What this rank writes to a checkpoint, or (not `writing`) needs from it; live views."""
     shards = engine.shards
 
-    def held_by_all(piece: Piece) -> Piece:
-        return shards.share(piece) if writing else piece
+    def held_by_all(shard: TensorShard) -> TensorShard:
+        return shards.share(shard) if writing else shard
 
-    for f in shards.fragments:
+    for f in shards.params:
         for kind, tensor in (("master", f.master), *((m, getattr(f, m)) for m in MOMENTS)):
-            piece = Piece(f"{kind}/{f.name}", f.numel, f.start, tensor)
-            yield held_by_all(piece) if shards.replicated else piece
-    for average in engine.ema.pieces():
-        piece = Piece(f"ema/{average.key}", average.numel, average.start, average.tensor)
-        yield held_by_all(piece) if shards.replicated else piece
+            shard = TensorShard(f"{kind}/{f.name}", f.numel, f.start, tensor)
+            yield held_by_all(shard) if shards.replicated else shard
+    for average in engine.ema.target_shards():
+        shard = TensorShard(f"ema/{average.key}", average.numel, average.start, average.tensor)
+        yield held_by_all(shard) if shards.replicated else shard
     for name in _frozen_names(engine):
         frozen = shards.frozen(name)
-        piece = Piece(f"frozen/{name}", frozen.numel, frozen.start, frozen.tensor)
-        yield piece if shards.zero_stage == 3 else held_by_all(piece)
+        shard = TensorShard(f"frozen/{name}", frozen.numel, frozen.start, frozen.tensor)
+        yield shard if shards.zero_stage == 3 else held_by_all(shard)
     for buffer in shards.buffers():
-        yield held_by_all(Piece(f"buffer/{buffer.key}", buffer.numel, 0, buffer.tensor))
+        yield held_by_all(TensorShard(f"buffer/{buffer.key}", buffer.numel, 0, buffer.tensor))
 
 
 def _frozen_names(engine: Engine) -> list[str]:
@@ -159,7 +159,7 @@ def _version(package: str) -> str:
 
 def load(engine: Engine, storage: Storage, scratch: Path) -> dict[str, Any] | None:
     """Restore the newest checkpoint that is whole, after what earlier processes left on the disks of these
-    machines has been delivered. Call it on all ranks.
+    machines has been uploaded. Call it on all ranks.
 
     Returns:
         What it says of itself (with `notes`), or None where no checkpoint is committed.
@@ -173,7 +173,7 @@ def load(engine: Engine, storage: Storage, scratch: Path) -> dict[str, Any] | No
             return None
         state = fetched.state()
         _check_same_model(engine, state)
-        tensor_files.read(pieces(engine, writing=False), fetched.folder)
+        tensor_files.read(tensor_shards(engine, writing=False), fetched.folder)
     engine.restore(state["step"])
     if engine.sums:
         # Of another precision, or of a version before there were any: the next step finds them anew.
@@ -214,9 +214,9 @@ def load_weights(engine: Engine, storage: Storage, scratch: Path) -> WeightsRepo
                 "It belongs to another model.",
             )
         fitting = set(report.loaded)
-        own = [Piece(f.name, f.numel, f.start, f.master) for f in engine.shards.fragments]
+        own = [TensorShard(f.name, f.numel, f.start, f.master) for f in engine.shards.params]
         own += [engine.shards.frozen(name) for name in _frozen_names(engine)]
-        wanted = [Piece(saved[p.key], p.numel, p.start, p.tensor) for p in own if p.key in fitting]
+        wanted = [TensorShard(saved[p.key], p.numel, p.start, p.tensor) for p in own if p.key in fitting]
         tensor_files.read(wanted, fetched.folder)
     engine.adopt_weights()
     return report

@@ -1,12 +1,12 @@
-"""Checkpoints written while training goes on.
+"""Checkpoints written while training continues.
 
-    training thread     copies the shards into host memory          the only time that training waits
-    writer thread       memory -> files on this machine -> a receipt: now it survives the process
-    uploader thread     files -> storage -> the receipt; rank 0 commits when the receipts of all are there
+    training thread     copies the shards into host memory: the only time that training waits
+    writer thread       memory -> files on this machine -> part record: now it survives the process
+    uploader thread     files -> storage -> part record; rank 0 commits when all ranks' are there
 
-The ranks meet through their receipts in storage and in one small exchange on the training thread, never
+The ranks meet through their part records in storage and in one small exchange on the training thread, never
 in a collective beside the training. A storage that is away delays the uploads, not the training; what a
-dead process left on the machine's disk is uploaded by the next one (`recover`).
+dead process left on the machine's disk is uploaded by the next one (`upload.recover`).
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ from typing import Any
 
 import torch
 
-from plinth.checkpoint import delivery, store
+from plinth.checkpoint import store, upload
 from plinth.checkpoint.config import CheckpointConfig
 from plinth.checkpoint.maintenance import retain
+from plinth.checkpoint.upload import UploadHook
 from plinth.engine.process import on_all_ranks
-from plinth.engine.zero_shards import Piece
+from plinth.engine.zero_shards import TensorShard
 from plinth.errors import CheckpointError, StorageError
 from plinth.storage import Storage
 from plinth.world import World
@@ -43,7 +44,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Saved:
-    """A checkpoint on its way, on this rank."""
+    """A checkpoint that is being saved, on this rank."""
 
     step: int
     token: str
@@ -61,19 +62,19 @@ class Snapshot:
     def __init__(self) -> None:
         self._buffers: dict[str, torch.Tensor] = {}
 
-    def take(self, pieces: Iterable[Piece]) -> list[Piece]:
-        """Copies of the pieces as they are now. The ones before are overwritten."""
+    def take(self, shards: Iterable[TensorShard]) -> list[TensorShard]:
+        """Copies of the shards as they are now. The ones before are overwritten."""
         copies = []
         on_gpu = False
-        for piece in pieces:
-            source = piece.tensor.detach().flatten()
+        for shard in shards:
+            source = shard.tensor.detach().flatten()
             on_gpu |= source.is_cuda
-            buffer = self._buffers.get(piece.key)
+            buffer = self._buffers.get(shard.key)
             if buffer is None or buffer.shape != source.shape or buffer.dtype != source.dtype:
                 buffer = torch.empty(source.shape, dtype=source.dtype, pin_memory=source.is_cuda)
-                self._buffers[piece.key] = buffer
+                self._buffers[shard.key] = buffer
             buffer.copy_(source, non_blocking=True)
-            copies.append(Piece(piece.key, piece.numel, piece.start, buffer))
+            copies.append(TensorShard(shard.key, shard.numel, shard.start, buffer))
         if on_gpu:
             torch.cuda.synchronize()
         return copies
@@ -88,6 +89,7 @@ class Saver:
         before_commit: called on rank 0, in a thread, when a checkpoint is about to be committed; a
             StorageError from it means that the storage is away.
         on_commit: called on rank 0, in a thread, when it is.
+        on_upload: called on every rank, in a thread, before each file of its part is uploaded.
     """
 
     def __init__(
@@ -98,27 +100,28 @@ class Saver:
         config: CheckpointConfig,
         before_commit: Callable[[Saved], None] = lambda saved: None,
         on_commit: Callable[[Saved], None] = lambda saved: None,
+        on_upload: UploadHook | None = None,
     ) -> None:
         self._world, self._storage, self._config = world, storage, config
-        self._waiting_room = scratch / delivery.WAITING_FOLDER
-        self._before_commit, self._on_commit = before_commit, on_commit
+        self._queue_folder = scratch / upload.QUEUE_FOLDER
+        self._before_commit, self._on_commit, self._on_upload = before_commit, on_commit, on_upload
         self._snapshot = Snapshot()
         self._writer = ThreadPoolExecutor(1, "plinth-write")
         self._uploader = ThreadPoolExecutor(1, "plinth-upload")
         self._closed = threading.Event()
         self._lock = threading.Lock()
         self._written: Future[None] | None = None
-        self._on_the_way: list[Saved] = []
+        self._pending: list[Saved] = []
         self._dropped: set[str] = set()
         self._failed: list[tuple[str, str]] = []
         self._failures_in_a_row = 0
         self._last_token = ""
 
-    def save(self, step: int, pieces: Iterable[Piece], state: dict[str, Any]) -> Saved:
-        """Begin a checkpoint; returns once the shards are copied (or, not asynchronous, when it counts).
+    def save(self, step: int, shards: Iterable[TensorShard], state: dict[str, Any]) -> Saved:
+        """Begin a checkpoint; returns once the shards are copied (not asynchronous: once it is committed).
 
         Args:
-            pieces: what this rank holds, live.
+            shards: what this rank holds, live.
             state: goes into the commit record; rank 0's counts.
 
         Raises:
@@ -128,11 +131,11 @@ class Saver:
         self._wait_for_writer()
         token = self._last_token = self._agree()
         saved = Saved(
-            step, token, self._waiting_room / f"{store.folder_name(step)}-{token}-{self._world.rank}"
+            step, token, self._queue_folder / f"{store.folder_name(step)}-{token}-{self._world.rank}"
         )
-        copies = self._snapshot.take(pieces)
+        copies = self._snapshot.take(shards)
         with self._lock:
-            self._on_the_way.append(saved)
+            self._pending.append(saved)
         self._written = self._writer.submit(self._write, saved, copies, state)
         if not self._config.asynchronous:
             self.wait(self._config.away_limit_s)
@@ -140,7 +143,7 @@ class Saver:
         return saved
 
     def wait(self, limit_s: float) -> None:
-        """Wait until all that was begun counts.
+        """Wait until every checkpoint that was begun is committed, or has failed.
 
         Raises:
             StorageError: the storage was away for longer than `limit_s`.
@@ -157,12 +160,12 @@ class Saver:
         self._closed.set()
         self._writer.shutdown(wait=True)
         try:
-            self._uploader.submit(str).result(CLOSE_TIMEOUT_S)  # behind all others, which now end soon
+            self._uploader.submit(str).result(CLOSE_TIMEOUT_S)  # queued behind the others, which now end soon
         except TimeoutError:
-            log.warning("an upload to %s is stuck and was left behind", self._storage.uri)
+            log.warning("an upload to %s is stuck: it is abandoned", self._storage.uri)
         self._uploader.shutdown(wait=False, cancel_futures=True)
         with contextlib.suppress(OSError):
-            self._waiting_room.rmdir()  # if nothing waits
+            self._queue_folder.rmdir()  # if nothing waits
 
     # -- the training thread --------------------------------------------------------------------------
 
@@ -171,11 +174,11 @@ class Saver:
             self._written.result()
 
     def _agree(self) -> str:
-        """One exchange of all ranks: rank 0 names the attempt and what is dropped; who failed is told."""
+        """One exchange of all ranks: rank 0 gives the token and says what is dropped; failures are shared."""
         dropped: list[str] = []
         if self._world.rank == 0:
             with self._lock:
-                waiting = [s for s in self._on_the_way[1:] if s.token not in self._dropped]
+                waiting = [s for s in self._pending[1:] if s.token not in self._dropped]
                 dropped = [s.token for s in waiting[: max(0, len(waiting) - self._config.keep_waiting + 1)]]
         news = on_all_ranks(self._world, lambda: (uuid.uuid4().hex[:8], dropped, list(self._failed)))
         failed = [(token, why) for _, _, of_rank in news for token, why in of_rank]
@@ -187,62 +190,62 @@ class Saver:
         if failed and self._failures_in_a_row > self._config.max_failed:
             raise CheckpointError(
                 f"{self._failures_in_a_row} checkpoints in a row have failed: {failed[-1][1]}",
-                "Mend that; the same command resumes from the last one that was committed.",
+                "Fix that; the same command resumes from the last one that was committed.",
             )
         return news[0][0]
 
     def _wait_here(self, limit_s: float) -> None:
         deadline = time.monotonic() + limit_s
         self._wait_for_writer()
-        while self._on_the_way:
+        while self._pending:
             if time.monotonic() > deadline:
                 raise StorageError(
                     f"{self._storage.uri} has been away for {limit_s:g} s; the last checkpoint is in "
-                    f"{self._waiting_room} on {socket.gethostname()}.",
+                    f"{self._queue_folder} on {socket.gethostname()}.",
                     "Run the same command when the storage is back: it uploads and resumes from there.",
                 )
             time.sleep(FIRST_POLL_S)
         for token, why in self._failed:
             if token == self._last_token:
-                raise CheckpointError(why, "Mend that; the same command resumes.")
+                raise CheckpointError(why, "Fix that; the same command resumes.")
 
     # -- the other threads ----------------------------------------------------------------------------
 
-    def _write(self, saved: Saved, copies: list[Piece], state: dict[str, Any]) -> None:
+    def _write(self, saved: Saved, copies: list[TensorShard], state: dict[str, Any]) -> None:
         try:
-            delivery.write_local(saved.folder, saved.step, saved.token, copies, state, self._world)
+            upload.write_local(saved.folder, saved.step, saved.token, copies, state, self._world)
         except Exception as error:
             self._fail(saved, error)
         else:
             self._uploader.submit(self._upload, saved)
 
     def _upload(self, saved: Saved) -> None:
-        is_delivered = False
-        while not is_delivered and saved.token not in self._dropped:
+        is_uploaded = False
+        while not is_uploaded and saved.token not in self._dropped:
             try:
-                is_delivered = self._deliver(saved)
+                is_uploaded = self._upload_and_commit(saved)
             except StorageError as error:
                 log.warning(
-                    "STORAGE IS AWAY: %s The checkpoint of step %d is on this machine's disk alone; training "
-                    "goes on, next try in %g s.", error.problem, saved.step, self._config.away_retry_s,
+                    "STORAGE IS AWAY: %s The checkpoint of step %d is only on this machine's disk; training "
+                    "continues, next try in %g s.", error.problem, saved.step, self._config.away_retry_s,
                 )  # fmt: skip
             except Exception as error:
                 self._fail(saved, error)
                 return
-            if not is_delivered and self._closed.wait(self._config.away_retry_s):
+            if not is_uploaded and self._closed.wait(self._config.away_retry_s):
                 with self._lock:
-                    self._on_the_way.remove(saved)
+                    self._pending.remove(saved)
                 return  # it stays on the disk
         self._forget(saved)
 
-    def _deliver(self, saved: Saved) -> bool:
+    def _upload_and_commit(self, saved: Saved) -> bool:
         """Upload this rank's part; on rank 0, wait for the others and commit. False: closed meanwhile."""
-        delivery.deliver(self._storage, saved.folder)
+        upload.upload_part(self._storage, saved.folder, self._on_upload)
         if self._world.rank:
             return True
         self._before_commit(saved)
         pause = FIRST_POLL_S
-        while not delivery.commit_if_whole(self._storage, saved.step, saved.token):
+        while not upload.commit_if_whole(self._storage, saved.step, saved.token):
             if saved.token in self._dropped:
                 return True
             if self._closed.wait(pause):
@@ -257,15 +260,15 @@ class Saver:
         return True
 
     def _fail(self, saved: Saved, error: Exception) -> None:
-        """Training goes on without this checkpoint; `_agree` tells the other ranks."""
+        """Training continues without this checkpoint; `_agree` tells the other ranks."""
         why = f"checkpoint of step {saved.step} on rank {self._world.rank}: {error}"
-        log.warning("%s; going on without it", why)
+        log.warning("%s; training continues without it", why)
         self._failed.append((saved.token, why))
         with contextlib.suppress(StorageError):
-            delivery.give_up(self._storage, saved.step, saved.token)
+            upload.mark_failed(self._storage, saved.step, saved.token)
         self._forget(saved)
 
     def _forget(self, saved: Saved) -> None:
         shutil.rmtree(saved.folder, ignore_errors=True)
         with self._lock:
-            self._on_the_way.remove(saved)
+            self._pending.remove(saved)

@@ -2,7 +2,7 @@
 
     step-00000100/
       <token>-rank-0001-of-0002.safetensors   what a rank wrote; the token names the attempt
-      receipt-<token>-0001.json               what a rank says it has uploaded; gone after the commit
+      receipt-<token>-0001-of-0002.json       part record: what a rank has uploaded; gone after the commit
       COMMIT.json                             written last
 
 The commit record has the size and SHA-256 of every file that counts, the state (step, cursor, resolved
@@ -30,7 +30,7 @@ from plinth.world import World
 
 FORMAT_VERSION = 2
 COMMIT_KEY, PIN_KEY = "COMMIT.json", "PINNED.json"
-RECEIPT_PREFIX = "receipt-"
+PART_RECORD_PREFIX = "receipt-"
 FOLDER_PATTERN = re.compile(r"step-(\d{8})")
 HASH_BLOCK_BYTES = 1 << 20
 

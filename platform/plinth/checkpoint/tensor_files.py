@@ -37,7 +37,7 @@ from torch.distributed.checkpoint.planner import (
 )
 from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 
-from plinth.engine.zero_shards import Piece
+from plinth.engine.zero_shards import TensorShard
 from plinth.errors import CheckpointError
 
 SUFFIX = ".safetensors"
@@ -54,14 +54,14 @@ class Slice(NamedTuple):
     length: int
 
 
-def write(pieces: Iterable[Piece], path: Path) -> list[Slice]:
+def write(shards: Iterable[TensorShard], path: Path) -> list[Slice]:
     """Write this rank's slices to one file; it is not written if there are none. Nothing is asked of the
     other ranks, so it may run in a thread beside their training; `check_whole` compares them afterwards.
 
     Returns:
         What the file holds.
     """
-    held = [p for p in pieces if p.tensor.numel()]
+    held = [p for p in shards if p.tensor.numel()]
     if held:
         with warnings.catch_warnings():  # "assuming the intent is to save in a single process": it is
             warnings.simplefilter("ignore", UserWarning)
@@ -95,22 +95,22 @@ def lengths(folder: Path) -> dict[str, int]:
     return {key: entry.size[0] for key, entry in _entries(folder).items()}
 
 
-def read(pieces: Iterable[Piece], folder: Path) -> None:
+def read(shards: Iterable[TensorShard], folder: Path) -> None:
     """Fill the slices' tensors from the files of all ranks in `folder`. No process group is needed.
 
     Raises:
         CheckpointError: naming a tensor that is missing, shorter or longer, or has a hole.
     """
-    wanted = [p for p in pieces if p.tensor.numel()]
+    wanted = [p for p in shards if p.tensor.numel()]
     entries = _entries(folder)
-    for piece in wanted:
-        entry = entries.get(piece.key)
+    for shard in wanted:
+        entry = entries.get(shard.key)
         if entry is None:
-            raise CheckpointError(f"The checkpoint has no {piece.key}.", "It belongs to another model.")
+            raise CheckpointError(f"The checkpoint has no {shard.key}.", "It belongs to another model.")
         written = sum(chunk.sizes[0] for chunk in entry.chunks)
-        if not written == entry.size[0] == piece.numel:
+        if not written == entry.size[0] == shard.numel:
             raise CheckpointError(
-                f"{piece.key} has {written} elements in the checkpoint, expected {piece.numel}.",
+                f"{shard.key} has {written} elements in the checkpoint, expected {shard.numel}.",
                 "It belongs to another model, or a file is missing.",
             )
     with warnings.catch_warnings():  # "assuming the intent is to load in a single process": it is
@@ -122,13 +122,13 @@ def read(pieces: Iterable[Piece], folder: Path) -> None:
 def read_whole(folder: Path, keys: Iterable[str]) -> dict[str, Tensor]:
     """Flat tensors by key, on the CPU, in the type they were written in."""
     entries = _entries(folder)
-    pieces = []
+    shards = []
     for key in keys:
         entry = entries[key]
         tensor = torch.empty(entry.size[0], dtype=entry.properties.dtype)
-        pieces.append(Piece(key, entry.size[0], 0, tensor))
-    read(pieces, folder)
-    return {piece.key: piece.tensor for piece in pieces}
+        shards.append(TensorShard(key, entry.size[0], 0, tensor))
+    read(shards, folder)
+    return {shard.key: shard.tensor for shard in shards}
 
 
 def _entries(folder: Path) -> dict[str, TensorStorageMetadata]:
@@ -139,21 +139,21 @@ def _entries(folder: Path) -> dict[str, TensorStorageMetadata]:
 class _SavePlanner(SavePlanner):
     """Each slice becomes one chunk of a one-dimensional tensor."""
 
-    def __init__(self, pieces: Sequence[Piece]) -> None:
-        self._tensors = {piece.key: piece.tensor for piece in pieces}
+    def __init__(self, shards: Sequence[TensorShard]) -> None:
+        self._tensors = {shard.key: shard.tensor for shard in shards}
         self._items = [
             WriteItem(
-                index=MetadataIndex(piece.key, torch.Size([piece.start])),
+                index=MetadataIndex(shard.key, torch.Size([shard.start])),
                 type=WriteItemType.SHARD,
                 tensor_data=TensorWriteData(
                     chunk=ChunkStorageMetadata(
-                        offsets=torch.Size([piece.start]), sizes=torch.Size([piece.tensor.numel()])
+                        offsets=torch.Size([shard.start]), sizes=torch.Size([shard.tensor.numel()])
                     ),
-                    properties=TensorProperties(dtype=piece.tensor.dtype),
-                    size=torch.Size([piece.numel]),
+                    properties=TensorProperties(dtype=shard.tensor.dtype),
+                    size=torch.Size([shard.numel]),
                 ),
             )
-            for piece in pieces
+            for shard in shards
         ]
 
     def set_up_planner(
@@ -176,8 +176,8 @@ class _SavePlanner(SavePlanner):
 class _LoadPlanner(LoadPlanner):
     """Reads, for each slice, whatever parts of the saved chunks it overlaps."""
 
-    def __init__(self, pieces: Sequence[Piece]) -> None:
-        self._pieces = {piece.key: piece for piece in pieces}
+    def __init__(self, shards: Sequence[TensorShard]) -> None:
+        self._shards = {shard.key: shard for shard in shards}
 
     def set_up_planner(
         self, state_dict: Any, metadata: Metadata | None = None, is_coordinator: bool = False
@@ -187,13 +187,13 @@ class _LoadPlanner(LoadPlanner):
 
     def create_local_plan(self) -> LoadPlan:
         items: list[ReadItem] = []
-        for piece in self._pieces.values():
+        for shard in self._shards.values():
             chunk = ChunkStorageMetadata(
-                offsets=torch.Size([piece.start]), sizes=torch.Size([piece.tensor.numel()])
+                offsets=torch.Size([shard.start]), sizes=torch.Size([shard.tensor.numel()])
             )
-            entry = self._entries[piece.key]
+            entry = self._entries[shard.key]
             assert isinstance(entry, TensorStorageMetadata), "checked by read"
-            items += create_read_items_for_chunk_list(piece.key, entry, [chunk])
+            items += create_read_items_for_chunk_list(shard.key, entry, [chunk])
         return LoadPlan(items)
 
     def create_global_plan(self, global_plan: list[LoadPlan]) -> list[LoadPlan]:
@@ -206,8 +206,8 @@ class _LoadPlanner(LoadPlanner):
         raise AssertionError("these files hold tensors only")
 
     def resolve_tensor(self, read_item: ReadItem) -> Tensor:
-        piece = self._pieces[read_item.dest_index.fqn]
+        shard = self._shards[read_item.dest_index.fqn]
         # dest_offsets count from the start of this slice, not of the tensor.
-        return piece.tensor.narrow(0, read_item.dest_offsets[0], read_item.lengths[0])
+        return shard.tensor.narrow(0, read_item.dest_offsets[0], read_item.lengths[0])
 
     def commit_tensor(self, read_item: ReadItem, tensor: Tensor) -> None: ...

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import accumulate
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from plinth.engine.zero_shards import Fragment, Piece, Shards
+from plinth.engine import deepspeed_internals as internals
+from plinth.engine.zero_shards import ParamShard, TensorShard, ZeroShards
 
 
 class EmaShards:
@@ -26,12 +26,11 @@ class EmaShards:
         pairs: trainable parameter -> its frozen target, as `Stage.ema_pairs`.
     """
 
-    def __init__(self, shards: Shards, stage: nn.Module, pairs: Mapping[str, str]) -> None:
+    def __init__(self, shards: ZeroShards, stage: nn.Module, pairs: Mapping[str, str]) -> None:
         self.shards = shards
         self.pairs = dict(pairs)
-        # Any: stage 3 hangs attributes on parameters (ds_tensor, ds_persist).
-        self._targets: dict[str, Any] = {n: stage.get_parameter(n) for n in self.pairs.values()}
-        self._sources: list[Fragment] = [f for f in shards.fragments if f.name in self.pairs]
+        self._targets = {n: stage.get_parameter(n) for n in self.pairs.values()}
+        self._sources: list[ParamShard] = [f for f in shards.params if f.name in self.pairs]
         self.averages: list[Tensor] = [f.master.clone() for f in self._sources]
         self._layout = self._exchange_layout()
 
@@ -48,10 +47,10 @@ class EmaShards:
             torch._foreach_lerp_(self.averages, [f.master for f in self._sources], 1.0 - momentum)
         self.refresh()
 
-    def pieces(self) -> list[Piece]:
+    def target_shards(self) -> list[TensorShard]:
         """This rank's slices, by the name of the target parameter."""
         return [
-            Piece(self.pairs[f.name], f.numel, f.start, average)
+            TensorShard(self.pairs[f.name], f.numel, f.start, average)
             for f, average in zip(self._sources, self.averages, strict=True)
         ]
 
@@ -63,19 +62,17 @@ class EmaShards:
         if self.shards.zero_stage == 3:
             self._refresh_slices()
         elif self.shards.zero_stage == 0 or self.shards.world.world_size == 1:
-            for piece in self.pieces():
-                self._target_slice(piece.key, piece.start, piece.tensor.numel()).copy_(piece.tensor)
+            for shard in self.target_shards():
+                self._target_slice(shard.key, shard.start, shard.tensor.numel()).copy_(shard.tensor)
         else:
             self._refresh_gathered()
 
     def _refresh_slices(self) -> None:
         """Stage 3: the target is cut as its source is, so every rank writes its own slice."""
-        for piece in self.pieces():
-            self._targets[piece.key].ds_tensor.data.narrow(0, 0, piece.tensor.numel()).copy_(piece.tensor)
-        whole = [t for t in self._targets.values() if t.ds_persist]
-        if whole:  # small ones are kept gathered: gather them anew
-            whole[0].partition(whole)
-            whole[0].all_gather(whole)
+        for shard in self.target_shards():
+            held = internals.partition(self._targets[shard.key])
+            held.narrow(0, 0, shard.tensor.numel()).copy_(shard.tensor)
+        internals.gather_persistent(list(self._targets.values()))
 
     def _refresh_gathered(self) -> None:
         """Stages 1 and 2: one gather of every rank's slices, padded to the longest."""
@@ -96,7 +93,7 @@ class EmaShards:
 
     def _exchange_layout(self) -> list[list[tuple[str, int, int]]]:
         """For every rank, in order: (target, start, length) of its slices."""
-        own = [(piece.key, piece.start, piece.tensor.numel()) for piece in self.pieces()]
+        own = [(s.key, s.start, s.tensor.numel()) for s in self.target_shards()]
         layout: list[list[tuple[str, int, int]]] = [own] * self.shards.world.world_size
         if self.shards.world.world_size > 1:
             dist.all_gather_object(layout, own)

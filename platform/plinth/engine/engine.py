@@ -1,8 +1,8 @@
 """One optimizer step of any Stage over the global batch, through DeepSpeed ZeRO.
 
 The result does not depend on how the batch is spread: world size, micro-batches and ZeRO stage change only
-speed and memory. See `globalbatch` for how the loss over the global batch gets exact gradients, `ema` for
-the target copy, `guards` for numbers that are not finite, `fragments` for where the shards are.
+speed and memory. See `global_batch` for how the loss over the global batch gets exact gradients, `ema` for
+the target copy, `guards` for numbers that are not finite, `zero_shards` for where the shards are.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from plinth.engine import global_batch, guards
 from plinth.engine.config import OptimConfig, Precision, ZeroConfig
+from plinth.engine.deepspeed_internals import replace_grad_norm
 from plinth.engine.ema import EmaShards
 from plinth.engine.exact_sums import ExactSums
 from plinth.engine.grad_norm import ExactNorm
@@ -24,7 +25,7 @@ from plinth.engine.process import Process, prepare_deepspeed, without_prints
 from plinth.engine.schedules import lr_at
 from plinth.engine.stage import Batch, Contrast
 from plinth.engine.zero_config import deepspeed_config
-from plinth.engine.zero_shards import Shards
+from plinth.engine.zero_shards import ZeroShards
 from plinth.errors import ConfigError
 
 ENCODED_FIELDS = ("features", "sums", "counts", "weights", "logs")
@@ -111,10 +112,10 @@ class Engine:
         self._linear = torch.nn.functional.linear
         self.sums = self._exact_sums()
         self._deepspeed, self._hook, self._norm = self._initialize()
-        self.shards = Shards(self._deepspeed, stage, zero.stage, self.world)
-        for fragment in self.shards.fragments if exact else []:
-            whole = exact[fragment.name].view(-1)
-            fragment.master.copy_(whole[fragment.start : fragment.start + len(fragment.master)])
+        self.shards = ZeroShards(self._deepspeed, stage, zero.stage, self.world)
+        for shard in self.shards.params if exact else []:
+            whole = exact[shard.name].view(-1)
+            shard.master.copy_(whole[shard.start : shard.start + len(shard.master)])
         self.ema = EmaShards(self.shards, stage, stage.ema_pairs())
         self.ema.refresh()
 
@@ -324,7 +325,7 @@ class Engine:
             engine, *_ = deepspeed.initialize(model=self.stage, optimizer=optimizer, config=config)
         norm = ExactNorm(self.world)
         if self.zero.stage:
-            norm.install(engine.optimizer)
+            replace_grad_norm(engine.optimizer, norm)
         return engine, hook, norm
 
 

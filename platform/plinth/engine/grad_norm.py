@@ -7,16 +7,13 @@ with it every clipped gradient, would depend on the number of ranks.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from plinth.engine.deepspeed_internals import INVALID_NORM
 from plinth.world import World
-
-INVALID_NORM = -1.0
-"""How DeepSpeed is told that a norm is not finite."""
 
 
 class ExactNorm:
@@ -27,11 +24,6 @@ class ExactNorm:
         self._world = world
         self.refuses = False
         """Call every norm invalid: DeepSpeed then skips its step and throws the gradients away."""
-
-    def install(self, optimizer: Any) -> None:
-        """In a ZeRO optimizer of DeepSpeed (stages 1 to 3), in place of a method that is not public: the
-        parity and resize tests watch over it."""
-        optimizer.get_grad_norm_direct = self
 
     def __call__(self, gradients: Sequence[Tensor], params: Sequence[Tensor], norm_type: int = 2) -> Tensor:
         squares = [g.detach().double().square().sum() for g in gradients]

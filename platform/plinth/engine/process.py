@@ -21,6 +21,7 @@ from typing import Any, TextIO, TypeVar
 import torch
 import torch.distributed as dist
 
+from plinth.engine import deepspeed_internals
 from plinth.redaction import RedactionFilter
 from plinth.world import World
 
@@ -71,17 +72,10 @@ def start(threads: int, use_gpu: bool | None = None, label: str = "", determinis
 
 
 def prepare_deepspeed() -> None:
-    """Import DeepSpeed quietly and without its C++ build. Call after `start`.
-
-    On a CPU it would compile a shared-memory all-reduce that only its inference uses: 25 s, a compiler,
-    and an assumption that all ranks are on one machine.
-    """
-    import deepspeed
-    from deepspeed.utils.logging import logger
-
-    logger.setLevel(logging.ERROR)  # its own function would change the handlers that others put there, too
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    # DeepSpeed's own calls, one line for each collective otherwise.
+    """Import DeepSpeed quietly and without its C++ build. Call after `start`."""
+    deepspeed_internals.quiet()
+    deepspeed_internals.skip_cpu_all_reduce()
+    # DeepSpeed's own calls: one line per collective otherwise.
     warnings.filterwarnings("ignore", message=".*torch.distributed.*deprecated", category=FutureWarning)
 
 

@@ -1,10 +1,10 @@
 """Which slice of every parameter this rank owns, at any ZeRO stage, by parameter name.
 
 A checkpoint, the EMA and the loading of weights all work on these slices, so none of them depends on the
-number of ranks or on the ZeRO stage. Everything that reads DeepSpeed's insides is in this file.
+number of ranks or on the ZeRO stage.
 
 Legend: master = the fp32 weights that the optimizer updates; a slice is [start, start + length) of the
-flattened parameter; piece = a slice with its key in the checkpoint.
+flattened parameter.
     stage 0    every rank holds every parameter whole, in fp32; the master is the parameter
     stage 1,2  a rank holds a run of the flattened parameter group, so its slice may be empty
     stage 3    every parameter is cut in world_size equal slices, the last ones padded
@@ -19,13 +19,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from plinth.engine import deepspeed_internals as internals
 from plinth.world import World
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass
-class Fragment:
+class ParamShard:
     """The slice of one trainable parameter that this rank updates; all tensors [length] fp32, live views."""
 
     name: str
@@ -37,7 +38,7 @@ class Fragment:
 
 
 @dataclass
-class Piece:
+class TensorShard:
     """A slice of the tensor called `key` in a checkpoint: a live view [length] of what this rank holds."""
 
     key: str
@@ -46,7 +47,7 @@ class Piece:
     tensor: Tensor
 
 
-class Shards:
+class ZeroShards:
     """The slices of a DeepSpeed engine's parameters on this rank."""
 
     def __init__(self, engine: Any, stage: nn.Module, zero_stage: int, world: World) -> None:
@@ -54,11 +55,8 @@ class Shards:
         self.zero_stage = zero_stage
         self._optimizer = engine.optimizer
         self._stage = stage
-        # Any: DeepSpeed hangs attributes on parameters (ds_tensor, ds_numel, _hp_mapping).
-        self._parameters: dict[str, Any] = dict(stage.named_parameters())
-        trainable = {name: p for name, p in self._parameters.items() if p.requires_grad}
-        find = {0: self._whole, 1: self._partitioned, 2: self._partitioned, 3: self._sliced}[zero_stage]
-        self.fragments = list(find(trainable))
+        self._parameters = dict(stage.named_parameters())
+        self.params = list(self._whole() if zero_stage == 0 else self._sharded())
 
     @property
     def replicated(self) -> bool:
@@ -66,17 +64,18 @@ class Shards:
         return self.zero_stage == 0
 
     def shape(self, name: str) -> list[int]:
-        """The full shape of a parameter; stage 3 leaves an empty tensor in its place."""
+        """The full shape of a parameter."""
         parameter = self._parameters[name]
-        return list(getattr(parameter, "ds_shape", parameter.shape))
+        return internals.full_shape(parameter) if self.zero_stage == 3 else list(parameter.shape)
 
-    def frozen(self, name: str) -> Piece:
+    def frozen(self, name: str) -> TensorShard:
         """What this rank holds of a parameter without gradient."""
         parameter = self._parameters[name]
         if self.zero_stage < 3:
-            return Piece(name, parameter.numel(), 0, parameter.data.view(-1))
-        start, length = self._slice(parameter)
-        return Piece(name, parameter.ds_numel, start, parameter.ds_tensor.data.narrow(0, 0, length))
+            return TensorShard(name, parameter.numel(), 0, parameter.data.view(-1))
+        start, length = internals.partition_range(parameter, self.world.rank)
+        held = internals.partition(parameter).narrow(0, 0, length)
+        return TensorShard(name, internals.full_numel(parameter), start, held)
 
     def trainable_names(self) -> list[str]:
         """Every parameter with gradient, on whichever rank its slices are."""
@@ -86,23 +85,23 @@ class Shards:
         """Every parameter without gradient."""
         return [name for name, p in self._parameters.items() if not p.requires_grad]
 
-    def buffers(self) -> list[Piece]:
+    def buffers(self) -> list[TensorShard]:
         """The buffers that belong to the state dict; every rank holds them whole."""
         saved = set(self._stage.state_dict())
         return [
-            Piece(name, b.numel(), 0, b.data.view(-1))
+            TensorShard(name, b.numel(), 0, b.data.view(-1))
             for name, b in self._stage.named_buffers()
             if name in saved and b.numel()
         ]
 
-    def share(self, piece: Piece) -> Piece:
-        """The part of a tensor that all ranks hold whole which this rank writes."""
-        first = piece.numel * self.world.rank // self.world.world_size
-        end = piece.numel * (self.world.rank + 1) // self.world.world_size
-        return Piece(piece.key, piece.numel, first, piece.tensor[first:end])
+    def share(self, whole: TensorShard) -> TensorShard:
+        """The part that this rank writes of a tensor that all ranks hold whole."""
+        first = whole.numel * self.world.rank // self.world.world_size
+        end = whole.numel * (self.world.rank + 1) // self.world.world_size
+        return TensorShard(whole.key, whole.numel, first, whole.tensor[first:end])
 
     def set_adam_step(self, step: int) -> None:
-        """Adam's own count, a tensor of its own for each group: a shared one would advance several times."""
+        """Adam's own count, one tensor per parameter: a shared one would advance several times per step."""
         for state in self._adam().state.values():
             state["step"] = torch.tensor(float(step))
 
@@ -110,22 +109,20 @@ class Shards:
     def push(self) -> None:
         """After masters or frozen slices were written: make the weights of the forward pass follow."""
         if self.zero_stage in (1, 2):
-            self._optimizer.update_lp_params()
+            internals.copy_masters_to_weights(self._optimizer)
         elif self.zero_stage == 3:
-            self._optimizer.checkpoint_event_prologue()  # drops gathered copies
-            for fragment in self.fragments:
-                slices = self._parameters[fragment.name].ds_tensor.data
-                slices.narrow(0, 0, len(fragment.master)).copy_(fragment.master)
-            self._optimizer.checkpoint_event_epilogue()  # gathers the persistent ones again
-
-    # -- where DeepSpeed keeps them -------------------------------------------------------------------
+            with internals.writing_partitions(self._optimizer):
+                for shard in self.params:
+                    held = internals.partition(self._parameters[shard.name])
+                    held.narrow(0, 0, len(shard.master)).copy_(shard.master)
 
     def _adam(self) -> torch.optim.Optimizer:
-        return self._optimizer if self.zero_stage == 0 else self._optimizer.optimizer
+        found: torch.optim.Optimizer = self._optimizer
+        return internals.torch_optimizer(found) if self.zero_stage else found
 
     def _moments(self, owner: Tensor) -> list[Tensor]:
-        """Both moments of a tensor of the optimizer, made now if it has not stepped yet: so a checkpoint
-        before the first step is like any other."""
+        """Both moments of a tensor of the optimizer. They are made here if it has not stepped yet, so a
+        checkpoint before the first step is like any other."""
         state = self._adam().state[owner]
         if not state:
             state["step"] = torch.tensor(0.0)
@@ -133,40 +130,19 @@ class Shards:
                 state[key] = torch.zeros_like(owner, requires_grad=False)
         return [state[key].view(-1) for key in MOMENTS]
 
-    def _whole(self, trainable: dict[str, Any]) -> Iterator[Fragment]:
-        for name, p in trainable.items():
-            yield Fragment(name, p.numel(), 0, p.data.view(-1), *self._moments(p))
+    def _whole(self) -> Iterator[ParamShard]:
+        for name in self.trainable_names():
+            p = self._parameters[name]
+            yield ParamShard(name, p.numel(), 0, p.data.view(-1), *self._moments(p))
 
-    def _partitioned(self, trainable: dict[str, Any]) -> Iterator[Fragment]:
-        # Stage 1 in bf16 is another class, with the same list under another name.
-        attribute = "single_partition_of_fp32_groups"
-        if not hasattr(self._optimizer, attribute):
-            attribute = "fp32_groups_flat_partition"
-        masters = getattr(self._optimizer, attribute)
+    def _sharded(self) -> Iterator[ParamShard]:
+        masters = internals.flat_masters(self._optimizer, self.zero_stage)
         moments = [self._moments(flat) for flat in masters]
-        for name, p in trainable.items():
-            where = p._hp_mapping
-            if where is None:
-                continue
-            group = where.param_group_index
-            address = where.get_hp_fragment_address()
-            views = [
-                t.narrow(0, address.start, address.numel) for t in (masters[group].data, *moments[group])
-            ]
-            yield Fragment(name, p.numel(), where.lp_fragment_address.start, *views)
-
-    def _sliced(self, trainable: dict[str, Any]) -> Iterator[Fragment]:
-        masters = self._optimizer.fp32_partitioned_groups_flat
-        moments = [self._moments(flat) for flat in masters]
-        for name, p in trainable.items():
-            group, offset, _ = self._optimizer.grad_position[self._optimizer.get_param_id(p)]
-            start, length = self._slice(p)
-            if length:
-                views = [t.narrow(0, offset, length) for t in (masters[group].data, *moments[group])]
-                yield Fragment(name, p.ds_numel, start, *views)
-
-    def _slice(self, parameter: Any) -> tuple[int, int]:
-        """Start and length without the padding."""
-        size = parameter.ds_tensor.ds_numel
-        start = size * self.world.rank
-        return start, max(0, min(size, parameter.ds_numel - start))
+        for name in self.trainable_names():
+            p = self._parameters[name]
+            found = internals.master_slice(self._optimizer, p, self.zero_stage, self.world.rank)
+            if found is not None:
+                flats = (masters[found.group].data, *moments[found.group])
+                views = [flat.narrow(0, found.offset, found.length) for flat in flats]
+                numel = internals.full_numel(p) if self.zero_stage == 3 else p.numel()
+                yield ParamShard(name, numel, found.start, *views)

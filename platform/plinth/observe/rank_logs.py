@@ -47,7 +47,7 @@ from plinth.observe.failures import (
 from plinth.redaction import RedactionFilter, redact
 from plinth.storage import Storage, local_files
 
-__all__ = ["Failure", "FlightLog", "first_cause", "read_failures", "salvage"]
+__all__ = ["Failure", "RankLog", "first_cause", "read_failures", "salvage"]
 
 LOG_SUFFIX, STACKS_SUFFIX = ".log", ".stacks"
 CUT_SUFFIX = ".batches-cut"
@@ -61,7 +61,7 @@ FILE_PATTERN = re.compile(
 log = logging.getLogger(__name__)
 
 
-class FlightLog:
+class RankLog:
     """The files of one rank in one attempt, as a context. An error that leaves it is written down.
 
     A full disk raises nothing here: training goes on without these files.
@@ -86,7 +86,7 @@ class FlightLog:
         self._ended = threading.Event()
         self._copying: threading.Thread | None = None
 
-    def __enter__(self) -> FlightLog:
+    def __enter__(self) -> RankLog:
         with self._disk_may_be_full():
             self._folder.mkdir(parents=True, exist_ok=True)
             self._handler = _LogFile(self._path(LOG_SUFFIX))

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-def attempt(
+def retry(
     operation: Callable[[], T],
     name: str,
     options: StorageOptions,

@@ -22,7 +22,7 @@ from plinth.storage import errors as storage_errors
 from plinth.storage import local_files
 from plinth.storage.errors import MissingKeyError
 from plinth.storage.options import StorageOptions, s3_arguments, validate
-from plinth.storage.retry import attempt
+from plinth.storage.retry import retry
 
 __all__ = ["MissingKeyError", "Storage", "StorageOptions", "validate"]
 
@@ -110,7 +110,7 @@ class Storage:
             one_request = {"max_concurrency": 1} if self.protocol == "s3" else {}
             return storage_errors.of_length(self.filesystem.cat_file(path, **one_request), size)
 
-        return self._attempt(key, read)
+        return self._retried(key, read)
 
     def read_range(self, key: str, start: int, stop: int) -> bytes:
         """Bytes [start, stop) of an object; shorter where the object ends before `stop`."""
@@ -131,20 +131,20 @@ class Storage:
             # The end of the object, or an answer that was cut short on the way.
             return storage_errors.of_length(content, max(min(stop, self._size(path)) - start, 0))
 
-        return self._attempt(key, read)
+        return self._retried(key, read)
 
     def write(self, key: str, data: bytes) -> None:
         """Put an object whole or not at all, replacing what is there."""
         path = self._path(key)
         if self.is_local:
-            self._attempt(
+            self._retried(
                 key,
                 lambda: local_files.replace(
                     path, lambda temporary: local_files.write_synced(temporary, data)
                 ),
             )
         else:
-            self._attempt(key, lambda: self.filesystem.pipe_file(path, data))
+            self._retried(key, lambda: self.filesystem.pipe_file(path, data))
 
     def create(self, key: str, data: bytes) -> bool:
         """Put an object whole, and only if there is none yet; whether the object is now `data`.
@@ -169,20 +169,20 @@ class Storage:
                 raise
             return True
 
-        return self._attempt(key, put)
+        return self._retried(key, put)
 
     def upload(self, local_path: str | Path, key: str) -> None:
         """Copy a local file to `key`, whole or not at all."""
         path, source = self._path(key), str(local_path)
         if self.is_local:
-            self._attempt(
+            self._retried(
                 key,
                 lambda: local_files.replace(
                     path, lambda temporary: local_files.copy_synced(source, temporary)
                 ),
             )
         else:
-            self._attempt(key, lambda: self.filesystem.put_file(source, path))
+            self._retried(key, lambda: self.filesystem.put_file(source, path))
 
     def download(self, key: str, local_path: str | Path) -> None:
         """Copy `key` to a local file, whole or not at all."""
@@ -195,7 +195,7 @@ class Storage:
             self.filesystem.get_file(path, temporary)
             storage_errors.check_length(Path(temporary).stat().st_size, self._size(path))
 
-        self._attempt(
+        self._retried(
             key,
             lambda: local_files.replace(str(local_path), fetch),
             folder=str(Path(local_path).absolute().parent),
@@ -205,7 +205,7 @@ class Storage:
         """(key, size_bytes) of every object in the folder `prefix` and below, sorted by key."""
         base = self._path(prefix)
         if self.is_local:
-            return self._attempt(prefix, lambda: local_files.list_files(Path(base), Path(self.root)))
+            return self._retried(prefix, lambda: local_files.list_files(Path(base), Path(self.root)))
 
         def find() -> list[tuple[str, int]]:
             self.filesystem.invalidate_cache()
@@ -213,7 +213,7 @@ class Storage:
             skip = len(self.root) + 1
             return sorted((path[skip:], int(info["size"])) for path, info in found.items() if path != base)
 
-        return self._attempt(prefix, find)
+        return self._retried(prefix, find)
 
     def size(self, key: str) -> int:
         """Size of an object in bytes.
@@ -223,8 +223,8 @@ class Storage:
         """
         path = self._path(key)
         if self.is_local:
-            return self._attempt(key, lambda: Path(path).stat().st_size)
-        return self._attempt(key, lambda: self._size(path))
+            return self._retried(key, lambda: Path(path).stat().st_size)
+        return self._retried(key, lambda: self._size(path))
 
     def exists(self, key: str) -> bool:
         """Whether there is an object at `key`."""
@@ -239,9 +239,9 @@ class Storage:
         path = self._path(key)
         with contextlib.suppress(MissingKeyError):
             if self.is_local:
-                self._attempt(key, lambda: Path(path).unlink())
+                self._retried(key, lambda: Path(path).unlink())
             else:
-                self._attempt(key, lambda: self.filesystem.rm_file(path))
+                self._retried(key, lambda: self.filesystem.rm_file(path))
 
     def check(self, write: bool = False) -> None:
         """Find out now whether this folder can be used, at the cost of one request (three when writing).
@@ -252,12 +252,12 @@ class Storage:
         """
         if self.is_local:
             if write:
-                self._attempt("", lambda: Path(self.root).mkdir(parents=True, exist_ok=True))
+                self._retried("", lambda: Path(self.root).mkdir(parents=True, exist_ok=True))
             elif not Path(self.root).is_dir():
                 raise StorageError(f"{self.uri} is not a folder.", "Check the path.")
         elif self.protocol == "s3":
-            self._attempt("", self._list_one, retries=1)
-        elif not self._attempt("", lambda: self.filesystem.exists(self.bucket), retries=1):
+            self._retried("", self._list_one, retries=1)
+        elif not self._retried("", lambda: self.filesystem.exists(self.bucket), retries=1):
             raise StorageError(
                 f"{self.protocol}://{self.bucket} does not exist.", "Create it or check the name."
             )
@@ -294,7 +294,7 @@ class Storage:
                 f"pip install {PROTOCOL_PACKAGES[self.protocol]}",
             ) from error
         if self.protocol == "s3":
-            filesystem.retries = 1  # `_attempt` owns the retries; nested ones multiply the wait
+            filesystem.retries = 1  # `_retried` owns the retries; nested ones multiply the wait
         return filesystem
 
     def _path(self, key: str) -> str:
@@ -303,11 +303,11 @@ class Storage:
             raise ValueError(f"{key!r} is not a key relative to {self.uri}")
         return "/".join((self.root, *parts))
 
-    def _attempt(
+    def _retried(
         self, key: str, operation: Callable[[], T], retries: int | None = None, folder: str = ""
     ) -> T:
         """Run `operation` with the retries of the options; `folder` is where it writes on this machine."""
-        return attempt(
+        return retry(
             operation,
             name=f"{self.uri}/{key}" if key else self.uri,
             options=self.options if retries is None else replace(self.options, retries=retries),

@@ -16,7 +16,7 @@ from pathlib import Path
 from plinth.engine.process import Process, on_all_ranks
 from plinth.errors import StorageError
 from plinth.observe.failures import FOLDER, by_attempt, first_cause, read_failures
-from plinth.observe.rank_logs import FlightLog, salvage
+from plinth.observe.rank_logs import RankLog, salvage
 from plinth.storage import Storage
 from plinth.train.control import Control
 
@@ -30,7 +30,7 @@ class Attempt:
     id: str
     storage: Storage
     """The run's folder."""
-    flight: FlightLog
+    rank_log: RankLog
     stage_started: float
     """When the stage that is under way began (`time.time()`); for the first, the attempt."""
 
@@ -56,9 +56,9 @@ def begin(
     if process.world.rank == 0:
         _tell_of_the_last(storage)
     try:
-        with FlightLog(folder, attempt_id, process.world.rank) as flight:
-            flight.keep_copied(storage, logs_every_s)
-            yield Attempt(attempt_id, storage, flight, min(began for _, began in proposals))
+        with RankLog(folder, attempt_id, process.world.rank) as rank_log:
+            rank_log.keep_copied(storage, logs_every_s)
+            yield Attempt(attempt_id, storage, rank_log, min(began for _, began in proposals))
     finally:
         salvage(folder, storage)
 

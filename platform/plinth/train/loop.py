@@ -97,6 +97,7 @@ def run_stage(run: StageRun, process: Process, control: Control, attempt: Attemp
             run.checkpoint,
             observers.before_commit,
             observers.committed,
+            run.on_upload,
         )
         opened.callback(saver.close)
         stage = _Stage(run, process, control, sources, plan, total_steps, saver, observers)

@@ -72,12 +72,12 @@ class Observers:
 
     def expect_end(self) -> None:
         """All is saved; this process may be ended from now on."""
-        self._attempt.flight.expect_end()
+        self._attempt.rank_log.expect_end()
 
     def batch(self, step: int, batch: LocalBatch) -> None:
         """A step begins: should it be the last, it is known what was in hand."""
-        self._attempt.flight.batch(step, batch.sample_ids, self._run.name)
-        self._attempt.flight.arm(self._run.guard.hang_after_s)
+        self._attempt.rank_log.batch(step, batch.sample_ids, self._run.name)
+        self._attempt.rank_log.arm(self._run.guard.hang_after_s)
 
     def begin(self, engine: Engine) -> None:
         """Training begins after `engine.completed_steps`, anew or after a rollback. Call it on all ranks."""

@@ -14,6 +14,7 @@ from typing import Any
 from plinth import config as configs
 from plinth.checkpoint import save_load as checkpoint
 from plinth.checkpoint.config import CheckpointConfig
+from plinth.checkpoint.upload import UploadHook
 from plinth.data.batches import Decode
 from plinth.data.config import DataConfig
 from plinth.data.plan import Cursor, Plan
@@ -66,6 +67,8 @@ class StageRun:
     """Tells this run from an earlier one of the same name, whose files may still be on a disk."""
     scratch_dir: str | None = None
     """Local folder for files on their way to and from storage; the system's temporary folder when None."""
+    on_upload: UploadHook | None = None
+    """Called before each file of a checkpoint is uploaded; for fault injection."""
 
     @property
     def checkpoints(self) -> Storage:

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from plinth.checkpoint import delivery, store, tensor_files
+from plinth.checkpoint import store, tensor_files, upload
 from plinth.checkpoint.config import CheckpointConfig
 from plinth.checkpoint.saver import Saver
 from plinth.checkpoint.tensor_files import Slice
-from plinth.engine.zero_shards import Piece
+from plinth.engine.zero_shards import TensorShard
 from plinth.errors import CheckpointError, StorageError
 from plinth.storage import Storage, StorageOptions
 from plinth.world import World
@@ -47,8 +47,8 @@ def flaky(tmp_path: Path) -> Flaky:
     return Flaky("file", str(tmp_path / "checkpoints"), StorageOptions())
 
 
-def pieces(value: float) -> list[Piece]:
-    return [Piece("w", 6, 0, torch.full((6,), float(value)))]
+def shards(value: float) -> list[TensorShard]:
+    return [TensorShard("w", 6, 0, torch.full((6,), float(value)))]
 
 
 def read(storage: Storage, scratch: Path, step: int | None = None) -> tuple[float, dict[str, Any]]:
@@ -69,24 +69,24 @@ def test_what_is_saved_is_what_was_there_at_the_time(flaky: Flaky, tmp_path: Pat
     saver = Saver(ALONE, flaky, tmp_path / "s", QUICK, on_commit=lambda saved: committed.append(saved.step))
     tensor = torch.full((6,), 1.0)
     Flaky.away.set()
-    saver.save(1, [Piece("w", 6, 0, tensor)], {"n": 1})
+    saver.save(1, [TensorShard("w", 6, 0, tensor)], {"n": 1})
     tensor.fill_(9.0)  # training goes on
     Flaky.away.clear()
     saver.wait(20)
     saver.close()
     assert committed == [1]
     assert read(flaky, tmp_path / "f") == (1.0, {"n": 1})
-    assert not (tmp_path / "s" / delivery.WAITING_FOLDER).exists()
+    assert not (tmp_path / "s" / upload.QUEUE_FOLDER).exists()
 
 
 def test_a_store_that_is_away_delays_nothing_and_is_caught_up_with(flaky: Flaky, tmp_path: Path) -> None:
     saver = Saver(ALONE, flaky, tmp_path / "s", QUICK)
     Flaky.away.set()
     for step in range(1, 6):
-        saver.save(step, pieces(step), {})
+        saver.save(step, shards(step), {})
         saver.wait_until_local()
     assert store.latest(flaky) is None
-    waiting = sorted(p.name[:13] for p in (tmp_path / "s" / delivery.WAITING_FOLDER).iterdir())
+    waiting = sorted(p.name[:13] for p in (tmp_path / "s" / upload.QUEUE_FOLDER).iterdir())
     assert "step-00000005" in waiting, "the newest is on the disk"
     Flaky.away.clear()
     saver.wait(20)
@@ -102,44 +102,44 @@ def test_a_store_that_stays_away_ends_the_run_with_a_line_and_the_next_one_uploa
 ) -> None:
     saver = Saver(ALONE, flaky, tmp_path / "s", QUICK)
     Flaky.away.set()
-    saver.save(7, pieces(7), {"n": 7})
+    saver.save(7, shards(7), {"n": 7})
     with pytest.raises(StorageError, match=r"has been away for 0\.1 s; the last checkpoint is in .*waiting"):
         saver.wait(0.1)
     saver.close()
     Flaky.away.clear()
     assert store.latest(flaky) is None
-    delivery.recover(ALONE, flaky, tmp_path / "s")
+    upload.recover(ALONE, flaky, tmp_path / "s")
     assert read(flaky, tmp_path / "f") == (7.0, {"n": 7})
-    assert list((tmp_path / "s" / delivery.WAITING_FOLDER).iterdir()) == []
+    assert list((tmp_path / "s" / upload.QUEUE_FOLDER).iterdir()) == []
 
 
-def test_half_written_and_old_folders_of_a_crash_are_not_delivered(flaky: Flaky, tmp_path: Path) -> None:
-    room = tmp_path / "s" / delivery.WAITING_FOLDER
-    delivery.write_local(room / "step-00000003-aa-0", 3, "aa", pieces(3), {}, ALONE)
-    delivery.write_local(room / "step-00000005-bb-0", 5, "bb", pieces(5), {}, ALONE)
-    delivery.write_local(room / "step-00000009-cc-0", 9, "cc", pieces(9), {}, ALONE)
-    (room / "step-00000009-cc-0" / delivery.RECEIPT_KEY).unlink()  # killed while writing
+def test_recover_skips_half_written_and_old_parts(flaky: Flaky, tmp_path: Path) -> None:
+    queue = tmp_path / "s" / upload.QUEUE_FOLDER
+    upload.write_local(queue / "step-00000003-aa-0", 3, "aa", shards(3), {}, ALONE)
+    upload.write_local(queue / "step-00000005-bb-0", 5, "bb", shards(5), {}, ALONE)
+    upload.write_local(queue / "step-00000009-cc-0", 9, "cc", shards(9), {}, ALONE)
+    (queue / "step-00000009-cc-0" / upload.PART_RECORD_KEY).unlink()  # killed while writing
     saver = Saver(ALONE, flaky, tmp_path / "other", QUICK)
-    saver.save(4, pieces(4), {})
+    saver.save(4, shards(4), {})
     saver.wait(20)
     saver.close()
-    delivery.recover(ALONE, flaky, tmp_path / "s")
+    upload.recover(ALONE, flaky, tmp_path / "s")
     assert [info.step for info in store.list_checkpoints(flaky)] == [4, 5]
-    assert list(room.iterdir()) == []
+    assert list(queue.iterdir()) == []
 
 
 def test_two_attempts_at_a_step_never_mix(flaky: Flaky, tmp_path: Path) -> None:
-    """One rank of an earlier attempt had delivered its half when the run was killed."""
-    half = [Piece("w", 6, 0, torch.zeros(3))]
-    delivery.write_local(tmp_path / "old", 4, "old", half, {"who": "old"}, World(0, 2))
-    delivery.deliver(flaky, tmp_path / "old")
-    assert not delivery.commit_if_whole(flaky, 4, "old")
+    """One rank of an earlier attempt had uploaded its half when the run was killed."""
+    half = [TensorShard("w", 6, 0, torch.zeros(3))]
+    upload.write_local(tmp_path / "old", 4, "old", half, {"who": "old"}, World(0, 2))
+    upload.upload_part(flaky, tmp_path / "old")
+    assert not upload.commit_if_whole(flaky, 4, "old")
     saver = Saver(ALONE, flaky, tmp_path / "s", QUICK)
-    saver.save(4, pieces(4), {"who": "new"})
+    saver.save(4, shards(4), {"who": "new"})
     saver.wait(20)
     saver.close()
     assert read(flaky, tmp_path / "f") == (4.0, {"who": "new"})
-    assert len(delivery.leftovers(flaky, 4)) == 2
+    assert len(upload.leftovers(flaky, 4)) == 2
 
 
 def test_slices_with_a_hole_are_never_committed() -> None:
@@ -154,15 +154,15 @@ def test_a_full_disk_costs_checkpoints_and_in_the_end_the_run(flaky: Flaky, tmp_
     (tmp_path / "s").write_text("a file where the folder should be")  # as good as a full disk
     saver = Saver(ALONE, flaky, tmp_path / "s", CheckpointConfig(max_failed=2))
     for step in (1, 2, 3):
-        saver.save(step, pieces(step), {})
+        saver.save(step, shards(step), {})
         saver.wait_until_local()
     with pytest.raises(CheckpointError, match=r"3 checkpoints in a row have failed: .*step 3 on rank 0"):
-        saver.save(4, pieces(4), {})
+        saver.save(4, shards(4), {})
     saver.close()
 
 
 def save_on_two(folder: str, scratch: str) -> None:
-    """On both ranks: each its half; rank 1 is slow to deliver."""
+    """On both ranks: each its half; rank 1 is slow to upload."""
     import torch.distributed as dist
 
     from plinth.engine import process
@@ -175,7 +175,7 @@ def save_on_two(folder: str, scratch: str) -> None:
 
     saver = Saver(proc.world, Storage.from_uri(folder), Path(scratch), QUICK, before_commit=slow)
     for step in (1, 2):
-        half = [Piece("w", 6, 3 * rank, torch.full((3,), float(10 * step + rank)))]
+        half = [TensorShard("w", 6, 3 * rank, torch.full((3,), float(10 * step + rank)))]
         saver.save(step, half, {"rank": rank})
     saver.wait(20)
     saver.close()
@@ -189,7 +189,7 @@ def test_ranks_meet_in_storage(tmp_path: Path) -> None:
     with store.Fetched(ALONE, storage, tmp_path / "f") as fetched:
         assert tensor_files.read_whole(fetched.required(), ["w"])["w"].tolist() == [20.0] * 3 + [21.0] * 3
         assert fetched.state() == {"rank": 0}
-    assert delivery.leftovers(storage, 2) == []
+    assert upload.leftovers(storage, 2) == []
 
 
 def fail_on_one(folder: str, scratch: str) -> str:
@@ -204,7 +204,7 @@ def fail_on_one(folder: str, scratch: str) -> str:
     if rank == 1:
         local.write_text("a file where the folder should be")
     saver = Saver(proc.world, Storage.from_uri(folder), local, CheckpointConfig(away_limit_s=600.0))
-    saver.save(1, [Piece("w", 6, 3 * rank, torch.zeros(3))], {})
+    saver.save(1, [TensorShard("w", 6, 3 * rank, torch.zeros(3))], {})
     try:
         saver.wait(600.0)
     except CheckpointError as error:

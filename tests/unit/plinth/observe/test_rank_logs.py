@@ -1,4 +1,4 @@
-"""The flight log: what a killed process leaves, what a failure says, and what goes to storage."""
+"""Rank logs: what a killed process leaves, what a failure says, and what goes to storage."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from plinth.errors import StorageError
 from plinth.observe import rank_logs
 from plinth.observe.failures import read_failures
-from plinth.observe.rank_logs import FlightLog, salvage
+from plinth.observe.rank_logs import RankLog, salvage
 from plinth.storage import Storage
 
 PLANTED = "pl4nted-s3cret"
@@ -25,12 +25,12 @@ LONGEST_WAIT_S = 30.0
 CHILD = """
 import logging, sys, time
 from pathlib import Path
-from plinth.observe.rank_logs import FlightLog
+from plinth.observe.rank_logs import RankLog
 logging.getLogger("plinth").setLevel(logging.INFO)
-with FlightLog(Path(sys.argv[1]), "first", 1) as flight:
+with RankLog(Path(sys.argv[1]), "first", 1) as rank_log:
     logging.getLogger("plinth.train.loop").info("hello from rank %d", 1)
     for step in range(100):
-        flight.batch(step, [f"room-{step}", "room-x"], "warmup")
+        rank_log.batch(step, [f"room-{step}", "room-x"], "warmup")
     print("ready", flush=True)
     time.sleep(600)
 """
@@ -38,7 +38,7 @@ with FlightLog(Path(sys.argv[1]), "first", 1) as flight:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return tmp_path / "flight"
+    return tmp_path / "rank_log"
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def names(storage: Storage) -> list[str]:
 
 
 def killed_child(folder: Path) -> int:
-    """Pid of a process that was killed without warning while it had a flight log open."""
+    """Pid of a process that was killed without warning while it had a rank log open."""
     child = subprocess.Popen([sys.executable, "-c", CHILD, str(folder)], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     assert child.stdout.readline() == "ready\n"
@@ -77,12 +77,12 @@ def test_a_process_that_was_killed_left_its_last_batches(folder: Path, storage: 
 
 
 def test_files_of_a_living_process_stay(folder: Path, storage: Storage) -> None:
-    with FlightLog(folder, "first", 0) as flight:
-        flight.batch(3, ["a"])
+    with RankLog(folder, "first", 0) as rank_log:
+        rank_log.batch(3, ["a"])
         salvage(folder, storage)
         assert names(storage) == ["logs/first-rank0.batches", "logs/first-rank0.log"]
         assert (folder / "first-rank0.log").exists()
-        flight.batch(4, ["b"])
+        rank_log.batch(4, ["b"])
     salvage(folder, storage)
     assert not list(folder.iterdir())
     assert read_failures(storage) == []
@@ -90,30 +90,30 @@ def test_files_of_a_living_process_stay(folder: Path, storage: Storage) -> None:
 
 
 def test_an_end_that_was_expected_is_no_failure(folder: Path, storage: Storage) -> None:
-    flight = FlightLog(folder, "first", 0)
-    flight.__enter__()
-    flight.batch(3, ["a"])
-    flight.expect_end()
-    assert flight._handler is not None
-    flight._handler.close()  # as when the process is ended
+    rank_log = RankLog(folder, "first", 0)
+    rank_log.__enter__()
+    rank_log.batch(3, ["a"])
+    rank_log.expect_end()
+    assert rank_log._handler is not None
+    rank_log._handler.close()  # as when the process is ended
     salvage(folder, storage)
     assert read_failures(storage) == []
-    flight.__exit__(None, None, None)
+    rank_log.__exit__(None, None, None)
 
 
 def test_an_end_that_was_expected_and_did_not_come(folder: Path) -> None:
-    with FlightLog(folder, "first", 0) as flight:
-        flight.batch(3, ["a"])
-        flight.expect_end()
+    with RankLog(folder, "first", 0) as rank_log:
+        rank_log.batch(3, ["a"])
+        rank_log.expect_end()
         assert not (folder / "first-rank0.batches").exists()
-        flight.batch(4, ["b"])
+        rank_log.batch(4, ["b"])
         assert json.loads((folder / "first-rank0.batches").read_text())["step"] == 4
 
 
 def test_a_failure_says_what_where_and_on_which_samples(folder: Path, storage: Storage) -> None:
     def fail() -> None:
-        with FlightLog(folder, "first", 3) as flight:
-            flight.batch(7, ["room-1", "room-2"], "main")
+        with RankLog(folder, "first", 3) as rank_log:
+            rank_log.batch(7, ["room-1", "room-2"], "main")
             raise ValueError(f"no depth; asked with token={PLANTED}")
 
     with pytest.raises(ValueError, match="no depth"):
@@ -134,9 +134,9 @@ def test_a_failure_says_what_where_and_on_which_samples(folder: Path, storage: S
 
 
 def test_only_the_first_error_counts(folder: Path, storage: Storage) -> None:
-    with FlightLog(folder, "first", 0) as flight:
-        flight.failed(KeyError("cause"))
-        flight.failed(RuntimeError("Connection closed by peer"))
+    with RankLog(folder, "first", 0) as rank_log:
+        rank_log.failed(KeyError("cause"))
+        rank_log.failed(RuntimeError("Connection closed by peer"))
     salvage(folder, storage)
     assert [failure.error for failure in read_failures(storage)] == ["KeyError"]
 
@@ -146,7 +146,7 @@ def test_messages_are_redacted_and_the_handler_goes(folder: Path, monkeypatch: p
     package = logging.getLogger("plinth")
     monkeypatch.setattr(package, "level", logging.INFO)
     before = list(package.handlers)
-    with FlightLog(folder, "first", 0):
+    with RankLog(folder, "first", 0):
         logging.getLogger("plinth.storage").info("asking with %s", PLANTED)
     logging.getLogger("plinth.storage").info("after the end")
     assert package.handlers == before
@@ -163,9 +163,9 @@ def test_a_hang_leaves_the_stacks_of_all_threads(folder: Path) -> None:
     thread = threading.Thread(target=stuck_in_the_other_thread)
     thread.start()
     stacks = folder / "first-rank0.stacks"
-    with FlightLog(folder, "first", 0) as flight:
-        flight.arm(3600.0)
-        flight.arm(0.05)
+    with RankLog(folder, "first", 0) as rank_log:
+        rank_log.arm(3600.0)
+        rank_log.arm(0.05)
         deadline = time.monotonic() + LONGEST_WAIT_S
         while "test_a_hang" not in stacks.read_text() and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -183,8 +183,8 @@ def test_storage_that_is_away_keeps_the_files(
     def refuse(*_: object) -> None:
         raise StorageError("the store is away.")
 
-    with FlightLog(folder, "first", 0) as flight:
-        flight.failed(ValueError("x"))
+    with RankLog(folder, "first", 0) as rank_log:
+        rank_log.failed(ValueError("x"))
     with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, logger="plinth"):
         patch.setattr(Storage, "upload", refuse)
         salvage(folder, storage)
@@ -197,7 +197,7 @@ def test_storage_that_is_away_keeps_the_files(
 
 def test_what_a_living_rank_copied_outlives_its_host(folder: Path, storage: Storage, tmp_path: Path) -> None:
     other_host = tmp_path / "other-host"
-    with FlightLog(folder, "first", 0) as here, FlightLog(other_host, "first", 1) as lost:
+    with RankLog(folder, "first", 0) as here, RankLog(other_host, "first", 1) as lost:
         lost.keep_copied(storage, every_s=0.01)
         lost.batch(5, ["room-5"])
         deadline = time.monotonic() + LONGEST_WAIT_S
@@ -215,8 +215,8 @@ def test_what_a_living_rank_copied_outlives_its_host(folder: Path, storage: Stor
 
 
 def test_batches_that_were_copied_go_after_a_clean_end(folder: Path, storage: Storage) -> None:
-    with FlightLog(folder, "first", 0) as flight:
-        flight.batch(5, ["room-5"])
+    with RankLog(folder, "first", 0) as rank_log:
+        rank_log.batch(5, ["room-5"])
         salvage(folder, storage)
         assert storage.exists("logs/first-rank0.batches")
     salvage(folder, storage)
@@ -235,8 +235,8 @@ def test_a_copy_that_fails_is_said_once(
     tries: list[int] = []
     enough = threading.Event()
     monkeypatch.setattr(Storage, "upload", refuse)
-    with caplog.at_level(logging.WARNING, logger="plinth"), FlightLog(folder, "first", 0) as flight:
-        flight.keep_copied(storage, every_s=0.01)
+    with caplog.at_level(logging.WARNING, logger="plinth"), RankLog(folder, "first", 0) as rank_log:
+        rank_log.keep_copied(storage, every_s=0.01)
         assert enough.wait(LONGEST_WAIT_S)
     assert sum("the store is away" in message for message in caplog.messages) == 1
 
@@ -251,15 +251,15 @@ def test_a_full_disk_stops_nothing(
         def close(self) -> None:
             pass
 
-    with caplog.at_level(logging.WARNING, logger="plinth"), FlightLog(folder, "first", 0) as flight:
-        assert flight._batches is not None
-        flight._batches.close()
-        monkeypatch.setattr(flight, "_batches", Full())
-        flight.batch(1, ["a"])
-        flight.batch(2, ["b"])
+    with caplog.at_level(logging.WARNING, logger="plinth"), RankLog(folder, "first", 0) as rank_log:
+        assert rank_log._batches is not None
+        rank_log._batches.close()
+        monkeypatch.setattr(rank_log, "_batches", Full())
+        rank_log.batch(1, ["a"])
+        rank_log.batch(2, ["b"])
     assert sum("No space left" in message for message in caplog.messages) == 1
     monkeypatch.setattr(Path, "mkdir", lambda *a, **k: (_ for _ in ()).throw(OSError(28, "No space left")))
-    with FlightLog(folder / "new", "second", 0) as flight:
-        flight.batch(1, ["a"])
-        flight.arm(1.0)
-        flight.failed(ValueError("x"))
+    with RankLog(folder / "new", "second", 0) as rank_log:
+        rank_log.batch(1, ["a"])
+        rank_log.arm(1.0)
+        rank_log.failed(ValueError("x"))

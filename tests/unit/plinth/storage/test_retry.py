@@ -8,7 +8,7 @@ import pytest
 
 from plinth.errors import StorageError
 from plinth.storage.options import StorageOptions
-from plinth.storage.retry import attempt
+from plinth.storage.retry import retry
 
 
 class WithFields(Exception):
@@ -51,10 +51,10 @@ def test_what_is_tried_again_whatever_the_store(error: Exception) -> None:
         return "done"
 
     options = StorageOptions(retries=2, backoff_s=0.0)
-    assert attempt(fails_twice, "gs://bucket/key", options) == "done"
+    assert retry(fails_twice, "gs://bucket/key", options) == "done"
     tries.clear()
     with pytest.raises(StorageError, match=r"gs://bucket/key: still failing after 2 tries"):
-        attempt(fails_twice, "gs://bucket/key", replace(options, retries=1))
+        retry(fails_twice, "gs://bucket/key", replace(options, retries=1))
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_what_is_not_tried_again_whatever_the_store(error: Exception, message: s
         raise error
 
     with pytest.raises(StorageError, match=message) as caught:
-        attempt(fails, "az://container/key", StorageOptions())
+        retry(fails, "az://container/key", StorageOptions())
     assert len(tries) == 1
     assert "\n" not in str(caught.value)
 
@@ -95,4 +95,4 @@ def test_only_answers_have_codes() -> None:
         raise foreign("ClientPayloadError", "not completed") from foreign("ContentLengthError", code=400)
 
     with pytest.raises(StorageError, match=r"after 1 tries: ClientPayloadError not completed"):
-        attempt(fails, "s3://bucket/key", StorageOptions(retries=0))
+        retry(fails, "s3://bucket/key", StorageOptions(retries=0))
