@@ -52,9 +52,9 @@ def main() -> None:
         trials = read_trials(Storage.from_uri(a.folder / name))
         finished = sum(trial.record.status is Status.finished for trial in trials)
         best = best_first(trials, metric, mode)[0]
-        steps = sum(trial.said.steps for trial in trials)
+        steps = sum(trial.history.steps for trial in trials)
         print(f"{name}: {seconds:.0f} s, {steps} steps, {finished} of {len(trials)} trials to their end")
-        print(f"  best, {best.record.name} {best.said.values}: {described(best, metric, mode)}")
+        print(f"  best, {best.record.name} {best.history.values}: {described(best, metric, mode)}")
         print(f"  the job as it stands: {described(trials[0], metric, mode)}")
     print(f"resources and placement groups left after the sweep: {left}")
     print(f"driver killed: {lost_s:.0f} s until the trials had reported more than before")
@@ -97,15 +97,15 @@ def in_full(path: Path, overrides: list[str], folder: Path) -> tuple[float, floa
     storage = Storage.from_uri(folder / "full")
     start = time.monotonic()
     process = subprocess.Popen(command)
-    while not any(trial.said.is_finished for trial in known(storage)):
+    while not any(trial.history.is_finished for trial in known(storage)):
         assert process.poll() is None, "the sweep ended before it could be killed"
         time.sleep(POLL_S)
-    before = sum(trial.said.steps for trial in known(storage))
+    before = sum(trial.history.steps for trial in known(storage))
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     killed = time.monotonic()
     process = subprocess.Popen(command)
-    while sum(trial.said.steps for trial in known(storage)) <= before:
+    while sum(trial.history.steps for trial in known(storage)) <= before:
         assert process.poll() is None, "the sweep ended without going on"
         time.sleep(POLL_S)
     lost_s = time.monotonic() - killed

@@ -40,7 +40,7 @@ from poma3d.network import model
 from poma3d.sample import SampleShape, decode
 
 if TYPE_CHECKING:
-    from plinth.launch.placement import Room
+    from plinth.launch.placement import TrialPlacement
 
 STOPPED_EXIT_CODE = 143
 """As of a process that SIGTERM has ended: the run was told to stop, by whatever way, and saved first."""
@@ -77,11 +77,11 @@ def prepare(job: PretrainJob, accept_changes: bool = False) -> list[StageRun]:
     return runs
 
 
-def train(job: PretrainJob, runs: Sequence[StageRun], room: Room | None = None) -> StageEnd:
+def train(job: PretrainJob, runs: Sequence[StageRun], placement: TrialPlacement | None = None) -> StageEnd:
     """Run or resume both stages on the Ray that is there (or here, with no workers).
 
     Args:
-        room: the resources to train in, if they are reserved already (a trial of a sweep).
+        placement: resources to train in that are already reserved (a trial of a sweep).
 
     Raises:
         ConfigError: another process is writing this run.
@@ -91,7 +91,9 @@ def train(job: PretrainJob, runs: Sequence[StageRun], room: Room | None = None) 
         storage.write(CONFIG_KEY, config.to_yaml(job).encode())
         data_versions.write_pins(storage, runs)
         identity = run_id(storage)
-        return fit(job.fit, [replace(run, run_id=identity) for run in runs], storage, lock.stop_wanted, room)
+        return fit(
+            job.fit, [replace(run, run_id=identity) for run in runs], storage, lock.stop_wanted, placement
+        )
 
 
 def run_storage(job: PretrainJob) -> Storage:

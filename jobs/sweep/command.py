@@ -56,7 +56,7 @@ from plinth.sweep.records import (
     read_sweep,
     read_trials,
 )
-from plinth.sweep.samplers import Listed, import_optuna, planned_trials, proposer
+from plinth.sweep.samplers import FixedSampler, import_optuna, make_sampler, planned_trials
 from plinth.train.stage_run import plan_of, stage_steps
 
 
@@ -88,7 +88,7 @@ def run_job(job: SweepJob) -> int:
         ended = _run_trials(job, storage, trials, record, lock.stop_wanted)
     _show(storage)
     write_hparams(storage)
-    if any(trial.said.reports for trial in read_trials(storage)):
+    if any(trial.history.reports for trial in read_trials(storage)):
         print(f"\npoma sweep promote {storage.uri} best   writes the best trial as a job of full length")
     return pretrain.STOPPED_EXIT_CODE if ended.status == INTERRUPTED else 0
 
@@ -139,10 +139,10 @@ def prepare(job: SweepJob, storage: Storage) -> Trials:
             trials.job_of(PROBE, {key: value})
     if job.evaluation is not None:
         evaluate.held_out(evaluate_job(job, storage))
-    points = proposer(sweep, [])
-    if isinstance(points, Listed):
+    points = make_sampler(sweep, [])
+    if isinstance(points, FixedSampler):
         for index in range(planned_trials(sweep)):
-            values = points.propose(index)
+            values = points.sample(index)
             if values is not None:
                 _admit(trials, index, values)
     return trials
@@ -208,7 +208,7 @@ def _record(job: SweepJob, trials: Trials, before: SweepRecord | None, storage: 
                 f"{storage.uri} is another sweep: {listed}.",
                 "Go back to that, or give this one another name.",
             )
-    first = proposer(job.sweep, []).propose(0) or {}
+    first = make_sampler(job.sweep, []).sample(0) or {}
     record = before or SweepRecord(
         name=job.name,
         metric=job.sweep.metric,

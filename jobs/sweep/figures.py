@@ -153,7 +153,7 @@ def _tick_every(longest: float) -> float:
 
 def parameter_axis(varied: Varied, trials: Sequence[Trial]) -> Axis:
     """Where the trials, the best first, are on the scale of a parameter."""
-    values = {t.record.index: t.said.values[varied.key] for t in trials if varied.key in t.said.values}
+    values = {t.record.index: t.history.values[varied.key] for t in trials if varied.key in t.history.values}
     if varied.is_list:
         return _categories(varied.name, values)
     is_whole = all(isinstance(value, int) for value in values.values())
@@ -282,9 +282,9 @@ def _with_titles(svg: str, figure: str, state: SweepState) -> str:
     """Name each line's trial where the mouse rests on it."""
     for trial in state.ranked:
         values = ", ".join(
-            f"{v.name} {value_text(trial.said.values[v.key])}"
+            f"{v.name} {value_text(trial.history.values[v.key])}"
             for v in state.varied
-            if v.key in trial.said.values
+            if v.key in trial.history.values
         )
         said = f"trial {trial.record.name} ({trial.record.status.value}): "
         said += f"{state.record.metric} {metric_text(state.best(trial))}; {values}"

@@ -112,7 +112,7 @@ def _pictures(state: SweepState) -> list[str]:
     if not state.ranked:
         return []
     colours = "Blue is the best trial, orange the worst; rest the mouse on a line for its values."
-    absent = any(varied.key not in t.said.values for varied in state.varied for t in state.ranked)
+    absent = any(varied.key not in t.history.values for varied in state.varied for t in state.ranked)
     parallel = f"{colours} The best are on top of the last axis." + (
         " A line below an axis: that key was not varied in that trial." if absent else ""
     )
@@ -148,8 +148,8 @@ def importances(state: SweepState) -> tuple[int, dict[str, Importance]]:
     at_length = {t.record.index: _at(length, *curves[t.record.index]) for t in there}
     found = {}
     for varied in state.varied:
-        having = [trial for trial in there if varied.key in trial.said.values]
-        values = [trial.said.values[varied.key] for trial in having]
+        having = [trial for trial in there if varied.key in trial.history.values]
+        values = [trial.history.values[varied.key] for trial in having]
         found[varied.key] = importance(values, [at_length[trial.record.index] for trial in having])
     return int(length), found
 
@@ -208,4 +208,4 @@ def _failures(state: SweepState) -> str:
 
 
 def _value(trial: Trial, varied: Varied) -> str:
-    return value_text(trial.said.values[varied.key]) if varied.key in trial.said.values else "–"
+    return value_text(trial.history.values[varied.key]) if varied.key in trial.history.values else "–"

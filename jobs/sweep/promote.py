@@ -59,7 +59,7 @@ def promote(
         out.unlink()
         raise
     print(f"{out}: trial {found.record.name} of {state.uri} as a job of full length, named {job.name}")
-    for key, value in found.said.values.items():
+    for key, value in found.history.values.items():
         print(f"  {key} = {value}")
     print(f"  start = {job.start}" if job.start else "  start: new weights")
     file = shlex.quote(str(out))
@@ -77,7 +77,7 @@ def promoted(
     """
     text = storage.read(JOB_KEY).decode()
     sweep = config.build(SweepJob, [(f"{storage.uri}/{JOB_KEY}", config.parse(text, JOB_KEY))])
-    job = with_values(pretrain_job(sweep), trial.said.values)
+    job = with_values(pretrain_job(sweep), trial.history.values)
     job.name = f"{state.record.name}-{trial.record.name}"
     if output is not None:
         job.output = output
@@ -121,7 +121,7 @@ def _header(state: SweepState, trial: Trial, start: Storage | None) -> str:
         f"Trial {trial.record.name} of {state.uri} ({trial.record.status.value}): {metric}, "
         f"{samples_text(state, trial)} samples.",
         f"Best of the sweep: {best_text(state)}.",
-        *(f"Varied: {key} = {value}" for key, value in trial.said.values.items()),
+        *(f"Varied: {key} = {value}" for key, value in trial.history.values.items()),
         f"It starts from the weights in {start.uri}." if start else "It starts from new weights.",
     ]
     return "".join(f"# {' '.join(redact(line).split())}\n" for line in said)

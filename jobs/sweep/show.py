@@ -92,7 +92,9 @@ def best_text(state: SweepState) -> str:
     if not state.ranked:
         return "none yet: no trial has reported a number"
     best = state.ranked[0]
-    values = ", ".join(f"{v.name} {_value(best, v.key)}" for v in state.varied if v.key in best.said.values)
+    values = ", ".join(
+        f"{v.name} {_value(best, v.key)}" for v in state.varied if v.key in best.history.values
+    )
     said = f"trial {best.record.name}, {state.record.metric} {metric_text(state.best(best))}"
     if best.record.values:
         return f"{said}; {values}"
@@ -121,7 +123,7 @@ def samples_text(state: SweepState, trial: Trial) -> str:
 
 def samples_of(trial: Trial) -> int:
     """On which it was trained until its last report."""
-    return trial.said.reports[-1].samples if trial.said.reports else 0
+    return trial.history.reports[-1].samples if trial.history.reports else 0
 
 
 def cost_header(state: SweepState) -> list[str]:
@@ -136,7 +138,7 @@ def cost_cells(state: SweepState, trial: Trial) -> list[str]:
 
 
 def _value(trial: Trial, key: str) -> str:
-    return value_text(trial.said.values[key]) if key in trial.said.values else NOT_VARIED
+    return value_text(trial.history.values[key]) if key in trial.history.values else NOT_VARIED
 
 
 def _notes(state: SweepState) -> list[str]:
@@ -146,8 +148,8 @@ def _notes(state: SweepState) -> list[str]:
         if trial.record.status is Status.failed:
             why = (trial.record.message.strip() or "it does not say why").splitlines()[0]
             notes.append(f"trial {trial.record.name} failed: {redact(why)}")
-        if trial.said.donors:
-            notes.append(f"trial {trial.record.name} took over {', then '.join(trial.said.donors)}")
+        if trial.history.donors:
+            notes.append(f"trial {trial.record.name} took over {', then '.join(trial.history.donors)}")
     return ["", *notes] if notes else []
 
 

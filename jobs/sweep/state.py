@@ -110,7 +110,7 @@ class SweepState:
     @property
     def steps(self) -> int:
         """Optimizer steps that all trials have reported."""
-        return sum(trial.said.steps for trial in self.trials)
+        return sum(trial.history.steps for trial in self.trials)
 
     @property
     def budget(self) -> dict[str, float]:
@@ -138,7 +138,7 @@ class SweepState:
         metric = self.record.metric
         found = [
             (r.seconds if over_time else float(r.samples), r.metrics[metric])
-            for r in trial.said.reports
+            for r in trial.history.reports
             if math.isfinite(r.metrics.get(metric, math.nan))
         ]
         return [at for at, _ in found], [value for _, value in found]
@@ -161,7 +161,7 @@ def read_state(storage: Storage) -> SweepState:
     space = (job.get("sweep") or {}).get("space") or {}
     trials = read_trials(storage)
     for trial in trials:
-        trial.said.values = trial.said.values or _own_values(job, space)
+        trial.history.values = trial.history.values or _own_values(job, space)
     folders = {trial.record.name: storage.child(TRIALS).child(trial.record.name) for trial in trials}
     if record.shares_warmup:
         folders[SHARED] = storage.child(SHARED)
@@ -226,11 +226,11 @@ def _own_values(job: dict[str, Any], space: dict[str, Any]) -> Values:
 
 def _varied(space: dict[str, Any], trials: Sequence[Trial]) -> list[Varied]:
     """The keys of the space, or of the trials where the job does not have it."""
-    keys = list(space) or list(dict.fromkeys(key for trial in trials for key in trial.said.values))
+    keys = list(space) or list(dict.fromkeys(key for trial in trials for key in trial.history.values))
     found = []
     for key, name in zip(keys, short_names(keys), strict=True):
         given = space.get(key) or {}
-        values = [trial.said.values[key] for trial in trials if key in trial.said.values]
+        values = [trial.history.values[key] for trial in trials if key in trial.history.values]
         is_range = any(given.get(kind) for kind in RANGES) and all(is_number(value) for value in values)
         found.append(Varied(key, name, is_range and bool(given.get("log_uniform")), not is_range))
     return found

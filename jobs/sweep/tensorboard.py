@@ -51,7 +51,7 @@ def _write(folder: Path, state: SweepState, trial: Trial, values: dict[int, HPar
     columns, _, _ = hparams({k: v for of_trial in values.values() for k, v in of_trial.items()}, best)
     _, began, ended = hparams(values[trial.record.index], known)
     with SummaryWriter(str(folder)) as writer:
-        for report in trial.said.reports:
+        for report in trial.history.reports:
             for tag, value in report.metrics.items():
                 if math.isfinite(value):
                     writer.add_scalar(tag, value, report.samples)
@@ -69,11 +69,11 @@ def _values(state: SweepState) -> dict[int, HParams]:
     for varied in state.varied:
         is_text = not all(is_number(value) for value in _of(varied, state.trials))
         for trial in state.trials:
-            if varied.key in trial.said.values:
-                value = trial.said.values[varied.key]
+            if varied.key in trial.history.values:
+                value = trial.history.values[varied.key]
                 found[trial.record.index][varied.key] = value_text(value) if is_text else value
     return found
 
 
 def _of(varied: Varied, trials: Sequence[Trial]) -> list[Any]:
-    return [trial.said.values[varied.key] for trial in trials if varied.key in trial.said.values]
+    return [trial.history.values[varied.key] for trial in trials if varied.key in trial.history.values]

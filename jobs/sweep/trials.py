@@ -23,7 +23,7 @@ from plinth import config
 from plinth.data.config import ReaderKind
 from plinth.errors import ConfigError
 from plinth.launch.config import Workers
-from plinth.launch.placement import Room
+from plinth.launch.placement import TrialPlacement
 from plinth.storage import Storage
 from plinth.sweep.records import SHARED, TRIALS, StageLength, Values
 from plinth.train.stage_run import plan_of, stage_steps
@@ -77,10 +77,10 @@ class Trials:
         """
         pretrain.prepare(self._probe(values))
 
-    def train(self, name: str, values: Values, room: Room, has_changed: bool) -> None:
-        """Train a trial to its end, in the room that it has; resumes it."""
+    def train(self, name: str, values: Values, placement: TrialPlacement, has_changed: bool) -> None:
+        """Train a trial to its end in its reserved resources; resumes it."""
         job = self.job_of(name, values)
-        pretrain.train(job, pretrain.prepare(job, accept_changes=has_changed), room)
+        pretrain.train(job, pretrain.prepare(job, accept_changes=has_changed), placement)
 
     def lengths(self, values: Values) -> dict[str, StageLength]:
         """Of the stages, in order."""

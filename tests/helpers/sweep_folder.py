@@ -22,10 +22,10 @@ from plinth.sweep.records import (
     Report,
     Status,
     SweepRecord,
+    TrialHistory,
     TrialRecord,
-    TrialReports,
     trial_name,
-    write_reports,
+    write_history,
     write_sweep,
     write_trial,
 )
@@ -94,8 +94,8 @@ def trial(storage: Storage, record: TrialRecord, reports: Sequence[Report], gpus
     folder = storage.child(TRIALS).child(trial_name(record.index))
     if not reports:
         return folder
-    write_reports(
-        folder, TrialReports(record.values, list(reports), is_finished=record.status is Status.finished)
+    write_history(
+        folder, TrialHistory(record.values, list(reports), is_finished=record.status is Status.finished)
     )
     last = reports[-1]
     marks, began = [Mark(0), Mark(last.step, last.seconds)], NOW - 4000

@@ -22,7 +22,7 @@ from plinth.train.stage_run import StageRun, preflight
 from plinth.world import possible_world_sizes
 
 if TYPE_CHECKING:
-    from plinth.launch.placement import Room
+    from plinth.launch.placement import TrialPlacement
 
 
 def fit(
@@ -30,14 +30,14 @@ def fit(
     stages: Sequence[StageRun],
     storage: Storage,
     stop: threading.Event | None = None,
-    room: Room | None = None,
+    placement: TrialPlacement | None = None,
 ) -> StageEnd:
     """Train the stages in order, resuming where the run stopped. With workers, join a Ray cluster before.
 
     Args:
         storage: the run's folder; Ray Train keeps its own state below it.
         stop: when it is set, the run saves and ends, as on SIGTERM or Ctrl-C.
-        room: the resources to train in, if they are reserved already (a trial of a sweep).
+        placement: resources to train in that are already reserved (a trial of a sweep).
 
     Returns:
         The numbers of the last step that was trained, and whether the run was told to stop before its end.
@@ -56,9 +56,9 @@ def fit(
 
     train = partial(
         train_stages, stages, storage, config, config.gpus_per_worker > 0,
-        label=room.label if room is not None else "",
+        label=placement.label if placement is not None else "",
     )  # fmt: skip
-    return ray_train.run(config, sizes, train, storage, stop, room, stages[0].run_id)
+    return ray_train.run(config, sizes, train, storage, stop, placement, stages[0].run_id)
 
 
 def possible_sizes(config: FitConfig, stages: Sequence[StageRun]) -> list[int]:

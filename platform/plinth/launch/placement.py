@@ -23,7 +23,7 @@ DRIVER_BUNDLE = 0
 """Of the group: the trial itself; the bundles after it are the workers'."""
 
 
-class Room:
+class TrialPlacement:
     """A placement group of a driver and workers, and what the training in it says.
 
     Args:
@@ -33,14 +33,14 @@ class Room:
 
     def __init__(self, group: PlacementGroup, label: str = "") -> None:
         self.group, self.label = group, label
-        self.desk: Any = None
-        """`plinth.launch.ray_train.Desk` of the training that goes on here."""
+        self.coordinator: Any = None
+        """`plinth.launch.ray_train.Coordinator` of the training that goes on here."""
         self._opened = threading.Event()
         self._shall_stop = False
 
-    def open(self, desk: Any) -> None:
+    def open(self, coordinator: Any) -> None:
         """The training begins."""
-        self.desk = desk
+        self.coordinator = coordinator
         self._opened.set()
         if self._shall_stop:
             self.request_stop()
@@ -49,14 +49,14 @@ class Room:
         """What rank 0 has reported since the last call."""
         if not self._opened.is_set():
             return []
-        said: list[dict[str, Any]] = ray.get(self.desk.take_reports.remote())
+        said: list[dict[str, Any]] = ray.get(self.coordinator.take_reports.remote())
         return said
 
     def request_stop(self) -> None:
         """Have the training save and end, also if it has yet to begin."""
         self._shall_stop = True
         if self._opened.is_set():
-            self.desk.request_stop.remote()
+            self.coordinator.request_stop.remote()
 
 
 class _Borrowed(DefaultPlacementGroupHandle):

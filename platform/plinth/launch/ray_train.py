@@ -1,4 +1,4 @@
-"""Training on Ray Train: what the driver, the workers and the desk between them say to each other."""
+"""Training on Ray Train: what the driver, the workers and the coordinator between them say to each other."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ray.train.v2._internal.execution import context as train_context
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from plinth.errors import ConfigError, PlinthError, StorageError, WorkersLostError
-from plinth.launch.placement import Room
+from plinth.launch.placement import TrialPlacement
 from plinth.launch.scaling_policy import ElasticTrainer
 from plinth.observe.failures import by_attempt, first_cause, is_collective, read_failures
 from plinth.observe.rank_logs import salvage
@@ -41,7 +41,7 @@ Train = Callable[[Control], StageEnd]
 """What a worker does, given what it is told from outside."""
 
 
-class Desk:
+class Coordinator:
     """An actor beside the workers: the first mistake that one of them met, and orders to all of them."""
 
     def __init__(self, launched: float) -> None:
@@ -52,15 +52,15 @@ class Desk:
         self._launched: float | None = launched
         self._reports: list[dict[str, Any]] = []
 
-    def put_mistake(self, mistake: PlinthError) -> None:
+    def report_error(self, mistake: PlinthError) -> None:
         """Keep it, unless there is one."""
         self._mistake = self._mistake or mistake
 
-    def mistake(self) -> PlinthError | None:
+    def error(self) -> PlinthError | None:
         """The first mistake, or None."""
         return self._mistake
 
-    def hello(self, rank: int, world_size: int) -> tuple[PlinthError | None, float | None]:
+    def register(self, rank: int, world_size: int) -> tuple[PlinthError | None, float | None]:
         """A worker begins; returns a mistake that makes it pointless, and, to the first rank 0 alone, when
         the driver began: starting Ray belongs to the first attempt."""
         self._workers = world_size
@@ -68,7 +68,7 @@ class Desk:
         launched, self._launched = (self._launched, None) if rank == 0 else (None, self._launched)
         return self._mistake, launched
 
-    def put_report(self, summary: dict[str, Any]) -> None:
+    def add_report(self, summary: dict[str, Any]) -> None:
         """Numbers at a checkpoint."""
         self._reports.append(summary)
 
@@ -81,11 +81,11 @@ class Desk:
         """The run shall save and end."""
         self._stop = True
 
-    def want_resize(self) -> None:
+    def request_resize(self) -> None:
         """The workers shall save at their next checkpoint and wait to be restarted."""
         self._resize = True
 
-    def clear_resize(self) -> None:
+    def cancel_resize(self) -> None:
         """A new group of workers is about to start, or the wish is off."""
         self._resize = False
         self._parked.clear()
@@ -98,25 +98,25 @@ class Desk:
         """A worker has saved and waits."""
         self._parked.add(rank)
 
-    def is_parked(self) -> bool:
+    def all_waiting(self) -> bool:
         """Whether all workers wait."""
         return bool(self._parked) and len(self._parked) >= self._workers
 
 
 class RayControl(Control):
-    """What a worker of Ray Train hears: the desk's orders (asked by rank 0) and Ray's preemption notices."""
+    """A Ray Train worker's control: the coordinator's requests, polled by rank 0, and preemption notices."""
 
-    def __init__(self, desk: Any) -> None:
+    def __init__(self, coordinator: Any) -> None:
         super().__init__()
         context = ray.train.get_context()
-        self._desk, self._rank = desk, context.get_world_rank()
+        self._coordinator, self._rank = coordinator, context.get_world_rank()
         self._resize = threading.Event()
         self._closed = threading.Event()
-        mistake, launched = ray.get(desk.hello.remote(self._rank, context.get_world_size()))
-        self.is_pointless = mistake is not None
+        mistake, launched = ray.get(coordinator.register.remote(self._rank, context.get_world_size()))
+        self.must_exit = mistake is not None
         self._launched = launched or self._launched
         if self._rank == 0:
-            threading.Thread(target=self._listen, name="plinth-desk", daemon=True).start()
+            threading.Thread(target=self._listen, name="plinth-coordinator", daemon=True).start()
 
     def resize_wanted(self) -> bool:
         return self._resize.is_set()
@@ -134,10 +134,10 @@ class RayControl(Control):
     def report(self, summary: dict[str, Any]) -> None:
         ray.train.report(summary)
         if self._rank == 0:
-            ray.get(self._desk.put_report.remote(summary))
+            ray.get(self._coordinator.add_report.remote(summary))
 
-    def park(self, limit_s: float) -> None:
-        ray.get(self._desk.park.remote(self._rank))
+    def wait_for_shutdown(self, limit_s: float) -> None:
+        ray.get(self._coordinator.wait_here.remote(self._rank))
         self._resize.clear()
         time.sleep(limit_s)  # Ray ends this process meanwhile; else the run goes on as it is
 
@@ -148,7 +148,7 @@ class RayControl(Control):
     def _listen(self) -> None:
         while not self._closed.wait(POLL_S):
             try:
-                stop, resize = ray.get(self._desk.orders.remote())
+                stop, resize = ray.get(self._coordinator.orders.remote())
             except ray.exceptions.RayError:
                 return  # the run is over
             if stop:
@@ -162,7 +162,7 @@ def run(
     train: Train,
     storage: Storage,
     stop: threading.Event | None = None,
-    room: Room | None = None,
+    placement: TrialPlacement | None = None,
     run_id: str = "",
 ) -> StageEnd:
     """Train on workers of a Ray that this process is part of.
@@ -172,7 +172,7 @@ def run(
         train: picklable.
         storage: the run's folder; Ray Train keeps its own state below it.
         stop: when it is set, the workers save and end.
-        room: the resources to train in, if they are reserved already.
+        placement: resources to train in that are already reserved.
         run_id: as of the stages.
 
     Raises:
@@ -183,15 +183,15 @@ def run(
     _say_if_short(config, sizes[0])
     # On this node, as Ray's controller is: the nodes of the workers come and go.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    desk = ray.remote(num_cpus=0, scheduling_strategy=here)(Desk).remote(time.time())
-    if room is not None:
-        room.open(desk)
+    coordinator = ray.remote(num_cpus=0, scheduling_strategy=here)(Coordinator).remote(time.time())
+    if placement is not None:
+        placement.open(coordinator)
     filesystem, path = arrow_filesystem(storage.child("ray"))
     trainer = ElasticTrainer(
-        partial(_worker, train, desk),
+        partial(_worker, train, coordinator),
         sizes=sizes,
-        desk=desk,
-        room=room,
+        coordinator=coordinator,
+        placement=placement,
         scaling_config=ray.train.ScalingConfig(
             num_workers=sizes[-1] if len(sizes) == 1 else (sizes[0], sizes[-1]),
             use_gpu=config.gpus_per_worker > 0,
@@ -211,41 +211,41 @@ def run(
         ),
     )
     try:
-        with on_stop_signals(desk.request_stop.remote), _stop_when(stop, desk):
+        with on_stop_signals(coordinator.request_stop.remote), _stop_when(stop, coordinator):
             result = trainer.fit()
     except ray.train.TrainingFailedError as error:
         salvage(local_folder(storage, run_id), storage)
         raise explained(error, config, sizes, storage) from error
-    mistake = ray.get(desk.mistake.remote())
+    mistake = ray.get(coordinator.error.remote())
     if mistake is not None:
         raise mistake
     end: StageEnd = result.return_value or StageEnd()
     return end
 
 
-def _worker(train: Train, desk: Any) -> StageEnd:
+def _worker(train: Train, coordinator: Any) -> StageEnd:
     """Runs in every worker of Ray Train.
 
     A user's mistake would be the same in every attempt, so it is not tried again: the worker that met it
-    tells the desk and fails, which ends the others too; Ray's next attempt finds it there and ends.
+    tells the coordinator and fails, which ends the others too; Ray's next attempt finds it there and ends.
     """
     logging.getLogger(train_context.__file__).setLevel(logging.WARNING)  # it would repeat every report
-    control = RayControl(desk)
-    if control.is_pointless:
+    control = RayControl(coordinator)
+    if control.must_exit:
         return StageEnd()
     try:
         return train(control)
     except StorageError:
         raise  # the network may be back at the next attempt
     except PlinthError as mistake:
-        ray.get(desk.put_mistake.remote(mistake))
+        ray.get(coordinator.report_error.remote(mistake))
         raise
     finally:
         control.close()
 
 
 @contextlib.contextmanager
-def _stop_when(stop: threading.Event | None, desk: Any) -> Iterator[None]:
+def _stop_when(stop: threading.Event | None, coordinator: Any) -> Iterator[None]:
     """Once `stop` is set, the workers save and end."""
     if stop is None:
         yield
@@ -255,7 +255,7 @@ def _stop_when(stop: threading.Event | None, desk: Any) -> Iterator[None]:
     def wait() -> None:
         while not over.wait(POLL_S):
             if stop.is_set():
-                desk.request_stop.remote()
+                coordinator.request_stop.remote()
                 return
 
     watcher = threading.Thread(target=wait, name="plinth-stop", daemon=True)

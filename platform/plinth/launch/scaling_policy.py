@@ -22,7 +22,7 @@ from ray.train.v2._internal.execution.scaling_policy import (
 )
 
 from plinth.engine.process import log_to_terminal
-from plinth.launch.placement import Room, run_controller
+from plinth.launch.placement import TrialPlacement, run_controller
 
 ANSWER_TIMEOUT_S = 5.0
 
@@ -34,34 +34,34 @@ class LadderPolicy(ElasticScalingPolicy):
 
     Args:
         sizes: possible numbers of workers, ascending.
-        desk: the actor (`plinth.launch.ray_train.Desk`) through which the workers are asked to save and wait.
+        coordinator: the `plinth.launch.ray_train.Coordinator` that asks the workers to save and wait.
     """
 
-    def __init__(self, scaling_config: Any, sizes: Sequence[int], desk: Any) -> None:
+    def __init__(self, scaling_config: Any, sizes: Sequence[int], coordinator: Any) -> None:
         super().__init__(scaling_config)
         self._sizes = list(sizes)
-        self._desk = desk
+        self._coordinator = coordinator
         self._asked = False
 
     def make_decision_for_non_running_worker_group(self) -> ScalingDecision:
         """Start at the largest size that fits."""
         log_to_terminal()  # of the process of Ray's controller
         self._asked = False
-        ray.get(self._desk.clear_resize.remote(), timeout=ANSWER_TIMEOUT_S)
+        ray.get(self._coordinator.cancel_resize.remote(), timeout=ANSWER_TIMEOUT_S)
         decision: ScalingDecision = super().make_decision_for_non_running_worker_group()
         return decision
 
     def make_decision_for_running_worker_group(self, **state: Any) -> ScalingDecision:
         """Ask the workers to save and wait; restart them once they do."""
         if self._asked:
-            if ray.get(self._desk.is_parked.remote(), timeout=ANSWER_TIMEOUT_S):
+            if ray.get(self._coordinator.all_waiting.remote(), timeout=ANSWER_TIMEOUT_S):
                 self._asked = False
                 return self.make_decision_for_non_running_worker_group()
             return NoopDecision()
         decision = super().make_decision_for_running_worker_group(**state)
         if isinstance(decision, ResizeDecision):
             log.info("room for %d workers: resizing at the next checkpoint", decision.num_workers)
-            ray.get(self._desk.want_resize.remote(), timeout=ANSWER_TIMEOUT_S)
+            ray.get(self._coordinator.request_resize.remote(), timeout=ANSWER_TIMEOUT_S)
             self._asked = True
         return NoopDecision()
 
@@ -84,16 +84,21 @@ class ElasticTrainer(TorchTrainer):
     """Ray's trainer with our policy in place of its own, in a room of its own if there is one."""
 
     def __init__(
-        self, *arguments: Any, sizes: Sequence[int], desk: Any, room: Room | None = None, **settings: Any
+        self,
+        *arguments: Any,
+        sizes: Sequence[int],
+        coordinator: Any,
+        placement: TrialPlacement | None = None,
+        **settings: Any,
     ) -> None:
         super().__init__(*arguments, **settings)
-        self._sizes, self._desk, self._room = sizes, desk, room
+        self._sizes, self._coordinator, self._placement = sizes, coordinator, placement
 
     def _initialize_and_run_controller(self, **settings: Any) -> Any:
         if self.scaling_config.elasticity_enabled:
-            settings["scaling_policy"] = LadderPolicy(self.scaling_config, self._sizes, self._desk)
-        if self._room is not None:
-            return run_controller(self._room.group, settings)
+            settings["scaling_policy"] = LadderPolicy(self.scaling_config, self._sizes, self._coordinator)
+        if self._placement is not None:
+            return run_controller(self._placement.group, settings)
         return super()._initialize_and_run_controller(**settings)
 
     def _register_sigint_handler(self, controller: Any) -> None:

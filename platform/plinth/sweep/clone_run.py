@@ -13,7 +13,7 @@ from plinth.storage import Storage
 CHECKPOINTS = "checkpoints"
 
 
-def adopt(donor: Storage, own: Storage, stages: Sequence[str]) -> tuple[str, int]:
+def clone_run(donor: Storage, own: Storage, stages: Sequence[str]) -> tuple[str, int]:
     """Replace the checkpoints of the run `own` by the newest of the run `donor`, in each stage.
 
     Returns:

@@ -36,6 +36,7 @@ from plinth.sweep.records import (
     TRIALS,
     Status,
     SweepRecord,
+    Trial,
     TrialRecord,
     Values,
     read_trial,
@@ -43,10 +44,9 @@ from plinth.sweep.records import (
     write_sweep,
     write_trial,
 )
-from plinth.sweep.records import Trial as KnownTrial
 from plinth.sweep.samplers import planned_trials
 from plinth.sweep.searcher import TrialSearcher
-from plinth.sweep.trial import INDEX, IS_FINISHED, TRIAL, Trial, TrialTask
+from plinth.sweep.trial import INDEX, IS_FINISHED, TRIAL, TrialTask, TrialTrainable
 
 REPLAY_CPUS = 0.001
 """Of a trial that only says again what it has said."""
@@ -84,13 +84,13 @@ class SweepDriver:
         self._check_room()
         known = read_trials(self.storage)
         over = {trial.record.index for trial in known if trial.record.status.is_over}
-        scribe = _Scribe(self, {trial.record.index: trial.record for trial in known})
+        recorder = _TrialRecorder(self, {trial.record.index: trial.record for trial in known})
         budget = _Budget(self)
         filesystem, path = arrow_filesystem(self.storage.child("tune"))
         searcher, space = self._searcher(known)
         tuner = tune.Tuner(
             tune.with_resources(
-                tune.with_parameters(Trial, task=self.task), partial(_reserve, self._bundles(), over)
+                tune.with_parameters(TrialTrainable, task=self.task), partial(_reserve, self._bundles(), over)
             ),
             param_space=space,
             tune_config=tune.TuneConfig(
@@ -105,7 +105,7 @@ class SweepDriver:
                 storage_path=path,
                 storage_filesystem=filesystem,
                 failure_config=tune.FailureConfig(max_failures=self.config.max_failures),
-                callbacks=[scribe],
+                callbacks=[recorder],
                 stop=budget,
                 verbose=0,
             ),
@@ -113,13 +113,13 @@ class SweepDriver:
         _quiet_tune()
         with _sigterm_as_sigint(), _every(self.config.show_every_s, self._keep):
             tuner.fit()
-        scribe.pause_the_rest()
+        recorder.pause_the_rest()
         self.record.status = budget.reason or self._outcome()
         self._keep()
         self._check_any_number()
         return self.record
 
-    def _searcher(self, known: Sequence[KnownTrial]) -> tuple[TrialSearcher | None, dict[str, Any]]:
+    def _searcher(self, known: Sequence[Trial]) -> tuple[TrialSearcher | None, dict[str, Any]]:
         """Who hands out trials. Population based training takes no searcher: it is given them all."""
         searcher = TrialSearcher(self.config, self.storage, known, self.admit)
         if self.config.scheduler.kind is not SchedulerKind.pbt:
@@ -208,19 +208,19 @@ class _Local:
         return self
 
 
-class _Scribe(_Local, tune.Callback):
+class _TrialRecorder(_Local, tune.Callback):
     """Writes down what becomes of the trials."""
 
     def __init__(self, driver: SweepDriver, records: dict[int, TrialRecord]) -> None:
         self._driver, self._records = driver, records
         self._fixed = {index for index, record in records.items() if record.status.is_over}
-        self._said_concurrent: int | None = None
+        self._logged_concurrent: int | None = None
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Say how many trials there is room for, whenever that changes."""
         now = self._driver.concurrent()
-        if now != self._said_concurrent:
-            self._said_concurrent = now
+        if now != self._logged_concurrent:
+            self._logged_concurrent = now
             log.info("room for %d trial(s) at a time", now)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -290,13 +290,13 @@ class _Budget(_Local, tune.Stopper):
         if budget.steps is None and budget.cost is None:
             return ""
         trials = read_trials(self._driver.storage)
-        if budget.steps is not None and sum(trial.said.steps for trial in trials) >= budget.steps:
+        if budget.steps is not None and sum(trial.history.steps for trial in trials) >= budget.steps:
             return f"budget of {budget.steps} steps used up"
         if budget.cost is not None and self._cost(trials) >= budget.cost:
             return f"budget of {budget.cost:g} used up"
         return ""
 
-    def _cost(self, trials: Sequence[KnownTrial]) -> float:
+    def _cost(self, trials: Sequence[Trial]) -> float:
         folder = self._driver.storage.child(TRIALS)
         books = [summarise(folder.child(trial.record.name)) for trial in trials]
         return sum(sum(book.cost.values()) for book in books if book.cost)

@@ -86,7 +86,7 @@ class Report:
 
 
 @dataclass
-class TrialReports:
+class TrialHistory:
     """What a trial has said, and the values that it has now (population based training changes them)."""
 
     values: Values
@@ -172,16 +172,16 @@ class Trial:
     """All that storage knows of one."""
 
     record: TrialRecord
-    said: TrialReports
+    history: TrialHistory
 
     def best(self, metric: str, mode: str) -> float | None:
         """The best value of the metric that it has reported; None without any."""
-        found = [r.metrics[metric] for r in self.said.reports if _is_number(r.metrics.get(metric))]
+        found = [r.metrics[metric] for r in self.history.reports if _is_number(r.metrics.get(metric))]
         return (min if mode == "min" else max)(found, default=None)
 
     def last(self, metric: str) -> float | None:
         """The last value of the metric; None without any."""
-        found = [r.metrics[metric] for r in self.said.reports if _is_number(r.metrics.get(metric))]
+        found = [r.metrics[metric] for r in self.history.reports if _is_number(r.metrics.get(metric))]
         return found[-1] if found else None
 
 
@@ -219,17 +219,17 @@ def write_trial(storage: Storage, record: TrialRecord) -> None:
     _folder(storage, record.index).write(TRIAL_KEY, json.dumps(body, indent=1).encode())
 
 
-def write_reports(trial: Storage, said: TrialReports) -> None:
+def write_history(trial: Storage, history: TrialHistory) -> None:
     """Replace what a trial has said. `trial` is its folder."""
-    trial.write(REPORTS_KEY, json.dumps(asdict(said), indent=1).encode())
+    trial.write(REPORTS_KEY, json.dumps(asdict(history), indent=1).encode())
 
 
-def read_reports(trial: Storage) -> TrialReports | None:
+def read_history(trial: Storage) -> TrialHistory | None:
     """What a trial has said, None before its first report. `trial` is its folder."""
     try:
         body = json.loads(trial.read(REPORTS_KEY))
         lengths = {stage: StageLength(**length) for stage, length in body["lengths"].items()}
-        return TrialReports(**{**body, "lengths": lengths, "reports": [Report(**r) for r in body["reports"]]})
+        return TrialHistory(**{**body, "lengths": lengths, "reports": [Report(**r) for r in body["reports"]]})
     except MissingKeyError:
         return None
     except (ValueError, TypeError, KeyError):
@@ -258,7 +258,7 @@ def read_trial(storage: Storage, index: int) -> Trial | None:
         return None
     except (ValueError, TypeError, KeyError):
         raise _unreadable(folder, TRIAL_KEY) from None
-    return Trial(record, read_reports(folder) or TrialReports(record.values))
+    return Trial(record, read_history(folder) or TrialHistory(record.values))
 
 
 def best_first(trials: Sequence[Trial], metric: str, mode: str) -> list[Trial]:

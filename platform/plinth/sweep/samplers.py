@@ -12,13 +12,13 @@ from plinth.sweep.records import Trial, Values
 from plinth.sweep.space import Dimension, draw, grid
 
 
-class Listed:
+class FixedSampler:
     """Values that are known from the start."""
 
     def __init__(self, points: Sequence[Values]) -> None:
         self._points = points
 
-    def propose(self, index: int) -> Values | None:
+    def sample(self, index: int) -> Values | None:
         """Of trial `index`."""
         return self._points[index] if index < len(self._points) else None
 
@@ -26,7 +26,7 @@ class Listed:
         """Nothing to learn."""
 
 
-class Optuna:
+class OptunaSampler:
     """The estimator of the optuna package, told of all trials that storage knows."""
 
     def __init__(self, config: SweepConfig, known: Sequence[Trial]) -> None:
@@ -40,7 +40,7 @@ class Optuna:
             if value is not None and trial.record.status.is_over:
                 self.learn(trial.record.values, value)
 
-    def propose(self, index: int) -> Values | None:
+    def sample(self, index: int) -> Values | None:
         """The sampler draws anew for each trial, so that a sweep that was interrupted draws as before."""
         if index == 0 and self._config.has_default_trial:
             return {}
@@ -73,14 +73,14 @@ class Optuna:
         return known.FloatDistribution(low, high, log=dimension.kind == "log_uniform")
 
 
-def proposer(config: SweepConfig, known: Sequence[Trial]) -> Listed | Optuna:
+def make_sampler(config: SweepConfig, known: Sequence[Trial]) -> FixedSampler | OptunaSampler:
     """What the job's searcher stands for."""
     first: list[Values] = [{}] if config.has_default_trial else []
     if config.searcher is SearcherKind.optuna:
-        return Optuna(config, known)
+        return OptunaSampler(config, known)
     if config.searcher is SearcherKind.grid:
-        return Listed(first + grid(config.space))
-    return Listed(first + draw(config.space, config.trials - len(first), config.seed))
+        return FixedSampler(first + grid(config.space))
+    return FixedSampler(first + draw(config.space, config.trials - len(first), config.seed))
 
 
 def planned_trials(config: SweepConfig) -> int:

@@ -14,7 +14,7 @@ from plinth.errors import PlinthError
 from plinth.storage import Storage
 from plinth.sweep.config import SweepConfig
 from plinth.sweep.records import Status, Trial, TrialRecord, Values, write_trial
-from plinth.sweep.samplers import Listed, planned_trials, proposer
+from plinth.sweep.samplers import FixedSampler, make_sampler, planned_trials
 from plinth.sweep.trial import INDEX, OBJECTIVE, TRIAL, VALUES
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class TrialSearcher(Searcher):
         self._config, self._storage, self._admit = config, storage, admit
         self._known = deque(sorted(known, key=lambda t: (not t.record.status.is_over, t.record.index)))
         self._next = len(known)
-        self._proposer = proposer(config, known)
+        self._sampler = make_sampler(config, known)
         self._values: dict[str, Values] = {}
 
     def suggest(self, trial_id: str) -> Any:
@@ -49,15 +49,15 @@ class TrialSearcher(Searcher):
         if self._known:
             trial = self._known.popleft()
             self._values[trial_id] = trial.record.values
-            return {TRIAL: {INDEX: trial.record.index, VALUES: trial.said.values}}
+            return {TRIAL: {INDEX: trial.record.index, VALUES: trial.history.values}}
         if self._next >= planned_trials(self._config):
             return Searcher.FINISHED
-        values = self._proposer.propose(self._next)
+        values = self._sampler.sample(self._next)
         if values is None:
             return Searcher.FINISHED
         record = TrialRecord(self._next, values)
         self._next += 1
-        if not isinstance(self._proposer, Listed):  # a list was checked before the sweep began
+        if not isinstance(self._sampler, FixedSampler):  # a list was checked before the sweep began
             try:
                 self._admit(values)
             except PlinthError as error:
@@ -75,7 +75,7 @@ class TrialSearcher(Searcher):
         """Learn from it."""
         value = (result or {}).get(OBJECTIVE, math.nan)
         if not error and math.isfinite(value):
-            self._proposer.learn(self._values[trial_id], value)
+            self._sampler.learn(self._values[trial_id], value)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the records in storage are all that is needed."""

@@ -24,19 +24,19 @@ from ray import tune
 from plinth.checkpoint import save_load as checkpoint
 from plinth.checkpoint.store import COMMIT_KEY, folder_name
 from plinth.errors import PlinthError
-from plinth.launch.placement import Room
+from plinth.launch.placement import TrialPlacement
 from plinth.observe.metrics import read_lines
 from plinth.storage import Storage
-from plinth.sweep.clone_run import adopt
+from plinth.sweep.clone_run import clone_run
 from plinth.sweep.records import (
     TRIALS,
     Report,
     StageLength,
-    TrialReports,
+    TrialHistory,
     Values,
-    read_reports,
+    read_history,
     trial_name,
-    write_reports,
+    write_history,
 )  # fmt: skip
 from plinth.train.control import checkpoint_report
 
@@ -58,8 +58,8 @@ class TrialTask:
 
     storage: Storage
     """The sweep's folder."""
-    train: Callable[[str, Values, Room, bool], None]
-    """Trains the run of that name with those values in that room to its end, resuming it. The last
+    train: Callable[[str, Values, TrialPlacement, bool], None]
+    """Trains the run of that name with those values in that placement to its end, resuming it. The last
     argument: go on although the values are others than those of its last checkpoint."""
     lengths: Callable[[Values], dict[str, StageLength]]
     """Of a trial's stages, in order."""
@@ -71,7 +71,7 @@ class TrialTask:
     """Metrics of a checkpoint, given the run's folder, stage and step; None if training's suffice."""
 
 
-class Trial(tune.Trainable):
+class TrialTrainable(tune.Trainable):
     """Tune's view of a trial: each `step` is one of its reports."""
 
     def setup(self, config: dict[str, Any], task: TrialTask) -> None:
@@ -81,15 +81,15 @@ class Trial(tune.Trainable):
         self._name = trial_name(config[TRIAL][INDEX])
         self._folder = task.storage.child(TRIALS).child(self._name)
         values = dict(config[TRIAL][VALUES])
-        self._said = read_reports(self._folder) or TrialReports(values)
-        self._has_changed = self._said.values != values or bool(self._said.donors)
-        self._said.values = values
-        if self._has_changed or not self._said.lengths:  # it takes the job's models and data to know them
-            self._said.lengths = task.lengths(values)
-        self._lengths = self._said.lengths
-        self._before = deque(self._said.reports)
-        if self._said.adopting:
-            self._adopt()
+        self._history = read_history(self._folder) or TrialHistory(values)
+        self._has_changed = self._history.values != values or bool(self._history.donors)
+        self._history.values = values
+        if self._has_changed or not self._history.lengths:  # it takes the job's models and data to know them
+            self._history.lengths = task.lengths(values)
+        self._lengths = self._history.lengths
+        self._before = deque(self._history.reports)
+        if self._history.adopting:
+            self._clone_donor()
         self._pending: deque[tuple[dict[str, Any], bool]] = deque()
         """Summaries of checkpoints, and whether they lack the steps before the training went on."""
         self._is_cut = False
@@ -102,19 +102,19 @@ class Trial(tune.Trainable):
         """The next report, of before or of now. Raises what the training has raised."""
         if self._before:
             again = self._before.popleft()
-            return self._result(again, done=self._said.is_finished and not self._before)
+            return self._result(again, done=self._history.is_finished and not self._before)
         training = self._thread or self._start()
         report = self._next(training)
         is_last = report is None or report.samples >= self._samples
         if is_last:
             self._finish(training)
-        return self._result(self._said.reports[-1], done=is_last)
+        return self._result(self._history.reports[-1], done=is_last)
 
     def _next(self, training: threading.Thread) -> Report | None:
         """The next report; None once the training has ended."""
         while True:
             is_over = not training.is_alive()
-            for said in self._room.reports():
+            for said in self._placement.reports():
                 stage, step = said["stage"], said["step"]
                 # Known already: said, and then done again because its checkpoint did not come to count.
                 if self._lengths[stage].is_due(step) and step > self._known(stage):
@@ -131,45 +131,47 @@ class Trial(tune.Trainable):
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """A pointer: the weights are in the run's folder."""
-        body = {TRIAL: self._name, "said": len(self._said.reports) - len(self._before)}
+        body = {TRIAL: self._name, "said": len(self._history.reports) - len(self._before)}
         (Path(checkpoint_dir) / POINTER).write_text(json.dumps(body))
 
     def load_checkpoint(self, checkpoint_dir: str) -> None:
         """Go on where this trial was, or where another one is, whose values (changed) Tune gave this one."""
         pointer = json.loads((Path(checkpoint_dir) / POINTER).read_text())
         if pointer[TRIAL] == self._name:
-            self._before = deque(self._said.reports[pointer["said"] :])
+            self._before = deque(self._history.reports[pointer["said"] :])
             return
-        self._said.adopting, self._said.is_finished = pointer[TRIAL], False
+        self._history.adopting, self._history.is_finished = pointer[TRIAL], False
         self._has_changed = True
         self._before.clear()
-        write_reports(self._folder, self._said)
-        self._adopt()
+        write_history(self._folder, self._history)
+        self._clone_donor()
 
-    def _adopt(self) -> None:
-        donor = self._said.adopting
-        stage, step = adopt(self._task.storage.child(TRIALS).child(donor), self._folder, list(self._lengths))
-        self._said.donors.append(f"{donor} at {step}")
-        self._said.adopted = {stage: step}
-        self._said.adopting = ""
-        write_reports(self._folder, self._said)
+    def _clone_donor(self) -> None:
+        donor = self._history.adopting
+        stage, step = clone_run(
+            self._task.storage.child(TRIALS).child(donor), self._folder, list(self._lengths)
+        )
+        self._history.donors.append(f"{donor} at {step}")
+        self._history.adopted = {stage: step}
+        self._history.adopting = ""
+        write_history(self._folder, self._history)
 
     def cleanup(self) -> None:
         """Have the training save and end; Tune removes the trial's resources next."""
         if self._thread is not None and self._thread.is_alive():
-            self._room.request_stop()
+            self._placement.request_stop()
             self._thread.join(STOP_LIMIT_S)
 
     def _start(self) -> threading.Thread:
         group = ray.util.get_current_placement_group()
         assert group is not None, "Tune starts every trial in a placement group"
-        self._room = Room(group, label=f"trial {self._name}")
+        self._placement = TrialPlacement(group, label=f"trial {self._name}")
         self._since = time.monotonic()
         self._pending.extend((summary, False) for summary in self._missed())
 
         def train() -> None:
             try:
-                self._task.train(self._name, self._said.values, self._room, self._has_changed)
+                self._task.train(self._name, self._history.values, self._placement, self._has_changed)
             except BaseException as error:  # told to Tune by `step`, in Tune's thread
                 self._error = error
 
@@ -181,10 +183,10 @@ class Trial(tune.Trainable):
         training.join()
         if self._error is not None:
             raise self._error
-        if not self._said.reports:
+        if not self._history.reports:
             raise RuntimeError(f"{self._folder.uri} has ended without a checkpoint.")
-        self._said.is_finished = True
-        write_reports(self._folder, self._said)
+        self._history.is_finished = True
+        write_history(self._folder, self._history)
 
     def _take(self, summary: dict[str, Any], is_cut: bool) -> Report | None:
         """Make a report of it, measured if the sweep asks for that, and keep it. None if it cannot be
@@ -208,11 +210,11 @@ class Trial(tune.Trainable):
                 )  # fmt: skip
                 return None
         now = time.monotonic()
-        so_far = self._said.reports[-1].seconds if self._said.reports else 0.0
+        so_far = self._history.reports[-1].seconds if self._history.reports else 0.0
         report = Report(stage, step, samples, so_far + now - self._since, metrics)
         self._since = now
-        self._said.reports.append(report)
-        write_reports(self._folder, self._said)
+        self._history.reports.append(report)
+        write_history(self._folder, self._history)
         return report
 
     def _result(self, report: Report, done: bool) -> dict[str, Any]:
@@ -236,9 +238,9 @@ class Trial(tune.Trainable):
 
     def _known(self, stage: str) -> int:
         """Up to which step of the stage it has reported, or has not trained itself."""
-        last = self._said.reports[-1] if self._said.reports else None
+        last = self._history.reports[-1] if self._history.reports else None
         said = last.step if last is not None and last.stage == stage else 0
-        return max(said, self._said.adopted.get(stage, 0))
+        return max(said, self._history.adopted.get(stage, 0))
 
     def _wait_for_commit(self, stage: str, step: int) -> None:
         """Checkpoints are uploaded while training goes on; the thread's end is the limit."""

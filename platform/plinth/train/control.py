@@ -62,8 +62,8 @@ class Control:
     def report(self, summary: dict[str, Any]) -> None:
         """Called on all ranks after each checkpoint has begun, with a `checkpoint_report`."""
 
-    def park(self, limit_s: float) -> None:
-        """Everything is saved: wait to be ended, at most so long."""
+    def wait_for_shutdown(self, limit_s: float) -> None:
+        """Everything is saved: block until this process is killed, at most `limit_s`."""
 
     def request_stop(self) -> None:
         """Ask the run to save and end."""

@@ -304,12 +304,12 @@ def _obey(it: _Stage, orders: Orders, exchange: Exchange) -> bool:
     if orders.rescue is not Rescue.none:
         _say(it.process, "%s: saved before this node is taken away", it.run.name)
         it.observers.expect_end()
-        it.control.park(exchange.time_left_s())
+        it.control.wait_for_shutdown(exchange.time_left_s())
     elif orders.resize:
         it.saver.wait(it.run.checkpoint.away_limit_s)
         _say(it.process, "%s: saved before a change of size", it.run.name)
         it.observers.expect_end()
-        it.control.park(RESIZE_LIMIT_S)
+        it.control.wait_for_shutdown(RESIZE_LIMIT_S)
     return orders.stop
 
 

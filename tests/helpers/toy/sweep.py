@@ -15,7 +15,7 @@ from plinth.checkpoint.config import CheckpointConfig
 from plinth.engine.config import OptimConfig
 from plinth.launch.config import FitConfig, Workers
 from plinth.launch.fit import fit
-from plinth.launch.placement import Room
+from plinth.launch.placement import TrialPlacement
 from plinth.storage import Storage
 from plinth.sweep import schedulers
 from plinth.sweep.config import SchedulerConfig, SchedulerKind, SweepConfig
@@ -91,11 +91,11 @@ def driver(
 
 def train(
     folder: Path, storage: Storage, die_once: int | None, hold: Path | None, name: str, values: Values,
-    room: Room, changed: bool,
+    placement: TrialPlacement, changed: bool,
 ) -> None:  # fmt: skip
     """What a trial does."""
     run_storage = storage.child(TRIALS).child(name)
-    run_storage.write(GROUP_KEY, room.group.id.hex().encode())
+    run_storage.write(GROUP_KEY, placement.group.id.hex().encode())
     run = toy_run(
         folder,
         storage=run_storage.child("toy"),
@@ -109,7 +109,7 @@ def train(
     marker = folder / "has-died"
     if die_once == int(name) and not marker.exists():
         threading.Thread(target=_die, args=(run_storage, marker), daemon=True).start()
-    fit(FitConfig(workers=Workers(1, 1), cpus_per_worker=CPUS), [run], run_storage, None, room)
+    fit(FitConfig(workers=Workers(1, 1), cpus_per_worker=CPUS), [run], run_storage, None, placement)
 
 
 class Watched:
@@ -137,7 +137,7 @@ class Watched:
 
     def reported(self) -> set[str]:
         """Names of the trials that have got so far."""
-        return {t.record.name for t in self.trials() if t.said.reports}
+        return {t.record.name for t in self.trials() if t.history.reports}
 
     def end(self) -> None:
         """Wait for the sweep's end."""

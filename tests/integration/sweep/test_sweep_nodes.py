@@ -28,7 +28,7 @@ def test_it_follows_the_cluster_both_ways(nodes: Nodes, tmp_path: Path) -> None:
     (added,) = nodes.add()
     watched.until(lambda: len(watched.reported()) == len(LR), "the others use the new node")
     assert (len(reserved()), sweep.concurrent()) == (4, 4)
-    before = {t.record.name: t.said.reports for t in watched.trials()}
+    before = {t.record.name: t.history.reports for t in watched.trials()}
 
     nodes.remove(added)
     watched.until(lambda: (len(reserved()), sweep.concurrent()) == (2, 2), "its trials have lost their room")
@@ -38,8 +38,8 @@ def test_it_follows_the_cluster_both_ways(nodes: Nodes, tmp_path: Path) -> None:
     assert [t.record.status for t in trials] == [Status.finished] * len(LR)
     for trial in trials:
         said = before[trial.record.name]
-        assert trial.said.reports[: len(said)] == said, "what was reported before counts"
-        assert [r.step for r in trial.said.reports] == list(range(EVERY, STEPS + 1, EVERY))
+        assert trial.history.reports[: len(said)] == said, "what was reported before counts"
+        assert [r.step for r in trial.history.reports] == list(range(EVERY, STEPS + 1, EVERY))
     assert len({digests(sweep.storage, t.record.name) for t in trials}) == 1, "the same batches in all"
     assert not reserved()
 

@@ -82,7 +82,7 @@ def test_bad_trials_stop_and_give_back_what_they_had(cluster: None, folder: Path
     assert {t.record.status for t in trials} <= {Status.finished, Status.stopped}
     stopped = [t for t in trials if t.record.status is Status.stopped]
     assert stopped
-    assert all(t.said.reports[-1].samples < FULL for t in stopped)
+    assert all(t.history.reports[-1].samples < FULL for t in stopped)
     assert (folder / "has-died").exists()
     lines = read_lines(sweep.storage.child("trials/000/toy"))
     assert [line["step"] for line in lines] == list(range(len(lines)))
@@ -100,10 +100,10 @@ def test_a_population_carries_weights_on(cluster: None, folder: Path) -> None:
     assert sweep.run().status == "finished"
     trials = read_trials(sweep.storage)
     assert [t.record.status for t in trials] == [Status.finished] * 2
-    heirs = [t for t in trials if t.said.donors]
+    heirs = [t for t in trials if t.history.donors]
     assert heirs
     for trial in heirs:
-        assert trial.said.values["lr"] in (1e-6, 5e-3)
+        assert trial.history.values["lr"] in (1e-6, 5e-3)
         lines = read_lines(sweep.storage.child(f"trials/{trial.record.name}/toy"))
         assert [line["step"] for line in lines] == list(range(STEPS))
     assert everything_is_back()

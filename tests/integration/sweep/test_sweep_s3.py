@@ -80,7 +80,7 @@ def killed_in_its_middle(job: str, folder: Path, storage: Storage) -> list[Trial
         )
     until = time.monotonic() + PATIENCE_S
     try:
-        while not any(trial.said.reports for trial in read_trials(storage)):
+        while not any(trial.history.reports for trial in read_trials(storage)):
             assert process.poll() is None, (folder / "log").read_text()[-3000:]
             assert time.monotonic() < until, (folder / "log").read_text()[-3000:]
             time.sleep(0.2)
@@ -111,8 +111,8 @@ def test_killed_run_again_and_promoted(
     assert {trial.record.status for trial in trials} <= {Status.finished, Status.stopped}
     for before, now in zip(killed, trials, strict=False):
         assert now.record.values == before.record.values
-        assert now.said.reports[: len(before.said.reports)] == before.said.reports
-        assert [report.step for report in now.said.reports] == [4, 8][: len(now.said.reports)]
+        assert now.history.reports[: len(before.history.reports)] == before.history.reports
+        assert [report.step for report in now.history.reports] == [4, 8][: len(now.history.reports)]
         lines = read_lines(storage.child(f"trials/{now.record.name}/main"))
         assert [line["step"] for line in lines] == list(range(len(lines)))
     assert read_lines(storage.child("shared/warmup")) == warmup, "the warm-up is not trained again"

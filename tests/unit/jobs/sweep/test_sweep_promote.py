@@ -13,7 +13,7 @@ from jobs.pretrain.config import PretrainJob
 from jobs.sweep.promote import promote
 from plinth.errors import CheckpointError, ConfigError, StorageError
 from plinth.storage import StorageOptions
-from plinth.sweep.records import Status, TrialRecord, TrialReports, write_reports
+from plinth.sweep.records import Status, TrialHistory, TrialRecord, write_history
 from tests.helpers.sweep_folder import JEPA, LR, asha_sweep, checkpoint, sweep, trial
 
 OPTIONS = StorageOptions()
@@ -47,7 +47,7 @@ def test_the_values_are_in_place_and_the_rest_is_the_sweeps(
 def test_the_values_of_now_count(tmp_path: Path) -> None:
     storage = sweep(tmp_path, 1)
     trial(storage, TrialRecord(0, {LR: 1e-3}, Status.finished), [])
-    write_reports(storage.child("trials/000"), TrialReports({LR: 3e-3}, donors=["001 at 4"]))
+    write_history(storage.child("trials/000"), TrialHistory({LR: 3e-3}, donors=["001 at 4"]))
     job = promoted(storage.uri, "0", tmp_path / "out.yaml")
     assert job.main is not None
     assert job.main.lr == 3e-3

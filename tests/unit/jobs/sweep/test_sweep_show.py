@@ -15,10 +15,10 @@ from plinth.storage import Storage, StorageOptions
 from plinth.sweep.records import (
     Report,
     Status,
+    TrialHistory,
     TrialRecord,
-    TrialReports,
     read_sweep,
-    write_reports,
+    write_history,
     write_sweep,
 )
 from tests.helpers.sweep_folder import LR, MODE, RANK, sweep, trial
@@ -88,8 +88,8 @@ def test_before_anything_is_known(tmp_path: Path) -> None:
 
 def test_weights_that_were_taken_over(tmp_path: Path) -> None:
     storage = three(tmp_path)
-    said = TrialReports({LR: 1e-3, MODE: "full"}, donors=["000 at 100", "000 at 200"])
-    write_reports(storage.child("trials/002"), said)
+    said = TrialHistory({LR: 1e-3, MODE: "full"}, donors=["000 at 100", "000 at 200"])
+    write_history(storage.child("trials/002"), said)
     assert describe(read_state(storage))[-1] == "trial 002 took over 000 at 100, then 000 at 200"
 
 

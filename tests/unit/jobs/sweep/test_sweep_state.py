@@ -15,10 +15,10 @@ from plinth.sweep.records import (
     SHARED,
     Report,
     Status,
+    TrialHistory,
     TrialRecord,
-    TrialReports,
     trial_name,
-    write_reports,
+    write_history,
 )
 from tests.helpers.run_folder import records
 from tests.helpers.sweep_folder import JEPA, LR, MODE, RANK, asha_sweep, sweep, trial
@@ -46,10 +46,10 @@ def test_what_varies(tmp_path: Path) -> None:
 def test_what_was_used_up(tmp_path: Path) -> None:
     storage = asha_sweep(tmp_path, gpus=1)
     state = read_state(storage)
-    spent_s = [reports[-1].seconds + 10 for t in state.trials if (reports := t.said.reports)]
+    spent_s = [reports[-1].seconds + 10 for t in state.trials if (reports := t.history.reports)]
     assert state.cost.gpu_hours == pytest.approx(sum(spent_s) / 3600)
     assert state.cost.money == pytest.approx(2.5 * state.cost.gpu_hours)
-    assert state.steps == sum(t.said.reports[-1].step for t in state.trials)
+    assert state.steps == sum(t.history.reports[-1].step for t in state.trials)
     assert state.budget == {"hours": 2.0}
     assert state.counts == {Status.finished: 2, Status.stopped: 9, Status.failed: 1}
     assert list(state.counts) == [Status.finished, Status.stopped, Status.failed]
@@ -76,11 +76,11 @@ def test_the_best_have_finite_numbers_and_the_values_of_now(tmp_path: Path) -> N
         trial(
             storage, TrialRecord(i, {LR: 1e-3}, Status.running), [Report("main", 1, 32, 1.0, {"view": found})]
         )
-    said = TrialReports({LR: 2e-3}, [Report("main", 1, 32, 1.0, {"view": 3.0})], donors=["001 at 7"])
-    write_reports(storage.child("trials").child(trial_name(2)), said)
+    said = TrialHistory({LR: 2e-3}, [Report("main", 1, 32, 1.0, {"view": 3.0})], donors=["001 at 7"])
+    write_history(storage.child("trials").child(trial_name(2)), said)
     state = read_state(storage)
     assert [t.record.index for t in state.ranked] == [2]
-    assert state.ranked[0].said.values == {LR: 2e-3}
+    assert state.ranked[0].history.values == {LR: 2e-3}
     assert state.curve(state.trials[0]) == ([], [])
     assert state.curve(state.trials[2]) == ([32.0], [3.0])
     assert state.curve(state.trials[2], over_time=True) == ([1.0], [3.0])
@@ -109,7 +109,7 @@ def test_the_trial_that_changes_nothing_has_the_values_of_the_job(tmp_path: Path
         said = Report("main", 1, 32, 1.0, {"view": 1.0 + i})
         trial(storage, TrialRecord(i, values, Status.finished), [said])
     state = read_state(storage)
-    assert state.trials[0].said.values == {JEPA: 1.0, MODE: "lora", RANK: 2}, "main.lr is null"
+    assert state.trials[0].history.values == {JEPA: 1.0, MODE: "lora", RANK: 2}, "main.lr is null"
     assert state.trials[0].record.values == {}
-    assert RANK not in state.trials[1].said.values
+    assert RANK not in state.trials[1].history.values
     assert best_text(state) == ("trial 000, view 1.0000; the job as it stands: jepa 1, mode lora, rank 2")

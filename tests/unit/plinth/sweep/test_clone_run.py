@@ -9,7 +9,7 @@ import pytest
 from plinth.checkpoint.store import COMMIT_KEY, folder_name, latest
 from plinth.errors import CheckpointError, StorageError
 from plinth.storage import Storage
-from plinth.sweep.clone_run import adopt
+from plinth.sweep.clone_run import clone_run
 
 STAGES = ["warmup", "main"]
 
@@ -45,7 +45,7 @@ def own(tmp_path: Path) -> Storage:
 
 
 def test_the_newest_of_each_stage_and_nothing_else(donor: Storage, own: Storage) -> None:
-    assert adopt(donor, own, STAGES) == ("main", 6)
+    assert clone_run(donor, own, STAGES) == ("main", 6)
     name = "rank-0/weights.safetensors"
     assert held(own) == {
         "warmup/metrics.jsonl": b"lines",
@@ -72,7 +72,7 @@ def test_cut_anywhere_nothing_half_counts(
 
         monkeypatch.setattr(Storage, "upload", failing)
         try:
-            adopt(donor, own, STAGES)
+            clone_run(donor, own, STAGES)
         except StorageError:
             for stage, step, content in (("warmup", 4, b"warm"), ("main", 6, b"six")):
                 checkpoints = own.child(stage).child("checkpoints")
@@ -88,5 +88,5 @@ def test_cut_anywhere_nothing_half_counts(
 def test_a_donor_without_a_checkpoint(own: Storage, tmp_path: Path) -> None:
     before = held(own)
     with pytest.raises(CheckpointError, match="has no committed checkpoint to take over"):
-        adopt(Storage.from_uri(tmp_path / "nobody"), own, STAGES)
+        clone_run(Storage.from_uri(tmp_path / "nobody"), own, STAGES)
     assert held(own) == before

@@ -13,9 +13,9 @@ from plinth.sweep.records import (
     TRIALS,
     Report,
     Status,
+    TrialHistory,
     TrialRecord,
-    TrialReports,
-    write_reports,
+    write_history,
     write_trial,
 )
 from tests.helpers.toy.sweep import driver, toy_config
@@ -30,7 +30,7 @@ def sweep(
         status = Status.failed if message else Status.finished
         write_trial(made.storage, TrialRecord(index, {}, status, message))
         reports = [Report("toy", 1, 8, 1.0, {"loss": loss})]
-        write_reports(made.storage.child(TRIALS).child(f"{index:03d}"), TrialReports({}, reports))
+        write_history(made.storage.child(TRIALS).child(f"{index:03d}"), TrialHistory({}, reports))
     return made
 
 
@@ -47,7 +47,7 @@ def test_the_first_failure_is_said(tmp_path: Path) -> None:
 def test_one_number_will_do(tmp_path: Path) -> None:
     made = sweep(tmp_path, [float("nan"), 0.5])
     assert made._check_any_number() is None
-    write_reports(made.storage.child(TRIALS).child("001"), TrialReports({}, []))
+    write_history(made.storage.child(TRIALS).child("001"), TrialHistory({}, []))
     with pytest.raises(PlinthError, match="None of 2 trials"):
         made._check_any_number()
 

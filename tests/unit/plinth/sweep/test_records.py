@@ -14,13 +14,13 @@ from plinth.sweep.records import (
     Report,
     Status,
     SweepRecord,
+    TrialHistory,
     TrialRecord,
-    TrialReports,
     best_first,
     read_sweep,
     read_trials,
     status_now,
-    write_reports,
+    write_history,
     write_sweep,
     write_trial,
 )
@@ -40,8 +40,8 @@ def storage(tmp_path: Path) -> Storage:
     for index, values in losses.items():
         write_trial(storage, TrialRecord(index, {"lr": index}, Status.finished, "" if values else "died"))
         if values:
-            said = TrialReports({"lr": index}, [report(i + 1, loss) for i, loss in enumerate(values)])
-            write_reports(storage.child(TRIALS).child(f"{index:03d}"), said)
+            said = TrialHistory({"lr": index}, [report(i + 1, loss) for i, loss in enumerate(values)])
+            write_history(storage.child(TRIALS).child(f"{index:03d}"), said)
     return storage
 
 
@@ -52,13 +52,13 @@ def test_they_come_back(storage: Storage) -> None:
     assert trials[0].best("loss", "max") == 3.0
     assert trials[0].last("loss") == 2.5
     assert trials[1].last("loss") is None
-    assert trials[1].said.values == {"lr": 1}
+    assert trials[1].history.values == {"lr": 1}
     assert trials[2].best("loss", "min") is None
     assert [t.record.index for t in best_first(trials, "loss", "min")] == [0]
 
 
 def test_steps_add_up_over_stages() -> None:
-    said = TrialReports({}, [report(5, 1, "warmup"), report(9, 1, "warmup"), report(4, 1)])
+    said = TrialHistory({}, [report(5, 1, "warmup"), report(9, 1, "warmup"), report(4, 1)])
     assert said.steps == 13
 
 

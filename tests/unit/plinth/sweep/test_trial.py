@@ -19,12 +19,22 @@ from plinth.sweep.records import (
     TRIALS,
     Report,
     StageLength,
-    TrialReports,
+    TrialHistory,
     Values,
-    read_reports,
-    write_reports,
+    read_history,
+    write_history,
 )
-from plinth.sweep.trial import INDEX, IS_FINISHED, OBJECTIVE, POINTER, TIME, TRIAL, VALUES, Trial, TrialTask
+from plinth.sweep.trial import (
+    INDEX,
+    IS_FINISHED,
+    OBJECTIVE,
+    POINTER,
+    TIME,
+    TRIAL,
+    VALUES,
+    TrialTask,
+    TrialTrainable,
+)
 
 LENGTHS = {"toy": StageLength(steps=4, samples=8, every=2)}
 VALUES_NOW = {"lr": 0.1}
@@ -53,8 +63,8 @@ def trial(
     index: int,
     values: Values = VALUES_NOW,
     measure: Callable[[Storage, str, int], dict[str, float]] | None = None,
-) -> Trial:
-    made = Trial.__new__(Trial)  # Trainable's own constructor asks for Ray
+) -> TrialTrainable:
+    made = TrialTrainable.__new__(TrialTrainable)  # Trainable's own constructor asks for Ray
     task = TrialTask(sweep, no_training, lengths, 4.0, "loss", "min", measure)
     made.setup({TRIAL: {INDEX: index, VALUES: values}}, task)
     return made
@@ -77,16 +87,16 @@ def pointed_at(name: str, said: int, where: Path) -> str:
 
 def test_it_says_again_what_it_has_said(sweep: Storage) -> None:
     values = VALUES_NOW | {"known": True}
-    said = TrialReports(values, [report(2, 3.0), report(4, math.nan)], is_finished=True)
+    said = TrialHistory(values, [report(2, 3.0), report(4, math.nan)], is_finished=True)
     said.lengths = LENGTHS
-    write_reports(folder(sweep, "000"), said)
+    write_history(folder(sweep, "000"), said)
     again = trial(sweep, 0, values)
     assert again.step() == {OBJECTIVE: 3.0, TIME: 2.0, IS_FINISHED: False, "done": False}
     assert again.step() == {OBJECTIVE: math.inf, TIME: 4.0, IS_FINISHED: True, "done": True}
 
 
 def test_it_goes_on_where_its_pointer_is(sweep: Storage, tmp_path: Path) -> None:
-    write_reports(folder(sweep, "000"), TrialReports(VALUES_NOW, [report(1), report(2, 2.0), report(3)]))
+    write_history(folder(sweep, "000"), TrialHistory(VALUES_NOW, [report(1), report(2, 2.0), report(3)]))
     there = trial(sweep, 0)
     assert there.step()[OBJECTIVE] == 1.0
     there.save_checkpoint(str(tmp_path))
@@ -101,7 +111,7 @@ def test_taking_over_that_was_cut_off_is_done_again(
 ) -> None:
     save(sweep, "000", 4)
     save(sweep, "001", 3)
-    write_reports(folder(sweep, "001"), TrialReports(VALUES_NOW, [report(1), report(3)]))
+    write_history(folder(sweep, "001"), TrialHistory(VALUES_NOW, [report(1), report(3)]))
     heir = trial(sweep, 1, {"lr": 0.2})
 
     def cut_off(self: Storage, local_path: str | Path, key: str) -> None:
@@ -114,11 +124,11 @@ def test_taking_over_that_was_cut_off_is_done_again(
     own = folder(sweep, "001").child("toy/checkpoints")
     assert latest(own) is None
 
-    said = read_reports(folder(sweep, "001"))
+    said = read_history(folder(sweep, "001"))
     assert said is not None
     assert (said.values, said.adopting, said.donors) == ({"lr": 0.2}, "000", [])
     trial(sweep, 1, said.values)
-    said = read_reports(folder(sweep, "001"))
+    said = read_history(folder(sweep, "001"))
     assert said is not None
     assert (said.adopting, said.donors) == ("", ["000 at 4"])
     assert trial(sweep, 1, said.values)._missed() == [], "the donor's steps are not its own"
@@ -135,9 +145,9 @@ def trained(sweep: Storage, name: str, steps: int) -> list[dict[str, Any]]:
     return [{"stage": "toy", "step": step, "samples": 2 * step, "loss": -1.0} for step in range(2, steps + 1)]
 
 
-def going_on(made: Trial, said: list[dict[str, Any]]) -> list[tuple[int, float]]:
+def going_on(made: TrialTrainable, said: list[dict[str, Any]]) -> list[tuple[int, float]]:
     """(step, loss) of the reports of a trial whose training says that and ends."""
-    made._room = SimpleNamespace(reports=lambda: [said.pop(0)] if said else [])  # type: ignore[assignment]
+    made._placement = SimpleNamespace(reports=lambda: [said.pop(0)] if said else [])  # type: ignore[assignment]
     made._pending.extend((summary, False) for summary in made._missed())
     over = SimpleNamespace(is_alive=lambda: bool(said))
     found = []
@@ -154,7 +164,7 @@ def test_it_reports_where_it_is_due_whatever_else_was_saved(sweep: Storage) -> N
 def test_what_is_done_again_is_not_said_again(sweep: Storage) -> None:
     """Killed after it had reported, before that checkpoint counted."""
     said = trained(sweep, "000", 4)
-    write_reports(folder(sweep, "000"), TrialReports(VALUES_NOW, [report(2)]))
+    write_history(folder(sweep, "000"), TrialHistory(VALUES_NOW, [report(2)]))
     assert going_on(trial(sweep, 0), said) == [(4, -1.0)]
 
 
