@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections import Counter
@@ -22,6 +21,7 @@ from jobs.embed.command import embed_samples
 from plinth.data.config import ShardOptions
 from plinth.data.manifest import ShardEntry
 from plinth.data.shards import RowGroupReader, write_shard
+from plinth.digests import text_digest
 from plinth.errors import ConfigError, DataError
 from plinth.storage import Storage, StorageOptions
 from poma3d.pretrained.captioner import Captioner, keep_best
@@ -54,8 +54,7 @@ class CaptionWork:
 
     def name(self, entry: ShardEntry) -> str:
         """Hash of all that decides what a shard becomes."""
-        said = f"{self.recipe} {entry.sha256}"
-        return hashlib.blake2b(said.encode(), digest_size=NAME_BYTES).hexdigest()
+        return text_digest(f"{self.recipe} {entry.sha256}", NAME_BYTES)
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from plinth.digests import text_digest
 from plinth.storage import Storage
 
 NAME_BYTES = 12
@@ -22,7 +22,7 @@ REQUESTS = 16
 
 def digest(*parts: object) -> str:
     """Name of something by what it is made of (JSON types)."""
-    return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=NAME_BYTES).hexdigest()
+    return text_digest(json.dumps(parts, sort_keys=True), NAME_BYTES)
 
 
 def names_in(storage: Storage, folder: str) -> set[str]:

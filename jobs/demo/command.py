@@ -36,7 +36,7 @@ from jobs.jobfile import asked
 from jobs.pretrain import command as pretrain
 from jobs.shards.preview import PreviewConfig, colours, point_maps, preview
 from plinth import config
-from plinth.errors import ConfigError
+from plinth.errors import STOPPED_EXIT_CODE, ConfigError
 from plinth.observe.ledger import summarise
 from plinth.observe.metrics import read_lines
 from poma3d.pictures import colour_points
@@ -82,7 +82,7 @@ def run_job(job: DemoJob) -> int:
             end = pretrain.train(job.pretrain, pretrain.prepare(job.pretrain))
     if end.is_stopped:
         print("\nstopped as told; the same command goes on from there")
-        return pretrain.STOPPED_EXIT_CODE
+        return STOPPED_EXIT_CODE
     with timings.part("evaluate: rooms that nothing has trained on"):
         outcome = evaluate.evaluate(job.evaluate)
     report = _report(job, outcome, timings)

@@ -6,8 +6,9 @@ from html import escape
 
 from jobs.display.html import SERIES_COLOURS, section, table
 from jobs.display.text import aligned
-from plinth.observe.ledger import CATEGORIES, SECONDS_PER_HOUR, LedgerSummary
+from plinth.observe.ledger import CATEGORIES, LedgerSummary
 from plinth.observe.metrics import duration
+from plinth.units import SECONDS_PER_HOUR
 
 IDLE_COLOUR = "#9ca3af"
 CATEGORY_COLOURS = dict(

@@ -13,11 +13,11 @@ from typing import Any
 
 from jobs.common.ports import free_port
 from jobs.doctor.finding import Finding, Level
+from plinth.units import MIB
 
 GLOO, NCCL = "gloo", "nccl"
 TIMEOUT_S = 30.0
 ELEMENTS = 1 << 20
-MIB = 2**20
 BYTES_EACH = 4
 MOST_PROCESSES = 8
 """Of this machine: each costs the import of torch, and more would show nothing new."""

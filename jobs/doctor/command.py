@@ -29,8 +29,8 @@ from jobs.pretrain.config import PretrainJob
 from plinth.errors import EXIT_CODE, PlinthError
 from plinth.launch.config import Workers
 from plinth.launch.fit import possible_sizes
+from plinth.units import GIB
 
-GIB = 2**30
 MEMORY_MARGIN = 0.9
 """Share of a device's memory that a plan may fill: allocators and the driver need the rest."""
 

@@ -11,8 +11,9 @@ from collections.abc import Iterable
 import torch
 
 from jobs.doctor.finding import Finding, Level
-from jobs.doctor.nodes import GIB, PACKAGES, SHARED_MEMORY, has_cluster, prebuilt_ops
+from jobs.doctor.nodes import PACKAGES, SHARED_MEMORY, has_cluster, prebuilt_ops
 from jobs.pretrain.config import PretrainJob
+from plinth.units import GIB
 
 LEAST_SCRATCH_BYTES = 5 * GIB
 

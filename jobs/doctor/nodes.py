@@ -17,12 +17,12 @@ from jobs.common.cluster import ray_cluster
 from jobs.doctor.all_reduce import cluster_ring
 from jobs.doctor.finding import Finding, Level
 from jobs.pretrain.config import PretrainJob
+from plinth.units import GIB
 
 PACKAGES = ("torch", "ray", "deepspeed", "pyarrow", "s3fs", "transformers", "numpy")
 SHARED_MEMORY = Path("/dev/shm")
 LEAST_SHARED_BYTES = 1 << 30
 """Ray's object store and the processes' own shared memory want at least this."""
-GIB = 2**30
 MAX_SKEW_S = 2.0
 ANSWER_TIMEOUT_S = 30.0
 

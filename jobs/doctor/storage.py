@@ -17,6 +17,7 @@ from jobs.pretrain.config import PretrainJob, stage_config
 from plinth.data.shards import RowGroupReader
 from plinth.redaction import redact
 from plinth.storage import Storage, StorageOptions
+from plinth.units import MIB
 
 BIG_BYTES = 12 << 20
 """Enough to tell a rate."""
@@ -24,7 +25,6 @@ PART_BYTES = 5 << 20
 """The smallest part that S3 takes before the last."""
 MAX_SKEW_S = 60.0
 """Signed requests are refused from 15 minutes on; a clock that is a minute off is not kept."""
-MIB = 2**20
 
 
 def storage(job: PretrainJob) -> Iterable[Finding]:

@@ -19,6 +19,7 @@ from jobs.plan.memory import Memory, divisors_up_to, dtype_of, largest_micro_bat
 from jobs.pretrain.config import PretrainJob, stage_config
 from plinth.engine.config import Precision
 from plinth.errors import ConfigError
+from plinth.units import SECONDS_PER_HOUR
 from plinth.world import check_divisibility
 from poma3d.cost.activations import StageSize, activations, meta_stage, outline, stage_size
 from poma3d.cost.flops import StageFlops, stage_flops
@@ -33,7 +34,6 @@ on H100; this model's own has not been measured."""
 ZERO_STAGES = (0, 1, 2, 3)
 """The first keeps no masters, so bf16 does without it."""
 GPU_COUNTS = (8, 64, 512, 1024)
-SECONDS_PER_HOUR = 3600
 CLASS_TOKEN, ATTENTION_POOL = "class", "attention"
 _BASE = {
     "grid": (14, 14),

@@ -9,10 +9,10 @@ from typing import Any
 import yaml
 
 from plinth.errors import ConfigError
+from plinth.units import GIB
 
 PRICES = "prices.yaml"
 """Beside the cluster files."""
-GIB = 2**30
 TERA = 10**12
 ON_DEMAND, SPOT = "on_demand", "spot"
 LOCAL = "local"

@@ -11,7 +11,6 @@ from poma3d.cost.activations import Activations, StageSize
 
 FLOAT32_BYTES = 4
 MOMENTS = 2
-GIB = 2**30
 USABLE_SHARE = 0.92
 """Of a GPU's memory: the rest is the CUDA context, NCCL's buffers and holes between allocations."""
 PAIR_BYTES = 34

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from jobs.plan.memory import GIB, USABLE_SHARE
+from jobs.plan.memory import USABLE_SHARE
 from plinth.observe.metrics import duration
+from plinth.units import GIB, SECONDS_PER_HOUR
 
 if TYPE_CHECKING:
     from jobs.plan.estimate import Plan, StagePlan
 
 MILLION, GIGA, TERA = 10**6, 10**9, 10**12
-SECONDS_PER_HOUR = 3600
 INDENT = "  "
 UNKNOWN = "-"
 COLUMNS = (

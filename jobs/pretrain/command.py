@@ -30,7 +30,7 @@ from jobs.runs.page import page_kept
 from plinth import config
 from plinth.checkpoint import save_load as checkpoint
 from plinth.engine.process import log_to_terminal
-from plinth.errors import CheckpointError, ConfigError, DataError
+from plinth.errors import STOPPED_EXIT_CODE, CheckpointError, ConfigError, DataError
 from plinth.launch.fit import fit, possible_sizes
 from plinth.storage import Storage
 from plinth.storage.lock import RunLock, run_id
@@ -41,9 +41,6 @@ from poma3d.sample import SampleShape, decode
 
 if TYPE_CHECKING:
     from plinth.launch.placement import TrialPlacement
-
-STOPPED_EXIT_CODE = 143
-"""As of a process that SIGTERM has ended: the run was told to stop, by whatever way, and saved first."""
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -30,7 +30,7 @@ from jobs.pretrain.config import PretrainJob, StageConfig, stage_config
 from jobs.prove_resume.compare import Comparison, compare, read_result
 from jobs.prove_resume.faults import Action, Fault, with_faults
 from jobs.prove_resume.page import table, write_page
-from plinth.errors import EXIT_CODE, ConfigError, PlinthError
+from plinth.errors import EXIT_CODE, STOPPED_EXIT_CODE, ConfigError, PlinthError
 from plinth.launch.config import Workers
 from plinth.launch.fit import possible_sizes
 from plinth.observe.config import OnBadStep
@@ -207,7 +207,7 @@ def _run_phase(job: PretrainJob, phase: Phase, log: Path) -> None:
             os.kill(driver.pid or 0, phase.ends_by)
         driver.join(PHASE_LIMIT_S)
         expected: dict[signal.Signals | None, int] = {None: 0, signal.SIGKILL: -signal.SIGKILL}
-        expected |= dict.fromkeys(STOP_SIGNALS, pretrain.STOPPED_EXIT_CODE)
+        expected |= dict.fromkeys(STOP_SIGNALS, STOPPED_EXIT_CODE)
         if driver.exitcode != expected[phase.ends_by]:
             raise PlinthError(
                 f"{job.name}: the driver ended with {driver.exitcode}, expected {expected[phase.ends_by]}.",
@@ -240,4 +240,4 @@ def _drive(job: PretrainJob, faults: Sequence[Fault], log: str) -> None:
     except PlinthError as error:
         print(error, file=sys.stderr)
         sys.exit(EXIT_CODE)
-    sys.exit(pretrain.STOPPED_EXIT_CODE if end.is_stopped else 0)
+    sys.exit(STOPPED_EXIT_CODE if end.is_stopped else 0)

@@ -19,8 +19,7 @@ from jobs.submit import submission as submit_job
 from jobs.submit.job_server import JobServer, Target, find, is_alive
 from jobs.submit.submission import RUN, Submission
 from plinth.errors import INTERRUPTED_EXIT_CODE, ConfigError
-
-MIB = 2**20
+from plinth.units import MIB
 
 
 def run(arguments: argparse.Namespace) -> int:

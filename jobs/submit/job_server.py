@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from plinth.errors import ConfigError, StorageError, WorkersLostError
+from plinth.errors import STOPPED_EXIT_CODE, ConfigError, StorageError, WorkersLostError
 from plinth.redaction import redact
 
 DASHBOARD = "http://127.0.0.1:8265"
@@ -28,7 +28,7 @@ OVERRULING = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 """With them in the environment Ray's client would go elsewhere than it was told."""
 TOKEN_ENV, TOKEN_PATH_ENV, MODE_ENV = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"
 NOISY = ("dashboard_sdk", "job.sdk")
-STOPPED_EXIT_CODE, NO_COMMAND_EXIT_CODE = 143, 127
+NO_COMMAND_EXIT_CODE = 127
 SHOWN_IDS = 5
 TAIL_LINES = 40
 """Lines of the log that one sees on coming back."""

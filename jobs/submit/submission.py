@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 from jobs.jobfile import open_schema, read
 from jobs.pretrain import command as pretrain
 from plinth import config
+from plinth.digests import text_digest
 from plinth.errors import ConfigError, StorageError
 from plinth.storage import Storage
 from plinth.storage.options import validate
@@ -76,7 +76,7 @@ def resolve(path: Path, overrides: Sequence[str]) -> Submission:
             "Leave ray.address empty.",
         )
     uri = _result(job)
-    digest = hashlib.blake2b(uri.encode(), digest_size=4).hexdigest()
+    digest = text_digest(uri, 4)
     slug = re.sub(r"[^a-z0-9]+", "-", getattr(job, "name", kind).lower())[:SLUG_CHARS].strip("-")
     return Submission(kind, job, uri, f"poma-{slug}-{digest}", bool(local))
 

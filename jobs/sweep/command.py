@@ -43,7 +43,7 @@ from plinth.checkpoint import save_load as checkpoint
 from plinth.data import manifest as manifests
 from plinth.data.config import ReaderKind
 from plinth.engine.process import log_to_terminal
-from plinth.errors import ConfigError, PlinthError
+from plinth.errors import STOPPED_EXIT_CODE, ConfigError, PlinthError
 from plinth.storage import Storage
 from plinth.storage.lock import RunLock, read_lock, request_stop
 from plinth.sweep.config import SchedulerKind, SearcherKind
@@ -84,13 +84,13 @@ def run_job(job: SweepJob) -> int:
     with ray_cluster(job.ray, job.sweep.workers), RunLock(storage, job.lock) as lock:
         storage.write(JOB_KEY, config.to_yaml(job).encode())
         if trials.shares_warmup and not _train_shared(job, storage, lock.stop_wanted):
-            return pretrain.STOPPED_EXIT_CODE
+            return STOPPED_EXIT_CODE
         ended = _run_trials(job, storage, trials, record, lock.stop_wanted)
     _show(storage)
     write_hparams(storage)
     if any(trial.history.reports for trial in read_trials(storage)):
         print(f"\npoma sweep promote {storage.uri} best   writes the best trial as a job of full length")
-    return pretrain.STOPPED_EXIT_CODE if ended.status == INTERRUPTED else 0
+    return STOPPED_EXIT_CODE if ended.status == INTERRUPTED else 0
 
 
 def sweep_storage(job: SweepJob) -> Storage:

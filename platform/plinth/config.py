@@ -12,10 +12,8 @@ import ast
 import dataclasses
 import difflib
 import enum
-import hashlib
 import inspect
 import itertools
-import json
 import textwrap
 import types
 import typing
@@ -27,6 +25,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from plinth.digests import json_digest
 from plinth.errors import ConfigError
 
 T = TypeVar("T")
@@ -148,7 +147,7 @@ def to_yaml(config: Any) -> str:
 def fingerprint(config: Any) -> str:
     """Hash of a config's values, independent of key order."""
     plain = config if isinstance(config, dict) else to_dict(config)
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+    return json_digest(plain)[:16]
 
 
 def changed_keys(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:

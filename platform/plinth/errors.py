@@ -10,7 +10,9 @@ from collections.abc import Sequence
 
 EXIT_CODE = 2
 INTERRUPTED_EXIT_CODE = 130
-"""As of a process that Ctrl-C has ended."""
+"""128 + SIGINT."""
+STOPPED_EXIT_CODE = 143
+"""128 + SIGTERM: a run that was told to stop, in any way, and saved first."""
 
 
 class PlinthError(Exception):

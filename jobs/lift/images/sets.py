@@ -16,6 +16,7 @@ from enum import Enum
 from typing import Any, Protocol
 
 from plinth.config import MISSING
+from plinth.digests import text_digest
 from plinth.errors import ConfigError
 from plinth.storage import Storage, StorageOptions
 
@@ -164,7 +165,7 @@ def identity(config: ImageSetConfig, storage: Storage, key: str, content: object
     """Hash by which a piece is known."""
     reading = {k: v for k, v in asdict(config).items() if k not in ("uri", "kind", "lines_per_piece")}
     said = json.dumps([config.kind.name, storage.uri, key, content, reading], sort_keys=True)
-    return hashlib.blake2b(said.encode(), digest_size=ID_BYTES).hexdigest()
+    return text_digest(said, ID_BYTES)
 
 
 def texts(value: object) -> list[str]:

@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from plinth.digests import json_digest
 from plinth.engine.process import on_all_ranks
 from plinth.errors import CheckpointError
 from plinth.storage import Storage
@@ -185,8 +186,7 @@ def no_such(storage: Storage, step: int | None) -> CheckpointError:
 
 
 def _record_hash(record: dict[str, Any]) -> str:
-    body = {key: value for key, value in record.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    return json_digest({key: value for key, value in record.items() if key != "sha256"})
 
 
 def _damaged(storage: Storage, problem: str) -> CheckpointError:

@@ -13,13 +13,13 @@ data set that is being rewritten is either the old one or the new one, never a m
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from plinth.digests import json_digest
 from plinth.errors import DataError
 from plinth.storage import MissingKeyError, Storage
 
@@ -78,7 +78,7 @@ class Manifest:
     @cached_property
     def hash(self) -> str:
         """Hash of everything in here: two data sets with the same hash are the same data."""
-        return _digest(_to_dict(self))
+        return json_digest(_to_dict(self))
 
 
 def commit(storage: Storage, manifest: Manifest) -> None:
@@ -102,7 +102,7 @@ def commit(storage: Storage, manifest: Manifest) -> None:
                 "Build all shards of a data set with the same schema.",
             )
     content = json.loads(json.dumps(_to_dict(manifest)))  # as it will be read: JSON has no integer keys
-    text = json.dumps(content | {"sha256": _digest(content)}, indent=1) + "\n"
+    text = json.dumps(content | {"sha256": json_digest(content)}, indent=1) + "\n"
     storage.write(MANIFEST_KEY, text.encode())
 
 
@@ -189,7 +189,7 @@ def _load(storage: Storage) -> Manifest:
         raise _NotAManifest(
             f"{where} is not a manifest ({type(error).__name__}: {error}).", "Build the data set again."
         ) from error
-    if expected not in (None, _digest(content)):
+    if expected not in (None, json_digest(content)):
         raise _NotAManifest(
             f"{where} is not the manifest that was written: its SHA-256 differs.",
             "Build the data set again, or restore the object.",
@@ -213,10 +213,6 @@ def differing_columns(a: dict[str, str], b: dict[str, str]) -> str:
     """The columns in which two data sets differ, in words."""
     names = [name for name in dict.fromkeys([*a, *b]) if a.get(name) != b.get(name)]
     return "; ".join(f"{n} ({a.get(n, 'absent')} against {b.get(n, 'absent')})" for n in names)
-
-
-def _digest(content: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _to_dict(manifest: Manifest) -> dict[str, Any]:

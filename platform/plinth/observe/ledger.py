@@ -30,6 +30,7 @@ import numpy as np
 from plinth.observe.config import LedgerConfig
 from plinth.observe.failures import Failure, by_attempt, read_failures
 from plinth.storage import Storage
+from plinth.units import SECONDS_PER_HOUR
 
 FOLDER = "ledger"
 PRODUCTIVE, DATA_STALL, CHECKPOINT_STALL = "productive", "data_stall", "checkpoint_stall"
@@ -39,7 +40,6 @@ RUNNING, FINISHED, STOPPED, FAILED = "running", "finished", "stopped", "failed"
 MARKS_KEPT = 64  # of a record: a run that resumes takes one of the last checkpoints
 RECENT_KEPT = 4096  # steps remembered one by one while no checkpoint becomes durable
 CLOSE_TIMEOUT_S = 10.0
-SECONDS_PER_HOUR = 3600.0
 
 log = logging.getLogger(__name__)
 

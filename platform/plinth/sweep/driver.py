@@ -47,10 +47,10 @@ from plinth.sweep.records import (
 from plinth.sweep.samplers import planned_trials
 from plinth.sweep.searcher import TrialSearcher
 from plinth.sweep.trial import INDEX, IS_FINISHED, TRIAL, TrialTask, TrialTrainable
+from plinth.units import SECONDS_PER_HOUR
 
 REPLAY_CPUS = 0.001
 """Of a trial that only says again what it has said."""
-SECONDS_PER_HOUR = 3600.0
 BUDGET_CHECK_S = 5.0
 
 log = logging.getLogger(__name__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import tempfile
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from plinth.digests import text_digest
 from plinth.engine.process import Process, on_all_ranks
 from plinth.errors import StorageError
 from plinth.observe.failures import FOLDER, by_attempt, first_cause, read_failures
@@ -76,5 +76,5 @@ def _tell_of_the_last(storage: Storage) -> None:
 
 def local_folder(storage: Storage, run_id: str) -> Path:
     """Where the ranks of a run keep their logs on this machine."""
-    digest = hashlib.blake2b(f"{storage.uri} {run_id}".encode(), digest_size=6).hexdigest()
+    digest = text_digest(f"{storage.uri} {run_id}", 6)
     return Path(tempfile.gettempdir()) / f"plinth-{os.getuid()}" / f"flight-{digest}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import tempfile
@@ -19,6 +18,7 @@ from plinth.data.batches import Decode
 from plinth.data.config import DataConfig
 from plinth.data.plan import Cursor, Plan
 from plinth.data.sources import OpenSource, open_sources, plan_for
+from plinth.digests import text_digest
 from plinth.engine.config import OptimConfig, ZeroConfig
 from plinth.errors import CheckpointError, ConfigError
 from plinth.observe.config import GuardConfig, LedgerConfig, MetricsConfig
@@ -78,8 +78,7 @@ class StageRun:
     @property
     def scratch(self) -> Path:
         """A local folder of this user and this stage."""
-        name = f"{self.storage.uri} {self.run_id}"
-        digest = hashlib.blake2b(name.encode(), digest_size=6).hexdigest()
+        digest = text_digest(f"{self.storage.uri} {self.run_id}", 6)
         return Path(self.scratch_dir or tempfile.gettempdir()) / f"plinth-{os.getuid()}" / digest
 
 
