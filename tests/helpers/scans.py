@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
+from safetensors.numpy import save_file
 
+from poma3d.geometry import unproject
 from poma3d.scenes.frame import SceneFrames
 from poma3d.synthetic.rooms import RoomsConfig, RoomsReader
 
@@ -23,6 +27,8 @@ ALIGNMENT = np.array(
     ]
 )
 """A turn and a shift as in a ScanNet scan's text file."""
+
+SCENE_POINT_VIEWS = 4
 
 
 def room(index: int = 0, views: int = 6, size: int = 40) -> SceneFrames:
@@ -80,3 +86,23 @@ def write_scannet(root: Path, name: str, scene: SceneFrames, alignment: np.ndarr
     if alignment is not None:
         lines.insert(1, "axisAlignment = " + " ".join(f"{x:.6f}" for x in alignment.reshape(-1)))
     (folder / f"{name}.txt").write_text("\n".join(lines) + "\n")
+
+
+def scene_point_maps() -> tuple[np.ndarray, np.ndarray]:
+    """float16 [V, h, w, 3] and uint8 [V, h, w, 3] of a room's first views."""
+    scene = room(1, views=SCENE_POINT_VIEWS)
+    points, colours = [], []
+    for frame in scene.frames:
+        depth, camera, pose = (torch.from_numpy(x) for x in (frame.depth, frame.intrinsics, frame.pose))
+        points.append(unproject(depth, scene.depth_scale, camera, pose).numpy().astype(np.float16))
+        colours.append(frame.colour())
+    return np.stack(points), np.stack([c for c in colours if c is not None])
+
+
+def write_scene_point(path: Path, **changes: Any) -> dict[str, np.ndarray]:
+    """The layout of `scene_point`; returns the file's tensors."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    points, colours = scene_point_maps()
+    tensors = {"point_map": points, "color_images": colours, **changes}
+    save_file({k: np.ascontiguousarray(v) for k, v in tensors.items() if v is not None}, path)
+    return tensors

@@ -16,10 +16,10 @@ from jobs.runs.page import write_page
 from plinth.engine.engine import Engine
 from plinth.storage import Storage
 from plinth.train import loop
+from tests.helpers.metrics import PLANTED, FakeWandb
 from tests.helpers.tiny_jobs import pretrain_job, write
-from tests.unit.plinth.observe.test_sinks import FakeWandb
 
-PLANTED, SIGNED = "pl4nted-s3cret", "51gn3d-url"
+SIGNED = "51gn3d-url"
 SAID = f"GET https://b.s3.amazonaws.com/k?X-Amz-Signature={SIGNED}&x=1 with {PLANTED} was refused"
 
 

@@ -13,9 +13,8 @@ from jobs.cli import main
 from jobs.common.datasets import open_dataset
 from plinth.storage import StorageOptions
 from tests.helpers.recordings import write_arkitscenes, write_sens, write_three_rscan
-from tests.helpers.scans import room, write_scannet, write_seven_scenes
+from tests.helpers.scans import room, write_scannet, write_scene_point, write_seven_scenes
 from tests.helpers.tiny_jobs import SIDE, ingest_job, pretrain_job, write
-from tests.unit.poma3d.scenes.test_scene_point import write_scene
 
 NAME = "scene0000_00"
 
@@ -52,7 +51,7 @@ def test_a_scan_becomes_the_room_that_it_was_written_from(kind: str, tmp_path: P
 
 def test_published_point_maps_go_all_the_way(made: Path, tmp_path: Path) -> None:
     """ScenePoint: points without a camera, through ingest, embed and preview into a step of training."""
-    write_scene(tmp_path / "scans" / f"{NAME}.safetensors")
+    write_scene_point(tmp_path / "scans" / f"{NAME}.safetensors")
     captions = [{"scan_id": NAME, "utterance": [f"view {view}", "a room"]} for view in range(4)]
     (tmp_path / "views.jsonl").write_text("\n".join(map(json.dumps, captions)))
     section = {"root": str(tmp_path / "scans"), "view_captions_file": str(tmp_path / "views.jsonl")}

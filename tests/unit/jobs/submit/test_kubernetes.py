@@ -11,8 +11,8 @@ import yaml
 from jobs.cli import main
 from jobs.pretrain.config import PretrainJob
 from plinth import config
+from tests.helpers.secrets import findings
 from tests.helpers.tiny_jobs import ingest_job, pretrain_job, write
-from tests.unit.infra.test_secrets import findings
 
 
 def job_file(folder: Path, **changes: Any) -> str:

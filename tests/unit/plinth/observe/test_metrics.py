@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,18 +12,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from plinth.errors import ConfigError
 from plinth.observe.config import MetricsConfig
-from plinth.observe.metrics import MetricsWriter, StepRecord, duration, progress_line, read_lines
+from plinth.observe.metrics import MetricsWriter, duration, progress_line, read_lines
 from plinth.storage import Storage
-
-
-def record(step: int, **changes: Any) -> StepRecord:
-    values: dict[str, Any] = {
-        "step": step, "epoch": step // 4, "step_in_epoch": step % 4, "loss": 2.0 / (step + 1),
-        "terms": {"view": 1.0}, "logs": {"std": 0.5}, "grad_norm": 0.25, "lr": 1e-3, "digest": f"{step:04x}",
-        "world_size": 2, "samples": 8, "step_s": 0.5, "data_wait_s": 0.1, "checkpoint_s": 0.0,
-        "memory_bytes": 10, "time": 0.0,
-    }  # fmt: skip
-    return StepRecord(**{**values, **changes})
+from tests.helpers.metrics import step_record
 
 
 def write(
@@ -36,7 +26,7 @@ def write(
         "toy", first_step, 100,
     )  # fmt: skip
     for step in steps:
-        writer.step(record(step, digest=f"{marker}{step}"))
+        writer.step(step_record(step, digest=f"{marker}{step}"))
     writer.flush()
     writer.sync()
     if close:
@@ -97,14 +87,14 @@ def test_pictures_are_kept(tmp_path: Path) -> None:
 
 def test_json_has_no_nan(tmp_path: Path) -> None:
     writer = write(tmp_path, range(0), close=False)
-    writer.step(record(0, logs={"rank": float("nan")}))
+    writer.step(step_record(0, logs={"rank": float("nan")}))
     writer.close()
     text = (tmp_path / "run" / "metrics.jsonl").read_text()
     assert json.loads(text, parse_constant=pytest.fail)["logs"] == {"rank": None}
 
 
 def test_the_progress_line_says_where_how_fast_and_how_long() -> None:
-    recent = [record(step, step_s=1.0, data_wait_s=0.25) for step in range(18, 20)]
+    recent = [step_record(step, step_s=1.0, data_wait_s=0.25) for step in range(18, 20)]
     line = progress_line("main", recent, total_steps=80)
     assert line == (
         "main 20/80  epoch 4  loss 0.1000  view 1.000  lr 1.00e-03  8.0 samples/s  data wait 25%  60 s left"

@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,39 +18,14 @@ from plinth.observe.ledger import FINISHED
 from plinth.observe.metrics import MetricsWriter, read_lines, scalars
 from plinth.observe.sinks import RunName, Sinks, flat, redacted
 from plinth.storage import Storage
-from tests.unit.plinth.observe.test_metrics import record
+from tests.helpers.metrics import PLANTED, FakeWandb, step_record
 
 NAME = RunName(id="4f2a-main", group="rooms", name="rooms/main")
-PLANTED = "pl4nted-s3cret"
 RESOLVED: dict[str, Any] = {
     "optim": {"lr": 1e-3},
     "note": PLANTED,
     "sources": [{"uri": f"s3://k:{PLANTED}@b"}],
 }
-
-
-class FakeWandb(ModuleType):
-    """Keeps what it is told, and fails at step 3."""
-
-    def __init__(self) -> None:
-        super().__init__("wandb")
-        self.__spec__ = ModuleSpec("wandb", None)  # as of a package that is installed
-        self.inits: list[dict[str, Any]] = []
-        self.rows: list[dict[str, float]] = []
-        self.exit_codes: list[int] = []
-        self.Settings = SimpleNamespace
-
-    def init(self, settings: Any, dir: str, **told: Any) -> Any:
-        self.inits.append(told)
-        return SimpleNamespace(define_metric=lambda *_, **__: None, log=self.log, finish=self.finish)
-
-    def log(self, row: dict[str, float]) -> None:
-        if row["step"] == 3:
-            raise ConnectionError(f"gone: token={PLANTED}")
-        self.rows.append(row)
-
-    def finish(self, exit_code: int) -> None:
-        self.exit_codes.append(exit_code)
 
 
 @pytest.fixture
@@ -68,7 +41,7 @@ def write(folder: Path, config: MetricsConfig, steps: range, first_step: int = 0
     storage = Storage.from_uri(folder / "run")
     writer = MetricsWriter(config, storage, folder / "local", "main", first_step, 100, (), trackers)
     for step in steps:
-        writer.step(record(step))
+        writer.step(step_record(step))
     writer.close()
     trackers.close(FINISHED)
 
@@ -120,7 +93,7 @@ def test_trackers_get_the_scalars_of_tensorboard_and_the_config_once(
     (init,) = wandb.inits
     assert (init["id"], init["group"], init["resume"]) == ("4f2a-main", "rooms", "allow")
     assert init["config"]["optim"] == {"lr": 1e-3}
-    assert wandb.rows == [{"step": s, **scalars(record(s))} for s in range(3)]
+    assert wandb.rows == [{"step": s, **scalars(step_record(s))} for s in range(3)]
     assert wandb.exit_codes == [0]
 
 
@@ -180,7 +153,7 @@ def test_mlflow_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.status == "FINISHED"
     assert run.data.params["optim.lr"] == "0.001"
-    assert run.data.metrics.keys() == scalars(record(0)).keys()
+    assert run.data.metrics.keys() == scalars(step_record(0)).keys()
     history = client.get_metric_history(run.info.run_id, "loss/total")
     assert sorted({point.step for point in history}) == list(range(6))
     assert PLANTED.encode() not in (tmp_path / "mlflow.db").read_bytes()

@@ -8,38 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from safetensors.numpy import save_file
 
-from poma3d.geometry import unproject
 from poma3d.sample import SampleShape, encode, to_samples
 from poma3d.scenes import views
 from poma3d.scenes.config import ViewConfig
 from poma3d.scenes.scene_point import ScenePointConfig, ScenePointReader
-from tests.helpers.scans import room
+from tests.helpers.scans import SCENE_POINT_VIEWS as VIEWS
+from tests.helpers.scans import scene_point_maps, write_scene_point
 
-VIEWS = 4
 SHAPE = SampleShape(VIEWS, 16, 16, captions=2, scene_captions=1, xyz=True)
-
-
-def point_maps() -> tuple[np.ndarray, np.ndarray]:
-    """float16 [V, h, w, 3] and uint8 [V, h, w, 3] of a room's first views."""
-    scene = room(1, views=VIEWS)
-    points, colours = [], []
-    for frame in scene.frames:
-        depth, camera, pose = (torch.from_numpy(x) for x in (frame.depth, frame.intrinsics, frame.pose))
-        points.append(unproject(depth, scene.depth_scale, camera, pose).numpy().astype(np.float16))
-        colours.append(frame.colour())
-    return np.stack(points), np.stack([c for c in colours if c is not None])
-
-
-def write_scene(path: Path, **changes: Any) -> dict[str, np.ndarray]:
-    """A scene's file; returns its tensors."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    points, colours = point_maps()
-    tensors = {"point_map": points, "color_images": colours, **changes}
-    save_file({k: np.ascontiguousarray(v) for k, v in tensors.items() if v is not None}, path)
-    return tensors
 
 
 def reader(root: Path, **changes: Any) -> ScenePointReader:
@@ -47,7 +24,7 @@ def reader(root: Path, **changes: Any) -> ScenePointReader:
 
 
 def test_points_come_through_as_they_are(tmp_path: Path) -> None:
-    tensors = write_scene(tmp_path / "scannet" / "scene0000_00.safetensors")
+    tensors = write_scene_point(tmp_path / "scannet" / "scene0000_00.safetensors")
     assert reader(tmp_path).scene_ids() == ["scene0000_00"]
     scene = reader(tmp_path).read("scene0000_00")
     height, width = tensors["point_map"].shape[1:3]
@@ -66,9 +43,9 @@ def test_points_come_through_as_they_are(tmp_path: Path) -> None:
 
 
 def test_views_that_repeat_come_back_marked(tmp_path: Path) -> None:
-    points, colours = point_maps()
+    points, colours = scene_point_maps()
     points[3], colours[3] = points[0], colours[0]
-    write_scene(tmp_path / "a.safetensors", point_map=points, color_images=colours)
+    write_scene_point(tmp_path / "a.safetensors", point_map=points, color_images=colours)
     [sample], _ = views.to_samples(reader(tmp_path).read("a"), SHAPE, ViewConfig())
     assert sample.view_valid.tolist() == [1, 1, 1, 0]
     assert sample.xyz is not None
@@ -76,10 +53,10 @@ def test_views_that_repeat_come_back_marked(tmp_path: Path) -> None:
 
 
 def test_what_is_not_a_point_is_none_and_empty_views_are_rejected(tmp_path: Path) -> None:
-    points, _ = point_maps()
+    points, _ = scene_point_maps()
     points[0] = np.nan
     points[1, :2] = np.inf
-    write_scene(tmp_path / "a.safetensors", point_map=points, color_images=None)
+    write_scene_point(tmp_path / "a.safetensors", point_map=points, color_images=None)
     [sample], rejects = views.to_samples(reader(tmp_path).read("a"), SHAPE, ViewConfig())
     assert [(r.frame_id, r.reason) for r in rejects] == [("000", "too little valid depth")]
     assert sample.xyz is not None
@@ -89,14 +66,14 @@ def test_what_is_not_a_point_is_none_and_empty_views_are_rejected(tmp_path: Path
 
 @pytest.mark.parametrize("scale", [1.0, 255.0])
 def test_pictures_of_floats(tmp_path: Path, scale: float) -> None:
-    colours = point_maps()[1]
-    write_scene(tmp_path / "a.safetensors", color_images=(colours / 255 * scale).astype(np.float32))
+    colours = scene_point_maps()[1]
+    write_scene_point(tmp_path / "a.safetensors", color_images=(colours / 255 * scale).astype(np.float32))
     frame = reader(tmp_path).read("a").frames[2]
     np.testing.assert_array_equal(frame.colour(), colours[2])
 
 
 def test_captions_of_views_and_scenes(tmp_path: Path) -> None:
-    write_scene(tmp_path / "a.safetensors")
+    write_scene_point(tmp_path / "a.safetensors")
     lines = [{"scan_id": "a", "utterance": [f"view {v}", " "]} for v in range(VIEWS)]
     lines.insert(2, {"scan_id": "b", "utterance": ["another scene"]})
     path, of_scenes = tmp_path / "views.jsonl", tmp_path / "scene_cap.json"
@@ -140,7 +117,7 @@ def test_captions_of_views_and_scenes(tmp_path: Path) -> None:
     ],
 )
 def test_files_of_another_layout_are_named(tmp_path: Path, tensors: dict[str, Any], words: str) -> None:
-    write_scene(tmp_path / "a.safetensors", **tensors)
+    write_scene_point(tmp_path / "a.safetensors", **tensors)
     with pytest.raises(ValueError, match=words):
         reader(tmp_path).read("a")
 
@@ -148,18 +125,18 @@ def test_files_of_another_layout_are_named(tmp_path: Path, tensors: dict[str, An
 def test_damaged_missing_and_doubled_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no scene here"):
         reader(tmp_path).scene_ids()
-    write_scene(tmp_path / "a.safetensors")
+    write_scene_point(tmp_path / "a.safetensors")
     content = (tmp_path / "a.safetensors").read_bytes()
     (tmp_path / "b.safetensors").write_bytes(content[:5000])
     with pytest.raises(ValueError, match=r"b\.safetensors"):
         reader(tmp_path).read("b")
-    write_scene(tmp_path / "more" / "a.safetensors")
+    write_scene_point(tmp_path / "more" / "a.safetensors")
     with pytest.raises(ValueError, match="have one name"):
         reader(tmp_path).scene_ids()
 
 
 def test_a_world_of_another_up_is_turned(tmp_path: Path) -> None:
-    points = write_scene(tmp_path / "a.safetensors")["point_map"]
+    points = write_scene_point(tmp_path / "a.safetensors")["point_map"]
     turned = reader(tmp_path, up=[0.0, -1.0, 0.0]).read("a").frames[0].points
     assert turned is not None
     x, y, z = np.moveaxis(points[0].astype(np.float32), -1, 0)
