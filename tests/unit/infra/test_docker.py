@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from infra.docker.lock import CUDA_ONLY, FROM_SOURCE, LOCKS, entries, name_of
-from tests.helpers.dockerfile import Dockerfile, parse
+from tests.helpers.infra.dockerfile import Dockerfile, parse
 
 ROOT = Path(__file__).parents[3]
 DOCKER = ROOT / "infra" / "docker"

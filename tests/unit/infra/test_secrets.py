@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.secrets import findings
+from tests.helpers.infra.secrets import findings
 
 ROOT = Path(__file__).parents[3]
 SHIPPED = sorted(

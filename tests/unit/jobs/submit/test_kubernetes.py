@@ -11,7 +11,7 @@ import yaml
 from jobs.cli import main
 from jobs.pretrain.config import PretrainJob
 from plinth import config
-from tests.helpers.secrets import findings
+from tests.helpers.infra.secrets import findings
 from tests.helpers.tiny_jobs import ingest_job, pretrain_job, write
 
 
