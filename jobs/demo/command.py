@@ -25,7 +25,7 @@ from jobs.demo.config import DemoJob
 from jobs.demo.examples import examples
 from jobs.demo.report import Picture, Report, write_report
 from jobs.demo.teacher import train_teacher
-from jobs.display.html import Curve
+from jobs.display.figures import Curve
 from jobs.embed import command as embed
 from jobs.embed.config import EmbedJob
 from jobs.evaluate import command as evaluate

@@ -10,14 +10,14 @@ import base64
 import io
 import math
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from jobs.display.html import Curve, bullets, curves, folded, head, page, section
-from jobs.display.ledger import ledger_section
+from jobs.display.figures import Curve
+from jobs.display.html import render
 from jobs.evaluate.tables import Table, cell_text
 from plinth.observe.ledger import LedgerSummary
 from poma3d.evaluate.bootstrap import Estimate
@@ -54,7 +54,7 @@ class Example:
 
 @dataclass
 class Report:
-    """All that a report shows; empty parts are left out."""
+    """What the page shows; empty parts are left out."""
 
     title: str
     status: str
@@ -78,24 +78,17 @@ class Report:
 
 def write_report(report: Report, path: Path) -> Path:
     """Render to `path`, whole or not at all."""
-    tone = "good" if report.good else "fair"
-    parts = [head(report.title, report.status, tone, report.summary, report.facts)]
-    parts += [_table(table) for table in report.tables]
-    if report.notes:
-        parts.append(section("Read this with the numbers", bullets(report.notes)))
-    if report.curves:
-        parts.append(section("Training", curves(report.curves)))
-    parts.append(ledger_section(report.ledger))
-    if report.pictures:
-        shown = "".join(_figure(p.image, p.caption) for p in report.pictures)
-        parts.append(section("What the model sees", f'<div class="pictures">{shown}</div>'))
-    if report.examples:
-        parts.append(section("Scenes found by text", "".join(_example(e) for e in report.examples)))
-    if report.config:
-        parts.append(folded("The resolved job", report.config))
+    text = render(
+        "demo/report.html",
+        title=report.title,
+        report=report,
+        tables=[_filled(table) for table in report.tables],
+        data_uri=data_uri,
+        thumbnail=thumbnail,
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    partial.write_text(page(report.title, parts), encoding="utf-8")
+    partial.write_text(text, encoding="utf-8")
     partial.replace(path)
     return path
 
@@ -116,17 +109,11 @@ def thumbnail(image: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize(size, how))
 
 
-def _table(table: Table) -> str:
-    head = "".join(f"<th>{escape(c)}</th>" for c in table.columns)
-    best = [_top(table, i) for i in range(len(table.columns))]
-    rows = []
-    for row in table.rows:
-        cells = "".join(_cell(cell, top) for cell, top in zip(row.cells, best, strict=True))
-        name = f'<th scope="row">{escape(row.name)}<small>{escape(row.note)}</small></th>'
-        rows.append(f'<tr class="{"strong" if row.strong else ""}">{name}{cells}</tr>')
-    note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
-    body = f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-    return section(table.title, f'<div class="scroll">{body}</div>{note}')
+def _filled(table: Table) -> dict[str, Any]:
+    """The table with its cells as (value, interval, percent of the column's largest: None draws no bar)."""
+    tops = [_top(table, i) for i in range(len(table.columns))]
+    cells = [[_cell(cell, top) for cell, top in zip(row.cells, tops, strict=True)] for row in table.rows]
+    return {"table": table, "rows": list(zip(table.rows, cells, strict=True))}
 
 
 def _top(table: Table, column: int) -> float:
@@ -136,30 +123,6 @@ def _top(table: Table, column: int) -> float:
     return max([v for v in values if math.isfinite(v)], default=1.0) or 1.0
 
 
-def _cell(cell: Estimate | float | None, top: float) -> str:
-    value, between = cell_text(cell)
-    if cell is None:
-        return f"<td>{value}</td>"
-    share = 100 * (cell.value if isinstance(cell, Estimate) else cell) / top
-    bar = f'<i class="bar"><i style="width:{share:.1f}%"></i></i>'
-    return f"<td>{value}<small>{between or '&nbsp;'}</small>{bar}</td>"
-
-
-def _figure(image: np.ndarray, caption: str) -> str:
-    text = escape(caption)
-    return f'<figure><img src="{data_uri(image)}" alt="{text}"><figcaption>{text}</figcaption></figure>'
-
-
-def _example(example: Example) -> str:
-    tiles = []
-    for place, found in enumerate(example.found, start=1):
-        mark = " ✓" if found.right else ""
-        text = f"{place}. {escape(found.scene_id)}{mark}<br><small>cosine {found.score:.3f}</small>"
-        image = f'<img src="{data_uri(thumbnail(found.image))}" alt="{escape(found.scene_id)}">'
-        kind = "right" if found.right else ""
-        tiles.append(f'<figure class="{kind}">{image}<figcaption>{text}</figcaption></figure>')
-    rank = f"the right scene is number {example.rank}"
-    return (
-        f'<article><blockquote>{escape(example.query)}</blockquote><p class="note">{rank}</p>'
-        f'<div class="found">{"".join(tiles)}</div></article>'
-    )
+def _cell(cell: Estimate | float | None, top: float) -> tuple[str, str, float | None]:
+    value = cell.value if isinstance(cell, Estimate) else cell
+    return *cell_text(cell), None if value is None else 100 * value / top

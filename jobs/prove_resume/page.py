@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jobs.display import html as page
-from jobs.display.html import Curve
+from jobs.display.figures import Curve
+from jobs.display.html import render
+from jobs.display.text import aligned
 from jobs.pretrain.config import PretrainJob
 from jobs.prove_resume.compare import LOSS_TOLERANCE, STATE_TOLERANCE, Comparison
 from plinth import config
@@ -33,10 +34,7 @@ def rows(comparisons: Sequence[Comparison]) -> list[list[str]]:
 
 def table(comparisons: Sequence[Comparison]) -> str:
     """For the terminal."""
-    lines = [list(HEADER), *rows(comparisons)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(HEADER))]
-    shown = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
-    return "\n".join([*shown, _bounds()])
+    return "\n".join([*aligned([HEADER, *rows(comparisons)]), _bounds()])
 
 
 def write_page(
@@ -54,30 +52,25 @@ def write_page(
         pairs = zip(straight.losses, c.result.losses, strict=False)
         apart[c.name] = (x, [abs(a - b) / max(abs(a), 1e-12) for a, b in pairs])
         workers[c.name] = (x, [float(n) for n in c.result.world_sizes])
-    parts = [
-        page.head(
-            "Kill it, resize it, same result",
-            "every run is the same as the straight one" if good else "a run differs from the straight one",
-            "good" if good else "bad",
-            f"{len(straight.losses)} steps of the job, run straight and with faults.",
-            {name: f"{value:.0f} s" for name, value in seconds.items()},
-        ),
-        page.section("Comparison", page.table(HEADER, rows(comparisons)) + f"<p>{_bounds()}</p>"),
-        page.section("What was done", page.bullets([f"{c.name}: {c.text}" for c in comparisons])),
-        page.section(
-            "Curves (steps of both stages, one after the other)",
-            page.curves(
-                [
-                    Curve("loss", "step", losses),
-                    Curve("difference of the loss, relative", "step", apart),
-                    Curve("workers", "step", workers),
-                ]
-            ),
-        ),
-        page.folded("The shortened job", config.to_yaml(job)),
-    ]
+    text = render(
+        "prove_resume/page.html",
+        title="prove-resume",
+        good=good,
+        steps=len(straight.losses),
+        facts={name: f"{value:.0f} s" for name, value in seconds.items()},
+        header=HEADER,
+        rows=rows(comparisons),
+        bounds=_bounds(),
+        comparisons=comparisons,
+        curves=[
+            Curve("loss", "step", losses),
+            Curve("difference of the loss, relative", "step", apart),
+            Curve("workers", "step", workers),
+        ],
+        job=config.to_yaml(job),
+    )
     path = folder / "prove-resume.html"
-    path.write_text(page.page("prove-resume", parts), encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
     return path
 
 

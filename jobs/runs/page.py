@@ -1,4 +1,4 @@
-"""The page of a run: index.html in its folder, self-contained, written again while the run goes on."""
+"""The page of a run: index.html in its folder, self-contained, rewritten while the run lasts."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from html import escape
 from typing import Any
 
 import numpy as np
 
 from jobs.common.run_layout import CONFIG_KEY
-from jobs.display.html import Curve, bullets, curves, folded, head, page, section
-from jobs.display.ledger import ledger_section
+from jobs.display.figures import Curve
+from jobs.display.html import render
 from jobs.runs.state import RunState, read_run
 from jobs.runs.text import checkpoints_text, incident_text
 from plinth.observe.failures import first_cause, utc
@@ -39,9 +38,11 @@ Line = dict[str, Any]
 
 @contextmanager
 def page_kept(storage: Storage, every_s: float) -> Iterator[None]:
-    """Keep the page of the run in `storage` up to date, and write it once more at the end. Whatever goes
-    wrong with it is said once and stops nothing. Enter it before the run's lock: the last page shall find
-    the lock gone."""
+    """Keep the page of the run in `storage` up to date, and write it once more at the end.
+
+    The first error is logged, and none stops the run. Enter it before the run's lock, so that the last page
+    finds the lock released.
+    """
 
     def write() -> None:
         try:
@@ -79,21 +80,29 @@ def write_page(storage: Storage, now: float | None = None) -> str:
     state = read_run(storage, now)
     lines = {stage.name: read_lines(storage.child(stage.name)) for stage in state.stages}
     name = storage.uri.rstrip("/").rsplit("/", 1)[-1]
-    failures = _failures(state)
-    *earlier, latest = [_curves(stage, found) for stage, found in lines.items()] or [""]
-    parts = [
-        _head(name, state, lines, now),
-        failures if state.status == FAILED else "",
-        latest,
-        ledger_section(state.ledger),
-        "" if state.status == FAILED else failures,
-        _incidents(state),
-        section("Checkpoints", bullets([f"{s.name}: {checkpoints_text(s)}" for s in state.stages])),
-        *reversed(earlier),
-        folded("The resolved job", redact(storage.read(CONFIG_KEY).decode())),
-    ]
-    refresh_s = REFRESH_S if state.status == RUNNING else 0
-    storage.write(PAGE_KEY, page(f"{name}: {state.status}", parts, refresh_s).encode())
+    found = [incident_text(stage.name, incident) for stage in state.stages for incident in stage.incidents]
+    text = render(
+        "runs/page.html",
+        title=f"{name}: {state.status}",
+        refresh_s=REFRESH_S if state.status == RUNNING else 0,
+        name=name,
+        status=state.status,
+        tone=TONES.get(state.status, "good"),
+        detail=redact(". ".join(text for text in (state.detail, state.slow) if text)),
+        facts=_facts(state, lines, now),
+        stages=[
+            {"name": stage, "curves": stage_curves(stage, of) if of else []} for stage, of in lines.items()
+        ],
+        ledger=state.ledger,
+        failures=[
+            {"cause": first_cause(of_attempt), "traceback": redact(of_attempt[0].traceback)}
+            for of_attempt in reversed(state.failures)
+        ],
+        incidents=found[-SHOWN_INCIDENTS:],
+        checkpoints=[f"{stage.name}: {checkpoints_text(stage)}" for stage in state.stages],
+        job=redact(storage.read(CONFIG_KEY).decode()),
+    )
+    storage.write(PAGE_KEY, text.encode())
     return f"{storage.uri}/{PAGE_KEY}"
 
 
@@ -106,7 +115,7 @@ def stage_curves(stage: str, lines: Sequence[Line]) -> list[Curve]:
         "loss": {"total": [line["loss"] for line in lines], **(terms if len(terms) > 1 else {})},
         **{name: {name: values} for name, values in logs.items()},  # each has a scale of its own
         "gradient norm": {"before clipping": [line["grad_norm"] for line in lines]},
-        "samples a second": {"all workers": rates},
+        "samples per second": {"all workers": rates},
     }
     steps = [line["step"] for line in lines]
     return [
@@ -128,21 +137,17 @@ def _thinned(steps: Sequence[int], values: Sequence[float | None]) -> tuple[list
     return x.tolist(), y.tolist()
 
 
-def _curves(stage: str, lines: Sequence[Line]) -> str:
-    return section(f"Stage {stage}", curves(stage_curves(stage, lines))) if lines else ""
-
-
-def _head(name: str, state: RunState, lines: dict[str, list[Line]], now: float) -> str:
+def _facts(state: RunState, lines: dict[str, list[Line]], now: float) -> dict[str, str]:
     facts = {"Where": state.where or "before the first step"}
     recent = next((found[-RATE_STEPS:] for found in reversed(lines.values()) if found), [])
     if recent:
         last = recent[-1]
-        spent_s = sum(line["step_s"] + line["checkpoint_s"] for line in recent)
+        spent_s = max(sum(line["step_s"] + line["checkpoint_s"] for line in recent), 1e-9)
         facts |= {
             "Loss": "not finite" if last["loss"] is None else f"{last['loss']:.4f}",
             "Workers": str(last["world_size"]),
-            "Samples a second": f"{sum(line['samples'] for line in recent) / max(spent_s, 1e-9):.1f}",
-            "Waiting for data": f"{sum(ln['data_wait_s'] for ln in recent) / max(spent_s, 1e-9):.0%}",
+            "Samples per second": f"{sum(line['samples'] for line in recent) / spent_s:.1f}",
+            "Waiting for data": f"{sum(line['data_wait_s'] for line in recent) / spent_s:.0%}",
         }
     if state.ledger.wall_s:
         facts |= {
@@ -150,21 +155,4 @@ def _head(name: str, state: RunState, lines: dict[str, list[Line]], now: float) 
             "Productive": f"{state.ledger.share(PRODUCTIVE):.0%}",
             "Restarts": str(state.ledger.restarts),
         }
-    facts["As of"] = utc(now)
-    detail = ". ".join(said for said in (state.detail, state.slow) if said)
-    return head(name, state.status, TONES.get(state.status, "good"), redact(detail), facts)
-
-
-def _failures(state: RunState) -> str:
-    """The last one first, each with the traceback of its cause."""
-    shown = []
-    for found in reversed(state.failures):
-        shown.append(f"<pre>{escape(first_cause(found))}</pre>")
-        if found[0].traceback:
-            shown.append(folded("Traceback", redact(found[0].traceback)))
-    return section("Failures, each with its first cause", "".join(shown)) if shown else ""
-
-
-def _incidents(state: RunState) -> str:
-    said = [incident_text(stage.name, incident) for stage in state.stages for incident in stage.incidents]
-    return section("Incidents", bullets(said[-SHOWN_INCIDENTS:])) if said else ""
+    return facts | {"As of": utc(now)}

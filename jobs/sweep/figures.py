@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, MultipleLocator
 
-from jobs.display.html import INK_STAND_IN, figure_svg, plain_axes
+from jobs.display.figures import INK_STAND_IN, figure_svg, plain_axes
 from jobs.sweep.state import SweepState, Varied, is_number, metric_text, value_text
 from plinth.sweep.records import Status, Trial
 

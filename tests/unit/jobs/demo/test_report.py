@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from jobs.demo.report import Example, Found, Picture, Report, data_uri, thumbnail, write_report
-from jobs.display.html import Curve
+from jobs.display.figures import Curve
 from jobs.evaluate.tables import Row, Table, plain_table
 from plinth.observe.ledger import CATEGORIES, LedgerSummary
 from poma3d.evaluate.bootstrap import Estimate

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobs.display.ledger import ledger_lines, ledger_section
+from jobs.display.ledger import ledger_lines
 from jobs.display.text import aligned
 from plinth.observe.ledger import LedgerSummary, Mark, Record, add_up
 
@@ -15,7 +15,6 @@ def book(gpus: int, price: float | None) -> LedgerSummary:
 
 def test_without_a_ledger_there_is_nothing() -> None:
     assert ledger_lines(LedgerSummary()) == []
-    assert ledger_section(LedgerSummary()) == ""
 
 
 def test_gpu_hours_and_cost() -> None:
@@ -35,14 +34,6 @@ def test_workers_without_gpus_have_worker_hours() -> None:
     lines = ledger_lines(book(gpus=0, price=None))
     assert lines[1].split() == ["category", "time", "share", "worker-hours"]
     assert lines[2].split() == ["productive", "48", "min", "80.0%", "3.20"]
-
-
-def test_the_bar_shows_what_there_is() -> None:
-    html = ledger_section(book(gpus=0, price=None))
-    assert html.count('<i style="flex: ') == 2
-    assert "productive 80.0%" in html
-    assert "idle 0" not in html
-    assert "<td>12 min</td>" in html
 
 
 def test_columns_line_up() -> None:

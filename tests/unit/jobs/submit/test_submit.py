@@ -190,9 +190,7 @@ def test_the_package_is_the_code_and_the_job_and_nothing_else(tmp_path: Path) ->
     with zipfile.ZipFile(first.path) as archive:
         names = archive.namelist()
         assert archive.read("job.yaml") == b"kind: pretrain\n"
-    assert {"jobs/cli.py", "plinth/world.py", "poma3d/sample.py", "jobs/display/page_template.html"} <= set(
-        names
-    )
+    assert {"jobs/cli.py", "plinth/world.py", "poma3d/sample.py", "jobs/display/page.html"} <= set(names)
     assert {name.split("/")[0] for name in names} == {"job.yaml", "jobs", "plinth", "poma3d"}
     assert {Path(name).suffix for name in names} == {".py", ".html", ".yaml"}
     assert not [name for name in names if "__pycache__" in name or "/." in name]
