@@ -1,12 +1,12 @@
-"""`poma checkpoints list|verify|repair|prune|pin`: what a run has saved, and what becomes of it."""
+"""`poma checkpoints list|verify|repair|prune|pin`: list, check, mend, delete and pin what a run has saved."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 
 from jobs.common.run_layout import STAGES
 from jobs.common.storage_flags import storage_options
+from jobs.display.text import aligned
 from plinth.checkpoint import maintenance
 from plinth.checkpoint.config import CheckpointConfig
 from plinth.checkpoint.maintenance import Finding
@@ -14,6 +14,7 @@ from plinth.checkpoint.store import list_checkpoints, read_state
 from plinth.errors import EXIT_CODE, CheckpointError, ConfigError
 from plinth.storage import Storage
 from plinth.storage.lock import read_lock
+from plinth.units import MIB
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -56,8 +57,8 @@ def _refuse_if_running(storage: Storage) -> None:
         )
 
 
-def _table(storage: Storage) -> Iterator[str]:
-    yield f"{storage.uri}\n{'stage':8} {'step':>8} {'of':>8} {'epoch':>6} {'MiB':>9}  state"
+def _table(storage: Storage) -> list[str]:
+    rows = [["stage", "step", "of", "epoch", "MiB", "state"]]
     for stage, folder in _folders(storage):
         for info in list_checkpoints(folder):
             total, epoch, state = "", "", "unfinished: ignored"
@@ -67,8 +68,9 @@ def _table(storage: Storage) -> Iterator[str]:
                 except CheckpointError as error:
                     state = f"damaged: {error.problem}"
             pinned = ", pinned" if info.is_pinned else ""
-            size = info.size_bytes / 2**20
-            yield f"{stage:8} {info.step:>8} {total:>8} {epoch:>6} {size:>9.1f}  {state}{pinned}"
+            size = f"{info.size_bytes / MIB:.1f}"
+            rows.append([stage, str(info.step), total, epoch, size, state + pinned])
+    return [storage.uri, *aligned(rows, right=range(1, 5))]
 
 
 def _described(folder: Storage, step: int) -> tuple[str, str, str]:

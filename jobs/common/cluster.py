@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from jobs.display.progress import Progress
 from plinth.errors import ConfigError, PlinthError
 
 T = TypeVar("T")
@@ -133,24 +133,3 @@ def check_room(what: str, needs: Mapping[str, float], hint: str) -> None:
     for name, need in needs.items():
         if has.get(name, 0.0) < need:
             raise ConfigError(f"{what} need {need:g} {name}; there are {has.get(name, 0.0):g}.", hint)
-
-
-class Progress:
-    """A line on the terminal every few seconds: done, rate, time left."""
-
-    def __init__(self, label: str, unit: str, total: int, every_s: float = 5.0) -> None:
-        self.label, self.unit, self.total, self.every_s = label, unit, total, every_s
-        self.done = 0
-        self.start = self.last = time.monotonic()
-
-    def advance(self, n: int = 1) -> None:
-        """Count `n` more, and print when it is time or all is done."""
-        self.done += n
-        now = time.monotonic()
-        if now - self.last < self.every_s and self.done < self.total:
-            return
-        self.last = now
-        spent = max(now - self.start, 1e-9)
-        left = (self.total - self.done) * spent / self.done
-        state = f"done in {spent:.0f} s" if self.done >= self.total else f"{left:.0f} s left"
-        print(f"{self.label}: {self.done}/{self.total} {self.unit}, {state}", flush=True)

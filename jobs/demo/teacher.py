@@ -15,9 +15,9 @@ import json
 import math
 import re
 import shutil
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,9 @@ from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, PreTraine
 from transformers.utils import logging as transformers_logging
 
 from jobs.demo.teacher_config import TeacherTrainConfig
+from jobs.display.progress import Progress
+from plinth.engine.config import OptimConfig
+from plinth.engine.schedules import lr_at
 from poma3d.sample import Sample
 
 # The end of a text must not be token 2: transformers then falls back to an older way to find it.
@@ -49,7 +52,6 @@ class TrainedTeacher:
     cached: bool
     loss: float
     accuracy: float
-    duration_s: float
 
 
 @dataclass(frozen=True)
@@ -61,43 +63,38 @@ class TeacherData:
     scene_captions: list[list[str]]
 
 
-def train_teacher(
-    samples: Sequence[Sample], folder: Path, cfg: TeacherTrainConfig, say: Callable[[str], None] = print
-) -> TrainedTeacher:
+def train_teacher(samples: Sequence[Sample], folder: Path, config: TeacherTrainConfig) -> TrainedTeacher:
     """Train a tiny CLIP into `folder`, or do nothing if it holds the one for this data and config.
 
     Args:
         samples: scenes with colour and captions, all of the same number of views.
         folder: written whole or not at all; loadable by `transformers.CLIPModel.from_pretrained`.
-        say: takes lines of progress.
 
     Raises:
         ValueError: a scene lacks colour or captions.
     """
-    key = cache_key(samples, cfg)
+    key = cache_key(samples, config)
     record = folder / RECORD
     if record.exists() and (found := json.loads(record.read_text()))["key"] == key:
-        say(f"teacher: {folder} is up to date")
-        return TrainedTeacher(folder, True, found["loss"], found["accuracy"], 0.0)
-    started = time.monotonic()
-    data = load(samples, cfg.image_size)
-    tokenizer = build_tokenizer(data, cfg.text_tokens)
+        print(f"teacher: {folder} is up to date")
+        return TrainedTeacher(folder, True, found["loss"], found["accuracy"])
+    data = load(samples, config.image_size)
+    tokenizer = build_tokenizer(data, config.text_tokens)
     threads = torch.get_num_threads()
-    torch.set_num_threads(cfg.threads)
+    torch.set_num_threads(config.threads)
     try:
-        model, loss, accuracy = fit(data, tokenizer, cfg, say)
+        model, loss, accuracy = fit(data, tokenizer, config)
     finally:
         torch.set_num_threads(threads)
-    save(
-        model, tokenizer, folder, cfg, {"key": key, "loss": loss, "accuracy": accuracy, "config": asdict(cfg)}
-    )
-    return TrainedTeacher(folder, False, loss, accuracy, time.monotonic() - started)
+    learned = {"key": key, "loss": loss, "accuracy": accuracy, "config": asdict(config)}
+    save(model, tokenizer, folder, config, learned)
+    return TrainedTeacher(folder, False, loss, accuracy)
 
 
-def cache_key(samples: Sequence[Sample], cfg: TeacherTrainConfig) -> str:
+def cache_key(samples: Sequence[Sample], config: TeacherTrainConfig) -> str:
     """Hash of the config and of all that the teacher sees; threads do not matter."""
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(json.dumps({**asdict(cfg), "threads": 0}, sort_keys=True).encode())
+    digest.update(json.dumps({**asdict(config), "threads": 0}, sort_keys=True).encode())
     for sample in samples:
         digest.update(json.dumps([sample.scene_id, sample.view_captions, sample.scene_captions]).encode())
         for jpeg in sample.colour:
@@ -121,7 +118,7 @@ def load(samples: Sequence[Sample], image_size: int) -> TeacherData:
 
 
 def build_tokenizer(data: TeacherData, text_tokens: int) -> PreTrainedTokenizerFast:
-    """One token a word of the captions: their vocabulary is small and closed."""
+    """One token per word of the captions: their vocabulary is small and closed."""
     words: set[str] = set()
     for views, scene in zip(data.view_captions, data.scene_captions, strict=True):
         for caption in [c for view in views for c in view] + scene:
@@ -145,73 +142,73 @@ def build_tokenizer(data: TeacherData, text_tokens: int) -> PreTrainedTokenizerF
     )
 
 
-def build_model(tokenizer: PreTrainedTokenizerFast, cfg: TeacherTrainConfig) -> CLIPModel:
+def build_model(tokenizer: PreTrainedTokenizerFast, config: TeacherTrainConfig) -> CLIPModel:
     """A `CLIPModel` with random weights."""
     vision = {
-        "hidden_size": cfg.image_width,
-        "intermediate_size": 4 * cfg.image_width,
-        "num_hidden_layers": cfg.image_layers,
-        "num_attention_heads": cfg.image_heads,
-        "image_size": cfg.image_size,
-        "patch_size": cfg.patch_size,
+        "hidden_size": config.image_width,
+        "intermediate_size": 4 * config.image_width,
+        "num_hidden_layers": config.image_layers,
+        "num_attention_heads": config.image_heads,
+        "image_size": config.image_size,
+        "patch_size": config.patch_size,
     }
     text = {
         "vocab_size": len(tokenizer),
-        "hidden_size": cfg.text_width,
-        "intermediate_size": 4 * cfg.text_width,
-        "num_hidden_layers": cfg.text_layers,
-        "num_attention_heads": cfg.text_heads,
-        "max_position_embeddings": cfg.text_tokens,
+        "hidden_size": config.text_width,
+        "intermediate_size": 4 * config.text_width,
+        "num_hidden_layers": config.text_layers,
+        "num_attention_heads": config.text_heads,
+        "max_position_embeddings": config.text_tokens,
         "pad_token_id": tokenizer.pad_token_id,
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
     }
-    return CLIPModel(CLIPConfig(vision_config=vision, text_config=text, projection_dim=cfg.embedding))
+    return CLIPModel(CLIPConfig(vision_config=vision, text_config=text, projection_dim=config.embedding))
 
 
 def fit(
-    data: TeacherData, tokenizer: PreTrainedTokenizerFast, cfg: TeacherTrainConfig, say: Callable[[str], None]
+    data: TeacherData, tokenizer: PreTrainedTokenizerFast, config: TeacherTrainConfig
 ) -> tuple[CLIPModel, float, float]:
     """Train; gives the model, the last losses' mean and how often a view finds its caption in a batch."""
     with torch.random.fork_rng():
-        torch.manual_seed(cfg.seed)
-        model = build_model(tokenizer, cfg)
+        torch.manual_seed(config.seed)
+        model = build_model(tokenizer, config)
     matrices = [p for p in model.parameters() if p.dim() > 1]
     others = [p for p in model.parameters() if p.dim() <= 1]
     optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": cfg.weight_decay}, {"params": others, "weight_decay": 0.0}],
-        lr=cfg.lr,
+        [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
+        lr=config.lr,
         betas=(0.9, 0.98),
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _lr_factor(step, cfg))
-    rng = np.random.default_rng(cfg.seed)
-    order = _epochs(len(data.colour), min(cfg.scenes_per_batch, len(data.colour)), rng)
-    progress = _Progress("teacher", cfg.steps, say)
+    factor = OptimConfig(lr=1.0, warmup_steps=config.warmup_steps, min_lr_ratio=0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_at(factor, step, config.steps))
+    rng = np.random.default_rng(config.seed)
+    order = _epochs(len(data.colour), min(config.scenes_per_batch, len(data.colour)), rng)
+    progress = Progress("teacher", "steps", config.steps)
     model.train()
     loss, accuracy = float("nan"), float("nan")
-    for step in range(cfg.steps):
-        scenes = next(order)
-        pixels = augment(data.colour[scenes], cfg, rng)
-        view_texts, scene_texts = draw_texts(data, scenes, cfg.joined_captions, rng)
-        step_loss, step_accuracy = contrast(model, tokenizer, pixels, view_texts, scene_texts, cfg)
+    for scenes in islice(order, config.steps):
+        pixels = augment(data.colour[scenes], config, rng)
+        view_texts, scene_texts = draw_texts(data, scenes, config.joined_captions, rng)
+        step_loss, step_accuracy = contrast(model, tokenizer, pixels, view_texts, scene_texts, config)
         optimizer.zero_grad()
         step_loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.grad_clip)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
         optimizer.step()
         schedule.step()
         loss, accuracy = _smooth(loss, step_loss.item()), _smooth(accuracy, step_accuracy.item())
-        progress(step + 1, f"loss {loss:.2f}, a view finds its caption {accuracy:.0%}")
+        progress.advance(note=f"loss {loss:.2f}, a view finds its caption {accuracy:.0%}")
     return model.eval(), loss, accuracy
 
 
-def augment(colour: np.ndarray, cfg: TeacherTrainConfig, rng: np.random.Generator) -> Tensor:
+def augment(colour: np.ndarray, config: TeacherTrainConfig, rng: np.random.Generator) -> Tensor:
     """uint8 [B, V, H, W, 3] -> float32 [B*V, 3, H, W] as the tower takes it, some grey, some tinted."""
     x = colour.reshape(-1, *colour.shape[2:]).astype(np.float32) / 255.0
     n = len(x)
-    grey = rng.random(n) < cfg.grey
+    grey = rng.random(n) < config.grey
     x[grey] = (x[grey] @ np.array(LUMA, np.float32))[..., None]
-    if cfg.jitter:
-        x = x * rng.uniform(1 - cfg.jitter, 1 + cfg.jitter, (n, 1, 1, 3)).astype(np.float32)
+    if config.jitter:
+        x = x * rng.uniform(1 - config.jitter, 1 + config.jitter, (n, 1, 1, 3)).astype(np.float32)
     x = (x.clip(0.0, 1.0) - CHANNEL_MEAN) / CHANNEL_STD
     return torch.from_numpy(x).permute(0, 3, 1, 2).contiguous()
 
@@ -239,14 +236,14 @@ def contrast(
     pixels: Tensor,
     view_texts: list[str],
     scene_texts: list[str],
-    cfg: TeacherTrainConfig,
+    config: TeacherTrainConfig,
 ) -> tuple[Tensor, Tensor]:
     """The loss of views and of scenes against their texts, and the share of views that find theirs."""
     tokens = tokenizer(
         view_texts + scene_texts,
         padding=True,
         truncation=True,
-        max_length=cfg.text_tokens,
+        max_length=config.text_tokens,
         return_tensors="pt",
     )
     out = model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"], pixel_values=pixels)
@@ -256,14 +253,14 @@ def contrast(
     scene_image = functional.normalize(views_of_scene.mean(dim=1), dim=-1)
     view_loss, accuracy = _nce(scale * out.image_embeds @ view_text.T, view_texts)
     scene_loss, _ = _nce(scale * scene_image @ scene_text.T, scene_texts)
-    return view_loss + cfg.scene_weight * scene_loss, accuracy
+    return view_loss + config.scene_weight * scene_loss, accuracy
 
 
 def save(
     model: CLIPModel,
     tokenizer: PreTrainedTokenizerFast,
     folder: Path,
-    cfg: TeacherTrainConfig,
+    config: TeacherTrainConfig,
     record: dict[str, object],
 ) -> None:
     """Write the Hugging Face folder beside its place and move it there, so that it is whole or absent."""
@@ -276,7 +273,7 @@ def save(
     if bars:
         transformers_logging.enable_progress_bar()
     tokenizer.save_pretrained(partial)
-    size = {"height": cfg.image_size, "width": cfg.image_size}
+    size = {"height": config.image_size, "width": config.image_size}
     CLIPImageProcessorPil(
         size=size, do_center_crop=False, image_mean=[CHANNEL_MEAN] * 3, image_std=[CHANNEL_STD] * 3
     ).save_pretrained(partial)
@@ -296,13 +293,6 @@ def _nce(logits: Tensor, texts: list[str]) -> tuple[Tensor, Tensor]:
     return loss / 2, (logits.detach().argmax(dim=1) == target).float().mean()
 
 
-def _lr_factor(step: int, cfg: TeacherTrainConfig) -> float:
-    if step < cfg.warmup_steps:
-        return (step + 1) / cfg.warmup_steps
-    progress = (step - cfg.warmup_steps) / max(cfg.steps - cfg.warmup_steps, 1)
-    return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-
-
 def _epochs(scenes: int, batch: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """Endless batches of scene indices; each epoch is a fresh permutation without its ragged end."""
     while True:
@@ -318,21 +308,3 @@ def _smooth(mean: float, value: float, momentum: float = 0.95) -> float:
 def _decode(jpeg: bytes, size: int) -> np.ndarray:
     image = Image.open(io.BytesIO(jpeg)).convert("RGB")
     return np.asarray(image if image.size == (size, size) else image.resize((size, size)))
-
-
-class _Progress:
-    """Says a line every few seconds, with the time that is left."""
-
-    EVERY_S = 5.0
-
-    def __init__(self, what: str, steps: int, say: Callable[[str], None]) -> None:
-        self.what, self.steps, self.say = what, steps, say
-        self.started = self.last = time.monotonic()
-
-    def __call__(self, step: int, text: str) -> None:
-        now = time.monotonic()
-        if step < self.steps and now - self.last < self.EVERY_S:
-            return
-        self.last = now
-        left_s = (now - self.started) / step * (self.steps - step)
-        self.say(f"{self.what}: step {step}/{self.steps}, {text}, {left_s:.0f} s left")

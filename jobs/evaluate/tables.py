@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from dataclasses import dataclass
 
+from jobs.display.text import aligned
 from poma3d.evaluate.bootstrap import Estimate
 
 
@@ -44,9 +45,6 @@ def plain_table(table: Table) -> str:
     for row in table.rows:
         texts = [cell_text(cell) for cell in row.cells]
         lines.append([row.name, *(f"{value} [{between}]" if between else value for value, between in texts)])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    drawn = [
-        "  ".join(text.ljust(w) for text, w in zip(line, widths, strict=True)).rstrip() for line in lines
-    ]
+    drawn = aligned(lines)
     rule = "-" * max(len(line) for line in drawn)
     return "\n".join([table.title, rule, drawn[0], rule, *drawn[1:], rule, *textwrap.wrap(table.note, 100)])

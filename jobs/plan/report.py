@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from jobs.display.text import aligned
 from jobs.plan.memory import USABLE_SHARE
 from plinth.observe.metrics import duration
 from plinth.units import GIB, SECONDS_PER_HOUR
@@ -155,11 +156,7 @@ def _cost(plan: Plan) -> list[str]:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-    return [
-        INDENT * 2 + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        for row in (head, *rows)
-    ]
+    return [INDENT * 2 + line for line in aligned([head, *rows], right=range(len(head)))]
 
 
 def _seconds(value: float) -> str:

@@ -51,7 +51,7 @@ def make_samples() -> list[Sample]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("teacher") / "clip"
-    result = train_teacher(make_samples(), path, CFG, say=lambda line: None)
+    result = train_teacher(make_samples(), path, CFG)
     assert not result.cached
     assert result.accuracy > 0.4  # two views share a colour, so half is the best there is
     return path
@@ -85,25 +85,20 @@ def test_tokens_are_words_padded_after_the_end() -> None:
     assert tokenizer(["red " * 20], truncation=True)["input_ids"][0][-1] == tokenizer.eos_token_id
 
 
-def test_cache_is_by_config_and_data(folder: Path) -> None:
-    said: list[str] = []
-    assert train_teacher(make_samples(), folder, dataclasses.replace(CFG, threads=2), said.append).cached
-    assert "up to date" in said[0]
+def test_cache_is_by_config_and_data(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train_teacher(make_samples(), folder, dataclasses.replace(CFG, threads=2)).cached
+    assert "up to date" in capsys.readouterr().out
     before = json.loads((folder / RECORD).read_text())["key"]
     other = make_samples()
     other[0] = dataclasses.replace(other[0], colour=[jpeg((1, 2, 3))] * 2)
-    again = train_teacher(
-        other, folder.parent / "other", dataclasses.replace(CFG, steps=1), say=lambda line: None
-    )
+    again = train_teacher(other, folder.parent / "other", dataclasses.replace(CFG, steps=1))
     assert not again.cached
     assert json.loads((again.folder / RECORD).read_text())["key"] != before
 
 
 def test_training_is_repeatable(tmp_path: Path) -> None:
     cfg = dataclasses.replace(CFG, steps=3, grey=0.5, jitter=0.2)
-    losses = [
-        train_teacher(make_samples(), tmp_path / name, cfg, say=lambda line: None).loss for name in ("a", "b")
-    ]
+    losses = [train_teacher(make_samples(), tmp_path / name, cfg).loss for name in ("a", "b")]
     assert losses[0] == losses[1]
 
 

@@ -38,3 +38,4 @@ def test_workers_without_gpus_have_worker_hours() -> None:
 
 def test_columns_line_up() -> None:
     assert aligned([["a", "bb"], ["ccc", ""]]) == ["a    bb", "ccc"]
+    assert aligned([["a", "step"], ["ccc", "7"]], right=[1]) == ["a    step", "ccc     7"]
