@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from jobs import cli
 from jobs.cli import main
 from jobs.runs.page import write_page
 from plinth.engine.engine import Engine
@@ -61,7 +60,7 @@ def test_a_run_leaves_none_anywhere(
         once.setattr(Engine, "step", failing)
         with pytest.raises(RuntimeError) as caught:
             main(["pretrain", job])
-        cli._bug(caught.type, caught.value, caught.tb)
+        sys.excepthook(caught.type, caught.value, caught.tb)
     monkeypatch.setattr(
         loop.Exchange, "after_step", lambda *heard: replace(after_step(*heard), has_skipped=True)
     )

@@ -10,7 +10,7 @@ import torch
 
 from poma3d import export
 from poma3d.export import Provenance, SceneEncoder
-from poma3d.inputs import fake_batch, read_samples
+from poma3d.inputs import fake_batch, point_maps, read_samples
 from poma3d.network.config import LossConfig
 from poma3d.sample import TENSOR_COLUMNS
 from poma3d.stages import MainStage, build_stage
@@ -41,8 +41,9 @@ def test_a_round_trip_gives_the_target_encoder_s_features(mode: str, tower: str,
     assert loaded.provenance == provenance
     batch = fake_batch(tiny.shape(), TENSOR_COLUMNS, 2, 0)
     found = loaded.from_depth(*(batch[n] for n in ("depth", "depth_scale", "intrinsics", "pose")))
+    points = point_maps(batch, read_samples(batch), stage.model_config.augment, stage.seed)
     with torch.no_grad():
-        expected = stage.target(stage._views(batch, read_samples(batch)))
+        expected = stage.target(points.flatten(0, 1).permute(0, 3, 1, 2))
     pooled = torch.nn.functional.normalize(expected.pooled, dim=-1).unflatten(0, (2, 3))
     torch.testing.assert_close(found.features, pooled, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(found.tokens, expected.tokens.unflatten(0, (2, 3)), atol=1e-4, rtol=1e-4)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 import plinth.engine.stage as contract
 from poma3d import losses
-from poma3d.inputs import read_samples
+from poma3d.inputs import point_maps, read_samples
+from poma3d.masking import draw_masks
 from poma3d.network.config import AugmentConfig, EmaConfig, LossConfig
 from poma3d.stages import Contrast, Encoded, MainStage, WarmupStage, build_stage
 from tests.helpers import tiny
@@ -32,6 +33,12 @@ def total_loss(stage: Any, batch: dict[str, Any]) -> Tensor:
     for name, total in encoded.sums.items():
         loss = loss + encoded.weights[name] * total / encoded.counts[name].clamp(min=1)
     return loss
+
+
+def network_inputs(stage: Any, batch: dict[str, Any]) -> Tensor:
+    """[n*V, 3, H, W]: the point maps as the encoders take them."""
+    points = point_maps(batch, read_samples(batch), stage.model_config.augment, stage.seed)
+    return points.flatten(0, 1).permute(0, 3, 1, 2)
 
 
 def rows(batch: dict[str, Any], index: list[int]) -> dict[str, Any]:
@@ -82,7 +89,7 @@ def test_the_main_loss_is_the_formula() -> None:
     encoded = stage(batch)
     f = {k: v.double() if v.is_floating_point() else v for k, v in encoded.features.items()}
     s = math.exp(stage.temperature.start)
-    c = torch.nn.functional.normalize(stage.encoder(stage._views(batch, read_samples(batch))).pooled, dim=-1)
+    c = torch.nn.functional.normalize(stage.encoder(network_inputs(stage, batch)).pooled, dim=-1)
     c = c.unflatten(0, (4, 3)).double()
     torch.testing.assert_close(f["view"], s * c, atol=1e-4, rtol=1e-5)
 
@@ -112,9 +119,9 @@ def test_the_jepa_loss_is_the_formula() -> None:
     batch = stage.fake_batch(2)
     batch["view_valid"][1, 2] = 0
     samples = read_samples(batch)
-    masks = stage._masks(samples)
+    masks = draw_masks(stage.model_config.masks, stage.grid, 3, stage.seed, samples.epochs, samples.keys)
     context, targets = masks.context.flatten(0, 1), masks.targets.flatten(0, 1)
-    views = stage._views(batch, samples)
+    views = network_inputs(stage, batch)
     with torch.no_grad():
         z = losses.layer_norm(stage.target(views).tokens)
         kept = losses.layer_norm(stage.encoder(views, context).kept)

@@ -20,6 +20,12 @@ from poma3d.network.weights import weights_revision
 from tests.helpers.lift.tiny_lifter import save_depth_pro
 
 
+def depth_pro_pixels(rgb: np.ndarray, side: int) -> torch.Tensor:
+    """[1, 3, side, side] as published: normalised to -1 .. 1 first, then resized."""
+    image = torch.from_numpy(rgb).permute(2, 0, 1).float() / 127.5 - 1
+    return torch.nn.functional.interpolate(image[None], size=(side, side), mode="bilinear")
+
+
 def picture(height: int, width: int, seed: int = 0) -> Picture:
     rgb = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     return Picture(f"{seed}-{height}x{width}", rgb, ["noise"])
@@ -38,11 +44,12 @@ def test_depth_pro_gives_metric_depth_and_the_focal_length(depth_pro_folder: Pat
     wide, square = picture(60, 90), picture(64, 64, 1)
     first, second = lifter.lift([wide, square])
     model = DepthProForDepthEstimation.from_pretrained(depth_pro_folder).eval()
+    side = round(model.config.patch_size / min(model.config.scaled_images_ratios))
     for found, image in ((first, wide), (second, square)):
         assert isinstance(found, Lifted)
         assert found.metric
         with torch.inference_mode():
-            raw = model(pixel_values=lifter._pixels(image.rgb)[None])
+            raw = model(pixel_values=depth_pro_pixels(image.rgb, side))
         fov = math.radians(float(raw.field_of_view))
         rows, columns = found.depth.shape
         # The camera sees the same angle on every grid, and pixels of the image are square.

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from transformers import GenerationMixin
 
-from poma3d.pretrained.captioner import Captioner, keep_best, load_captioner, validate
+from poma3d.pretrained.captioner import keep_best, load_captioner, validate
 from poma3d.pretrained.config import CaptionerConfig
 from tests.helpers.lift.tiny_captioner import WORDS, save_captioner
 
@@ -64,15 +66,15 @@ def test_a_scene_is_summarised_from_words(folder: Path) -> None:
 def test_a_batch_that_does_not_fit_is_halved_for_good(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     captioner = load_captioner(config(folder, batch_size=4, temperature=0.0))
     expected = captioner.describe(PICTURES, "a")
-    original, sizes = Captioner._generate, []
+    original, sizes = GenerationMixin.generate, []
 
-    def small(self: Captioner, texts: list[str], *rest: object) -> list[list[str]]:
-        sizes.append(len(texts))
-        if len(texts) > limit:
+    def small(model: Any, **given: Any) -> torch.Tensor:
+        sizes.append(len(given["input_ids"]))
+        if sizes[-1] > limit:
             raise torch.OutOfMemoryError("out of memory")
-        return original(self, texts, *rest)  # type: ignore[arg-type]
+        return original(model, **given)
 
-    monkeypatch.setattr(Captioner, "_generate", small)
+    monkeypatch.setattr(GenerationMixin, "generate", small)
     limit = 1
     assert captioner.describe(PICTURES, "a") == expected
     assert sizes == [4, 2, 1, 1, 1, 1, 1]

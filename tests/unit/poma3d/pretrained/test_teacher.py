@@ -188,8 +188,9 @@ def test_fgclip_agrees_with_code_that_comes_with_the_weights(
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path))
     ours = load_teacher(TeacherConfig(str(fgclip)))
     cfg = TeacherConfig(str(fgclip), revision=weight_hash(fgclip), trust_remote_code=True)
+    assert not list(tmp_path.iterdir()), "our own class needs no code of the weights"
     theirs = load_teacher(cfg)
-    assert type(theirs._model).__name__ == "FGCLIPModel"
+    assert "class FGCLIPModel" in "".join(path.read_text() for path in tmp_path.rglob("*.py"))
     for long, texts in ((False, ["a chair"]), (True, ["a chair", "the red chair by the table " * 8])):
         ours_found, theirs_found = (t.encode_texts(texts, long=long) for t in (ours, theirs))
         np.testing.assert_allclose(ours_found, theirs_found, atol=2e-3)
