@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +14,7 @@ from jobs.display.figures import Curve
 from jobs.display.html import render
 from jobs.runs.state import RunState, read_run
 from jobs.runs.text import checkpoints_text, incident_text
+from plinth.every import Every
 from plinth.observe.failures import first_cause, utc
 from plinth.observe.ledger import FAILED, PRODUCTIVE, RUNNING, STOPPED
 from plinth.observe.metrics import duration, read_lines
@@ -31,40 +30,15 @@ RATE_STEPS = 20
 SHOWN_INCIDENTS = 50
 TONES = {FAILED: "bad", STOPPED: "fair"}
 
-log = logging.getLogger(__name__)
-
 Line = dict[str, Any]
 
 
 @contextmanager
 def page_kept(storage: Storage, every_s: float) -> Iterator[None]:
-    """Keep the page of the run in `storage` up to date, and write it once more at the end.
-
-    The first error is logged, and none stops the run. Enter it before the run's lock, so that the last page
-    finds the lock released.
-    """
-
-    def write() -> None:
-        try:
-            write_page(storage)
-        except Exception as error:
-            if not said.is_set():
-                log.warning("the page of the run cannot be written: %s", error)
-            said.set()
-
-    def keep() -> None:
-        while not ended.wait(every_s):
-            write()
-
-    ended, said = threading.Event(), threading.Event()
-    thread = threading.Thread(target=keep, name="run-page", daemon=True)
-    thread.start()
-    try:
+    """Keep the page of the run in `storage` up to date, and write it once more at the end. Enter it before
+    the run's lock, so that the last page is written when the lock is gone."""
+    with Every(every_s, lambda: write_page(storage), "the run's page cannot be written", at_end=True):
         yield
-    finally:
-        ended.set()
-        thread.join()
-        write()
 
 
 def write_page(storage: Storage, now: float | None = None) -> str:

@@ -12,6 +12,7 @@ import yaml
 from jobs.common.run_layout import CONFIG_KEY, STAGES
 from plinth.checkpoint.store import CheckpointInfo, list_checkpoints, read_state
 from plinth.errors import CheckpointError, StorageError
+from plinth.every import QUIET_HEARTBEATS
 from plinth.observe import failures, incidents, ledger
 from plinth.observe.failures import Failure
 from plinth.observe.incidents import Incident
@@ -21,8 +22,6 @@ from plinth.observe.stragglers import find_straggler
 from plinth.storage import Storage
 from plinth.storage.lock import read_lock
 
-QUIET_BEATS = 6
-"""Beats of the ledger that a running attempt may miss before it is taken for dead."""
 LOCKED_QUIET_S = 300.0
 """The same while the run is locked: the workers may be in the middle of a restart."""
 TAIL_BYTES = 1 << 18
@@ -167,7 +166,7 @@ def _status(storage: Storage, stages: list[StageState], records: list[Record], n
     last = max(records, key=lambda record: record.beat)
     quiet_s = now - last.beat
     if lock or last.outcome == RUNNING:
-        patience_s = QUIET_BEATS * last.beat_every_s
+        patience_s = QUIET_HEARTBEATS * last.beat_every_s
         if quiet_s <= patience_s:
             return RUNNING, holder
         if lock and quiet_s <= LOCKED_QUIET_S:

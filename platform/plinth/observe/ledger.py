@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from plinth.every import Every
 from plinth.observe.config import LedgerConfig
 from plinth.observe.failures import Failure, by_attempt, read_failures
 from plinth.storage import Storage
@@ -111,10 +112,10 @@ class Ledger:
         )  # fmt: skip
         self._recent: list[Mark] = []  # after each step since the last durable checkpoint
         self._closed_at: float | None = None
-        self._is_away = False
-        self._lock, self._closed, self._news = threading.Lock(), threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._keep_writing, name="plinth-ledger", daemon=True)
-        self._thread.start()
+        self._lock = threading.Lock()
+        self._writing = Every(
+            config.beat_every_s, self._write, "the ledger cannot be written", at_start=True, at_end=True
+        )
 
     def step(self, step: int, step_s: float, data_wait_s: float, checkpoint_s: float) -> None:
         """Account for an optimizer step. A `step` that was done before means that training was rolled back.
@@ -130,7 +131,7 @@ class Ledger:
             if record.start_up_s is None:
                 record.start_up_s = max(0.0, time.time() - record.started - step_s - checkpoint_s)
                 record.marks = [Mark(step)]
-                self._news.set()
+                self._writing.soon()
             self._add_checkpoint_stall(checkpoint_s)
             self._roll_back(step)
             last = self._last()
@@ -153,7 +154,7 @@ class Ledger:
                 durable = [*marks, _at([*marks, *self._recent], step)]
                 self._record.marks = [durable[0], *durable[1:][-MARKS_KEPT:]]
                 self._recent = [mark for mark in self._recent if mark.step > step]
-                self._news.set()
+                self._writing.soon()
 
     def record(self) -> Record:
         """The record as of now."""
@@ -174,9 +175,7 @@ class Ledger:
             self._closed_at, self._record.outcome = time.time(), outcome
             if self._record.marks:
                 self._add_checkpoint_stall(checkpoint_s)
-        self._closed.set()
-        self._news.set()
-        self._thread.join(CLOSE_TIMEOUT_S)
+        self._writing.close(CLOSE_TIMEOUT_S)
 
     def _last(self) -> Mark:
         return (self._recent or self._record.marks)[-1]
@@ -197,23 +196,8 @@ class Ledger:
         record.marks = [*(mark for mark in record.marks if mark.step < step), kept]
         self._recent = []
 
-    def _keep_writing(self) -> None:
-        is_last = False
-        while not is_last:
-            self._news.clear()
-            is_last = self._closed.is_set()  # asked before writing: the last write comes after the end
-            self._write()
-            if not is_last:
-                self._news.wait(self._record.beat_every_s)
-
     def _write(self) -> None:
-        try:
-            self._storage.write(self._key, json.dumps(asdict(self.record())).encode())
-            self._is_away = False
-        except Exception as error:  # whatever it is, training goes on
-            if not self._is_away:
-                log.warning("the ledger cannot be written, training goes on: %s", error)
-            self._is_away = True
+        self._storage.write(self._key, json.dumps(asdict(self.record())).encode())
 
 
 @dataclass

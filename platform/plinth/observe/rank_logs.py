@@ -23,16 +23,17 @@ import os
 import re
 import socket
 import sys
-import threading
 import time
 import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
+from plinth.every import Every
 from plinth.observe.failures import (
     BATCHES_SUFFIX,
     FAILURE_SUFFIX,
@@ -83,8 +84,7 @@ class RankLog:
         self._stage = ""
         self._has_failed = False
         self._is_whole = True
-        self._ended = threading.Event()
-        self._copying: threading.Thread | None = None
+        self._copying: Every | None = None
 
     def __enter__(self) -> RankLog:
         with self._disk_may_be_full():
@@ -102,9 +102,8 @@ class RankLog:
     ) -> None:
         if error is not None:
             self.failed(error)
-        self._ended.set()
         if self._copying is not None:
-            self._copying.join(CLOSE_TIMEOUT_S)
+            self._copying.close(CLOSE_TIMEOUT_S)
         self.expect_end()
         with self._disk_may_be_full():
             if self._stacks is not None:
@@ -149,22 +148,10 @@ class RankLog:
             self._path(BATCHES_SUFFIX).unlink(missing_ok=True)  # that it is gone means an end with a word
 
     def keep_copied(self, storage: Storage, every_s: float) -> None:
-        """Copy these files to logs/ in the run's `storage` every so often, from a thread, until the end."""
-
-        def copy() -> None:
-            sent: dict[str, int] = {}
-            is_away = False
-            while not self._ended.wait(every_s):
-                try:
-                    _copy(self._folder, self._stem, storage, sent)
-                    is_away = False
-                except Exception as error:  # whatever it is, training goes on
-                    if not is_away:
-                        log.warning("logs cannot be copied to %s, training goes on: %s", storage.uri, error)
-                    is_away = True
-
-        self._copying = threading.Thread(target=copy, name="plinth-logs", daemon=True)
-        self._copying.start()
+        """Copy these files to logs/ in the run's `storage` every `every_s`, from a thread, until the end."""
+        sent: dict[str, int] = {}
+        copy = partial(_copy, self._folder, self._stem, storage, sent)
+        self._copying = Every(every_s, copy, f"logs cannot be copied to {storage.uri}")
 
     def failed(self, error: BaseException) -> None:
         """Write down what happened, where and on which samples; only the first error counts."""

@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Any
 
 from plinth.errors import ConfigError, StorageError
+from plinth.every import Every
 from plinth.storage import MissingKeyError, Storage
 from plinth.storage.options import LockConfig
 
@@ -44,9 +45,8 @@ class RunLock:
         self._storage, self._config = storage, config
         self.stop_wanted = threading.Event()
         self._token = uuid.uuid4().hex
-        self._beat = 0
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._keep_alive, name="plinth-lock", daemon=True)
+        self._heartbeats = 0
+        self._beating: Every | None = None
 
     def __enter__(self) -> RunLock:
         if not self._storage.create(LOCK_KEY, self._body()):
@@ -56,14 +56,16 @@ class RunLock:
         now = read_lock(self._storage)
         if now is None or now["token"] != self._token:
             raise self._refused(now or {"holder": "another process"})
-        self._thread.start()
+        self._beating = Every(
+            self._config.beat_every_s, self._beat, f"the heartbeat of {self._storage.uri} cannot be written"
+        )
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._closed.set()
-        self._thread.join()
+        if self._beating is not None:
+            self._beating.close()
         try:
             if (read_lock(self._storage) or {}).get("token") == self._token:
                 self._storage.delete(STOP_KEY)
@@ -97,20 +99,17 @@ class RunLock:
             "Wait for that run, stop it, or give this one another name.",
         )
 
-    def _keep_alive(self) -> None:
-        while not self._closed.wait(self._config.beat_every_s):
-            self._beat += 1
-            try:
-                now = read_lock(self._storage)
-                if now is not None and now["token"] != self._token:
-                    log.error(
-                        "%s was taken over by %s, who took this for dead", self._storage.uri, now["holder"]
-                    )
-                    return
-                self._storage.write(LOCK_KEY, self._body())
-                self._look_for_request()
-            except StorageError as error:  # a storage that is away for everybody is no reason to stop
-                log.warning("no sign of life could be written: %s", error.problem)
+    def _beat(self) -> None:
+        """Renew the lock and look for a request to stop."""
+        self._heartbeats += 1
+        now = read_lock(self._storage)
+        if now is not None and now["token"] != self._token:
+            log.error("%s: %s has taken over, this run counted as dead", self._storage.uri, now["holder"])
+            if self._beating is not None:
+                self._beating.stop()
+            return
+        self._storage.write(LOCK_KEY, self._body())
+        self._look_for_request()
 
     def _look_for_request(self) -> None:
         request = None if self.stop_wanted.is_set() else _read(self._storage, STOP_KEY)
@@ -123,7 +122,7 @@ class RunLock:
         lock = {
             "holder": f"{_who()}, process {pid}",
             "token": self._token,
-            "beat": self._beat,
+            "beat": self._heartbeats,
             "machine": _machine(),
             "pid": pid,
             "process_start": _process_start(pid),

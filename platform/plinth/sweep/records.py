@@ -23,6 +23,7 @@ from functools import partial
 from typing import Any
 
 from plinth.errors import StorageError
+from plinth.every import QUIET_HEARTBEATS
 from plinth.storage import MissingKeyError, Storage
 
 JOB_KEY, SWEEP_KEY = "sweep.yaml", "sweep.json"
@@ -155,14 +156,10 @@ class SweepRecord:
     starts: int = 0
 
 
-QUIET_BEATS = 6
-"""Signs of life that a running sweep may miss before it is taken for dead."""
-
-
 def status_now(record: SweepRecord, now: float) -> str:
     """Its status; "interrupted" if it says running and its driver has given no sign of life for long."""
     quiet_s = now - record.beat
-    if record.status == RUNNING and record.beat and quiet_s > QUIET_BEATS * record.beat_every_s:
+    if record.status == RUNNING and record.beat and quiet_s > QUIET_HEARTBEATS * record.beat_every_s:
         return INTERRUPTED
     return record.status
 

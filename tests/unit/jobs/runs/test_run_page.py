@@ -138,4 +138,6 @@ def test_a_page_that_cannot_be_written_stops_nothing(
     monkeypatch.setattr(run_page, "write_page", refuse)
     with caplog.at_level(logging.WARNING), page_kept(killed_run(tmp_path), every_s=1e6):
         pass
-    assert caplog.messages == ["the page of the run cannot be written: the store is away."]
+    assert caplog.messages == [
+        "the run's page cannot be written, trying again every 1e+06 s: the store is away."
+    ]
