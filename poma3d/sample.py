@@ -43,6 +43,8 @@ import pyarrow as pa
 
 SCHEMA_VERSION = 1
 MILLIMETRE = 0.001
+Classes = dict[str, list[str]]
+"""Classes that captions name -> the words or phrases that name each: {"chair": ["chair", "chairs"]}."""
 
 TENSOR_COLUMNS = (
     "depth", "depth_scale", "intrinsics", "pose", "view_valid",

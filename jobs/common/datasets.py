@@ -14,7 +14,9 @@ from plinth.data.manifest import Manifest
 from plinth.data.shards import RowGroupReader
 from plinth.errors import DataError
 from plinth.storage import Storage, StorageOptions
-from poma3d.sample import SCHEMA_VERSION, Sample, SampleShape, to_samples
+from poma3d.sample import SCHEMA_VERSION, Classes, Sample, SampleShape, to_samples
+
+CLASSES_KEY = "classes"
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,18 @@ class Dataset:
         """Whose embeddings it holds; None before `poma embed`."""
         record = self.manifest.attributes.get("teacher")
         return TeacherRecord(**record) if record else None
+
+    @property
+    def classes(self) -> Classes | None:
+        """The classes that its captions name; None where nobody knows them."""
+        attributes = self.manifest.attributes
+        if CLASSES_KEY not in attributes and attributes["source"] == "rooms":
+            # Rooms that were ingested before manifests named classes. Imported here, because training
+            # opens data sets too and needs no generator of rooms.
+            from poma3d.synthetic.captions import CLASS_WORDS
+
+            return CLASS_WORDS
+        return attributes.get(CLASSES_KEY)
 
     def samples(self, limit: int | None = None) -> list[Sample]:
         """The first `limit` samples, every column, into memory."""

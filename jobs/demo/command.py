@@ -30,7 +30,7 @@ from jobs.embed import command as embed
 from jobs.embed.config import EmbedJob
 from jobs.evaluate import command as evaluate
 from jobs.evaluate import measure
-from jobs.evaluate.tables import plain_table
+from jobs.evaluate.tables import plain_table, tables_of
 from jobs.ingest import command as ingest
 from jobs.jobfile import asked
 from jobs.pretrain import command as pretrain
@@ -146,7 +146,7 @@ def _report(job: DemoJob, outcome: evaluate.Outcome, timings: Timings) -> Report
         ),
         facts={name.split(":")[0]: f"{seconds:.0f} s" for name, seconds in timings.parts.items()},
         ledger=summarise(pretrain.run_storage(job.pretrain)),
-        tables=outcome.results.tables,
+        tables=tables_of(outcome.results),
         curves=_curves(job),
         pictures=_pictures(outcome.samples),
         examples=examples(job.evaluate, outcome.samples, outcome.features, outcome.teacher, thumbnails),

@@ -12,7 +12,7 @@ from jobs.common.devices import own_device
 from jobs.common.run_layout import CONFIG_KEY
 from jobs.evaluate import encoders, measure
 from jobs.evaluate.config import EvaluateJob
-from jobs.evaluate.tables import plain_table
+from jobs.evaluate.tables import plain_table, tables_of
 from jobs.jobfile import asked
 from plinth.errors import DataError
 from plinth.storage import Storage
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
 def run_job(job: EvaluateJob) -> int:
     """The same for a job that is at hand."""
     outcome = evaluate(job)
-    for table in outcome.results.tables:
+    for table in tables_of(outcome.results):
         print(plain_table(table) + "\n")
     return 0
 
@@ -78,7 +78,7 @@ def evaluate(job: EvaluateJob) -> Outcome:
     teacher = models.open_teacher(job.teacher, job.storage, device)
     known = {name: encoder.to(device) for name, encoder in known.items()}
     features = measure.gather_features(known, samples, job.batch_size)
-    results = measure.measure(job, samples, features, teacher)
+    results = measure.measure(job, samples, dataset.classes, features, teacher)
     output = Storage.from_uri(job.output or job.run, job.storage)
     output.write(RESULT_KEY, (json.dumps(results.to_dict(), indent=1) + "\n").encode())
     return Outcome(results, samples, features, teacher)

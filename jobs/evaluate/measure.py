@@ -1,39 +1,31 @@
-"""What is measured on held-out scenes, for any encoder: the tables of `poma evaluate` and of the report.
+"""What is measured on held-out scenes, for any encoder, as numbers; `jobs.evaluate.tables` shows them.
 
-Every table has the same rows: chance, the encoder before training (the teacher's image tower on point
-maps), the trained one, and the teacher on the colour images, which is the ceiling: the student learns
-from nothing else.
+Besides chance there are the encoder before training (the teacher's image tower on point maps), the trained
+one, and the teacher on the colour images, which is the ceiling: the student learns from nothing else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
 from jobs.evaluate.config import EvaluateJob
-from jobs.evaluate.tables import Row, Table
 from poma3d.evaluate import probe, retrieval
 from poma3d.evaluate.bootstrap import Estimate
 from poma3d.export import SceneEncoder
 from poma3d.pretrained.config import FGCLIP
 from poma3d.pretrained.teacher import Teacher
-from poma3d.sample import Sample
-from poma3d.synthetic.captions import class_counts
-from poma3d.synthetic.furniture import CLASSES
-from poma3d.synthetic.rooms import SOURCE as ROOMS
+from poma3d.sample import Classes, Sample
 
 GEOMETRY = ("depth", "intrinsics", "pose")
 SCENE_QUERY = "scene R@1"
+PROBE = "probe AP"
+NO_PROBE = "No probe: the data set names no classes (classes in its manifest)."
 MODEL, UNTRAINED, TEACHER = "this encoder", "untrained encoder", "teacher on colour images"
-NOTES = {
-    MODEL: "point maps only",
-    UNTRAINED: "the teacher's image tower on point maps",
-    TEACHER: "the ceiling: it sees colour",
-}
 
 
 @dataclass(frozen=True)
@@ -44,13 +36,15 @@ class Features:
     view_valid: np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass
 class Results:
-    """The tables, and the numbers by encoder and measure: {encoder: {"R@1-5": Estimate}}."""
+    """Numbers by encoder and measure, {encoder: {"R@1-5": Estimate}}, and what chance gives."""
 
-    tables: list[Table]
+    scenes: int
     numbers: dict[str, dict[str, Estimate]]
-    chance: dict[str, float]
+    chance: dict[str, float] = field(default_factory=dict)
+    probe_scenes: tuple[int, int] | None = None
+    """Scenes that the probe was trained on and scored on; None: the data set names no classes."""
 
     def to_dict(self) -> dict[str, Any]:
         """For evaluation.json."""
@@ -58,7 +52,7 @@ class Results:
             name: {measure: e.to_dict() for measure, e in values.items()}
             for name, values in self.numbers.items()
         }
-        return {"chance": self.chance, **encoders}
+        return {"chance": self.chance, **encoders, **({} if self.probe_scenes else {"probe": NO_PROBE})}
 
 
 @torch.no_grad()
@@ -88,32 +82,37 @@ def gather_features(
     return Features(views, np.stack([s.view_valid for s in samples]))
 
 
-def measure(job: EvaluateJob, samples: Sequence[Sample], features: Features, teacher: Teacher) -> Results:
-    """Retrieval by view captions (R@M-N) and by scene captions; the probe where classes are known."""
-    numbers: dict[str, dict[str, Estimate]] = {name: {} for name in features.views}
-    chance: dict[str, float] = {}
+def measure(
+    job: EvaluateJob,
+    samples: Sequence[Sample],
+    classes: Classes | None,
+    features: Features,
+    teacher: Teacher,
+) -> Results:
+    """Retrieval by view captions (R@M-N) and by scene captions; the probe where the classes are known."""
+    results = Results(len(samples), {name: {} for name in features.views})
     for label, queries in query_sets(job, samples).items():
         texts = encode_queries(teacher, queries.texts)
         for name, views in features.views.items():
             gallery = retrieval.scene_features(views, features.view_valid)
             for best, found in retrieval.recalls(texts, gallery, queries.target, job.retrieval).items():
-                numbers[name][f"{label}-{best}"] = found
-                chance[f"{label}-{best}"] = retrieval.chance(len(samples), best)
-    tables = [_retrieval_table(label, numbers, chance, len(samples)) for label in query_sets(job, samples)]
-    if all(sample.source == ROOMS for sample in samples):
-        tables.append(_probe(job, samples, features, numbers, chance))
-    return Results(tables, numbers, chance)
+                results.numbers[name][f"{label}-{best}"] = found
+                results.chance[f"{label}-{best}"] = retrieval.chance(len(samples), best)
+    if classes:
+        _probe(job, samples, classes, features, results)
+    return results
 
 
 def query_sets(job: EvaluateJob, samples: Sequence[Sample]) -> dict[str, retrieval.Queries]:
     """Label -> queries: "R@M" from M joined view captions, "scene" from the first scene caption."""
-    cfg = job.retrieval
-    said = [zip(s.view_captions, s.view_valid, strict=True) for s in samples]
-    per_view = [[captions[0] for captions, valid in views if valid and captions] for views in said]
+    config = job.retrieval
+    scenes = [zip(s.view_captions, s.view_valid, strict=True) for s in samples]
+    per_view = [[captions[0] for captions, valid in scene if valid and captions] for scene in scenes]
     sets = {
-        f"R@{m}": retrieval.draw_queries(per_view, m, cfg.queries_per_scene, cfg.seed) for m in cfg.utterances
+        f"R@{m}": retrieval.draw_queries(per_view, m, config.queries_per_scene, config.seed)
+        for m in config.utterances
     }
-    sets[SCENE_QUERY] = retrieval.draw_queries([s.scene_captions[:1] for s in samples], 1, 1, cfg.seed)
+    sets[SCENE_QUERY] = retrieval.draw_queries([s.scene_captions[:1] for s in samples], 1, 1, config.seed)
     return {label: queries for label, queries in sets.items() if queries.texts}
 
 
@@ -122,54 +121,16 @@ def encode_queries(teacher: Teacher, texts: Sequence[str]) -> np.ndarray:
     return teacher.encode_texts(texts, long=teacher.kind == FGCLIP).astype(np.float32)
 
 
-def _retrieval_table(
-    label: str, numbers: dict[str, dict[str, Estimate]], chance: dict[str, float], scenes: int
-) -> Table:
-    columns = [column for column in chance if column.startswith(f"{label}-")]
-    rows = [Row("chance", f"1 of {scenes} scenes", [chance[c] for c in columns])]
-    rows += [
-        Row(name, NOTES.get(name, ""), [numbers[name][c] for c in columns], strong=name == MODEL)
-        for name in sorted(numbers, key=_order)
-    ]
-    note = "The share of queries whose scene is among the N best; intervals of 95 % over scenes."
-    return Table(f"Zero-shot scene retrieval by {_said(label)}", columns, rows, note)
-
-
-def _said(label: str) -> str:
-    """What a query is made of, in words."""
-    count = int(label.removeprefix("R@")) if label.startswith("R@") else 0
-    return {0: "the scene's caption", 1: "one view's caption"}.get(count, f"{count} views' captions, joined")
-
-
 def _probe(
-    job: EvaluateJob,
-    samples: Sequence[Sample],
-    features: Features,
-    numbers: dict[str, dict[str, Estimate]],
-    chance: dict[str, float],
-) -> Table:
-    classes = sorted(kind.name for kind in CLASSES.values())
+    job: EvaluateJob, samples: Sequence[Sample], classes: Classes, features: Features, results: Results
+) -> None:
     valid = features.view_valid.astype(bool)
     scene = np.repeat(np.arange(len(samples)), valid.shape[1])[valid.ravel()]
-    counts = [class_counts(captions) for s in samples for captions in s.view_captions]
-    labels = np.array([[c in seen for c in classes] for seen in counts])[valid.ravel()]
+    views = [captions for s in samples for captions in s.view_captions]
+    labels = np.stack([probe.named_classes(captions, classes) for captions in views])[valid.ravel()]
     held_out = probe.split_scenes(len(samples), job.probe)
-    for name, views in features.views.items():
-        found = probe.probe(views[valid], labels, scene, held_out, job.probe)
-        numbers[name]["probe AP"] = found.macro
-        chance["probe AP"] = found.base_rate
-    rows = [Row("chance", "share of positives", [chance["probe AP"]])]
-    rows += [
-        Row(name, NOTES.get(name, ""), [numbers[name]["probe AP"]], strong=name == MODEL)
-        for name in sorted(numbers, key=_order)
-    ]
-    note = (
-        f"A linear classifier on frozen view features, trained on {int((~held_out).sum())} of the held-out "
-        f"scenes and scored on the other {int(held_out.sum())}: mean average precision over classes."
-    )
-    return Table("Linear probe: which classes are in view", ["average precision"], rows, note)
-
-
-def _order(name: str) -> int:
-    known = [UNTRAINED, MODEL, TEACHER]
-    return known.index(name) if name in known else len(known)
+    for name, of_views in features.views.items():
+        found = probe.probe(of_views[valid], labels, scene, held_out, job.probe)
+        results.numbers[name][PROBE] = found.macro
+        results.chance[PROBE] = found.base_rate
+    results.probe_scenes = int((~held_out).sum()), int(held_out.sum())

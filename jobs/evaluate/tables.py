@@ -1,4 +1,7 @@
-"""Tables of measured values with their intervals, as plain data and as text."""
+"""Tables of what was measured, with intervals, as plain data and as text.
+
+Every retrieval table has the same rows: chance, the encoder before training, the trained one, the teacher.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,15 @@ import textwrap
 from dataclasses import dataclass
 
 from jobs.display.text import aligned
+from jobs.evaluate.measure import MODEL, NO_PROBE, PROBE, TEACHER, UNTRAINED, Results
 from poma3d.evaluate.bootstrap import Estimate
+
+NOTES = {
+    UNTRAINED: "the teacher's image tower on point maps",
+    MODEL: "point maps only",
+    TEACHER: "the ceiling: it sees colour",
+}
+"""What each encoder is; in the order of the rows."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +39,45 @@ class Table:
     columns: list[str]
     rows: list[Row]
     note: str = ""
+
+
+def tables_of(results: Results) -> list[Table]:
+    """A table for each kind of query, and that of the probe."""
+    labels = dict.fromkeys(c.rpartition("-")[0] for c in results.chance if c != PROBE)
+    return [*(_retrieval_table(results, label) for label in labels), _probe_table(results)]
+
+
+def _retrieval_table(results: Results, label: str) -> Table:
+    columns = [column for column in results.chance if column.rpartition("-")[0] == label]
+    rows = _rows(results, columns, f"1 of {results.scenes} scenes")
+    note = "The share of queries whose scene is among the N best; intervals of 95 % over scenes."
+    return Table(f"Zero-shot scene retrieval by {_query(label)}", columns, rows, note)
+
+
+def _probe_table(results: Results) -> Table:
+    title = "Linear probe: which classes are in view"
+    if results.probe_scenes is None:
+        return Table(title, [], [], NO_PROBE)
+    trained_on, scored_on = results.probe_scenes
+    note = (
+        f"A linear classifier on frozen view features, trained on {trained_on} of the held-out scenes and "
+        f"scored on the other {scored_on}: mean average precision over classes."
+    )
+    return Table(title, ["average precision"], _rows(results, [PROBE], "share of positives"), note)
+
+
+def _rows(results: Results, columns: list[str], chance: str) -> list[Row]:
+    names = [*(n for n in NOTES if n in results.numbers), *(n for n in results.numbers if n not in NOTES)]
+    measured = [
+        Row(n, NOTES.get(n, ""), [results.numbers[n][c] for c in columns], strong=n == MODEL) for n in names
+    ]
+    return [Row("chance", chance, [results.chance[c] for c in columns]), *measured]
+
+
+def _query(label: str) -> str:
+    """What a query is made of, in words."""
+    count = int(label.removeprefix("R@")) if label.startswith("R@") else 0
+    return {0: "the scene's caption", 1: "one view's caption"}.get(count, f"{count} views' captions, joined")
 
 
 def cell_text(cell: Estimate | float | None) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from jobs.common.cluster import map_tasks, ray_cluster
-from jobs.common.datasets import Dataset, add_statistics, statistics
+from jobs.common.datasets import CLASSES_KEY, Dataset, add_statistics, statistics
 from jobs.ingest.config import IngestJob
 from jobs.ingest.readers import make_reader
 from jobs.jobfile import asked
@@ -28,9 +28,9 @@ from plinth.data.manifest import Manifest, ShardEntry
 from plinth.data.shards import write_shard
 from plinth.errors import ConfigError, DataError
 from plinth.storage import Storage
-from poma3d.sample import SCHEMA_VERSION, SampleShape, encode
+from poma3d.sample import SCHEMA_VERSION, Classes, SampleShape, encode
 from poma3d.scenes.config import ViewConfig
-from poma3d.scenes.frame import Reader, Reject
+from poma3d.scenes.frame import NamesClasses, Reader, Reject
 from poma3d.scenes.views import to_samples
 
 REJECTS_KEY = "rejects.csv"
@@ -124,7 +124,8 @@ def ingest(job: IngestJob) -> Dataset:
         ShardTask(i, group, reader, shape, job.views, output, job.shards) for i, group in enumerate(groups)
     ]
     results = map_tasks(make_shard, tasks, job.workers, {"CPU": 1.0}, f"ingest {output.uri}", "shards")
-    return _commit(job, output, shape, build, results)
+    classes = reader.classes() if isinstance(reader, NamesClasses) else None
+    return _commit(job, output, shape, build, classes, results)
 
 
 def make_shard(task: ShardTask) -> ShardResult:
@@ -151,7 +152,12 @@ def make_shard(task: ShardTask) -> ShardResult:
 
 
 def _commit(
-    job: IngestJob, output: Storage, shape: SampleShape, build: str, results: Sequence[ShardResult]
+    job: IngestJob,
+    output: Storage,
+    shape: SampleShape,
+    build: str,
+    classes: Classes | None,
+    results: Sequence[ShardResult],
 ) -> Dataset:
     rejects = [reject for result in results for reject in result.rejects]
     entries = [result.entry for result in results if result.entry is not None]
@@ -174,6 +180,7 @@ def _commit(
             "shape": shape.to_dict(),
             "source": job.reader.kind.name,
             "teacher": None,
+            **({CLASSES_KEY: classes} if classes else {}),
             "statistics": totals,
             "build": build,
         },

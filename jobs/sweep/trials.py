@@ -99,14 +99,14 @@ class Trials:
     def measure(self, run: Storage, stage: str, step: int) -> dict[str, float]:
         """Retrieval and probe of a checkpoint on the held-out scenes: "R@1-5", "probe AP"."""
         job = evaluate_job(self.job, run)
-        _, samples = evaluate.held_out(job)
+        dataset, samples = evaluate.held_out(job)
         encoder = encoders.load(job.run, job.storage, job.teacher, stage, step)
         device = own_device()
         known = {evaluation.MODEL: encoder.to(device)}
         features = evaluation.gather_features(known, samples, job.batch_size)
         teacher = models.open_teacher(job.teacher, job.storage, device)
-        found = evaluation.measure(job, samples, features, teacher).numbers[evaluation.MODEL]
-        return {name: estimate.value for name, estimate in found.items()}
+        found = evaluation.measure(job, samples, dataset.classes, features, teacher)
+        return {name: estimate.value for name, estimate in found.numbers[evaluation.MODEL].items()}
 
 
 def evaluate_job(job: SweepJob, run: Storage) -> EvaluateJob:
@@ -163,7 +163,7 @@ def evaluation_metrics(job: SweepJob) -> set[str]:
         return set()
     asked = job.evaluation.retrieval
     labels = [*(f"R@{m}" for m in asked.utterances), evaluation.SCENE_QUERY]
-    return {"probe AP", *(f"{label}-{best}" for label in labels for best in asked.best)}
+    return {evaluation.PROBE, *(f"{label}-{best}" for label in labels for best in asked.best)}
 
 
 def can_share_warmup(job: SweepJob) -> bool:

@@ -7,6 +7,8 @@ Legend: n rows (views), D features, K classes, R bootstrap draws.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +17,7 @@ from torch import nn
 
 from poma3d.evaluate.bootstrap import Estimate, estimate, scene_weights
 from poma3d.evaluate.config import ProbeConfig
+from poma3d.sample import Classes
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,12 @@ class ProbeResult:
     per_class: np.ndarray
     macro: Estimate
     base_rate: float
+
+
+def named_classes(captions: Iterable[str], classes: Classes) -> np.ndarray:
+    """bool [K], classes by name: whether one of the captions names it, by any of its words or phrases."""
+    spoken = " | ".join(f" {' '.join(_words(caption))} " for caption in captions)
+    return np.array([any(f" {' '.join(_words(w))} " in spoken for w in classes[c]) for c in sorted(classes)])
 
 
 def split_scenes(scenes: int, cfg: ProbeConfig) -> np.ndarray:
@@ -132,3 +141,7 @@ def score(scores: np.ndarray, labels: np.ndarray, scene: np.ndarray, cfg: ProbeC
         float(np.nanmean(per_class)), np.nanmean(np.stack(resampled), axis=0), cfg.bootstrap.confidence
     )
     return ProbeResult(per_class, macro, float(labels[:, usable].mean()))
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())

@@ -13,12 +13,12 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, overload
+from typing import Protocol, overload, runtime_checkable
 
 import numpy as np
 from PIL import Image
 
-from poma3d.sample import MILLIMETRE
+from poma3d.sample import MILLIMETRE, Classes
 
 
 class BadFrame(Exception):
@@ -128,6 +128,14 @@ class Reject:
     frame_id: str
     reason: str
     value: str
+
+
+@runtime_checkable
+class NamesClasses(Protocol):
+    """A reader that knows which classes its captions name; the manifest keeps them for the linear probe."""
+
+    def classes(self) -> Classes:
+        """Each class with the words that name it."""
 
 
 class Reader(Protocol):

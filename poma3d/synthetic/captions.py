@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from poma3d.sample import Classes
 from poma3d.synthetic.furniture import CLASSES
 from poma3d.synthetic.groups import ROOM_KINDS
 
@@ -35,8 +36,8 @@ NAMED_SIZES = 3
 
 _GLUE = ("a", "an", "and", "with", "in", "the", "of", "this", "there", "is", "are", "view", "showing",
          "empty", "corner", "left", "right", "behind", "at", "back", "front", "has")  # fmt: skip
-_SINGULAR = {kind.name: kind.name for kind in CLASSES.values()}
-_CLASS_OF = _SINGULAR | {kind.plural: kind.name for kind in CLASSES.values()}
+CLASS_WORDS: Classes = {kind.name: [kind.name, kind.plural] for kind in CLASSES.values()}
+_CLASS_OF = {word: name for name, found in CLASS_WORDS.items() for word in found}
 _COUNT_OF = {word: count for count, word in enumerate(NUMBERS)} | {"a": 1, "an": 1}
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from poma3d.sample import MILLIMETRE
+from poma3d.sample import MILLIMETRE, Classes
 from poma3d.scenes.frame import Frame, SceneFrames
-from poma3d.synthetic.captions import Seen, room_phrase, scene_captions, view_captions
+from poma3d.synthetic.captions import CLASS_WORDS, Seen, room_phrase, scene_captions, view_captions
 from poma3d.synthetic.layout import Room, furnish
 from poma3d.synthetic.raycast import ROOM, Camera, Hits, Stage
 from poma3d.synthetic.shading import shade
@@ -78,6 +78,10 @@ class RoomsReader:
         if not 10 <= config.field_of_view_deg <= 150:
             raise ValueError(f"rooms: field_of_view_deg is {config.field_of_view_deg}, expected 10 to 150")
         self.config = config
+
+    def classes(self) -> Classes:
+        """The furniture, whose words every first caption holds."""
+        return CLASS_WORDS
 
     def scene_ids(self) -> list[str]:
         """`room-SEED-INDEX` of all rooms."""

@@ -105,6 +105,7 @@ def test_views_get_their_best_captions_and_scenes_a_summary(
     assert "11 views were described" in capsys.readouterr().out
     dataset = open_dataset(str(bare / "out"), StorageOptions())
     assert verify(dataset.storage, dataset.manifest) == []
+    assert dataset.manifest.attributes["classes"] == dataset.classes, "for the probe"
     teacher = models.open_teacher(TeacherConfig(str(made / "teacher")), StorageOptions())
     assert dataset.teacher == models.record(TeacherConfig(str(made / "teacher")), StorageOptions())
     after = dataset.samples()

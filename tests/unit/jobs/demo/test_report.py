@@ -11,7 +11,7 @@ from PIL import Image
 
 from jobs.demo.report import Example, Found, Picture, Report, data_uri, thumbnail, write_report
 from jobs.display.figures import Curve
-from jobs.evaluate.tables import Row, Table, plain_table
+from jobs.evaluate.tables import Row, Table
 from plinth.observe.ledger import CATEGORIES, LedgerSummary
 from poma3d.evaluate.bootstrap import Estimate
 
@@ -78,12 +78,3 @@ def test_thumbnails_keep_their_shape(size: tuple[int, int]) -> None:
     small = thumbnail(np.zeros((*size, 3), np.uint8))
     assert max(small.shape[:2]) == 112
     assert min(small.shape[:2]) >= 1
-
-
-def test_terminal_table_lines_up() -> None:
-    lines = plain_table(TABLE).splitlines()
-    assert lines[0] == "Retrieval"
-    assert lines[2].index("R@5") == lines[4].index("0.039")
-    assert "0.062 [0.030 – 0.110]" in lines[5]
-    assert lines[5].endswith("–")
-    assert lines[-1] == "over rooms"

@@ -6,11 +6,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poma3d.evaluate.config import BootstrapConfig, ProbeConfig
-from poma3d.evaluate.probe import average_precision, fit_logistic, probe, score, split_scenes
+from poma3d.evaluate.probe import average_precision, fit_logistic, named_classes, probe, score, split_scenes
 
 CFG = ProbeConfig(bootstrap=BootstrapConfig(draws=200))
 SCENES, VIEWS = 80, 4
 SCENE = np.arange(SCENES).repeat(VIEWS)
+
+
+def test_classes_are_named_by_whole_words_and_phrases() -> None:
+    classes = {"chair": ["chair", "chairs"], "office chair": ["office chair"], "arm": ["arm"]}
+    named = {
+        c: named_classes([c], classes).tolist() for c in ("An armchair", "two Chairs.", "an office  chair")
+    }
+    assert named == {
+        "An armchair": [False, False, False],
+        "two Chairs.": [False, True, False],
+        "an office  chair": [False, True, True],
+    }
+    apart = named_classes(["a chair in an office", "chair"], {"x": ["office chair", "chair chair"]})
+    assert not apart.any(), "a phrase stands in one caption"
+    assert named_classes([], classes).tolist() == [False] * 3
 
 
 def naive_average_precision(scores: list[int], labels: list[bool]) -> float:

@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from poma3d.evaluate.probe import named_classes
 from poma3d.synthetic.captions import (
+    CLASS_WORDS,
     Seen,
     class_counts,
     room_phrase,
@@ -33,6 +35,7 @@ def test_any_view_can_be_described_and_read_back(pieces: list[Seen], kind: str, 
     for captions in (views, scenes):
         assert class_counts(captions[:1]) == truth
         assert class_counts(captions) == truth
+        assert named_classes(captions, CLASS_WORDS).tolist() == [c in truth for c in sorted(CLASSES)]
         assert {word for caption in captions for word in words(caption)} <= set(vocabulary())
         assert all(kind in caption and "  " not in caption for caption in captions)
 
