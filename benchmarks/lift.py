@@ -33,12 +33,12 @@ from jobs.common.objects import names_in, write_table
 from jobs.lift import command as lift
 from jobs.lift import versions
 from jobs.lift.config import LiftJob
-from jobs.lift.images.sets import ImageSetConfig
+from jobs.lift.images.config import ImageSetConfig
 from jobs.lift.versions import INDEX_SCHEMA, SEEN_SCHEMA
 from plinth.data.shards import write_shard
 from plinth.storage import Storage
-from poma3d.lift.convention import ConventionConfig, to_sample
-from poma3d.lift.gates import GateConfig
+from poma3d.lift.config import ConventionConfig, FilterConfig
+from poma3d.lift.convention import to_sample
 from poma3d.lift.given import decode_depth
 from poma3d.lift.lifter import Lifted, Picture
 from poma3d.sample import SampleShape, encode
@@ -83,7 +83,7 @@ def throughput(folder: Path, images: int, workers: int) -> None:
         inputs=[ImageSetConfig(uri=str(folder / "tars"))],
         output=str(folder / "out"),
         workers=workers,
-        gates=GateConfig(duplicate_distance=-1),  # neighbouring frames of a scan look alike
+        gates=FilterConfig(duplicate_distance=-1),  # neighbouring frames of a scan look alike
     )
     before = time.process_time(), time.monotonic()
     lift.run_job(job)

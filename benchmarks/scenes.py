@@ -14,10 +14,11 @@ from collections.abc import Callable
 import torch
 
 from poma3d.sample import SampleShape
-from poma3d.scenes.config import ViewConfig
-from poma3d.scenes.seven_scenes import SevenScenesConfig, SevenScenesReader
+from poma3d.scenes.config import SevenScenesConfig, ViewConfig
+from poma3d.scenes.seven_scenes import SevenScenesReader
 from poma3d.scenes.views import to_samples
-from poma3d.synthetic.rooms import RoomsConfig, RoomsReader
+from poma3d.synthetic.config import RoomsConfig
+from poma3d.synthetic.rooms import RoomsReader
 
 ROUNDS = 10
 ROOMS = 16

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig
 
 from jobs.common.secrets import refuse_secret_overrides, refuse_secrets
-from plinth import config
+from plinth import config, plugins
 from plinth.errors import ConfigError
 
 T = TypeVar("T")
@@ -53,7 +53,9 @@ class JobFile:
             problem = f"{self.path} is a job for `poma {self.kind}`."
             raise ConfigError(problem, f"Run `poma {self.kind} {self.path}`.")
         refuse_secret_overrides(overrides)
-        return config.resolve(schema, self.raw, str(self.path), overrides)
+        job = config.resolve(schema, self.raw, str(self.path), overrides)
+        plugins.complete(job)
+        return job
 
 
 def read(path: Path) -> JobFile:

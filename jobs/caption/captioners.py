@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from jobs.common import models
 from jobs.common.devices import own_device
+from plinth import plugins
 from plinth.errors import ConfigError
 from plinth.storage import StorageOptions
 from poma3d.network.weights import weights_revision
@@ -17,15 +18,15 @@ from poma3d.pretrained.config import CaptionerConfig
 SOURCE = "captioner.source"
 
 
-def open_captioner(cfg: CaptionerConfig, options: StorageOptions) -> Captioner:
+def open_captioner(config: CaptionerConfig, options: StorageOptions) -> Captioner:
     """The captioner of a job, loaded once per process.
 
     Raises:
         ConfigError: it cannot be loaded; says why.
         StorageError: its storage cannot be reached.
     """
-    source = models.fetch(cfg.source, options, SOURCE)
-    return _open(json.dumps(asdict(replace(cfg, source=source))))
+    source = models.fetch(config.source, options, SOURCE)
+    return _open(json.dumps(asdict(replace(config, source=source))))
 
 
 @lru_cache(maxsize=1)
@@ -34,19 +35,25 @@ def _open(said: str) -> Captioner:
 
     logging.disable_progress_bar()  # it would write a line for each worker
     logging.set_verbosity_error()
+    config = CaptionerConfig(**json.loads(said))
     try:
-        return load_captioner(CaptionerConfig(**json.loads(said)), own_device())
+        if plugins.is_own(config.kind):
+            captioner: Captioner = plugins.make(config, "captioner", own_device())
+            return captioner
+        return load_captioner(config, own_device())
     except ValueError as error:
         raise ConfigError(f"{error}.") from None
 
 
-def revision(cfg: CaptionerConfig, options: StorageOptions) -> str:
+def revision(config: CaptionerConfig, options: StorageOptions) -> str:
     """Which weights the captioner has, without loading them.
 
     Raises:
         ConfigError: there are none, others than the job expects, or a hub id that is not pinned.
     """
+    if plugins.is_own(config.kind):
+        return str(open_captioner(config, options).revision)
     try:
-        return weights_revision(models.fetch(cfg.source, options, SOURCE), cfg.revision, "captioner")
+        return weights_revision(models.fetch(config.source, options, SOURCE), config.revision, "captioner")
     except ValueError as error:
         raise ConfigError(f"{error}.") from None

@@ -7,21 +7,20 @@ from enum import Enum
 from typing import Any
 
 from jobs.common.cluster import RayConfig
-from plinth import config
+from plinth import config, plugins
 from plinth.config import MISSING
 from plinth.data.config import ShardOptions
-from plinth.data.shards import validate
 from plinth.errors import ConfigError
 from plinth.storage import StorageOptions
 from plinth.storage.options import LockConfig
-from poma3d.pretrained import captioner as captioners
 from poma3d.pretrained.config import CaptionerConfig, TeacherConfig
 
 WHERE_IT_RUNS = (
-    "kind", "data", "output", "annotations", "storage", "lock", "workers", "gpus_per_worker",
+    "kind", "data", "output", "annotations", "teacher", "storage", "lock", "workers", "gpus_per_worker",
     "cpus_per_worker", "ray",
 )  # fmt: skip
-"""Keys that do not change which captions a view gets; annotations count by their content."""
+"""Keys that do not change which captions a view gets; annotations count by their content, the
+teacher by its weights."""
 
 
 class Existing(Enum):
@@ -78,7 +77,7 @@ class CaptionJob:
         Raises:
             ConfigError: naming the field.
         """
-        validate(self.shards)
+        self.shards.validate()
         self.lock.validate()
         if self.captioner is None and self.annotations is None:
             raise ConfigError(
@@ -86,7 +85,7 @@ class CaptionJob:
             )
         try:
             if self.captioner is not None:
-                captioners.validate(self.captioner)
+                self.captioner.validate()
         except ValueError as error:
             raise ConfigError(f"{error}.") from None
         for name in ("captions", "scene_captions"):
@@ -98,7 +97,8 @@ class CaptionJob:
     def recipe(self) -> dict[str, Any]:
         """What decides the captions of a sample."""
         kept = {k: v for k, v in config.to_dict(self).items() if k not in WHERE_IT_RUNS}
-        for section in ("captioner", "teacher"):
-            if kept[section] is not None:
-                kept[section] = {k: v for k, v in kept[section].items() if k not in ("source", "batch_size")}
+        if self.captioner is not None:
+            left_out = ("kind", "options", "source", "batch_size")
+            kept["captioner"] = {k: v for k, v in kept["captioner"].items() if k not in left_out}
+            kept["captioner"] |= plugins.identity(self.captioner, "captioner")
         return kept

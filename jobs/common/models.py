@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from jobs.common.datasets import TeacherRecord
+from plinth import plugins
+from plinth.config import fingerprint
 from plinth.errors import ConfigError
 from plinth.storage import Storage, StorageOptions
 from poma3d.pretrained.config import TeacherConfig
@@ -35,7 +38,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get(CACHE_ENV) or Path.home() / ".cache" / "poma3d")
 
 
-def open_teacher(cfg: TeacherConfig, options: StorageOptions, device: str = "cpu") -> Teacher:
+def open_teacher(config: TeacherConfig, options: StorageOptions, device: str = "cpu") -> Teacher:
     """The teacher of a job, loaded once per process.
 
     Args:
@@ -45,27 +48,31 @@ def open_teacher(cfg: TeacherConfig, options: StorageOptions, device: str = "cpu
         ConfigError: it cannot be loaded; says why.
         StorageError: its storage cannot be reached.
     """
-    key = (cfg.source, cfg.revision, cfg.kind, cfg.trust_remote_code, cfg.batch_size)
-    return _open(key, fetch(cfg.source, options), device)
+    source = fetch(config.source, options)
+    return _open(json.dumps([asdict(config), source]), device)
 
 
-@lru_cache(maxsize=2)  # its shapes and first weights are wanted on the CPU, its features on a GPU
-def _open(key: tuple[str, str | None, str, bool, int], source: str, device: str) -> Teacher:
+@lru_cache(maxsize=2)  # its shapes and first weights are read on the CPU, its features computed on a GPU
+def _open(said: str, device: str) -> Teacher:
+    given, source = json.loads(said)
+    config = TeacherConfig(**given)
+    if plugins.is_own(config.kind):
+        own: Teacher = plugins.make(config, "teacher", device)
+        return own
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # it would write a line for each worker and task
     logging.set_verbosity_error()
-    _, revision, kind, trust_remote_code, batch_size = key
     try:
-        return load_teacher(TeacherConfig(source, revision, kind, trust_remote_code, batch_size), device)
+        return load_teacher(replace(config, source=source), device)
     except ValueError as error:
         raise ConfigError(str(error)) from None
 
 
-def absolute(cfg: Model) -> Model:
+def absolute(config: Model) -> Model:
     """The same model for processes that run in another folder; hub ids and URIs stay as they are."""
-    folder = Path(cfg.source)
-    return replace(cfg, source=str(folder.absolute())) if cfg.source and folder.is_dir() else cfg
+    folder = Path(config.source)
+    return replace(config, source=str(folder.absolute())) if config.source and folder.is_dir() else config
 
 
 def fetch(source: str, options: StorageOptions, key: str = "teacher.source") -> str:
@@ -95,8 +102,11 @@ def fetch(source: str, options: StorageOptions, key: str = "teacher.source") -> 
     return str(folder)
 
 
-def record(cfg: TeacherConfig, options: StorageOptions) -> TeacherRecord:
+def record(config: TeacherConfig, options: StorageOptions) -> TeacherRecord:
     """What the manifest says of this teacher."""
-    teacher = open_teacher(cfg, options)
-    name = cfg.source.rstrip("/").split("/")[-1] if "://" in cfg.source else teacher.name
+    teacher = open_teacher(config, options)
+    if plugins.is_own(config.kind):
+        revision = f"{teacher.revision}-{fingerprint(plugins.identity(config, 'teacher'))}"
+        return TeacherRecord(config.kind, revision, teacher.embedding)
+    name = config.source.rstrip("/").split("/")[-1] if "://" in config.source else teacher.name
     return TeacherRecord(name, teacher.revision, teacher.embedding)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from jobs.jobfile import open_schema, read
-from plinth import config
+from plinth import config, plugins
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -16,7 +18,8 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.help_keys:
         print(config.to_yaml(file.resolve(schema, arguments.overrides)), end="")
         return 0
-    for key in config.describe(schema):
+    own = plugins.own_keys(OmegaConf.to_container(file.raw))
+    for key in (*config.describe(schema), *own):
         print(f"{key.name}: {key.type} = {_shown(key.default)}\n    {key.help}")
     return 0
 

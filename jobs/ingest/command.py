@@ -18,10 +18,10 @@ from typing import Any
 
 from jobs.common.cluster import map_tasks, ray_cluster
 from jobs.common.datasets import CLASSES_KEY, Dataset, add_statistics, statistics
-from jobs.ingest.config import IngestJob
+from jobs.ingest.config import IngestJob, ReaderConfig
 from jobs.ingest.readers import make_reader
 from jobs.jobfile import asked
-from plinth import config
+from plinth import config, plugins
 from plinth.data import manifest as manifests
 from plinth.data.config import ShardOptions
 from plinth.data.manifest import Manifest, ShardEntry
@@ -42,7 +42,7 @@ class ShardTask:
 
     index: int
     scene_ids: list[str]
-    reader: Reader
+    reader: ReaderConfig
     shape: SampleShape
     views: ViewConfig
     output: Storage
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def run_job(job: IngestJob) -> int:
-    """The same for a job that is at hand."""
+    """The same for a job that was read before."""
     start = time.monotonic()
     with ray_cluster(job.ray, job.workers):
         dataset = ingest(job)
@@ -84,7 +84,7 @@ def run_job(job: IngestJob) -> int:
 
 
 def ingest(job: IngestJob) -> Dataset:
-    """Build the data set of `job`, which runs on the Ray that is there (or here, with `workers: 0`).
+    """Build the data set of `job`, on the Ray that runs already (or here, with `workers: 0`).
 
     Raises:
         ConfigError: there is another data set at the output.
@@ -92,48 +92,80 @@ def ingest(job: IngestJob) -> Dataset:
     """
     output = Storage.from_uri(job.output, job.storage)
     output.check(write=True)
-    build = config.fingerprint({k: v for k, v in config.to_dict(job).items() if k not in ("ray", "workers")})
-    if output.exists(manifests.MANIFEST_KEY):
-        dataset = Dataset(output, manifests.load(output))
-        if dataset.manifest.attributes.get("build") == build:
-            print(f"{output.uri}: already built from this job")
-            return dataset
-        if not job.overwrite:
-            raise ConfigError(
-                f"{output.uri} holds a data set that another job built.",
-                "Give another output, or overwrite=true to replace it.",
-            )
-    shape = SampleShape(**asdict(job.shape), xyz=job.reader.stores_points)
-    try:
-        job.views.validate()
-        reader = make_reader(job.reader)
-        scene_ids = reader.scene_ids()
-    except ValueError as error:
-        raise ConfigError(f"{error}.") from None
-    if job.views.single_images and shape.views != 1:
-        raise ConfigError(
-            f"shape.views is {shape.views}, but views.single_images makes samples of 1 view.",
-            "Set shape.views=1.",
-        )
-    if job.views.single_images and shape.xyz:
-        raise ConfigError(
-            f"views.single_images needs the cameras, and {job.reader.kind.name} has none.", "Leave it off."
-        )
-    groups = [scene_ids[i : i + job.scenes_per_shard] for i in range(0, len(scene_ids), job.scenes_per_shard)]
-    tasks = [
-        ShardTask(i, group, reader, shape, job.views, output, job.shards) for i, group in enumerate(groups)
-    ]
+    build = _build(job)
+    built = _built_before(job, output, build)
+    if built is not None:
+        print(f"{output.uri}: already built from this job")
+        return built
+    reader = make_reader(job.reader)
+    tasks = _tasks(job, reader, output)
     results = map_tasks(make_shard, tasks, job.workers, {"CPU": 1.0}, f"ingest {output.uri}", "shards")
     classes = reader.classes() if isinstance(reader, NamesClasses) else None
-    return _commit(job, output, shape, build, classes, results)
+    return _commit(job, output, tasks[0].shape, build, classes, results)
+
+
+def _built_before(job: IngestJob, output: Storage, build: str) -> Dataset | None:
+    """The data set that this job built before; None where it is to be built.
+
+    Raises:
+        ConfigError: another job built one there.
+    """
+    if not output.exists(manifests.MANIFEST_KEY):
+        return None
+    dataset = Dataset(output, manifests.load(output))
+    if dataset.manifest.attributes.get("build") == build:
+        return dataset
+    if job.overwrite:
+        return None
+    raise ConfigError(
+        f"{output.uri} holds a data set that another job built.",
+        "Give another output, or overwrite=true to replace it.",
+    )
+
+
+def _tasks(job: IngestJob, reader: Reader, output: Storage) -> list[ShardTask]:
+    """The scenes of the source, cut into shards.
+
+    Raises:
+        ConfigError: no scene, or settings that contradict each other.
+    """
+    shape = SampleShape(**asdict(job.shape), xyz=getattr(reader, "stores_points", False))
+    if job.views.single_images and shape.views != 1:
+        problem = f"shape.views is {shape.views}, but views.single_images makes samples of 1 view."
+        raise ConfigError(problem, "Set shape.views=1.")
+    if job.views.single_images and shape.xyz:
+        problem = f"views.single_images needs the cameras, and {job.reader.kind} has none."
+        raise ConfigError(problem, "Leave it off.")
+    try:
+        job.views.validate()
+        scenes = reader.scene_ids()
+    except ValueError as error:
+        raise ConfigError(f"{error}.") from None
+    if not scenes:
+        raise ConfigError(f"{job.reader.kind} found no scene.", "Check the folder that it reads.")
+    size = job.scenes_per_shard
+    groups = [scenes[start : start + size] for start in range(0, len(scenes), size)]
+    return [
+        ShardTask(i, group, job.reader, shape, job.views, output, job.shards)
+        for i, group in enumerate(groups)
+    ]
+
+
+def _build(job: IngestJob) -> str:
+    """Hash of everything in a job that decides its data set."""
+    said = {k: v for k, v in config.to_dict(job).items() if k not in ("ray", "workers")}
+    del said["reader"]["options"]
+    said["reader"] |= plugins.identity(job.reader, "reader")
+    return config.fingerprint(said)
 
 
 def make_shard(task: ShardTask) -> ShardResult:
     """Read the scenes of one shard and write it."""
+    reader = make_reader(task.reader)
     samples, rejects, frames = [], [], 0
     for scene_id in task.scene_ids:
         try:
-            scene = task.reader.read(scene_id)
+            scene = reader.read(scene_id)
         except ValueError as error:  # the reader's words for a scan that cannot be used
             rejects.append(Reject(scene_id, "", "unusable scan", str(error)))
             continue
@@ -178,11 +210,12 @@ def _commit(
         {
             "schema_version": SCHEMA_VERSION,
             "shape": shape.to_dict(),
-            "source": job.reader.kind.name,
+            "source": job.reader.kind,
             "teacher": None,
             **({CLASSES_KEY: classes} if classes else {}),
             "statistics": totals,
             "build": build,
+            **({"reader": own} if (own := plugins.identity(job.reader, "reader")) else {}),
         },
     )
     manifests.commit(output, manifest)

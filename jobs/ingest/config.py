@@ -3,16 +3,60 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any
 
 from jobs.common.cluster import RayConfig
-from jobs.ingest.readers import ReaderConfig
 from plinth.config import MISSING
 from plinth.data.config import ShardOptions
 from plinth.storage import StorageOptions
-from poma3d.scenes.config import ViewConfig
+from poma3d.scenes.config import (
+    ArkitScenesConfig,
+    ScanNetConfig,
+    ScenePointConfig,
+    SevenScenesConfig,
+    ThreeRScanConfig,
+    ViewConfig,
+)
+from poma3d.synthetic.config import RoomsConfig
 
-T = TypeVar("T")
+READERS = {
+    "rooms": "poma3d.synthetic.rooms:RoomsReader",
+    "seven_scenes": "poma3d.scenes.seven_scenes:SevenScenesReader",
+    "scannet": "poma3d.scenes.scannet:ScanNetReader",
+    "scannet_sens": "poma3d.scenes.scannet_sens:ScanNetSensReader",
+    "three_rscan": "poma3d.scenes.three_rscan:ThreeRScanReader",
+    "arkitscenes": "poma3d.scenes.arkitscenes:ArkitScenesReader",
+    "scene_point": "poma3d.scenes.scene_point:ScenePointReader",
+}
+"""Built-in kinds of source; the settings of each are the section of its name in `ReaderConfig`."""
+
+
+@dataclass
+class ReaderConfig:
+    """One source; only the section of its kind is used."""
+
+    KINDS = tuple(READERS)
+    OWN_METHODS = ("scene_ids", "read")
+
+    kind: str = "rooms"
+    """rooms (procedural), seven_scenes, scannet, scannet_sens, three_rscan, arkitscenes or scene_point; or a
+    reader of your own as module:Class (`poma3d.scenes.frame.Reader`)."""
+    options: dict[str, Any] | None = None
+    """Settings of a reader of your own: the fields of its Config."""
+    rooms: RoomsConfig = field(default_factory=RoomsConfig)
+    """Procedural rooms."""
+    seven_scenes: SevenScenesConfig = field(default_factory=SevenScenesConfig)
+    """Scans in the layout of 7-Scenes."""
+    scannet: ScanNetConfig = field(default_factory=ScanNetConfig)
+    """Scans in ScanNet's exported layout."""
+    scannet_sens: ScanNetConfig = field(default_factory=ScanNetConfig)
+    """ScanNet's .sens recordings, as downloaded."""
+    three_rscan: ThreeRScanConfig = field(default_factory=ThreeRScanConfig)
+    """3RScan, its sequences unpacked."""
+    arkitscenes: ArkitScenesConfig = field(default_factory=ArkitScenesConfig)
+    """ARKitScenes, raw or 3DOD."""
+    scene_point: ScenePointConfig = field(default_factory=ScenePointConfig)
+    """ScenePoint's published point maps."""
 
 
 @dataclass

@@ -23,8 +23,9 @@ from jobs.common.objects import digest, names_in
 from jobs.jobfile import asked
 from jobs.lift import lifters, versions
 from jobs.lift.config import LiftJob
+from jobs.lift.images.config import ImageSetConfig
 from jobs.lift.images.registry import open_set
-from jobs.lift.images.sets import ImageSetConfig, Piece
+from jobs.lift.images.sets import Piece
 from jobs.lift.pipeline import lift_parts
 from jobs.lift.tasks import ScanTask, Work, scan_piece
 from jobs.lift.versions import DUPLICATE, Commit, Plan

@@ -3,40 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any
 
 from jobs.common.cluster import RayConfig
-from jobs.lift.images.sets import ImageSetConfig
-from plinth import config
+from jobs.lift.images.config import ImageSetConfig
+from plinth import config, plugins
 from plinth.config import MISSING
 from plinth.data.config import ShardOptions
-from plinth.data.shards import validate
 from plinth.errors import ConfigError
 from plinth.storage import StorageOptions
 from plinth.storage.options import LockConfig
-from poma3d.lift.convention import ConventionConfig
-from poma3d.lift.gates import GateConfig
+from poma3d.lift.config import ConventionConfig, FilterConfig
 from poma3d.pretrained.config import TeacherConfig
 
 WHERE_IT_RUNS = ("inputs", "output", "storage", "lock", "workers", "ray")
 """Keys that do not change what an image becomes: they may differ between builds of a data set."""
 
 
-class LifterKind(Enum):
-    """Ways from an image to depth and camera."""
-
-    given = "given"
-    depth_pro = "depth_pro"
-    vggt = "vggt"
-
-
 @dataclass
 class LifterConfig:
     """What lifts, and on what."""
 
-    kind: LifterKind = LifterKind.given
-    """given (depth and camera come with the images), depth_pro (metric) or vggt (up to scale)."""
+    KINDS = ("given", "depth_pro", "vggt")
+    OWN_METHODS = ("lift",)
+
+    kind: str = "given"
+    """given (depth and camera come with the images), depth_pro (metric) or vggt (up to scale); or a lifter of
+    your own as module:Class (`poma3d.lift.lifter.Lifter`)."""
+    options: dict[str, Any] | None = None
+    """Settings of a lifter of your own: the fields of its Config."""
     source: str = ""
     """Weights: a folder with config.json and *.safetensors, a storage URI of one, or a hub id."""
     revision: str | None = None
@@ -53,7 +48,7 @@ class LifterConfig:
     @property
     def needs_model(self) -> bool:
         """Whether there is a model to be loaded."""
-        return self.kind is not LifterKind.given
+        return self.kind != "given"
 
 
 @dataclass
@@ -91,7 +86,7 @@ class LiftJob:
     a shard's images travel together) and is plenty for maps of 224 pixels."""
     convention: ConventionConfig = field(default_factory=ConventionConfig)
     """Axes, scale and confidence."""
-    gates: GateConfig = field(default_factory=GateConfig)
+    gates: FilterConfig = field(default_factory=FilterConfig)
     """What is rejected."""
     teacher: TeacherConfig | None = None
     """Whose embeddings go into the shards; training refuses a data set without them."""
@@ -114,7 +109,7 @@ class LiftJob:
         Raises:
             ConfigError: naming the field.
         """
-        validate(self.shards)
+        self.shards.validate()
         self.lock.validate()
         try:
             self.gates.validate()
@@ -145,4 +140,5 @@ class LiftJob:
         if kept["gates"]["require_caption"]:  # data sets from before this gate do not say
             del kept["gates"]["require_caption"]
         kept["lifter"] = {k: resolved["lifter"][k] for k in ("kind", "revision")}
+        kept["lifter"] |= plugins.identity(self.lifter, "lifter")
         return kept

@@ -2,51 +2,64 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict, replace
 from functools import lru_cache
 
 from jobs.common import models
 from jobs.common.devices import own_device
-from jobs.lift.config import LifterConfig, LifterKind
+from jobs.lift.config import LifterConfig
+from plinth import plugins
 from plinth.errors import ConfigError
 from plinth.storage import StorageOptions
 from poma3d.lift.given import GivenLifter
-from poma3d.lift.lifter import HalvingLifter
+from poma3d.lift.lifter import HalvingLifter, Lifter
 from poma3d.network.weights import weights_revision
 
 
-def open_lifter(cfg: LifterConfig, options: StorageOptions) -> HalvingLifter:
+def open_lifter(config: LifterConfig, options: StorageOptions) -> HalvingLifter:
     """The lifter of a job, loaded once per process.
 
     Raises:
         ConfigError: it cannot be loaded; says why.
         StorageError: its storage cannot be reached.
     """
-    source = models.fetch(cfg.source, options, "lifter.source")
-    return _open(cfg.kind.name, source, cfg.revision, cfg.batch_size)
+    source = models.fetch(config.source, options, "lifter.source")
+    return _open(json.dumps(asdict(replace(config, source=source))))
 
 
 @lru_cache(maxsize=1)
-def _open(kind: str, source: str, revision: str | None, batch_size: int) -> HalvingLifter:
-    if kind == LifterKind.given.name:
-        return HalvingLifter(GivenLifter(), batch_size)
-    from poma3d.lift import depth_pro, vggt
-
-    load = depth_pro.load if kind == LifterKind.depth_pro.name else vggt.load
+def _open(said: str) -> HalvingLifter:
+    config = LifterConfig(**json.loads(said))
     try:
-        return HalvingLifter(load(source, revision, own_device()), batch_size)
+        return HalvingLifter(_load(config), config.batch_size)
     except ValueError as error:
         raise ConfigError(f"{error}.") from None
 
 
-def revision(cfg: LifterConfig, options: StorageOptions) -> str:
+def _load(config: LifterConfig) -> Lifter:
+    if plugins.is_own(config.kind):
+        lifter: Lifter = plugins.make(config, "lifter", own_device())
+        return lifter
+    if config.kind == "given":
+        return GivenLifter()
+    from poma3d.lift import depth_pro, vggt
+
+    load = depth_pro.load if config.kind == depth_pro.NAME else vggt.load
+    return load(config.source, config.revision, own_device())
+
+
+def revision(config: LifterConfig, options: StorageOptions) -> str:
     """Which weights the lifter has, without loading them.
 
     Raises:
         ConfigError: there are none, others than the job expects, or a hub id that is not pinned.
     """
-    if not cfg.needs_model:
+    if plugins.is_own(config.kind):
+        return str(open_lifter(config, options).revision)
+    if not config.needs_model:
         return ""
     try:
-        return weights_revision(models.fetch(cfg.source, options, "lifter.source"), cfg.revision)
+        return weights_revision(models.fetch(config.source, options, "lifter.source"), config.revision)
     except ValueError as error:
         raise ConfigError(f"{error}.") from None

@@ -32,21 +32,15 @@ from plinth.data.config import ShardOptions
 from plinth.data.shards import write_shard
 from plinth.errors import DataError
 from plinth.storage import Storage, StorageOptions
-from poma3d.lift.convention import ConventionConfig, to_sample
-from poma3d.lift.gates import (
-    GateConfig,
-    check_lifted,
-    check_stored,
-    decode_image,
-    keep_captions,
-    perceptual_hash,
-)
+from poma3d.lift.config import ConventionConfig, FilterConfig
+from poma3d.lift.convention import to_sample
+from poma3d.lift.filters import check_lifted, check_stored, decode_image, keep_captions, perceptual_hash
 from poma3d.lift.given import decode_depth
 from poma3d.lift.lifter import BadImage, GivenDepth, Picture
 from poma3d.pretrained.config import TeacherConfig
 from poma3d.sample import Sample, SampleShape, encode
 
-TO_SHOW = GateConfig(min_side_px=1)
+TO_SHOW = FilterConfig(min_side_px=1)
 """What may be shown of rejects: all that can be decoded."""
 
 
@@ -60,7 +54,7 @@ class Work:
     source: str
     shape: SampleShape
     convention: ConventionConfig
-    gates: GateConfig
+    gates: FilterConfig
     lifter: LifterConfig
     teacher: TeacherConfig | None
     decode_side_px: int
@@ -191,7 +185,7 @@ def _known_reject(row: dict[str, str], earlier: str | None) -> Rejected | None:
     return Rejected(row["image_id"], row["place"], DUPLICATE, earlier) if earlier is not None else None
 
 
-def _index_row(found: Record | BadRecord, gates: GateConfig) -> dict[str, object]:
+def _index_row(found: Record | BadRecord, gates: FilterConfig) -> dict[str, object]:
     if isinstance(found, BadRecord):
         return {"place": found.place, "reason": found.reason, "value": found.value[:VALUE_CHARACTERS]}
     row = {"image_id": found.image_id, "place": found.place, "locator": found.locator}

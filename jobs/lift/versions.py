@@ -35,7 +35,7 @@ from plinth.data import manifest as manifests
 from plinth.data.manifest import Manifest, ShardEntry
 from plinth.data.shards import RowGroupReader
 from plinth.storage import Storage
-from poma3d.lift.gates import find_duplicates
+from poma3d.lift.filters import find_duplicates
 
 INDEX, PLANS, COMMITS = "lift/index", "lift/plans", "lift/commits"
 REJECTS_FILE, SHEET_FILE = "rejects.csv", "gates.png"

@@ -104,13 +104,18 @@ def parse(text: str, origin: str) -> DictConfig:
     return raw
 
 
-def build(schema: type[T], layers: Sequence[tuple[str, Any]]) -> T:
-    """Merge `(origin, mapping)` layers onto the schema's defaults, the last one winning."""
+def build(schema: type[T], layers: Sequence[tuple[str, Any]], prefix: str = "") -> T:
+    """Merge `(origin, mapping)` layers onto the schema's defaults, the last one winning.
+
+    Args:
+        prefix: of the keys in errors, where the schema is a part of another one.
+    """
     merged = OmegaConf.structured(schema)
     for origin, layer in layers:
         plain = OmegaConf.to_container(layer) if isinstance(layer, DictConfig) else layer
         plain = _long_form(schema, plain)
-        _check_keys(schema, plain, origin)
+        _refuse_environment(plain, origin, prefix)
+        _check_keys(schema, plain, origin, prefix)
         try:
             merged = OmegaConf.merge(merged, plain)
         except OmegaConfBaseException as error:
@@ -119,7 +124,7 @@ def build(schema: type[T], layers: Sequence[tuple[str, Any]]) -> T:
             wanted = _type_name(hint) if hint is not None else ""
             reason = str(error).splitlines()[0]
             fix = f"Expected {wanted}." if wanted else ""
-            raise ConfigError(f"{origin}: {key}: {reason}.", fix) from None
+            raise ConfigError(f"{origin}: {prefix}{key}: {reason}.", fix) from None
     file = layers[0][0] if layers else schema.__name__
     try:
         missing = sorted(OmegaConf.missing_keys(merged))
@@ -128,8 +133,8 @@ def build(schema: type[T], layers: Sequence[tuple[str, Any]]) -> T:
     except OmegaConfBaseException as error:
         raise ConfigError(f"{file}: {' '.join(str(error).split())}") from None
     raise ConfigError(
-        f"{file}: no value for {', '.join(missing)}.",
-        f"Add it to the file or as {missing[0]}=VALUE on the command line.",
+        f"{file}: no value for {', '.join(prefix + key for key in missing)}.",
+        f"Add it to the file or as {prefix}{missing[0]}=VALUE on the command line.",
     )
 
 
@@ -233,13 +238,23 @@ def _with_items(value: Any, change: Any, where: str) -> Any:
     return change
 
 
-def _check_keys(schema: type, value: Any, origin: str, prefix: str = "") -> None:
-    """Unknown keys first: OmegaConf would find them too, but not suggest what was meant."""
-    if isinstance(value, str) and "${oc.env" in value:
+def _refuse_environment(value: Any, origin: str, key: str) -> None:
+    """Refuse values that read an environment variable, at any depth."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            _refuse_environment(item, origin, f"{key}{name}.")
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            _refuse_environment(item, origin, f"{key.rstrip('.')}[{i}].")
+    elif isinstance(value, str) and "${oc.env" in value:
         raise ConfigError(
-            f"{origin}: {prefix.rstrip('.')} reads an environment variable, but configs are saved.",
+            f"{origin}: {key.rstrip('.')} reads an environment variable, but configs are saved.",
             "Name the variable instead (fields that end in _env).",
         )
+
+
+def _check_keys(schema: type, value: Any, origin: str, prefix: str = "") -> None:
+    """Unknown keys first: OmegaConf would find them too, but not suggest what was meant."""
     if not isinstance(value, dict):
         return
     hints = typing.get_type_hints(schema)
@@ -264,8 +279,6 @@ def _check_keys(schema: type, value: Any, origin: str, prefix: str = "") -> None
                 f"{origin}: {prefix}{key} is text, but YAML reads {item!r} as a {type(item).__name__}.",
                 "Put it in quotes.",
             )
-        else:
-            _check_keys(dict, item if isinstance(item, str) else None, origin, f"{prefix}{key}.")
 
 
 def _long_form(schema: type, value: Any) -> Any:

@@ -8,50 +8,15 @@ Legend: H W the sample's grid, y x the lifter's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from poma3d.geometry import resize_depth_nearest, scale_intrinsics
+from poma3d.lift.config import ConventionConfig
 from poma3d.lift.lifter import Lifted, Picture
 from poma3d.sample import Sample, SampleShape
 from poma3d.scenes.views import CAMERA_TO_Z_UP, encode_colour
 
 UINT16_MAX = 65535
-
-
-@dataclass
-class ConventionConfig:
-    """How lifted maps become samples."""
-
-    z_up: bool = True
-    """World of an image: its camera's frame turned so that z is up; false keeps x right, y down, z ahead."""
-    median_depth_m: float = 2.5
-    """Maps known up to scale are scaled to this median depth; 0 keeps the lifter's unit as metres."""
-    scale_metric: bool = False
-    """Scale metric maps to that median too."""
-    drop_confidence: float = 0.1
-    """Share of the pixels, the least confident ones, that lose their depth; 0 keeps all. Only for lifters
-    that tell their confidence."""
-    max_depth_m: float = 0.0
-    """Pixels farther away lose their depth (sky); 0 keeps all."""
-    depth_unit_m: float = 0.001
-    """Unit of the stored 16-bit depth; made coarser for an image that reaches farther than it can hold."""
-    colour: bool = True
-    """Keep the picture as a JPEG on the sample's grid, which embedding again and previews need."""
-    jpeg_quality: int = 90
-    """Quality of the kept picture."""
-
-    def validate(self) -> None:
-        """Raise ValueError for a value that cannot be."""
-        if not 0 <= self.drop_confidence < 1:
-            raise ValueError(f"convention: drop_confidence is {self.drop_confidence}, expected 0 to below 1")
-        if self.depth_unit_m <= 0:
-            raise ValueError(f"convention: depth_unit_m is {self.depth_unit_m}, expected more than 0")
-        if self.median_depth_m < 0 or self.max_depth_m < 0:
-            raise ValueError("convention: median_depth_m and max_depth_m must not be negative; 0 means off")
-        if not 1 <= self.jpeg_quality <= 100:
-            raise ValueError(f"convention: jpeg_quality is {self.jpeg_quality}, expected 1 to 100")
 
 
 def to_sample(
@@ -60,7 +25,7 @@ def to_sample(
     """The sample of one image; its scene id is the image's id.
 
     Args:
-        lifted: checked (`poma3d.lift.gates.check_lifted`).
+        lifted: checked (`poma3d.lift.filters.check_lifted`).
         source: stored as the sample's source.
     """
     metres = _metres(lifted, config)

@@ -18,37 +18,7 @@ import numpy as np
 import torch
 
 from poma3d.network.weights import hub_commit, weights_revision
-from poma3d.pretrained.config import CaptionerConfig
-
-DTYPES = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-PLACE = "{captions}"
-"""Where a summary's prompt takes the captions."""
-
-
-def validate(cfg: CaptionerConfig) -> None:
-    """Refuse values that cannot be.
-
-    Raises:
-        ValueError: naming the field and what to do.
-    """
-    if not cfg.source:
-        raise ValueError("captioner.source is empty: give a folder with safetensors weights or a hub id")
-    if cfg.trust_remote_code and not cfg.revision:
-        raise ValueError(
-            "captioner.trust_remote_code runs code that comes with the weights: pin it with "
-            "captioner.revision (the commit that you have read)"
-        )
-    if cfg.dtype not in DTYPES:
-        raise ValueError(f"captioner.dtype is '{cfg.dtype}'; use one of {', '.join(DTYPES)}")
-    for name in ("batch_size", "candidates", "max_new_tokens", "summaries", "summary_max_new_tokens"):
-        if getattr(cfg, name) < 1:
-            raise ValueError(f"captioner.{name} is {getattr(cfg, name)}, expected 1 or more")
-    if not cfg.prompts or not all(prompt.strip() for prompt in cfg.prompts):
-        raise ValueError("captioner.prompts needs at least one prompt, and none that is empty")
-    if PLACE not in cfg.summary_prompt:
-        raise ValueError(f"captioner.summary_prompt has no {PLACE}, where the views' captions go")
-    if cfg.temperature < 0 or not 0 < cfg.top_p <= 1:
-        raise ValueError("captioner.temperature must be 0 or more and top_p above 0, at most 1")
+from poma3d.pretrained.config import PLACE, CaptionerConfig
 
 
 class Captioner:
@@ -179,14 +149,17 @@ def load_captioner(cfg: CaptionerConfig, device: str | torch.device = "cpu") -> 
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    validate(cfg)
+    cfg.validate()
     actual = weights_revision(cfg.source, cfg.revision, "captioner")
     commit = hub_commit(cfg.source, cfg.revision)
     where: dict[str, Any] = {"revision": commit, "trust_remote_code": cfg.trust_remote_code}
     try:
         processor = AutoProcessor.from_pretrained(cfg.source, **where)
         model = AutoModelForImageTextToText.from_pretrained(
-            cfg.source, use_safetensors=True, dtype=DTYPES[cfg.dtype], **where
+            cfg.source,
+            use_safetensors=True,
+            dtype=cfg.dtype if cfg.dtype == "auto" else getattr(torch, cfg.dtype),
+            **where,
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]

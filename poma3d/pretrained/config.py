@@ -3,29 +3,41 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 CLIP, SIGLIP, FGCLIP, AUTO = "clip", "siglip", "fgclip", "auto"
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+PLACE = "{captions}"
+"""Where a summary's prompt takes the captions."""
 
 
 @dataclass
 class TeacherConfig:
     """Where the teacher comes from."""
 
+    KINDS = (AUTO, CLIP, SIGLIP, FGCLIP)
+    OWN_METHODS = ("image_tower", "encode_images", "encode_texts", "image_tokens")
+
     source: str = ""
     """Folder with config.json, tokenizer and *.safetensors, or a hub id."""
     revision: str | None = None
     """Commit of a hub id, or the expected weight hash of a folder. Needed with trust_remote_code."""
     kind: str = AUTO
-    """clip, siglip, fgclip, or auto (from config.json)."""
+    """clip, siglip, fgclip, or auto (from config.json); or a teacher of your own as module:Class."""
     trust_remote_code: bool = False
     """Run the Python that comes with FG-CLIP's weights instead of our own reading of them."""
     batch_size: int = 64
     """Images or texts per forward."""
+    options: dict[str, Any] | None = None
+    """Settings of a teacher of your own: the fields of its Config."""
 
 
 @dataclass
 class CaptionerConfig:
     """Which model writes captions, and how."""
+
+    KINDS = ("transformers",)
+    OWN_METHODS = ("describe", "summarise")
 
     source: str = ""
     """Folder with config.json, processor and *.safetensors, a storage URI of one, or a hub id."""
@@ -62,3 +74,32 @@ class CaptionerConfig:
     """Length of a scene's caption."""
     seed: int = 0
     """Of the draws: the same job on the same machine gives the same captions."""
+    kind: str = "transformers"
+    """transformers (any of its image-text-to-text models), or a captioner of your own as module:Class."""
+    options: dict[str, Any] | None = None
+    """Settings of a captioner of your own: the fields of its Config."""
+
+    def validate(self) -> None:
+        """Refuse values that cannot be.
+
+        Raises:
+            ValueError: naming the field and what to do.
+        """
+        if self.kind in self.KINDS and not self.source:
+            raise ValueError("captioner.source is empty: give a folder with safetensors weights or a hub id")
+        if self.trust_remote_code and not self.revision:
+            raise ValueError(
+                "captioner.trust_remote_code runs code that comes with the weights: pin it with "
+                "captioner.revision (the commit that you have read)"
+            )
+        if self.dtype not in DTYPES:
+            raise ValueError(f"captioner.dtype is '{self.dtype}'; use one of {', '.join(DTYPES)}")
+        for name in ("batch_size", "candidates", "max_new_tokens", "summaries", "summary_max_new_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"captioner.{name} is {getattr(self, name)}, expected 1 or more")
+        if not self.prompts or not all(prompt.strip() for prompt in self.prompts):
+            raise ValueError("captioner.prompts needs at least one prompt, and none that is empty")
+        if PLACE not in self.summary_prompt:
+            raise ValueError(f"captioner.summary_prompt has no {PLACE}, where the views' captions go")
+        if self.temperature < 0 or not 0 < self.top_p <= 1:
+            raise ValueError("captioner.temperature must be 0 or more and top_p above 0, at most 1")

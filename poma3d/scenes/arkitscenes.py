@@ -12,15 +12,17 @@ way round; pictures are turned upright. `captions.json` is optional, with the de
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from poma3d.geometry import scale_intrinsics
-from poma3d.scenes.files import Captions, read_captions, read_depth
-from poma3d.scenes.frame import BadFrame, Frame, LazyFrames, SceneFrames
-from poma3d.scenes.turns import quarter_turns, turned
+from poma3d.scenes.config import ArkitScenesConfig
+from poma3d.scenes.files import read_depth
+from poma3d.scenes.frame import BadFrame, Frame
+from poma3d.scenes.orientation import quarter_turns
+from poma3d.scenes.scans import Scan, ScanReader
 
 SOURCE = "arkitscenes"
 DEPTH, INTRINSICS, TRAJECTORY = "lowres_depth", "lowres_wide_intrinsics", "lowres_wide.traj"
@@ -30,57 +32,21 @@ TRAJECTORY_COLUMNS, PINCAM_NUMBERS = 7, 6
 SMALL_ANGLE = 1e-12
 
 
-@dataclass
-class ArkitScenesConfig:
-    """ARKitScenes as released."""
-
-    root: str = ""
-    """A folder with videos' folders at any depth below it, or one of those."""
-    colour: str = "lowres_wide"
-    """The folder in a video that holds colour; vga_wide where it was downloaded too."""
-    upright: bool = True
-    """Turn the pictures upright."""
-
-
 @dataclass(frozen=True)
-class _Video:
-    """What loading any frame of a video needs."""
+class Video(Scan):
+    """A video: every frame has a pose and a camera of its own."""
 
-    folder: Path
-    colour: str
-    poses: dict[str, np.ndarray]
-    cameras: dict[str, Path]
-    captions: Captions
-    turns: int
-
-    def load(self, frame_id: str) -> Frame:
-        """One frame, or BadFrame."""
-        depth = read_depth(self.folder / DEPTH / f"{frame_id}.png", None)
-        frame = Frame(
-            frame_id=frame_id,
-            depth=depth,
-            intrinsics=_intrinsics(self.cameras[frame_id], depth.shape),
-            pose=self.poses[frame_id],
-            picture=self.folder / self.colour / f"{frame_id}.png",
-            captions=self.captions.views.get(frame_id, []),
-        )
-        return turned(frame, self.turns)
+    poses: dict[str, np.ndarray] = field(default_factory=dict)
+    cameras: dict[str, Path] = field(default_factory=dict)
 
 
-class ArkitScenesReader:
-    """Reads ARKitScenes: `poma3d.scenes.frame.Reader`."""
+class ArkitScenesReader(ScanReader[ArkitScenesConfig, Video]):
+    """Reads ARKitScenes."""
 
-    def __init__(self, config: ArkitScenesConfig) -> None:
-        """Nothing is opened yet."""
-        self.config = config
+    source = SOURCE
 
-    def scene_ids(self) -> list[str]:
-        """Folders of videos relative to the root; the root's name if it is one itself.
-
-        Raises:
-            ValueError: there is none.
-        """
-        root = Path(self.config.root)
+    def find(self, root: Path) -> list[str]:
+        """Folders of videos relative to the root; the root's name if it is one itself."""
         if (root / TRAJECTORY).is_file():
             return [root.resolve().name]
         found = sorted(path.parent.relative_to(root).as_posix() for path in root.rglob(TRAJECTORY))
@@ -88,14 +54,13 @@ class ArkitScenesReader:
             raise ValueError(f"{root}: no video here: no file named {TRAJECTORY} at any depth")
         return found
 
-    def read(self, scene_id: str) -> SceneFrames:
-        """One video; its frames are decoded when asked for.
-
-        Raises:
-            ValueError: no trajectory, no depth with a pose and intrinsics, or a bad captions file.
-        """
+    def folder(self, scene_id: str) -> Path:
+        """The root itself where it is the video."""
         root = Path(self.config.root)
-        folder = root if (root / TRAJECTORY).is_file() else root / scene_id
+        return root if (root / TRAJECTORY).is_file() else root / scene_id
+
+    def open(self, scene_id: str, folder: Path) -> Video:
+        """One video: the depth files that have a pose and a camera of their time."""
         times, poses = read_trajectory(folder / TRAJECTORY)
         depth = {path.stem: _time(path) for path in sorted((folder / DEPTH).glob("*.png"))}
         pincams = {_time(path): path for path in (folder / INTRINSICS).glob("*.pincam")}
@@ -111,10 +76,19 @@ class ArkitScenesReader:
                 f"scene {scene_id}: none of the {len(depth)} files in {folder / DEPTH} has a pose in "
                 f"{TRAJECTORY} and a file in {INTRINSICS} of its time"
             )
-        captions = read_captions(folder)
         turns = quarter_turns(posed.values()) if self.config.upright else 0
-        video = _Video(folder, self.config.colour, posed, cameras, captions, turns)
-        return SceneFrames(scene_id, SOURCE, LazyFrames(list(posed), video.load), captions.scene)
+        return Video(folder, list(posed), np.eye(3), turns=turns, poses=posed, cameras=cameras)
+
+    def load(self, scan: Video, frame_id: str) -> Frame:
+        """One frame."""
+        depth = read_depth(scan.folder / DEPTH / f"{frame_id}.png", None)
+        return Frame(
+            frame_id=frame_id,
+            depth=depth,
+            intrinsics=_intrinsics(scan.cameras[frame_id], depth.shape),
+            pose=scan.poses[frame_id],
+            picture=scan.folder / self.config.colour / f"{frame_id}.png",
+        )
 
 
 def read_trajectory(path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -75,6 +75,11 @@ def read_intrinsics(path: Path) -> np.ndarray | None:
     return np.array([matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]])
 
 
+def frame_stems(folder: Path, suffix: str) -> list[str]:
+    """Sorted names of the files with a suffix, without it: the ids of a scan's frames."""
+    return sorted(path.name.removesuffix(suffix) for path in folder.glob(f"*{suffix}"))
+
+
 def usual_size(paths: Sequence[Path]) -> tuple[int, int] | None:
     """The most common (h, w) among some of the images, from their headers; None when none opens."""
     sizes: Counter[tuple[int, int]] = Counter()

@@ -139,7 +139,10 @@ class NamesClasses(Protocol):
 
 
 class Reader(Protocol):
-    """A source of scenes. Cheap to construct, picklable, opens nothing until `read`."""
+    """A source of scenes, constructed from its config. Cheap to construct: every task makes one.
+
+    A reader whose frames have `points` in place of cameras says so with the attribute `stores_points = True`.
+    """
 
     def scene_ids(self) -> list[str]:
         """All scenes, in a fixed order."""

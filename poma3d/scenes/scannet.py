@@ -12,100 +12,67 @@ frame numbers as ids (`poma3d.scenes.files.read_captions`).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from poma3d.scenes.files import Captions, read_captions, read_depth, read_intrinsics, read_matrix, usual_size
-from poma3d.scenes.frame import BadFrame, Frame, LazyFrames, SceneFrames
+from poma3d.scenes.config import ScanNetConfig
+from poma3d.scenes.files import read_depth, read_intrinsics, read_matrix, usual_size
+from poma3d.scenes.frame import BadFrame, Frame
+from poma3d.scenes.scans import Scan, ScanReader
 
 SOURCE = "scannet"
 INTRINSICS_FILE = "intrinsic/intrinsic_depth.txt"
 
 
-@dataclass
-class ScanNetConfig:
-    """ScanNet as exported on disk."""
+class ScanNetReader(ScanReader[ScanNetConfig, Scan]):
+    """Reads exported ScanNet scans."""
 
-    root: str = ""
-    """The folder that holds the scans' folders."""
-    scans: list[str] | None = None
-    """Names of the scans to read, as in a split file; all when not given."""
+    source = SOURCE
 
-
-@dataclass(frozen=True)
-class _Scan:
-    """What loading any frame of a scan needs."""
-
-    folder: Path
-    intrinsics: np.ndarray | None
-    size: tuple[int, int] | None
-    captions: Captions
-    alignment: np.ndarray
-
-    def load(self, frame_id: str) -> Frame:
-        """One frame, or BadFrame."""
-        if self.intrinsics is None:
-            raise BadFrame("no intrinsics", f"no readable {INTRINSICS_FILE}")
-        pose = read_matrix(self.folder / "pose" / f"{frame_id}.txt", (4, 4), "pose")
-        if not np.isfinite(pose).all():  # before -inf meets the alignment and becomes NaN
-            raise BadFrame("non-finite pose", str(pose[0].tolist()))
-        return Frame(
-            frame_id=frame_id,
-            depth=read_depth(self.folder / "depth" / f"{frame_id}.png", self.size),
-            intrinsics=self.intrinsics,
-            pose=(self.alignment @ pose)[:3],
-            picture=self.folder / "color" / f"{frame_id}.jpg",
-            captions=self.captions.views.get(frame_id, []),
-        )
-
-
-class ScanNetReader:
-    """Reads exported ScanNet scans: `poma3d.scenes.frame.Reader`."""
-
-    def __init__(self, config: ScanNetConfig) -> None:
-        """Nothing is opened yet."""
-        self.config = config
-
-    def scene_ids(self) -> list[str]:
-        """Names of the scans.
-
-        Raises:
-            ValueError: no folder below the root holds `depth/`, or a named scan is not there.
-        """
-        root = Path(self.config.root)
+    def find(self, root: Path) -> list[str]:
+        """Names of the folders that hold `depth/`."""
         found = sorted(folder.parent.name for folder in root.glob("*/depth") if folder.is_dir())
         if not found:
             raise ValueError(f"{root}: no scan here: no folder such as scene0000_00/depth")
-        if self.config.scans is None:
-            return found
-        missing = sorted(set(self.config.scans) - set(found))
-        if missing:
-            raise ValueError(
-                f"{root}: {len(missing)} of the named scans are not here, the first is {missing[0]}"
-            )
-        return list(self.config.scans)
+        return found
 
-    def read(self, scene_id: str) -> SceneFrames:
-        """One scan; its frames are decoded when asked for.
-
-        Raises:
-            ValueError: the scan has no depth frames, or a bad alignment or captions file.
-        """
-        folder = Path(self.config.root) / scene_id
+    def open(self, scene_id: str, folder: Path) -> Scan:
+        """One scan, its poses to be aligned."""
         frame_ids = sorted((path.stem for path in (folder / "depth").glob("*.png")), key=_number)
         if not frame_ids:
             raise ValueError(f"scene {scene_id}: no frames named depth/0.png or the like in {folder}")
-        captions = read_captions(folder)
-        scan = _Scan(
+        return Scan(
             folder=folder,
+            frame_ids=frame_ids,
+            transform=read_axis_alignment(folder / f"{scene_id}.txt"),
             intrinsics=read_intrinsics(folder / INTRINSICS_FILE),
             size=usual_size([folder / "depth" / f"{frame_id}.png" for frame_id in frame_ids]),
-            captions=captions,
-            alignment=read_axis_alignment(folder / f"{scene_id}.txt"),
         )
-        return SceneFrames(scene_id, SOURCE, LazyFrames(frame_ids, scan.load), captions.scene)
+
+    def load(self, scan: Scan, frame_id: str) -> Frame:
+        """One frame."""
+        if scan.intrinsics is None:
+            raise BadFrame("no intrinsics", f"no readable {INTRINSICS_FILE}")
+        pose = read_matrix(scan.folder / "pose" / f"{frame_id}.txt", (4, 4), "pose")
+        return Frame(
+            frame_id=frame_id,
+            depth=read_depth(scan.folder / "depth" / f"{frame_id}.png", scan.size),
+            intrinsics=scan.intrinsics,
+            pose=aligned(scan.transform, pose),
+            picture=scan.folder / "color" / f"{frame_id}.jpg",
+        )
+
+
+def aligned(alignment: np.ndarray, pose: np.ndarray) -> np.ndarray:
+    """A pose [4, 4] in the aligned world, [3, 4].
+
+    Raises:
+        BadFrame: the frame was not localised: -inf must not meet the alignment, where it would become NaN.
+    """
+    if not np.isfinite(pose).all():
+        raise BadFrame("non-finite pose", str(pose[0].tolist()))
+    return (alignment @ pose)[:3]
 
 
 def read_axis_alignment(path: Path) -> np.ndarray:

@@ -25,10 +25,11 @@ from typing import BinaryIO
 
 import numpy as np
 
-from poma3d.scenes.files import SATURATED, Captions, read_captions
-from poma3d.scenes.frame import BadFrame, Frame, LazyFrames, SceneFrames
-from poma3d.scenes.scannet import read_axis_alignment
-from poma3d.scenes.three_rscan import named_scans
+from poma3d.scenes.config import ScanNetConfig
+from poma3d.scenes.files import SATURATED
+from poma3d.scenes.frame import BadFrame, Frame
+from poma3d.scenes.scannet import aligned, read_axis_alignment
+from poma3d.scenes.scans import Scan, ScanReader
 
 SOURCE = "scannet"
 VERSION = 4
@@ -39,16 +40,6 @@ AFTER_MATRICES = struct.Struct("<iiIIIIfQ")
 FRAME = struct.Struct("<16f4Q")
 LONGEST_NAME = 4096
 """A sensor's name that claims to be longer is no name."""
-
-
-@dataclass
-class ScanNetSensConfig:
-    """ScanNet's .sens recordings."""
-
-    root: str = ""
-    """The folder that holds the scans' folders."""
-    scans: list[str] | None = None
-    """Names of the scans to read, as in a split file; all when not given."""
 
 
 @dataclass(frozen=True)
@@ -67,64 +58,29 @@ class SensHeader:
     """Offset in bytes."""
 
 
-@dataclass(frozen=True)
-class _Scan:
-    """What loading any frame of a scan needs."""
+@dataclass(frozen=True, kw_only=True)
+class Recording(Scan):
+    """A .sens file and where its frames begin."""
 
     path: Path
     header: SensHeader
     offsets: list[int]
-    captions: Captions
-    alignment: np.ndarray
-
-    def load(self, frame_id: str) -> Frame:
-        """One frame, or BadFrame."""
-        number = int(frame_id)
-        if number >= len(self.offsets):
-            raise BadFrame("unreadable depth", f"{self.path.name} ends before this frame")
-        with self.path.open("rb") as file:
-            file.seek(self.offsets[number])
-            values = FRAME.unpack(file.read(FRAME.size))
-            pose = np.array(values[:16], np.float64).reshape(4, 4)
-            if not np.isfinite(pose).all():  # before -inf meets the alignment and becomes NaN
-                raise BadFrame("non-finite pose", str(pose[0].tolist()))
-            colour, depth = file.read(values[18]), file.read(values[19])
-        return Frame(
-            frame_id=frame_id,
-            depth=_depth(depth, self.header),
-            intrinsics=self.header.intrinsics,
-            pose=(self.alignment @ pose)[:3],
-            picture=colour if self.header.colour_compression in (PNG_COLOUR, JPEG_COLOUR) else None,
-            captions=self.captions.views.get(frame_id, []),
-        )
 
 
-class ScanNetSensReader:
-    """Reads .sens recordings: `poma3d.scenes.frame.Reader`."""
+class ScanNetSensReader(ScanReader[ScanNetConfig, Recording]):
+    """Reads .sens recordings."""
 
-    def __init__(self, config: ScanNetSensConfig) -> None:
-        """Nothing is opened yet."""
-        self.config = config
+    source = SOURCE
 
-    def scene_ids(self) -> list[str]:
-        """Names of the scans.
-
-        Raises:
-            ValueError: no folder below the root holds its recording, or a named scan is not there.
-        """
-        root = Path(self.config.root)
+    def find(self, root: Path) -> list[str]:
+        """Names of the folders that hold a recording of their name."""
         found = sorted(path.stem for path in root.glob("*/*.sens") if path.stem == path.parent.name)
         if not found:
             raise ValueError(f"{root}: no scan here: no file such as scene0000_00/scene0000_00.sens")
-        return named_scans(root, found, self.config.scans)
+        return found
 
-    def read(self, scene_id: str) -> SceneFrames:
-        """One scan; its frames are read when asked for.
-
-        Raises:
-            ValueError: no .sens file of version 4, or a bad alignment or captions file.
-        """
-        folder = Path(self.config.root) / scene_id
+    def open(self, scene_id: str, folder: Path) -> Recording:
+        """One recording, of which only headers are read."""
         path = folder / f"{scene_id}.sens"
         try:
             with path.open("rb") as file:
@@ -132,12 +88,34 @@ class ScanNetSensReader:
                 offsets = _frame_offsets(file, header, path.stat().st_size)
         except OSError as error:
             raise ValueError(f"scene {scene_id}: {path} cannot be read ({error})") from error
-        captions = read_captions(folder)
-        alignment = read_axis_alignment(folder / f"{scene_id}.txt")
-        scan = _Scan(path, header, offsets, captions, alignment)
-        frame_ids = [str(number) for number in range(header.frames)]
-        scale = 1 / header.units_per_metre
-        return SceneFrames(scene_id, SOURCE, LazyFrames(frame_ids, scan.load), captions.scene, scale)
+        return Recording(
+            folder=folder,
+            frame_ids=[str(number) for number in range(header.frames)],
+            transform=read_axis_alignment(folder / f"{scene_id}.txt"),
+            intrinsics=header.intrinsics,
+            depth_scale=1 / header.units_per_metre,
+            path=path,
+            header=header,
+            offsets=offsets,
+        )
+
+    def load(self, scan: Recording, frame_id: str) -> Frame:
+        """One frame."""
+        number = int(frame_id)
+        if number >= len(scan.offsets):
+            raise BadFrame("unreadable depth", f"{scan.path.name} ends before this frame")
+        with scan.path.open("rb") as file:
+            file.seek(scan.offsets[number])
+            values = FRAME.unpack(file.read(FRAME.size))
+            pose = aligned(scan.transform, np.array(values[:16], np.float64).reshape(4, 4))
+            colour, depth = file.read(values[18]), file.read(values[19])
+        return Frame(
+            frame_id=frame_id,
+            depth=_depth(depth, scan.header),
+            intrinsics=scan.header.intrinsics,
+            pose=pose,
+            picture=colour if scan.header.colour_compression in (PNG_COLOUR, JPEG_COLOUR) else None,
+        )
 
 
 def read_header(file: BinaryIO, path: Path) -> SensHeader:

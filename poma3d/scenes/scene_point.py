@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ import numpy as np
 
 from poma3d.geometry import rotation_to_z_up
 from poma3d.scenes.annotations import captions_of, read_scene_captions
+from poma3d.scenes.config import ScenePointConfig
 from poma3d.scenes.frame import NO_CAMERA, Frame, SceneFrames
 
 SOURCE = "scenepoint"
@@ -31,26 +31,10 @@ SCENE_FIELD, TEXTS_FIELD = "scan_id", "utterance"
 BRIGHTEST = 255
 
 
-@dataclass
-class ScenePointConfig:
-    """ScenePoint as published."""
-
-    root: str = ""
-    """Folder that holds the scenes' safetensors files, at any depth."""
-    points: str = "point_map"
-    """Tensor of the point maps."""
-    colour: str = "color_images"
-    """Tensor of the pictures; scenes without it have no colour."""
-    view_captions_file: str | None = None
-    """JSONL file of view captions."""
-    scene_captions_file: str | None = None
-    """JSON file of scene captions, such as SceneVerse's scene_cap.json."""
-    up: list[float] = field(default_factory=lambda: [0.0, 0.0, 1.0])
-    """Up direction of the scenes' world."""
-
-
 class ScenePointReader:
     """Reads ScenePoint: `poma3d.scenes.frame.Reader`."""
+
+    stores_points = True
 
     def __init__(self, config: ScenePointConfig) -> None:
         """Nothing is opened yet."""

@@ -11,16 +11,19 @@ is level. Poses are turned so that the world is z-up; up is estimated from the s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from poma3d.geometry import rotation_to_z_up
 from poma3d.sample import MILLIMETRE
-from poma3d.scenes.files import Captions, read_captions, read_depth, read_intrinsics, read_matrix, usual_size
-from poma3d.scenes.frame import BadFrame, Frame, LazyFrames, SceneFrames
-from poma3d.scenes.upright import estimate_up
+from poma3d.scenes.config import SevenScenesConfig
+from poma3d.scenes.files import frame_stems, read_depth, read_intrinsics, read_matrix, usual_size
+from poma3d.scenes.frame import BadFrame, Frame, LazyFrames
+from poma3d.scenes.orientation import estimate_up
+from poma3d.scenes.scans import Scan, ScanReader
 
 SOURCE = "seven_scenes"
 DEPTH_SUFFIX = ".depth.png"
@@ -28,56 +31,13 @@ COLOUR_SUFFIXES = (".color.jpg", ".color.png")
 INTRINSICS_FILE = "camera-intrinsics.txt"
 
 
-@dataclass
-class SevenScenesConfig:
-    """Scans in the style of 7-Scenes."""
+class SevenScenesReader(ScanReader[SevenScenesConfig, Scan]):
+    """Reads scans in the style of 7-Scenes."""
 
-    root: str = ""
-    """A folder of one scan, or one with folders of scans at any depth below it."""
-    up: list[float] | None = None
-    """Up direction of the scans' world, as [0, -1, 0] for y down; estimated per scan when not given."""
+    source = SOURCE
 
-
-@dataclass(frozen=True)
-class _Scan:
-    """What loading any frame of a scan needs."""
-
-    folder: Path
-    intrinsics: np.ndarray | None
-    size: tuple[int, int] | None
-    captions: Captions
-    rotation: np.ndarray
-
-    def load(self, frame_id: str) -> Frame:
-        """One frame, or BadFrame."""
-        if self.intrinsics is None:
-            raise BadFrame("no intrinsics", f"no readable {INTRINSICS_FILE} in the scan's folder or above it")
-        pose = read_matrix(self.folder / f"{frame_id}.pose.txt", (3, 4), "pose")
-        colours = [self.folder / f"{frame_id}{suffix}" for suffix in COLOUR_SUFFIXES]
-        return Frame(
-            frame_id=frame_id,
-            depth=read_depth(self.folder / f"{frame_id}{DEPTH_SUFFIX}", self.size),
-            intrinsics=self.intrinsics,
-            pose=self.rotation @ pose,
-            picture=next((path for path in colours if path.exists()), colours[0]),
-            captions=self.captions.views.get(frame_id, []),
-        )
-
-
-class SevenScenesReader:
-    """Reads such scans: `poma3d.scenes.frame.Reader`."""
-
-    def __init__(self, config: SevenScenesConfig) -> None:
-        """Nothing is opened yet."""
-        self.config = config
-
-    def scene_ids(self) -> list[str]:
-        """Folders that hold depth frames, relative to the root; the root's name if it is a scan itself.
-
-        Raises:
-            ValueError: there is none.
-        """
-        root = Path(self.config.root)
+    def find(self, root: Path) -> list[str]:
+        """Folders that hold depth frames, relative to the root; the root's name if it is a scan itself."""
         if any(root.glob(f"*{DEPTH_SUFFIX}")):
             return [root.resolve().name]
         folders = sorted({path.parent for path in root.rglob(f"*{DEPTH_SUFFIX}")})
@@ -85,14 +45,14 @@ class SevenScenesReader:
             raise ValueError(f"{root}: no scan here: no file named frame-000000{DEPTH_SUFFIX} or the like")
         return [folder.relative_to(root).as_posix() for folder in folders]
 
-    def read(self, scene_id: str) -> SceneFrames:
-        """One scan; its frames are decoded when asked for.
+    def folder(self, scene_id: str) -> Path:
+        """The root itself where it is the scan."""
+        root = Path(self.config.root)
+        return root if any(root.glob(f"*{DEPTH_SUFFIX}")) else root / scene_id
 
-        Raises:
-            ValueError: no depth frame in its folder, no frame to tell up from, or a bad captions file.
-        """
-        folder = self._folder(scene_id)
-        frame_ids = sorted(path.name.removesuffix(DEPTH_SUFFIX) for path in folder.glob(f"*{DEPTH_SUFFIX}"))
+    def open(self, scene_id: str, folder: Path) -> Scan:
+        """One scan, its world to be turned z-up."""
+        frame_ids = frame_stems(folder, DEPTH_SUFFIX)
         if not frame_ids:
             raise ValueError(
                 f"scene {scene_id}: no file named frame-000000{DEPTH_SUFFIX} or the like in {folder}"
@@ -101,21 +61,28 @@ class SevenScenesReader:
         if intrinsics is None:
             intrinsics = read_intrinsics(folder.parent / INTRINSICS_FILE)
         size = usual_size([folder / f"{frame_id}{DEPTH_SUFFIX}" for frame_id in frame_ids])
-        captions = read_captions(folder)
-        as_is = LazyFrames(frame_ids, _Scan(folder, intrinsics, size, captions, np.eye(3)).load)
-        scan = _Scan(folder, intrinsics, size, captions, rotation_to_z_up(self._up(scene_id, as_is)))
-        return SceneFrames(scene_id, SOURCE, LazyFrames(frame_ids, scan.load), captions.scene)
+        as_is = Scan(folder, frame_ids, np.eye(3), intrinsics, size)
+        return replace(as_is, transform=rotation_to_z_up(self._up(scene_id, as_is)))
 
-    def _folder(self, scene_id: str) -> Path:
-        root = Path(self.config.root)
-        return root if any(root.glob(f"*{DEPTH_SUFFIX}")) else root / scene_id
+    def load(self, scan: Scan, frame_id: str) -> Frame:
+        """One frame."""
+        if scan.intrinsics is None:
+            raise BadFrame("no intrinsics", f"no readable {INTRINSICS_FILE} in the scan's folder or above it")
+        pose = read_matrix(scan.folder / f"{frame_id}.pose.txt", (3, 4), "pose")
+        colours = [scan.folder / f"{frame_id}{suffix}" for suffix in COLOUR_SUFFIXES]
+        return Frame(
+            frame_id=frame_id,
+            depth=read_depth(scan.folder / f"{frame_id}{DEPTH_SUFFIX}", scan.size),
+            intrinsics=scan.intrinsics,
+            pose=scan.transform @ pose,
+            picture=next((path for path in colours if path.exists()), colours[0]),
+        )
 
-    def _up(self, scene_id: str, frames: LazyFrames) -> np.ndarray:
+    def _up(self, scene_id: str, scan: Scan) -> np.ndarray:
         if self.config.up is not None:
             return np.asarray(self.config.up, np.float64)
         try:
-            return estimate_up(frames, MILLIMETRE)
+            return estimate_up(LazyFrames(scan.frame_ids, partial(self.load, scan)), MILLIMETRE)
         except ValueError as error:
-            raise ValueError(
-                f"scene {scene_id}: none of its {len(frames)} frames can be used ({error})"
-            ) from error
+            count = len(scan.frame_ids)
+            raise ValueError(f"scene {scene_id}: none of its {count} frames can be used ({error})") from error

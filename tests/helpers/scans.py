@@ -13,7 +13,8 @@ from safetensors.numpy import save_file
 
 from poma3d.geometry import unproject
 from poma3d.scenes.frame import SceneFrames
-from poma3d.synthetic.rooms import RoomsConfig, RoomsReader
+from poma3d.synthetic.config import RoomsConfig
+from poma3d.synthetic.rooms import RoomsReader
 
 REDKITCHEN = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "rgbd" / "redkitchen"
 """The real scan beside the repository; tests that need it skip where it is absent."""

@@ -14,11 +14,11 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from jobs.lift.images.config import ImageSetConfig
 from jobs.lift.images.sets import (
     MIN_READ_BYTES,
     VALUE_CHARACTERS,
     BadRecord,
-    ImageSetConfig,
     Piece,
     Record,
     file_pieces,

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from jobs.lift.images.sets import BadRecord, ImageSetConfig, Piece, Record, identity, numbers, texts
+from jobs.lift.images.config import ImageSetConfig
+from jobs.lift.images.sets import BadRecord, Piece, Record, identity, numbers, texts
 from jobs.lift.images.table import picture_bytes, picture_folder
 from plinth.errors import ConfigError, DataError
 from plinth.storage import MissingKeyError, Storage, StorageOptions

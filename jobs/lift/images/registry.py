@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from jobs.lift.images.sets import ImageSet, ImageSetConfig, SetKind
+from jobs.lift.images.config import ImageSetConfig, SetKind
+from jobs.lift.images.sets import ImageSet
 from plinth.storage import StorageOptions
 
 

@@ -12,10 +12,9 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from enum import Enum
 from typing import Any, Protocol
 
-from plinth.config import MISSING
+from jobs.lift.images.config import ImageSetConfig
 from plinth.digests import text_digest
 from plinth.errors import ConfigError
 from plinth.storage import Storage, StorageOptions
@@ -26,43 +25,6 @@ MIN_READ_BYTES = 4 << 20
 
 VALUE_CHARACTERS = 120
 """What is found is cut to so many characters in the table of rejects."""
-
-
-class SetKind(Enum):
-    """Layouts that can be read."""
-
-    tar = "tar"
-    parquet = "parquet"
-    folder = "folder"
-
-
-@dataclass
-class ImageSetConfig:
-    """One set of images with captions."""
-
-    uri: str = MISSING
-    """A folder (path or s3://bucket/prefix) that holds *.tar or *.parquet at any depth, one such file, or the
-    folder of images."""
-    kind: SetKind = SetKind.tar
-    """tar (WebDataset: NAME.jpg with NAME.txt or NAME.json), parquet, or folder (images, a caption file)."""
-    caption_file: str = "captions.jsonl"
-    """folder: the JSONL or CSV file in it, one line an image."""
-    image: str = "image"
-    """parquet: column of image bytes or paths. folder: field of the path."""
-    caption: str = "caption"
-    """Column or field of the caption, a text or a list of texts; in NAME.json of a tar too. Empty where there
-    is none (with gates.require_caption off)."""
-    depth: str = "depth"
-    """Column or field of a 16-bit depth picture (bytes or path) for the lifter `given`; in a tar it is the
-    member NAME.depth.png, for `depth`."""
-    intrinsics: str = "intrinsics"
-    """Column or field of [fx, fy, cx, cy] in pixels of the depth picture; in NAME.json of a tar."""
-    depth_unit_m: float = 0.001
-    """Metres per unit of those depth pictures."""
-    images_uri: str | None = None
-    """Where paths of images lead; empty for the set's own folder."""
-    lines_per_piece: int = 4096
-    """folder: lines of the caption file that one task scans."""
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs.lift.images.config import ImageSetConfig
 from jobs.lift.images.sets import (
     BadRecord,
-    ImageSetConfig,
     Piece,
     Record,
     file_pieces,

@@ -123,3 +123,14 @@ class ShardOptions:
     """Level of zstd for the compressed columns. 9 saves an eighth and writes ten times slower."""
     uncompressed: list[str] = field(default_factory=lambda: ["*_embedding", "colour"])
     """Columns (glob patterns) that are stored as they are because they do not compress."""
+
+    def validate(self) -> None:
+        """Refuse values that Parquet would.
+
+        Raises:
+            ConfigError: naming the field.
+        """
+        if self.row_group_rows < 1:
+            raise ConfigError(f"shards.row_group_rows is {self.row_group_rows}, expected 1 or more.")
+        if not 1 <= self.zstd_level <= 22:
+            raise ConfigError(f"shards.zstd_level is {self.zstd_level}, expected 1 to 22.")

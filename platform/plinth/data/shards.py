@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from plinth.data.config import ShardOptions
 from plinth.data.manifest import SHARD_FOLDER, Manifest, ShardEntry
-from plinth.errors import ConfigError, DataError
+from plinth.errors import DataError
 from plinth.storage import MissingKeyError, Storage
 
 log = logging.getLogger(__name__)
@@ -33,18 +33,6 @@ MAX_GAP_BYTES = 1 << 20
 HASH_BLOCK_BYTES = 64 << 20
 NAME_HASH_CHARACTERS = 16
 MEND = "Restore the object or build the data set again; data.on_bad_shard=skip trains without these rows."
-
-
-def validate(options: ShardOptions) -> None:
-    """Refuse values that Parquet would.
-
-    Raises:
-        ConfigError: naming the field.
-    """
-    if options.row_group_rows < 1:
-        raise ConfigError(f"shards.row_group_rows is {options.row_group_rows}, expected 1 or more.")
-    if not 1 <= options.zstd_level <= 22:
-        raise ConfigError(f"shards.zstd_level is {options.zstd_level}, expected 1 to 22.")
 
 
 def write_shard(
@@ -59,7 +47,7 @@ def write_shard(
         name: stem such as train-00003.
     """
     options = options or ShardOptions()
-    validate(options)
+    options.validate()
     if table.num_rows == 0:
         raise DataError(f"shard {name} has no rows.", "Leave empty shards out.")
     packed = {n: not any(fnmatch.fnmatch(n, p) for p in options.uncompressed) for n in table.schema.names}

@@ -11,7 +11,7 @@ import pytest
 
 from plinth.data.config import ShardOptions
 from plinth.data.manifest import ShardEntry
-from plinth.data.shards import RowGroupReader, validate, verify, write_shard
+from plinth.data.shards import RowGroupReader, verify, write_shard
 from plinth.data.sources import OpenSource
 from plinth.errors import ConfigError, DataError
 from plinth.storage import Storage
@@ -215,7 +215,7 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="shard empty has no rows"):
         write_shard(Storage.from_uri(tmp_path), "empty", pa.table({"sample_id": pa.array([], pa.string())}))
     with pytest.raises(ConfigError, match="row_group_rows is 0"):
-        validate(ShardOptions(row_group_rows=0))
+        ShardOptions(row_group_rows=0).validate()
     with pytest.raises(ConfigError, match="zstd_level is 99"):
-        validate(ShardOptions(zstd_level=99))
+        ShardOptions(zstd_level=99).validate()
     assert not list(tmp_path.iterdir())

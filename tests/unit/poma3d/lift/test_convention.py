@@ -8,12 +8,13 @@ import torch
 from PIL import Image
 
 from poma3d.geometry import unproject
-from poma3d.lift.convention import ConventionConfig, to_sample
+from poma3d.lift.config import ConventionConfig
+from poma3d.lift.convention import to_sample
 from poma3d.lift.given import GivenLifter, decode_depth
 from poma3d.lift.lifter import BadImage, GivenDepth, Lifted, Picture
 from poma3d.sample import Sample, SampleShape, encode
-from poma3d.scenes.config import ViewConfig
-from poma3d.scenes.seven_scenes import SevenScenesConfig, SevenScenesReader
+from poma3d.scenes.config import SevenScenesConfig, ViewConfig
+from poma3d.scenes.seven_scenes import SevenScenesReader
 from poma3d.scenes.views import to_samples
 from tests.helpers.scans import REDKITCHEN, room
 

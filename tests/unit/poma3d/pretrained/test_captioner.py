@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import GenerationMixin
 
-from poma3d.pretrained.captioner import keep_best, load_captioner, validate
+from poma3d.pretrained.captioner import keep_best, load_captioner
 from poma3d.pretrained.config import CaptionerConfig
 from tests.helpers.lift.tiny_captioner import WORDS, save_captioner
 
@@ -102,7 +102,7 @@ def test_the_best_by_score() -> None:
 )
 def test_settings_that_cannot_be(folder: Path, change: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=re.escape(words)):
-        validate(replace(config(folder), **change))  # type: ignore[arg-type]
+        replace(config(folder), **change).validate()  # type: ignore[arg-type]
 
 
 def test_weights_that_cannot_be_used_are_named(folder: Path, tmp_path: Path) -> None:

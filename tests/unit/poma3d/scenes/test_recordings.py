@@ -11,18 +11,13 @@ import numpy as np
 import pytest
 
 from poma3d.sample import SampleShape
-from poma3d.scenes.arkitscenes import (
-    ArkitScenesConfig,
-    ArkitScenesReader,
-    axis_angle_rotation,
-    read_trajectory,
-)
-from poma3d.scenes.config import ViewConfig
+from poma3d.scenes.arkitscenes import ArkitScenesReader, axis_angle_rotation, read_trajectory
+from poma3d.scenes.config import ArkitScenesConfig, ScanNetConfig, ThreeRScanConfig, ViewConfig
 from poma3d.scenes.frame import BadFrame, Frame, SceneFrames
-from poma3d.scenes.scannet import ScanNetConfig, ScanNetReader
-from poma3d.scenes.scannet_sens import ScanNetSensConfig, ScanNetSensReader
-from poma3d.scenes.three_rscan import ThreeRScanConfig, ThreeRScanReader
-from poma3d.scenes.turns import quarter_turns, turned
+from poma3d.scenes.orientation import quarter_turns, turned
+from poma3d.scenes.scannet import ScanNetReader
+from poma3d.scenes.scannet_sens import ScanNetSensReader
+from poma3d.scenes.three_rscan import ThreeRScanReader
 from poma3d.scenes.views import to_samples
 from tests.helpers.recordings import stored, write_arkitscenes, write_sens, write_three_rscan
 from tests.helpers.scans import ALIGNMENT, room, write_matrix, write_scannet
@@ -179,7 +174,7 @@ class TestScanNetSens:
     """ScanNet's .sens."""
 
     def reader(self, root: Path, **config) -> ScanNetSensReader:
-        return pickle.loads(pickle.dumps(ScanNetSensReader(ScanNetSensConfig(str(root), **config))))
+        return pickle.loads(pickle.dumps(ScanNetSensReader(ScanNetConfig(str(root), **config))))
 
     @pytest.mark.parametrize("zipped", [False, True])
     def test_a_recording_gives_what_its_export_gives(self, zipped: bool, tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ import torch
 
 from poma3d.geometry import project, unproject
 from poma3d.synthetic.captions import class_counts, vocabulary, words
+from poma3d.synthetic.config import RoomsConfig
 from poma3d.synthetic.layout import furnish
 from poma3d.synthetic.raycast import Solid, Stage
-from poma3d.synthetic.rooms import RoomsConfig, RoomsReader, pieces_in_view, place_cameras
+from poma3d.synthetic.rooms import RoomsReader, pieces_in_view, place_cameras
 
 COLOUR_WORDS = {"red", "green", "blue", "white", "black", "brown", "yellow", "grey", "purple", "orange"}
 

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.lift.images.config import ImageSetConfig, SetKind
 from jobs.lift.images.registry import open_set
-from jobs.lift.images.sets import BadRecord, ImageSetConfig, Record, SetKind
+from jobs.lift.images.sets import BadRecord, Record
 from plinth.errors import ConfigError, DataError
 from plinth.storage import StorageOptions
 from tests.helpers.lift.image_sets import (

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from poma3d.lift.gates import (
-    GateConfig,
+from poma3d.lift.config import FilterConfig
+from poma3d.lift.filters import (
     check_lifted,
     check_stored,
     decode_image,
@@ -19,7 +19,7 @@ from poma3d.lift.gates import (
 )
 from poma3d.lift.lifter import BadImage, Lifted
 
-GATES = GateConfig()
+GATES = FilterConfig()
 
 
 def encoded(pixels: np.ndarray, kind: str = "PNG", **options: int) -> bytes:
@@ -72,7 +72,7 @@ def test_images_that_cannot_be_decoded_are_rejected() -> None:
         assert reason_of(perceptual_hash, broken, GATES) == "undecodable image"
         assert reason_of(decode_image, broken, GATES, 64) == "undecodable image"
     assert reason_of(perceptual_hash, encoded(smooth(0, 20, 128)), GATES) == "tiny image"
-    assert reason_of(decode_image, encoded(smooth(0)), GateConfig(max_megapixels=0.01), 64) == "huge image"
+    assert reason_of(decode_image, encoded(smooth(0)), FilterConfig(max_megapixels=0.01), 64) == "huge image"
 
 
 def test_a_large_image_is_decoded_small_and_whole() -> None:
@@ -146,11 +146,11 @@ def lifted(depth: np.ndarray, focal: float = 14.0, metric: bool = True, confiden
     ],
 )
 def test_depth_and_cameras_that_cannot_be_right(case: Lifted, reason: str) -> None:
-    assert reason_of(check_lifted, case, GateConfig(min_confidence=1.2)) == reason
+    assert reason_of(check_lifted, case, FilterConfig(min_confidence=1.2)) == reason
 
 
 def test_good_depth_passes() -> None:
-    check_lifted(lifted(slope(1, 4), confidence=flat(2.0)), GateConfig(min_confidence=1.2))
+    check_lifted(lifted(slope(1, 4), confidence=flat(2.0)), FilterConfig(min_confidence=1.2))
     check_lifted(lifted(slope(70, 90), metric=False), GATES)  # up to scale nothing is far
     check_stored(np.ones((1, 4, 4), np.uint16), GATES)
     assert reason_of(check_stored, np.zeros((1, 4, 4), np.uint16), GATES) == "too little valid depth"
@@ -167,4 +167,4 @@ def test_good_depth_passes() -> None:
 )
 def test_values_that_cannot_be_are_named(bad: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
-        GateConfig(**bad).validate()
+        FilterConfig(**bad).validate()

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
+from poma3d.lift.config import HASH_BITS, FilterConfig
 from poma3d.lift.lifter import BadImage, Lifted
 
-HASH_BITS = 64
 HASH_ROWS, HASH_COLUMNS = 8, 9
 """Grey thumbnail whose 8 x 8 horizontal differences are the perceptual hash."""
 THUMBNAIL = 64
@@ -27,54 +26,7 @@ LOW, HIGH = 5, 95
 """Percentiles of depth between which its relief is measured."""
 
 
-@dataclass
-class GateConfig:
-    """What is rejected. Every reject is counted and listed with its value."""
-
-    min_side_px: int = 64
-    """Images with a shorter side are rejected."""
-    max_megapixels: float = 80.0
-    """Images with more pixels are rejected before they are decoded: they would fill a worker's memory."""
-    min_caption_letters: int = 3
-    """Captions with fewer letters are dropped; an image without any caption left is rejected."""
-    require_caption: bool = True
-    """Reject images without a caption; off, they are kept without, for `poma caption` to describe."""
-    min_letter_share: float = 0.5
-    """Captions in which a smaller share of the characters are letters or spaces (links, file names, numbers)
-    are dropped."""
-    duplicate_distance: int = 2
-    """Images whose 64-bit perceptual hashes differ in at most this many bits from an earlier image's are
-    rejected; -1 rejects only the same bytes with the same captions."""
-    min_valid_depth: float = 0.3
-    """Maps with a smaller share of valid depth are rejected."""
-    min_relief: float = 0.02
-    """Maps whose 5th and 95th percentile of depth differ by less than this share of the median are flat."""
-    max_median_depth_m: float = 50.0
-    """Metric maps with a greater median are all far; 0 lets them pass."""
-    min_confidence: float = 0.0
-    """Maps with a lower mean confidence are rejected, in the unit of the lifter (VGGT: 1 and more)."""
-    min_fov_deg: float = 15.0
-    """Smallest field of view, horizontal and vertical."""
-    max_fov_deg: float = 130.0
-    """Largest field of view, horizontal and vertical."""
-
-    def validate(self) -> None:
-        """Raise ValueError for a value that cannot be."""
-        for name in ("min_letter_share", "min_valid_depth", "min_relief"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"gates: {name} is {getattr(self, name)}, expected a share from 0 to 1")
-        if not -1 <= self.duplicate_distance < HASH_BITS // 4:
-            raise ValueError(
-                f"gates: duplicate_distance is {self.duplicate_distance}, expected -1 to {HASH_BITS // 4 - 1}"
-            )
-        if not 0 < self.min_fov_deg < self.max_fov_deg < 180:
-            raise ValueError(
-                f"gates: min_fov_deg {self.min_fov_deg} and max_fov_deg {self.max_fov_deg} must rise from "
-                "above 0 to below 180"
-            )
-
-
-def keep_captions(captions: Sequence[str], gates: GateConfig) -> list[str]:
+def keep_captions(captions: Sequence[str], gates: FilterConfig) -> list[str]:
     """The captions that are text, stripped, each once.
 
     Raises:
@@ -88,7 +40,7 @@ def keep_captions(captions: Sequence[str], gates: GateConfig) -> list[str]:
     raise BadImage("no caption")
 
 
-def perceptual_hash(encoded: bytes, gates: GateConfig) -> int:
+def perceptual_hash(encoded: bytes, gates: FilterConfig) -> int:
     """64-bit difference hash of an encoded image: survives another size and another compression.
 
     Raises:
@@ -105,7 +57,7 @@ def perceptual_hash(encoded: bytes, gates: GateConfig) -> int:
     return int.from_bytes(np.packbits(tones[:, 1:] > tones[:, :-1]).tobytes())
 
 
-def decode_image(encoded: bytes, gates: GateConfig, side_px: int) -> np.ndarray:
+def decode_image(encoded: bytes, gates: FilterConfig, side_px: int) -> np.ndarray:
     """RGB uint8 [h, w, 3] of an encoded image.
 
     Args:
@@ -127,7 +79,7 @@ def decode_image(encoded: bytes, gates: GateConfig, side_px: int) -> np.ndarray:
         raise BadImage("undecodable image", _short(error)) from error
 
 
-def check_lifted(lifted: Lifted, gates: GateConfig) -> None:
+def check_lifted(lifted: Lifted, gates: FilterConfig) -> None:
     """Raise BadImage for depth or a camera that cannot be right."""
     if not np.isfinite(lifted.intrinsics).all() or min(lifted.intrinsics[:2]) <= 0:
         raise BadImage("absurd camera", f"{lifted.intrinsics.tolist()}")
@@ -151,7 +103,7 @@ def check_lifted(lifted: Lifted, gates: GateConfig) -> None:
             raise BadImage("low confidence", f"{mean:.3f}")
 
 
-def check_stored(depth: np.ndarray, gates: GateConfig) -> None:
+def check_stored(depth: np.ndarray, gates: FilterConfig) -> None:
     """Raise BadImage where too little of the stored depth is left, after far and unsure pixels went."""
     share = float((depth > 0).mean())
     if share < gates.min_valid_depth:
@@ -208,7 +160,7 @@ _DECODING_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombErr
 """Pillow's ways to say that bytes are no image."""
 
 
-def _check_size(image: Image.Image, gates: GateConfig) -> None:
+def _check_size(image: Image.Image, gates: FilterConfig) -> None:
     width, height = image.size
     if min(width, height) < gates.min_side_px:
         raise BadImage("tiny image", f"{width} x {height}")
@@ -216,7 +168,7 @@ def _check_size(image: Image.Image, gates: GateConfig) -> None:
         raise BadImage("huge image", f"{width} x {height}")
 
 
-def _is_text(caption: str, gates: GateConfig) -> bool:
+def _is_text(caption: str, gates: FilterConfig) -> bool:
     letters = sum(c.isalpha() for c in caption)
     spaces = sum(c.isspace() for c in caption)
     return letters >= gates.min_caption_letters and (letters + spaces) >= gates.min_letter_share * len(

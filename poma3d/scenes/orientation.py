@@ -1,8 +1,14 @@
-"""Which way is up in a scan whose world frame does not say: the normal of its floors and tables."""
+"""Which way is up: in the world of a scan, and in its pictures.
+
+A scan whose world frame does not say has its up direction estimated from the normals of floors and tables. A
+phone held upright stores a rotated landscape image; teachers know upright pictures, so views are turned by
+quarter turns: depth, colour, camera and pose together, which moves no point of the world.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -10,13 +16,51 @@ import torch
 from poma3d.geometry import unproject
 from poma3d.scenes.frame import BadFrame, Frame
 
+QUARTER = np.array([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]])
+"""Camera axes before -> after a quarter turn of the picture anticlockwise."""
+
 FRAMES_USED = 12
 COLUMNS = 60
-"""Depth is thinned to about so many columns: neighbours far enough apart for normals to outgrow noise."""
+"""Depth is thinned to about this many columns: neighbours far enough apart for normals to outgrow noise."""
 CONES_DEG = (45.0, 20.0, 10.0, 5.0)
 """Normals within these angles of the estimate are averaged, one cone after another."""
 FLAT_M = 0.15
 """Neighbours farther apart than this lie on different surfaces."""
+
+
+def quarter_turns(poses: Iterable[np.ndarray]) -> int:
+    """Quarter turns anticlockwise, 0 to 3, that bring the pictures of a recording upright.
+
+    One answer for a recording: where up is in its pictures on average. A view straight down has no up of its
+    own and hardly counts.
+
+    Args:
+        poses: float64 [3, 4] camera -> world, world z-up; those that are not finite do not count.
+    """
+    up = np.zeros(2)
+    for pose in poses:
+        if np.isfinite(pose).all():
+            up += pose[2, :2]  # world's up in the camera's x (right) and y (down)
+    right, down = up
+    if abs(right) > abs(down):
+        return 1 if right > 0 else 3
+    return 2 if down > 0 else 0
+
+
+def turned(frame: Frame, turns: int) -> Frame:
+    """The same view with its picture turned anticlockwise by quarter turns."""
+    for _ in range(turns % 4):
+        width = frame.depth.shape[1]
+        fx, fy, cx, cy = frame.intrinsics
+        pose = np.concatenate([frame.pose[:, :3] @ QUARTER.T, frame.pose[:, 3:]], axis=1)
+        frame = replace(
+            frame,
+            depth=np.ascontiguousarray(np.rot90(frame.depth)),
+            intrinsics=np.array([fy, fx, cy, width - 1 - cx]),
+            pose=pose,
+            picture_turns=frame.picture_turns + 1,
+        )
+    return frame
 
 
 def estimate_up(frames: Sequence[Frame], depth_scale: float) -> np.ndarray:

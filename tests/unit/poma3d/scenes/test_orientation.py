@@ -7,7 +7,7 @@ import pytest
 
 from poma3d.geometry import rotation_to_z_up
 from poma3d.scenes.frame import BadFrame, Frame, LazyFrames
-from poma3d.scenes.upright import estimate_up
+from poma3d.scenes.orientation import estimate_up
 from tests.helpers.scans import room
 
 

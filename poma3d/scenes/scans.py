@@ -1,0 +1,113 @@
+"""What the readers of recorded scans share: which scans there are, captions, frames decoded on demand."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+
+from poma3d.sample import MILLIMETRE
+from poma3d.scenes.files import read_captions
+from poma3d.scenes.frame import Frame, LazyFrames, SceneFrames
+from poma3d.scenes.orientation import turned
+
+
+class HasRoot(Protocol):
+    """Config of such a reader; `scans`, where it has that, names the scans to read."""
+
+    root: str
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What loading any frame of a scan needs; a reader may add fields."""
+
+    folder: Path
+    frame_ids: list[str]
+    transform: np.ndarray
+    """From the world of the recording to the z-up one: rotation [3, 3] or rigid motion [4, 4]."""
+    intrinsics: np.ndarray | None = None
+    """float64 [4]: fx, fy, cx, cy of the depth camera; None where they cannot be read."""
+    size: tuple[int, int] | None = None
+    """(h, w) of the depth maps that the intrinsics are for."""
+    turns: int = 0
+    """Quarter turns anticlockwise that bring the pictures upright."""
+    depth_scale: float = MILLIMETRE
+
+
+C = TypeVar("C", bound=HasRoot)
+S = TypeVar("S", bound=Scan)
+
+
+class ScanReader(ABC, Generic[C, S]):
+    """`poma3d.scenes.frame.Reader` of one layout, which is three methods: `find`, `open` and `load`."""
+
+    source = ""
+    """Stored as the samples' source."""
+
+    def __init__(self, config: C) -> None:
+        self.config = config
+
+    @abstractmethod
+    def find(self, root: Path) -> list[str]:
+        """Ids of all scans below a folder, in a fixed order.
+
+        Raises:
+            ValueError: there is none; says which file marks a scan.
+        """
+
+    @abstractmethod
+    def open(self, scene_id: str, folder: Path) -> S:
+        """One scan, no frame of it decoded.
+
+        Raises:
+            ValueError: it has no frames, or a file of the scan as a whole is missing or damaged.
+        """
+
+    @abstractmethod
+    def load(self, scan: S, frame_id: str) -> Frame:
+        """Decode one frame, as it is stored.
+
+        Raises:
+            BadFrame: it cannot be used.
+        """
+
+    def folder(self, scene_id: str) -> Path:
+        """Folder of a scan."""
+        return Path(self.config.root) / scene_id
+
+    def scene_ids(self) -> list[str]:
+        """The scans that the config names, or all.
+
+        Raises:
+            ValueError: there is none, or one that is named is not there.
+        """
+        root = Path(self.config.root)
+        found, named = self.find(root), getattr(self.config, "scans", None)
+        if named is None:
+            return found
+        if missing := sorted(set(named) - set(found)):
+            raise ValueError(
+                f"{root}: {len(missing)} of the named scans are not here, the first is {missing[0]}"
+            )
+        return list(named)
+
+    def read(self, scene_id: str) -> SceneFrames:
+        """One scan; its frames are decoded when asked for.
+
+        Raises:
+            ValueError: what `open` refuses, or a bad captions file.
+        """
+        folder = self.folder(scene_id)
+        scan, captions = self.open(scene_id, folder), read_captions(folder)
+
+        def load(frame_id: str) -> Frame:
+            frame = self.load(scan, frame_id)
+            frame.captions = captions.views.get(frame_id, [])
+            return turned(frame, scan.turns)
+
+        frames = LazyFrames(scan.frame_ids, load)
+        return SceneFrames(scene_id, self.source, frames, captions.scene, scan.depth_scale)
