@@ -154,6 +154,11 @@ class WarmupStage(nn.Module):
         dense = ["image_tokens"] if self.loss_config.dense else []
         return [*self.shape.geometry, "view_valid", *VIEW_EMBEDDINGS, *dense]
 
+    @staticmethod
+    def reported(loss: LossConfig) -> set[str]:
+        """Names of the loss terms that a stage with these weights reports."""
+        return {"view_image", "view_text"} | ({"dense"} if loss.dense else set())
+
     @property
     def trained_encoder(self) -> PointMapEncoder:
         """The encoder that is evaluated and exported."""
@@ -279,6 +284,12 @@ class MainStage(WarmupStage):
     def columns(self) -> list[str]:
         """Columns that `forward` reads."""
         return [*super().columns(), *SCENE_EMBEDDINGS]
+
+    @staticmethod
+    def reported(loss: LossConfig) -> set[str]:
+        """Names of the loss terms that a stage with these weights reports."""
+        scene = {"scene_image", "scene_text"} | ({"jepa"} if loss.jepa else set())
+        return WarmupStage.reported(loss) | scene
 
     @property
     def trained_encoder(self) -> PointMapEncoder:

@@ -27,6 +27,7 @@ from plinth.launch.placement import TrialPlacement
 from plinth.storage import Storage
 from plinth.sweep.records import SHARED, TRIALS, StageLength, Values
 from plinth.train.stage_run import plan_of, stage_steps
+from poma3d import stages
 
 OWN_KEYS = ("kind", "evaluation", "sweep")
 """Of a sweep's job file, beside those of a pretraining job."""
@@ -144,17 +145,10 @@ def with_values(job: PretrainJob, values: Values) -> PretrainJob:
 
 def metrics_of(job: SweepJob) -> set[str]:
     """What a trial reports: losses of the last stage, and the measures that the job asks for."""
-    last = job.main if job.main is not None else job.warmup
+    name, last = ("main", job.main) if job.main is not None else ("warmup", job.warmup)
     if last is None:
         raise ConfigError("The job has neither a warmup nor a main section.", "Give at least one.")
-    names = {"loss", "grad_norm", "view_image", "view_text"}
-    if last.loss.dense:
-        names.add("dense")
-    if last is job.main:
-        names |= {"scene_image", "scene_text"}
-        if last.loss.jepa:
-            names.add("jepa")
-    return names | evaluation_metrics(job)
+    return {"loss", "grad_norm"} | stages.STAGES[name].reported(last.loss) | evaluation_metrics(job)
 
 
 def evaluation_metrics(job: SweepJob) -> set[str]:
