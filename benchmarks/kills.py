@@ -23,7 +23,7 @@ from jobs.display.ledger import ledger_lines
 from jobs.jobfile import load
 from jobs.pretrain import command as pretrain
 from jobs.pretrain.config import PretrainJob
-from jobs.prove_resume.faults import Action, Drill, armed
+from jobs.prove_resume.faults import Action, Fault, with_faults
 from plinth.observe.ledger import summarise
 from plinth.observe.metrics import read_lines
 from plinth.storage import Storage
@@ -51,12 +51,12 @@ def main() -> None:
         fit=replace(job.pretrain.fit, max_failures=a.kills),
     )
     kills = [
-        Drill(f"kill-{i}", Action.kill_rank, STAGE, FIRST_KILL + BETWEEN * i, rank=i % run.fit.workers.max)
+        Fault(f"kill-{i}", Action.kill_rank, STAGE, FIRST_KILL + BETWEEN * i, rank=i % run.fit.workers.max)
         for i in range(a.kills)
     ]
     with ray_cluster(run.ray, run.fit.workers.max):
         demo.make_data(job, demo.Timings(Path(a.folder) / demo.RECORD))
-        pretrain.train(run, armed(pretrain.prepare(run), kills, pretrain.run_storage(run)))
+        pretrain.train(run, with_faults(pretrain.prepare(run), kills, pretrain.run_storage(run)))
     show(run)
 
 

@@ -22,7 +22,8 @@ ROOT = Path(__file__).parents[4]
 DIES = """
 import os, sys
 from plinth.storage import Storage
-from plinth.train import attempt, process
+from plinth.engine import process
+from plinth.train import attempt
 from plinth.train.control import Control
 with attempt.begin(process.start(threads=1), Storage.from_uri(sys.argv[1]), sys.argv[2], Control(), 60.0):
     os.kill(os.getpid(), 9)
