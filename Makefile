@@ -3,6 +3,9 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Test processes at a time. A file of tests stays in one of them, with the Ray and the S3 server that it starts.
+PARALLEL ?= 2
+PYTEST := $(BIN)/pytest -n $(PARALLEL) --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test quick check format clean
 
@@ -10,11 +13,11 @@ demo: $(STAMP)
 	$(BIN)/poma demo
 
 test: $(STAMP) check
-	$(BIN)/pytest
+	$(PYTEST)
 
 # Seconds instead of minutes: leaves out what starts several processes.
 quick: $(STAMP)
-	$(BIN)/pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 check: $(STAMP)
 	$(BIN)/ruff check .
