@@ -89,16 +89,16 @@ def _wait(head: Head, process: subprocess.Popen[bytes], log: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["/api/jobs/", "/api/version", "/nodes?view=summary"])
-def test_without_the_token_nothing_is_told(head: Head, path: str) -> None:
+def test_dashboard_refuses_requests_without_the_token(head: Head, path: str) -> None:
     assert head.status(path) in UNAUTHORISED
     assert head.status(path, "another-token") in UNAUTHORISED
 
 
-def test_with_the_token_jobs_are_listed(head: Head) -> None:
+def test_dashboard_lists_jobs_with_the_token(head: Head) -> None:
     assert head.status("/api/jobs/", TOKEN) == 200
 
 
-def test_the_dashboard_listens_on_loopback_alone(head: Head) -> None:
+def test_dashboard_listens_on_loopback_only(head: Head) -> None:
     listening = {
         line.split()[1]
         for name in ("tcp", "tcp6")
@@ -109,7 +109,7 @@ def test_the_dashboard_listens_on_loopback_alone(head: Head) -> None:
     assert addresses == {"0100007F"}, "127.0.0.1, as the kernel writes it"
 
 
-def test_a_job_is_refused_without_the_token(head: Head, tmp_path: Path) -> None:
+def test_ray_job_client_is_refused_without_the_token(head: Head, tmp_path: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     command = [str(Path(sys.executable).parent / "ray"), "job", "list", "--address"]
     url = f"http://127.0.0.1:{head.dashboard_port}"

@@ -32,18 +32,18 @@ def cluster() -> Iterator[None]:
     ray.shutdown()
 
 
-def test_only_a_gpu_that_was_claimed(cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_task_uses_only_the_gpu_it_claimed(cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
     assert map_tasks(device, [0], 1, {"CPU": 1.0}, "cpu", "tasks") == ["cpu"]
     assert map_tasks(device, [0], 1, {"CPU": 1.0, "GPU": 1.0}, "gpu", "tasks") == ["cuda"]
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     assert own_device() == "cuda", "a driver's process is the user's own"
 
 
-def test_without_cuda_there_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_device_without_cuda_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert own_device() == "cpu"
 
 
-def test_more_than_there_is(cluster: None) -> None:
+def test_more_gpus_than_the_cluster_has_is_refused(cluster: None) -> None:
     with pytest.raises(ConfigError, match="These tasks each need 3 GPU; there are 2"):
         map_tasks(device, [0], 1, {"CPU": 1.0, "GPU": 3.0}, "gpu", "tasks")

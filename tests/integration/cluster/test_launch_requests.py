@@ -19,7 +19,7 @@ def launched(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     return request.param, launches(CLUSTERS / f"{request.param}.yaml")
 
 
-def test_every_node_type_starts(launched: tuple[str, dict[str, Any]]) -> None:
+def test_every_node_type_launches_its_instance_type(launched: tuple[str, dict[str, Any]]) -> None:
     name, seen = launched
     machine, cards = GPU_MACHINES[name]
     assert set(seen["machines"]) == {"head", "data", "gpu_spot", "gpu_on_demand"}
@@ -36,13 +36,13 @@ def test_every_node_type_starts(launched: tuple[str, dict[str, Any]]) -> None:
         assert request["Placement"] == {"GroupName": "poma3d"}
 
 
-def test_spot_is_asked_for_where_it_says_so(launched: tuple[str, dict[str, Any]]) -> None:
+def test_only_spot_node_types_request_the_spot_market(launched: tuple[str, dict[str, Any]]) -> None:
     requests = launched[1]["requests"]
     markets = {node: r.get("InstanceMarketOptions", {}).get("MarketType") for node, r in requests.items()}
     assert markets == {"head": None, "data": None, "gpu_spot": "spot", "gpu_on_demand": None}
 
 
-def test_the_head_is_in_the_public_subnet_and_nobody_else(launched: tuple[str, dict[str, Any]]) -> None:
+def test_only_the_head_is_in_the_public_subnet(launched: tuple[str, dict[str, Any]]) -> None:
     requests = launched[1]["requests"]
 
     def subnets(request: dict[str, Any]) -> set[str]:
@@ -54,12 +54,14 @@ def test_the_head_is_in_the_public_subnet_and_nobody_else(launched: tuple[str, d
     assert public not in private
 
 
-def test_ray_opens_nothing_by_itself(launched: tuple[str, dict[str, Any]]) -> None:
+def test_ray_makes_no_security_group(launched: tuple[str, dict[str, Any]]) -> None:
     """Its own security group would admit SSH from everywhere."""
     assert launched[1]["made"] == []
 
 
-def test_roles_disks_and_metadata_arrive(launched: tuple[str, dict[str, Any]]) -> None:
+def test_roles_encrypted_disks_and_metadata_options_are_requested(
+    launched: tuple[str, dict[str, Any]],
+) -> None:
     for node, request in launched[1]["requests"].items():
         role = "poma3d-head" if node == "head" else "poma3d-node"
         assert request["IamInstanceProfile"] == {"Name": role}

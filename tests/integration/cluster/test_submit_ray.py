@@ -69,7 +69,7 @@ def until(is_true: Callable[[], bool], what: str, log: Path) -> None:
         time.sleep(0.1)
 
 
-def test_from_submission_to_the_end_with_a_stop_and_a_lost_node(
+def test_submitted_run_survives_a_stop_and_a_lost_node(
     folder: Path, cluster: Raylets, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", *PLANTED):

@@ -43,7 +43,7 @@ def load_one(storage: Storage, scratch: Path, keys: dict[str, str]) -> dict[str,
     return state
 
 
-def test_a_damaged_object_costs_one_checkpoint(s3_server: S3Server, tmp_path: Path) -> None:
+def test_load_skips_a_damaged_checkpoint_on_s3(s3_server: S3Server, tmp_path: Path) -> None:
     storage = s3_server.bucket().child("run/main/checkpoints")
     # The ranks' processes may be older than the server: they get its keys here.
     keys = {name: os.environ[name] for name in (ACCESS_KEY_ENV, SECRET_KEY_ENV)}

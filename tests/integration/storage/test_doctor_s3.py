@@ -15,7 +15,7 @@ from tests.integration.conftest import S3Server
 pytestmark = pytest.mark.slow
 
 
-def test_everything_is_tried_and_nothing_is_left(
+def test_doctor_tries_every_storage_call_and_leaves_nothing(
     s3_server: S3Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     bucket = s3_server.bucket()
@@ -35,7 +35,9 @@ def test_everything_is_tried_and_nothing_is_left(
     assert not listed.get("Uploads")
 
 
-def test_a_store_that_refuses_uploads_in_parts(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_names_a_store_that_refuses_multipart_uploads(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bucket = s3_server.bucket()
     call = bucket.filesystem.call_s3
 

@@ -42,7 +42,7 @@ def source(s3_server: S3Server) -> OpenSource:
 
 
 @pytest.mark.parametrize("config", [THREADS, RAY], ids=["threads", "ray"])
-def test_streamed_from_s3_as_from_a_folder(
+def test_s3_stream_gives_the_same_batches_as_a_folder(
     source: OpenSource, config: DataConfig, tmp_path: Path, local_ray: None
 ) -> None:
     local = make_data_set(tmp_path)
@@ -58,7 +58,7 @@ def test_streamed_from_s3_as_from_a_folder(
 
 
 @pytest.mark.parametrize("config", [THREADS, RAY], ids=["threads", "ray"])
-def test_a_truncated_shard_is_named(source: OpenSource, config: DataConfig, local_ray: None) -> None:
+def test_truncated_shard_on_s3_is_named(source: OpenSource, config: DataConfig, local_ray: None) -> None:
     shard = source.manifest.shards[1]
     source.storage.write(shard.name, source.storage.read(shard.name)[: shard.size_bytes // 2])
     assert [(p.shard, p.kind) for p in verify(source.storage, source.manifest)] == [(shard.name, "truncated")]
@@ -66,7 +66,7 @@ def test_a_truncated_shard_is_named(source: OpenSource, config: DataConfig, loca
         take([source], config, ALONE, Cursor(), STEPS)
 
 
-def test_a_job_that_cannot_reach_its_data(
+def test_unreachable_data_set_is_one_line(
     source: OpenSource, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What `poma pretrain` opens first says in one line why it cannot."""
@@ -83,7 +83,7 @@ def test_a_job_that_cannot_reach_its_data(
         open_sources(DataConfig(sources=[empty]), s3_server.options)
 
 
-def test_a_rewrite_on_s3(source: OpenSource) -> None:
+def test_rewritten_data_set_replaces_the_manifest_and_prunes_old_shards(source: OpenSource) -> None:
     """The new data set takes the place of the old one with one object."""
     new = make_data_set(source.storage, (8, 8), name="new")
     assert manifest.load(source.storage) == new.manifest

@@ -114,7 +114,7 @@ def content(storage: Storage, key: str = "key") -> bytes | None:
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_a_fault_that_passes_is_not_seen(
+def test_transient_fault_is_retried(
     direct: Storage, storage: Storage, proxy: FaultProxy, local: Path, name: str
 ) -> None:
     operation = OPERATIONS[name]
@@ -129,7 +129,7 @@ def test_a_fault_that_passes_is_not_seen(
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_a_fault_that_stays_is_one_line_and_loses_nothing(
+def test_permanent_fault_is_one_line_and_loses_nothing(
     direct: Storage, storage: Storage, proxy: FaultProxy, local: Path, name: str
 ) -> None:
     operation = OPERATIONS[name]
@@ -151,7 +151,7 @@ def test_a_fault_that_stays_is_one_line_and_loses_nothing(
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_expired_credentials_stop_at_once(
+def test_expired_credentials_are_not_retried(
     direct: Storage, storage: Storage, proxy: FaultProxy, local: Path, name: str
 ) -> None:
     direct.write("key", OLD)
@@ -168,7 +168,7 @@ def test_expired_credentials_stop_at_once(
     assert content(direct) == OLD
 
 
-def test_an_object_that_is_rewritten_is_read_whole(direct: Storage) -> None:
+def test_object_rewritten_during_a_read_is_read_whole(direct: Storage) -> None:
     """As a lock's sign of life is: what comes is one of its versions, never the start of the next."""
     versions = [b"x" * (n // 8) + b"." for n in range(40)]
     direct.write("beat", versions[0])
@@ -180,7 +180,7 @@ def test_an_object_that_is_rewritten_is_read_whole(direct: Storage) -> None:
 
 
 @pytest.mark.parametrize("name", ["write", "upload", "create"])
-def test_what_is_altered_on_its_way_to_the_store_is_sent_again(
+def test_corrupted_upload_is_sent_again(
     direct: Storage, storage: Storage, proxy: FaultProxy, local: Path, name: str
 ) -> None:
     with proxy.injected(Fault(Kind.flipped, "PUT")):
@@ -189,7 +189,7 @@ def test_what_is_altered_on_its_way_to_the_store_is_sent_again(
     assert content(direct, "new" if name == "create" else "key") == NEW
 
 
-def test_a_large_upload_is_whole_or_not_there(
+def test_multipart_upload_is_whole_or_absent(
     direct: Storage, storage: Storage, proxy: FaultProxy, tmp_path: Path
 ) -> None:
     """A fault in the middle of its parts: the object stays the old one until all are there."""
@@ -211,7 +211,7 @@ def test_a_large_upload_is_whole_or_not_there(
     assert direct.size("large") == 101 << 20
 
 
-def test_create_is_for_one_caller(direct: Storage) -> None:
+def test_create_if_absent_has_one_winner(direct: Storage) -> None:
     """As far as Swift can: of callers at the same moment several may be told True, but one is kept, and
     whoever comes later gets False."""
     assert direct.create("lock", b"first")
@@ -236,7 +236,7 @@ def test_create_is_for_one_caller(direct: Storage) -> None:
     ]
 
 
-def test_create_knows_its_own_object_when_the_answer_was_lost(
+def test_create_if_absent_recognises_its_own_object_after_a_lost_answer(
     direct: Storage, storage: Storage, proxy: FaultProxy
 ) -> None:
     with proxy.injected(Fault(Kind.answer_lost, "PUT")):
@@ -257,7 +257,9 @@ def source(direct: Storage, storage: Storage) -> OpenSource:
 
 
 @pytest.mark.parametrize("kind", [*TRANSIENT, *CUTS, Kind.flipped], ids=lambda kind: kind.name)
-def test_a_stream_survives(source: OpenSource, proxy: FaultProxy, tmp_path: Path, kind: Kind) -> None:
+def test_data_stream_survives_a_storage_fault(
+    source: OpenSource, proxy: FaultProxy, tmp_path: Path, kind: Kind
+) -> None:
     """The manifest, footers and row groups alike; also the byte that is another one, which hashes and
     Parquet's checksums find."""
     expected = take([make_data_set(tmp_path)], DATA, ALONE, Cursor(), STEPS)
@@ -275,7 +277,7 @@ def test_a_stream_survives(source: OpenSource, proxy: FaultProxy, tmp_path: Path
         assert all(torch.equal(a.tensors[name], b.tensors[name]) for name in (*COLUMNS, "sample_valid"))
 
 
-def test_a_shard_that_is_always_altered_is_named_or_skipped(source: OpenSource, proxy: FaultProxy) -> None:
+def test_corrupted_shard_is_named_or_skipped(source: OpenSource, proxy: FaultProxy) -> None:
     """Its footer cannot be trusted, so none of its row groups can be read; the others come as ever."""
     shard = source.manifest.shards[1].name
     altered = Fault(Kind.flipped, "GET", key=f"*/{shard}", count=None)

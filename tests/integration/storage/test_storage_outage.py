@@ -38,7 +38,9 @@ def train(run: StageRun) -> dict[str, Any]:
         return run_stage(run, started, control, this).summary
 
 
-def test_training_goes_on_without_its_storage_and_catches_up(s3_server: S3Server, tmp_path: Path) -> None:
+def test_training_continues_through_a_storage_outage_and_uploads_later(
+    s3_server: S3Server, tmp_path: Path
+) -> None:
     checkpoints = CheckpointConfig(every_steps=EVERY, keep_last=0, keep_waiting=STEPS, away_retry_s=0.5)
     straight = toy_run(tmp_path / "straight", steps=STEPS, checkpoint=checkpoints)
     run_ranks(1, train, straight)

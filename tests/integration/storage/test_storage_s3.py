@@ -23,7 +23,7 @@ def storage(s3_server: S3Server) -> Storage:
     return s3_server.bucket().child("a/prefix")
 
 
-def test_objects_come_back(storage: Storage, tmp_path: Path) -> None:
+def test_objects_are_written_read_listed_and_deleted(storage: Storage, tmp_path: Path) -> None:
     content = bytes(range(256)) * 41
     storage.write("folder/one.bin", content)
     assert storage.read("folder/one.bin") == content
@@ -52,7 +52,7 @@ def test_objects_come_back(storage: Storage, tmp_path: Path) -> None:
         storage.read("two.bin")
 
 
-def test_a_large_object_goes_in_parts(storage: Storage, tmp_path: Path) -> None:
+def test_large_object_is_uploaded_in_parts(storage: Storage, tmp_path: Path) -> None:
     path = tmp_path / "large"
     with open(path, "wb") as file:
         file.truncate(120 << 20)  # above twice the size of a part
@@ -61,13 +61,13 @@ def test_a_large_object_goes_in_parts(storage: Storage, tmp_path: Path) -> None:
     storage.delete("large")
 
 
-def test_check_passes_and_leaves_nothing(storage: Storage) -> None:
+def test_storage_check_passes_and_leaves_nothing(storage: Storage) -> None:
     fresh = storage.child("fresh")
     fresh.check(write=True)
     assert fresh.list() == []
 
 
-def test_what_goes_wrong_is_one_line(
+def test_storage_errors_are_one_line(
     s3_server: S3Server, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.socket() as free:
@@ -106,7 +106,7 @@ def test_what_goes_wrong_is_one_line(
             assert s3_server.store.secret_key not in text
 
 
-def test_no_credentials_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_credentials_name_the_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Neither endpoint nor keys: the message says which settings to make."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_ENDPOINT_URL"):
         monkeypatch.delenv(name, raising=False)
@@ -117,7 +117,7 @@ def test_no_credentials_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         Storage.from_uri("s3://bucket").check()
 
 
-def test_secrets_do_not_travel(s3_server: S3Server, storage: Storage) -> None:
+def test_pickled_storage_holds_no_secret(s3_server: S3Server, storage: Storage) -> None:
     storage.write("key", b"x")  # so that the file system is open
     filesystem, _ = arrow_filesystem(storage)
     for thing in (storage, filesystem):
@@ -127,7 +127,7 @@ def test_secrets_do_not_travel(s3_server: S3Server, storage: Storage) -> None:
     assert pickle.loads(pickle.dumps(storage)).read("key") == b"x"
 
 
-def test_the_pyarrow_view_serves_ray_train(storage: Storage) -> None:
+def test_pyarrow_filesystem_serves_ray_train(storage: Storage) -> None:
     """What Ray Train does with `storage_filesystem`: folders, streams out and in, listing, deletion."""
     filesystem, root = arrow_filesystem(storage.child("run"))
     filesystem = pickle.loads(pickle.dumps(filesystem))

@@ -75,7 +75,7 @@ def pretrain_job(folder: Path, bucket: Storage) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("scan", [False, True], ids=["rooms", "redkitchen"])
-def test_from_scans_to_an_exported_encoder(
+def test_every_command_from_scans_to_an_exported_encoder(
     scan: bool,
     s3_server: S3Server,
     tmp_path: Path,

@@ -57,7 +57,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Storage:
     return storage
 
 
-def test_the_first_cause_is_the_rank_that_was_killed(run_folder: Storage) -> None:
+def test_first_cause_is_the_killed_rank(run_folder: Storage) -> None:
     failures = read_failures(run_folder)
     (killed,) = [failure for failure in failures if failure.rank == 1]
     assert (killed.error, killed.step, killed.host) == (VANISHED, DIED_IN, socket.gethostname())
@@ -68,7 +68,7 @@ def test_the_first_cause_is_the_rank_that_was_killed(run_folder: Storage) -> Non
     assert report.startswith(f"rank 1 on {socket.gethostname()} vanished in step {DIED_IN} of main, ")
 
 
-def test_the_ledger_has_every_second_once(run_folder: Storage) -> None:
+def test_ledger_counts_every_second_once(run_folder: Storage) -> None:
     first, second = read_records(run_folder)
     assert first.outcome in (FAILED, RUNNING), "Ray may end rank 0 before it says so"
     assert second.outcome == FINISHED
@@ -87,7 +87,7 @@ def test_the_ledger_has_every_second_once(run_folder: Storage) -> None:
     assert sum(book.cost.values()) == 0, "no GPU was used"
 
 
-def test_logs_of_all_ranks_are_in_storage_and_nowhere_else(run_folder: Storage) -> None:
+def test_logs_of_all_ranks_are_in_storage_only(run_folder: Storage) -> None:
     names = {key.rsplit("-", 1)[1] for key, _ in run_folder.list("logs") if key.endswith(".log")}
     assert names == {"rank0.log", "rank1.log"}
     assert len([key for key, _ in run_folder.list("logs") if key.endswith(".log")]) == 4
@@ -95,7 +95,9 @@ def test_logs_of_all_ranks_are_in_storage_and_nowhere_else(run_folder: Storage) 
     assert not local.exists() or not list(local.iterdir())
 
 
-def test_show_and_page(run_folder: Storage, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_show_and_run_page_name_the_lost_worker(
+    run_folder: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert runs.show(run_folder.uri, StorageOptions()) == 0
     text = capsys.readouterr().out
     assert "finished" in text.splitlines()[0]

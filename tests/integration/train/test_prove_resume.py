@@ -22,7 +22,7 @@ SMALL = [
 ]  # fmt: skip
 
 
-def test_killed_and_resized_the_result_is_the_same(
+def test_prove_resume_finds_the_same_result_after_kills_and_resizes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["prove-resume", str(CONFIGS / "demo.yaml"), *SMALL]

@@ -70,7 +70,7 @@ def assert_equal(ranks: list[list[LocalBatch]], expected: list[LocalBatch]) -> N
             assert torch.equal(got, whole.tensors[name].view(got.dtype)), name
 
 
-def test_one_and_four_consumers_and_a_cut(sources: list[OpenSource]) -> None:
+def test_order_is_the_same_for_one_and_four_consumers_and_after_a_resume(sources: list[OpenSource]) -> None:
     expected = take(sources, THREADS, World(0, 1), Cursor(), STEPS)
     assert {batch.cursor.epoch for batch in expected} >= {0, 1, 2}
     assert_equal([take(sources, SMALL, World(0, 1), Cursor(), STEPS)], expected)
@@ -80,7 +80,7 @@ def test_one_and_four_consumers_and_a_cut(sources: list[OpenSource]) -> None:
     assert_equal(ranks, expected[cut + 1 : cut + 5])
 
 
-def test_two_workers_that_hold_every_cpu(sources: list[OpenSource]) -> None:
+def test_ray_data_reads_while_workers_hold_every_cpu(sources: list[OpenSource]) -> None:
     """As under Ray Train: a placement group holds all CPUs, and both ranks read at once beside it."""
     group = placement_group([{"CPU": 1}] * 2)
     strategy = PlacementGroupSchedulingStrategy(group, placement_group_capture_child_tasks=True)
@@ -91,7 +91,7 @@ def test_two_workers_that_hold_every_cpu(sources: list[OpenSource]) -> None:
     remove_placement_group(group)
 
 
-def test_killed_readers_change_nothing(sources: list[OpenSource]) -> None:
+def test_killed_readers_do_not_change_the_order(sources: list[OpenSource]) -> None:
     expected = take(sources, THREADS, World(0, 1), Cursor(), STEPS)
     got, killed = [], 0
     with open_batches(sources, SMALL, SEED, GLOBAL_BATCH, World(0, 1), Cursor(), COLUMNS, decode) as batches:

@@ -19,12 +19,12 @@ STEP = SimpleNamespace(
 DEADLINE_S = 60.0
 
 
-def test_outside_ray_it_does_nothing() -> None:
+def test_telemetry_outside_ray_does_nothing() -> None:
     Telemetry("run", "main", 0).record(STEP)
     assert not ray.is_initialized(), "nothing is started for it"
 
 
-def test_ray_exports_what_was_recorded() -> None:
+def test_telemetry_is_exported_to_prometheus() -> None:
     ray.init(
         address="local", num_cpus=1, object_store_memory=80_000_000, include_dashboard=True,
         dashboard_host="127.0.0.1", configure_logging=False,

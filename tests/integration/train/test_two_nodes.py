@@ -53,7 +53,7 @@ def noting(folder: Path, pieces: np.ndarray, *arguments: Any) -> Iterable[pa.Tab
     return _read_task(pieces, *arguments)
 
 
-def test_reading_stays_on_the_nodes_with_the_label(
+def test_reading_stays_on_the_nodes_with_the_ray_label(
     data_node: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not know the tests' folder
@@ -70,7 +70,7 @@ def test_reading_stays_on_the_nodes_with_the_label(
     assert [b.sample_ids for b in batches] == [b.sample_ids for b in expected]
 
 
-def test_a_label_that_no_node_has_is_said(data_node: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_ray_label_that_no_node_has_is_a_warning(data_node: str, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="plinth"):
         stream._say_if_nobody_reads("poma-role=reader")
     assert "data.ray_label poma-role=reader: no node of the cluster has it yet" in caplog.text
@@ -90,7 +90,7 @@ def test_doctor_asks_every_node_and_closes_a_ring_over_them(data_node: str) -> N
     assert ring.what.startswith("2 nodes sum 4 MiB over gloo in ")
 
 
-def test_a_node_that_differs_is_named() -> None:
+def test_doctor_names_a_node_that_differs() -> None:
     here = doctor_nodes.facts()
     there = replace(here, versions={**here.versions, "torch": "1.0"}, shared_bytes=1 << 20)
     built = replace(here, prebuilt=["fused_adam"])

@@ -61,7 +61,7 @@ def test_the_readme_and_the_folder_agree() -> None:
 
 
 @by_file
-def test_ray_accepts_it(path: Path) -> None:
+def test_cluster_file_passes_rays_schema(path: Path) -> None:
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     prepared = prepare_config(copy.deepcopy(load(path)))
@@ -70,7 +70,7 @@ def test_ray_accepts_it(path: Path) -> None:
 
 
 @by_file
-def test_ray_would_refuse_a_misspelt_key(path: Path) -> None:
+def test_rays_schema_refuses_a_misspelt_key(path: Path) -> None:
     from jsonschema import ValidationError
     from ray.autoscaler._private.util import prepare_config, validate_config
 
@@ -117,7 +117,7 @@ def test_containers_know_the_token_and_publish_no_port(path: Path) -> None:
 
 
 @by_file
-def test_idle_nodes_end_and_growth_is_bounded(path: Path) -> None:
+def test_idle_nodes_stop_and_the_cluster_size_is_bounded(path: Path) -> None:
     cluster = load(path)
     assert 0 < cluster["idle_timeout_minutes"] <= 60
     assert 0 <= cluster["max_workers"] <= 10
@@ -142,7 +142,7 @@ def test_training_and_reading_are_kept_apart(path: Path) -> None:
 
 
 @clouds
-def test_spot_and_on_demand_differ_in_the_market_alone(path: Path) -> None:
+def test_spot_and_on_demand_differ_only_in_the_market(path: Path) -> None:
     spot, on_demand = (dict(node_types(path)[f"gpu_{m}"]["node_config"]) for m in ("spot", "on_demand"))
     market = spot.pop("InstanceMarketOptions", None) or spot.pop("scheduling")
     on_demand.pop("scheduling", None)

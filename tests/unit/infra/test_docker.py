@@ -54,12 +54,12 @@ def project_requirements() -> list[Requirement]:
     return [Requirement(text) for text in project["dependencies"]]
 
 
-def test_there_is_one_for_each_kind_of_node() -> None:
+def test_there_is_a_dockerfile_for_each_kind_of_node() -> None:
     assert list(IMAGES) == ["cpu", "cuda"]
 
 
 @by_image
-def test_a_builder_has_nothing_to_say_of_it(image: str) -> None:
+def test_dockerfile_is_well_formed(image: str) -> None:
     """Instructions, stages, variables and the shell's syntax."""
     assert dockerfile(image).problems == []
 
@@ -83,7 +83,7 @@ def test_a_builder_has_nothing_to_say_of_it(image: str) -> None:
         ('["poma", "--help"]', "poma --help", "expected a JSON list"),
     ],
 )
-def test_what_a_builder_refuses_is_found(good: str, bad: str, problem: str) -> None:
+def test_dockerfile_check_finds_what_a_builder_refuses(good: str, bad: str, problem: str) -> None:
     assert parse(VALID).problems == []
     assert good in VALID
     (found,) = parse(VALID.replace(good, bad, 1)).problems
@@ -91,7 +91,7 @@ def test_what_a_builder_refuses_is_found(good: str, bad: str, problem: str) -> N
 
 
 @by_image
-def test_nobody_runs_as_root(image: str) -> None:
+def test_image_does_not_run_as_root(image: str) -> None:
     last = dockerfile(image).stages[-1]
     assert [user.arguments for user in last.of("USER")] == [["poma"]]
 
@@ -124,7 +124,7 @@ def test_the_tests_torch_is_the_images_torch(image: str) -> None:
 
 
 @by_image
-def test_bases_are_pinned(image: str) -> None:
+def test_base_images_are_pinned(image: str) -> None:
     for stage in dockerfile(image).stages:
         name, _, tag = stage.base.partition(":")
         assert name
@@ -134,7 +134,7 @@ def test_bases_are_pinned(image: str) -> None:
 
 
 @by_image
-def test_only_what_is_copied_is_sent_to_the_builder(image: str) -> None:
+def test_build_context_holds_only_what_is_copied(image: str) -> None:
     lines = Path(f"{IMAGES[image]}.dockerignore").read_text().splitlines()
     ignored = [line for line in lines if line and not line.startswith("#")]
     assert ignored[0] == "*", "everything, then what is let in"
@@ -179,7 +179,7 @@ def test_the_locks_hold_the_versions_that_the_tests_ran_with() -> None:
             assert str(locked[requirement.name.lower()]) == metadata.version(requirement.name)
 
 
-def test_every_entry_has_a_hash() -> None:
+def test_every_locked_package_has_a_hash() -> None:
     for path in LOCKS.values():
         bare = [name_of(entry) for entry in entries(path.read_text()) if "--hash=sha256:" not in entry]
         assert not bare

@@ -36,7 +36,7 @@ def test_every_query_uses_an_exported_name() -> None:
     assert not [pair for pair in asked if pair[1] not in EXPORTED]
 
 
-def test_every_metric_is_drawn() -> None:
+def test_every_metric_has_a_panel() -> None:
     drawn = {word for _, query in queries() for word in WORD.findall(query)}
     assert drawn == set(EXPORTED)
 
@@ -52,7 +52,7 @@ def test_labels_are_those_of_the_metric() -> None:
             assert asked <= known, f"{title}: {word} has no {asked - known}"
 
 
-def test_counters_are_rated_and_gauges_are_not() -> None:
+def test_only_counters_are_queried_as_rates() -> None:
     for title, query in queries():
         for word in WORD.findall(query):
             is_counter = EXPORTED[word].kind == COUNTER
@@ -70,7 +70,7 @@ def test_panels_do_not_overlap() -> None:
     assert max(x for x, _ in cells) < 24
 
 
-def test_scraping_finds_the_ports_of_the_other_files() -> None:
+def test_prometheus_scrapes_the_ports_of_ray_and_kuberay() -> None:
     prometheus = yaml.safe_load((GRAFANA / "prometheus.yml").read_text())
     assert prometheus["scrape_configs"][0]["file_sd_configs"][0]["files"] == [
         "/tmp/ray/prom_metrics_service_discovery.json"

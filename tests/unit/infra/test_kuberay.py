@@ -44,7 +44,7 @@ def containers() -> Iterator[dict[str, Any]]:
         yield from pod["spec"]["containers"]
 
 
-def test_every_file_parses() -> None:
+def test_every_manifest_parses() -> None:
     files = sorted(KUBERAY.rglob("*.yaml"))
     assert len(files) == 7
     for path in files:
@@ -53,7 +53,7 @@ def test_every_file_parses() -> None:
             assert document["kind"], path
 
 
-def test_the_run_has_a_deadline_retries_and_a_tear_down() -> None:
+def test_rayjob_has_a_deadline_retries_and_a_tear_down() -> None:
     job = load("base/rayjob.yaml")
     spec = job["spec"]
     assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
@@ -64,7 +64,7 @@ def test_the_run_has_a_deadline_retries_and_a_tear_down() -> None:
     assert spec["entrypoint"].startswith("poma pretrain ")
 
 
-def test_the_gang_has_a_fixed_size_and_a_queue() -> None:
+def test_gang_has_a_fixed_size_and_a_queue() -> None:
     job = load("base/rayjob.yaml")
     cluster = job["spec"]["rayClusterSpec"]
     assert job["metadata"]["labels"][QUEUE_LABEL] == "poma3d"
@@ -109,7 +109,7 @@ def test_the_token_is_demanded_everywhere_and_comes_from_a_secret() -> None:
                 assert "secretKeyRef" in item["valueFrom"]
 
 
-def test_nobody_runs_as_root_and_everybody_has_limits() -> None:
+def test_pods_do_not_run_as_root_and_have_limits() -> None:
     for pod in pods():
         assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
         assert pod["spec"]["automountServiceAccountToken"] is False
@@ -137,7 +137,7 @@ def test_ray_start_knows_every_parameter() -> None:
             assert {f"--{name}" for name in group["rayStartParams"]} <= known
 
 
-def test_the_standing_cluster_falls_to_nothing() -> None:
+def test_raycluster_scales_to_zero_workers() -> None:
     cluster = clusters()["raycluster"]
     assert cluster["enableInTreeAutoscaling"] is True
     assert cluster["autoscalerOptions"]["idleTimeoutSeconds"] <= 3600
@@ -152,7 +152,7 @@ def test_the_disruption_budget_counts_the_pods_of_the_run() -> None:
     assert all(group["template"]["metadata"]["labels"] == RUN_LABEL for group in groups(cluster))
 
 
-def test_only_friends_reach_the_pods() -> None:
+def test_network_policy_admits_only_the_run_and_its_submitter() -> None:
     policy = load("base/network-policy.yaml")["spec"]
     assert policy["podSelector"]["matchLabels"] == RUN_LABEL
     assert policy["policyTypes"] == ["Ingress"]

@@ -26,7 +26,7 @@ SHIPPED = sorted(
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: str(p.relative_to(ROOT)))
-def test_no_secret(path: Path) -> None:
+def test_shipped_file_holds_no_secret(path: Path) -> None:
     assert not findings(path.read_text())
 
 
@@ -46,7 +46,7 @@ def test_a_planted_secret_is_found(planted: str) -> None:
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: str(p.relative_to(ROOT)))
-def test_no_port_for_everybody(path: Path) -> None:
+def test_shipped_file_opens_no_port_to_everybody(path: Path) -> None:
     """0.0.0.0 is a destination (terraform's routes and egress), or inside pods behind token and policy."""
     for number, line in enumerate(path.read_text().splitlines(), 1):
         if "0.0.0.0" not in line or line.lstrip().startswith("#"):

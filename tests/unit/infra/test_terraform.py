@@ -46,7 +46,7 @@ def test_brackets_are_balanced(path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("terraform") is None, reason="terraform is not installed")
-def test_formatted() -> None:
+def test_terraform_is_formatted() -> None:
     done = subprocess.run(
         ["terraform", "fmt", "-check", "-diff", str(TERRAFORM)],
         capture_output=True, text=True, check=False, timeout=60,

@@ -83,7 +83,7 @@ def test_every_key_of_every_job_has_its_help(kind: str) -> None:
         (["nonsense"], "expected an override of the form key=value"),
     ],
 )
-def test_a_bad_key_is_one_line(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_key_is_one_line(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pretrain", str(CONFIGS / "pretrain.yaml"), *arguments]) == 2
     assert says in one_line(capsys)
 

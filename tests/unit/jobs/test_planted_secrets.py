@@ -33,7 +33,7 @@ def is_clean(text: str) -> bool:
 
 
 @pytest.mark.slow
-def test_a_run_leaves_none_anywhere(
+def test_run_leaves_no_planted_secret_anywhere(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
@@ -84,7 +84,7 @@ def test_a_run_leaves_none_anywhere(
 
 
 @pytest.mark.parametrize("override", [f"storage.profile={PLANTED}", "name=AKIAIOSFODNN7EXAMPLE"])
-def test_a_job_that_holds_one_is_refused_before_it_is_kept(
+def test_job_with_a_secret_is_refused_before_it_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], override: str
 ) -> None:
     assert main(["pretrain", write(tmp_path / "job.yaml", pretrain_job(tmp_path)), override]) == 2
