@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK: argcomplete may ask this file for completions.
 """The `poma` command: the table of its subcommands, in the order in which they are used.
 
 `poma NAME` lives in `jobs/NAME/` and starts in `run(arguments)` of `jobs/NAME/command.py`. A command with
@@ -8,15 +9,19 @@ because `poma --help` and a mistyped key should not wait for torch and Ray.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from types import TracebackType
+from typing import Any
 
+from jobs import jobfile
 from jobs.common.job_flags import add_job
 from jobs.jobfile import SCHEMAS
+from plinth import config
 from plinth.errors import EXIT_CODE, INTERRUPTED_EXIT_CODE, PlinthError
 from plinth.redaction import redact
 
@@ -143,9 +148,11 @@ COMMANDS = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script; returns the exit code."""
+    if "_ARGCOMPLETE" in os.environ:
+        _complete()
     sys.excepthook = _report_bug
     words = sys.argv[1:] if argv is None else list(argv)
-    command = next((known for known in COMMANDS if words and known.name == words[0]), None)
+    command = _asked(words)
     arguments = _parsed(words, command)
     assert command is not None, "argparse has refused anything else"
     try:
@@ -164,6 +171,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _report_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """A bug keeps its traceback, but not the secrets in it: Ray shows the last lines of a job to all."""
     print(redact("".join(traceback.format_exception(kind, error, trace))), file=sys.stderr, end="")
+
+
+def _asked(words: Sequence[str]) -> Command | None:
+    """The command that a command line begins with."""
+    return next((known for known in COMMANDS if words and known.name == words[0]), None)
 
 
 def _parsed(words: list[str], command: Command | None) -> argparse.Namespace:
@@ -199,6 +211,42 @@ def _parser(asked: Command | None) -> argparse.ArgumentParser:
         else:
             import_module(command.arguments).add(sub)
     return parser
+
+
+# -- completion on Tab ------------------------------------------------------------------------------------
+
+
+def _complete() -> None:
+    """Tell the shell what may follow the words in COMP_LINE, and end the process; see argcomplete."""
+    import argcomplete
+
+    line = os.environ["COMP_LINE"]
+    words = line.split()
+    if len(words) > 2 and words[1] == "sweep" and any(sign in words[2] for sign in "./"):  # a job file
+        os.environ["COMP_LINE"] = line.replace(" sweep ", " sweep run ", 1)
+        os.environ["COMP_POINT"] = str(int(os.environ["COMP_POINT"]) + len("run "))
+    parser = _parser(_asked(words[1:]))
+    for action in _all_actions(parser):
+        if action.dest in ("job", "cluster"):
+            action.completer = argcomplete.FilesCompleter(("yaml",))
+        elif action.dest == "overrides":
+            action.completer = _job_keys
+    argcomplete.autocomplete(parser, always_complete_options=False)
+
+
+def _all_actions(parser: argparse.ArgumentParser) -> Iterator[Any]:
+    """Positionals and flags of a parser and of the parsers below it."""
+    for action in parser._actions:
+        yield action
+        if isinstance(action, argparse._SubParsersAction):
+            for sub in action.choices.values():
+                yield from _all_actions(sub)
+
+
+def _job_keys(parsed_args: argparse.Namespace, **_: object) -> list[str]:
+    """Keys of the job file on the command line, each with the sign that a value follows."""
+    schema = jobfile.open_schema(jobfile.read(parsed_args.job).kind)
+    return [f"{key.name}=" for key in config.describe(schema) if "[]" not in key.name]
 
 
 if __name__ == "__main__":

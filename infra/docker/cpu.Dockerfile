@@ -17,7 +17,7 @@ RUN pip install --no-deps --require-hashes -r /tmp/requirements-cpu.lock
 # DeepSpeed compiles its operators when they are wanted, and on CPU nodes none is.
 RUN DS_BUILD_OPS=0 pip install --no-deps --require-hashes --no-build-isolation -r /tmp/requirements-build.lock
 WORKDIR /src
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY platform platform
 COPY poma3d poma3d
 COPY jobs jobs

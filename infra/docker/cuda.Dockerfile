@@ -25,7 +25,7 @@ RUN CUDA_HOME=/usr/local/cuda PATH=/usr/local/cuda/bin:$PATH TORCH_CUDA_ARCH_LIS
     DS_BUILD_OPS=0 DS_BUILD_FUSED_ADAM=1 DS_BUILD_CPU_ADAM=1 DS_BUILD_UTILS=1 \
     pip install --no-deps --require-hashes --no-build-isolation -r /tmp/requirements-build.lock
 WORKDIR /src
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY platform platform
 COPY poma3d poma3d
 COPY jobs jobs
