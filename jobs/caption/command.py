@@ -28,12 +28,13 @@ from jobs.common import models
 from jobs.common.cluster import Progress, check_room, ray_cluster
 from jobs.common.datasets import Dataset, TeacherRecord, add_statistics, open_dataset
 from jobs.common.objects import digest, names_in, read_many
-from jobs.common.ray_data import cause_of, quiet_data
+from jobs.common.ray_data import quiet_data
 from jobs.jobfile import asked
 from plinth.data import manifest as manifests
 from plinth.data.manifest import Manifest, ShardEntry
 from plinth.data.shards import RowGroupReader
 from plinth.errors import ConfigError, DataError
+from plinth.ray_internals import cause_of
 from plinth.storage import MissingKeyError, Storage, StorageOptions
 from plinth.storage.lock import RunLock
 from poma3d.scenes.annotations import captions_of, read_scene_captions

@@ -10,11 +10,12 @@ from typing import Any
 from jobs.common import models
 from jobs.common.cluster import check_room
 from jobs.common.devices import own_device
-from jobs.common.ray_data import cause_of, quiet_data
+from jobs.common.ray_data import quiet_data
 from jobs.lift import lifters
 from jobs.lift.images.sets import Piece
 from jobs.lift.tasks import LiftedPart, ReadPart, Work, finish_part, lift_part, read_part
 from jobs.lift.versions import Part
+from plinth.ray_internals import cause_of
 
 
 def lift_parts(work: Work, parts: Sequence[tuple[Piece, Part]], workers: int) -> Iterator[str]:

@@ -25,14 +25,13 @@ import pyarrow as pa
 import ray
 import ray.data
 from ray.data import DataContext, Datasource, ExecutionResources, ReadTask
-from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data.block import BlockMetadata
 
+from plinth import ray_internals
 from plinth.data.config import DataConfig
 from plinth.data.plan import Window
 from plinth.data.sources import OpenSource, PieceReader
 from plinth.data.stream_threads import WindowTables, read_pieces
-from plinth.errors import PlinthError
 
 POLL_S = 0.2
 CLOSE_TIMEOUT_S = 20.0
@@ -42,6 +41,8 @@ SCHEDULING_PAUSE_S = 0.02
 # The next execution starts when this many tasks are left for each that may run at once: by the time
 # they are through it has delivered.
 OVERLAP = 4
+
+ExecutionCallback: Any = ray_internals.execution_callback()
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ class _Segment:
         """The rows of the windows in order, in pieces of Ray's choosing."""
         while (item := self._queue.get()) is not None:
             if isinstance(item, BaseException):
-                raise _cause(item)
+                raise ray_internals.cause_of(item)
             yield from item.to_batches()
 
     @property
@@ -108,10 +109,9 @@ class _Segment:
 
     def _run(self) -> None:
         try:
-            for bundle in self._dataset().iter_internal_ref_bundles():
-                for ref in bundle.block_refs:
-                    if not self._put(ray.get(ref)):
-                        return  # the iterator goes out of scope, which ends the execution
+            for ref in ray_internals.block_refs(self._dataset()):
+                if not self._put(ray.get(ref)):
+                    return  # the iterator goes out of scope, which ends the execution
             self._put(None)
         except BaseException as error:  # handed to the consumer, whatever it is
             self._put(error)
@@ -220,8 +220,7 @@ def _context(config: DataConfig) -> DataContext:
     context.enable_progress_bars = config.ray_progress
     context.print_on_execution_start = config.ray_progress
     if not config.ray_progress:
-        logging.getLogger("ray.data").setLevel(logging.WARNING)
-        logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+        ray_internals.quiet_data_progress()
     return context
 
 
@@ -239,14 +238,3 @@ def _say_if_nobody_reads(label: str | None) -> None:
     nodes = [node for node in ray.nodes() if node["Alive"]]
     if not any(wanted.items() <= node["Labels"].items() for node in nodes):
         log.warning("data.ray_label %s: no node of the cluster has it yet; reading waits for one", label)
-
-
-def _cause(error: BaseException) -> BaseException:
-    """The user's mistake inside Ray's wrappings, or the error itself."""
-    link: BaseException | None = error
-    while link is not None:
-        if isinstance(link, PlinthError) and not isinstance(link, ray.exceptions.RayTaskError):
-            return link
-        inner = getattr(link, "cause", None)
-        link = inner if isinstance(inner, BaseException) else link.__cause__
-    return error

@@ -58,7 +58,7 @@ def fit(
         train_stages, stages, storage, config, config.gpus_per_worker > 0,
         label=placement.label if placement is not None else "",
     )  # fmt: skip
-    return ray_train.run(config, sizes, train, storage, stop, placement, stages[0].run_id)
+    return ray_train.RayRun(config, sizes, storage, stages[0].run_id).fit(train, stop, placement)
 
 
 def possible_sizes(config: FitConfig, stages: Sequence[StageRun]) -> list[int]:

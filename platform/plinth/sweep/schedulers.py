@@ -12,13 +12,15 @@ from ray.tune.schedulers import (
     FIFOScheduler,
     HyperBandScheduler,
     MedianStoppingRule,
-    PopulationBasedTraining,
     TrialScheduler,
 )
 
+from plinth import ray_internals
 from plinth.sweep.config import SchedulerKind, SweepConfig
 from plinth.sweep.space import Dimension, Space
 from plinth.sweep.trial import INDEX, OBJECTIVE, TIME, TRIAL, VALUES
+
+PopulationTraining: Any = ray_internals.population_training()
 
 
 def units(config: SweepConfig) -> float:
@@ -55,13 +57,12 @@ def build(config: SweepConfig) -> TrialScheduler:
     )
 
 
-class _Population(PopulationBasedTraining):
-    """A trial that takes over from another one stays itself: its folder is by its index."""
+class _Population(PopulationTraining):
+    """A trial that clones another one keeps its own index, which names its folder."""
 
-    def _get_new_config(self, trial: Any, trial_to_clone: Any) -> Any:
-        new, operations = super()._get_new_config(trial, trial_to_clone)
-        new[TRIAL][INDEX] = trial.config[TRIAL][INDEX]
-        return new, operations
+    def new_config(self, trial: Any, config: dict[str, Any]) -> dict[str, Any]:
+        config[TRIAL][INDEX] = trial.config[TRIAL][INDEX]
+        return config
 
 
 class _Clip:

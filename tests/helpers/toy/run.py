@@ -79,6 +79,11 @@ def build_nan(attempts: Path, sources: Sequence[OpenSource]) -> ToyStage:
     return StageOfNan()
 
 
+def build_bug(sources: Sequence[OpenSource]) -> ToyStage:
+    """A stage with a bug."""
+    raise RuntimeError("a bug in the stage")
+
+
 def build_slow(sources: Sequence[OpenSource]) -> ToyStage:
     """The toy stage at a pace at which a test can change the cluster under it."""
     return SlowStage()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from plinth import ray_internals
 from plinth.checkpoint import save_load as checkpoint
 from plinth.errors import ConfigError, DataError, NonFiniteError
 from plinth.launch.config import FitConfig, Workers
@@ -18,7 +19,7 @@ from plinth.observe.metrics import read_lines
 from plinth.storage import Storage
 from plinth.train.loop import StageEnd
 from plinth.train.stage_run import StageRun
-from tests.helpers.toy.run import build_dying, build_nan, toy_run
+from tests.helpers.toy.run import build_bug, build_dying, build_nan, toy_run
 
 pytestmark = pytest.mark.slow
 CONFIG = FitConfig(workers=Workers(2, 2), cpus_per_worker=0.5, max_failures=1)
@@ -96,7 +97,20 @@ def test_a_mistake_on_one_worker_reaches_the_caller(cluster: None, tmp_path: Pat
         fit(replace(CONFIG, max_failures=0), [run], Storage.from_uri(tmp_path / "run"))
 
 
-def test_no_room_for_the_workers_is_said(cluster: None, tmp_path: Path) -> None:
+def test_bug_keeps_rays_error_with_the_workers_errors(cluster: None, tmp_path: Path) -> None:
+    """The shape of Ray's error, which `explain_failures` is given in unit tests."""
+    import ray.train
+
+    run = toy_run(tmp_path, build_stage=build_bug)
+    with pytest.raises(ray.train.TrainingFailedError) as raised:
+        fit(replace(CONFIG, max_failures=0), [run], Storage.from_uri(tmp_path / "run"))
+    errors = ray_internals.worker_errors(raised.value)
+    assert errors
+    assert set(errors) <= {0, 1}
+    assert any(type(e) is RuntimeError and str(e) == "a bug in the stage" for e in errors.values())
+
+
+def test_too_few_resources_for_the_workers_are_named(cluster: None, tmp_path: Path) -> None:
     config = replace(CONFIG, cpus_per_worker=3.0, max_failures=0, start_timeout_s=2.0)
     with pytest.raises(ConfigError, match="2 workers need 6 CPU; the cluster has 2 CPU"):
         fit(config, [toy_run(tmp_path)], Storage.from_uri(tmp_path / "run"))

@@ -8,15 +8,14 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from plinth.checkpoint import save_load as checkpoint
-from plinth.errors import ConfigError, NonFiniteError
-from plinth.launch import ray_train
+from plinth.errors import ConfigError, NonFiniteError, WorkersLostError
 from plinth.launch.config import FitConfig, Workers
 from plinth.launch.fit import fit, possible_sizes
+from plinth.launch.ray_train import explain_failures
 from plinth.storage import Storage
 from tests.helpers.toy.run import toy_run
 
@@ -108,22 +107,6 @@ def test_without_workers_it_trains_here_without_ray_or_a_compiler(tmp_path: Path
     assert not (tmp_path / "extensions").exists(), "DeepSpeed compiled something"
 
 
-class _Failed(Exception):
-    """As Ray's error, with what the workers raised."""
-
-    def __init__(self, failures: dict[int, Any]) -> None:
-        super().__init__("Training failed due to worker errors")
-        self.worker_failures = failures
-
-
-class _Wrapped(Exception):
-    """As Ray's wrapper with the traceback as text."""
-
-    def __init__(self, cause: Exception) -> None:
-        super().__init__("Traceback ...")
-        self._base_exc = cause
-
-
 def test_without_workers_it_saves_and_ends_when_it_is_asked_to(tmp_path: Path) -> None:
     run = toy_run(tmp_path)
     asked = threading.Event()
@@ -134,22 +117,23 @@ def test_without_workers_it_saves_and_ends_when_it_is_asked_to(tmp_path: Path) -
     assert checkpoint.latest(run.checkpoints) == 12
 
 
-def test_a_workers_mistake_is_found_among_its_peers_errors(tmp_path: Path) -> None:
+def test_error_of_the_job_comes_before_its_peers_errors(tmp_path: Path) -> None:
     mistake = NonFiniteError("bad.", "look.")
-    error = _Failed({0: _Wrapped(RuntimeError("peer left")), 1: _Wrapped(mistake)})
-    assert ray_train.explained(error, FitConfig(), [1], Storage.from_uri(tmp_path)) is mistake
+    errors = {0: RuntimeError("peer left"), 1: mistake}
+    assert explain_failures(errors, "", 1, Storage.from_uri(tmp_path)) is mistake
 
 
-def test_the_first_cause_comes_first(tmp_path: Path) -> None:
-    error = _Failed({0: _Wrapped(RuntimeError("Connection closed by peer")), 1: OSError("no space left")})
-    explained = ray_train.explained(error, FitConfig(max_failures=2), [2], Storage.from_uri(tmp_path))
+def test_lost_workers_name_the_first_cause(tmp_path: Path) -> None:
+    errors = {0: RuntimeError("Connection closed by peer"), 1: OSError("no space left")}
+    explained = explain_failures(errors, "", 2, Storage.from_uri(tmp_path))
+    assert isinstance(explained, WorkersLostError)
     assert str(explained).startswith("The workers failed more often than fit.max_failures 2 allows. First: ")
+    assert "rank 0 vanished: Connection closed by peer" in str(explained)
     assert "poma runs logs" in str(explained)
 
 
-def test_a_bug_stays_what_it_is(tmp_path: Path) -> None:
-    error = _Failed({0: _Wrapped(RuntimeError("bug"))})
-    assert ray_train.explained(error, FitConfig(), [1], Storage.from_uri(tmp_path)) is error
+def test_bug_is_not_explained_away(tmp_path: Path) -> None:
+    assert explain_failures({0: RuntimeError("bug")}, "", 1, Storage.from_uri(tmp_path)) is None
 
 
 def test_the_storage_of_a_run_may_hold_several_stages(tmp_path: Path) -> None:

@@ -1,0 +1,206 @@
+"""The one adapter for Ray's private names: an upgrade of Ray is checked and mended here.
+
+`tests/unit/plinth/test_ray_internals.py` has a test for each borrowed name. Ray is imported inside the
+functions, because files that run without Ray may import this one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from plinth.errors import PlinthError
+
+DRIVER_BUNDLE = 0
+"""Bundle of a trial's placement group that holds the trial itself; the workers have the bundles after it."""
+
+
+def draining_nodes() -> dict[str, int]:
+    """Nodes that will be taken away, with the deadline (ms since 1970; 0: unknown). Not in the public API."""
+    from ray._private.state import state
+
+    found: dict[str, int] = state.get_draining_nodes() or {}
+    return found
+
+
+def preemption_deadline() -> float | None:
+    """When a node of this worker group will be preempted (`time.time()`), None: no notice.
+
+    The public `get_preemption_info` reads the same, but adds a barrier over all workers. Our ranks agree
+    by `plinth.train.control` at no further cost.
+    """
+    from ray.train.v2._internal.execution.context import get_train_context
+
+    info = get_train_context().preemption_context.preemption_info
+    if info is None:
+        return None
+    return time.time() if info.deadline_ms is None else float(info.deadline_ms) / 1000
+
+
+def quiet_reports() -> None:
+    """Keep a Ray Train worker from logging every report: its logger is named by the file."""
+    from ray.train.v2._internal.execution import context
+
+    logging.getLogger(context.__file__).setLevel(logging.WARNING)
+
+
+def set_start_timeout(seconds: float) -> None:
+    """How long Ray Train waits for its workers; an environment variable that it passes to its controller."""
+    from ray.train.v2._internal.constants import WORKER_GROUP_START_TIMEOUT_S_ENV_VAR
+
+    os.environ[WORKER_GROUP_START_TIMEOUT_S_ENV_VAR] = str(seconds)
+
+
+def is_start_timeout(error: BaseException) -> bool:
+    """Whether Ray Train gave up because the workers did not start in time. The exception is not public."""
+    from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+
+    return isinstance(getattr(error, "controller_failure", None), WorkerGroupStartupTimeoutError)
+
+
+def worker_errors(error: BaseException) -> dict[int, BaseException]:
+    """Rank -> what its worker raised, unwrapped, from a `ray.train.TrainingFailedError`."""
+    from ray.train.v2._internal.util import UserExceptionWithTraceback
+
+    failures = getattr(error, "worker_failures", {})
+    return {
+        rank: failure._base_exc if isinstance(failure, UserExceptionWithTraceback) else failure
+        for rank, failure in sorted(failures.items())
+    }
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """The error of the job inside Ray's wrappings (a failed task has it as `cause`), or `error` itself."""
+    link: BaseException | None = error
+    while link is not None:
+        inner = getattr(link, "cause", None)
+        if isinstance(link, PlinthError) and inner is None:
+            return link
+        link = inner if isinstance(inner, BaseException) else link.__cause__
+    return error
+
+
+def scaling_decisions() -> tuple[Any, Any]:
+    """The classes (NoopDecision, ResizeDecision) that a scaling policy answers with."""
+    from ray.train.v2._internal.execution.scaling_policy import NoopDecision, ResizeDecision
+
+    return NoopDecision, ResizeDecision
+
+
+def elastic_policy() -> Any:
+    """Ray Train's elastic scaling policy as a base class; `count_workers` is its private counting method."""
+    from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy
+
+    class Policy(ElasticScalingPolicy):
+        def count_workers(self, reserved_resources: Any) -> int:
+            return int(super()._count_possible_workers(reserved_resources))
+
+        def _count_possible_workers(self, reserved_resources: Any) -> int:
+            return int(self.count_workers(reserved_resources))
+
+    return Policy
+
+
+def torch_trainer(policy: Callable[[Any], Any], group: Any, *arguments: Any, **settings: Any) -> Any:
+    """Ray's TorchTrainer with three private methods replaced.
+
+    Args:
+        policy: makes the scaling policy from the ScalingConfig, where its number of workers is a range.
+        group: placement group to run controller and workers in (see `_run_controller`); None for Ray's own.
+        arguments, settings: of the TorchTrainer.
+    """
+    from ray.train.torch import TorchTrainer
+
+    class Trainer(TorchTrainer):
+        def _initialize_and_run_controller(self, **controller: Any) -> Any:
+            if self.scaling_config.elasticity_enabled:
+                controller["scaling_policy"] = policy(self.scaling_config)
+            if group is not None:
+                return _run_controller(group, controller)
+            return super()._initialize_and_run_controller(**controller)
+
+        def _register_sigint_handler(self, controller: Any) -> None:
+            """Ray's would discard what is not saved yet: see `plinth.train.control.on_stop_signals`."""
+
+    return Trainer(*arguments, **settings)
+
+
+def _run_controller(group: Any, settings: dict[str, Any]) -> Any:
+    """What TorchTrainer does with its controller, with controller and workers inside `group`.
+
+    Ray Train would reserve a placement group of its own for the workers, and remove it at the end.
+
+    Args:
+        settings: arguments of the controller.
+    """
+    import ray
+    from ray._common.constants import RAY_WARN_BLOCKING_GET_INSIDE_ASYNC_ENV_VAR as WARN_BLOCKING_GET
+    from ray.train.v2._internal.constants import get_env_vars_to_propagate
+    from ray.train.v2._internal.execution.controller import TrainController
+    from ray.train.v2._internal.execution.worker_group import DefaultPlacementGroupHandle, WorkerGroup
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    class BorrowedGroup(DefaultPlacementGroupHandle):
+        def shutdown(self) -> None:
+            """Whoever reserved the group removes it."""
+
+    class Workers(WorkerGroup):
+        def _create_placement_group(self, *_: Any, **__: Any) -> Any:
+            return BorrowedGroup(group)
+
+        def _create_workers(self, num_workers: int, *arguments: Any, **named: Any) -> Any:
+            bundles = list(range(DRIVER_BUNDLE + 1, DRIVER_BUNDLE + 1 + num_workers))
+            named.setdefault("placement_group_bundle_indices", bundles)
+            return super()._create_workers(num_workers, *arguments, **named)
+
+    class Controller(TrainController):
+        worker_group_cls = Workers
+
+    here = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=DRIVER_BUNDLE)
+    environment = {"env_vars": {WARN_BLOCKING_GET: "0"} | get_env_vars_to_propagate()}
+    remote = ray.remote(num_cpus=0, scheduling_strategy=here, runtime_env=environment)(Controller)
+    controller = remote.remote(**settings)
+    ray.get(controller.run.remote())
+    return ray.get(controller.get_result.remote())
+
+
+def population_training() -> Any:
+    """Ray Tune's PopulationBasedTraining as a base class; `new_config` may change what a clone trains with.
+
+    Tune offers `custom_explore_fn`, but that does not see the trial that the config is for.
+    """
+    from ray.tune.schedulers import PopulationBasedTraining
+
+    class Population(PopulationBasedTraining):
+        def new_config(self, trial: Any, config: dict[str, Any]) -> dict[str, Any]:
+            return config
+
+        def _get_new_config(self, trial: Any, trial_to_clone: Any) -> Any:
+            config, operations = super()._get_new_config(trial, trial_to_clone)
+            return self.new_config(trial, config), operations
+
+    return Population
+
+
+def execution_callback() -> Any:
+    """Base class of Ray Data's callbacks into its scheduling loop (`custom_execution_callback_classes`)."""
+    from ray.data._internal.execution.execution_callback import ExecutionCallback
+
+    return ExecutionCallback
+
+
+def block_refs(dataset: Any) -> Iterator[Any]:
+    """References to the blocks of a Ray data set as they are made. The public iterators copy blocks."""
+    for bundle in dataset.iter_internal_ref_bundles():
+        yield from bundle.block_refs
+
+
+def quiet_data_progress() -> None:
+    """No progress lines of Ray Data in the terminal; their logger is named by a private module."""
+    from ray.data._internal import progress
+
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger(progress.__name__).setLevel(logging.ERROR)

@@ -1,0 +1,129 @@
+"""Ray's private names are where `plinth.ray_internals` expects them; nobody else uses them."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plinth import ray_internals
+from plinth.errors import DataError
+
+ROOT = Path(__file__).parents[3]
+TRAIN = "ray.train.v2._internal"
+BORROWED = [
+    "ray._private.state:state.get_draining_nodes",
+    "ray._common.constants:RAY_WARN_BLOCKING_GET_INSIDE_ASYNC_ENV_VAR",
+    f"{TRAIN}.execution.context:__file__",
+    f"{TRAIN}.execution.context:get_train_context",
+    f"{TRAIN}.execution.context:TrainContext.__dataclass_fields__.preemption_context",
+    f"{TRAIN}.execution.preemption:PreemptionContext.__dataclass_fields__.preemption_info",
+    "ray.train.v2.api.preemption:PreemptionInfo.__dataclass_fields__.deadline_ms",
+    f"{TRAIN}.constants:WORKER_GROUP_START_TIMEOUT_S_ENV_VAR",
+    f"{TRAIN}.constants:get_env_vars_to_propagate",
+    f"{TRAIN}.exceptions:WorkerGroupStartupTimeoutError",
+    f"{TRAIN}.util:UserExceptionWithTraceback",
+    f"{TRAIN}.execution.scaling_policy:ElasticScalingPolicy._count_possible_workers",
+    f"{TRAIN}.execution.scaling_policy:ElasticScalingPolicy.make_decision_for_non_running_worker_group",
+    f"{TRAIN}.execution.scaling_policy:ElasticScalingPolicy.make_decision_for_running_worker_group",
+    f"{TRAIN}.execution.scaling_policy:NoopDecision",
+    f"{TRAIN}.execution.scaling_policy:ResizeDecision.__dataclass_fields__.num_workers",
+    f"{TRAIN}.execution.controller:TrainController.worker_group_cls",
+    f"{TRAIN}.execution.controller:TrainController.run",
+    f"{TRAIN}.execution.controller:TrainController.get_result",
+    f"{TRAIN}.execution.worker_group:DefaultPlacementGroupHandle.shutdown",
+    f"{TRAIN}.execution.worker_group:WorkerGroup._create_placement_group",
+    f"{TRAIN}.execution.worker_group:WorkerGroup._create_workers",
+    "ray.train.torch:TorchTrainer._initialize_and_run_controller",
+    "ray.train.torch:TorchTrainer._register_sigint_handler",
+    "ray.tune.schedulers:PopulationBasedTraining._get_new_config",
+    "ray.data:Dataset.iter_internal_ref_bundles",
+    "ray.data:DataContext.__dataclass_fields__.custom_execution_callback_classes",
+    "ray.data:DataContext.__dataclass_fields__.execution_no_progress_timeout_s",
+    "ray.data._internal.progress:__name__",
+    "ray.data._internal.execution.execution_callback:ExecutionCallback.on_execution_step",
+]
+"""module:attributes of all that Ray does not promise to keep."""
+
+
+def find(name: str) -> Any:
+    module, _, path = name.partition(":")
+    found: Any = import_module(module)
+    for part in path.split("."):
+        found = found[part] if isinstance(found, dict) else getattr(found, part)
+    return found
+
+
+@pytest.mark.parametrize("name", BORROWED)
+def test_ray_still_has(name: str) -> None:
+    try:
+        assert find(name) is not None
+    except (ImportError, AttributeError, KeyError) as error:
+        pytest.fail(f"Ray no longer has {name}, which plinth.ray_internals borrows: {error!r}")
+
+
+def test_signatures_of_replaced_methods() -> None:
+    """Keywords that our replacements read or pass on."""
+    workers = inspect.signature(find(f"{TRAIN}.execution.worker_group:WorkerGroup._create_workers"))
+    assert list(workers.parameters)[:2] == ["self", "num_workers"]
+    assert "placement_group_bundle_indices" in workers.parameters
+    config = inspect.signature(find("ray.tune.schedulers:PopulationBasedTraining._get_new_config"))
+    assert list(config.parameters) == ["self", "trial", "trial_to_clone"]
+
+
+def test_every_private_import_is_in_the_table() -> None:
+    known = {entry.partition(":")[0] + ":" + re.split(r"[:.]", entry)[-1] for entry in BORROWED}
+    known |= {f"{module}:{path.split('.')[0]}" for module, _, path in (e.partition(":") for e in BORROWED)}
+    known |= {
+        f"{m.rpartition('.')[0]}:{m.rpartition('.')[2]}" for m in (e.partition(":")[0] for e in BORROWED)
+    }
+    source = Path(ray_internals.__file__).read_text()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module and "._" in node.module:
+            for alias in node.names:
+                assert f"{node.module}:{alias.name}" in known, f"{node.module}:{alias.name} has no test"
+
+
+def test_no_other_file_uses_private_names_of_ray() -> None:
+    private = re.compile(r"\bray(\.\w+)*\._\w+")
+    for folder in ("platform", "jobs", "poma3d"):
+        for path in (ROOT / folder).rglob("*.py"):
+            if path != Path(ray_internals.__file__):
+                found = private.search(path.read_text())
+                assert found is None, f"{path.relative_to(ROOT)} uses {found and found[0]}"
+
+
+def test_worker_errors_are_unwrapped_and_in_order_of_rank() -> None:
+    from ray.train import WorkerGroupError
+    from ray.train.v2._internal.util import UserExceptionWithTraceback
+
+    bug, gone = RuntimeError("bug"), OSError("gone")
+    error = WorkerGroupError("two of two", {1: gone, 0: UserExceptionWithTraceback(bug, "Traceback ...")})
+    assert list(ray_internals.worker_errors(error).items()) == [(0, bug), (1, gone)]
+    assert ray_internals.worker_errors(RuntimeError("no worker failed")) == {}
+
+
+def test_only_a_start_timeout_is_one() -> None:
+    from ray.train import ControllerError
+    from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+
+    assert ray_internals.is_start_timeout(ControllerError(WorkerGroupStartupTimeoutError(2)))
+    assert not ray_internals.is_start_timeout(ControllerError(RuntimeError("bug")))
+
+
+def test_the_cause_of_a_failed_task_is_found() -> None:
+    from ray.exceptions import RayTaskError
+
+    mistake = DataError("a shard is damaged.", "make it again.")
+    task = RayTaskError("read", "Traceback ...", mistake).as_instanceof_cause()
+    wrapped = RuntimeError("a task failed")
+    wrapped.__cause__ = task
+    assert ray_internals.cause_of(wrapped) is mistake
+    assert ray_internals.cause_of(mistake) is mistake
+    other = ValueError("no error of ours")
+    assert ray_internals.cause_of(other) is other
