@@ -20,7 +20,7 @@ from plinth.storage.local_files import create
 from plinth.sweep.records import JOB_KEY, SHARED, TRIALS, Trial
 
 BEST = "best"
-"""Stands for the number of the best trial."""
+"""Used in place of a trial's number: the best trial."""
 
 
 def promote(
@@ -35,13 +35,13 @@ def promote(
 
     Args:
         trial: its number, as 3 or 003, or "best".
-        out: the file, which must not be there yet.
-        with_checkpoint: start from the trial's last weights, not from new ones.
+        out: the file, which must not exist.
+        with_checkpoint: start from the trial's last weights rather than new ones.
         output: folder or URI that gets the run; the one that holds the sweep when None.
 
     Raises:
         StorageError: `sweep_uri` holds no sweep.
-        ConfigError: no such trial, or the file is there.
+        ConfigError: no such trial, or the file exists.
         CheckpointError: the trial has no checkpoint to start from.
     """
     storage = Storage.from_uri(sweep_uri, options)
@@ -70,7 +70,7 @@ def promote(
 def promoted(
     storage: Storage, state: SweepState, trial: Trial, start: Storage | None, output: str | None
 ) -> PretrainJob:
-    """The sweep's job at its full length, with the values that the trial has now.
+    """The sweep's job at its full length, with the trial's present values.
 
     Args:
         start: the stage whose weights it starts from. A warm-up before it would only undo them.
@@ -115,16 +115,16 @@ def _last_checkpoint(storage: Storage, state: SweepState, trial: Trial) -> Stora
 
 
 def _header(state: SweepState, trial: Trial, start: Storage | None) -> str:
-    """Comments that say where the values are from."""
+    """Comments about where the values come from."""
     metric = f"{state.record.metric} {metric_text(state.best(trial))} at best"
-    said = [
+    lines = [
         f"Trial {trial.record.name} of {state.uri} ({trial.record.status.value}): {metric}, "
         f"{samples_text(state, trial)} samples.",
         f"Best of the sweep: {best_text(state)}.",
         *(f"Varied: {key} = {value}" for key, value in trial.history.values.items()),
         f"It starts from the weights in {start.uri}." if start else "It starts from new weights.",
     ]
-    return "".join(f"# {' '.join(redact(line).split())}\n" for line in said)
+    return "".join(f"# {' '.join(redact(line).split())}\n" for line in lines)
 
 
 def _write(out: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""`poma sweep show`: how a sweep is doing, as a table of its trials, from its folder alone."""
+"""`poma sweep show`: the state of a sweep as a table of its trials, from its folder alone."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from plinth.sweep.records import Status, Trial
 REFRESH_S = 5.0
 PAGE_KEY = "index.html"
 CLEAR = "\x1b[H\x1b[2J"
-"""Terminal: to the top left, and everything away."""
+"""Terminal: cursor to the top left, clear the screen."""
 NOT_VARIED = "-"
-"""Of a key whose condition does not hold in that trial."""
+"""Cell of a key whose condition does not hold in that trial."""
 
 
 def show(uri: str, options: StorageOptions, follow: bool = False) -> int:
-    """Print what is known of a sweep; returns the exit code.
+    """Print the state of a sweep; returns the exit code.
 
     Args:
-        follow: again and again until the sweep is over; Ctrl-C leaves, and does nothing to the sweep.
+        follow: repeat until the sweep is over; Ctrl-C leaves and does not touch the sweep.
 
     Raises:
         StorageError: the folder holds no sweep, or cannot be read.
@@ -50,7 +50,7 @@ def show(uri: str, options: StorageOptions, follow: bool = False) -> int:
 
 
 def describe(state: SweepState) -> list[str]:
-    """What is known of a sweep, as lines: its state, and a table of its trials."""
+    """The lines that `show` prints: the state of the sweep, and a table of its trials."""
     head = [
         f"{state.uri}: {state.record.status}",
         f"  judged by  {judged_by(state)}",
@@ -62,14 +62,14 @@ def describe(state: SweepState) -> list[str]:
 
 
 def judged_by(state: SweepState) -> str:
-    """Metric, and who chooses and stops trials."""
+    """The metric, the searcher and the scheduler."""
     record = state.record
     which = "lowest" if record.mode == "min" else "highest"
     return f"{which} {record.metric}; searcher {record.searcher}, scheduler {record.scheduler}"
 
 
 def trials_text(state: SweepState) -> str:
-    """How many there are of which status."""
+    """The number of trials of each status."""
     counts = [f"{count} {status.value}" for status, count in state.counts.items()]
     return f"{len(state.trials)} of {state.record.trials}" + (f": {', '.join(counts)}" if counts else "")
 
@@ -95,10 +95,10 @@ def best_text(state: SweepState) -> str:
     values = ", ".join(
         f"{v.name} {_value(best, v.key)}" for v in state.varied if v.key in best.history.values
     )
-    said = f"trial {best.record.name}, {state.record.metric} {metric_text(state.best(best))}"
+    text = f"trial {best.record.name}, {state.record.metric} {metric_text(state.best(best))}"
     if best.record.values:
-        return f"{said}; {values}"
-    return f"{said}; the job as it stands" + (f": {values}" if values else "")
+        return f"{text}; {values}"
+    return f"{text}; the job as it stands" + (f": {values}" if values else "")
 
 
 def table(state: SweepState) -> list[str]:
@@ -109,25 +109,30 @@ def table(state: SweepState) -> list[str]:
     for trial in state.trials:
         rows.append([
             "*" if trial.record.index == best else "", trial.record.name,
-            *(_value(trial, varied.key) for varied in state.varied), samples_text(state, trial),
+            *value_cells(state, trial), samples_text(state, trial),
             metric_text(trial.last(state.record.metric)), metric_text(state.best(trial)),
             trial.record.status.value, *cost_cells(state, trial),
         ])  # fmt: skip
     return aligned(rows)
 
 
+def value_cells(state: SweepState, trial: Trial) -> list[str]:
+    """The trial's values of the varied keys."""
+    return [_value(trial, varied.key) for varied in state.varied]
+
+
 def samples_text(state: SweepState, trial: Trial) -> str:
-    """How far the trial has come."""
+    """The samples of the trial, and its full length."""
     return f"{samples_of(trial)} of {state.record.samples}"
 
 
 def samples_of(trial: Trial) -> int:
-    """On which it was trained until its last report."""
+    """The samples that the trial was trained on up to its last report."""
     return trial.history.reports[-1].samples if trial.history.reports else 0
 
 
 def cost_header(state: SweepState) -> list[str]:
-    """Of `cost_cells`."""
+    """The header of `cost_cells`."""
     return [state.cost.unit, *(["cost"] if state.cost.price else [])]
 
 
@@ -142,14 +147,14 @@ def _value(trial: Trial, key: str) -> str:
 
 
 def _notes(state: SweepState) -> list[str]:
-    """What a column has no room for."""
+    """Failures and clones, which no column shows."""
     notes = []
     for trial in state.trials:
         if trial.record.status is Status.failed:
-            why = (trial.record.message.strip() or "it does not say why").splitlines()[0]
+            why = (trial.record.message.strip() or "no message").splitlines()[0]
             notes.append(f"trial {trial.record.name} failed: {redact(why)}")
         if trial.history.donors:
-            notes.append(f"trial {trial.record.name} took over {', then '.join(trial.history.donors)}")
+            notes.append(f"trial {trial.record.name} cloned {', then '.join(trial.history.donors)}")
     return ["", *notes] if notes else []
 
 

@@ -1,4 +1,4 @@
-"""What a sweep's folder says of the sweep: its trials, what varies, what it has used up."""
+"""The state of a sweep, read from its folder: trials, varied keys, costs."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ class Varied:
 
     key: str
     name: str
-    """The end of the key, as short as it is unique."""
+    """The shortest unique end of the key."""
     is_log: bool = False
-    """Drawn by its logarithm."""
+    """Its logarithm is drawn uniformly."""
     is_list: bool = False
-    """One of a list of values, not of a range."""
+    """Its values are a list rather than a range."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What something has used up."""
+    """What a trial or a sweep has cost."""
 
     worker_hours: float = 0.0
     gpu_hours: float = 0.0
@@ -60,12 +60,12 @@ class Cost:
 
     @property
     def unit(self) -> str:
-        """Hours of GPUs, where there are any, else of workers."""
+        """GPU-hours where there are any, else worker-hours."""
         return "GPU-hours" if self.gpu_hours else "worker-hours"
 
     @property
     def hours(self) -> str:
-        """How many of them."""
+        """The number of hours, as text."""
         return f"{self.gpu_hours or self.worker_hours:.3f}"
 
     @property
@@ -74,32 +74,31 @@ class Cost:
         return "" if self.money is None else f"{self.money:.2f}"
 
     def __str__(self) -> str:
-        """All of it, as "12.300 GPU-hours for 30.75"."""
+        """Such as "12.300 GPU-hours for 30.75"."""
         return f"{self.hours} {self.unit}" + (f" for {self.price}" if self.price else "")
 
 
 @dataclass
 class SweepState:
-    """A sweep at a moment."""
+    """A sweep at one moment."""
 
     uri: str
     record: SweepRecord
     trials: list[Trial]
     """By index."""
     costs: dict[str, Cost]
-    """Of each trial by its name, and of the shared warm-up."""
+    """Cost of each trial by its name, and of the shared warm-up."""
     varied: list[Varied]
     job: dict[str, Any]
     """sweep.yaml."""
 
     @property
     def is_over(self) -> bool:
-        """Whether its driver has ended it."""
         return self.record.status != RUNNING
 
     @property
     def cost(self) -> Cost:
-        """Of all together."""
+        """Cost of all trials and the shared warm-up."""
         prices = [cost.money for cost in self.costs.values() if cost.money is not None]
         return Cost(
             sum(cost.worker_hours for cost in self.costs.values()),
@@ -114,34 +113,32 @@ class SweepState:
 
     @property
     def budget(self) -> dict[str, float]:
-        """Its limits: of steps, hours and cost, those that are set."""
+        """The limits that are set, of steps, hours and cost."""
         limits = (self.job.get("sweep") or {}).get("budget") or {}
         return {key: limit for key, limit in limits.items() if limit is not None}
 
     @property
     def ranked(self) -> list[Trial]:
-        """Those with a finite metric, the best first."""
+        """The trials with a finite metric, the best first."""
         found = best_first(self.trials, self.record.metric, self.record.mode)
         return [trial for trial in found if math.isfinite(self.best(trial) or 0.0)]
 
     @property
     def counts(self) -> dict[Status, int]:
-        """How many trials there are of each status that any has."""
+        """Status -> number of trials, where there are any."""
         return {s: n for s in Status if (n := sum(t.record.status is s for t in self.trials))}
 
     def best(self, trial: Trial) -> float | None:
         """The trial's best value of the metric."""
         return trial.best(self.record.metric, self.record.mode)
 
-    def curve(self, trial: Trial, over_time: bool = False) -> tuple[list[float], list[float]]:
-        """Samples, or seconds of training, and the metric at each report where it is a finite number."""
-        metric = self.record.metric
-        found = [
-            (r.seconds if over_time else float(r.samples), r.metrics[metric])
-            for r in trial.history.reports
-            if math.isfinite(r.metrics.get(metric, math.nan))
+    def curve(self, trial: Trial) -> tuple[list[float], list[float]]:
+        """Samples, and the metric at each report where it is a finite number."""
+        values = [
+            (float(r.samples), r.metrics.get(self.record.metric, math.nan)) for r in trial.history.reports
         ]
-        return [at for at, _ in found], [value for _, value in found]
+        found = [(samples, value) for samples, value in values if math.isfinite(value)]
+        return [samples for samples, _ in found], [value for _, value in found]
 
 
 def read_state(storage: Storage) -> SweepState:
@@ -178,7 +175,7 @@ def read_state(storage: Storage) -> SweepState:
 
 
 def short_names(keys: Sequence[str]) -> list[str]:
-    """The ends of dotted keys, each as short as it is unique among them."""
+    """The shortest ends of dotted keys that are unique among them."""
     parts = [key.split(".") for key in keys]
     lengths = [1] * len(keys)
     while True:
@@ -210,7 +207,7 @@ def metric_text(value: float | None) -> str:
 
 
 def _own_values(job: dict[str, Any], space: dict[str, Any]) -> Values:
-    """What the job itself has for the keys of the space: the values of the trial that changes none."""
+    """The job's own values of the keys of the space: those of the trial that changes none."""
     found: Values = {}
     for key, dimension in space.items():
         value: Any = job
@@ -225,7 +222,7 @@ def _own_values(job: dict[str, Any], space: dict[str, Any]) -> Values:
 
 
 def _varied(space: dict[str, Any], trials: Sequence[Trial]) -> list[Varied]:
-    """The keys of the space, or of the trials where the job does not have it."""
+    """The keys of the space, or those of the trials where the job has no space."""
     keys = list(space) or list(dict.fromkeys(key for trial in trials for key in trial.history.values))
     found = []
     for key, name in zip(keys, short_names(keys), strict=True):
@@ -237,7 +234,7 @@ def _varied(space: dict[str, Any], trials: Sequence[Trial]) -> list[Varied]:
 
 
 def is_number(value: Any) -> bool:
-    """Whether it has a place on a scale."""
+    """Whether it is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

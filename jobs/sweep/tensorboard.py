@@ -1,9 +1,9 @@
-"""A sweep for TensorBoard's HParams tab: an event file for each trial.
+"""A sweep for TensorBoard's HParams tab (table, parallel coordinates): an event file per trial.
 
     <sweep>/tensorboard/003/events.out.tfevents.sweep
 
-Each has the trial's values, its metrics by samples, and as `best/METRIC` the best one. The names do not
-change, so writing the files again replaces them. To see them: `tensorboard --logdir SWEEP/tensorboard`.
+Each has the trial's values, its metrics by samples, and the best one as `best/METRIC`. Writing the files
+again replaces them. To see them: `tensorboard --logdir SWEEP/tensorboard`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ HParams = dict[str, float | str]
 
 
 def write_hparams(storage: Storage) -> None:
-    """Write all trials of the sweep in `storage`, replacing what was written before.
+    """Write the event files of all trials of the sweep in `storage`.
 
     Raises:
         StorageError: it holds no sweep, or cannot be written.
@@ -64,7 +64,7 @@ def _write(folder: Path, state: SweepState, trial: Trial, values: dict[int, HPar
 
 
 def _values(state: SweepState) -> dict[int, HParams]:
-    """Of each trial: HParams wants one type in a column, a number or a text."""
+    """Trial -> its values. HParams wants one type per column, a number or a text."""
     found: dict[int, HParams] = {trial.record.index: {} for trial in state.trials}
     for varied in state.varied:
         is_text = not all(is_number(value) for value in _of(varied, state.trials))

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from plinth import ray_internals
 from plinth.errors import ConfigError, PlinthError, StorageError, WorkersLostError
+from plinth.every import Every
 from plinth.launch.placement import TrialPlacement
 from plinth.launch.scaling_policy import LadderPolicy
 from plinth.observe.failures import by_attempt, first_cause, is_collective, read_failures
@@ -110,12 +111,12 @@ class RayControl(Control):
         context = ray.train.get_context()
         self._coordinator, self._rank = coordinator, context.get_world_rank()
         self._resize = threading.Event()
-        self._closed = threading.Event()
         registered = coordinator.register.remote(self._rank, context.get_world_size())
         self.must_exit, launched = ray.get(registered)
         self._launched = launched or self._launched
+        self._polling: Every | None = None
         if self._rank == 0:
-            threading.Thread(target=self._poll, name="plinth-coordinator", daemon=True).start()
+            self._polling = Every(POLL_S, self._poll, "the coordinator does not answer")
 
     def resize_wanted(self) -> bool:
         return self._resize.is_set()
@@ -135,20 +136,21 @@ class RayControl(Control):
 
     def close(self) -> None:
         """Stop polling."""
-        self._closed.set()
+        if self._polling is not None:
+            self._polling.stop()
 
     def _poll(self) -> None:
-        while not self._closed.wait(POLL_S):
-            try:
-                stop, resize = ray.get(self._coordinator.requests.remote())
-            except ray.exceptions.RayError:
-                return  # the run is over
-            if stop:
-                self.request_stop()
-            if resize:
-                self._resize.set()
-            else:
-                self._resize.clear()
+        try:
+            stop, resize = ray.get(self._coordinator.requests.remote())
+        except ray.exceptions.RayError:
+            self.close()  # the run is over
+            return
+        if stop:
+            self.request_stop()
+        if resize:
+            self._resize.set()
+        else:
+            self._resize.clear()
 
 
 class RayRun:
@@ -189,7 +191,7 @@ class RayRun:
             placement.attach(coordinator)
         trainer = self._trainer(train, coordinator, placement)
         try:
-            with on_stop_signals(coordinator.request_stop.remote), _stop_when(stop, coordinator):
+            with on_stop_signals(coordinator.request_stop.remote), _passing_on(stop, coordinator):
                 result = trainer.fit()
         except ray.train.TrainingFailedError as error:
             salvage(local_folder(self._storage, self._run_id), self._storage)
@@ -300,24 +302,13 @@ def _worker(train: Train, coordinator: Any) -> StageEnd:
         control.close()
 
 
-@contextlib.contextmanager
-def _stop_when(stop: threading.Event | None, coordinator: Any) -> Iterator[None]:
-    """Once `stop` is set, the workers save and exit."""
+def _passing_on(stop: threading.Event | None, coordinator: Any) -> contextlib.AbstractContextManager[Any]:
+    """Once `stop` is set, the coordinator hears of it."""
     if stop is None:
-        yield
-        return
-    over = threading.Event()
+        return contextlib.nullcontext()
 
-    def wait() -> None:
-        while not over.wait(POLL_S):
-            if stop.is_set():
-                coordinator.request_stop.remote()
-                return
+    def pass_on() -> None:
+        if stop.is_set():
+            coordinator.request_stop.remote()
 
-    watcher = threading.Thread(target=wait, name="plinth-stop", daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        over.set()
-        watcher.join()
+    return Every(POLL_S, pass_on, "the request to stop cannot be passed on")

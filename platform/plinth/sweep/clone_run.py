@@ -1,4 +1,4 @@
-"""Taking over another run's state: weights, optimizer and EMA, at its last committed checkpoint."""
+"""Cloning another run's state: weights, optimizer and EMA, at its last committed checkpoint."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def clone_run(donor: Storage, own: Storage, stages: Sequence[str]) -> tuple[str,
     """Replace the checkpoints of the run `own` by the newest of the run `donor`, in each stage.
 
     Returns:
-        The last stage that the donor has begun, and its step there.
+        The last stage that the donor has a checkpoint of, and its step there.
 
     Raises:
         CheckpointError: the donor has none.
     """
     found = [(stage, step) for stage in stages if (step := _latest(donor, stage)) is not None]
     if not found:
-        raise CheckpointError(f"{donor.uri} has no committed checkpoint to take over.")
+        raise CheckpointError(f"{donor.uri} has no committed checkpoint to clone.")
     for stage in stages:
         _clear(own.child(stage).child(CHECKPOINTS))
     for stage, step in found:
@@ -37,7 +37,7 @@ def _latest(run: Storage, stage: str) -> int | None:
 
 
 def _clear(storage: Storage) -> None:
-    """The records first: a checkpoint without one does not count, so no half of one ever does."""
+    """The commit records first: a checkpoint without one does not count, so no partial one ever does."""
     keys = [key for key, _ in storage.list()]
     for key in sorted(keys, key=lambda key: not key.endswith(COMMIT_KEY)):
         storage.delete(key)

@@ -1,4 +1,4 @@
-"""What a sweep is asked for."""
+"""The sweep section of a job file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Mode(enum.Enum):
 
 
 class SchedulerKind(enum.Enum):
-    """Who decides which trials go on."""
+    """Which trials continue."""
 
     none = "none"
     """All run to their full length."""
@@ -30,11 +30,11 @@ class SchedulerKind(enum.Enum):
     median = "median"
     """A trial stops when its best is worse than the median of the others until then."""
     pbt = "pbt"
-    """Population based training: bad trials take over weights of good ones, with values a bit changed."""
+    """Population based training: bad trials clone the weights of good ones, with slightly changed values."""
 
 
 class SearcherKind(enum.Enum):
-    """Who decides which values are tried."""
+    """Which values are tried."""
 
     random = "random"
     grid = "grid"
@@ -44,18 +44,18 @@ class SearcherKind(enum.Enum):
 
 @dataclass
 class SchedulerConfig:
-    """When a trial is given up."""
+    """When a trial is stopped early."""
 
     kind: SchedulerKind = SchedulerKind.asha
-    """Who decides."""
+    """Which scheduler of Ray Tune."""
     grace: float = 0.125
     """No trial stops before this part of its full length (asha, hyperband, median)."""
     reduction: float = 2.0
-    """One of so many goes on at each rung (asha, hyperband)."""
+    """One in this many trials continues at each rung (asha, hyperband)."""
     exploit_every: float = 0.125
     """A member of the population is compared with the others after this part of its length (pbt)."""
     exploit_quantile: float = 0.25
-    """The worst part of the population takes over from the best part of this size (pbt)."""
+    """The worst members, this part of the population, clone the best ones (pbt)."""
 
     def validate(self) -> None:
         """Refuse values out of range.
@@ -78,8 +78,8 @@ class SchedulerConfig:
 
 @dataclass
 class BudgetConfig:
-    """What the sweep may use up, over all its starts; null for no limit. At the limit every trial saves
-    and waits: a higher limit and the same command go on."""
+    """Limits over all starts of the sweep; null for none. At a limit every trial saves and pauses: raise it
+    and give the same command to continue."""
 
     steps: int | None = None
     """Optimizer steps of all trials together."""
@@ -102,7 +102,7 @@ class BudgetConfig:
 
 @dataclass
 class SweepConfig:
-    """What is varied, how it is judged, and how much of it."""
+    """What is varied, how trials are judged, and how many there are."""
 
     space: dict[str, Dimension] = field(default_factory=dict)
     """Dotted key of the job -> its values."""
@@ -111,15 +111,15 @@ class SweepConfig:
     mode: Mode = Mode.min
     """Which end of the metric is the good one."""
     trials: int = 16
-    """How many; a grid has as many as it has points."""
+    """Number of trials; a grid has one for each of its points."""
     searcher: SearcherKind = SearcherKind.random
-    """Who decides which values are tried."""
+    """Which values are tried."""
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
-    """When a trial is given up."""
+    """When a trial is stopped early."""
     budget: BudgetConfig = field(default_factory=BudgetConfig)
-    """What the sweep may use up."""
+    """Limits of the sweep."""
     seed: int = 0
-    """Of the values that are drawn. All trials train with the job's seed: the same data in the same order."""
+    """Seed of the drawn values. All trials train with the job's seed: the same data in the same order."""
     include_default: bool = True
     """Trial 000 has the job's own values: what the others must beat. Not with pbt."""
     length: float = 1.0
@@ -127,15 +127,15 @@ class SweepConfig:
     share_warmup: bool = True
     """Where only keys of the main stage vary, train the warm-up once and start all trials from it."""
     workers: int = 1
-    """Training processes of a trial."""
+    """Training processes per trial."""
     driver_cpus: float = 0.1
-    """CPUs that Ray reserves for what drives a trial, beside its workers."""
+    """CPUs that Ray reserves for the driver of a trial, beside its workers."""
     driver_gpus: float = 0.0
-    """GPUs (or a part of one) that it reserves there too, to evaluate checkpoints on; on CPUs when 0."""
+    """GPUs (or a part of one) for the driver of a trial, to evaluate checkpoints on; on CPUs when 0."""
     max_concurrent: int | None = None
-    """Most trials at a time; as many as the cluster has room for when null."""
+    """Most trials at a time; as many as fit the cluster when null."""
     max_failures: int = 2
-    """How often a trial that died is started again, from its last checkpoint."""
+    """How often a trial that died is restarted, from its last checkpoint."""
     show_every_s: float = 30.0
     """Seconds between two tables in the terminal, and two writes of the page."""
 

@@ -1,4 +1,4 @@
-"""What a sweep keeps in storage: all that is needed to show it, and to go on after any interruption.
+"""What a sweep keeps in storage: all that is needed to show it, and to resume it after any interruption.
 
     output/name/
       sweep.yaml           the resolved job
@@ -6,10 +6,10 @@
       shared/              a run: the warm-up that all trials start from, where they can
       trials/000/          a run like any other, and beside its own files
         trial.json         TrialRecord: values and status; by the sweep's driver
-        reports.json       list of Report, and the values they were made with; by the trial
+        reports.json       TrialHistory: its reports, and the values they were made with; by the trial
 
-Ray Tune's own state is not kept: its scheduler is told again what `reports.json` says, so the truth is in
-one place and a sweep goes on from any machine that reaches the storage.
+Ray Tune's own state is not kept: `reports.json` is replayed to its scheduler, so the truth is in one place
+and a sweep resumes on any machine that reaches the storage.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ JOB_KEY, SWEEP_KEY = "sweep.yaml", "sweep.json"
 TRIAL_KEY, REPORTS_KEY = "trial.json", "reports.json"
 SHARED, TRIALS = "shared", "trials"
 READERS = 16
-"""Requests at a time to the storage of a sweep."""
+"""Concurrent requests to the storage of a sweep."""
 RUNNING, FINISHED, INTERRUPTED = "running", "finished", "interrupted"
-"""Of `SweepRecord.status`."""
+"""Values of `SweepRecord.status`."""
 
 Values = dict[str, Any]
 """Dotted key of the job -> value; a key whose condition does not hold is left out."""
@@ -46,14 +46,14 @@ class Status(enum.Enum):
     finished = "finished"
     """It ran to its full length."""
     stopped = "stopped"
-    """The scheduler gave it up."""
+    """Stopped early by the scheduler."""
     failed = "failed"
     paused = "paused"
-    """Interrupted, or cut off by the budget: it goes on when the sweep does."""
+    """Interrupted, or stopped at the budget: it continues when the sweep does."""
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more will come of it."""
+        """Whether it has ended for good."""
         return self in (Status.finished, Status.stopped, Status.failed)
 
 
@@ -81,25 +81,25 @@ class Report:
     samples: int
     """Samples trained on, over all stages of the trial."""
     seconds: float
-    """Training time until then, over all restarts."""
+    """Training time up to there, over all restarts."""
     metrics: dict[str, float]
     """Training metrics are means over the steps since the report before."""
 
 
 @dataclass
 class TrialHistory:
-    """What a trial has said, and the values that it has now (population based training changes them)."""
+    """A trial's reports, and its present values (population based training changes them)."""
 
     values: Values
     reports: list[Report] = field(default_factory=list)
     donors: list[str] = field(default_factory=list)
-    """Population based training: whose weights it took over, in order, as "TRIAL at STEP"."""
+    """Population based training: the trials whose weights it cloned, in order, as "TRIAL at STEP"."""
     lengths: dict[str, StageLength] = field(default_factory=dict)
-    """Of its stages, in order."""
+    """Lengths of its stages, in order."""
     adopted: dict[str, int] = field(default_factory=dict)
-    """Stage and step of the checkpoint that it took over last: the steps before it are not its own."""
+    """Stage and step of the checkpoint that it cloned last: the steps before it are not its own."""
     adopting: str = ""
-    """Whose checkpoints it is taking over at this moment: if that is cut off, it is done again."""
+    """The trial whose checkpoints it is cloning now: an interrupted clone is done again."""
     is_finished: bool = False
     """It has reached its full length."""
 
@@ -115,14 +115,13 @@ class TrialRecord:
 
     index: int
     values: Values
-    """With which it began."""
+    """Its values at the start."""
     status: Status = Status.waiting
     message: str = ""
     """Why it failed."""
 
     @property
     def name(self) -> str:
-        """Of its folder."""
         return trial_name(self.index)
 
 
@@ -139,7 +138,7 @@ class SweepRecord:
     seed: int
     trials: int
     identity: dict[str, Any]
-    """What decides a trial's result: a sweep that goes on must agree in all of it."""
+    """What decides a trial's result: a sweep can be resumed only with the same."""
     samples: int
     """Full length of a trial."""
     shares_warmup: bool = False
@@ -150,14 +149,14 @@ class SweepRecord:
     spent_s: float = 0.0
     """Wall time over all starts."""
     beat: float = 0.0
-    """`time.time()` of the driver's last sign of life."""
+    """`time.time()` of the driver's last heartbeat."""
     beat_every_s: float = 0.0
-    """Seconds between two of them."""
+    """Seconds between two heartbeats."""
     starts: int = 0
 
 
 def status_now(record: SweepRecord, now: float) -> str:
-    """Its status; "interrupted" if it says running and its driver has given no sign of life for long."""
+    """Its status; "interrupted" if it is "running" without a recent heartbeat of its driver."""
     quiet_s = now - record.beat
     if record.status == RUNNING and record.beat and quiet_s > QUIET_HEARTBEATS * record.beat_every_s:
         return INTERRUPTED
@@ -166,24 +165,22 @@ def status_now(record: SweepRecord, now: float) -> str:
 
 @dataclass
 class Trial:
-    """All that storage knows of one."""
+    """A trial as it is in storage."""
 
     record: TrialRecord
     history: TrialHistory
 
     def best(self, metric: str, mode: str) -> float | None:
         """The best value of the metric that it has reported; None without any."""
-        found = [r.metrics[metric] for r in self.history.reports if _is_number(r.metrics.get(metric))]
-        return (min if mode == "min" else max)(found, default=None)
+        return (min if mode == "min" else max)(self._values(metric), default=None)
 
     def last(self, metric: str) -> float | None:
         """The last value of the metric; None without any."""
-        found = [r.metrics[metric] for r in self.history.reports if _is_number(r.metrics.get(metric))]
-        return found[-1] if found else None
+        return next(reversed(self._values(metric)), None)
 
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and value == value
+    def _values(self, metric: str) -> list[float]:
+        found = [report.metrics.get(metric) for report in self.history.reports]
+        return [value for value in found if value is not None and value == value]  # without NaN
 
 
 def trial_name(index: int) -> str:
@@ -217,12 +214,12 @@ def write_trial(storage: Storage, record: TrialRecord) -> None:
 
 
 def write_history(trial: Storage, history: TrialHistory) -> None:
-    """Replace what a trial has said. `trial` is its folder."""
+    """Replace a trial's history. `trial` is its folder."""
     trial.write(REPORTS_KEY, json.dumps(asdict(history), indent=1).encode())
 
 
 def read_history(trial: Storage) -> TrialHistory | None:
-    """What a trial has said, None before its first report. `trial` is its folder."""
+    """A trial's history, None before its first report. `trial` is its folder."""
     try:
         body = json.loads(trial.read(REPORTS_KEY))
         lengths = {stage: StageLength(**length) for stage, length in body["lengths"].items()}
@@ -246,7 +243,7 @@ def read_trials(storage: Storage) -> list[Trial]:
 
 
 def read_trial(storage: Storage, index: int) -> Trial | None:
-    """All that is known of one trial, None if there is none. `storage` is the sweep's folder."""
+    """One trial, None if there is none. `storage` is the sweep's folder."""
     folder = _folder(storage, index)
     try:
         body = json.loads(folder.read(TRIAL_KEY))

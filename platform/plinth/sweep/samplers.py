@@ -1,4 +1,4 @@
-"""Where new values come from: a list that is known from the start, or an estimator that learns."""
+"""Where the values of new trials come from: a fixed list, or an estimator that learns."""
 
 from __future__ import annotations
 
@@ -13,25 +13,24 @@ from plinth.sweep.space import Dimension, draw, grid
 
 
 class FixedSampler:
-    """Values that are known from the start."""
+    """Points that are known from the start: a grid, or random draws."""
 
     def __init__(self, points: Sequence[Values]) -> None:
         self._points = points
 
     def sample(self, index: int) -> Values | None:
-        """Of trial `index`."""
+        """The values of trial `index`; None after the last."""
         return self._points[index] if index < len(self._points) else None
 
     def learn(self, values: Values, value: float) -> None:
-        """Nothing to learn."""
+        """A fixed list learns nothing."""
 
 
 class OptunaSampler:
-    """The estimator of the optuna package, told of all trials that storage knows."""
+    """The TPE sampler of the optuna package, given all trials in storage."""
 
     def __init__(self, config: SweepConfig, known: Sequence[Trial]) -> None:
         optuna = import_optuna()
-        optuna.logging.set_verbosity(logging.WARNING)
         self._optuna, self._config = optuna, config
         direction = "minimize" if config.mode is Mode.min else "maximize"
         self._study = optuna.create_study(direction=direction)
@@ -41,7 +40,7 @@ class OptunaSampler:
                 self.learn(trial.record.values, value)
 
     def sample(self, index: int) -> Values | None:
-        """The sampler draws anew for each trial, so that a sweep that was interrupted draws as before."""
+        """Seeded for each trial, so that a resumed sweep draws what an uninterrupted one does."""
         if index == 0 and self._config.has_default_trial:
             return {}
         self._study.sampler = self._optuna.samplers.TPESampler(seed=self._config.seed + index)
@@ -54,7 +53,7 @@ class OptunaSampler:
         return values
 
     def learn(self, values: Values, value: float) -> None:
-        """A trial ended with this value of the metric."""
+        """Add a trial that ended with this value of the metric."""
         distributions = {key: self._distribution(self._config.space[key]) for key in values}
         params = {
             key: d.values.index(v) if (d := self._config.space[key]).is_list else v
@@ -74,7 +73,7 @@ class OptunaSampler:
 
 
 def make_sampler(config: SweepConfig, known: Sequence[Trial]) -> FixedSampler | OptunaSampler:
-    """What the job's searcher stands for."""
+    """The sampler that the job's searcher names."""
     first: list[Values] = [{}] if config.has_default_trial else []
     if config.searcher is SearcherKind.optuna:
         return OptunaSampler(config, known)
@@ -91,7 +90,7 @@ def planned_trials(config: SweepConfig) -> int:
 
 
 def import_optuna() -> Any:
-    """The package.
+    """The optuna package.
 
     Raises:
         ConfigError: it is not installed.
@@ -102,6 +101,7 @@ def import_optuna() -> Any:
         raise ConfigError(
             "sweep.searcher optuna needs the optuna package.", "pip install optuna, or use random."
         ) from None
+    optuna.logging.set_verbosity(logging.WARNING)
     return optuna
 
 

@@ -1,5 +1,7 @@
-"""Ray Tune's schedulers, from our few fields. Time is the part of a trial's full length, in units that the
-scheduler counts in: so trials with other batch sizes are compared after the same number of samples."""
+"""Ray Tune's schedulers, from the fields of `SchedulerConfig`.
+
+Time is the trained part of a trial's full length, in the scheduler's units, so trials with different batch
+sizes are compared after the same number of samples."""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ PopulationTraining: Any = ray_internals.population_training()
 
 
 def units(config: SweepConfig) -> float:
-    """Units of time in the full length of a trial: one is the least time between two decisions."""
+    """Units of time in a trial's full length; one unit is the least time between two decisions."""
     part = config.scheduler.grace
     if config.scheduler.kind is SchedulerKind.pbt:
         part = config.scheduler.exploit_every
@@ -44,7 +46,7 @@ def build(config: SweepConfig) -> TrialScheduler:
     if kind is SchedulerKind.hyperband:
         return HyperBandScheduler(**judged, max_t=units(config), reduction_factor=settings.reduction)
     if kind is SchedulerKind.median:
-        # The time slice: it would pause trials to let others go first, and every pause is a restart.
+        # No time slice: it would pause trials in favour of others, and every pause is a restart.
         return MedianStoppingRule(**judged, grace_period=1, min_time_slice=math.inf)
     return _Population(
         **judged,

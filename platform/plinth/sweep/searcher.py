@@ -1,4 +1,4 @@
-"""Which values are tried next: those of the trials that storage knows first, then new ones."""
+"""The trials that Tune runs: first those in storage, then new ones."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class TrialSearcher(Searcher):
 
     Args:
         storage: the sweep's folder.
-        known: trials of earlier starts; those that are over come first, so that the scheduler knows what
-            they said before it judges others.
+        known: trials of earlier starts; ended ones come first, so that the scheduler has their reports before
+            it judges others.
         admit: raises a PlinthError if a job with these values cannot run.
     """
 
@@ -78,7 +78,7 @@ class TrialSearcher(Searcher):
             self._sampler.learn(self._values[trial_id], value)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the records in storage are all that is needed."""
+        """Nothing: the records in storage suffice."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing, as above."""
+        """Nothing: see `save`."""

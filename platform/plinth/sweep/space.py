@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 KINDS = ("choice", "grid", "uniform", "log_uniform", "integer")
 DRAWS_PER_TRIAL = 100
-"""How often a point is drawn anew that has been drawn before."""
+"""Attempts to draw a point that has not been drawn before."""
 
 
 @dataclass
@@ -35,12 +35,12 @@ class Dimension:
     integer: list[int] | None = None
     """[low, high], both included."""
     when: dict[str, Any] = field(default_factory=dict)
-    """Other keys of the space with the value, or a list of values, that they must have for this one to be
-    varied; else the job's own value stays."""
+    """Other keys of the space -> the value, or list of values, that they must have for this key to vary;
+    otherwise it keeps the job's own value."""
 
     @property
     def kind(self) -> str:
-        """Which of the five it is."""
+        """The name of the field that is given."""
         return next(kind for kind in KINDS if getattr(self, kind) is not None)
 
     @property
@@ -50,11 +50,11 @@ class Dimension:
 
     @property
     def is_list(self) -> bool:
-        """Whether it has a list of values, not two bounds."""
+        """Whether it has a list of values rather than two bounds."""
         return self.kind in ("choice", "grid")
 
     def draw(self, rng: Generator) -> Any:
-        """A value."""
+        """Draw a value."""
         if self.is_list:
             return self.values[int(rng.integers(len(self.values)))]
         low, high = self.values
@@ -67,7 +67,7 @@ class Dimension:
         return float(np.exp(rng.uniform(math.log(low), math.log(high))))
 
     def clip(self, value: Any) -> Any:
-        """The value that is closest and possible."""
+        """The closest possible value."""
         if self.is_list:
             return value
         low, high = self.values
@@ -132,8 +132,8 @@ def size(space: Space) -> float:
 
 
 def draw(space: Space, trials: int, seed: int) -> list[Values]:
-    """Distinct points, all combinations of the grids in turn, the rest drawn. Trial i has the same values
-    whatever the number of trials; there are fewer if the space does not have so many."""
+    """Distinct points: all combinations of the grids in turn, the other keys drawn. Trial i has the same
+    values whatever the number of trials. There are fewer points if the space does not hold that many."""
     import numpy as np
 
     grids = {key: d for key, d in space.items() if d.kind == "grid"}

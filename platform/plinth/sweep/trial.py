@@ -1,8 +1,8 @@
 """One trial, as Ray Tune's actor: a training run that reports at its checkpoints.
 
 The run is a run like any other, in its own folder, and resumes from its own checkpoints. So this actor may
-be ended at any moment: the one that comes after it first says again what the trial has said before, which
-brings Tune's scheduler up to date, and then goes on.
+be ended at any moment: the next one first replays the trial's reports, which brings Tune's scheduler up to
+date, and then continues the training.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 from ray import tune
@@ -37,7 +37,7 @@ from plinth.sweep.records import (
     read_history,
     trial_name,
     write_history,
-)  # fmt: skip
+)
 from plinth.train.control import checkpoint_report
 
 TRIAL, INDEX, VALUES = "trial", "index", "values"
@@ -47,7 +47,7 @@ OBJECTIVE, TIME, IS_FINISHED = "objective", "time", "is_finished"
 POINTER = "pointer.json"
 POLL_S = 0.2
 STOP_LIMIT_S = 120.0
-"""How long a trial that is given up may take to save and end."""
+"""How long a trial that the scheduler stops may take to save and exit."""
 
 log = logging.getLogger(__name__)
 
@@ -60,65 +60,117 @@ class TrialTask:
     """The sweep's folder."""
     train: Callable[[str, Values, TrialPlacement, bool], None]
     """Trains the run of that name with those values in that placement to its end, resuming it. The last
-    argument: go on although the values are others than those of its last checkpoint."""
+    argument: resume although the values differ from those of its last checkpoint."""
     lengths: Callable[[Values], dict[str, StageLength]]
-    """Of a trial's stages, in order."""
+    """The lengths of a trial's stages, in order."""
     time_units: float
-    """How many units of Tune's time a trial's full length has."""
+    """Units of Tune's time in a trial's full length."""
     metric: str
     mode: str
     measure: Callable[[Storage, str, int], dict[str, float]] | None
     """Metrics of a checkpoint, given the run's folder, stage and step; None if training's suffice."""
 
 
-class TrialTrainable(tune.Trainable):
-    """Tune's view of a trial: each `step` is one of its reports."""
+class Training(Protocol):
+    """A trial's training while it runs."""
 
-    def setup(self, config: dict[str, Any], task: TrialTask) -> None:
-        """Read what the trial has said before."""
-        logging.getLogger("ray.tune").setLevel(logging.WARNING)  # else it says how long this takes
-        self._task = task
-        self._name = trial_name(config[TRIAL][INDEX])
+    @property
+    def is_running(self) -> bool: ...
+
+    def reports(self) -> list[dict[str, Any]]:
+        """Summaries of checkpoints since the last call (`plinth.train.control.checkpoint_report`)."""
+
+    def wait(self) -> None:
+        """Until its end. Raises what the training has raised."""
+
+    def stop(self, limit_s: float) -> None:
+        """Have it save and exit."""
+
+
+class TrialRun:
+    """The reports of a trial: first those that it has made before, then those of its training.
+
+    Args:
+        index: the trial's number.
+        start: starts the training, given the trial's name, values, and whether these have changed.
+    """
+
+    def __init__(
+        self, task: TrialTask, index: int, values: Values, start: Callable[[str, Values, bool], Training]
+    ) -> None:
+        self._task, self._start = task, start
+        self._name = trial_name(index)
         self._folder = task.storage.child(TRIALS).child(self._name)
-        values = dict(config[TRIAL][VALUES])
         self._history = read_history(self._folder) or TrialHistory(values)
         self._has_changed = self._history.values != values or bool(self._history.donors)
         self._history.values = values
-        if self._has_changed or not self._history.lengths:  # it takes the job's models and data to know them
+        if self._has_changed or not self._history.lengths:  # to know them takes the job's models and data
             self._history.lengths = task.lengths(values)
         self._lengths = self._history.lengths
-        self._before = deque(self._history.reports)
+        self._replay = deque(self._history.reports)
         if self._history.adopting:
             self._clone_donor()
         self._pending: deque[tuple[dict[str, Any], bool]] = deque()
-        """Summaries of checkpoints, and whether they lack the steps before the training went on."""
+        """Summaries of checkpoints, and whether they lack the steps before the training was resumed."""
         self._is_cut = False
-        """It went on from a checkpoint between two reports, and has not reported since."""
-        self._since = time.monotonic()
-        self._thread: threading.Thread | None = None
-        self._error: BaseException | None = None
+        """It was resumed from a checkpoint between two reports, and has not reported since."""
+        self._reported_at = time.monotonic()
+        self._training: Training | None = None
 
-    def step(self) -> dict[str, Any]:
-        """The next report, of before or of now. Raises what the training has raised."""
-        if self._before:
-            again = self._before.popleft()
-            return self._result(again, done=self._history.is_finished and not self._before)
-        training = self._thread or self._start()
-        report = self._next(training)
-        is_last = report is None or report.samples >= self._samples
+    def next_result(self) -> dict[str, Any]:
+        """The next report, replayed or new. Raises what the training has raised."""
+        if self._replay:
+            report = self._replay.popleft()
+            return self._result(report, done=self._history.is_finished and not self._replay)
+        if self._training is None:
+            self._reported_at = time.monotonic()
+            self._pending.extend((summary, False) for summary in self._missed())
+            self._training = self._start(self._name, self._history.values, self._has_changed)
+        new = self._next(self._training)
+        is_last = new is None or new.samples >= self._samples
         if is_last:
-            self._finish(training)
+            self._finish(self._training)
         return self._result(self._history.reports[-1], done=is_last)
 
-    def _next(self, training: threading.Thread) -> Report | None:
+    def position(self) -> dict[str, Any]:
+        """Where it is, for `move_to`. The weights are in the run's folder."""
+        return {TRIAL: self._name, "reports": len(self._history.reports) - len(self._replay)}
+
+    def move_to(self, position: dict[str, Any]) -> None:
+        """Continue from a position of this trial, or clone the trial whose position it is: Tune has given
+        this one that trial's values, changed."""
+        if position[TRIAL] == self._name:
+            self._replay = deque(self._history.reports[position["reports"] :])
+            return
+        self._history.adopting, self._history.is_finished = position[TRIAL], False
+        self._has_changed = True
+        self._replay.clear()
+        write_history(self._folder, self._history)
+        self._clone_donor()
+
+    def stop(self) -> None:
+        """Have the training save and exit; Tune frees the trial's resources next."""
+        if self._training is not None and self._training.is_running:
+            self._training.stop(STOP_LIMIT_S)
+
+    def _clone_donor(self) -> None:
+        donor = self._history.adopting
+        trials = self._task.storage.child(TRIALS)
+        stage, step = clone_run(trials.child(donor), self._folder, list(self._lengths))
+        self._history.donors.append(f"{donor} at {step}")
+        self._history.adopted = {stage: step}
+        self._history.adopting = ""
+        write_history(self._folder, self._history)
+
+    def _next(self, training: Training) -> Report | None:
         """The next report; None once the training has ended."""
         while True:
-            is_over = not training.is_alive()
-            for said in self._placement.reports():
-                stage, step = said["stage"], said["step"]
-                # Known already: said, and then done again because its checkpoint did not come to count.
-                if self._lengths[stage].is_due(step) and step > self._known(stage):
-                    self._pending.append((said, self._is_cut))
+            is_over = not training.is_running
+            for summary in training.reports():
+                stage, step = summary["stage"], summary["step"]
+                # A step is reported once: it is trained again if its checkpoint was never committed.
+                if self._lengths[stage].is_due(step) and step > self._reported_step(stage):
+                    self._pending.append((summary, self._is_cut))
                     self._is_cut = False
             if self._pending:
                 report = self._take(*self._pending.popleft())
@@ -129,73 +181,21 @@ class TrialTrainable(tune.Trainable):
             else:
                 time.sleep(POLL_S)
 
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """A pointer: the weights are in the run's folder."""
-        body = {TRIAL: self._name, "said": len(self._history.reports) - len(self._before)}
-        (Path(checkpoint_dir) / POINTER).write_text(json.dumps(body))
-
-    def load_checkpoint(self, checkpoint_dir: str) -> None:
-        """Go on where this trial was, or where another one is, whose values (changed) Tune gave this one."""
-        pointer = json.loads((Path(checkpoint_dir) / POINTER).read_text())
-        if pointer[TRIAL] == self._name:
-            self._before = deque(self._history.reports[pointer["said"] :])
-            return
-        self._history.adopting, self._history.is_finished = pointer[TRIAL], False
-        self._has_changed = True
-        self._before.clear()
-        write_history(self._folder, self._history)
-        self._clone_donor()
-
-    def _clone_donor(self) -> None:
-        donor = self._history.adopting
-        stage, step = clone_run(
-            self._task.storage.child(TRIALS).child(donor), self._folder, list(self._lengths)
-        )
-        self._history.donors.append(f"{donor} at {step}")
-        self._history.adopted = {stage: step}
-        self._history.adopting = ""
-        write_history(self._folder, self._history)
-
-    def cleanup(self) -> None:
-        """Have the training save and end; Tune removes the trial's resources next."""
-        if self._thread is not None and self._thread.is_alive():
-            self._placement.request_stop()
-            self._thread.join(STOP_LIMIT_S)
-
-    def _start(self) -> threading.Thread:
-        group = ray.util.get_current_placement_group()
-        assert group is not None, "Tune starts every trial in a placement group"
-        self._placement = TrialPlacement(group, label=f"trial {self._name}")
-        self._since = time.monotonic()
-        self._pending.extend((summary, False) for summary in self._missed())
-
-        def train() -> None:
-            try:
-                self._task.train(self._name, self._history.values, self._placement, self._has_changed)
-            except BaseException as error:  # told to Tune by `step`, in Tune's thread
-                self._error = error
-
-        self._thread = threading.Thread(target=train, name="plinth-trial", daemon=True)
-        self._thread.start()
-        return self._thread
-
-    def _finish(self, training: threading.Thread) -> None:
-        training.join()
-        if self._error is not None:
-            raise self._error
+    def _finish(self, training: Training) -> None:
+        training.wait()
         if not self._history.reports:
             raise RuntimeError(f"{self._folder.uri} has ended without a checkpoint.")
         self._history.is_finished = True
         write_history(self._folder, self._history)
 
     def _take(self, summary: dict[str, Any], is_cut: bool) -> Report | None:
-        """Make a report of it, measured if the sweep asks for that, and keep it. None if it cannot be
-        measured any more."""
+        """Make a report of it, measured if the sweep asks for that, and keep it. None if its checkpoint is
+        gone, so that it cannot be measured."""
         stage, step = summary["stage"], int(summary["step"])
         if self._task.measure is not None or is_cut:
             self._wait_for_commit(stage, step)
         if is_cut:
-            summary = (self._summaries(stage, self._known(stage), step) or [summary])[-1]
+            summary = (self._summaries(stage, self._reported_step(stage), step) or [summary])[-1]
         samples = self._samples_before(stage) + int(summary["samples"])
         metrics = {name: float(v) for name, v in summary.items() if name not in ("stage", "step", "samples")}
         if self._task.measure is not None:
@@ -206,13 +206,14 @@ class TrialTrainable(tune.Trainable):
                     raise
                 log.warning(
                     "trial %s: the checkpoint of %s step %d was removed before it could be measured; "
-                    "raise checkpoint.every_steps or keep_last", self._name, stage, step,
-                )  # fmt: skip
+                    "raise checkpoint.every_steps or keep_last",
+                    *(self._name, stage, step),
+                )
                 return None
         now = time.monotonic()
         so_far = self._history.reports[-1].seconds if self._history.reports else 0.0
-        report = Report(stage, step, samples, so_far + now - self._since, metrics)
-        self._since = now
+        report = Report(stage, step, samples, so_far + now - self._reported_at, metrics)
+        self._reported_at = now
         self._history.reports.append(report)
         write_history(self._folder, self._history)
         return report
@@ -233,35 +234,35 @@ class TrialTrainable(tune.Trainable):
 
     @property
     def _samples(self) -> int:
-        """Of its full length."""
+        """The trial's full length."""
         return sum(length.samples for length in self._lengths.values())
 
-    def _known(self, stage: str) -> int:
-        """Up to which step of the stage it has reported, or has not trained itself."""
+    def _reported_step(self, stage: str) -> int:
+        """The step of the stage up to which it has reported, or that it has cloned."""
         last = self._history.reports[-1] if self._history.reports else None
-        said = last.step if last is not None and last.stage == stage else 0
-        return max(said, self._history.adopted.get(stage, 0))
+        reported = last.step if last is not None and last.stage == stage else 0
+        return max(reported, self._history.adopted.get(stage, 0))
 
     def _wait_for_commit(self, stage: str, step: int) -> None:
-        """Checkpoints are uploaded while training goes on; the thread's end is the limit."""
+        """Checkpoints are uploaded while training continues; the training's end is the limit."""
         stored = self._folder.child(stage).child("checkpoints")
         while (checkpoint.latest(stored) or 0) < step:
-            if self._thread is None or not self._thread.is_alive():
+            if self._training is None or not self._training.is_running:
                 return
             time.sleep(POLL_S)
 
     def _missed(self) -> list[dict[str, Any]]:
-        """Summaries of checkpoints that count and were not reported, because this trial was ended in
+        """Summaries of committed checkpoints that were not reported, because this trial was ended in
         between."""
         for stage in reversed(self._lengths):
             step = checkpoint.latest(self._folder.child(stage).child("checkpoints"))
             if step is not None:
                 self._is_cut = not self._lengths[stage].is_due(step)
-                return self._summaries(stage, self._known(stage), step)
+                return self._summaries(stage, self._reported_step(stage), step)
         return []
 
     def _summaries(self, stage: str, after: int, until: int) -> list[dict[str, Any]]:
-        """Of all reports that are due from there to there, by what the run has written down."""
+        """The summaries that are due after step `after` up to `until`, from the run's metrics."""
         due = [step for step in range(after + 1, until + 1) if self._lengths[stage].is_due(step)]
         lines = read_lines(self._folder.child(stage)) if due else []
         found = []
@@ -275,3 +276,63 @@ class TrialTrainable(tune.Trainable):
                 found.append(checkpoint_report(stage, steps, lines[-1]["samples"]))
             after = step
         return found
+
+
+class PlacedTraining:
+    """A trial's training in a thread, on the workers of `placement`."""
+
+    def __init__(self, train: Callable[[TrialPlacement], None], placement: TrialPlacement) -> None:
+        self._train, self._placement = train, placement
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="plinth-trial", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_running(self) -> bool:
+        return self._thread.is_alive()
+
+    def reports(self) -> list[dict[str, Any]]:
+        return self._placement.reports()
+
+    def wait(self) -> None:
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def stop(self, limit_s: float) -> None:
+        self._placement.request_stop()
+        self._thread.join(limit_s)
+
+    def _run(self) -> None:
+        try:
+            self._train(self._placement)
+        except BaseException as error:  # raised by `wait`, in Tune's thread
+            self._error = error
+
+
+class TrialTrainable(tune.Trainable):
+    """Tune's view of a trial: each `step` is one of its reports."""
+
+    def setup(self, config: dict[str, Any], task: TrialTask) -> None:
+        logging.getLogger("ray.tune").setLevel(logging.WARNING)  # else it logs how long this takes
+        index, values = config[TRIAL][INDEX], dict(config[TRIAL][VALUES])
+
+        def start(name: str, values: Values, has_changed: bool) -> Training:
+            group = ray.util.get_current_placement_group()
+            assert group is not None, "Tune starts every trial in a placement group"
+            placement = TrialPlacement(group, label=f"trial {name}")
+            return PlacedTraining(lambda placed: task.train(name, values, placed, has_changed), placement)
+
+        self._trial_run = TrialRun(task, index, values, start)
+
+    def step(self) -> dict[str, Any]:
+        return self._trial_run.next_result()
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        (Path(checkpoint_dir) / POINTER).write_text(json.dumps(self._trial_run.position()))
+
+    def load_checkpoint(self, checkpoint_dir: str) -> None:
+        self._trial_run.move_to(json.loads((Path(checkpoint_dir) / POINTER).read_text()))
+
+    def cleanup(self) -> None:
+        self._trial_run.stop()

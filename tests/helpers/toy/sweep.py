@@ -112,6 +112,25 @@ def train(
     fit(FitConfig(workers=Workers(1, 1), cpus_per_worker=CPUS), [run], run_storage, None, placement)
 
 
+def train_nothing(
+    storage: Storage, name: str, values: Values, placement: TrialPlacement, changed: bool
+) -> None:
+    """What a trial does where no training is needed: at each checkpoint it reports a loss of 1000 times its
+    learning rate."""
+    import ray
+
+    from plinth.launch.ray_train import Coordinator
+
+    coordinator = ray.remote(num_cpus=0)(Coordinator).remote(0.0)
+    placement.attach(coordinator)
+    for step in range(EVERY, STEPS + 1, EVERY):
+        summary = {"stage": "toy", "step": step, "samples": step * GLOBAL_BATCH, "loss": 1000 * values["lr"]}
+        ray.get(coordinator.add_report.remote(summary))
+        if ray.get(coordinator.requests.remote())[0]:
+            return
+        time.sleep(0.3)
+
+
 class Watched:
     """A sweep in a thread of its own, and what can be seen of it from outside."""
 

@@ -90,7 +90,7 @@ def test_weights_that_were_taken_over(tmp_path: Path) -> None:
     storage = three(tmp_path)
     said = TrialHistory({LR: 1e-3, MODE: "full"}, donors=["000 at 100", "000 at 200"])
     write_history(storage.child("trials/002"), said)
-    assert describe(read_state(storage))[-1] == "trial 002 took over 000 at 100, then 000 at 200"
+    assert describe(read_state(storage))[-1] == "trial 002 cloned 000 at 100, then 000 at 200"
 
 
 def test_showing_once_names_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -83,7 +83,6 @@ def test_the_best_have_finite_numbers_and_the_values_of_now(tmp_path: Path) -> N
     assert state.ranked[0].history.values == {LR: 2e-3}
     assert state.curve(state.trials[0]) == ([], [])
     assert state.curve(state.trials[2]) == ([32.0], [3.0])
-    assert state.curve(state.trials[2], over_time=True) == ([1.0], [3.0])
 
 
 def test_a_folder_that_is_no_sweep(tmp_path: Path) -> None:

@@ -1,59 +1,137 @@
-"""What a sweep's driver does besides running trials. The rest is in tests/integration/sweep."""
+"""A sweep's driver: whole sweeps on a real Ray whose trials train nothing, and its parts.
+
+Trials that train are in tests/integration/sweep.
+"""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from plinth.errors import PlinthError
-from plinth.sweep.config import BudgetConfig, SchedulerKind
-from plinth.sweep.driver import SweepDriver, _Budget
+from plinth.errors import ConfigError, PlinthError
+from plinth.launch.placement import TrialPlacement
+from plinth.storage import Storage
+from plinth.sweep.budget import Budget
+from plinth.sweep.config import BudgetConfig, SchedulerKind, SweepConfig
+from plinth.sweep.driver import SweepDriver, check_values
 from plinth.sweep.records import (
     TRIALS,
     Report,
     Status,
+    SweepRecord,
+    Trial,
     TrialHistory,
     TrialRecord,
+    Values,
+    read_trials,
     write_history,
     write_trial,
 )
-from tests.helpers.toy.sweep import driver, toy_config
+from tests.helpers.toy.run import GLOBAL_BATCH
+from tests.helpers.toy.sweep import EVERY, LR, STEPS, driver, toy_config, train_nothing
 
 
-def sweep(
-    folder: Path, losses: list[float], budget: BudgetConfig | None = None, message: str = ""
+def sweep_driver(
+    folder: Path, config: SweepConfig, train: Callable[..., None] = train_nothing, **changes: Any
 ) -> SweepDriver:
-    """A sweep whose trials have said these losses, one step each."""
-    made = driver(folder, toy_config(SchedulerKind.none, budget=budget or BudgetConfig()))
-    for index, loss in enumerate(losses):
-        status = Status.failed if message else Status.finished
-        write_trial(made.storage, TrialRecord(index, {}, status, message))
-        reports = [Report("toy", 1, 8, 1.0, {"loss": loss})]
-        write_history(made.storage.child(TRIALS).child(f"{index:03d}"), TrialHistory({}, reports))
-    return made
+    made = driver(folder, config)
+    return replace(made, task=replace(made.task, train=partial(train, made.storage)), **changes)
 
 
-def test_no_number_in_any_trial(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    import ray
+
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.slow
+def test_sweep_finishes_and_a_second_start_only_replays(cluster: None, tmp_path: Path) -> None:
+    shown: list[int] = []
+    first = sweep_driver(tmp_path, toy_config(SchedulerKind.none), show=lambda: shown.append(1))
+    assert first.run().status == "finished"
+    assert shown
+    trials = read_trials(first.storage)
+    assert [t.record.values["lr"] for t in trials] == LR
+    assert [t.record.status for t in trials] == [Status.finished] * len(LR)
+    assert [t.best("loss", "min") for t in trials] == pytest.approx([1000 * lr for lr in LR])
+    assert {len(t.history.reports) for t in trials} == {STEPS // EVERY}
+    assert [t.history.reports[-1].samples for t in trials] == [STEPS * GLOBAL_BATCH] * len(LR)
+
+    def fail(*_: Any) -> None:
+        raise AssertionError("trained again")
+
+    second = sweep_driver(tmp_path, toy_config(SchedulerKind.none), fail)
+    record = second.run()
+    assert (record.status, record.starts) == ("finished", 2)
+    assert [t.history for t in read_trials(first.storage)] == [t.history for t in trials]
+
+
+@pytest.mark.slow
+def test_failed_trial_keeps_its_message_and_stop_pauses_the_others(cluster: None, tmp_path: Path) -> None:
+    stop = threading.Event()
+
+    def train(storage: Storage, name: str, values: Values, placement: TrialPlacement, changed: bool) -> None:
+        if name == "000":
+            raise ValueError("a trial with a bug")
+        train_nothing(storage, name, values, placement, changed)
+
+    def show() -> None:
+        if any(t.record.status is Status.failed for t in read_trials(interrupted.storage)):
+            stop.set()
+
+    config = toy_config(SchedulerKind.none, max_failures=0, show_every_s=0.2, max_concurrent=2)
+    interrupted = sweep_driver(tmp_path, config, train, show=show, stop=stop)
+    assert interrupted.run().status == "interrupted"
+    failed, *others = read_trials(interrupted.storage)
+    assert failed.record.status is Status.failed
+    assert "a trial with a bug" in failed.record.message
+    assert Status.running not in {t.record.status for t in others}
+
+
+@pytest.mark.slow
+def test_cluster_without_resources_for_one_trial_is_refused(cluster: None, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"A trial of 1 worker\(s\) needs 4.1 CPU; the cluster has 2 CPU"):
+        sweep_driver(tmp_path, toy_config(), resources={"CPU": 4.0}).run()
+
+
+def ended(index: int, losses: list[float], message: str = "") -> Trial:
+    status = Status.failed if message else Status.finished
+    reports = [Report("toy", i + 1, 8, 1.0, {"loss": loss}) for i, loss in enumerate(losses)]
+    return Trial(TrialRecord(index, {}, status, message), TrialHistory({}, reports))
+
+
+def test_no_finite_value_in_any_trial_is_an_error() -> None:
+    nan, inf = float("nan"), float("inf")
     with pytest.raises(PlinthError, match=r"None of 2 trials gave a value of loss.*every point diverges"):
-        sweep(tmp_path, [float("nan"), float("inf")])._check_any_number()
-
-
-def test_the_first_failure_is_said(tmp_path: Path) -> None:
+        check_values([ended(0, [nan]), ended(1, [inf])], "loss", "min")
     with pytest.raises(PlinthError, match="First failure: no room"):
-        sweep(tmp_path, [float("nan")], message="no room")._check_any_number()
+        check_values([ended(0, [nan], "no room")], "loss", "min")
+    check_values([ended(0, [nan]), ended(1, [0.5])], "loss", "min")
+    check_values([], "loss", "min")
 
 
-def test_one_number_will_do(tmp_path: Path) -> None:
-    made = sweep(tmp_path, [float("nan"), 0.5])
-    assert made._check_any_number() is None
-    write_history(made.storage.child(TRIALS).child("001"), TrialHistory({}, []))
-    with pytest.raises(PlinthError, match="None of 2 trials"):
-        made._check_any_number()
+def budget(folder: Path, limits: BudgetConfig, stop: threading.Event | None = None) -> Budget:
+    """Of a sweep that has spent an hour and two steps."""
+    storage = Storage.from_uri(folder)
+    for index in range(2):
+        trial = ended(index, [1.0])
+        write_trial(storage, trial.record)
+        write_history(storage.child(TRIALS).child(trial.record.name), trial.history)
+    record = SweepRecord("s", "loss", "min", "none", "grid", 0, 2, {}, 64, spent_s=3600.0)
+    return Budget(limits, storage, record, stop or threading.Event())
 
 
 @pytest.mark.parametrize(
-    ("budget", "said"),
+    ("limits", "reason"),
     [
         (BudgetConfig(steps=2), "budget of 2 steps used up"),
         (BudgetConfig(steps=3), ""),
@@ -63,16 +141,14 @@ def test_one_number_will_do(tmp_path: Path) -> None:
         (BudgetConfig(), ""),
     ],
 )
-def test_budgets(tmp_path: Path, budget: BudgetConfig, said: str) -> None:
-    made = sweep(tmp_path, [1.0, 2.0], budget)
-    made.record.spent_s = 3600.0
-    assert _Budget(made)._exceeded() == said
+def test_budget_limits(tmp_path: Path, limits: BudgetConfig, reason: str) -> None:
+    assert budget(tmp_path, limits).exceeded() == reason
 
 
-def test_a_request_to_stop_ends_it(tmp_path: Path) -> None:
-    made = sweep(tmp_path, [])
-    budget = _Budget(made)
-    assert not budget.stop_all()
-    made.stop.set()
-    assert budget.stop_all()
-    assert budget.reason == "interrupted"
+def test_stop_event_ends_the_sweep(tmp_path: Path) -> None:
+    stop = threading.Event()
+    asked = budget(tmp_path, BudgetConfig(), stop)
+    assert not asked.stop_all()
+    stop.set()
+    assert asked.stop_all()
+    assert asked.reason == "interrupted"

@@ -1,4 +1,4 @@
-"""A trial as Tune's actor, without Tune: what it says again, and whose checkpoints it takes over."""
+"""A trial without Tune: its replayed and new reports, and cloning another trial."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,28 +23,39 @@ from plinth.sweep.records import (
     read_history,
     write_history,
 )
-from plinth.sweep.trial import (
-    INDEX,
-    IS_FINISHED,
-    OBJECTIVE,
-    POINTER,
-    TIME,
-    TRIAL,
-    VALUES,
-    TrialTask,
-    TrialTrainable,
-)
+from plinth.sweep.trial import IS_FINISHED, OBJECTIVE, TIME, TRIAL, Training, TrialRun, TrialTask
 
 LENGTHS = {"toy": StageLength(steps=4, samples=8, every=2)}
 VALUES_NOW = {"lr": 0.1}
+WEIGHTS = "rank-0/weights"
+
+
+class FakeTraining:
+    """A training that reports these summaries, one per poll, and ends."""
+
+    def __init__(self, summaries: list[dict[str, Any]]) -> None:
+        self._summaries = list(summaries)
+
+    @property
+    def is_running(self) -> bool:
+        return bool(self._summaries)
+
+    def reports(self) -> list[dict[str, Any]]:
+        return [self._summaries.pop(0)] if self._summaries else []
+
+    def wait(self) -> None:
+        assert not self._summaries
+
+    def stop(self, limit_s: float) -> None:
+        self._summaries.clear()
 
 
 def lengths(values: Values) -> dict[str, StageLength]:
-    assert not values.get("known"), "what is known is not asked for again"
+    assert not values.get("known"), "known lengths are not asked for again"
     return LENGTHS
 
 
-def no_training(*_: Any) -> None:
+def no_training(*_: Any) -> Training:
     raise AssertionError("nothing is trained here")
 
 
@@ -62,12 +72,15 @@ def trial(
     sweep: Storage,
     index: int,
     values: Values = VALUES_NOW,
+    start: Callable[..., Training] = no_training,
     measure: Callable[[Storage, str, int], dict[str, float]] | None = None,
-) -> TrialTrainable:
-    made = TrialTrainable.__new__(TrialTrainable)  # Trainable's own constructor asks for Ray
+) -> TrialRun:
     task = TrialTask(sweep, no_training, lengths, 4.0, "loss", "min", measure)
-    made.setup({TRIAL: {INDEX: index, VALUES: values}}, task)
-    return made
+    return TrialRun(task, index, values, start)
+
+
+def training(summaries: list[dict[str, Any]]) -> Callable[..., Training]:
+    return lambda *_: FakeTraining(summaries)
 
 
 def folder(sweep: Storage, name: str) -> Storage:
@@ -76,39 +89,54 @@ def folder(sweep: Storage, name: str) -> Storage:
 
 def save(sweep: Storage, name: str, step: int) -> None:
     stored = folder(sweep, name).child("toy/checkpoints").child(folder_name(step))
-    stored.write("weights", f"of {name}".encode())
+    stored.write(WEIGHTS, f"of {name}".encode())
     stored.write(COMMIT_KEY, b"{}")
 
 
-def pointed_at(name: str, said: int, where: Path) -> str:
-    (where / POINTER).write_text(json.dumps({TRIAL: name, "said": said}))
-    return str(where)
+def history_of(sweep: Storage, name: str) -> TrialHistory:
+    found = read_history(folder(sweep, name))
+    assert found is not None
+    return found
 
 
-def test_it_says_again_what_it_has_said(sweep: Storage) -> None:
+def write_metrics(sweep: Storage, name: str, steps: int) -> list[dict[str, Any]]:
+    """A run's own metrics; the loss of a step is its number. Returns what its worker reports: at the due
+    steps 2 and 4, and at step 3, where it saved because it was stopped."""
+    line = {"lr": 0.1, "grad_norm": 1.0, "samples": 2, "terms": {"view": 5.0}}
+    lines = [json.dumps(line | {"step": step, "loss": float(step)}) for step in range(steps)]
+    folder(sweep, name).child("toy").write("metrics.jsonl", "\n".join(lines).encode() + b"\n")
+    return [{"stage": "toy", "step": step, "samples": 2 * step, "loss": -1.0} for step in range(2, steps + 1)]
+
+
+def new_reports(sweep: Storage, run: TrialRun, name: str = "000") -> list[tuple[int, float]]:
+    """(step, loss) of the reports that the trial makes from here to its end."""
+    before = read_history(folder(sweep, name))
+    while not run.next_result()["done"]:
+        pass
+    reports = history_of(sweep, name).reports[len(before.reports) if before else 0 :]
+    return [(one.step, one.metrics["loss"]) for one in reports]
+
+
+def test_trial_replays_reports_after_restart(sweep: Storage) -> None:
     values = VALUES_NOW | {"known": True}
-    said = TrialHistory(values, [report(2, 3.0), report(4, math.nan)], is_finished=True)
-    said.lengths = LENGTHS
-    write_history(folder(sweep, "000"), said)
+    history = TrialHistory(values, [report(2, 3.0), report(4, math.nan)], lengths=LENGTHS, is_finished=True)
+    write_history(folder(sweep, "000"), history)
     again = trial(sweep, 0, values)
-    assert again.step() == {OBJECTIVE: 3.0, TIME: 2.0, IS_FINISHED: False, "done": False}
-    assert again.step() == {OBJECTIVE: math.inf, TIME: 4.0, IS_FINISHED: True, "done": True}
+    assert again.next_result() == {OBJECTIVE: 3.0, TIME: 2.0, IS_FINISHED: False, "done": False}
+    assert again.next_result() == {OBJECTIVE: math.inf, TIME: 4.0, IS_FINISHED: True, "done": True}
 
 
-def test_it_goes_on_where_its_pointer_is(sweep: Storage, tmp_path: Path) -> None:
+def test_trial_continues_at_its_position(sweep: Storage) -> None:
     write_history(folder(sweep, "000"), TrialHistory(VALUES_NOW, [report(1), report(2, 2.0), report(3)]))
     there = trial(sweep, 0)
-    assert there.step()[OBJECTIVE] == 1.0
-    there.save_checkpoint(str(tmp_path))
-    assert json.loads((tmp_path / POINTER).read_text()) == {TRIAL: "000", "said": 1}
+    assert there.next_result()[OBJECTIVE] == 1.0
+    assert there.position() == {TRIAL: "000", "reports": 1}
     later = trial(sweep, 0)
-    later.load_checkpoint(str(tmp_path))
-    assert later.step()[OBJECTIVE] == 2.0
+    later.move_to(there.position())
+    assert later.next_result()[OBJECTIVE] == 2.0
 
 
-def test_taking_over_that_was_cut_off_is_done_again(
-    sweep: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_clone_is_done_again(sweep: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     save(sweep, "000", 4)
     save(sweep, "001", 3)
     write_history(folder(sweep, "001"), TrialHistory(VALUES_NOW, [report(1), report(3)]))
@@ -120,72 +148,67 @@ def test_taking_over_that_was_cut_off_is_done_again(
     with monkeypatch.context() as patched:
         patched.setattr(Storage, "upload", cut_off)
         with pytest.raises(StorageError):
-            heir.load_checkpoint(pointed_at("000", 2, tmp_path))
+            heir.move_to({TRIAL: "000", "reports": 2})
     own = folder(sweep, "001").child("toy/checkpoints")
     assert latest(own) is None
+    history = history_of(sweep, "001")
+    assert (history.values, history.adopting, history.donors) == ({"lr": 0.2}, "000", [])
 
-    said = read_history(folder(sweep, "001"))
-    assert said is not None
-    assert (said.values, said.adopting, said.donors) == ({"lr": 0.2}, "000", [])
-    trial(sweep, 1, said.values)
-    said = read_history(folder(sweep, "001"))
-    assert said is not None
-    assert (said.adopting, said.donors) == ("", ["000 at 4"])
-    assert trial(sweep, 1, said.values)._missed() == [], "the donor's steps are not its own"
+    trial(sweep, 1, history.values)
+    history = history_of(sweep, "001")
+    assert (history.adopting, history.donors) == ("", ["000 at 4"])
     assert latest(own) == 4
-    assert own.read(f"{folder_name(4)}/weights") == b"of 000"
+    assert own.read(f"{folder_name(4)}/{WEIGHTS}") == b"of 000"
 
 
-def trained(sweep: Storage, name: str, steps: int) -> list[dict[str, Any]]:
-    """A run's own record; the loss of a step is its number. Returns what its worker says at checkpoints after
-    2 steps and at the end, and at one that it made in between because it was stopped."""
-    line = {"lr": 0.1, "grad_norm": 1.0, "samples": 2, "terms": {"view": 5.0}}
-    lines = [json.dumps(line | {"step": step, "loss": float(step)}) for step in range(steps)]
-    folder(sweep, name).child("toy").write("metrics.jsonl", "\n".join(lines).encode() + b"\n")
-    return [{"stage": "toy", "step": step, "samples": 2 * step, "loss": -1.0} for step in range(2, steps + 1)]
+def test_donors_steps_are_not_reported_as_own(sweep: Storage) -> None:
+    summaries = write_metrics(sweep, "001", 4)
+    write_metrics(sweep, "000", 4)
+    save(sweep, "000", 2)
+    heir = trial(sweep, 1, {"lr": 0.2}, training(summaries))
+    heir.move_to({TRIAL: "000", "reports": 1})
+    assert new_reports(sweep, heir, "001") == [(4, -1.0)]
 
 
-def going_on(made: TrialTrainable, said: list[dict[str, Any]]) -> list[tuple[int, float]]:
-    """(step, loss) of the reports of a trial whose training says that and ends."""
-    made._placement = SimpleNamespace(reports=lambda: [said.pop(0)] if said else [])  # type: ignore[assignment]
-    made._pending.extend((summary, False) for summary in made._missed())
-    over = SimpleNamespace(is_alive=lambda: bool(said))
-    found = []
-    while (report := made._next(over)) is not None:  # type: ignore[arg-type]
-        found.append((report.step, report.metrics["loss"]))
-    return found
+def test_trial_reports_at_due_steps_only(sweep: Storage) -> None:
+    summaries = write_metrics(sweep, "000", 4)
+    assert new_reports(sweep, trial(sweep, 0, start=training(summaries))) == [(2, -1.0), (4, -1.0)]
 
 
-def test_it_reports_where_it_is_due_whatever_else_was_saved(sweep: Storage) -> None:
-    said = trained(sweep, "000", 4)
-    assert going_on(trial(sweep, 0), said) == [(2, -1.0), (4, -1.0)]
-
-
-def test_what_is_done_again_is_not_said_again(sweep: Storage) -> None:
-    """Killed after it had reported, before that checkpoint counted."""
-    said = trained(sweep, "000", 4)
+def test_step_trained_again_is_not_reported_again(sweep: Storage) -> None:
+    """Killed after the report of step 2, before its checkpoint was committed."""
+    summaries = write_metrics(sweep, "000", 4)
     write_history(folder(sweep, "000"), TrialHistory(VALUES_NOW, [report(2)]))
-    assert going_on(trial(sweep, 0), said) == [(4, -1.0)]
+    run = trial(sweep, 0, start=training(summaries))
+    run.next_result()  # the replayed one
+    assert new_reports(sweep, run) == [(4, -1.0)]
 
 
-def test_cut_between_two_reports_it_says_what_it_would_have_said(sweep: Storage) -> None:
-    """Stopped after 3 steps, before anybody took the report of the second; then it goes on."""
-    _, _, last = trained(sweep, "000", 4)
+def test_missed_report_is_made_from_the_runs_metrics(sweep: Storage) -> None:
+    """Stopped after 3 steps, before the report of step 2 was taken; then resumed."""
+    _, _, last = write_metrics(sweep, "000", 4)
     save(sweep, "000", 3)
-    assert going_on(trial(sweep, 0), [last]) == [(2, 0.5), (4, 2.5)]
+    assert new_reports(sweep, trial(sweep, 0, start=training([last]))) == [(2, 0.5), (4, 2.5)]
 
 
-def test_a_checkpoint_that_is_gone_is_not_measured(sweep: Storage, caplog: pytest.LogCaptureFixture) -> None:
-    said = trained(sweep, "000", 4)
-    save(sweep, "000", 4)  # and the one before was removed to make room for it
+def test_removed_checkpoint_is_not_measured(sweep: Storage, caplog: pytest.LogCaptureFixture) -> None:
+    """The checkpoint of step 4 is there, and that of step 2 was removed to make room for it."""
+    summaries = write_metrics(sweep, "000", 4)
+
+    def start(*_: Any) -> Training:
+        save(sweep, "000", 4)
+        return FakeTraining(summaries)
 
     def measure(run: Storage, stage: str, step: int) -> dict[str, float]:
         if step != 4:
             raise CheckpointError("no such checkpoint.")
         return {"loss": 7.0}
 
-    made = trial(sweep, 0, measure=measure)
-    made._missed = list  # type: ignore[method-assign, assignment]
     with caplog.at_level(logging.WARNING, logger="plinth"):
-        assert going_on(made, said) == [(4, 7.0)]
+        assert new_reports(sweep, trial(sweep, 0, start=start, measure=measure)) == [(4, 7.0)]
     assert "step 2 was removed before it could be measured" in caplog.text
+
+
+def test_training_that_ends_without_a_checkpoint_is_an_error(sweep: Storage) -> None:
+    with pytest.raises(RuntimeError, match="has ended without a checkpoint"):
+        trial(sweep, 0, start=training([])).next_result()
