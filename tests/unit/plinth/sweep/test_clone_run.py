@@ -87,6 +87,6 @@ def test_cut_anywhere_nothing_half_counts(
 
 def test_a_donor_without_a_checkpoint(own: Storage, tmp_path: Path) -> None:
     before = held(own)
-    with pytest.raises(CheckpointError, match="has no committed checkpoint to take over"):
+    with pytest.raises(CheckpointError, match="has no committed checkpoint to clone"):
         clone_run(Storage.from_uri(tmp_path / "nobody"), own, STAGES)
     assert held(own) == before
