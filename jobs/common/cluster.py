@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from jobs.display.progress import Progress
-from plinth.errors import ConfigError, PlinthError
+from plinth.errors import ConfigError, PlinthError, first_line
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -27,9 +27,14 @@ class RayConfig:
     object_store_bytes: int = 1_000_000_000
     """Shared memory of a cluster started here."""
 
+    @property
+    def joined_address(self) -> str | None:
+        """Of the running cluster to join, from here or RAY_ADDRESS; None starts one on this machine."""
+        return self.address or os.environ.get("RAY_ADDRESS")
+
 
 @contextmanager
-def ray_cluster(cfg: RayConfig, workers: int) -> Iterator[None]:
+def ray_cluster(config: RayConfig, workers: int) -> Iterator[None]:
     """Join the cluster, or start one on loopback and end it afterwards. Nests: the outermost decides.
 
     Args:
@@ -46,7 +51,7 @@ def ray_cluster(cfg: RayConfig, workers: int) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    address = cfg.address or os.environ.get("RAY_ADDRESS")
+    address = config.joined_address
     # Ray's own switch: without it a task would see no accelerator it did not ask for, also where none is.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
@@ -55,15 +60,15 @@ def ray_cluster(cfg: RayConfig, workers: int) -> Iterator[None]:
         else:
             ray.init(
                 address="local",
-                num_cpus=cfg.num_cpus,
-                object_store_memory=cfg.object_store_bytes,
+                num_cpus=config.num_cpus,
+                object_store_memory=config.object_store_bytes,
                 include_dashboard=True,
                 dashboard_host="127.0.0.1",
                 logging_level=logging.WARNING,
             )
     except ConnectionError as error:
         raise ConfigError(
-            f"ray.address {address}: no Ray cluster answers there ({str(error).splitlines()[0]}).",
+            f"ray.address {address}: no Ray cluster answers there ({first_line(error)}).",
             "Start one, or leave ray.address empty to run on this machine.",
         ) from None
     try:

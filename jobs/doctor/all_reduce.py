@@ -1,5 +1,5 @@
-"""`poma doctor` on the ring: as many processes as the job has workers sum over gloo or NCCL, here or on the
-nodes of the cluster that the job names. Imported by each of them, so it imports little."""
+"""`poma doctor` on the ring: one process per worker of the job, here or on the nodes of its cluster, sums a
+tensor over gloo or NCCL. Each of them imports this file, so it imports little."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 
 from jobs.common.ports import free_port
 from jobs.doctor.finding import Finding, Level
+from plinth.errors import first_line
 from plinth.units import MIB
 
 GLOO, NCCL = "gloo", "nccl"
@@ -28,7 +29,7 @@ FIX = "Look at the firewall between the machines, and set GLOO_SOCKET_IFNAME or 
 
 
 def local_ring(workers: int, gpus: int) -> Iterable[Finding]:
-    """Processes of this machine, each with a GPU where there are several.
+    """An all-reduce between processes of this machine, each with a GPU where there are several.
 
     Args:
         workers: of the job.
@@ -48,13 +49,11 @@ def local_ring(workers: int, gpus: int) -> Iterable[Finding]:
     for process in processes:
         process.kill()
         process.join()
-    failed = sorted(rank for rank in range(size) if not isinstance(took.get(rank), float))
-    reason = next((str(took[rank]) for rank in failed if took.get(rank)), f"no answer in {TIMEOUT_S:g} s")
-    yield _finding(f"{size} processes of this machine", backend, took, [f"rank {r}" for r in failed], reason)
+    yield _finding(f"{size} processes of this machine", backend, took, [f"rank {r}" for r in range(size)])
 
 
 def _collect(answers: Any, processes: list[Any]) -> dict[int, float | str]:
-    """What each rank said within the time: how long a sum took, or what went wrong."""
+    """Rank -> seconds of a sum, or what went wrong; ranks without an answer in time are missing."""
     took: dict[int, float | str] = {}
     deadline = time.monotonic() + TIMEOUT_S
     while len(took) < len(processes) and time.monotonic() < deadline:
@@ -68,7 +67,7 @@ def _collect(answers: Any, processes: list[Any]) -> dict[int, float | str]:
 
 
 def cluster_ring(node_ids: list[str], hosts: list[str], on_gpus: bool) -> Iterable[Finding]:
-    """A process on each of these nodes of the Ray that this process is part of."""
+    """An all-reduce between one process on each of these nodes of the Ray cluster that was joined."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -87,13 +86,11 @@ def cluster_ring(node_ids: list[str], hosts: list[str], on_gpus: bool) -> Iterab
         ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=TIMEOUT_S)
         took = {asked[answer]: ray.get(answer) for answer in ready}
     except ray.exceptions.RayError as error:
-        took = {0: str(error).splitlines()[0]}
+        took = {0: first_line(error)}
     finally:
         for one in members:
             ray.kill(one)
-    failed = [rank for rank in range(len(hosts)) if not isinstance(took.get(rank), float)]
-    reason = next((str(took[rank]) for rank in failed if took.get(rank)), f"no answer in {TIMEOUT_S:g} s")
-    yield _finding(f"{len(hosts)} nodes", backend, took, [hosts[rank] for rank in failed], reason)
+    yield _finding(f"{len(hosts)} nodes", backend, took, hosts)
 
 
 class _Member:
@@ -134,14 +131,18 @@ def _take_part(rank: int, size: int, address: str, backend: str, gpu: int) -> fl
             seconds = time.perf_counter() - began
         dist.destroy_process_group()
     except Exception as error:
-        return f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        return f"{type(error).__name__}: {first_line(error)}"
     expected = size * (size + 1) / 2
     return seconds if total == expected else f"the sum is {total:g}, expected {expected:g}"
 
 
-def _finding(who: str, backend: str, took: dict[int, float | str], failed: list[str], reason: str) -> Finding:
+def _finding(who: str, backend: str, took: dict[int, float | str], names: list[str]) -> Finding:
+    """What the ranks of these names have answered."""
+    failed = [rank for rank in range(len(names)) if not isinstance(took.get(rank), float)]
     if failed:
-        return Finding("ring", Level.bad, f"{who} over {backend}: {', '.join(failed)}: {reason}", WHY, FIX)
+        reason = next((str(took[rank]) for rank in failed if took.get(rank)), f"no answer in {TIMEOUT_S:g} s")
+        named = ", ".join(names[rank] for rank in failed)
+        return Finding("ring", Level.bad, f"{who} over {backend}: {named}: {reason}", WHY, FIX)
     slowest = max(s for s in took.values() if isinstance(s, float))
     mib = ELEMENTS * BYTES_EACH // MIB
     return Finding("ring", Level.ok, f"{who} sum {mib} MiB over {backend} in {1000 * slowest:.0f} ms")

@@ -32,12 +32,11 @@ def machines(job: PretrainJob, cluster: Cluster | None) -> Iterable[Finding]:
         )  # fmt: skip
     elif each:
         there = sum(n.gpus * n.most for n in cluster.workers)
-        enough = there >= each * workers
         yield Finding(
-            "gpus", Level.ok if enough else Level.warn,
+            "gpus", Level.ok if there >= each * workers else Level.warn,
             f"{workers} worker(s) of {each:g} GPU, {cluster.path.name} may have {there}",
-            "" if enough else "The run never grows to fit.workers.max.",
-            "" if enough else "Raise max_workers of a GPU node type, or lower fit.workers.",
+            "The run never grows to fit.workers.max.",
+            "Raise max_workers of a GPU node type, or lower fit.workers.",
         )  # fmt: skip
     for name in STAGES:
         if (stage := stage_config(job, name)) is not None:

@@ -16,10 +16,7 @@ from pathlib import Path
 import torch
 
 from jobs.demo.config import DemoJob
-from jobs.doctor import all_reduce, cluster_file
-from jobs.doctor import machine as doctor_machine
-from jobs.doctor import nodes as doctor_nodes
-from jobs.doctor import storage as doctor_storage
+from jobs.doctor import all_reduce, cluster_file, machine, nodes, storage
 from jobs.doctor.finding import Finding, Level
 from jobs.jobfile import read
 from jobs.plan.estimate import plan
@@ -66,24 +63,22 @@ def checks(job: PretrainJob | None, cluster: Cluster | None) -> list[Check]:
     workers = max(1, job.fit.workers.max) if job else 1
     gpus = torch.cuda.device_count() if job and job.fit.gpus_per_worker else 0
     always: list[Check] = [
-        ("packages", doctor_machine.packages),
+        ("packages", machine.packages),
         ("ring", partial(all_reduce.local_ring, workers, gpus)),
     ]
     if job is None:
         return always
-    elsewhere = cluster is not None or doctor_nodes.has_cluster(job)
+    is_elsewhere = cluster is not None or job.ray.joined_address is not None
+    on_cluster, here = partial(cluster_file.machines, job, cluster), partial(machine.gpus, job)
     return [
         ("workers", partial(_sizes, job)),
-        ("machine", partial(doctor_machine.machine, job)),
-        (
-            "gpus",
-            partial(cluster_file.machines, job, cluster) if elsewhere else partial(doctor_machine.gpus, job),
-        ),
-        ("storage", partial(doctor_storage.storage, job)),
-        ("data", partial(doctor_storage.data, job)),
+        ("machine", partial(machine.machine, job)),
+        ("gpus", on_cluster if is_elsewhere else here),
+        ("storage", partial(storage.storage, job)),
+        ("data", partial(storage.data, job)),
         ("memory", partial(_memory, job, cluster)),
         ("time-outs", partial(cluster_file.time_outs, job, cluster)),
-        ("nodes", partial(doctor_nodes.nodes, job)),
+        ("nodes", partial(nodes.nodes, job)),
         *always,
     ]
 
@@ -121,7 +116,7 @@ def _memory(job: PretrainJob, cluster: Cluster | None) -> Iterable[Finding]:
     fewest, most = sizes[0], sizes[-1]
     made = plan(replace(job, fit=replace(job.fit, workers=Workers(fewest, most))), cluster, 1.0, [])
     gpu = cluster.train.gpu if cluster and cluster.train else None
-    of_machine = doctor_machine.memory_bytes()
+    of_machine = machine.memory_bytes()
     for stage in made.stages:
         needed = next(zero.memory.peak for zero in stage.zero if zero.stage == job.zero.stage)
         room = gpu.memory_bytes if gpu else of_machine // most
@@ -133,10 +128,9 @@ def _memory(job: PretrainJob, cluster: Cluster | None) -> Iterable[Finding]:
 
 def _room(who: str, needed: int, room: int, worst: Level) -> Finding:
     share = needed / room
-    level = Level.ok if share < MEMORY_MARGIN else worst
     return Finding(
-        "memory", level,
-        f"{who}: about {needed / GIB:.1f} of {room / GIB:.1f} GiB a worker ({share:.0%})",
-        "" if level is Level.ok else "The worker will be killed, or the GPU runs out of memory.",
-        "" if level is Level.ok else "Lower micro_batch_size, or raise zero.stage or fit.workers.min.",
+        "memory", Level.ok if share < MEMORY_MARGIN else worst,
+        f"{who}: about {needed / GIB:.1f} of {room / GIB:.1f} GiB per worker ({share:.0%})",
+        "The worker will be killed, or the GPU runs out of memory.",
+        "Lower micro_batch_size, or raise zero.stage or fit.workers.min.",
     )  # fmt: skip

@@ -25,8 +25,10 @@ class Finding:
     fix: str = ""
 
     def text(self) -> str:
-        """For the terminal."""
+        """For the terminal; why and how to fix it only where something is wrong."""
         lines = [f"{self.level.name:5} {self.check:10} {self.what}"]
-        lines += [f"{'':17}why: {self.why}"] if self.why else []
-        lines += [f"{'':17}fix: {self.fix}"] if self.fix else []
+        if self.level is not Level.ok:
+            lines += [
+                f"{'':17}{name}: {text}" for name, text in (("why", self.why), ("fix", self.fix)) if text
+            ]
         return "\n".join(lines)

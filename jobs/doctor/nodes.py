@@ -1,51 +1,27 @@
-"""`poma doctor` on the nodes of a Ray that is up: the same packages, the same time, room, GPUs, a ring."""
+"""`poma doctor` on the nodes of a running cluster: packages, clocks, shared memory, GPUs."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
-import os
-import runpy
-import shutil
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from jobs.common.cluster import ray_cluster
 from jobs.doctor.all_reduce import cluster_ring
+from jobs.doctor.facts import PACKAGES, NodeFacts, facts
 from jobs.doctor.finding import Finding, Level
 from jobs.pretrain.config import PretrainJob
 from plinth.units import GIB
 
-PACKAGES = ("torch", "ray", "deepspeed", "pyarrow", "s3fs", "transformers", "numpy")
-SHARED_MEMORY = Path("/dev/shm")
 LEAST_SHARED_BYTES = 1 << 30
 """Ray's object store and the processes' own shared memory want at least this."""
 MAX_SKEW_S = 2.0
 ANSWER_TIMEOUT_S = 30.0
 
 
-@dataclass(frozen=True)
-class NodeFacts:
-    """What a node says of itself."""
-
-    versions: dict[str, str]
-    time: float
-    shared_bytes: int
-    prebuilt: list[str]
-    """Of DeepSpeed's ops."""
-
-
-def has_cluster(job: PretrainJob) -> bool:
-    """Whether the job runs on a Ray that is up."""
-    return job.ray.address is not None or bool(os.environ.get("RAY_ADDRESS"))
-
-
 def nodes(job: PretrainJob) -> Iterable[Finding]:
     """Every node of the cluster that the job names."""
-    if not has_cluster(job):
+    if job.ray.joined_address is None:
         return
     with ray_cluster(job.ray, 1):
         import ray
@@ -103,10 +79,8 @@ def _compare(host: str, there: NodeFacts, skew_s: float, here: NodeFacts) -> Ite
     other = [name for name in PACKAGES if there.versions.get(name) != here.versions[name]]
     listed = ", ".join(f"{name} {there.versions.get(name)} (here {here.versions[name]})" for name in other)
     yield Finding(
-        "nodes", Level.bad if other else Level.ok,
-        f"{host} has {listed}" if other else f"{host} has the same packages",
-        "Workers would not understand each other's objects." if other else "",
-        "Use one image for all nodes." if other else "",
+        "nodes", Level.bad if other else Level.ok, f"{host} has {listed or 'the same packages'}",
+        "Workers would not understand each other's objects.", "Use one image for all nodes.",
     )  # fmt: skip
     if skew_s > MAX_SKEW_S:
         yield Finding(
@@ -119,7 +93,7 @@ def _compare(host: str, there: NodeFacts, skew_s: float, here: NodeFacts) -> Ite
             "Ray will put objects on the disk, or not start.",
             "Start the container with a larger --shm-size.",
         )  # fmt: skip
-    if missing := sorted(set(here.prebuilt) - set(there.prebuilt)):
+    if missing := sorted(set(here.prebuilt_ops) - set(there.prebuilt_ops)):
         yield Finding(
             "nodes", Level.warn, f"{host} lacks DeepSpeed ops that are built here: {', '.join(missing)}",
             "It would compile them when they are first used.", "Use one image for all nodes.",
@@ -140,19 +114,3 @@ def _gpus(job: PretrainJob, resources: dict[str, float]) -> Iterable[Finding]:
             "The run waits until the cluster grows, at most fit.start_timeout_s.",
             "Raise min_workers of the cluster, or lower fit.workers.",
         )  # fmt: skip
-
-
-def facts() -> NodeFacts:
-    """On a node."""
-    free = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else 0
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    return NodeFacts(versions, time.time(), free, prebuilt_ops())
-
-
-def prebuilt_ops() -> list[str]:
-    """DeepSpeed's compiled ops that were built when it was installed; read without importing it."""
-    found = importlib.util.find_spec("deepspeed")
-    record = Path(found.origin or "").with_name("git_version_info_installed.py") if found else None
-    if record is None or not record.is_file():
-        return []
-    return sorted(name for name, built in runpy.run_path(str(record))["installed_ops"].items() if built)

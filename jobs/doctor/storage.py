@@ -7,7 +7,9 @@ import os
 import time
 import uuid
 from collections.abc import Iterable
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 from jobs.common import models
 from jobs.common.datasets import open_dataset
@@ -15,16 +17,17 @@ from jobs.common.run_layout import STAGES
 from jobs.doctor.finding import Finding, Level
 from jobs.pretrain.config import PretrainJob, stage_config
 from plinth.data.shards import RowGroupReader
+from plinth.errors import first_line
 from plinth.redaction import redact
 from plinth.storage import Storage, StorageOptions
 from plinth.units import MIB
 
 BIG_BYTES = 12 << 20
 """Enough to tell a rate."""
-PART_BYTES = 5 << 20
-"""The smallest part that S3 takes before the last."""
+PARTS = (bytes(5 << 20), b"the last may be short")
+"""5 MiB is the smallest part that S3 takes before the last."""
 MAX_SKEW_S = 60.0
-"""Signed requests are refused from 15 minutes on; a clock that is a minute off is not kept."""
+"""S3 refuses signed requests that are 15 minutes off; a clock that is a minute off is not synchronised."""
 
 
 def storage(job: PretrainJob) -> Iterable[Finding]:
@@ -57,48 +60,76 @@ def storage(job: PretrainJob) -> Iterable[Finding]:
 
 
 def _multipart(output: Storage) -> Iterable[Finding]:
-    """What large checkpoints go by: an upload in parts, one finished and one given up."""
+    """Large checkpoints are uploaded in parts: finish one such upload and give another up."""
     if output.protocol != "s3":
         return
     key = f"{output.root}/.plinth-doctor-{uuid.uuid4().hex}".partition("/")[2]
-    where = {"Bucket": output.bucket, "Key": key}
-    call = output.filesystem.call_s3
-    parts = [os.urandom(PART_BYTES), b"the last may be short"]
-    doing, upload = "begun", None
+    upload = _Upload(output, {"Bucket": output.bucket, "Key": key})
+    expected = sum(map(len, PARTS))
     try:
-        upload = call("create_multipart_upload", **where)["UploadId"]
-        doing = "sent"
-        sent = [
-            call("upload_part", **where, UploadId=upload, PartNumber=i, Body=part)["ETag"]
-            for i, part in enumerate(parts, 1)
-        ]
-        doing = "finished"
-        listed = [{"PartNumber": i, "ETag": tag} for i, tag in enumerate(sent, 1)]
-        call("complete_multipart_upload", **where, UploadId=upload, MultipartUpload={"Parts": listed})
-        size = call("head_object", **where)["ContentLength"]
-        call("delete_object", **where)
-        doing = "given up"
-        upload = call("create_multipart_upload", **where)["UploadId"]
-        call("upload_part", **where, UploadId=upload, PartNumber=1, Body=parts[1])
-        call("abort_multipart_upload", **where, UploadId=upload)
+        size = upload.finish_one()
+        upload.give_one_up()
     except OSError as error:
-        if upload is not None:
-            with contextlib.suppress(OSError):
-                call("abort_multipart_upload", **where, UploadId=upload)
+        upload.abort()
         yield Finding(
             "storage", Level.bad,
-            f"an upload in parts could not be {doing}: {redact(str(error).splitlines()[0])}",
+            f"an upload in parts could not be {upload.doing}: {redact(first_line(error))}",
             "Checkpoints are uploaded in parts; what is not finished is paid for until it is given up.",
             "Allow s3:PutObject and s3:AbortMultipartUpload on the prefix (see infra/terraform/roles.tf).",
         )  # fmt: skip
         return
-    if size != sum(map(len, parts)):
-        yield Finding(
-            "storage", Level.bad, f"an upload in parts came out as {size} bytes of {sum(map(len, parts))}",
-            "Checkpoints would be damaged.", "Use another store.",
-        )  # fmt: skip
-        return
-    yield Finding("storage", Level.ok, "an upload in parts was finished, another given up")
+    is_whole = size == expected
+    yield Finding(
+        "storage", Level.ok if is_whole else Level.bad,
+        "an upload in parts was finished, another given up" if is_whole
+        else f"an upload in parts came out as {size} bytes of {expected}",
+        "Checkpoints would be damaged.", "Use another store.",
+    )  # fmt: skip
+
+
+@dataclass
+class _Upload:
+    """An upload in parts, step by step."""
+
+    storage: Storage
+    where: dict[str, str]
+    doing: str = "begun"
+    """The step under way, for the message when it fails."""
+    id: str | None = None
+
+    def finish_one(self) -> int:
+        """Bytes of the object that it made; the object is deleted again."""
+        self._begin()
+        self.doing = "sent"
+        tags = [self._send(number, part) for number, part in enumerate(PARTS, 1)]
+        self.doing = "finished"
+        listed = [{"PartNumber": number, "ETag": tag} for number, tag in enumerate(tags, 1)]
+        self._call("complete_multipart_upload", UploadId=self.id, MultipartUpload={"Parts": listed})
+        self.id = None
+        size = self._call("head_object")["ContentLength"]
+        self._call("delete_object")
+        return int(size)
+
+    def give_one_up(self) -> None:
+        self.doing = "given up"
+        self._begin()
+        self._send(1, PARTS[-1])
+        self._call("abort_multipart_upload", UploadId=self.id)
+
+    def abort(self) -> None:
+        """Give up what was begun, if the store lets us."""
+        if self.id is not None:
+            with contextlib.suppress(OSError):
+                self._call("abort_multipart_upload", UploadId=self.id)
+
+    def _begin(self) -> None:
+        self.id = self._call("create_multipart_upload")["UploadId"]
+
+    def _send(self, number: int, part: bytes) -> str:
+        return str(self._call("upload_part", UploadId=self.id, PartNumber=number, Body=part)["ETag"])
+
+    def _call(self, name: str, **arguments: Any) -> Any:
+        return self.storage.filesystem.call_s3(name, **self.where, **arguments)
 
 
 def credentials(options: StorageOptions) -> str:
@@ -120,11 +151,10 @@ def _clock(output: Storage) -> Iterable[Finding]:
     if not said:
         return
     skew = abs(parsedate_to_datetime(said).timestamp() - time.time())
-    level = Level.ok if skew < MAX_SKEW_S else Level.bad
     yield Finding(
-        "storage", level, f"this clock and the store's are {skew:.0f} s apart",
-        "" if level is Level.ok else "Signed requests will be refused.",
-        "" if level is Level.ok else "Start a time service (chrony, systemd-timesyncd).",
+        "storage", Level.ok if skew < MAX_SKEW_S else Level.bad,
+        f"this clock and the store's are {skew:.0f} s apart",
+        "Signed requests will be refused.", "Start a time service (chrony, systemd-timesyncd).",
     )  # fmt: skip
 
 
@@ -142,8 +172,7 @@ def data(job: PretrainJob) -> Iterable[Finding]:
             yield Finding(
                 "data", Level.ok,
                 f"{name}: {source.uri} has {rows} samples in {groups} row groups of {len(shards)} shard(s), "
-                f"embedded by {record.name}; "
-                "one row group read and whole",
+                f"embedded by {record.name}; one row group read and whole",
             )  # fmt: skip
             assert stage is not None
             if groups < stage.data.lanes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jobs.ingest.config import ShapeConfig
@@ -15,6 +14,9 @@ from poma3d.sample import SampleShape, schema
 DEPTH_COMPRESSION = 0.22
 """Stored bytes over raw bytes of depth: 21.9 of 98 KiB for a 224 x 224 view of a real scan, zstd 3."""
 ASSUMED = ("samples", "views")
+
+Assumptions = dict[tuple[str, str], int]
+"""(stage, samples or views) -> number."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class DataFacts:
     """Where the numbers come from, for people."""
 
 
-def parse_assumptions(words: list[str]) -> dict[tuple[str, str], int]:
+def parse_assumptions(words: list[str]) -> Assumptions:
     """`STAGE.samples=N` and `STAGE.views=N`.
 
     Raises:
@@ -50,7 +52,7 @@ def parse_assumptions(words: list[str]) -> dict[tuple[str, str], int]:
 
 
 def data_facts(
-    job: PretrainJob, name: str, stage: StageConfig, joint: int, assumed: Mapping[tuple[str, str], int]
+    job: PretrainJob, name: str, stage: StageConfig, joint: int, assumed: Assumptions
 ) -> DataFacts:
     """The facts of a stage. Never raises for data that cannot be reached: it says what it assumes instead.
 

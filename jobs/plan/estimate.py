@@ -1,7 +1,7 @@
 """`poma plan JOB`: memory, time, storage and cost of a pretraining job, from files alone, before it starts.
 
 The model is built without memory and counted; what cannot be known from files (how much of its peak a GPU
-reaches, how many samples a data set has that is not there yet) is assumed, and the page says so.
+reaches, how many samples a future data set has) is assumed, and the page says so.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Any
 
 from jobs.common import models as teachers
 from jobs.common.run_layout import STAGES
-from jobs.plan.data import DataFacts, data_facts, parse_assumptions
+from jobs.plan.data import Assumptions, DataFacts, data_facts, parse_assumptions
 from jobs.plan.machines import Cluster, Gpu, NodeType
 from jobs.plan.memory import Memory, divisors_up_to, dtype_of, largest_micro_batch, memory
-from jobs.pretrain.config import PretrainJob, stage_config
+from jobs.pretrain.config import PretrainJob, StageConfig, stage_config
 from plinth.engine.config import Precision
-from plinth.errors import ConfigError
+from plinth.errors import ConfigError, first_line
 from plinth.units import SECONDS_PER_HOUR
 from plinth.world import check_divisibility
-from poma3d.cost.activations import StageSize, activations, meta_stage, outline, stage_size
+from poma3d.cost.activations import Activations, StageSize, activations, meta_stage, outline, stage_size
 from poma3d.cost.flops import StageFlops, stage_flops
 from poma3d.network import model as models
 from poma3d.network.vit import VitShape
@@ -57,7 +57,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast a stage goes on a cluster."""
+    """How fast a stage trains on a cluster."""
 
     gpu: Gpu
     mfu: float
@@ -69,7 +69,7 @@ class Pace:
 
     @property
     def hours(self) -> float | None:
-        """Of the whole stage."""
+        """Of the whole stage; None while its steps are unknown."""
         return None if self.steps is None else self.steps * self.step_s / SECONDS_PER_HOUR
 
     @property
@@ -88,12 +88,12 @@ class ZeroPlan:
     largest: int | None
     """Most samples of a micro-batch that fit a GPU of the cluster; None without one."""
     divides: int | None
-    """The largest of those that cuts the global batch evenly over the workers."""
+    """The largest of those that divides the global batch over the workers."""
 
 
 @dataclass(frozen=True)
 class StoragePlan:
-    """What storage must give to so many GPUs."""
+    """What storage must deliver to a number of GPUs."""
 
     gpus: int
     samples_per_s: float
@@ -103,7 +103,7 @@ class StoragePlan:
 
 @dataclass(frozen=True)
 class StagePlan:
-    """Everything that is told about a stage."""
+    """The plan of one stage."""
 
     name: str
     data: DataFacts
@@ -114,16 +114,16 @@ class StagePlan:
     two_pass: bool
     zero: list[ZeroPlan]
     fewest: int
-    """Workers at least, when the run shrinks."""
+    """Workers that a shrunk run keeps."""
     peak_at_fewest: int
-    """Bytes of a GPU then, at the job's ZeRO stage: each holds a larger share."""
+    """Bytes of a GPU with so few workers, at the job's ZeRO stage: each holds a larger share."""
     pace: Pace | None
     storage: list[StoragePlan]
 
 
 @dataclass(frozen=True)
-class Cost:
-    """Of all stages together on a cluster."""
+class JobCost:
+    """Cost of all stages together on a cluster."""
 
     nodes: list[tuple[NodeType, int]]
     hours: float | None
@@ -133,18 +133,18 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Plan:
+class JobPlan:
     """A job's plan."""
 
     job: PretrainJob
     workers: int
     cluster: Cluster | None
     stages: list[StagePlan]
-    cost: Cost | None
+    cost: JobCost | None
 
 
-def plan(job: PretrainJob, cluster: Cluster | None, mfu: float, assume: list[str]) -> Plan:
-    """Work the plan out.
+def plan(job: PretrainJob, cluster: Cluster | None, mfu: float, assume: list[str]) -> JobPlan:
+    """The plan of a job.
 
     Raises:
         PlinthError: a job that cannot be, or an option out of range.
@@ -153,48 +153,49 @@ def plan(job: PretrainJob, cluster: Cluster | None, mfu: float, assume: list[str
         raise ConfigError(f"--mfu is {mfu}, expected a share in (0, 1].")
     job.zero.validate()
     assumed = parse_assumptions(assume)
-    workers = max(1, job.fit.workers.max)
     vit = tower_of(job.teacher, job)
+    gpu = cluster.train.gpu if cluster and cluster.train else None
     stages = [
-        _plan_stage(job, name, vit, workers, cluster, mfu, assumed)
+        _plan_stage(job, name, vit, gpu, mfu, assumed)
         for name in STAGES
         if stage_config(job, name) is not None
     ]
     if not stages:
         raise ConfigError("The job has neither a warmup nor a main section.", "Give at least one.")
-    return Plan(job, workers, cluster, stages, _cost(cluster, workers, stages))
+    return JobPlan(job, _workers(job), cluster, stages, _cost(cluster, _workers(job), stages))
 
 
-def tower_of(cfg: TeacherConfig, job: PretrainJob) -> VitShape:
+def tower_of(teacher: TeacherConfig, job: PretrainJob) -> VitShape:
     """The shape of the teacher's image tower, without its weights.
 
     Raises:
         ConfigError: its config cannot be read; says why.
     """
-    known = PUBLISHED.get(cfg.source)
+    known = PUBLISHED.get(teacher.source)
     if known is not None:
         return VitShape(**known)
     from transformers import AutoConfig
 
-    source = teachers.fetch(cfg.source, job.storage)
+    source = teachers.fetch(teacher.source, job.storage)
     try:
-        config = AutoConfig.from_pretrained(source, revision=None if Path(source).is_dir() else cfg.revision)
+        config = AutoConfig.from_pretrained(
+            source, revision=None if Path(source).is_dir() else teacher.revision
+        )
         return tower_shape(config, ATTENTION_POOL if config.model_type == "siglip" else CLASS_TOKEN)
     except (OSError, ValueError, AttributeError) as error:
         raise ConfigError(
-            f"teacher.source {cfg.source}: its config cannot be read ({str(error).splitlines()[0]}).",
+            f"teacher.source {teacher.source}: its config cannot be read ({first_line(error)}).",
             f"Give a folder with config.json, or one of {', '.join(PUBLISHED)}.",
         ) from None
 
 
 def _plan_stage(
-    job: PretrainJob, name: str, vit: VitShape, workers: int, cluster: Cluster | None, mfu: float,
-    assumed: dict[tuple[str, str], int],
-) -> StagePlan:  # fmt: skip
+    job: PretrainJob, name: str, vit: VitShape, gpu: Gpu | None, mfu: float, assumed: Assumptions
+) -> StagePlan:
     stage = stage_config(job, name)
     assert stage is not None
     data = data_facts(job, name, stage, vit.joint, assumed)
-    tower = outline(vit)
+    tower, workers = outline(vit), _workers(job)
     try:
         models.validate(job.model, stage.loss, data.shape, tower)
     except ValueError as error:
@@ -203,37 +204,65 @@ def _plan_stage(
     built = meta_stage(name, job.model, stage.loss, data.shape, tower)
     size, kept = stage_size(built), activations(built, dtype_of(job.zero))
     flops = stage_flops(name, job.model, stage.loss, data.shape, tower, job.seed)
-    node = cluster.train if cluster else None
-    gpu = node.gpu if node else None
-    two_pass = stage.global_batch_size > workers * stage.micro_batch_size
     pairs = flops.pairs(stage.global_batch_size)
-    zero = []
+    fewest = max(1, job.fit.workers.min)
+    at_fewest = memory(size, kept, job.zero, job.zero.stage, fewest, stage.micro_batch_size, pairs)
+    pace = None if gpu is None else _pace(job, stage, data, flops, gpu, mfu)
+    return StagePlan(
+        name=name,
+        data=data,
+        size=size,
+        flops=flops,
+        global_batch_size=stage.global_batch_size,
+        micro_batch_size=stage.micro_batch_size,
+        two_pass=_two_pass(stage, workers),
+        zero=_memory_table(job, stage, size, kept, pairs, gpu),
+        fewest=fewest,
+        peak_at_fewest=at_fewest.peak,
+        pace=pace,
+        storage=[] if pace is None else [_storage(pace, data, count) for count in GPU_COUNTS],
+    )
+
+
+def _workers(job: PretrainJob) -> int:
+    return max(1, job.fit.workers.max)
+
+
+def _two_pass(stage: StageConfig, workers: int) -> bool:
+    """Whether a rank has more than one micro-batch, so that features are computed before the losses."""
+    return stage.global_batch_size > workers * stage.micro_batch_size
+
+
+def _memory_table(
+    job: PretrainJob, stage: StageConfig, size: StageSize, kept: Activations, pairs: int, gpu: Gpu | None
+) -> list[ZeroPlan]:
+    """What a GPU holds at each ZeRO stage; without a GPU, not how much fits."""
+    workers, batch, micro_batch, table = _workers(job), stage.global_batch_size, stage.micro_batch_size, []
+    two_pass = _two_pass(stage, workers)
     for number in ZERO_STAGES if job.zero.precision is Precision.fp32 else ZERO_STAGES[1:]:
         largest = divides = None
         if gpu is not None:
             largest = largest_micro_batch(size, kept, job.zero, number, workers, gpu.memory_bytes, pairs)
-            divides = max(divisors_up_to(largest, stage.global_batch_size, workers), default=0)
-        held = memory(size, kept, job.zero, number, workers, stage.micro_batch_size, pairs, two_pass)
-        zero.append(ZeroPlan(number, held, largest, divides))
-    fewest = max(1, job.fit.workers.min)
-    at_fewest = memory(size, kept, job.zero, job.zero.stage, fewest, stage.micro_batch_size, pairs)
-    pace = None
-    if gpu is not None:
-        per_epoch = None if data.samples is None else math.ceil(data.samples / stage.global_batch_size)
-        steps = stage.steps
-        if stage.samples is not None:
-            steps = math.ceil(stage.samples / stage.global_batch_size)
-        if steps is None and per_epoch is not None and stage.epochs is not None:
-            steps = math.ceil(stage.epochs * per_epoch)
-        speed = mfu * (gpu.bf16_flops if job.zero.precision is Precision.bf16 else gpu.fp32_flops)
-        work = flops.per_sample(two_pass) * stage.global_batch_size / workers
-        step_s = (work + flops.contrast(stage.global_batch_size)) / speed
-        pace = Pace(gpu, mfu, workers, step_s, stage.global_batch_size / step_s, steps, per_epoch)
-    return StagePlan(
-        name, data, size, flops, stage.global_batch_size, stage.micro_batch_size, two_pass, zero,
-        fewest, at_fewest.peak, pace,
-        [] if pace is None else [_storage(pace, data, count) for count in GPU_COUNTS],
-    )  # fmt: skip
+            divides = max(divisors_up_to(largest, batch, workers), default=0)
+        held = memory(size, kept, job.zero, number, workers, micro_batch, pairs, two_pass)
+        table.append(ZeroPlan(number, held, largest, divides))
+    return table
+
+
+def _pace(
+    job: PretrainJob, stage: StageConfig, data: DataFacts, flops: StageFlops, gpu: Gpu, mfu: float
+) -> Pace:
+    workers, batch = _workers(job), stage.global_batch_size
+    per_epoch = None if data.samples is None else math.ceil(data.samples / batch)
+    steps = stage.steps
+    if stage.samples is not None:
+        steps = math.ceil(stage.samples / batch)
+    if steps is None and per_epoch is not None and stage.epochs is not None:
+        steps = math.ceil(stage.epochs * per_epoch)
+    speed = mfu * (gpu.bf16_flops if job.zero.precision is Precision.bf16 else gpu.fp32_flops)
+    work = flops.per_sample(_two_pass(stage, workers)) * batch / workers
+    step_s = (work + flops.contrast(batch)) / speed
+    return Pace(gpu, mfu, workers, step_s, batch / step_s, steps, per_epoch)
 
 
 def _storage(pace: Pace, data: DataFacts, gpus: int) -> StoragePlan:
@@ -241,8 +270,8 @@ def _storage(pace: Pace, data: DataFacts, gpus: int) -> StoragePlan:
     return StoragePlan(gpus, samples, samples * data.bytes_per_sample, samples / data.samples_per_request)
 
 
-def _cost(cluster: Cluster | None, workers: int, stages: list[StagePlan]) -> Cost | None:
-    """The nodes that the workers need, the head, and the data nodes beside them, for as long as it takes."""
+def _cost(cluster: Cluster | None, workers: int, stages: list[StagePlan]) -> JobCost | None:
+    """The nodes that the workers need, the head and the data nodes, until the last stage ends."""
     if cluster is None or cluster.train is None:
         return None
     train = cluster.train
@@ -255,4 +284,4 @@ def _cost(cluster: Cluster | None, workers: int, stages: list[StagePlan]) -> Cos
     total_hours = sum(known) if len(known) == len(hours) else None
     hourly = sum((node.hourly or 0.0) * count for node, count in nodes)
     total = None if total_hours is None or missing else total_hours * hourly
-    return Cost(nodes, total_hours, total, missing)
+    return JobCost(nodes, total_hours, total, missing)

@@ -11,7 +11,7 @@ from plinth.observe.metrics import duration
 from plinth.units import GIB, SECONDS_PER_HOUR
 
 if TYPE_CHECKING:
-    from jobs.plan.estimate import Plan, StagePlan
+    from jobs.plan.estimate import JobPlan, StagePlan
 
 MILLION, GIGA, TERA = 10**6, 10**9, 10**12
 INDENT = "  "
@@ -22,7 +22,7 @@ COLUMNS = (
 """Parts of `Memory`; not all of them exist at once, so the peak is less than their sum."""
 
 
-def text(plan: Plan) -> str:
+def text(plan: JobPlan) -> str:
     """All of it."""
     lines = [_title(plan)]
     for stage in plan.stages:
@@ -31,7 +31,7 @@ def text(plan: Plan) -> str:
     return "\n".join([*lines, *_cost(plan)])
 
 
-def _title(plan: Plan) -> str:
+def _title(plan: JobPlan) -> str:
     job = plan.job
     where = f" on {plan.cluster.path}" if plan.cluster else ""
     return (
@@ -55,11 +55,11 @@ def _about(stage: StagePlan) -> list[str]:
         f"{stage.data.bytes_per_sample / 1024:,.0f} KiB each; {stage.data.origin}",
         f"{INDENT}parameters   {size.parameters / MILLION:.1f} M, of which {size.trainable / MILLION:.1f} M "
         f"are trained and {size.averaged / MILLION:.1f} M averaged into the target encoder",
-        f"{INDENT}operations   {work / TERA:.3g} TFLOP a sample: {parts}{again}",
+        f"{INDENT}operations   {work / TERA:.3g} TFLOP per sample: {parts}{again}",
     ]
 
 
-def _memory(plan: Plan, stage: StagePlan) -> list[str]:
+def _memory(plan: JobPlan, stage: StagePlan) -> list[str]:
     gpu = stage.pace.gpu if stage.pace else None
     head = ["ZeRO", *COLUMNS, "peak"]
     if gpu is not None:
@@ -74,7 +74,7 @@ def _memory(plan: Plan, stage: StagePlan) -> list[str]:
             fits = m.peak <= USABLE_SHARE * gpu.memory_bytes
             row += ["yes" if fits else "NO", f"{zero.largest} ({zero.divides} divides the batch)"]
         rows.append(row)
-    of = f", of {gpu.memory_bytes / GIB:.0f} of which {USABLE_SHARE:.0%} are counted on" if gpu else ""
+    of = f", of {gpu.memory_bytes / GIB:.0f} of which {USABLE_SHARE:.0%} can be used" if gpu else ""
     lines = [
         f"{INDENT}memory of a GPU in GiB, micro-batches of {stage.micro_batch_size}{of} (* the job's)",
         *_table(head, rows),
@@ -87,7 +87,7 @@ def _memory(plan: Plan, stage: StagePlan) -> list[str]:
     return lines
 
 
-def _speed(plan: Plan, stage: StagePlan) -> list[str]:
+def _speed(plan: JobPlan, stage: StagePlan) -> list[str]:
     pace = stage.pace
     if pace is None:
         return [f"{INDENT}time         unknown: name a cluster with GPUs (--cluster clusters/aws-h100.yaml)"]
@@ -121,19 +121,19 @@ def _storage(stage: StagePlan) -> list[str]:
         for s in stage.storage
     ]
     return [
-        f"{INDENT}storage must give, if every GPU goes at that pace (one request reads "
+        f"{INDENT}storage must deliver, if every GPU keeps that pace (a request reads "
         f"{stage.data.samples_per_request:.0f} samples)",
         *_table(["GPUs", "samples/s", "MB/s", "requests/s"], rows),
     ]
 
 
-def _cost(plan: Plan) -> list[str]:
+def _cost(plan: JobPlan) -> list[str]:
     cost, cluster = plan.cost, plan.cluster
     if cost is None or cluster is None:
         return []
     lines = ["", f"cost, at the list prices of {cluster.as_of} (check them)"]
     for node, count in cost.nodes:
-        price = UNKNOWN if node.hourly is None else f"{node.hourly:.2f} {cluster.currency} an hour each"
+        price = UNKNOWN if node.hourly is None else f"{node.hourly:.2f} {cluster.currency} per hour each"
         lines.append(
             f"{INDENT}{count} x {node.name} ({node.machine}, {node.market.replace('_', ' ')}): {price}"
         )

@@ -59,3 +59,9 @@ class NonFiniteError(PlinthError):
     """
 
     by_rank: Sequence[list[str]] = ()
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message; its class where there is none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
