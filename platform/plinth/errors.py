@@ -1,7 +1,7 @@
-"""Errors that a user can act on: each names what is wrong, what was expected and what to do.
+"""Errors that a user can act on: each says what is wrong, what was expected and what to do.
 
-The command line prints them as one line and leaves with `EXIT_CODE`; anything else is a bug
-and keeps its traceback.
+The command line prints them as one line and exits with `EXIT_CODE`; any other error is a bug and keeps its
+traceback.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ STOPPED_EXIT_CODE = 143
 
 
 class PlinthError(Exception):
-    """A mistake that the user can mend.
+    """A problem that the user can fix.
 
     Args:
         problem: what is wrong, naming the file, row or key, and what was expected.
@@ -29,7 +29,7 @@ class PlinthError(Exception):
         super().__init__(f"{problem} {fix}".strip())
 
     def __reduce__(self) -> tuple[type[PlinthError], tuple[str, str]]:
-        return type(self), (self.problem, self.fix)  # crosses Ray's process borders whole
+        return type(self), (self.problem, self.fix)  # so that it pickles: Ray sends it between processes
 
 
 class ConfigError(PlinthError):
@@ -41,7 +41,7 @@ class StorageError(PlinthError):
 
 
 class DataError(PlinthError):
-    """A manifest, shard or row that is not what it says it is."""
+    """A manifest, shard or row that does not match its description."""
 
 
 class CheckpointError(PlinthError):
@@ -49,13 +49,13 @@ class CheckpointError(PlinthError):
 
 
 class WorkersLostError(PlinthError):
-    """Workers that were lost, or failed for a reason that is no mistake of the user's, too often."""
+    """Workers that were lost too often, or failed too often for a reason outside the job."""
 
 
 class NonFiniteError(PlinthError):
     """A loss or gradient norm that is not finite, found before the optimizer step.
 
-    `by_rank` has the ids of the samples that each rank suspects, in the process that raised it.
+    `by_rank` has the ids of the samples that each rank suspects; only in the process that raised it.
     """
 
     by_rank: Sequence[list[str]] = ()

@@ -1,6 +1,6 @@
-"""Secrets do not reach logs: what looks like one, or is one of this process's environment, becomes ***.
+"""Secrets do not reach logs: what looks like one, or is one in this process's environment, becomes ***.
 
-Names stay (`storage.secret_key_env=MY_KEY` is how a secret is meant to be given); values go.
+Names stay (a secret should be given as `storage.secret_key_env=MY_KEY`); values are hidden.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 HIDDEN = "***"
 LEAST_SECRET_CHARS = 6
-"""Values of variables that are shorter are left: hiding every 1 or true would make logs unreadable."""
+"""Shorter values of variables are shown: hiding every 1 or true would make logs unreadable."""
 
 _SECRET_NAME = re.compile(r"_SECRET|_KEY$|_KEY_ID$|_TOKEN$|PASSWORD", re.IGNORECASE)
 _PATTERNS = (
@@ -31,7 +31,7 @@ _PATTERNS = (
     ),
     (r"(://)[^/\s@:]+:[^/\s@]+@", r"\1" + HIDDEN + "@"),
     (r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", HIDDEN),
-    # Keys that are known by their beginning: AWS, Hugging Face, GitHub.
+    # Keys with a known prefix: AWS, Hugging Face, GitHub.
     (r"\b(?:(?:AKIA|ASIA)[0-9A-Z]{16}|hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{30,})\b", HIDDEN),
 )
 _COMPILED = tuple((re.compile(pattern, re.IGNORECASE | re.DOTALL), by) for pattern, by in _PATTERNS)
@@ -41,7 +41,7 @@ def redact(text: str, environment: Mapping[str, str] | None = None) -> str:
     """`text` without secrets.
 
     Args:
-        environment: its values are hidden where the name says that they are secret; None for this process's.
+        environment: values whose names mark them as secret are hidden; None for this process's environment.
     """
     for value in _values(os.environ if environment is None else environment):
         text = text.replace(value, HIDDEN)
@@ -51,25 +51,24 @@ def redact(text: str, environment: Mapping[str, str] | None = None) -> str:
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a variable of that name is taken to hold a secret."""
+    """Whether a variable of that name is assumed to hold a secret."""
     return bool(_SECRET_NAME.search(name))
 
 
 class RedactionFilter(logging.Filter):
-    """Put it on a handler: what a record says, its arguments and its traceback are redacted for good, also
-    for handlers that come later."""
+    """For a handler: redacts a record's message, arguments and traceback, also for later handlers."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Always lets the record pass."""
         record.msg, record.args = redact(record.getMessage()), None
         if record.exc_info:
             record.exc_text = redact(logging.Formatter().formatException(record.exc_info))
-            record.exc_info = None  # a formatter would render it anew
+            record.exc_info = None  # else a formatter renders it again
         return True
 
 
 def _values(environment: Mapping[str, str]) -> list[str]:
-    """The longest first: one may be part of another."""
+    """Secret values, the longest first: one may be part of another."""
     found = {
         value
         for name, value in environment.items()

@@ -22,24 +22,24 @@ class CheckpointConfig:
     every_steps: int = 500
     """Steps between two checkpoints; the last step always has one."""
     keep_last: int = 3
-    """Newest ones to keep; 0 keeps all."""
+    """How many of the newest to keep; 0 keeps all."""
     keep_every_steps: int = 0
-    """Keep those of steps that this divides, too; 0 keeps none for that."""
+    """Also keep those whose step is a multiple of this; 0 for none."""
     keep_best: int = 0
-    """Keep so many of the best by `best_metric`, too."""
+    """Also keep this many of the best by `best_metric`."""
     best_metric: str = "loss"
-    """What best means: loss, or a loss term or log of the stage, at the step of the checkpoint."""
+    """What decides the best: loss, or a loss term or log of the stage, at the step of the checkpoint."""
     best: Best = Best.lowest
     """Whether the lowest or the highest is best."""
     asynchronous: bool = True
-    """Train on while a checkpoint is written and uploaded; the training waits for a copy in memory only."""
+    """Continue training while a checkpoint is written and uploaded; it waits only for a copy in memory."""
     away_retry_s: float = 10.0
     """Seconds between tries while the storage is away (each try has its own retries, see storage)."""
     away_limit_s: float = 600.0
-    """How long the end of a stage waits for a storage that is away before the run gives up. The checkpoint
-    stays on the worker's disk; the same command uploads it."""
+    """How long the end of a stage waits while the storage is away before the run fails. The checkpoint stays
+    on the worker's disk; the same command uploads it."""
     keep_waiting: int = 2
-    """Checkpoints that may wait on the worker's disk for a storage that is away; older ones are dropped."""
+    """Checkpoints that may wait on the worker's disk while the storage is away; older ones are dropped."""
     max_failed: int = 3
     """How many checkpoints in a row may fail for other reasons (a full disk) before the run stops."""
 

@@ -1,4 +1,4 @@
-"""What is done to checkpoints after they were written: kept or deleted, verified, repaired, pinned."""
+"""Maintenance of written checkpoints: retention, verification, repair, pins."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DAMAGED_KEY = "DAMAGED.json"
 
 @dataclass(frozen=True)
 class Finding:
-    """What `verify` or `repair` says of one checkpoint."""
+    """What `verify` or `repair` found about one checkpoint."""
 
     step: int
     is_whole: bool
@@ -29,8 +29,8 @@ class Finding:
 
 
 def kept(storage: Storage, config: CheckpointConfig, found: Sequence[CheckpointInfo]) -> set[int]:
-    """Steps of the committed checkpoints that the settings keep: the newest, every so often, the best,
-    and the pinned."""
+    """Steps of the committed checkpoints that the settings keep: the newest, those of certain steps, the
+    best, and the pinned."""
     committed = [info.step for info in found if info.is_committed]
     keep = set(committed[-config.keep_last :] if config.keep_last else committed)
     keep |= set(committed[-1:]) | {info.step for info in found if info.is_pinned}
@@ -45,10 +45,10 @@ def kept(storage: Storage, config: CheckpointConfig, found: Sequence[CheckpointI
 
 
 def retain(storage: Storage, config: CheckpointConfig, dry_run: bool = False) -> list[str]:
-    """Delete what the settings do not keep, and unfinished ones older than the newest committed.
+    """Delete what the settings do not keep, and uncommitted ones older than the newest committed.
 
     Returns:
-        The names of what was deleted (or would be).
+        Names of the deleted checkpoints (of those that would be deleted in a dry run).
     """
     found = store.list_checkpoints(storage)
     committed = [info.step for info in found if info.is_committed]
@@ -58,7 +58,7 @@ def retain(storage: Storage, config: CheckpointConfig, dry_run: bool = False) ->
     deleted = [info for info in found if info.step not in keep and info.step < committed[-1]]
     for info in deleted if not dry_run else []:
         folder = storage.child(info.name)
-        folder.delete(store.COMMIT_KEY)  # first: half deleted must not look whole
+        folder.delete(store.COMMIT_KEY)  # first, so that a half-deleted one does not look whole
         for key, _ in folder.list():
             folder.delete(key)
     return [info.name for info in deleted]
@@ -83,16 +83,17 @@ def verify(storage: Storage, step: int | None = None) -> Iterator[Finding]:
 
 
 def repair(storage: Storage) -> Iterator[Finding]:
-    """Bring order into a run that nobody is writing: commit what all ranks had uploaded, take damaged
-    ones out of use (their record is renamed, nothing is deleted), remove files that no record names."""
+    """Repair the checkpoints of a run that no process writes: commit those that all ranks had uploaded, take
+    damaged ones out of use (their record is renamed, nothing is deleted), remove files that no record names.
+    """
     for info in store.list_checkpoints(storage):
         folder = storage.child(info.name)
         if not info.is_committed and any(
             _commits(storage, info.step, token) for token in upload.tokens(storage, info.step)
         ):
-            yield Finding(info.step, True, "was whole but not committed: committed now")
+            yield Finding(info.step, True, "was complete but not committed: committed now")
         elif not info.is_committed:
-            yield Finding(info.step, False, "never finished: left, and ignored by every run")
+            yield Finding(info.step, False, "never finished: every run ignores it")
             continue
         wrong = next(iter(verify(storage, info.step)))
         if not wrong.is_whole:
@@ -108,7 +109,7 @@ def repair(storage: Storage) -> Iterator[Finding]:
 
 
 def pin(storage: Storage, step: int, reason: str) -> None:
-    """Keep a checkpoint whatever the settings say.
+    """Keep a checkpoint, whatever the settings are.
 
     Raises:
         CheckpointError: there is no such committed checkpoint.
@@ -117,7 +118,7 @@ def pin(storage: Storage, step: int, reason: str) -> None:
 
 
 def unpin(storage: Storage, step: int) -> None:
-    """Let the settings decide again.
+    """Undo `pin`: the settings decide again.
 
     Raises:
         CheckpointError: there is no such committed checkpoint.

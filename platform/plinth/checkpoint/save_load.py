@@ -1,14 +1,13 @@
 """Checkpoints of an engine, readable at any world size and ZeRO stage.
 
-What is in them, as slices of flat tensors (`flatfiles`), each rank what it owns:
+Each rank writes the slices of flat tensors (`tensor_files`) that it owns:
 
     master/NAME, exp_avg/NAME, exp_avg_sq/NAME   fp32, trainable
     ema/TARGET                                   fp32, target copies
     frozen/NAME, buffer/NAME                     in their own type
 
-and, in the commit record, the state: step, shapes, groups, optimizer settings, versions, the metrics of
-the step, the caller's notes. How they reach storage is in `checkpoint_saver`, what lies there in
-`checkpoint_store`.
+The commit record holds the state: step, shapes, groups, optimizer settings, versions, the metrics of the
+step, the caller's notes. `saver` says how they reach storage, `store` what is in storage.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ PACKAGES = ("torch", "deepspeed", "ray", "numpy")
 
 @dataclass
 class WeightsReport:
-    """What `load_weights` did, by parameter name."""
+    """What `load_weights` took, by parameter name."""
 
     step: int
     loaded: list[str] = field(default_factory=list)
@@ -71,7 +70,7 @@ class WeightsReport:
 def save(
     engine: Engine, saver: Saver, notes: dict[str, Any], metrics: dict[str, float] | None = None
 ) -> Saved:
-    """Begin a checkpoint of the engine as it is (see `Saver.save`). Call it on all ranks.
+    """Begin a checkpoint of the engine (see `Saver.save`). Call it on all ranks.
 
     Args:
         notes: JSON values to keep with it, such as cursor and resolved config; `load` returns them.
@@ -104,7 +103,7 @@ def tensor_shards(engine: Engine, writing: bool) -> Iterator[TensorShard]:
 
 
 def _frozen_names(engine: Engine) -> list[str]:
-    """Frozen parameters that are no target copies: the EMA says what those are."""
+    """Frozen parameters without the target copies: those are restored from the EMA."""
     targets = set(engine.ema.pairs.values())
     return [name for name in engine.shards.frozen_names() if name not in targets]
 
@@ -158,11 +157,11 @@ def _version(package: str) -> str:
 
 
 def load(engine: Engine, storage: Storage, scratch: Path) -> dict[str, Any] | None:
-    """Restore the newest checkpoint that is whole, after what earlier processes left on the disks of these
-    machines has been uploaded. Call it on all ranks.
+    """Restore the newest whole checkpoint. Before that, upload what earlier processes left on the disks of
+    these machines. Call it on all ranks.
 
     Returns:
-        What it says of itself (with `notes`), or None where no checkpoint is committed.
+        Its state (with `notes`), or None where no checkpoint is committed.
 
     Raises:
         CheckpointError: none of the committed ones is whole, or it belongs to another model.
@@ -176,8 +175,7 @@ def load(engine: Engine, storage: Storage, scratch: Path) -> dict[str, Any] | No
         tensor_files.read(tensor_shards(engine, writing=False), fetched.folder)
     engine.restore(state["step"])
     if engine.sums:
-        # Of another precision, or of a version before there were any: the next step finds them anew.
-        engine.sums.restore(state.get("exact_sums", {}))
+        engine.sums.restore(state["exact_sums"])  # empty from a bf16 run: the next step finds them
     return state
 
 
@@ -192,7 +190,7 @@ def load_weights(engine: Engine, storage: Storage, scratch: Path) -> WeightsRepo
     with store.Fetched(engine.world, storage, scratch) as fetched:
         if fetched.folder is None:
             raise CheckpointError(
-                f"{storage.uri} has no committed checkpoint to start from.", "Run the stage before first."
+                f"{storage.uri} has no committed checkpoint to start from.", "Run the earlier stage first."
             )
         state = fetched.state()
         report = WeightsReport(state["step"])
@@ -251,5 +249,5 @@ def _check_same_model(engine: Engine, state: dict[str, Any]) -> None:
             raise CheckpointError(
                 f"The checkpoint of step {state['step']} is of another model: {key} has shape "
                 f"{saved.get(key, 'none')} in it and {expected.get(key, 'none')} in this job.",
-                "Go back to the job that wrote it, or use another run name to start anew.",
+                "Go back to the job that wrote it, or use another run name for a new run.",
             )

@@ -1,13 +1,13 @@
-"""Checkpoints as files in storage: listed, committed, verified and fetched.
+"""Checkpoints as files in storage: list, commit, verify and fetch.
 
     step-00000100/
       <token>-rank-0001-of-0002.safetensors   what a rank wrote; the token names the attempt
       receipt-<token>-0001-of-0002.json       part record: what a rank has uploaded; gone after the commit
       COMMIT.json                             written last
 
-The commit record has the size and SHA-256 of every file that counts, the state (step, cursor, resolved
-job, versions) and a hash of itself. Without it a folder is ignored, and so are files that it does not
-name: what two attempts at the same step leave behind never mixes.
+The commit record has the size and SHA-256 of every file of the checkpoint, the state (step, cursor, resolved
+job, versions) and a hash of itself. A folder without it is ignored, and so are files that it does not name:
+files of two attempts at the same step never mix.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class CheckpointInfo:
 
 
 def list_checkpoints(storage: Storage) -> list[CheckpointInfo]:
-    """All checkpoints below `storage`, whole or not, by step."""
+    """All checkpoints in `storage`, committed or not, by step."""
     files: dict[str, dict[str, int]] = {}
     for key, size in storage.list():
         name, _, file = key.partition("/")
@@ -71,7 +71,7 @@ def latest(storage: Storage) -> int | None:
 
 
 def folder_name(step: int) -> str:
-    """Where the checkpoint of `step` lies."""
+    """Folder of the checkpoint of `step`."""
     return f"step-{step:08d}"
 
 
@@ -90,22 +90,22 @@ def fingerprint(path: Path) -> dict[str, Any]:
 def commit(
     storage: Storage, step: int, files: dict[str, dict[str, Any]], state: dict[str, Any], token: str
 ) -> None:
-    """Make the checkpoint of `step` count, in place of an earlier one of that step.
+    """Write the commit record of `step`, in place of an earlier one of that step.
 
     Args:
         files: name -> `fingerprint` of everything that the ranks have uploaded.
-        state: JSON values that come back from `read_state`.
-        token: of the attempt that wrote the files.
+        state: JSON values that `read_state` returns.
+        token: names the attempt that wrote the files.
 
     Raises:
-        CheckpointError: a file is not there: ranks on several machines with a local folder as storage.
+        CheckpointError: a file is missing: ranks on several machines with a local folder as storage.
     """
     folder = storage.child(folder_name(step))
     present = dict(folder.list())
     for name, entry in files.items():
         if present.get(name) != entry["size_bytes"]:
             raise CheckpointError(
-                f"{folder.uri}/{name} was written by one worker and cannot be seen by another.",
+                f"{folder.uri}/{name} was written by one worker and another cannot see it.",
                 "Workers on several machines need storage that all of them share.",
             )
     record = {
@@ -136,7 +136,7 @@ def read_record(storage: Storage, step: int) -> dict[str, Any]:
 
 
 def read_state(storage: Storage, step: int | None = None) -> dict[str, Any]:
-    """What a committed checkpoint says of itself, the newest with a whole record when `step` is None.
+    """The state in a commit record; when `step` is None, in the newest record that can be read.
 
     Raises:
         CheckpointError: there is none.
@@ -159,7 +159,7 @@ def whats_wrong(storage: Storage, step: int, local: Path) -> str:
     """Download a committed checkpoint into the folder `local` and compare it with its record.
 
     Returns:
-        The first thing that is wrong; empty if nothing is.
+        The first fault found; empty if there is none.
     """
     try:
         record = read_record(storage, step)
@@ -177,7 +177,7 @@ def whats_wrong(storage: Storage, step: int, local: Path) -> str:
 
 
 def no_such(storage: Storage, step: int | None) -> CheckpointError:
-    """The error that says which steps there are."""
+    """The error for a missing checkpoint; it lists the steps that exist."""
     what = "no committed checkpoint" if step is None else f"no committed checkpoint of step {step}"
     there = ", ".join(str(info.step) for info in list_checkpoints(storage) if info.is_committed)
     return CheckpointError(
@@ -197,7 +197,10 @@ def _damaged(storage: Storage, problem: str) -> CheckpointError:
 
 
 class Fetched:
-    """The newest whole checkpoint in a local folder, as a context; one rank of each host downloads."""
+    """The newest whole checkpoint, downloaded to a local folder by one rank per host; a context manager.
+
+    `folder` is None if no checkpoint is committed.
+    """
 
     def __init__(self, world: World, storage: Storage, scratch: Path, step: int | None = None) -> None:
         self.folder: Path | None = None
@@ -222,26 +225,26 @@ class Fetched:
                 damaged.append(problem)
                 self._clean()
             if self._world.rank == 0:
-                log.warning("%s: %s; trying the one before.", self._storage.uri, problem)
+                log.warning("%s: %s; trying the previous one.", self._storage.uri, problem)
         if damaged:
             raise CheckpointError(
                 f"{self._storage.uri} has no whole checkpoint: {'; '.join(damaged)}.",
-                "Restore its files, or remove the folder to start anew.",
+                "Restore its files, or remove the folder to start from the beginning.",
             )
         return self
 
     def __exit__(self, *_: object) -> None:
-        on_all_ranks(self._world, lambda: None)  # nobody reads any more
+        on_all_ranks(self._world, lambda: None)  # no rank reads it any more
         self._clean()
 
     def required(self) -> Path:
-        """The folder; there must be one."""
+        """The folder; raises a CheckpointError if there is none."""
         if self.folder is None:
             raise no_such(self._storage, self._step)
         return self.folder
 
     def state(self) -> dict[str, Any]:
-        """What the checkpoint says of itself."""
+        """The state in its commit record."""
         self.required()
         return self._state
 

@@ -1,9 +1,8 @@
 """Slices of named flat tensors in safetensors files, through `torch.distributed.checkpoint`.
 
-Every tensor of a checkpoint is one-dimensional here, and a file holds for each tensor at most one run
-[start, start + length) of it. So what one set of ranks wrote, any other set reads. The files are
-safetensors (with the offsets in their header) and not DCP's pickled metadata: reading a checkpoint never
-unpickles anything.
+Every tensor is one-dimensional here, and a file holds at most one run [start, start + length) of each tensor.
+So any set of ranks can read what another set wrote. The files are safetensors, with the offsets in their
+header, rather than DCP's pickled metadata: reading a checkpoint never unpickles anything.
 """
 
 from __future__ import annotations
@@ -55,8 +54,8 @@ class Slice(NamedTuple):
 
 
 def write(shards: Iterable[TensorShard], path: Path) -> list[Slice]:
-    """Write this rank's slices to one file; it is not written if there are none. Nothing is asked of the
-    other ranks, so it may run in a thread beside their training; `check_whole` compares them afterwards.
+    """Write this rank's slices to one file, if there are any. It does not communicate, so it may run in a
+    thread beside the training; `check_whole` checks the slices of all ranks afterwards.
 
     Returns:
         What the file holds.
@@ -75,7 +74,7 @@ def check_whole(slices: Iterable[Slice]) -> None:
     """Refuse slices that do not cover every tensor exactly once.
 
     Raises:
-        ValueError: naming a tensor with a hole or an overlap. It is a mistake of this program.
+        ValueError: naming a tensor with a hole or an overlap. It is a bug in this program.
     """
     by_key: dict[str, list[Slice]] = {}
     for part in slices:

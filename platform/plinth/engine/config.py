@@ -25,12 +25,12 @@ class OptimConfig:
     warmup_steps: int = 500
     """Steps of linear warm-up from 0; fewer than the steps of the stage."""
     min_lr_ratio: float = 0.1
-    """Where the cosine ends, as a part of `lr`."""
+    """Where the cosine ends, as a fraction of `lr`."""
     grad_clip: float = 5.0
     """Largest norm of the gradient over all parameters; 0 does not clip."""
 
     def validate(self, total_steps: int | None = None) -> None:
-        """Refuse values outside their range, and a warm-up that would outlast the stage.
+        """Refuse values out of range, and a warm-up longer than the stage.
 
         Raises:
             ConfigError: naming the key, its value and the range.
@@ -80,7 +80,7 @@ class ZeroConfig:
     same weights, bit by bit, at any number of workers; at stage 0 at powers of two, other sizes within 1e-6
     (see `plinth.engine.exact_sums`). bf16 ignores it: its gradients have few enough bits."""
     bucket_size: int = 50_000_000
-    """Elements of gradients or weights that travel in one message; also the size of the buffer for it."""
+    """Elements of gradients or weights per message; also the size of its buffer."""
     overlap_communication: bool = False
     """Reduce gradients while the backward pass still runs (stages 1 to 3, CUDA): faster, more memory."""
     persistent_parameter_size: int = 100_000

@@ -1,7 +1,19 @@
-"""The target copy: an exponential moving average in fp32, sharded as the masters are.
+"""The target copy: an exponential moving average (EMA) in fp32, sharded as the masters are.
 
-Each rank averages the slices that it owns, without communication, and the frozen target parameters are
-then refreshed in the precision of the forward pass. A bf16 average would not move at these momenta.
+    a <- m a + (1 - m) w        element by element: w fp32 master, a fp32 average, m momentum
+
+The rule works on single elements, so each rank averages the slices of w that it owns, without communication.
+The forward pass needs the averages as whole target parameters in its own precision. At stages 1 and 2 slices
+are runs of the flattened parameter group and take one all-gather per step; at stage 3 a target is cut in the
+same way as its source:
+
+    stage 0    every rank   [ w1 | w2 | w3 ] -> its own copy               nothing is sent
+    stage 1,2  rank 0       [ w1 | w2.        -> all-gather -> copy of all targets on every rank
+               rank 1              .w2 | w3 ]
+    stage 3    rank 0       [ .w1 | .w2 | .w3 ] -> the same slices of the targets; small targets, which are
+               rank 1       [ w1. | w2. | w3. ]    kept whole, are gathered anew
+
+A bf16 average would not move: for m near 1 the change is below its last bit.
 """
 
 from __future__ import annotations
@@ -35,7 +47,7 @@ class EmaShards:
         self._layout = self._exchange_layout()
 
     def restart(self) -> None:
-        """Begin again as a copy of the masters, as at the start of a stage."""
+        """Start as a copy of the masters, as at the start of a stage."""
         for average, source in zip(self.averages, self._sources, strict=True):
             average.copy_(source.master)
         self.refresh()

@@ -1,8 +1,13 @@
 """One optimizer step of any Stage over the global batch, through DeepSpeed ZeRO.
 
-The result does not depend on how the batch is spread: world size, micro-batches and ZeRO stage change only
-speed and memory. See `global_batch` for how the loss over the global batch gets exact gradients, `ema` for
-the target copy, `guards` for numbers that are not finite, `zero_shards` for where the shards are.
+The result does not depend on how the batch is split: world size, micro-batches and ZeRO stage change only
+speed and memory. A step is
+
+    first pass    features of every micro-batch (`global_batch` explains the two passes)
+    contrast      the loss over the gathered features, and its gradient for this rank's features
+    backward      every micro-batch, through its features and its local losses; twice if `exact_sums` asks
+    apply         clip, step; nothing is applied if a number is not finite (`guards`)
+    update        the target copy (`ema`)
 """
 
 from __future__ import annotations
@@ -26,18 +31,18 @@ from plinth.engine.schedules import lr_at
 from plinth.engine.stage import Batch, Contrast
 from plinth.engine.zero_config import deepspeed_config
 from plinth.engine.zero_shards import ZeroShards
-from plinth.errors import ConfigError
+from plinth.world import check_divisibility
 
 ENCODED_FIELDS = ("features", "sums", "counts", "weights", "logs")
-REPLAYS_CHECKED = 3  # not only the first: LoRA's dropout shows when its second factor has left zero
+REPLAYS_CHECKED = 3  # more than one: LoRA's dropout has no effect until its second factor has left zero
 
 
 @dataclass
 class StepResult:
     """What a step did; the same on every rank.
 
-    `loss` is the total over the global batch, `terms` its parts before their weights, `logs` what the
-    stage only shows. `step` counts from 0, `grad_norm` is before clipping.
+    `loss` is the total over the global batch, `terms` are its parts before their weights, `logs` are shown
+    only. `step` counts from 0, `grad_norm` is before clipping.
     """
 
     step: int
@@ -50,13 +55,13 @@ class StepResult:
 
 @dataclass
 class _Work:
-    """What a step knows on its way; lists are by micro-batch of this rank."""
+    """The state of a step; lists are by micro-batch of this rank."""
 
     micro_batches: list[Batch]
     encoded: list[dict[str, Any]]
-    """From the first pass."""
+    """Outputs of the first pass."""
     counts: dict[str, Tensor]
-    """Over the global batch."""
+    """How many samples each local loss has in the global batch."""
     contrast: Contrast = field(init=False)
     grads: list[global_batch.Features] = field(init=False)
     """d contrast / d features."""
@@ -78,10 +83,10 @@ class Engine:
     """Trains a stage on this rank, in step with the others.
 
     Args:
-        stage: an `nn.Module` that satisfies `plinth.engine.stage.Stage`. It is taken over: its parameters
-            become DeepSpeed's shards and its forward returns a dict until `close`.
+        stage: an `nn.Module` that satisfies `plinth.engine.stage.Stage`. Until `close` the engine owns it:
+            its parameters become DeepSpeed's shards and its forward returns a dict.
         total_steps: length of the stage, for the schedules.
-        seed: of dropout and whatever else the stage draws from torch's generators.
+        seed: for dropout and all else that the stage draws from torch's generators.
 
     Raises:
         ConfigError: for settings out of range or sizes that do not divide.
@@ -104,10 +109,12 @@ class Engine:
         self.process, self.world = process, process.world
         self.total_steps, self.sizes, self.seed = total_steps, sizes, seed
         self.completed_steps = self._first_step = 0
-        self.micro_batches = self._micro_batches_per_rank()
+        size, micro_size = sizes.global_batch_size, sizes.micro_batch_size
+        check_divisibility(self.world.world_size, self.world.world_size, size, micro_size)
+        self.micro_batches = self.world.gradient_accumulation_steps(size, micro_size)
         self.groups = [g for g in stage.param_groups(optim.weight_decay) if g["params"]]
         _check_groups(stage, self.groups)
-        # Before DeepSpeed rounds the weights to bf16: the masters shall begin with the exact ones.
+        # Before DeepSpeed rounds the weights to bf16, so the fp32 masters start from the unrounded weights.
         exact = {} if zero.precision is Precision.fp32 else _copies(stage)
         self._linear = torch.nn.functional.linear
         self.sums = self._exact_sums()
@@ -129,7 +136,7 @@ class Engine:
 
         Raises:
             NonFiniteError: on all ranks, before anything is applied. Gradients of the step may be left, so
-                the engine is of no further use.
+                the engine cannot be used further.
         """
         self.stage.log_details = details
         lr = self._set_lr()
@@ -147,7 +154,7 @@ class Engine:
         return result
 
     def _first_pass(self, batch: Batch) -> _Work:
-        """Features of all micro-batches: with their graph if there is only one, else without."""
+        """Features of all micro-batches, with their graph only if there is one micro-batch."""
         on_device = global_batch.to_device(batch, self.process.device)
         micro_batches = global_batch.split(on_device, self.sizes.micro_batch_size)
         if len(micro_batches) != self.micro_batches:
@@ -175,8 +182,8 @@ class Engine:
         work.grads = global_batch.gradients(work.contrast.total, gathered, self.world, self.micro_batches)
 
     def _backward(self, work: _Work, again: bool = False) -> None:
-        """Every micro-batch backward, through its features and its local losses; `again` if their graphs are
-        gone."""
+        """Every micro-batch backward, through its features and its local losses; `again` if this was done
+        before, so that the graphs are gone."""
         work.losses, work.shown = [], []
         for k, micro_batch in enumerate(work.micro_batches):
             encoded = work.encoded[k]
@@ -198,22 +205,22 @@ class Engine:
             if through_features is not None:
                 loss = loss + through_features
             self._deepspeed.set_gradient_accumulation_boundary(is_last)
-            # DeepSpeed averages over ranks; our loss is already this rank's share of the global one.
+            # DeepSpeed averages over ranks, but the loss is already this rank's share of the global one.
             share = 1 if self.sums else self.world.world_size  # exact sums multiply the gradient instead
             self._deepspeed.backward(loss * share, scale_wrt_gas=False)
 
     def _discard(self) -> None:
-        """Throw the gradients of this step away."""
+        """Drop the gradients of this step."""
         if self.zero.stage == 0:
             self._deepspeed.zero_grad()
             return
-        self._norm.refuses = True  # then DeepSpeed skips its step and cleans up
+        self._norm.refuses = True  # DeepSpeed then skips its step and drops the gradients
         self._deepspeed.step()
         self._norm.refuses = False
 
     def _apply(self, work: _Work) -> float:
         """Clip and step, unless the norm of the gradient is not finite; returns the norm."""
-        if self.zero.stage == 0:  # the one stage where DeepSpeed would go on
+        if self.zero.stage == 0:  # the only stage at which DeepSpeed would apply it
             found = [p.grad for p in self.stage.parameters() if p.grad is not None]
             norm = float(torch.nn.utils.get_total_norm(found))
             if not np.isfinite(norm):
@@ -226,7 +233,7 @@ class Engine:
         return float(self._deepspeed.get_global_grad_norm())
 
     def _fail(self, what: str, work: _Work) -> None:
-        """Raise on all ranks. Who is to blame for a gradient cannot be told: all samples are named."""
+        """Raise on all ranks. A gradient does not tell which sample is to blame, so all are named."""
         ids: list[str] = []
         for k, micro_batch in enumerate(work.micro_batches):
             of_loss = what == "loss"
@@ -255,14 +262,14 @@ class Engine:
     # -- around the step --------------------------------------------------------------------------------
 
     def restore(self, step: int) -> None:
-        """Go on after `step` steps; the tensors of the shards have been filled by the caller."""
+        """Continue after `step` steps; the caller has filled the tensors of the shards."""
         self.shards.set_adam_step(step)
         self.shards.push()
         self.ema.refresh()
         self.completed_steps = self._first_step = step
 
     def adopt_weights(self) -> None:
-        """Begin with masters that the caller has filled: the target copy starts as a copy of them."""
+        """Start from masters that the caller has filled; the target copy starts as a copy of them."""
         self.shards.push()
         self.ema.restart()
 
@@ -277,12 +284,12 @@ class Engine:
             self.stage.train()
 
     def close(self) -> None:
-        """Give up DeepSpeed's hooks and buffers; the engine cannot be used afterwards."""
+        """Free DeepSpeed's hooks and buffers; the engine cannot be used afterwards."""
         self._hook.remove()
         if self.sums:
             self.sums.close()
         self._deepspeed.destroy()
-        # Stage 3 replaces it for the whole process, so a later stage would round otherwise.
+        # Stage 3 replaces it for the whole process, and a later stage would round differently.
         torch.nn.functional.linear = self._linear
 
     def _set_lr(self) -> float:
@@ -291,18 +298,8 @@ class Engine:
             group["lr"] = lr * settings["lr_scale"]
         return lr
 
-    def _micro_batches_per_rank(self) -> int:
-        size, micro = self.sizes.global_batch_size, self.sizes.micro_batch_size
-        if size % (self.world.world_size * micro):
-            raise ConfigError(
-                f"global_batch_size {size} is not a multiple of {self.world.world_size} workers "
-                f"times micro_batch_size {micro}.",
-                "Change one of the three.",
-            )
-        return self.world.gradient_accumulation_steps(size, micro)
-
     def _exact_sums(self) -> ExactSums | None:
-        """Where there is something to add; bf16 gradients have few enough bits of themselves."""
+        """None where there is nothing to add, or with bf16, whose gradients have few bits anyway."""
         micro_batches = self.micro_batches * self.world.world_size
         wanted = self.zero.adds_exactly and micro_batches > 1
         return ExactSums(self.stage.named_parameters(), micro_batches, self.process) if wanted else None

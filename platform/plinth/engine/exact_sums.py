@@ -1,21 +1,29 @@
-"""Sums of gradients that are the same bits however many workers add them.
+"""Sums of gradients that have the same bits however many workers add them.
 
-How many workers there are decides in which order the gradients of the micro-batches of a step are added, and
-every fp32 addition rounds. Adam divides a gradient by its own size, so where it is nearly nothing that
-rounding becomes a step of full length, and two runs drift apart. Here nothing is rounded while adding: each
-micro-batch's gradient is put on a grid before, whole multiples of a quantum (a power of two), so coarse that
-the multiples of all micro-batches together stay below 2^24. fp32 holds those, and every partial sum of them,
-exactly: the order is of no consequence.
+The number of workers decides in which order the gradients of a step's micro-batches are added, and every fp32
+addition rounds. Adam divides a gradient by its own size, so where a gradient is nearly zero this rounding
+becomes a step of full length, and two runs drift apart.
 
-The quantum of a parameter follows from its ceiling, an exponent e such that no element of a micro-batch's
-gradient reaches 2^e. All ranks must know it before the backward pass, so it comes from the steps before. A
-gradient that does reach its ceiling is seen after the backward pass, on all ranks: the ceiling is raised and
-the pass is done again. That is also how the first step finds its ceilings. They depend on the
-micro-batches alone, not on how they are dealt to workers, and are part of the checkpoint.
+Here no addition rounds (reproducible summation by rounding beforehand: Demmel and Nguyen, "Fast Reproducible
+Floating-Point Summation", ARITH 2013). Each micro-batch's gradient is first rounded to whole multiples of a
+quantum q, a power of two:
 
-What it costs: elements far smaller than the largest of their parameter lose bits. With M micro-batches in a
-step the quantum is M / 2^24 of the ceiling (4 / 2^24 at least), which is about 8 times the largest element.
-Besides five passes over each gradient, 2 to 6 % of a step's CPU time on the demo's stages.
+    g_k -> n_k q,   n_k = round(g_k / q),   |g_k| < 2^e,   q = 2^(e - bits),   bits <= 24 - log2 M
+    |n_1| + ... + |n_M| <= M 2^bits <= 2^24
+
+fp32 holds every whole number up to 2^24, so every partial sum is exact and the order does not matter. The
+rounding itself costs two additions: near shift = 1.5 q 2^23 fp32 numbers are q apart, so that
+
+    (g + shift) - shift = q round(g / q)
+
+The ceiling e of a parameter must be known to all ranks before the backward pass, so it comes from the steps
+before. A gradient that reaches its ceiling is noticed after the backward pass, on all ranks: the ceiling is
+raised and the pass is repeated. The first step finds its ceilings in the same way. They depend on the
+micro-batches alone, not on which worker has them, and are part of the checkpoint.
+
+Cost: elements far smaller than the largest of their parameter lose bits. The quantum is M / 2^24 of the
+ceiling (4 / 2^24 at least), and the ceiling is about 8 times the largest element. Five passes over each
+gradient take 2 to 6 % of a step's CPU time on the demo's stages.
 
 Legend: M micro-batches of the global batch.
 """
@@ -38,14 +46,14 @@ EXACT_BITS = 24
 SHIFT_BITS = 22
 """A number up to 2^22 plus 1.5 x 2^23 stays between 2^23 and 2^24, where fp32 holds the whole numbers."""
 LEAST_BITS = 14
-"""Of the ceiling that the grid must keep; fewer would be felt in training."""
+"""Fewest bits of a gradient that the grid may leave; fewer would harm training."""
 LOWEST, HIGHEST = -90, 96
 """Ceilings for which neither the quantum nor a sum leaves the range of fp32."""
 HEADROOM = 2
 """A ceiling is at least this many bits above what the step before needed: measured on the demo's stages, 3 of
-400 steps were then done again, the first of each stage among them; at 1 it was 13."""
+400 steps were then repeated, the first of each stage among them; at 1 it was 13."""
 SLACK = 3
-"""A ceiling up to this many bits above need stays where it is; beyond, it sinks by one bit a step."""
+"""A ceiling up to this many bits above need stays where it is; above that, it sinks by one bit per step."""
 
 
 def grid_bits(micro_batches: int) -> int:
@@ -57,7 +65,7 @@ def grid_bits(micro_batches: int) -> int:
     bits = min(SHIFT_BITS, EXACT_BITS - (micro_batches - 1).bit_length())
     if bits < LEAST_BITS:
         raise ConfigError(
-            f"zero.exact_sums leaves {bits} bits to a gradient when {micro_batches} micro-batches are summed "
+            f"zero.exact_sums leaves {bits} bits per gradient when {micro_batches} micro-batches are summed "
             f"in a step, fewer than {LEAST_BITS}.",
             "Raise micro_batch_size, or set zero.exact_sums=false.",
         )
@@ -71,7 +79,7 @@ def shift_of(ceiling: int, bits: int) -> float:
 
 def on_grid(values: Tensor, shift: Tensor) -> Tensor:
     """The nearest multiples of the quantum. fp32 numbers beside `shift` are its multiples, so the addition
-    does the rounding. What is too large, or not finite, stays as it is or nearly so."""
+    does the rounding. Values that are too large or not finite stay nearly as they are."""
     return values.add(shift).sub_(shift)
 
 
@@ -81,8 +89,8 @@ def needed_for(largest: float) -> int:
 
 
 def next_ceiling(needed: int, ceiling: int) -> int:
-    """The ceiling of a parameter for the step after one that needed `needed`. A gradient of zeros says
-    nothing."""
+    """The ceiling of a parameter for the step after one that needed `needed`; a gradient of zeros does not
+    change it."""
     if needed == LOWEST:
         return ceiling
     sunk = ceiling - 1 if needed < ceiling - SLACK else ceiling
@@ -90,14 +98,14 @@ def next_ceiling(needed: int, ceiling: int) -> int:
 
 
 class ExactSums:
-    """Puts the gradients of a backward pass on the grid before anyone adds them, and keeps the ceilings.
+    """Rounds the gradients of a backward pass to the grid before they are added, and keeps the ceilings.
 
-    Gradients leave its hooks times the number of ranks, over which DeepSpeed will average. Multiplied here
-    that is exact at any number of ranks at stages 1 to 3, which divide before they add over ranks; stage 0
-    divides afterwards and is exact at powers of two.
+    Its hooks also multiply gradients by the number of ranks, because DeepSpeed averages over ranks. This is
+    exact at any number of ranks at stages 1 to 3, which divide before they add over ranks; stage 0 divides
+    afterwards and is exact at powers of two.
 
     Args:
-        parameters: of the stage, by name; those without gradient are left alone. Before DeepSpeed has them.
+        parameters: of the stage, by name, before DeepSpeed has them; those without gradient are ignored.
         micro_batches: M.
     """
 
@@ -115,10 +123,10 @@ class ExactSums:
         self._hooks = [p.register_hook(partial(self._seen, i)) for i, (_, p) in enumerate(trained)]
 
     def settle(self) -> bool:
-        """After all micro-batches went backward: whether their sums are exact. If not, they will be once the
-        gradients are thrown away and the same is done again. Call it on all ranks.
+        """After all micro-batches went backward: whether their sums are exact. If not, discard the gradients
+        and repeat the pass: then they are. Call it on all ranks.
 
-        Gradients that are not finite are left to who looks at the norm.
+        Gradients that are not finite are caught by the norm check.
         """
         largest = self._largest.nan_to_num(nan=torch.inf, posinf=torch.inf)
         if self._world.world_size > 1:
@@ -138,11 +146,11 @@ class ExactSums:
         return dict(zip(self._names, self._ceilings, strict=True))
 
     def restore(self, state: Mapping[str, int]) -> None:
-        """Go on with these ceilings; a parameter that has none here finds its own."""
+        """Continue with these ceilings; a parameter that has none finds its own."""
         self._set([state.get(name, LOWEST) for name in self._names])
 
     def close(self) -> None:
-        """Leave the parameters alone."""
+        """Remove the hooks."""
         for hook in self._hooks:
             hook.remove()
 
@@ -153,7 +161,7 @@ class ExactSums:
         self._shifts = torch.tensor([shift_of(c, self._bits) for c in ceilings], device=self._device).unbind()
 
     def _seen(self, i: int, gradient: Tensor) -> Tensor:
-        """The gradient of a parameter from one backward pass, on the grid."""
+        """The gradient of a parameter from one backward pass, rounded to the grid."""
         largest = self._largest[i]
         torch.maximum(largest, gradient.abs().amax(), out=largest)
         gridded = on_grid(gradient, self._shifts[i])

@@ -1,10 +1,18 @@
 """One loss over the global batch from micro-batches on many ranks, with exact gradients.
 
-Features are gathered without a graph in the order of the global batch, every rank computes the same loss
-on them, and takes the gradient with regard to its own rows. That gradient goes back through the model by
-a surrogate, (features * gradient).sum(), whose gradient is the true one. With one micro-batch the graph of
-its forward pass is still there; with more, the features come from a first pass without a graph and each
-micro-batch is passed again (the cached-feature two-pass), so memory does not grow with the batch.
+A contrastive loss L(f_1, ..., f_N) needs the features of the whole global batch, whose graph does not fit in
+memory. The chain rule is therefore cut between the features and the weights w:
+
+    dL/dw = sum_k  (df_k/dw)^T g_k,     g_k = dL/df_k
+
+    pass 1, without graph   micro-batch k -> f_k                                     (features only: small)
+    gather                  f_1 ... f_N on every rank, in the order of the global batch
+    contrast                the same L on every rank; g_k for this rank's own micro-batches
+    pass 2, with graph      micro-batch k -> f_k, then (f_k * g_k).sum().backward()  (one graph at a time)
+
+The surrogate (f_k * g_k).sum() has the gradient of L because g_k is constant in it. Both passes draw the same
+dropout (`pass_seed`). With one micro-batch per rank its graph is still there, so pass 2 is left out. This is
+the gradient cache of Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup".
 
 Legend: K micro-batches of n samples on this rank, N samples of the global batch.
 """
@@ -38,7 +46,7 @@ def split(batch: Batch, size: int) -> list[Batch]:
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Tensors on the device; pinned ones without waiting."""
+    """The batch with its tensors on the device; pinned ones are copied asynchronously."""
     return {
         k: v.to(device, non_blocking=v.is_pinned()) if isinstance(v, Tensor) else v for k, v in batch.items()
     }
@@ -69,8 +77,8 @@ def _gather_rows(rows: Tensor, world: World) -> Tensor:
 
 
 def gradients(total: Tensor, features: Features, world: World, micro_batches: int) -> list[Features]:
-    """d total / d features for this rank's rows, by micro-batch. A feature that `total` does not depend on
-    has none, nor one that is not floating point."""
+    """d total / d features for this rank's rows, by micro-batch. Features that `total` does not depend on, or
+    that are not floating point, have none."""
     leaves = {name: f for name, f in features.items() if f.requires_grad}
     if not leaves or not total.requires_grad:
         return [{} for _ in range(micro_batches)]
@@ -85,7 +93,7 @@ def gradients(total: Tensor, features: Features, world: World, micro_batches: in
 
 
 def surrogate(features: Features, grads: Features) -> Tensor | None:
-    """A scalar whose gradient with regard to the model is that of the loss over the global batch."""
+    """A scalar that has the gradient of the global loss with regard to the model."""
     parts = [
         (features[name].to(g.dtype) * g).sum() for name, g in grads.items() if features[name].requires_grad
     ]

@@ -1,7 +1,7 @@
-"""The norm that clips gradients, the same however they are sharded.
+"""The norm by which gradients are clipped, the same however they are sharded.
 
-DeepSpeed adds the squares of each shard in its own order and passes fp32 between ranks, so the norm, and
-with it every clipped gradient, would depend on the number of ranks.
+DeepSpeed adds the squares of each shard in its own order and sends fp32 sums between ranks, so its norm, and
+with it every clipped gradient, depends on the number of ranks.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from plinth.world import World
 
 
 class ExactNorm:
-    """Sums the norm in fp64 over all ranks, so that it rounds to the same fp32 number however the gradients
-    are sharded, but for a chance in about 10^8 steps that the last bits of fp64 decide."""
+    """Sums the norm in fp64 over all ranks. It then rounds to the same fp32 number however the gradients are
+    sharded; in about one of 10^8 steps the last bits of fp64 make a difference."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self.refuses = False
-        """Call every norm invalid: DeepSpeed then skips its step and throws the gradients away."""
+        """Call every norm invalid: DeepSpeed then skips its step and drops the gradients."""
 
     def __call__(self, gradients: Sequence[Tensor], params: Sequence[Tensor], norm_type: int = 2) -> Tensor:
         squares = [g.detach().double().square().sum() for g in gradients]

@@ -1,4 +1,4 @@
-"""Stop on all ranks, with the same words, before a number that is not finite reaches the weights."""
+"""Stop on all ranks, with the same error, before a number that is not finite reaches the weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from plinth.errors import NonFiniteError
 from plinth.world import World
 
 SHOWN_IDS = 8
-REPLAY_TOLERANCE = 0.01  # of the largest feature; kernels may round differently, another dropout is far more
+REPLAY_TOLERANCE = (
+    0.01  # relative to the largest feature: rounding stays below it, another dropout is far above
+)
 
 
 def is_bad_anywhere(values: Iterable[Tensor], world: World) -> bool:
@@ -26,7 +28,7 @@ def is_bad_anywhere(values: Iterable[Tensor], world: World) -> bool:
 
 def suspects(batch: Batch, features: Mapping[str, Tensor], loss: Tensor) -> list[str]:
     """Ids of the samples of a micro-batch whose features are not finite; all of them if only the
-    micro-batch's own loss is not; none if nothing is wrong here."""
+    micro-batch's own loss is not finite; none if all is finite."""
     ids = list(batch.get("sample_id") or [str(key) for key in batch["sample_key"].tolist()])
     bad = torch.zeros(len(ids), dtype=torch.bool)
     for rows in features.values():
@@ -38,7 +40,7 @@ def suspects(batch: Batch, features: Mapping[str, Tensor], loss: Tensor) -> list
 
 
 def fail(what: str, step: int, sample_ids: list[str], world: World) -> None:
-    """Raise on every rank, naming the ranks and samples where it began.
+    """Raise on every rank, naming the ranks and samples at fault.
 
     Args:
         sample_ids: suspects on this rank; empty where nothing was wrong.
@@ -67,7 +69,7 @@ def check_replay(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> N
     """Refuse a stage whose second pass gives other features than its first: the gradients would be wrong.
 
     Raises:
-        RuntimeError: naming the feature. It is a mistake in the stage, not in the job.
+        RuntimeError: naming the feature. The stage is at fault, not the job.
     """
     for name, rows in second.items():
         if rows.requires_grad:

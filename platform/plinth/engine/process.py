@@ -1,7 +1,7 @@
-"""What a training process sets up before anything else: threads, device, process group, log.
+"""Set-up of a training process: threads, device, process group, log.
 
-The order matters: DeepSpeed chooses its accelerator when it is first imported, so every import of it in
-this package is inside a function and after `start`.
+DeepSpeed chooses its accelerator when it is first imported, so this package imports it inside functions only,
+after `start`.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ class Process:
 def start(threads: int, use_gpu: bool | None = None, label: str = "", deterministic: bool = True) -> Process:
     """Prepare this process for training; joins the process group unless the launcher has done so.
 
-    Without a process group the usual variables (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT)
-    say which one to join; without those this is the only process.
+    The usual variables (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT) name the group to join;
+    without them this is the only process.
 
     Args:
-        threads: for torch's operators. Set on purpose: torch's default is one thread for each core
-            of the machine, in every process, which makes several processes fight for the cores.
+        threads: for torch's operators. torch's default is one thread per core in every process, which makes
+            several processes compete for the cores.
         use_gpu: whether to train on this process's GPU; None does so where there is one.
         label: what messages on the terminal begin with.
-        deterministic: on a GPU, take kernels that give the same bits every time, where there are some.
+        deterministic: on a GPU, use kernels that give the same bits every time where they exist.
     """
     log_to_terminal(label)
     torch.set_num_threads(threads)
@@ -81,13 +81,13 @@ def prepare_deepspeed() -> None:
 
 @contextlib.contextmanager
 def without_prints() -> Iterator[None]:
-    """Drop what this thread prints; other threads may have something to say meanwhile."""
+    """Drop what this thread prints, and let other threads print."""
     with contextlib.redirect_stdout(_OtherThreads(sys.stdout)):
         yield
 
 
 class _OtherThreads(io.TextIOBase):
-    """A stream of what all threads write but the one that made it."""
+    """A stream that drops what the thread that made it writes."""
 
     def __init__(self, below: TextIO) -> None:
         self._below, self._dropped = below, threading.get_ident()
@@ -116,7 +116,7 @@ def log_to_terminal(label: str = "") -> None:
 
 
 class _Terminal(logging.Handler):
-    """Standard output as it is when a message comes: it may have been exchanged since."""
+    """Writes to `sys.stdout` as it is at the time of the message: it may be replaced meanwhile."""
 
     def emit(self, record: logging.LogRecord) -> None:
         sys.stdout.write(self.format(record) + "\n")
@@ -133,14 +133,14 @@ def _choose_device(use_gpu: bool) -> torch.device:
 
 
 def take_deterministic_kernels() -> None:
-    """The same bits from the same micro-batch, also on CUDA; an operator that has no such kernel says so once
-    and runs as it is.
+    """Get the same bits from the same micro-batch on CUDA; an operator without such a kernel warns once and
+    runs as it is.
 
     See https://docs.pytorch.org/docs/stable/notes/randomness.html.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first product
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # Nobody here reads what nobody has written.
+    # Filling new tensors would cost time; no code here reads them before it writes them.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
@@ -154,8 +154,8 @@ def _join(device: torch.device) -> None:
 
 
 def on_all_ranks(world: World, action: Callable[[], T]) -> list[T]:
-    """`action()` on every rank and the results of all; if it fails on one, that error on all of them, so
-    that no rank waits for another that is gone."""
+    """`action()` on every rank; returns the results of all ranks. If it fails on one, all raise its error, so
+    no rank waits for one that has failed."""
     error: Exception | None = None
     result: Any = None
     try:

@@ -1,4 +1,4 @@
-"""The optimizer's settings and the learning rate as a pure function of the step."""
+"""The learning rate as a pure function of the step."""
 
 from __future__ import annotations
 

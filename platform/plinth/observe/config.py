@@ -1,4 +1,4 @@
-"""The settings of what a run shows: the terminal, its page, TensorBoard, and trackers outside."""
+"""Settings of what a run reports: terminal, page, TensorBoard, external trackers, guards, ledger."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SQLITE = "sqlite:///"
 
 
 class SinkKind(Enum):
-    """A tracker that the scalars go to, besides TensorBoard."""
+    """An external tracker that gets the scalars, besides TensorBoard."""
 
     wandb = "wandb"
     mlflow = "mlflow"
@@ -31,15 +31,14 @@ class MetricsConfig:
     page_every_s: float = 30.0
     """Seconds between two writes of the run's page, index.html in its folder."""
     logs_every_s: float = 30.0
-    """Seconds between two copies of each rank's log to the run's logs/, should its machine be lost."""
+    """Seconds between two copies of each rank's log to the run's logs/, in case its machine is lost."""
     details_every_steps: int = 10
-    """Steps between two steps on which the stage computes its costlier logs, and on which the times of each
-    rank are written down."""
+    """Every how many steps the stage computes its costlier logs, and the times of each rank are written."""
     pictures_every_steps: int = 200
     """Steps between two sets of pictures in TensorBoard; 0 draws none."""
     sinks: list[SinkKind] = field(default_factory=list)
-    """Trackers that get the scalars too: wandb, mlflow. Keys come from the environment alone (WANDB_API_KEY;
-    MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN), on the workers."""
+    """Trackers that also get the scalars: wandb, mlflow. Keys come only from the workers' environment
+    (WANDB_API_KEY; MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN)."""
     sinks_project: str | None = None
     """sinks: the W&B project, the MLflow experiment."""
     wandb_entity: str | None = None
@@ -110,14 +109,14 @@ class MetricsConfig:
 
 
 class OnBadStep(Enum):
-    """What a bad step leads to."""
+    """What is done about a bad step."""
 
     rollback = "rollback"
     stop = "stop"
 
 
 class OnCollapse(Enum):
-    """What a collapsed representation leads to."""
+    """What is done about a collapsed representation."""
 
     warn = "warn"
     stop = "stop"
@@ -128,23 +127,23 @@ class GuardConfig:
     """What counts as going wrong, and what is done about it."""
 
     on_bad_step: OnBadStep = OnBadStep.rollback
-    """After a loss or gradient that is not finite, or a spike: go back to the last checkpoint in the running
-    process and leave out the samples that are named, or stop."""
+    """After a loss or gradient that is not finite, or a spike: roll back to the last checkpoint within the
+    process and leave out the samples at fault, or stop."""
     max_rollbacks: int = 3
-    """Rollbacks of a stage, over all its restarts; then the run stops."""
+    """Rollbacks of a stage, over all its restarts, before the run stops."""
     spike_sigmas: float = 0.0
-    """A loss so many standard deviations (robustly estimated) over the median of the steps before is a
-    spike; 0 looks for none."""
+    """A loss this many standard deviations (robustly estimated) above the median of the steps before is a
+    spike; 0 turns the check off."""
     spike_window: int = 100
-    """Steps that a loss is compared with; there are no spikes before half of them are done."""
+    """Steps that a loss is compared with; the check starts when half of them are done."""
     hang_after_s: float = 600.0
-    """A step that takes so long has the stacks of all its threads written to the run's logs."""
+    """A step longer than this has the stacks of all its threads written to the run's logs."""
     floors: dict[str, float] = field(default_factory=dict)
     """Logs of the stage that mean collapse when they stay below a value, e.g. target_feature_std: 0.01."""
     collapse_patience: int = 5
     """How many times in a row a log must be below its floor."""
     on_collapse: OnCollapse = OnCollapse.warn
-    """Say so, or also stop the run."""
+    """Warn, or also stop the run."""
 
     def validate(self) -> None:
         """Refuse values out of range.
@@ -162,12 +161,12 @@ class GuardConfig:
 
 @dataclass
 class LedgerConfig:
-    """How the run's time is accounted."""
+    """How the run's time is accounted for."""
 
     beat_every_s: float = 10.0
-    """Seconds between two writes of the ledger: how much of a killed attempt's end is unknown."""
+    """Seconds between two writes of the ledger: at most this much of a killed attempt's end is unknown."""
     price_per_gpu_hour: float | None = None
-    """What an hour of one GPU costs, in any currency; empty to count hours only."""
+    """Price of one GPU for an hour, in any currency; empty to count hours only."""
 
     def validate(self) -> None:
         """Refuse values out of range.

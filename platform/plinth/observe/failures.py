@@ -1,8 +1,8 @@
 """Why ranks failed, and which of them did first.
 
-When a rank dies, the others fail in the collective that waits for it, often with more words and sometimes
-earlier by the clock. So causes come in this order: an error of a rank's own; a rank that went without a
-word; a broken collective. Among equals the first by time, then by rank.
+When a rank dies, the others fail in the collective that waits for it, often with longer messages and
+sometimes earlier by the clock. So causes are ordered: an error of a rank's own; a rank that vanished; a
+broken collective. Among equals the first by time, then by rank.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Failure:
     host: str
     pid: int | None
     time: float | None
-    """Seconds since 1970; of a rank that vanished, when it was last heard of, None if never."""
+    """Seconds since 1970; for a rank that vanished, its last sign of life, None if there was none."""
     error: str
     """Class of the error, or VANISHED."""
     message: str = ""
@@ -54,11 +54,11 @@ class Failure:
     step: int | None = None
     """The step that it was in; None before the first."""
     sample_ids: list[str] = field(default_factory=list)
-    """What this rank had in hand in that step."""
+    """Samples of this rank in that step."""
     is_collective: bool = False
-    """Whether the death of another rank causes such an error."""
+    """Whether the error may be a consequence of another rank's death."""
     stage: str = ""
-    """Whose step that was, where it is known."""
+    """Stage of that step, where known."""
 
 
 def is_collective(error: BaseException) -> bool:
@@ -70,8 +70,8 @@ def is_collective(error: BaseException) -> bool:
 
 
 def read_failures(storage: Storage) -> list[Failure]:
-    """All failures in the logs of a run, by time; one that cannot be read is left out with a word. Ranks of
-    a failed attempt whose host is gone, too, are among them if they had copied their batches."""
+    """All failures in the logs of a run, by time; one that cannot be read is skipped with a warning. Includes
+    ranks of a failed attempt whose host is lost, if they had copied their batches."""
     failures = []
     keys = [key for key, _ in storage.list(FOLDER)]
     for key in keys:
@@ -79,7 +79,7 @@ def read_failures(storage: Storage) -> list[Failure]:
             try:
                 failures.append(Failure(**json.loads(storage.read(key))))
             except (ValueError, TypeError) as error:
-                log.warning("%s/%s is left out, it cannot be read: %s", storage.uri, key, error)
+                log.warning("%s/%s is skipped, it cannot be read: %s", storage.uri, key, error)
     failed = {failure.attempt for failure in failures}
     known = {(failure.attempt, failure.rank) for failure in failures}
     for found in filter(None, map(BATCHES_KEY.fullmatch, keys)):
@@ -90,7 +90,7 @@ def read_failures(storage: Storage) -> list[Failure]:
 
 
 def vanished(attempt: str, rank: int, last: dict[str, Any]) -> Failure:
-    """The failure of a rank of which its last batch is all that is known."""
+    """The failure of a rank that left only its last batch."""
     return Failure(
         attempt, rank, last.get("host", ""), last.get("pid"), last.get("time"), VANISHED,
         step=last.get("step"), sample_ids=last.get("sample_ids", []), stage=last.get("stage", ""),
@@ -98,7 +98,7 @@ def vanished(attempt: str, rank: int, last: dict[str, Any]) -> Failure:
 
 
 def last_batch(lines: bytes) -> dict[str, Any]:
-    """The last whole line of a rank's batches (time, host, pid, stage, step, sample_ids), or nothing."""
+    """The last whole line of a rank's batches (time, host, pid, stage, step, sample_ids), or {}."""
     last: dict[str, Any] = {}
     for line in lines.splitlines():
         with contextlib.suppress(ValueError):  # the last line may be half written
@@ -118,7 +118,7 @@ def by_precedence(failures: Sequence[Failure], lost_ranks: Mapping[int, str] | N
     """The failures of one attempt, causes before what they caused.
 
     Args:
-        lost_ranks: ranks that the launcher says are gone, and what it says of each.
+        lost_ranks: ranks that the launcher reports as lost, with its message for each.
     """
     lost = dict(lost_ranks or {})
     known = {failure.rank for failure in failures}
@@ -129,7 +129,7 @@ def by_precedence(failures: Sequence[Failure], lost_ranks: Mapping[int, str] | N
 
 
 def first_cause(failures: Sequence[Failure], lost_ranks: Mapping[int, str] | None = None) -> str:
-    """What happened first in one attempt, in a few lines for people; empty if nothing did. See
+    """The first cause in one attempt, in a few lines of text; empty if nothing failed. See
     `by_precedence`."""
     ordered, lost = by_precedence(failures, lost_ranks), lost_ranks or {}
     if not ordered:
@@ -139,7 +139,7 @@ def first_cause(failures: Sequence[Failure], lost_ranks: Mapping[int, str] | Non
     if first.sample_ids:
         more = len(first.sample_ids) - SHOWN_IDS
         listed = ", ".join(first.sample_ids[:SHOWN_IDS]) + (f" and {more} more" if more > 0 else "")
-        lines.append(f"  samples in hand: {listed}")
+        lines.append(f"  samples in the step: {listed}")
     if others:
         lines.append(f"  {_followed(others)}")
     return redact("\n".join(lines))
@@ -147,7 +147,7 @@ def first_cause(failures: Sequence[Failure], lost_ranks: Mapping[int, str] | Non
 
 def _precedence(failure: Failure, lost: Mapping[int, str]) -> tuple[int, float, int]:
     if failure.error == VANISHED:
-        kind = 1 if failure.rank in lost else 2  # a launcher ends the others, too
+        kind = 1 if failure.rank in lost else 2  # the launcher ends the other ranks too
     else:
         kind = 3 if failure.is_collective else 0
     return kind, float("inf") if failure.time is None else failure.time, failure.rank
@@ -160,8 +160,8 @@ def _opening(failure: Failure, said: str) -> str:
     when = f", {utc(failure.time)}" if failure.time is not None else ""
     if failure.error != VANISHED:
         return f"{where}{step}{when}: {failure.error}: {_short(failure.message)}"
-    last = f", last heard of {utc(failure.time)}" if failure.time is not None else ""
-    reason = _short(said or failure.message) or "killed, out of memory, or its host or the driver is gone"
+    last = f", last sign of life {utc(failure.time)}" if failure.time is not None else ""
+    reason = _short(said or failure.message) or "killed, out of memory, or its host or the driver is lost"
     return f"{where} vanished{step}{last}: {reason}"
 
 
@@ -169,17 +169,17 @@ def _followed(others: Sequence[Failure]) -> str:
     ranks: dict[str, list[int]] = {}
     for failure in others:
         how = f"{failure.error}: {_short(failure.message, SHOWN_CHARS_OF_FOLLOWERS)}"
-        ranks.setdefault("without a word" if failure.error == VANISHED else how, []).append(failure.rank)
+        ranks.setdefault("vanished" if failure.error == VANISHED else how, []).append(failure.rank)
     listed = "; ".join(f"{', '.join(map(str, sorted(r)))} ({how})" for how, r in ranks.items())
     return f"{len(others)} other rank{'s' if len(others) > 1 else ''} followed: {listed}"
 
 
 def _short(text: str, most: int = SHOWN_CHARS) -> str:
-    """The first line, cut."""
+    """The first line, shortened."""
     line = (text.strip().splitlines() or [""])[0]
     return line if len(line) <= most else line[:most] + " ..."
 
 
 def utc(seconds: float) -> str:
-    """A time for people."""
+    """A time as text."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -1,14 +1,13 @@
-"""Steps that went wrong: found, written down, rolled back, and not taken again.
+"""Bad steps: found, recorded, rolled back, and not repeated.
 
-An incident is a file <stage>/incidents/step-00000042.json in the run. It is also what the run goes by:
-whoever trains the stage from then on, after a rollback or in another process, leaves out what the
-incidents name. So a run that was interrupted after an incident gives the same result as one that was not.
+An incident is a file <stage>/incidents/step-00000042.json in the run. From then on every process that trains
+the stage leaves out what the incidents name, after a rollback as after a restart. So a run that was
+interrupted after an incident gives the same result as one that was not.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import statistics
 import time
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from plinth.data.plan import Cursor
+from plinth.digests import finite
 from plinth.observe.config import GuardConfig
 from plinth.storage import Storage
 
@@ -23,12 +23,12 @@ FOLDER = "incidents"
 MAD_TO_SIGMA = 1.4826
 """Standard deviation of normal values over their median absolute deviation."""
 LEAST_SPREAD = 1e-3
-"""Of the median: losses that hardly move at all are no reason to call a small step a spike."""
+"""Relative to the median: where losses hardly change, a small step is not a spike."""
 
 
 @dataclass
 class Incident:
-    """One bad step. With `whole_batch`, its global batch is left out; else the samples, from then on."""
+    """One bad step. From then on its global batch is left out (`whole_batch`), or its samples are."""
 
     kind: str
     step: int
@@ -37,7 +37,7 @@ class Incident:
     whole_batch: bool
     sample_ids: list[str]
     by_rank: list[list[str]]
-    """Who named which samples."""
+    """The samples that each rank suspects."""
     locations: list[dict[str, Any]] = field(default_factory=list)
     """Where the samples are stored."""
     loss: float | None = None
@@ -48,10 +48,10 @@ class Incident:
 
 
 def write(storage: Storage, incident: Incident) -> str:
-    """Write an incident of a stage; returns its key. A second one of the same step gets another."""
+    """Write an incident of a stage; returns its key. Another incident of the same step gets another key."""
     number = sum(key.startswith(_key(incident.step, "")) for key, _ in storage.list(FOLDER))
     key = _key(incident.step, f"-{number}.json")
-    storage.write(key, json.dumps(_finite(asdict(incident)), indent=1).encode())
+    storage.write(key, json.dumps(finite(asdict(incident)), indent=1).encode())
     return key
 
 
@@ -61,7 +61,7 @@ def read_all(storage: Storage) -> list[Incident]:
 
 
 def left_out(incidents: Sequence[Incident]) -> tuple[frozenset[str], frozenset[Cursor]]:
-    """Samples and global batches that are not to be trained on."""
+    """Samples and global batches to leave out."""
     samples = frozenset(i for incident in incidents if not incident.whole_batch for i in incident.sample_ids)
     batches = frozenset(Cursor(i.epoch, i.step_in_epoch) for i in incidents if i.whole_batch)
     return samples, batches
@@ -78,32 +78,23 @@ def is_spike(config: GuardConfig, before: Sequence[float], loss: float) -> bool:
 
 
 class CollapseWatch:
-    """Counts how long the logs of a stage have been below their floors."""
+    """Counts how many times in a row the logs of a stage have been below their floors."""
 
     def __init__(self, config: GuardConfig) -> None:
         self._config = config
         self._below: dict[str, int] = {}
 
     def look(self, logs: dict[str, float]) -> list[str]:
-        """What has collapsed, when it has been so for long enough; said once each time it begins."""
-        said = []
+        """What has collapsed: reported once, when a log has been below its floor for `collapse_patience`."""
+        found = []
         for name, floor in self._config.floors.items():
             if name in logs:
                 low = logs[name] < floor
                 self._below[name] = self._below.get(name, 0) + 1 if low else 0
                 if self._below[name] == self._config.collapse_patience:
-                    said.append(f"{name} is {logs[name]:.3g}, below its floor {floor:g}")
-        return said
+                    found.append(f"{name} is {logs[name]:.3g}, below its floor {floor:g}")
+        return found
 
 
 def _key(step: int, rest: str) -> str:
     return f"{FOLDER}/step-{step:08d}{rest}"
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN: None stands for it."""
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,18 +1,18 @@
-"""The goodput ledger of a run: where its time went, over all attempts.
+"""The goodput ledger of a run: how its time was spent, over all attempts.
 
 An attempt is one start of a worker group, by the user or by Ray after a failure. Rank 0 keeps a record of
-each stage of an attempt and writes it every few seconds, so that an attempt that is killed leaves its last:
+each stage of an attempt and writes it every few seconds, so that a killed attempt leaves its last one:
 
     <run>/ledger/<attempt>-<stage>.json
 
-`summarise` adds them up. Every second from the first start to the last beat is in one category:
+`summarise` adds them up. Every second from the first start to the last heartbeat is in one category:
 
     productive         in optimizer steps that count
     data_stall         such a step waiting for its batch
-    checkpoint_stall   training held up by a checkpoint
+    checkpoint_stall   training waiting for a checkpoint
     start_up           from the start of an attempt to its first step
-    lost               steps with their stalls that were done again, by a later attempt or after a rollback
-    idle               between attempts, and what is left inside them
+    lost               steps, with their stalls, that a later attempt or a rollback repeated
+    idle               between attempts, and the rest inside them
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ PRODUCTIVE, DATA_STALL, CHECKPOINT_STALL = "productive", "data_stall", "checkpoi
 START_UP, LOST, IDLE = "start_up", "lost", "idle"
 CATEGORIES = (PRODUCTIVE, DATA_STALL, CHECKPOINT_STALL, START_UP, LOST, IDLE)
 RUNNING, FINISHED, STOPPED, FAILED = "running", "finished", "stopped", "failed"
-MARKS_KEPT = 64  # of a record: a run that resumes takes one of the last checkpoints
-RECENT_KEPT = 4096  # steps remembered one by one while no checkpoint becomes durable
+MARKS_KEPT = 64  # per record: a run resumes from one of the last checkpoints
+RECENT_KEPT = 4096  # steps kept one by one since the last durable checkpoint
 CLOSE_TIMEOUT_S = 10.0
 
 log = logging.getLogger(__name__)
 
 
 class Mark(NamedTuple):
-    """What the steps of an attempt that still count have taken, up to where `step` steps are done."""
+    """Seconds that the first `step` steps took, without those that were rolled back."""
 
     step: int
     productive_s: float = 0.0
@@ -61,7 +61,7 @@ class Mark(NamedTuple):
 
 @dataclass
 class Record:
-    """One stage of one attempt, as it lies in storage. Times are seconds since 1970."""
+    """One stage of one attempt, as stored. Times are seconds since 1970."""
 
     attempt: str
     stage: str
@@ -69,24 +69,24 @@ class Record:
     gpus: int
     started: float
     beat: float
-    """When this was written, or the attempt closed."""
+    """Last heartbeat: when this was written, or the attempt closed."""
     beat_every_s: float
     price_per_gpu_hour: float | None = None
     outcome: str = RUNNING
     start_up_s: float | None = None
     """None before the first step."""
     lost_s: float = 0.0
-    """Of steps that a rollback inside the attempt undid."""
+    """Seconds of steps that rollbacks inside the attempt undid."""
     steps_redone: int = 0
-    """How many those were."""
+    """How many steps those were."""
     marks: list[Mark] = field(default_factory=list)
-    """Where the attempt began, its last durable checkpoints, and where it is; empty before the first step."""
+    """At the attempt's first step, its last durable checkpoints and its last step; empty before the first."""
 
 
 class Ledger:
-    """Keeps the record of one stage of one attempt; on rank 0 alone.
+    """Keeps the record of one stage of one attempt; on rank 0 only.
 
-    A thread of its own writes it, so storage that is slow or away never holds up training.
+    A thread writes it, so training never waits for storage.
 
     Args:
         storage: the run's folder.
@@ -118,13 +118,13 @@ class Ledger:
         )
 
     def step(self, step: int, step_s: float, data_wait_s: float, checkpoint_s: float) -> None:
-        """Account for an optimizer step. A `step` that was done before means that training was rolled back.
+        """Account for an optimizer step. If `step` was done before, training was rolled back.
 
         Args:
             step: counts from 0.
             step_s: duration of the step with the wait for its batch.
-            data_wait_s: of it, the wait.
-            checkpoint_s: how long a checkpoint held up training between the step before and this one.
+            data_wait_s: the part of it that is the wait.
+            checkpoint_s: how long training waited for a checkpoint between the step before and this one.
         """
         with self._lock:
             record = self._record
@@ -147,7 +147,7 @@ class Ledger:
                 self._recent = [*self._recent[:-1:2], self._recent[-1]]
 
     def committed(self, step: int) -> None:
-        """The checkpoint after `step` steps is durable: an attempt that resumes may begin there."""
+        """The checkpoint after `step` steps is durable: a later attempt may resume there."""
         with self._lock:
             marks = self._record.marks
             if marks and marks[-1].step < step <= self._last().step:
@@ -167,7 +167,7 @@ class Ledger:
 
         Args:
             outcome: FINISHED, STOPPED or FAILED.
-            checkpoint_s: how long a checkpoint held up training after the last step.
+            checkpoint_s: how long training waited for a checkpoint after the last step.
         """
         with self._lock:
             if self._closed_at is not None:
@@ -181,12 +181,12 @@ class Ledger:
         return (self._recent or self._record.marks)[-1]
 
     def _add_checkpoint_stall(self, seconds: float) -> None:
-        """To the last mark: who resumes from that checkpoint does not lose it."""
+        """To the last mark: an attempt that resumes from that checkpoint does not lose it."""
         marks = self._recent or self._record.marks
         marks[-1] = marks[-1]._replace(checkpoint_stall_s=marks[-1].checkpoint_stall_s + seconds)
 
     def _roll_back(self, step: int) -> None:
-        """Count what was done from `step` on as lost."""
+        """Count the steps from `step` on as lost."""
         record, last = self._record, self._last()
         if step >= last.step:
             return
@@ -202,22 +202,22 @@ class Ledger:
 
 @dataclass
 class LedgerSummary:
-    """The whole run. The dicts have the six categories as keys; `seconds` add up to `wall_s`."""
+    """The whole run. The dicts have the six categories as keys; `seconds` adds up to `wall_s`."""
 
     wall_s: float = 0.0
-    """From the first start to the last beat."""
+    """From the first start to the last heartbeat."""
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(CATEGORIES, 0.0))
     worker_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(CATEGORIES, 0.0))
-    """Nothing is counted between attempts: what was rented then is not known."""
+    """Nothing is counted between attempts: how many workers were rented then is not known."""
     gpu_hours: dict[str, float] = field(default_factory=lambda: dict.fromkeys(CATEGORIES, 0.0))
-    """As `worker_seconds`."""
+    """Counted as `worker_seconds`."""
     cost: dict[str, float] | None = None
     """GPU-hours at their price; None without a price."""
     restarts: int = 0
     steps_redone: int = 0
 
     def share(self, category: str) -> float:
-        """Of the wall time."""
+        """The category's share of the wall time."""
         return self.seconds[category] / self.wall_s if self.wall_s else 0.0
 
 
@@ -225,21 +225,21 @@ def summarise(storage: Storage, now: float | None = None) -> LedgerSummary:
     """The ledger of the run in `storage`; all zero where it has none.
 
     Args:
-        now: `time.time()`, to count what has passed since the last beat too, as idle.
+        now: `time.time()`, to count the time since the last heartbeat as idle.
     """
     return add_up(read_records(storage), now)
 
 
 def read_records(storage: Storage) -> list[Record]:
-    """The records of a run by their start; one that cannot be read is left out with a word. What a killed
-    attempt did after its last beat comes from the last batches of its ranks, where they left them."""
+    """The records of a run by their start; one that cannot be read is skipped with a warning. What a killed
+    attempt did after its last heartbeat comes from the last batches of its ranks, where these exist."""
     records = []
     for key, _ in storage.list(FOLDER):
         try:
             fields = json.loads(storage.read(key))
             records.append(Record(**{**fields, "marks": [Mark(*mark) for mark in fields["marks"]]}))
         except (ValueError, KeyError, TypeError) as error:
-            log.warning("%s/%s is left out, it cannot be read: %s", storage.uri, key, error)
+            log.warning("%s/%s is skipped, it cannot be read: %s", storage.uri, key, error)
     records.sort(key=lambda record: (record.started, record.beat))
     failed = by_attempt(read_failures(storage))
     last_of_attempt = {record.attempt: record for record in records}
@@ -250,21 +250,21 @@ def read_records(storage: Storage) -> list[Record]:
 
 
 def _extend(record: Record, failures: Sequence[Failure]) -> None:
-    """Move the end of a record to when the last rank was heard of."""
-    heard = max(failure.time or 0.0 for failure in failures)
-    # Of this stage, and the steps before it were done.
-    in_hand = max((f.step or 0 for f in failures if f.stage in ("", record.stage)), default=0)
-    if heard <= record.beat:
+    """Move the end of a record to the last sign of life of any rank."""
+    last_seen = max(failure.time or 0.0 for failure in failures)
+    # A rank was in that step of this stage, so the steps before it were done.
+    steps_done = max((f.step or 0 for f in failures if f.stage in ("", record.stage)), default=0)
+    if last_seen <= record.beat:
         return
-    if record.marks and in_hand > record.marks[-1].step:
+    if record.marks and steps_done > record.marks[-1].step:
         last = record.marks[-1]
-        trained_s = last.productive_s + heard - record.beat
-        record.marks.append(last._replace(step=in_hand, productive_s=trained_s))
-    record.beat = heard
+        trained_s = last.productive_s + last_seen - record.beat
+        record.marks.append(last._replace(step=steps_done, productive_s=trained_s))
+    record.beat = last_seen
 
 
 def add_up(records: Sequence[Record], now: float | None = None) -> LedgerSummary:
-    """What `records`, by their start, come to. Where two overlap, the time is the later one's."""
+    """The sum of `records`, sorted by start. Where two overlap, the time belongs to the later one."""
     if not records:
         return LedgerSummary()
     first, last = records[0].started, max(record.beat for record in records)
@@ -279,12 +279,12 @@ def add_up(records: Sequence[Record], now: float | None = None) -> LedgerSummary
         for category, seconds in spent.items():
             _count(summary, record, category, seconds)
     others = sum(summary.seconds[category] for category in CATEGORIES if category != IDLE)
-    summary.seconds[IDLE] = max(0.0, summary.wall_s - others)  # with what is between the attempts
+    summary.seconds[IDLE] = max(0.0, summary.wall_s - others)  # including the time between attempts
     return summary
 
 
 def _resumed_at(records: Sequence[Record]) -> list[int | None]:
-    """For each record, the first step that a later one of its stage began with."""
+    """For each record, the lowest step at which a later record of its stage began."""
     first: dict[str, int] = {}
     found: list[int | None] = []
     for record in reversed(records):
@@ -296,7 +296,7 @@ def _resumed_at(records: Sequence[Record]) -> list[int | None]:
 
 
 def _spent(record: Record, resumed: int | None, inside_s: float) -> tuple[dict[str, float], int]:
-    """Seconds by category, which add up to `inside_s`, and how many steps a later record did again."""
+    """Seconds by category, which add up to `inside_s`, and how many steps a later record repeated."""
     if record.start_up_s is None:
         return {START_UP: inside_s}, record.steps_redone
     last = record.marks[-1]
@@ -329,7 +329,7 @@ def _count(summary: LedgerSummary, record: Record, category: str, seconds: float
 
 
 def _at(marks: Sequence[Mark], step: int) -> Mark:
-    """What had been taken when `step` steps were done; a step between two marks has its share."""
+    """The mark after `step` steps, interpolated between its neighbours."""
     steps = [mark.step for mark in marks]
     columns = zip(*(mark[1:] for mark in marks), strict=True)
     return Mark(step, *(float(np.interp(step, steps, column)) for column in columns))

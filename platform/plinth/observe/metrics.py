@@ -1,10 +1,10 @@
-"""What a run shows: TensorBoard, the same as JSON lines, and a progress line in the terminal.
+"""The metrics of a stage: TensorBoard, the same numbers as JSON lines, and a progress line in the terminal.
 
-    <run>/metrics.jsonl     one line a step
-    <run>/tensorboard/      events: scalars of every step, pictures now and then
+    <stage>/metrics.jsonl     one line per step
+    <stage>/tensorboard/      events: scalars of every step, pictures of some
 
-Both are written to a local folder by rank 0 and copied to the run's storage at checkpoints and at the end.
-A resumed run goes on behind the step of its checkpoint: later lines of the run that died are dropped.
+Rank 0 writes both to a local folder and copies them to the run's storage at checkpoints and at the end. A
+resumed run continues after the step of its checkpoint: later lines of the run that died are dropped.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import math
 import resource
 import shutil
 import time
@@ -26,6 +25,7 @@ import numpy as np
 import torch
 
 from plinth.data.batches import LocalBatch
+from plinth.digests import finite
 from plinth.engine.engine import StepResult
 from plinth.engine.global_batch import gather
 from plinth.engine.process import Process, on_all_ranks
@@ -48,8 +48,8 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class StepRecord:
-    """One line of metrics.jsonl. Durations in seconds; `digest` is over the sample ids of the global batch,
-    so two runs that saw the same data have the same digests."""
+    """One line of metrics.jsonl. Durations in seconds. `digest` is a hash of the sample ids of the global
+    batch: two runs that saw the same data have the same digests."""
 
     step: int
     epoch: int
@@ -70,19 +70,14 @@ class StepRecord:
     skipped: list[str] = field(default_factory=list)
     """Samples of the global batch that could not be trained on, each with the reason."""
     compute_s: float = 0.0
-    """What the forward passes took on this rank."""
+    """Time of the forward passes on this rank."""
     ranks: RankSeconds = field(default_factory=dict)
-    """What tells slow ranks from the others; empty with one. In metrics.jsonl only now and then, as means."""
+    """Times that show slow ranks; empty with one rank. Some lines of metrics.jsonl have their means."""
 
     def summary(self) -> dict[str, Any]:
-        """The numbers that say how training goes, flat."""
-        return {
-            "step": self.step,
-            "loss": self.loss,
-            "lr": self.lr,
-            "grad_norm": self.grad_norm,
-            **self.terms,
-        }
+        """The most important numbers, flat."""
+        numbers = {"step": self.step, "loss": self.loss, "lr": self.lr, "grad_norm": self.grad_norm}
+        return numbers | self.terms
 
 
 def record_step(
@@ -94,12 +89,12 @@ def record_step(
     checkpoint_s: float,
     compute_s: float = 0.0,
 ) -> StepRecord:
-    """Put together what a step did; call it on all ranks, right after the step.
+    """The record of a step; call it on all ranks, right after the step.
 
     Args:
-        started: `time.perf_counter()` before the batch was asked for.
-        checkpoint_s: what a checkpoint took between the step before and this one.
-        compute_s: what the forward passes of the step took on this rank.
+        started: `time.perf_counter()` before the batch was requested.
+        checkpoint_s: time that a checkpoint took between the step before and this one.
+        compute_s: time of the step's forward passes on this rank.
     """
     step_s = time.perf_counter() - started
     keys, ranks = _gathered(batch, process, compute_s)
@@ -133,7 +128,7 @@ def _gathered(batch: LocalBatch, process: Process, compute_s: float) -> tuple[np
 
 
 def _memory_bytes(device: torch.device) -> int:
-    """Most that this process has held: on its GPU, else of the machine's memory."""
+    """Peak memory of this process: on its GPU, else in RAM."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -171,15 +166,15 @@ class MetricsWriter:
         kept = _lines_before(storage, first_step)
         (local / LINES_KEY).write_text("".join(kept))
         self._lines = (local / LINES_KEY).open("a")
-        # purge_step: TensorBoard hides what the run that died had written from this step on.
+        # purge_step: TensorBoard hides what a run that died had written from this step on.
         self._board = SummaryWriter(str(local / TENSORBOARD_FOLDER), purge_step=first_step)
         self._recent: list[StepRecord] = []
         self._flushed_bytes = 0
         self._shown_at = time.monotonic()
 
     def step(self, record: StepRecord) -> None:
-        """Write a step everywhere."""
-        self._lines.write(json.dumps(_finite(self._line(record))) + "\n")
+        """Write a step to all of them."""
+        self._lines.write(json.dumps(finite(self._line(record))) + "\n")
         self._scalars(scalars(record), record.step)
         self._recent = [*self._recent[-RATE_WINDOW_STEPS + 1 :], record]
         now = time.monotonic()
@@ -189,7 +184,7 @@ class MetricsWriter:
             log.info("%s", progress_line(self._name, self._recent, self._total_steps))
 
     def ledger(self, shares: Mapping[str, float], step: int) -> None:
-        """Show where the run's time went until now, as shares of the wall time."""
+        """Show where the run's time went so far, as shares of the wall time."""
         self._scalars({f"ledger/{category}": share for category, share in shares.items()}, step)
 
     def pictures(self, pictures: Mapping[str, np.ndarray], step: int) -> None:
@@ -199,7 +194,9 @@ class MetricsWriter:
 
     def _line(self, record: StepRecord) -> dict[str, Any]:
         line = asdict(record)
-        line["skipped"] = [redact(reason) for reason in record.skipped]  # it may quote what storage said
+        line["skipped"] = [
+            redact(reason) for reason in record.skipped
+        ]  # it may quote an error of the storage
         self._rank_times.add(line.pop("ranks"))
         is_due = record.step % self._config.details_every_steps == 0
         return line | ({"ranks": times} if is_due and (times := self._rank_times.take()) else {})
@@ -211,20 +208,20 @@ class MetricsWriter:
             self._sinks.log(values, step)
 
     def flush(self) -> None:
-        """All steps until now belong to the next `sync`."""
+        """The next `sync` copies all steps up to now."""
         self._lines.flush()
         self._board.flush()
         self._flushed_bytes = self._lines.tell()
 
     def sync(self) -> None:
-        """Copy what was flushed to storage; from another thread if wanted, while steps are written."""
+        """Copy what was flushed to storage. Another thread may call it while steps are written."""
         with (self._local / LINES_KEY).open("rb") as lines:
             self._storage.write(LINES_KEY, lines.read(self._flushed_bytes))
         for path in sorted((self._local / TENSORBOARD_FOLDER).iterdir()):
             self._storage.upload(path, path.relative_to(self._local).as_posix())
 
     def close(self) -> None:
-        """Write everything out and give up the local folder."""
+        """Copy everything to storage and remove the local folder."""
         self.flush()
         self._board.close()
         self._lines.close()
@@ -235,8 +232,8 @@ class MetricsWriter:
 
 
 def recover_lines(world: World, storage: Storage, local: Path) -> None:
-    """Bring the lines of a process that died on one of these machines to storage: a checkpoint that was
-    recovered from its disk may be of a later step than the last copy of them. Call it on all ranks.
+    """Copy the lines of a process that died on one of these machines to storage: a checkpoint recovered from
+    its disk may be of a later step than the last copy of the lines. Call it on all ranks.
 
     Args:
         storage: folder of the stage in the run.
@@ -319,10 +316,3 @@ def _lines_before(storage: Storage, first_step: int) -> list[str]:
     if first_step == 0:
         return []
     return [json.dumps(line) + "\n" for line in read_lines(storage) if line["step"] < first_step]
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN: None stands for it."""
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value

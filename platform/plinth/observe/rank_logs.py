@@ -1,15 +1,15 @@
-"""What outlives a dead rank: its messages, its last batches, its stacks, and why it failed.
+"""What is left of a dead rank: its messages, its last batches, its stacks, and why it failed.
 
-Every rank writes to a local folder of its host, without waiting for the disk, so that the files are there
-whatever becomes of the process:
+Every rank writes to a local folder of its host, without waiting for the disk. The files remain however the
+process ends:
 
     <attempt>-rank<r>.log             messages of this package
-    <attempt>-rank<r>.batches         ids of the last batches, a line each; removed at a clean end
-    <attempt>-rank<r>.stacks          stacks of all threads: of a hang, a crash in native code, a failure
+    <attempt>-rank<r>.batches         ids of the last batches, one per line; removed at a clean exit
+    <attempt>-rank<r>.stacks          stacks of all threads at a hang, a crash in native code, a failure
     <attempt>-rank<r>.failure.json    a `Failure`
 
-`salvage`, in any process of the host, copies them to the run's logs/, also those of processes that are gone.
-A living rank copies its own now and then (`keep_copied`), for the case that its host is lost.
+`salvage`, in any process of the host, copies them to the run's logs/, also those of dead processes. A living
+rank also copies its own every few seconds (`keep_copied`), in case its host is lost.
 """
 
 from __future__ import annotations
@@ -39,16 +39,12 @@ from plinth.observe.failures import (
     FAILURE_SUFFIX,
     FOLDER,
     Failure,
-    first_cause,
     is_collective,
     last_batch,
-    read_failures,
     vanished,
 )
 from plinth.redaction import RedactionFilter, redact
 from plinth.storage import Storage, local_files
-
-__all__ = ["Failure", "RankLog", "first_cause", "read_failures", "salvage"]
 
 LOG_SUFFIX, STACKS_SUFFIX = ".log", ".stacks"
 CUT_SUFFIX = ".batches-cut"
@@ -63,12 +59,12 @@ log = logging.getLogger(__name__)
 
 
 class RankLog:
-    """The files of one rank in one attempt, as a context. An error that leaves it is written down.
+    """The files of one rank in one attempt, as a context manager. It records an error that leaves it.
 
-    A full disk raises nothing here: training goes on without these files.
+    A full disk raises nothing here: training continues without these files.
 
     Args:
-        folder: local to this host; one for all ranks and attempts of a run.
+        folder: local to this host, shared by all ranks and attempts of a run.
     """
 
     def __init__(self, folder: Path, attempt_id: str, rank: int) -> None:
@@ -116,7 +112,7 @@ class RankLog:
             self._handler.close()
 
     def batch(self, step: int, sample_ids: Sequence[str], stage: str = "") -> None:
-        """Keep what this rank has in hand. Call it before the step."""
+        """Record the samples of the next step. Call it before the step."""
         self._step, self._sample_ids, self._stage = step, list(sample_ids), stage
         if self._handler is None:
             return
@@ -127,7 +123,7 @@ class RankLog:
         self._recent.append(json.dumps(record) + "\n")
         self._lines += 1
         with self._disk_may_be_full():
-            batches = self._batches or self._open_batches()  # the end that was expected did not come
+            batches = self._batches or self._open_batches()  # after an `expect_end` without an end
             if self._lines < BATCHES_BEFORE_CUT:
                 batches.write(self._recent[-1])
             else:
@@ -140,12 +136,12 @@ class RankLog:
             faulthandler.dump_traceback_later(timeout_s, file=self._stacks)
 
     def expect_end(self) -> None:
-        """From here on the process may be ended without having failed, as when the workers are restarted."""
+        """From now on the process may be killed without a failure, as when the workers are restarted."""
         if self._batches is not None:
             self._batches.close()
             self._batches = None
         with self._disk_may_be_full():
-            self._path(BATCHES_SUFFIX).unlink(missing_ok=True)  # that it is gone means an end with a word
+            self._path(BATCHES_SUFFIX).unlink(missing_ok=True)  # its absence marks a clean exit
 
     def keep_copied(self, storage: Storage, every_s: float) -> None:
         """Copy these files to logs/ in the run's `storage` every `every_s`, from a thread, until the end."""
@@ -154,7 +150,7 @@ class RankLog:
         self._copying = Every(every_s, copy, f"logs cannot be copied to {storage.uri}")
 
     def failed(self, error: BaseException) -> None:
-        """Write down what happened, where and on which samples; only the first error counts."""
+        """Record the error, where it happened and on which samples; only the first call counts."""
         if self._has_failed:
             return
         self._has_failed = True
@@ -183,7 +179,7 @@ class RankLog:
         return self._batches
 
     def _cut(self) -> None:
-        """Keep the last lines; a kill at any moment leaves the file before or after."""
+        """Keep only the last lines; a kill at any moment leaves the old file or the new one."""
         cut = self._path(CUT_SUFFIX).open("w", buffering=1)
         cut.writelines(self._recent)
         self._path(CUT_SUFFIX).replace(self._path(BATCHES_SUFFIX))
@@ -195,11 +191,11 @@ class RankLog:
             yield
         except OSError as error:
             if self._is_whole:
-                log.warning("the logs of this rank are not whole, training goes on: %s", error)
+                log.warning("the logs of this rank are incomplete, training continues: %s", error)
             self._is_whole = False
 
     def _note(self, text: str, level: int = logging.INFO) -> None:
-        """To the file alone."""
+        """Log to the file only."""
         if self._handler is not None:
             self._handler.handle(logging.LogRecord(__name__, level, __file__, 0, text, None, None))
 
@@ -208,23 +204,23 @@ class RankLog:
 
 
 class _LogFile(logging.FileHandler):
-    """Redacted, and locked for as long as the process lives: `salvage` asks for the lock."""
+    """Redacted, and locked while the process lives: `salvage` tries the lock."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, encoding="utf-8")
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         self.addFilter(RedactionFilter())
         assert self.stream is not None
-        with contextlib.suppress(OSError):  # a file system without locks, or a salvage of this very moment
+        with contextlib.suppress(OSError):  # a file system without locks, or a `salvage` at this moment
             fcntl.flock(self.stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Keep silent: a full disk must not fill the terminal with a traceback for every message."""
+        """Print nothing: a full disk must not fill the terminal with a traceback per message."""
 
 
 def salvage(folder: Path, storage: Storage) -> None:
-    """Copy the files of this host's ranks to logs/ in the run's `storage`; remove those of processes that
-    are gone. For a process that went without a word a failure says so. Raises nothing for storage."""
+    """Copy the files of this host's ranks to logs/ in the run's `storage`; remove those of dead processes. A
+    process that vanished gets a failure record. Errors of the storage are logged, not raised."""
     if not folder.is_dir():
         return
     found = [match for path in sorted(folder.iterdir()) if (match := FILE_PATTERN.fullmatch(path.name))]
@@ -232,23 +228,23 @@ def salvage(folder: Path, storage: Storage) -> None:
         try:
             with _gone(folder / f"{stem}{LOG_SUFFIX}") as is_gone:
                 if is_gone:
-                    _say_if_vanished(folder, stem, attempt, rank)
+                    _record_if_vanished(folder, stem, attempt, rank)
                 _copy(folder, stem, storage)
                 if is_gone:
                     _remove(folder, stem, storage)
-        except Exception as error:  # whatever it is, it is no reason to stop training
+        except Exception as error:  # no reason to stop training
             log.warning("logs stay in %s, they cannot be copied to %s: %s", folder, storage.uri, error)
             return
 
 
 @contextlib.contextmanager
 def _gone(path: Path) -> Iterator[bool]:
-    """Whether the process that writes this log is gone; meanwhile no other salvage finds that, too."""
+    """Whether the process that writes this log is dead; inside the context no other `salvage` gets True."""
     with contextlib.ExitStack() as opened:
         try:
             file = opened.enter_context(path.open("r+"))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except FileNotFoundError:  # the log goes last: another salvage has just done all
+        except FileNotFoundError:  # the log is removed last: another `salvage` has done it all
             is_gone = False
         except BlockingIOError:
             is_gone = False
@@ -257,7 +253,7 @@ def _gone(path: Path) -> Iterator[bool]:
         yield is_gone
 
 
-def _say_if_vanished(folder: Path, stem: str, attempt: str, rank: int) -> None:
+def _record_if_vanished(folder: Path, stem: str, attempt: str, rank: int) -> None:
     batches = folder / f"{stem}{BATCHES_SUFFIX}"
     if not batches.exists() or (folder / f"{stem}{FAILURE_SUFFIX}").exists():
         return
@@ -268,7 +264,7 @@ def _say_if_vanished(folder: Path, stem: str, attempt: str, rank: int) -> None:
 
 
 def _copy(folder: Path, stem: str, storage: Storage, sent: dict[str, int] | None = None) -> None:
-    """All files of a rank, but those that have not changed since they were `sent` (suffix -> time)."""
+    """Copy all files of a rank except those unchanged since they were `sent` (suffix -> time)."""
     sent = {} if sent is None else sent
     for suffix in (FAILURE_SUFFIX, STACKS_SUFFIX, BATCHES_SUFFIX, LOG_SUFFIX):
         path = folder / f"{stem}{suffix}"
@@ -280,8 +276,8 @@ def _copy(folder: Path, stem: str, storage: Storage, sent: dict[str, int] | None
 
 
 def _remove(folder: Path, stem: str, storage: Storage) -> None:
-    """The log last: its lock guards the others. Batches that a living rank had copied go from storage if
-    it ended with a word, for there, too, they would mean that it did not."""
+    """Remove a rank's files, the log last: its lock guards the others. After a clean exit also remove the
+    batches that the rank had copied to storage, as they would mark a process that vanished."""
     if not (folder / f"{stem}{BATCHES_SUFFIX}").exists():
         storage.delete(f"{FOLDER}/{stem}{BATCHES_SUFFIX}")
     for suffix in (FAILURE_SUFFIX, STACKS_SUFFIX, BATCHES_SUFFIX, CUT_SUFFIX, LOG_SUFFIX):

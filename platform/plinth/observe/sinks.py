@@ -1,8 +1,8 @@
-"""Trackers outside that get a stage's scalars, by the same names as TensorBoard: W&B, MLflow.
+"""External trackers that get a stage's scalars, by the same names as TensorBoard: W&B, MLflow.
 
-Rank 0 hands over what it logs; a thread for each tracker sends it, so one that is slow or away never holds
-up training. One that fails is given up with a word. A run that goes on goes on in the tracker, too: the
-tracker's run is found by the identity of ours.
+Rank 0 queues what it logs, and one thread per tracker sends it, so training never waits for a tracker. A
+failing sink is disabled with a warning. A resumed run continues the same tracker run, which is found by our
+run's id.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from plinth.observe.ledger import FAILED, FINISHED, STOPPED
 from plinth.redaction import redact
 
 QUEUED_STEPS = 4096
-"""Steps that wait for a tracker that is slow; what comes beyond that is dropped."""
+"""Steps that may wait for a slow tracker; one that is further behind is disabled."""
 CLOSE_TIMEOUT_S = 60.0
 STEP_KEY = "step"
 ID_TAG = "plinth.id"
-MLFLOW_METRICS_A_CALL = 1000
-MLFLOW_PARAMS_A_CALL = 100
+MLFLOW_METRICS_PER_CALL = 1000
+MLFLOW_PARAMS_PER_CALL = 100
 MLFLOW_VALUE_CHARS = 500
-"""Of a parameter: what every kind of store takes."""
+"""Longest value of a parameter that every kind of MLflow store takes."""
 MLFLOW_STATUS = {FINISHED: "FINISHED", STOPPED: "KILLED", FAILED: "FAILED"}
 
 log = logging.getLogger(__name__)
@@ -43,17 +43,17 @@ Row = tuple[int, dict[str, float]]
 
 @dataclass(frozen=True)
 class RunName:
-    """What the tracker is told of the run."""
+    """How the tracker knows the run."""
 
     id: str
-    """The same whenever this stage of this run goes on."""
+    """The same whenever this stage of this run is resumed."""
     group: str
-    """Name of our run: its stages stand side by side."""
+    """Name of our run: groups its stages in the tracker."""
     name: str
 
 
 class Tracker(Protocol):
-    """One tracker; all calls come from one thread, and may raise anything."""
+    """One tracker; all calls come from one thread and may raise anything."""
 
     def log(self, rows: Sequence[Row]) -> None:
         """Send scalars."""
@@ -63,11 +63,11 @@ class Tracker(Protocol):
 
 
 class Sinks:
-    """All trackers of a stage; on rank 0 alone. Raises nothing.
+    """All trackers of a stage; on rank 0 only. Raises nothing.
 
     Args:
-        resolved: what the stage was told; secrets in it are hidden.
-        folder: on this machine, for files of the trackers' own.
+        resolved: the stage's settings; secrets in them are hidden.
+        folder: on this machine, for the trackers' own files.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Sinks:
         ]
 
     def log(self, scalars: Mapping[str, float], step: int) -> None:
-        """Hand over what is known of a step."""
+        """Queue the scalars of a step."""
         for feed in self._feeds:
             feed.put((step, dict(scalars)))
 
@@ -111,7 +111,7 @@ class _Feed:
         try:
             self._rows.put_nowait(row)
         except queue.Full:
-            self._give_up(f"it is {QUEUED_STEPS} steps behind")
+            self._disable(f"it is {QUEUED_STEPS} steps behind")
 
     def end(self, outcome: str) -> None:
         self._outcome = outcome
@@ -120,37 +120,37 @@ class _Feed:
     def join(self, timeout_s: float) -> None:
         self._thread.join(timeout_s)
         if self._thread.is_alive():
-            self._give_up(f"it did not take the last metrics in {CLOSE_TIMEOUT_S:g} s")
+            self._disable(f"it did not take the last metrics in {CLOSE_TIMEOUT_S:g} s")
 
     def _run(self) -> None:
         try:
             tracker = self._connect()
             while not self._is_off:
-                is_last = self._ended.is_set()  # asked before the rows are taken: none comes after
+                is_last = self._ended.is_set()  # read before the rows are taken: none comes after
                 if rows := list(self._waiting()):
                     tracker.log(rows)
                 elif is_last:
                     break
             tracker.close(self._outcome or FAILED)
-        except Exception as error:  # whatever it is, training goes on
-            self._give_up(str(error) or type(error).__name__)
+        except Exception as error:  # training continues without the tracker
+            self._disable(str(error) or type(error).__name__)
 
     def _waiting(self) -> Iterator[Row]:
-        """What is there now, after a moment's patience for the first."""
+        """The rows in the queue, after a short wait for the first."""
         with contextlib.suppress(queue.Empty):
             yield self._rows.get(timeout=0.2)
             while True:
                 yield self._rows.get_nowait()
 
-    def _give_up(self, why: str) -> None:
+    def _disable(self, why: str) -> None:
         if not self._is_off:
             self._is_off = True
-            log.warning("%s gets no more metrics, training goes on: %s", self._kind.value, redact(why))
+            log.warning("%s gets no more metrics, training continues: %s", self._kind.value, redact(why))
 
 
 class _Wandb:
-    """Weights & Biases. Steps that are done again after a kill or a rollback keep their numbers: the step is
-    a metric of its own, not W&B's counter, which only rises."""
+    """Weights & Biases. Steps that are repeated after a kill or a rollback keep their numbers: the step is a
+    metric of its own rather than W&B's counter, which only rises."""
 
     def __init__(self, config: MetricsConfig, name: RunName, resolved: dict[str, Any], folder: Path) -> None:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
@@ -158,7 +158,7 @@ class _Wandb:
 
         folder.mkdir(parents=True, exist_ok=True)
         quiet = wandb.Settings(
-            console="off",  # it would send the terminal, and not redacted
+            console="off",  # else it sends the terminal's output, without redaction
             silent=True, disable_git=True, disable_code=True, x_disable_meta=True,
         )  # fmt: skip
         self._run = wandb.init(
@@ -178,7 +178,7 @@ class _Wandb:
 
 
 class _Mlflow:
-    """MLflow, through its client alone: nothing of it is global to the process."""
+    """MLflow, through its client only, so that nothing is global to the process."""
 
     def __init__(self, config: MetricsConfig, name: RunName, resolved: dict[str, Any], folder: Path) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -199,7 +199,7 @@ class _Mlflow:
             tags = {ID_TAG: name.id, "plinth.run": name.group}
             made = self._client.create_run(experiment, tags=tags, run_name=name.name)
             self._id = made.info.run_id
-            self._say_config(resolved)
+            self._log_config(resolved)
 
     def log(self, rows: Sequence[Row]) -> None:
         from mlflow.entities import Metric
@@ -209,21 +209,21 @@ class _Mlflow:
             Metric(key, value, now_ms, step)
             for step, scalars in rows
             for key, value in scalars.items()
-            if math.isfinite(value)  # stores differ in what they make of the others
+            if math.isfinite(value)  # stores differ in how they treat the others
         ]
-        for start in range(0, len(found), MLFLOW_METRICS_A_CALL):
-            self._client.log_batch(self._id, metrics=found[start : start + MLFLOW_METRICS_A_CALL])
+        for start in range(0, len(found), MLFLOW_METRICS_PER_CALL):
+            self._client.log_batch(self._id, metrics=found[start : start + MLFLOW_METRICS_PER_CALL])
 
     def close(self, outcome: str) -> None:
         self._client.set_terminated(self._id, status=MLFLOW_STATUS[outcome])
 
-    def _say_config(self, resolved: dict[str, Any]) -> None:
-        """Once: parameters of an MLflow run can never be changed."""
+    def _log_config(self, resolved: dict[str, Any]) -> None:
+        """Called once: parameters of an MLflow run cannot be changed."""
         from mlflow.entities import Param
 
         params = [Param(key, str(value)[:MLFLOW_VALUE_CHARS]) for key, value in flat(resolved).items()]
-        for start in range(0, len(params), MLFLOW_PARAMS_A_CALL):
-            self._client.log_batch(self._id, params=params[start : start + MLFLOW_PARAMS_A_CALL])
+        for start in range(0, len(params), MLFLOW_PARAMS_PER_CALL):
+            self._client.log_batch(self._id, params=params[start : start + MLFLOW_PARAMS_PER_CALL])
 
 
 TRACKERS: dict[SinkKind, Callable[[MetricsConfig, RunName, dict[str, Any], Path], Tracker]] = {
@@ -246,11 +246,11 @@ def redacted(value: Any) -> Any:
 
 
 def _hidden(key: str, value: Any) -> Any:
-    """A value that is a secret by its name, as `password: hunter2`, which alone looks like nothing."""
+    """Hide a value that only its name makes a secret, as in `password: hunter2`."""
     if not isinstance(value, str):
         return value
-    said = redact(f"{key}={value}")
-    return said.removeprefix(f"{key}=") if said.startswith(f"{key}=") else value
+    pair = redact(f"{key}={value}")
+    return pair.removeprefix(f"{key}=") if pair.startswith(f"{key}=") else value
 
 
 def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""Which rank holds the others up: what is measured on each, what is kept of it, and the one sentence.
+"""Stragglers: times measured on each rank, and the rank that the others wait for.
 
-Training is in step, so every rank's step takes as long as the slowest's. What differs is what each does by
-itself before it meets the others: waiting for its batch, and the forward passes. The rest of a step is passed
-in collectives and says nothing of who is late. At ZeRO stage 3 the forward passes gather weights, so there
-the time of one slow rank is in everybody's, and only the wait for data tells ranks apart.
+Training is synchronous, so every rank's step takes as long as the slowest rank's. Ranks differ only in what
+each does before it meets the others: waiting for its batch, and the forward passes. The rest of a step is
+spent in collectives and does not show which rank is late. At ZeRO stage 3 the forward passes gather weights,
+so one slow rank slows those of all, and only the wait for data tells ranks apart.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ MEASURES = (DATA_WAIT, COMPUTE)
 HOSTS = "hosts"
 RECENT_LINES = 5
 LEAST_SHARE = 0.1
-"""Of the step, by which a rank must exceed the others to be named."""
+"""Share of the step by which a straggler must exceed the other ranks."""
 LEAST_RATIO = 1.25
 DECIMALS = 4
-_VERBS = {DATA_WAIT: "waits {0} a step for its data, the others {1}",
-          COMPUTE: "takes {0} a step for its forward passes, the others {1}"}  # fmt: skip
+_VERBS = {DATA_WAIT: "waits {0} per step for its data, the others {1}",
+          COMPUTE: "takes {0} per step for its forward passes, the others {1}"}  # fmt: skip
 
 RankSeconds = dict[str, list[float]]
-"""By measure, a number for each rank."""
+"""Measure -> one number per rank."""
 
 
 class ForwardClock:
-    """Time that this rank spends in the forward passes of a stage; on a GPU that of the GPU."""
+    """Time that this rank spends in the forward passes of a stage; on a GPU the GPU's time."""
 
     def __init__(self, stage: nn.Module, device: torch.device) -> None:
         self._on_gpu = device.type == "cuda"
@@ -46,7 +46,7 @@ class ForwardClock:
         ]
 
     def take_s(self) -> float:
-        """Seconds since the last call. Call it after the step, when the GPU has done its work."""
+        """Seconds since the last call. Call it after the step, when the GPU has finished."""
         spans, self._spans = self._spans, []
         if self._on_gpu:
             for _, end in spans:
@@ -55,7 +55,7 @@ class ForwardClock:
         return sum(end - begin for begin, end in spans)
 
     def close(self) -> None:
-        """Take the hooks off."""
+        """Remove the hooks."""
         for hook in self._hooks:
             hook.remove()
 
@@ -77,7 +77,7 @@ class RankTimes:
     """Means over the steps between two lines of metrics.jsonl that have them; on rank 0.
 
     Args:
-        hosts: of each rank.
+        hosts: one per rank.
     """
 
     def __init__(self, hosts: Sequence[str]) -> None:
@@ -87,7 +87,7 @@ class RankTimes:
         self._is_first = True
 
     def add(self, seconds: RankSeconds) -> None:
-        """What a step took on each rank. The first step is left out: it starts things up."""
+        """Add a step's times. The first step is skipped: it includes start-up."""
         if self._is_first or not seconds:
             self._is_first = False
             return
@@ -97,7 +97,7 @@ class RankTimes:
         self._steps += 1
 
     def take(self) -> dict[str, Any]:
-        """For the line; empty if there is nothing to tell. Begins anew."""
+        """The means for the line, empty if there are none; starts new ones."""
         if not self._steps:
             return {}
         means = {m: [round(x, DECIMALS) for x in (s / self._steps).tolist()] for m, s in self._sums.items()}
@@ -107,7 +107,7 @@ class RankTimes:
 
 @dataclass(frozen=True)
 class Straggler:
-    """A rank for which the others wait. Seconds are of a step."""
+    """A rank for which the others wait. Seconds are per step."""
 
     rank: int
     host: str
@@ -116,21 +116,21 @@ class Straggler:
     others_s: float
     step_s: float
     more: int
-    """Other ranks of which the same can be said."""
+    """Ranks slow in the same way."""
 
     @property
     def sentence(self) -> str:
-        """Who, where, what."""
-        said = _VERBS[self.measure].format(f"{self.own_s:.2f} s", f"{self.others_s:.2f} s")
-        also = f"; so it is with {self.more} more" if self.more else ""
-        return f"rank {self.rank} on {self.host} is slow: it {said} (a step is {self.step_s:.2f} s){also}"
+        """One sentence for the user."""
+        what = _VERBS[self.measure].format(f"{self.own_s:.2f} s", f"{self.others_s:.2f} s")
+        also = f"; {self.more} more are slow in the same way" if self.more else ""
+        return f"rank {self.rank} on {self.host} is slow: it {what} (a step is {self.step_s:.2f} s){also}"
 
 
 def find_straggler(lines: Sequence[Mapping[str, Any]]) -> Straggler | None:
-    """The rank that holds up the others most in the last lines of a stage's metrics.jsonl; None if none does.
+    """The rank for which the others wait most in the last lines of a stage's metrics.jsonl, if any.
 
     Args:
-        lines: in order; those without times of ranks are passed over.
+        lines: in order; those without times of ranks are ignored.
     """
     measured = [line for line in lines if line.get("ranks")]
     if not measured:

@@ -1,8 +1,8 @@
-"""What a running job tells Prometheus, through Ray: the one place where the metrics' names are.
+"""Prometheus metrics of a running job, exported through Ray; all names are here.
 
 Each node's Ray agent serves the metrics of its processes (`ray start --metrics-export-port`), with `ray_`
-before their names and the node's address as a label. `infra/grafana` draws them; a test holds its queries to
-`METRICS`.
+before their names and the node's address as a label. `infra/grafana` plots them; a test checks its queries
+against `METRICS`.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ METRICS: dict[str, MetricSpec] = {
     ),
     "plinth_memory_bytes": MetricSpec(GAUGE, "Most memory that the worker has held.", RANK_TAGS),
 }
-"""By the name that is given to Ray."""
+"""Name given to Ray -> metric."""
 
 
 class StepNumbers(Protocol):
-    """What is read of a step: `plinth.observe.metrics.StepRecord`, by shape."""
+    """The fields of `plinth.observe.metrics.StepRecord` that are exported."""
 
     step: int
     epoch: int
@@ -70,20 +70,20 @@ class StepNumbers(Protocol):
 
 
 def exported_name(name: str) -> str:
-    """The name under which Prometheus finds a metric."""
+    """Name of a metric in Prometheus."""
     suffix = COUNTER_SUFFIX if METRICS[name].kind == COUNTER else ""
     return f"{EXPORTED_PREFIX}{name}{suffix}"
 
 
 class Telemetry:
-    """Tells Ray's metrics agent what each step did; does nothing in a process outside Ray.
+    """Sends the numbers of each step to Ray's metrics agent; does nothing in a process outside Ray.
 
     Make one per stage on every rank, and call `record` after every step.
 
     Args:
         run: name of the run.
         stage: warmup or main.
-        rank: of this process. Rank 0 tells what is the same on all ranks.
+        rank: of this process. Rank 0 also sends what is the same on all ranks.
     """
 
     def __init__(self, run: str, stage: str, rank: int) -> None:
@@ -92,7 +92,7 @@ class Telemetry:
         self._metrics = _declare() if _in_ray() else {}
 
     def record(self, step: StepNumbers) -> None:
-        """Send the numbers of a step; microseconds, as Ray sends them on from another thread."""
+        """Queue the numbers of a step: takes microseconds, Ray sends them from another thread."""
         if not self._metrics:
             return
         own = {**self._run_tags, "rank": str(self._rank)}
@@ -119,7 +119,7 @@ class Telemetry:
 
 
 def _in_ray() -> bool:
-    # Not by importing it: that takes seconds, and a process outside Ray has no need of it.
+    # Without importing Ray: that takes seconds, and a process outside Ray does not need it.
     return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
 
 

@@ -8,15 +8,14 @@ from plinth.storage import Storage
 
 
 def arrow_filesystem(storage: Storage) -> tuple[pyarrow.fs.FileSystem, str]:
-    """The same store, and the folder's path in it. It pickles by reference: no credentials travel with it."""
+    """The same store, and the folder's path in it. It pickles by reference, without credentials."""
     if storage.is_local:
         return pyarrow.fs.LocalFileSystem(), storage.root
     return pyarrow.fs.PyFileSystem(_ByReference(storage)), storage.root
 
 
 class _ByReference(pyarrow.fs.FSSpecHandler):
-    """pyarrow's fsspec handler, pickled as the `Storage` it came from: a pickled file system would
-    carry the secret key."""
+    """pyarrow's fsspec handler, pickled as its `Storage`: a pickled file system has the secret key."""
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage

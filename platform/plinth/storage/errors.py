@@ -1,7 +1,7 @@
-"""What a failed request means: transient or not, and the one line that tells the user what to do.
+"""What a failed request means: transient or not, and one line that tells the user what to do.
 
-Errors are told by the names of their classes and by the codes of the server's answer, so that no
-client library is imported before it is used.
+Errors are recognised by their class names and by the codes in the server's answer, so that no client library
+is imported before it is used.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ class MissingKeyError(StorageError):
 
 
 class CutShortError(Exception):
-    """An answer that ended early without saying so."""
+    """An answer that was shorter than announced."""
 
 
 def check_length(got: int, expected: int) -> None:
-    """Notice an answer that was cut short on the way, which is worth another try.
+    """Detect an answer that was cut short, which is worth a retry.
 
     Raises:
         CutShortError: the lengths differ.
@@ -76,17 +76,17 @@ def is_transient(error: BaseException) -> bool:
 
 
 def is_beyond_the_end(error: BaseException) -> bool:
-    """Whether a range was asked that starts after the object's last byte."""
+    """Whether the requested range starts after the object's last byte."""
     return bool(_codes(error) & {"InvalidRange", "416"})
 
 
 def is_taken(error: BaseException) -> bool:
-    """Whether an object was to be created where there is one."""
+    """Whether an object could not be created because there is one."""
     return isinstance(error, FileExistsError) or bool(_codes(error) & {"PreconditionFailed", "412"})
 
 
 def is_bare_refusal(error: BaseException) -> bool:
-    """Whether a request was refused without a word of why, as HEAD is: 403, or 400 for an expired token."""
+    """Whether a request was refused without a reason, as HEAD is: 403, or 400 for an expired token."""
     codes = _codes(error)
     return codes == {"400"} or (isinstance(error, PermissionError) and codes <= {"403"})
 
@@ -94,7 +94,7 @@ def is_bare_refusal(error: BaseException) -> bool:
 def explain(
     error: Exception, name: str, options: StorageOptions, tries: int, folder: str = ""
 ) -> StorageError | None:
-    """One line for `error` at the URI `name`, or None where it is a bug rather than a user's mistake.
+    """One line for `error` at the URI `name`, or None where it is a bug and not a user's mistake.
 
     Args:
         folder: where the operation writes on this machine.
@@ -104,7 +104,7 @@ def explain(
     full = next((e.errno for e in _chain(error) if isinstance(e, OSError) and e.errno in _DISK_FULL), None)
     if full is not None:
         return StorageError(
-            f"{folder or name}: the disk is full ({errno.errorcode[full]}). Nothing half-written is left.",
+            f"{folder or name}: the disk is full ({errno.errorcode[full]}). No half-written file is left.",
             "Free space there or name another folder, then run the same command again.",
         )
     if refusal := _explain_refusal(error, names, codes, where, options):
@@ -133,7 +133,7 @@ def explain(
 def _explain_refusal(
     error: Exception, names: set[str], codes: set[str], where: str, options: StorageOptions
 ) -> StorageError | None:
-    """What is wrong with credentials, rights or the bucket, if something is."""
+    """The fault in credentials, rights or the bucket, if there is one."""
     access_key = options.access_key_env or "AWS_ACCESS_KEY_ID"
     secret_key = options.secret_key_env or "AWS_SECRET_ACCESS_KEY"
     if names & _NO_CREDENTIALS:
@@ -169,7 +169,7 @@ def _explain_refusal(
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and what it was translated from."""
+    """The error and its causes."""
     while error is not None:
         yield error
         error = error.__cause__
@@ -180,7 +180,7 @@ def _class_names(error: BaseException) -> set[str]:
 
 
 def _codes(error: BaseException) -> set[str]:
-    """Codes of the server's answer, in words and as HTTP status."""
+    """Codes of the server's answer: words and HTTP status."""
     codes = set()
     for link in _chain(error):
         response = getattr(link, "response", None)

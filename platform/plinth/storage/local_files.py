@@ -1,4 +1,4 @@
-"""Local files written whole or not at all: a temporary file beside the target, fsync, then its name."""
+"""Local files written whole or not at all: a temporary file beside the target, fsync, rename."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 _TEMPORARY_SUFFIX = ".plinth-tmp"
-# What file systems answer that have no hard links, such as mounted buckets.
+# Errors of file systems without hard links, such as mounted buckets.
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
@@ -23,10 +23,10 @@ def replace(path: str, fill: Callable[[str], None]) -> None:
 
 
 def create(path: str, data: bytes) -> None:
-    """Write a file that appears whole, and only if nothing is there.
+    """Write a file that appears whole, and only if there is none yet.
 
     Raises:
-        FileExistsError: something is.
+        FileExistsError: there is one.
     """
     with _temporary_beside(path) as temporary:
         write_synced(str(temporary), data)
@@ -35,13 +35,13 @@ def create(path: str, data: bytes) -> None:
         except OSError as error:
             if error.errno not in _NO_HARD_LINKS:
                 raise
-            with open(path, "xb") as file:  # exclusive all the same; a reader may find it half written
+            with open(path, "xb") as file:  # also exclusive, but a reader may find it half written
                 file.write(data)
 
 
 @contextlib.contextmanager
 def _temporary_beside(path: str) -> Iterator[Path]:
-    """A name for a file in the folder of `path`; gone afterwards, and what was renamed is on the disk."""
+    """A name for a temporary file in the folder of `path`; removed afterwards. Syncs the folder."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}{_TEMPORARY_SUFFIX}")
@@ -49,7 +49,7 @@ def _temporary_beside(path: str) -> Iterator[Path]:
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
-    folder = os.open(target.parent, os.O_RDONLY)  # the rename itself must survive a power cut too
+    folder = os.open(target.parent, os.O_RDONLY)  # the rename must survive a power cut too
     try:
         os.fsync(folder)
     finally:

@@ -1,11 +1,11 @@
-"""One writer per run: a lock in storage that its holder keeps alive.
+"""One writer per run: a lock in storage that its holder renews.
 
-    LOCK.json    holder, token, beat      the beat goes up every few seconds while the holder lives
-    STOP.json    token, by                somebody, anywhere, asks the holder of that token to stop
+    LOCK.json    holder, token, beat      the count `beat` rises every few seconds while the holder lives
+    STOP.json    token, by                a request from any machine to the holder of that token to stop
 
-A lock whose beat stands still for a while is taken over; nobody's clock is compared with another's. If
-its holder was a process of this machine that is gone, it is taken over at once. The holder looks for a
-request to stop at every beat; one for another token is not meant for it.
+A lock whose count stands still for a while is taken over; clocks are never compared. If its holder was a
+process of this machine that is no longer running, it is taken over at once. The holder looks for a request to
+stop at every heartbeat and ignores one for another token.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from plinth.storage.options import LockConfig
 
 LOCK_KEY, STOP_KEY, RUN_KEY = "LOCK.json", "STOP.json", "run.json"
 SETTLE_S = 0.5
-"""How long until one looks whether another process wrote its lock in the same moment."""
+"""Wait before checking whether another process wrote its lock at the same time."""
 
 log = logging.getLogger(__name__)
 
 
 class RunLock:
-    """Holds the lock of a run's folder while it is open, as a context. Entering it raises a ConfigError
-    with the holder's name if somebody else has it."""
+    """Holds the lock of a run's folder, as a context manager. Entering it raises a ConfigError with the
+    holder's name if another process has it."""
 
     stop_wanted: threading.Event
-    """Set when somebody has asked the holder to stop (`request_stop`)."""
+    """Set by a request to stop (`request_stop`)."""
 
     def __init__(self, storage: Storage, config: LockConfig) -> None:
         self._storage, self._config = storage, config
@@ -52,7 +52,7 @@ class RunLock:
         if not self._storage.create(LOCK_KEY, self._body()):
             self._wait_for_death()
             self._storage.write(LOCK_KEY, self._body())
-        time.sleep(SETTLE_S)  # not every object store is atomic: the last one who wrote has it
+        time.sleep(SETTLE_S)  # not every object store is atomic: the last writer has the lock
         now = read_lock(self._storage)
         if now is None or now["token"] != self._token:
             raise self._refused(now or {"holder": "another process"})
@@ -71,10 +71,10 @@ class RunLock:
                 self._storage.delete(STOP_KEY)
                 self._storage.delete(LOCK_KEY)
         except StorageError as trouble:
-            log.warning("the lock of %s stays behind: %s", self._storage.uri, trouble.problem)
+            log.warning("the lock of %s is left in storage: %s", self._storage.uri, trouble.problem)
 
     def _wait_for_death(self) -> None:
-        """Return when the holder has given no sign of life for long enough.
+        """Return when the holder has given no sign of life for `dead_after_s`.
 
         Raises:
             ConfigError: it has given one.
@@ -114,7 +114,7 @@ class RunLock:
     def _look_for_request(self) -> None:
         request = None if self.stop_wanted.is_set() else _read(self._storage, STOP_KEY)
         if request is not None and request["token"] == self._token:
-            log.info("told to stop by %s: saving", request["by"])
+            log.info("asked to stop by %s: saving", request["by"])
             self.stop_wanted.set()
 
     def _body(self) -> bytes:
@@ -131,23 +131,23 @@ class RunLock:
 
 
 def read_lock(storage: Storage) -> dict[str, Any] | None:
-    """The lock of a run's folder; None where there is none."""
+    """The lock of a run's folder, if there is one."""
     return _read(storage, LOCK_KEY)
 
 
 def request_stop(storage: Storage, lock: dict[str, Any]) -> None:
-    """Ask the holder of `lock` to save and end; it sees that at its next beat. Whoever has the lock of the
-    folder after it is not asked."""
+    """Ask the holder of `lock` to save and exit; it sees the request at its next heartbeat. A later holder of
+    the folder's lock ignores it."""
     storage.write(STOP_KEY, json.dumps({"token": lock["token"], "by": _who()}).encode())
 
 
 def is_gone(lock: dict[str, Any]) -> bool:
-    """Whether the holder was a process of this machine that is no more."""
+    """Whether the holder was a process of this machine that is no longer running."""
     return lock["machine"] == _machine() and _process_start(lock["pid"]) != lock["process_start"]
 
 
 def run_id(storage: Storage) -> str:
-    """What tells this run from an earlier one in the same folder; made at the first call."""
+    """Identifies this run among earlier ones in the same folder; made at the first call."""
     fresh = uuid.uuid4().hex[:12]
     if storage.create(RUN_KEY, json.dumps({"id": fresh, "created": time.time()}).encode()):
         return fresh
@@ -167,7 +167,7 @@ def _who() -> str:
 
 
 def _machine() -> str:
-    """This boot of this machine, and the process numbering that its pids belong to."""
+    """Identifies this boot of this machine and its pid namespace."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
@@ -176,7 +176,7 @@ def _machine() -> str:
 
 
 def _process_start(pid: int) -> int | None:
-    """When a process began, in ticks since boot, so that a pid in use again is not taken for it."""
+    """When a process began, in ticks since boot; tells it from a later process with the same pid."""
     try:
         return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19])
     except (OSError, ValueError, IndexError):

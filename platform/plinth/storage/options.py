@@ -1,4 +1,4 @@
-"""How to reach an object store: options that name where the secrets are and never hold them."""
+"""How to reach an object store. Options name where the secrets are and never hold them."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class StorageOptions:
     read_timeout_s: float = 60.0
     """How long to wait for the next bytes of an answer."""
     retries: int = 6
-    """How often a transient failure is tried again."""
+    """How many times a transient failure is retried."""
     backoff_s: float = 0.3
-    """Upper bound of the first wait between tries; it doubles each time and is drawn at random below it."""
+    """Upper bound of the first wait between tries; the wait is random, and the bound doubles each time."""
     max_backoff_s: float = 10.0
     """Upper bound of any wait between tries."""
     max_connections: int = 32
@@ -66,7 +66,7 @@ def validate(options: StorageOptions) -> None:
 
 
 def s3_arguments(options: StorageOptions) -> dict[str, Any]:
-    """What s3fs is opened with.
+    """Arguments for s3fs.
 
     Raises:
         StorageError: an environment variable is not set.
@@ -107,7 +107,7 @@ def is_environment_name(text: str) -> bool:
 
 
 def missing_environment(field: str, name: str) -> StorageError:
-    """The error for a credential whose environment variable is not there."""
+    """The error for a credential whose environment variable is not set."""
     return StorageError(
         f"The environment variable {name} (storage.{field}) is not set in this process.",
         f"export {name}=... before starting; with a cluster, before `ray start` on every node.",
@@ -116,12 +116,12 @@ def missing_environment(field: str, name: str) -> StorageError:
 
 @dataclass
 class LockConfig:
-    """How a run makes sure that nobody else writes to it."""
+    """How a run makes sure that no other process writes to it."""
 
     beat_every_s: float = 5.0
-    """Seconds between two signs of life."""
+    """Seconds between two heartbeats."""
     dead_after_s: float = 30.0
-    """A holder that gave none for so long is taken for dead."""
+    """A holder without a heartbeat for this long counts as dead."""
 
     def validate(self) -> None:
         """Refuse values out of range.

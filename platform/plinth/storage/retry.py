@@ -1,4 +1,4 @@
-"""Trying again: a bounded number of times, after waits drawn at random below a ceiling that doubles."""
+"""Retries: a bounded number, after random waits below a ceiling that doubles each time."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def retry(
     folder: str = "",
     ask_why: Callable[[], Exception | None] | None = None,
 ) -> T:
-    """The result of `operation`, run again after transient failures only.
+    """The result of `operation`, repeated after transient failures only.
 
     Args:
-        name: the URI that it is about, for messages.
+        name: URI of the object, for messages.
         folder: where it writes on this machine, for messages; empty for nowhere.
-        ask_why: asks the server why it refused without a word; None where it cannot be asked.
+        ask_why: asks the server for the reason of a refusal that gave none; None where this is impossible.
 
     Raises:
-        StorageError: one line that says what to do. What is no failure of storage is raised as it is.
+        StorageError: one line that says what to do. Errors that are not the storage's are raised as they are.
     """
     tries = 0
     while True:

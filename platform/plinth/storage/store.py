@@ -1,9 +1,9 @@
-"""One way to files, wherever they are: a URI, relative keys, whole reads, ranges and atomic writes.
+"""Local folders and object stores behind one interface: URIs, keys, whole reads, ranges, atomic writes.
 
-Local paths are written through a temporary file, fsync and rename; object stores put an object whole
-or not at all. Transient failures are tried again a bounded number of times; everything else becomes a
-`StorageError` of one line that says what to do. Credentials are named, never held: the options carry
-names of environment variables, and each process reads the values when it opens its file system.
+Local files are written through a temporary file, fsync and rename; object stores put an object whole or not
+at all. Transient failures are retried a bounded number of times; other failures become a `StorageError` of
+one line that says what to do. Options carry the names of environment variables, and each process reads the
+credentials from them when it opens its file system.
 """
 
 from __future__ import annotations
@@ -32,10 +32,9 @@ PROTOCOL_PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs",
 
 
 class Storage:
-    """A folder somewhere, addressed by keys relative to it.
+    """A folder, local or in an object store; keys are relative to it.
 
-    Picklable: it travels as URI and options, and each process opens its own file system on first use.
-    All methods are safe to call from several threads.
+    Pickles as URI and options; each process opens its own file system on first use. Methods are thread-safe.
     """
 
     def __init__(self, protocol: str, root: str, options: StorageOptions) -> None:
@@ -61,7 +60,7 @@ class Storage:
             return cls("file", str(Path(path).expanduser().absolute()), options)
         if protocol not in PROTOCOL_PACKAGES:
             raise StorageError(
-                f"{protocol}:// is no storage that is known here.",
+                f"{protocol}:// is not a known kind of storage.",
                 f"Use a path or one of {', '.join(p + '://' for p in ('file', *PROTOCOL_PACKAGES))}.",
             )
         if "@" in path.split("/")[0]:
@@ -85,11 +84,11 @@ class Storage:
 
     @property
     def bucket(self) -> str:
-        """First part of the path; of no meaning for local folders."""
+        """First part of the path; meaningless for local folders."""
         return self.root.split("/")[0]
 
     def child(self, prefix: str) -> Storage:
-        """The folder `prefix` inside this one; it shares the connections of this one."""
+        """The folder `prefix` inside this one; shares its connections."""
         child = Storage(self.protocol, self._path(prefix), self.options)
         child._connection = self._connection
         return child
@@ -99,14 +98,14 @@ class Storage:
 
         Raises:
             MissingKeyError: there is no such object.
-            StorageError: anything else that the user can mend.
+            StorageError: any other failure that the user can fix.
         """
         path = self._path(key)
 
         def read() -> bytes:
             if self.is_local:
                 return Path(path).read_bytes()
-            size = self._size(path)  # before, as s3fs would: an object replaced in between is read again
+            size = self._size(path)  # before the read: if the object is replaced in between, it is retried
             one_request = {"max_concurrency": 1} if self.protocol == "s3" else {}
             return storage_errors.of_length(self.filesystem.cat_file(path, **one_request), size)
 
@@ -128,13 +127,13 @@ class Storage:
                 raise
             if len(content) == stop - start:
                 return content
-            # The end of the object, or an answer that was cut short on the way.
+            # The end of the object, or an answer that was cut short.
             return storage_errors.of_length(content, max(min(stop, self._size(path)) - start, 0))
 
         return self._retried(key, read)
 
     def write(self, key: str, data: bytes) -> None:
-        """Put an object whole or not at all, replacing what is there."""
+        """Put an object whole or not at all, in place of an earlier one."""
         path = self._path(key)
         if self.is_local:
             self._retried(
@@ -147,13 +146,12 @@ class Storage:
             self._retried(key, lambda: self.filesystem.pipe_file(path, data))
 
     def create(self, key: str, data: bytes) -> bool:
-        """Put an object whole, and only if there is none yet; whether the object is now `data`.
+        """Put an object whole, only if there is none yet; returns whether the object is now `data`.
 
-        Of several callers at once one gets True on local folders, S3, GCS and Azure. Stores that only
-        imitate S3 may say True to all that call within the same milliseconds (Swift does) and keep the last
-        one: where that matters, read the object again a moment later. Make `data` differ from caller to
-        caller: an answer may be lost and the request repeated, also by the client's own doing, so that only
-        the object tells whose it is.
+        Of several callers at the same time one gets True on local folders, S3, GCS and Azure. Stores that
+        imitate S3 may return True to all callers within the same milliseconds (Swift does) and keep the last
+        object: where that matters, read it again a moment later. `data` should differ between callers: an
+        answer may be lost, and the client may retry by itself, so the object's content is compared.
         """
         path = self._path(key)
 
@@ -235,7 +233,7 @@ class Storage:
         return not self.is_local or Path(self._path(key)).is_file()
 
     def delete(self, key: str) -> None:
-        """Remove an object; nothing happens where there is none."""
+        """Remove an object, if there is one."""
         path = self._path(key)
         with contextlib.suppress(MissingKeyError):
             if self.is_local:
@@ -244,11 +242,11 @@ class Storage:
                 self._retried(key, lambda: self.filesystem.rm_file(path))
 
     def check(self, write: bool = False) -> None:
-        """Find out now whether this folder can be used, at the cost of one request (three when writing).
+        """Check whether this folder can be used, at the cost of one request (three when writing).
 
         Raises:
-            StorageError: one line for a wrong key or secret, a missing bucket, an unreachable endpoint,
-                a missing local folder, or no permission to write.
+            StorageError: one line for a wrong key or secret, a missing bucket, an unreachable endpoint, a
+                missing local folder, or no permission to write.
         """
         if self.is_local:
             if write:
@@ -268,7 +266,7 @@ class Storage:
 
     @property
     def filesystem(self) -> Any:
-        """The fsspec file system of this process, opened on first use.
+        """This process's fsspec file system, opened on first use.
 
         Raises:
             StorageError: a package or an environment variable is missing.
@@ -281,7 +279,7 @@ class Storage:
             return connection.filesystem
 
     def _open(self) -> Any:
-        import fsspec  # here, because `poma --help` and `poma config` open no file system
+        import fsspec  # here: `poma --help` and `poma config` open no file system
 
         arguments = s3_arguments(self.options) if self.protocol == "s3" else {}
         try:
@@ -294,7 +292,7 @@ class Storage:
                 f"pip install {PROTOCOL_PACKAGES[self.protocol]}",
             ) from error
         if self.protocol == "s3":
-            filesystem.retries = 1  # `_retried` owns the retries; nested ones multiply the wait
+            filesystem.retries = 1  # `_retried` does the retries; nested ones multiply the wait
         return filesystem
 
     def _path(self, key: str) -> str:
@@ -306,7 +304,7 @@ class Storage:
     def _retried(
         self, key: str, operation: Callable[[], T], retries: int | None = None, folder: str = ""
     ) -> T:
-        """Run `operation` with the retries of the options; `folder` is where it writes on this machine."""
+        """Run `operation` with retries; `folder` is where it writes on this machine."""
         return retry(
             operation,
             name=f"{self.uri}/{key}" if key else self.uri,
@@ -333,7 +331,7 @@ class Storage:
         self.filesystem.call_s3("list_objects_v2", Bucket=self.bucket, Prefix=prefix, MaxKeys=1)
 
     def _denial(self) -> Exception | None:
-        """Why a HEAD was denied: only answers with a body tell a wrong secret from a missing right."""
+        """Why a HEAD was denied: only an answer with a body tells a wrong secret from a missing right."""
         try:
             self._list_one()
         except Exception as error:
@@ -354,7 +352,7 @@ class Storage:
 
 
 class _Connection:
-    """The file system of a process: opening one takes a good part of a second."""
+    """A process's file system, shared by folders: opening one takes up to a second."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()

@@ -80,7 +80,7 @@ def test_a_rank_that_holds_the_others_up_is_named_on_the_page_and_in_show(tmp_pa
     ranks = {"data_wait_s": [0.1, 6.0], "compute_s": [3.0, 3.0], "hosts": [["node-1", 1], ["node-<2>", 1]]}
     found = [{**line, "ranks": ranks} for line in read_lines(storage.child("main"))]
     storage.write("main/metrics.jsonl", "".join(json.dumps(line) + "\n" for line in found).encode())
-    said = "rank 1 on node-{} is slow: it waits 6.00 s a step for its data, the others 0.10 s (a step is "
+    said = "rank 1 on node-{} is slow: it waits 6.00 s per step for its data, the others 0.10 s (a step is "
     assert "held by ann on node-1, process 11. " + said.format("&lt;2&gt;") in written(storage)
     assert [line for line in describe(read_run(storage, NOW)) if line.startswith(said.format("<2>"))]
 

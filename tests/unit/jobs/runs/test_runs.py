@@ -49,9 +49,9 @@ def test_a_run_that_was_killed_once_and_goes_on(tmp_path: Path, capsys: pytest.C
         "room-0, room-1, room-2, room-3 and 2 more",
         "",
         "failures, each with its first cause",
-        "  rank 1 on node-2 vanished in step 48, last heard of 2027-01-15 07:33:20 UTC: "
-        "killed, out of memory, or its host or the driver is gone",
-        "    samples in hand: room-8, room-<9>",
+        "  rank 1 on node-2 vanished in step 48, last sign of life 2027-01-15 07:33:20 UTC: "
+        "killed, out of memory, or its host or the driver is lost",
+        "    samples in the step: room-8, room-<9>",
         f"    1 other rank followed: 0 (RuntimeError: {run_folder.GLOO})",
     ]
 

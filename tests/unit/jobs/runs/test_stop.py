@@ -94,7 +94,7 @@ def test_a_run_without_ray_saves_and_ends(folder: Path, capsys: pytest.CaptureFi
     assert saved
     assert f"It has stopped in main, step {saved} of 100000; last checkpoint: main {saved}." in said
     assert "stopped as told" in (folder / "log").read_text()
-    assert "told to stop by" in (folder / "log").read_text()
+    assert "asked to stop by" in (folder / "log").read_text()
     state = read_run(storage, time.time())
     assert (state.status, state.stage and state.stage.step) == (STOPPED, saved)
 

@@ -46,7 +46,7 @@ def test_an_empty_run_has_none(storage: Storage) -> None:
 
 
 def test_a_file_that_only_one_worker_sees_is_not_committed(storage: Storage) -> None:
-    with pytest.raises(CheckpointError, match=r"cannot be seen by another.*storage that all of them share"):
+    with pytest.raises(CheckpointError, match=r"another cannot see it.*storage that all of them share"):
         store.commit(storage, 1, {"a.safetensors": {"size_bytes": 3, "sha256": "00"}}, {}, "t")
     assert store.latest(storage) is None
 

@@ -165,7 +165,7 @@ def _forgotten_parameter(proc: process.Process) -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (_wrong_sizes, "global_batch_size 10 is not a multiple of 1 workers times micro_batch_size 4"),
+        (_wrong_sizes, "global_batch_size 10 is not a multiple of micro_batch_size 4"),
         (_scalar_parameter, "parameter log_scale has shape (), which ZeRO cannot shard"),
         (_forgotten_parameter, "is in 0 groups, expected 1"),
     ],

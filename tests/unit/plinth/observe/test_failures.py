@@ -29,16 +29,16 @@ BROKEN = Failure("a", 0, "node-1", 56, 900.0, "RuntimeError", GLOO, "...", 6, ["
 def test_an_error_of_its_own_comes_first(order: Sequence[Failure]) -> None:
     assert first_cause(order).splitlines() == [
         "rank 2 on node-1 in step 6, 1970-01-01 00:16:40 UTC: ValueError: depth has 3 rows",
-        "  samples in hand: room-1, room-9",
-        f"  2 other ranks followed: 1 (without a word); 0 (RuntimeError: {GLOO})",
+        "  samples in the step: room-1, room-9",
+        f"  2 other ranks followed: 1 (vanished); 0 (RuntimeError: {GLOO})",
     ]
 
 
 def test_who_vanished_beats_a_broken_collective() -> None:
     assert first_cause([BROKEN, GONE]).splitlines() == [
-        "rank 1 on node-2 vanished in step 6, last heard of 1970-01-01 00:16:30 UTC: "
-        "killed, out of memory, or its host or the driver is gone",
-        "  samples in hand: room-0, room-1, room-2, room-3, room-4, room-5, room-6, room-7 and 2 more",
+        "rank 1 on node-2 vanished in step 6, last sign of life 1970-01-01 00:16:30 UTC: "
+        "killed, out of memory, or its host or the driver is lost",
+        "  samples in the step: room-0, room-1, room-2, room-3, room-4, room-5, room-6, room-7 and 2 more",
         f"  1 other rank followed: 0 (RuntimeError: {GLOO})",
     ]
 

@@ -103,7 +103,7 @@ def test_a_tracker_that_fails_is_given_up_with_a_word_and_training_goes_on(
     with caplog.at_level(logging.WARNING):
         write(tmp_path, wandb_config(), range(8))
     (said,) = caplog.messages
-    assert said.startswith("wandb gets no more metrics, training goes on: gone")
+    assert said.startswith("wandb gets no more metrics, training continues: gone")
     assert PLANTED not in said
     assert len(read_lines(Storage.from_uri(tmp_path / "run"))) == 8
     assert [row["step"] for row in wandb.rows] == [0, 1, 2]
@@ -124,7 +124,7 @@ def test_a_tracker_that_hangs_holds_nothing_up(
     with caplog.at_level(logging.WARNING):
         write(tmp_path, wandb_config(), range(8))
     release.set()
-    assert caplog.messages == ["wandb gets no more metrics, training goes on: it is 4 steps behind"]
+    assert caplog.messages == ["wandb gets no more metrics, training continues: it is 4 steps behind"]
 
 
 def test_secrets_are_hidden_in_every_field(monkeypatch: pytest.MonkeyPatch) -> None:

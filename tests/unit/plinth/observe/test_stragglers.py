@@ -47,12 +47,12 @@ EVEN = line([0.01] * 4, [0.3, 0.31, 0.3, 0.29])
         ([line([0.0], [0.5], [["node-a", 1]])], ""),
         (
             [line([0.01] * 4, [0.3, 0.3, 0.3, 0.6])] * 3,
-            "rank 3 on node-b is slow: it takes 0.60 s a step for its forward passes, the others 0.30 s "
+            "rank 3 on node-b is slow: it takes 0.60 s per step for its forward passes, the others 0.30 s "
             "(a step is 1.00 s)",
         ),
         (
             [line([0.0, 0.4, 0.02, 0.02], [0.3, 0.3, 0.3, 0.35])],
-            "rank 1 on node-a is slow: it waits 0.40 s a step for its data, the others 0.02 s "
+            "rank 1 on node-a is slow: it waits 0.40 s per step for its data, the others 0.02 s "
             "(a step is 1.00 s)",
         ),
         ([line([0.01] * 4, [0.3, 0.3, 0.3, 9.0]), EVEN, EVEN], ""),  # once is no habit
