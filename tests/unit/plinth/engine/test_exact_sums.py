@@ -106,7 +106,7 @@ def test_a_ceiling_rises_at_once_and_sinks_slowly() -> None:
 
 def test_too_many_micro_batches_are_refused() -> None:
     assert [grid_bits(m) for m in (2, 4, 5, 8, 64, 1024)] == [22, 22, 21, 21, 18, 14]
-    with pytest.raises(ConfigError, match="13 bits to a gradient when 1025 micro-batches are summed"):
+    with pytest.raises(ConfigError, match="13 bits per gradient when 1025 micro-batches are summed"):
         grid_bits(1025)
 
 

@@ -46,7 +46,7 @@ def test_who_vanished_beats_a_broken_collective() -> None:
 def test_the_launcher_knows_which_of_the_vanished_was_lost() -> None:
     ended = replace(GONE, rank=3, time=980.0)  # by the launcher, after rank 1 was lost
     report = first_cause([BROKEN, ended, GONE], {1: "the worker died: SIGKILL"})
-    assert report.startswith("rank 1 on node-2 vanished in step 6, last heard of ")
+    assert report.startswith("rank 1 on node-2 vanished in step 6, last sign of life ")
     assert report.splitlines()[0].endswith("the worker died: SIGKILL")
 
 

@@ -135,7 +135,7 @@ def test_keys_stay_inside(storage: Storage, key: str) -> None:
 @pytest.mark.parametrize(
     ("uri", "message"),
     [
-        ("ftp://host/folder", r"ftp:// is no storage .* s3://"),
+        ("ftp://host/folder", r"ftp:// is not a known kind of storage.* s3://"),
         ("s3://", "names no bucket"),
         ("s3://KEY:SECRET@bucket/prefix", "carries credentials .not shown"),
     ],
