@@ -27,7 +27,7 @@ from plinth.data.bad_rows import NO_SKIPS, SAMPLE_ID, Budget, Skips, problems
 from plinth.data.config import DataConfig, ReaderKind
 from plinth.data.plan import Cursor, Plan, Window, rank_windows
 from plinth.data.sources import OpenSource, PieceReader, check_sources, plan_for
-from plinth.data.stream_threads import WindowTables, read_windows
+from plinth.data.stream_threads import WindowTables, put_unless_closed, read_windows
 from plinth.errors import ConfigError, DataError
 from plinth.world import World, check_divisibility
 
@@ -37,7 +37,6 @@ Decode = Callable[[pa.Table, Sequence[str]], Mapping[str, np.ndarray]]
 # Rows from this size on are copied one by one from where they were decoded; smaller ones are joined
 # per window first, because a call per row would cost more than the bytes.
 BIG_ROW_BYTES = 16 << 10
-POLL_S = 0.2
 CLOSE_TIMEOUT_S = 30.0
 # In a tiny data set a rank may have no good row for an epoch; after so many there is none to wait for.
 EPOCHS_SEARCHED = 8
@@ -166,13 +165,7 @@ class Batches(Iterator[LocalBatch]):
             self._batches.close()
 
     def _put(self, item: LocalBatch | BaseException) -> bool:
-        while not self._closed.is_set():
-            try:
-                self._queue.put(item, timeout=POLL_S)
-                return True
-            except queue.Full:
-                continue
-        return False
+        return put_unless_closed(self._queue, item, self._closed)
 
 
 class _Assembler:

@@ -1,11 +1,11 @@
-"""Windows of a rank read by Ray Data tasks on any node, handed over in plan order.
+"""Windows of a rank, read by Ray Data tasks on any node and delivered in plan order.
 
     windows -> tasks of several windows -> segments (one execution of Ray Data each) -> blocks in order
             -> cut at the rows where windows end
 
-An execution costs seconds to start, so one spans epochs and the next is started before it ends; it may
-not be endless, because Ray Data holds all its tasks in lists. Blocks arrive decoded in shared memory
-and are used there without a copy; rows are permuted when they are gathered into a batch, not before.
+An execution takes seconds to start, so one spans epochs, and the next is started before it ends. It cannot
+be endless, because Ray Data holds all its tasks in lists. Blocks arrive decoded in shared memory and are
+used there without a copy; rows are permuted only when they are gathered into a batch.
 """
 
 from __future__ import annotations
@@ -31,15 +31,14 @@ from plinth import ray_internals
 from plinth.data.config import DataConfig
 from plinth.data.plan import Window
 from plinth.data.sources import OpenSource, PieceReader
-from plinth.data.stream_threads import WindowTables, read_pieces
+from plinth.data.stream_threads import WindowTables, put_unless_closed, read_pieces
 
-POLL_S = 0.2
 CLOSE_TIMEOUT_S = 20.0
 # Ray Data's scheduling loop runs in this process and does not wait while the consumer is behind: it would
-# take half of the interpreter from the training step. A pause after each round delays a task by that much.
+# take half of the interpreter's time from the training step. A pause after each round delays a task by that.
 SCHEDULING_PAUSE_S = 0.02
-# The next execution starts when this many tasks are left for each that may run at once: by the time
-# they are through it has delivered.
+# The next execution starts when this many tasks are left per task that may run at once: it delivers by the
+# time that they have ended.
 OVERLAP = 4
 
 ExecutionCallback: Any = ray_internals.execution_callback()
@@ -55,7 +54,7 @@ def read_windows(
     Raises:
         DataError, StorageError: as a task raised them.
     """
-    _say_if_nobody_reads(config.ray_label)
+    _warn_if_label_is_missing(config.ray_label)
     shared = ray.put((list(sources), list(columns), config.on_bad_shard))
     overlap = OVERLAP * config.ray_concurrency * config.ray_windows_per_task
     current = _Segment(windows, shared, config)
@@ -78,7 +77,7 @@ def read_windows(
 
 
 class _Segment:
-    """Some windows as one execution of Ray Data, begun at once, whose blocks a thread puts in a queue."""
+    """Some windows as one execution of Ray Data, started at once; a thread puts its blocks in a queue."""
 
     def __init__(self, windows: Iterator[Window], shared: ray.ObjectRef, config: DataConfig) -> None:
         per_task = config.ray_windows_per_task
@@ -91,7 +90,7 @@ class _Segment:
         self._thread.start()
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """The rows of the windows in order, in pieces of Ray's choosing."""
+        """The rows of the windows in order, in batches of any size."""
         while (item := self._queue.get()) is not None:
             if isinstance(item, BaseException):
                 raise ray_internals.cause_of(item)
@@ -99,11 +98,11 @@ class _Segment:
 
     @property
     def is_running(self) -> bool:
-        """Whether the execution is under way or being shut down."""
+        """Whether the execution runs or is being shut down."""
         return self._thread.is_alive()
 
     def close(self) -> None:
-        """Stop reading and wait until Ray Data has shut the execution down: it must not outlive Ray."""
+        """Stop reading and wait until Ray Data has shut the execution down: Ray must outlive it."""
         self._closed.set()
         self._thread.join(CLOSE_TIMEOUT_S)
 
@@ -113,17 +112,11 @@ class _Segment:
                 if not self._put(ray.get(ref)):
                     return  # the iterator goes out of scope, which ends the execution
             self._put(None)
-        except BaseException as error:  # handed to the consumer, whatever it is
+        except BaseException as error:  # raised in the consumer
             self._put(error)
 
     def _put(self, item: pa.Table | BaseException | None) -> bool:
-        while not self._closed.is_set():
-            try:
-                self._queue.put(item, timeout=POLL_S)
-                return True
-            except queue.Full:
-                continue
-        return False
+        return put_unless_closed(self._queue, item, self._closed)
 
     def _dataset(self) -> ray.data.Dataset:
         config = self._config
@@ -142,14 +135,14 @@ class _Segment:
 
 
 class _Pause(ExecutionCallback):
-    """Gives the interpreter back to the training step between two rounds of Ray Data's scheduling."""
+    """Leaves the interpreter to the training step between two rounds of Ray Data's scheduling."""
 
     def on_execution_step(self, executor: object) -> None:
         time.sleep(SCHEDULING_PAUSE_S)
 
 
 class _Pieces(Datasource):
-    """Ray Data's view of the plan: each task reads some pieces of row groups in order."""
+    """The plan as a Ray Data source: each task reads some pieces of row groups in order."""
 
     def __init__(self, tasks: list[np.ndarray], shared: ray.ObjectRef, threads: int) -> None:
         super().__init__()
@@ -183,12 +176,12 @@ def _read_task(pieces: np.ndarray, shared: ray.ObjectRef, threads: int) -> Itera
 
 @lru_cache(maxsize=4)
 def _reader(shared: ray.ObjectRef) -> PieceReader:
-    """The reader of this worker process, which keeps connections and footers from task to task."""
+    """The reader of this worker process, which keeps connections and footers between tasks."""
     return PieceReader(*ray.get(shared))
 
 
 class _Rows:
-    """Takes tables of a wanted number of rows off a stream of record batches, without copying."""
+    """Takes tables of a given number of rows from a stream of record batches, without copying."""
 
     def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
         self._batches = batches
@@ -208,7 +201,7 @@ class _Rows:
 
 
 def _context(config: DataConfig) -> DataContext:
-    """Settings of our executions alone, whatever else this process does with Ray Data."""
+    """Settings for our executions alone: this process may use Ray Data for other things too."""
     context = DataContext.get_current().copy()
     context.execution_options.preserve_order = True
     context.execution_options.label_selector = label_selector(config.ray_label)
@@ -225,15 +218,15 @@ def _context(config: DataConfig) -> DataContext:
 
 
 def label_selector(label: str | None) -> dict[str, str] | None:
-    """`key=value` as Ray has it."""
+    """`key=value` as the mapping that Ray takes."""
     if label is None:
         return None
     key, _, value = label.partition("=")
     return {key: value}
 
 
-def _say_if_nobody_reads(label: str | None) -> None:
-    """A label that no node has looks like a job that hangs."""
+def _warn_if_label_is_missing(label: str | None) -> None:
+    """Without a warning, a label that no node has looks like a job that hangs."""
     wanted = label_selector(label) or {}
     nodes = [node for node in ray.nodes() if node["Alive"]]
     if not any(wanted.items() <= node["Labels"].items() for node in nodes):

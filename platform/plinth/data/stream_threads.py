@@ -1,7 +1,9 @@
-"""Windows of a rank read by threads of this process, in plan order with a bounded look-ahead."""
+"""Windows of a rank read by threads of this process, in plan order, a bounded number ahead."""
 
 from __future__ import annotations
 
+import queue
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +19,7 @@ WindowTables = tuple[Window, list[pa.Table]]
 ReadPiece = Callable[[np.ndarray], pa.Table]
 """Reads one piece of a row group: `plinth.data.sources.PieceReader.read`."""
 T = TypeVar("T")
+POLL_S = 0.2
 
 
 def read_windows(
@@ -51,6 +54,17 @@ def _read_ahead(
             yield _wait(*pending.popleft())
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def put_unless_closed(items: queue.Queue[T], item: T, closed: threading.Event) -> bool:
+    """Wait until there is space for the item, or until `closed` is set; returns whether it was put."""
+    while not closed.is_set():
+        try:
+            items.put(item, timeout=POLL_S)
+            return True
+        except queue.Full:
+            continue
+    return False
 
 
 def _wait(label: T, futures: list[Future[pa.Table]]) -> tuple[T, list[pa.Table]]:

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 from ray import tune
@@ -71,20 +71,39 @@ class TrialTask:
     """Metrics of a checkpoint, given the run's folder, stage and step; None if training's suffice."""
 
 
-class Training(Protocol):
-    """A trial's training while it runs."""
+class Training:
+    """A trial's training in a thread, on the workers of `placement`."""
+
+    def __init__(self, train: Callable[[TrialPlacement], None], placement: TrialPlacement) -> None:
+        self._train, self._placement = train, placement
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="plinth-trial", daemon=True)
+        self._thread.start()
 
     @property
-    def is_running(self) -> bool: ...
+    def is_running(self) -> bool:
+        return self._thread.is_alive()
 
     def reports(self) -> list[dict[str, Any]]:
         """Summaries of checkpoints since the last call (`plinth.train.control.checkpoint_report`)."""
+        return self._placement.reports()
 
     def wait(self) -> None:
         """Until its end. Raises what the training has raised."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
 
     def stop(self, limit_s: float) -> None:
         """Have it save and exit."""
+        self._placement.request_stop()
+        self._thread.join(limit_s)
+
+    def _run(self) -> None:
+        try:
+            self._train(self._placement)
+        except BaseException as error:  # raised by `wait`, in Tune's thread
+            self._error = error
 
 
 class TrialRun:
@@ -278,38 +297,6 @@ class TrialRun:
         return found
 
 
-class PlacedTraining:
-    """A trial's training in a thread, on the workers of `placement`."""
-
-    def __init__(self, train: Callable[[TrialPlacement], None], placement: TrialPlacement) -> None:
-        self._train, self._placement = train, placement
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="plinth-trial", daemon=True)
-        self._thread.start()
-
-    @property
-    def is_running(self) -> bool:
-        return self._thread.is_alive()
-
-    def reports(self) -> list[dict[str, Any]]:
-        return self._placement.reports()
-
-    def wait(self) -> None:
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-
-    def stop(self, limit_s: float) -> None:
-        self._placement.request_stop()
-        self._thread.join(limit_s)
-
-    def _run(self) -> None:
-        try:
-            self._train(self._placement)
-        except BaseException as error:  # raised by `wait`, in Tune's thread
-            self._error = error
-
-
 class TrialTrainable(tune.Trainable):
     """Tune's view of a trial: each `step` is one of its reports."""
 
@@ -321,7 +308,7 @@ class TrialTrainable(tune.Trainable):
             group = ray.util.get_current_placement_group()
             assert group is not None, "Tune starts every trial in a placement group"
             placement = TrialPlacement(group, label=f"trial {name}")
-            return PlacedTraining(lambda placed: task.train(name, values, placed, has_changed), placement)
+            return Training(lambda placed: task.train(name, values, placed, has_changed), placement)
 
         self._trial_run = TrialRun(task, index, values, start)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,24 +31,32 @@ VALUES_NOW = {"lr": 0.1}
 WEIGHTS = "rank-0/weights"
 
 
-class FakeTraining:
-    """A training that reports these summaries, one per poll, and ends."""
+class FakePlacement:
+    """Where a training that reports these summaries, one per poll, runs."""
 
     def __init__(self, summaries: list[dict[str, Any]]) -> None:
         self._summaries = list(summaries)
+        self._over = threading.Event()
 
-    @property
-    def is_running(self) -> bool:
-        return bool(self._summaries)
+    def train(self, placement: Any) -> None:
+        self._over.wait(60)
 
     def reports(self) -> list[dict[str, Any]]:
-        return [self._summaries.pop(0)] if self._summaries else []
+        found = [self._summaries.pop(0)] if self._summaries else []
+        if not self._summaries:
+            self._over.set()
+        return found
 
-    def wait(self) -> None:
-        assert not self._summaries
+    def request_stop(self) -> None:
+        self._over.set()
 
-    def stop(self, limit_s: float) -> None:
-        self._summaries.clear()
+
+def training(summaries: list[dict[str, Any]]) -> Callable[..., Training]:
+    def start(*_: Any) -> Training:
+        placement = FakePlacement(summaries)
+        return Training(placement.train, placement)  # type: ignore[arg-type]
+
+    return start
 
 
 def lengths(values: Values) -> dict[str, StageLength]:
@@ -77,10 +86,6 @@ def trial(
 ) -> TrialRun:
     task = TrialTask(sweep, no_training, lengths, 4.0, "loss", "min", measure)
     return TrialRun(task, index, values, start)
-
-
-def training(summaries: list[dict[str, Any]]) -> Callable[..., Training]:
-    return lambda *_: FakeTraining(summaries)
 
 
 def folder(sweep: Storage, name: str) -> Storage:
@@ -197,7 +202,7 @@ def test_removed_checkpoint_is_not_measured(sweep: Storage, caplog: pytest.LogCa
 
     def start(*_: Any) -> Training:
         save(sweep, "000", 4)
-        return FakeTraining(summaries)
+        return training(summaries)()
 
     def measure(run: Storage, stage: str, step: int) -> dict[str, float]:
         if step != 4:
@@ -207,6 +212,24 @@ def test_removed_checkpoint_is_not_measured(sweep: Storage, caplog: pytest.LogCa
     with caplog.at_level(logging.WARNING, logger="plinth"):
         assert new_reports(sweep, trial(sweep, 0, start=start, measure=measure)) == [(4, 7.0)]
     assert "step 2 was removed before it could be measured" in caplog.text
+
+
+def test_error_of_the_training_reaches_tune(sweep: Storage) -> None:
+    def fail(placement: Any) -> None:
+        raise CheckpointError("damaged.")
+
+    run = trial(sweep, 0, start=lambda *_: Training(fail, FakePlacement([])))  # type: ignore[arg-type]
+    with pytest.raises(CheckpointError, match="damaged"):
+        run.next_result()
+
+
+def test_stopped_trial_ends_its_training(sweep: Storage) -> None:
+    summaries = write_metrics(sweep, "000", 4)
+    started: list[Training] = []
+    run = trial(sweep, 0, start=lambda *_: started.append(training(summaries)()) or started[0])
+    run.next_result()
+    run.stop()
+    assert not started[0].is_running
 
 
 def test_training_that_ends_without_a_checkpoint_is_an_error(sweep: Storage) -> None:
