@@ -22,7 +22,7 @@ from infra import objectstore
 from plinth.data.batches import open_batches
 from plinth.data.config import DataConfig, OnBadShard, ReaderKind
 from plinth.data.plan import Cursor
-from plinth.data.sources import OpenSource
+from plinth.data.sources import OpenSource, mix
 from plinth.errors import PlinthError
 from plinth.storage import Storage, StorageOptions
 from plinth.world import World
@@ -54,8 +54,8 @@ def timed(operation: Operation) -> tuple[str, float]:
 
 def stream(source: OpenSource, config: DataConfig = DATA) -> tuple[list[str], list[str]]:
     """Ids of two epochs in order, and the rows that were skipped."""
-    arguments = (config, SEED, GLOBAL_BATCH, World(0, 1), Cursor(), COLUMNS, decode)
-    with open_batches([source], *arguments) as batches:
+    mixture = mix(config, [source], SEED, GLOBAL_BATCH)
+    with open_batches(mixture, World(0, 1), Cursor(), COLUMNS, decode) as batches:
         taken = list(islice(batches, STEPS))
     return [i for b in taken for i in b.sample_ids], [text for b in taken for text in b.skipped]
 

@@ -21,8 +21,10 @@ from jobs.demo import command as demo
 from jobs.demo.config import DemoJob
 from jobs.display.ledger import ledger_lines
 from jobs.jobfile import load
-from jobs.pretrain import command as pretrain
+from jobs.pretrain.check import check
 from jobs.pretrain.config import PretrainJob
+from jobs.pretrain.launch import launch
+from jobs.pretrain.resolve import resolve, run_storage
 from jobs.prove_resume.faults import Action, Fault, with_faults
 from plinth.observe.ledger import summarise
 from plinth.observe.metrics import read_lines
@@ -56,13 +58,13 @@ def main() -> None:
     ]
     with ray_cluster(run.ray, run.fit.workers.max):
         demo.make_data(job, demo.Timings(Path(a.folder) / demo.RECORD))
-        pretrain.train(run, with_faults(pretrain.prepare(run), kills, pretrain.run_storage(run)))
+        launch(run, check(run, with_faults(resolve(run), kills, run_storage(run))))
     show(run)
 
 
 def show(run: PretrainJob) -> None:
     """The figures, from the run's folder alone."""
-    storage = pretrain.run_storage(run)
+    storage = run_storage(run)
     book = summarise(storage)
     times = sorted(killed_at(storage))
     steps = sorted(line["time"] for stage in STAGES for line in read_lines(storage.child(stage)))

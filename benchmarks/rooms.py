@@ -30,8 +30,10 @@ from jobs.demo.config import DemoJob
 from jobs.evaluate import command as evaluate
 from jobs.evaluate import measure as evaluation
 from jobs.jobfile import load
-from jobs.pretrain import command as pretrain
+from jobs.pretrain.check import check
 from jobs.pretrain.config import PretrainJob
+from jobs.pretrain.launch import launch
+from jobs.pretrain.resolve import resolve
 from plinth.data import manifest as manifests
 from plinth.data.manifest import Manifest
 from plinth.data.shards import write_shard
@@ -60,7 +62,7 @@ def main() -> None:
         for seed in arguments.seeds:
             for label, run in runs(job, seed):
                 if f"{label}/{seed}" not in rows:
-                    pretrain.train(run, pretrain.prepare(run))
+                    launch(run, check(run, resolve(run)))
                     rows |= measure(job, run, f"{label}/{seed}")
                     results.write_text(json.dumps(rows, indent=1) + "\n")
                     print(table(rows, arguments.job.stem), flush=True)

@@ -36,7 +36,7 @@ from plinth.data.config import DataConfig, ReaderKind, ShardOptions
 from plinth.data.manifest import Manifest
 from plinth.data.plan import Cursor
 from plinth.data.shards import write_shard
-from plinth.data.sources import OpenSource
+from plinth.data.sources import OpenSource, mix
 from plinth.storage import Storage, StorageOptions
 from plinth.storage.arrow import arrow_filesystem
 from plinth.world import World
@@ -139,7 +139,8 @@ def ours(source: OpenSource, reader: ReaderKind) -> Work:
     def work() -> float:
         started = time.perf_counter()
         first = 0.0
-        with open_batches([source], config, 0, BATCH, World(0, 1), Cursor(), COLUMNS, decode) as batches:
+        mixture = mix(config, [source], 0, BATCH)
+        with open_batches(mixture, World(0, 1), Cursor(), COLUMNS, decode) as batches:
             for _ in islice(batches, batches.plan.steps_per_epoch):
                 first = first or time.perf_counter() - started
         return first

@@ -11,6 +11,7 @@ from plinth import config, plugins
 from plinth.config import MISSING
 from plinth.data.config import ShardOptions
 from plinth.errors import ConfigError
+from plinth.locations import Location, ResultLocation
 from plinth.storage import StorageOptions
 from plinth.storage.options import LockConfig
 from poma3d.pretrained.config import CaptionerConfig, TeacherConfig
@@ -37,9 +38,9 @@ class CaptionJob:
 
     kind: str = "caption"
     """Which command this file is for."""
-    data: str = MISSING
+    data: Location = MISSING
     """Folder or URI of the data set; with #3 at its end, its version 3. It stays as it is."""
-    output: str = MISSING
+    output: ResultLocation = MISSING
     """Folder or URI of the data set with captions. The same command again goes on, and adds what came new."""
     captioner: CaptionerConfig | None = None
     """The vision-language model; without one only the annotations are taken over."""
@@ -52,7 +53,7 @@ class CaptionJob:
     existing: Existing = Existing.keep
     """keep: views and scenes that have captions stay as they are. compare: theirs and the model's, the best
     of both. replace: the model's, or the annotations', in their place."""
-    annotations: str | None = None
+    annotations: Location | None = None
     """File or URI of scene captions by scene id, as SceneVerse's scene_cap.json."""
     summarise: bool = True
     """Scenes of several views without annotation get a summary of their views' captions by the model."""

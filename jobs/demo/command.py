@@ -33,7 +33,9 @@ from jobs.evaluate import measure
 from jobs.evaluate.tables import plain_table, tables_of
 from jobs.ingest import command as ingest
 from jobs.jobfile import asked
-from jobs.pretrain import command as pretrain
+from jobs.pretrain.check import check
+from jobs.pretrain.launch import launch
+from jobs.pretrain.resolve import resolve, run_storage
 from jobs.shards.preview import PreviewConfig, colours, point_maps, preview
 from plinth import config
 from plinth.errors import STOPPED_EXIT_CODE, ConfigError
@@ -79,7 +81,7 @@ def run_job(job: DemoJob) -> int:
         held_out = open_dataset(job.held_out.output, job.held_out.storage)
         preview(held_out.samples(4), folder / "rooms.png", PreviewConfig())
         with timings.part("pretrain: warm-up and main stage on Ray Train workers"):
-            end = pretrain.train(job.pretrain, pretrain.prepare(job.pretrain))
+            end = launch(job.pretrain, check(job.pretrain, resolve(job.pretrain)))
     if end.is_stopped:
         print("\nstopped as told; the same command goes on from there")
         return STOPPED_EXIT_CODE
@@ -145,7 +147,7 @@ def _report(job: DemoJob, outcome: evaluate.Outcome, timings: Timings) -> Report
             "frozen image-text teacher: first from single views, then from whole rooms."
         ),
         facts={name.split(":")[0]: f"{seconds:.0f} s" for name, seconds in timings.parts.items()},
-        ledger=summarise(pretrain.run_storage(job.pretrain)),
+        ledger=summarise(run_storage(job.pretrain)),
         tables=tables_of(outcome.results),
         curves=_curves(job),
         pictures=_pictures(outcome.samples),
@@ -174,7 +176,7 @@ def _notes(job: DemoJob) -> list[str]:
 def _curves(job: DemoJob) -> list[Curve]:
     curves = []
     for stage in STAGES:
-        lines = read_lines(pretrain.run_storage(job.pretrain).child(stage))
+        lines = read_lines(run_storage(job.pretrain).child(stage))
         curves.append(Curve(f"{stage}: loss terms", "step", _series(lines, "terms")))
         curves.append(Curve(f"{stage}: signs of collapse", "step", _series(lines, "logs")))
     return [curve for curve in curves if curve.series]

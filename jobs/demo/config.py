@@ -9,6 +9,7 @@ from jobs.demo.teacher_config import TeacherTrainConfig
 from jobs.evaluate.config import EvaluateJob
 from jobs.ingest.config import IngestJob
 from jobs.pretrain.config import PretrainJob
+from plinth.locations import ResultLocation
 
 T = TypeVar("T")
 
@@ -19,7 +20,7 @@ class DemoJob:
 
     kind: str = "demo"
     """Which command this file is for."""
-    folder: str = "demo"
+    folder: ResultLocation = "demo"
     """Where data, teacher, runs and the report go. What is already there is not made again."""
     rooms: IngestJob = field(default_factory=IngestJob)
     """Training rooms: scenes of several views. Its output is set by the demo."""

@@ -21,11 +21,11 @@ from jobs.doctor.finding import Finding, Level
 from jobs.jobfile import read
 from jobs.plan.estimate import plan
 from jobs.plan.machines import Cluster, read_cluster
-from jobs.pretrain.command import stage_runs
+from jobs.pretrain.check import check as check_run
 from jobs.pretrain.config import PretrainJob
+from jobs.pretrain.resolve import resolve
 from plinth.errors import EXIT_CODE, PlinthError
 from plinth.launch.config import Workers
-from plinth.launch.fit import possible_sizes
 from plinth.units import GIB
 
 MEMORY_MARGIN = 0.9
@@ -92,7 +92,7 @@ def examined(name: str, check: Callable[[], Iterable[Finding]]) -> list[Finding]
 
 
 def _sizes(job: PretrainJob) -> Iterable[Finding]:
-    sizes = possible_sizes(job.fit, stage_runs(job))
+    sizes = check_run(job, resolve(job)).sizes
     low, high = max(1, job.fit.workers.min), max(1, job.fit.workers.max)
     passed_over = [size for size in range(low, high + 1) if size not in sizes]
     also = f"; of {low} to {high}, {passed_over} would not and are never chosen" if passed_over else ""
@@ -112,7 +112,7 @@ def _sizes(job: PretrainJob) -> Iterable[Finding]:
 
 
 def _memory(job: PretrainJob, cluster: Cluster | None) -> Iterable[Finding]:
-    sizes = possible_sizes(job.fit, stage_runs(job))
+    sizes = check_run(job, resolve(job)).sizes
     fewest, most = sizes[0], sizes[-1]
     made = plan(replace(job, fit=replace(job.fit, workers=Workers(fewest, most))), cluster, 1.0, [])
     gpu = cluster.train.gpu if cluster and cluster.train else None

@@ -8,6 +8,7 @@ from typing import TypeVar
 from jobs.common.cluster import RayConfig
 from plinth.config import MISSING
 from plinth.data.config import ShardOptions
+from plinth.locations import ResultLocation
 from plinth.storage import StorageOptions
 from poma3d.pretrained.config import TeacherConfig
 
@@ -20,7 +21,7 @@ class EmbedJob:
 
     kind: str = "embed"
     """Which command this file is for."""
-    data: str = MISSING
+    data: ResultLocation = MISSING
     """Folder or URI of the data set."""
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     """Whose embeddings."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from plinth.config import MISSING
+from plinth.locations import Location, ResultLocation
 from plinth.storage import StorageOptions
 from poma3d.evaluate.config import ProbeConfig, RetrievalConfig
 from poma3d.pretrained.config import TeacherConfig
@@ -19,9 +20,9 @@ class EvaluateJob:
 
     kind: str = "evaluate"
     """Which command this file is for."""
-    run: str = MISSING
+    run: ResultLocation = MISSING
     """Folder of the run (output/name), or of an exported encoder."""
-    data: str = MISSING
+    data: Location = MISSING
     """Folder or URI of the held-out data set, embedded by the run's teacher."""
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     """The run's teacher; it embeds the queries."""
@@ -31,7 +32,7 @@ class EvaluateJob:
     """Linear probe of the classes in view."""
     batch_size: int = 16
     """Scenes that pass through the encoder at once."""
-    output: str | None = None
+    output: Location | None = None
     """Where evaluation.json goes; beside the run when empty."""
     storage: StorageOptions = field(default_factory=StorageOptions)
     """How to reach run, data and a teacher in storage."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from plinth.config import MISSING
+from plinth.locations import Location, ResultLocation
 from plinth.storage import StorageOptions
 
 T = TypeVar("T")
@@ -17,9 +18,9 @@ class ExportJob:
 
     kind: str = "export"
     """Which command this file is for."""
-    run: str = MISSING
+    run: Location = MISSING
     """Folder of the run: output/name."""
-    output: str = MISSING
+    output: ResultLocation = MISSING
     """Folder or URI that gets config.json and model.safetensors."""
     stage: str | None = None
     """warmup or main; empty for the last stage that has a checkpoint."""

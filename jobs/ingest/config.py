@@ -8,6 +8,7 @@ from typing import Any
 from jobs.common.cluster import RayConfig
 from plinth.config import MISSING
 from plinth.data.config import ShardOptions
+from plinth.locations import ResultLocation
 from plinth.storage import StorageOptions
 from poma3d.scenes.config import (
     ArkitScenesConfig,
@@ -81,7 +82,7 @@ class IngestJob:
 
     kind: str = "ingest"
     """Which command this file is for."""
-    output: str = MISSING
+    output: ResultLocation = MISSING
     """Folder or URI of the data set."""
     overwrite: bool = False
     """Replace a data set that another job built there."""

@@ -11,6 +11,7 @@ from plinth import config, plugins
 from plinth.config import MISSING
 from plinth.data.config import ShardOptions
 from plinth.errors import ConfigError
+from plinth.locations import ModelLocation, ResultLocation
 from plinth.storage import StorageOptions
 from plinth.storage.options import LockConfig
 from poma3d.lift.config import ConventionConfig, FilterConfig
@@ -32,7 +33,7 @@ class LifterConfig:
     your own as module:Class (`poma3d.lift.lifter.Lifter`)."""
     options: dict[str, Any] | None = None
     """Settings of a lifter of your own: the fields of its Config."""
-    source: str = ""
+    source: ModelLocation = ""
     """Weights: a folder with config.json and *.safetensors, a storage URI of one, or a hub id."""
     revision: str | None = None
     """Commit of a hub id, or the expected weight hash of a folder."""
@@ -73,7 +74,7 @@ class LiftJob:
     """Which command this file is for."""
     inputs: list[ImageSetConfig] = field(default_factory=list)
     """Sets of images. What the data set has of them already is left alone; the rest is added."""
-    output: str = MISSING
+    output: ResultLocation = MISSING
     """Folder or URI of the data set."""
     source: str = "images"
     """Stored as the samples' source."""

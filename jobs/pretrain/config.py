@@ -11,6 +11,7 @@ from plinth.config import MISSING
 from plinth.data.config import DataConfig
 from plinth.engine.config import OptimConfig, ZeroConfig
 from plinth.launch.config import FitConfig
+from plinth.locations import Location, ResultLocation
 from plinth.observe.config import GuardConfig, LedgerConfig, MetricsConfig
 from plinth.storage import StorageOptions
 from plinth.storage.options import LockConfig
@@ -55,7 +56,7 @@ class PretrainJob:
     """Which command this file is for."""
     name: str = MISSING
     """Name of the run: its folder is output/name."""
-    output: str = MISSING
+    output: ResultLocation = MISSING
     """Folder or URI that holds runs."""
     seed: int = 0
     """Seed of the data order, masks, caption draws, augmentation, dropout and new weights."""
@@ -63,7 +64,7 @@ class PretrainJob:
     """Whose image tower the encoder starts from, and whose embeddings the data must hold."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """The model, the same in both stages."""
-    start: str | None = None
+    start: Location | None = None
     """A stage of another run (output/name/warmup) whose weights the first stage of this one starts from."""
     warmup: StageConfig | None = None
     """Stage 1: view alignment on maps of single images; left out when null."""

@@ -4,7 +4,7 @@ A source that names its version (`s3://bucket/images#3`) is pinned by the job. O
 the run: the newest version at the run's first start is written down in the run's folder, and a resume reads
 that one, whatever was added since. A run moves on when its job names another version and the command has
 `--accept-changes`: the pass over the data that was under way is left, and the next one reads the new version
-(`plinth.train.stage_run.first_cursor`). Data sets that `poma ingest` built keep no versions: nothing is
+(`plinth.train.resolve.first_cursor`). Data sets that `poma ingest` built keep no versions: nothing is
 pinned, and a resume on other samples is refused as before.
 """
 
@@ -14,11 +14,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
+from jobs.common.datasets import TeacherRecord, open_dataset
 from jobs.common.run_layout import PINS_KEY
 from plinth.data import manifest as manifests
 from plinth.data.config import SourceConfig
+from plinth.data.sources import OpenSource
 from plinth.storage import Storage, StorageOptions
-from plinth.train.stage_run import StageRun
+from plinth.train.resolve import StageSpec
 
 Pins = dict[str, dict[str, int]]
 """Stage -> data set -> version."""
@@ -32,10 +34,10 @@ def read_pins(run: Storage) -> Pins:
     return pins
 
 
-def write_pins(run: Storage, runs: Sequence[StageRun]) -> None:
+def write_pins(run: Storage, stages: Sequence[StageSpec]) -> None:
     """Keep what the stages read, for every start of the run that comes."""
-    pins: Pins = {stage.name: {} for stage in runs}
-    for stage in runs:
+    pins: Pins = {stage.name: {} for stage in stages}
+    for stage in stages:
         for source in stage.data.sources:
             uri, version = manifests.split_version(source.uri)
             if version is not None:
@@ -43,33 +45,47 @@ def write_pins(run: Storage, runs: Sequence[StageRun]) -> None:
     run.write(PINS_KEY, (json.dumps(pins, indent=1) + "\n").encode())
 
 
-def pinned(
-    sources: Sequence[SourceConfig], kept: dict[str, int], options: StorageOptions
-) -> list[SourceConfig]:
-    """The sources by absolute path or URI, each with its version, where it has any.
-
-    Ray Train's workers run in another folder than this process, and start at other times.
+def open_pinned(
+    sources: Sequence[SourceConfig],
+    kept: dict[str, int],
+    options: StorageOptions,
+    teacher: TeacherRecord | None = None,
+) -> list[OpenSource]:
+    """The data sets, each at its version, where it has any. Each manifest is read once.
 
     Args:
         kept: of `read_pins`, of the stage.
+        teacher: if given, the teacher that their embeddings must come from.
 
     Raises:
-        DataError: one is no finished data set.
+        DataError: one is no finished data set, or not for this program or teacher.
     """
-    made = []
+    opened = []
     for source in sources:
         folder, version = manifests.split_version(source.uri)
-        storage = Storage.from_uri(folder, options)
+        uri = Storage.from_uri(folder, options).uri
+        if version is None and uri in kept:
+            version = kept[uri]
+            _say_if_newer(uri, version, options)
+        dataset = open_dataset(manifests.with_version(uri, version), options, teacher)
         if version is None:
-            newest = manifests.load(storage).attributes.get("version")
-            version = kept.get(storage.uri, newest)
-            if version != newest:
-                print(
-                    f"{storage.uri}: version {version}, as at the run's first start; to move to {newest}, "
-                    f"name {manifests.with_version(storage.uri, newest)} and add --accept-changes"
-                )
-        made.append(replace(source, uri=manifests.with_version(storage.uri, version)))
-    return made
+            version = dataset.manifest.attributes.get("version")
+        opened.append(OpenSource(dataset.storage, dataset.manifest, source.weight, version))
+    return opened
+
+
+def at_versions(sources: Sequence[SourceConfig], opened: Sequence[OpenSource]) -> list[SourceConfig]:
+    """The sources with the versions that were opened written into their URIs."""
+    return [replace(source, uri=found.uri) for source, found in zip(sources, opened, strict=True)]
+
+
+def _say_if_newer(uri: str, version: int, options: StorageOptions) -> None:
+    newest = max(manifests.versions(Storage.from_uri(uri, options)), default=version)
+    if newest != version:
+        print(
+            f"{uri}: version {version}, as at the run's first start; to move to {newest}, "
+            f"name {manifests.with_version(uri, newest)} and add --accept-changes"
+        )
 
 
 def versions(sources: Sequence[SourceConfig]) -> list[int | None]:

@@ -2,7 +2,7 @@
 
 The job is shortened and run straight, then again with faults: a worker killed in the middle of a step,
 another in the middle of an upload, the driver killed, the number of workers changed. Every run goes through
-the same `pretrain.train` as the real one; drivers are processes of their own, workers are Ray Train's. Then
+`jobs.pretrain.launch` as the real one does; drivers are processes of their own, workers are Ray Train's. Then
 batches, losses and the whole last checkpoint of each are compared with the straight run's.
 """
 
@@ -25,14 +25,16 @@ from jobs.common.run_layout import STAGES
 from jobs.demo import command as demo
 from jobs.demo.config import DemoJob
 from jobs.jobfile import read
-from jobs.pretrain import command as pretrain
+from jobs.pretrain.check import check
 from jobs.pretrain.config import PretrainJob, StageConfig, stage_config
+from jobs.pretrain.launch import launch
+from jobs.pretrain.resolve import resolve, run_storage
 from jobs.prove_resume.compare import Comparison, compare, read_result
 from jobs.prove_resume.faults import Action, Fault, with_faults
 from jobs.prove_resume.page import table, write_page
 from plinth.errors import EXIT_CODE, STOPPED_EXIT_CODE, ConfigError, PlinthError
+from plinth.launch.check import possible_sizes
 from plinth.launch.config import Workers
-from plinth.launch.fit import possible_sizes
 from plinth.observe.config import OnBadStep
 from plinth.storage import Storage
 from plinth.train.control import STOP_SIGNALS
@@ -132,7 +134,7 @@ def prove(job: PretrainJob) -> Proof:
         PlinthError: a run did not end as it should.
     """
     first = replace(job, name="straight")
-    sizes = possible_sizes(replace(job.fit, workers=Workers(1, max(RESIZES))), pretrain.stage_runs(first))
+    sizes = possible_sizes(resolve(first), 1, max(RESIZES))
     proof = Proof()
     with ray_cluster(_room(job), 1):
         import ray
@@ -145,7 +147,7 @@ def prove(job: PretrainJob) -> Proof:
             print(f"{scenario.name}: {scenario.text}", flush=True)
             for number, phase in enumerate(scenario.phases):
                 _run_phase(this, phase, Path(job.output) / f"{scenario.name}-{number}.log")
-            result = read_result(pretrain.run_storage(this))
+            result = read_result(run_storage(this))
             proof.seconds[scenario.name] = time.monotonic() - began
             if expected is None:
                 expected = result
@@ -203,7 +205,7 @@ def _run_phase(job: PretrainJob, phase: Phase, log: Path) -> None:
     driver.start()
     try:
         if phase.ends_by is not None:
-            _wait_for(pretrain.run_storage(job), phase.faults[-1], driver)
+            _wait_for(run_storage(job), phase.faults[-1], driver)
             os.kill(driver.pid or 0, phase.ends_by)
         driver.join(PHASE_LIMIT_S)
         expected: dict[signal.Signals | None, int] = {None: 0, signal.SIGKILL: -signal.SIGKILL}
@@ -234,9 +236,9 @@ def _drive(job: PretrainJob, faults: Sequence[Fault], log: str) -> None:
     os.dup2(file, 2)
     logging.basicConfig(stream=sys.stderr)
     try:
-        runs = with_faults(pretrain.prepare(job), faults, pretrain.run_storage(job))
+        stages = with_faults(resolve(job), faults, run_storage(job))
         with ray_cluster(job.ray, 1):
-            end = pretrain.train(job, runs)
+            end = launch(job, check(job, stages))
     except PlinthError as error:
         print(error, file=sys.stderr)
         sys.exit(EXIT_CODE)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from plinth.storage import Storage
-from plinth.train.stage_run import StageRun
+from plinth.train.resolve import ResolvedStage
 
 MARKS = "drills"
 
@@ -48,16 +48,18 @@ class Fault:
         return f"{MARKS}/{self.name}"
 
 
-def with_faults(runs: Sequence[StageRun], faults: Sequence[Fault], storage: Storage) -> list[StageRun]:
+def with_faults(
+    stages: Sequence[ResolvedStage], faults: Sequence[Fault], storage: Storage
+) -> list[ResolvedStage]:
     """The stages with their faults.
 
     Args:
         storage: the run's folder.
     """
     found = []
-    for run in runs:
-        injector = _Injector(run.build_stage, [f for f in faults if f.stage == run.name], storage)
-        found.append(replace(run, build_stage=injector.build_stage, on_upload=injector.on_upload))
+    for stage in stages:
+        injector = _Injector(stage.build_stage, [f for f in faults if f.stage == stage.name], storage)
+        found.append(replace(stage, build_stage=injector.build_stage, on_upload=injector.on_upload))
     return found
 
 

@@ -12,15 +12,16 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from jobs.common import models
 from jobs.common.cluster import ray_cluster
 from jobs.common.run_layout import STAGES
 from jobs.common.storage_flags import storage_options
 from jobs.evaluate import command as evaluate
 from jobs.jobfile import asked
-from jobs.pretrain import command as pretrain
 from jobs.pretrain import data_versions
+from jobs.pretrain.check import check
 from jobs.pretrain.config import PretrainJob, stage_config
+from jobs.pretrain.launch import launch
+from jobs.pretrain.resolve import resolve, run_storage
 from jobs.sweep import show as sweep_show
 from jobs.sweep.arguments import RUN
 from jobs.sweep.config import SweepJob
@@ -44,6 +45,7 @@ from plinth.data import manifest as manifests
 from plinth.data.config import ReaderKind
 from plinth.engine.process import log_to_terminal
 from plinth.errors import STOPPED_EXIT_CODE, ConfigError, PlinthError
+from plinth.locations import absolute
 from plinth.storage import Storage
 from plinth.storage.lock import RunLock, read_lock, request_stop
 from plinth.sweep.config import SchedulerKind, SearcherKind
@@ -57,7 +59,6 @@ from plinth.sweep.records import (
     read_trials,
 )
 from plinth.sweep.samplers import FixedSampler, import_optuna, make_sampler, planned_trials
-from plinth.train.stage_run import plan_of, stage_steps
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -78,7 +79,7 @@ def run_job(job: SweepJob) -> int:
     log_to_terminal()
     storage = sweep_storage(job)
     before = read_sweep(storage)
-    job = absolute(job, storage, resumes=before is not None)
+    job = pinned(job, storage, resumes=before is not None)
     trials = prepare(job, storage)
     record = _record(job, trials, before, storage)
     with ray_cluster(job.ray, job.sweep.workers), RunLock(storage, job.lock) as lock:
@@ -98,9 +99,10 @@ def sweep_storage(job: SweepJob) -> Storage:
     return Storage.from_uri(job.output, job.storage).child(job.name)
 
 
-def absolute(job: SweepJob, storage: Storage, resumes: bool) -> SweepJob:
-    """The job for trials that run in other folders and at other times: no relative folder, every data set
-    with its version, that of the sweep's first start."""
+def pinned(job: SweepJob, storage: Storage, resumes: bool) -> SweepJob:
+    """The job for trials that run in other folders and at other times: no relative path, every data set at
+    its version, that of the sweep's first start."""
+    job = absolute(job)
     kept: dict[str, dict[str, int]] = {}
     if resumes:
         first = config.parse(storage.read(JOB_KEY).decode(), JOB_KEY)
@@ -112,14 +114,10 @@ def absolute(job: SweepJob, storage: Storage, resumes: bool) -> SweepJob:
     for name in STAGES:
         stage = stage_config(job, name)
         if stage is not None:
-            sources = data_versions.pinned(stage.data.sources, kept.get(name, {}), job.storage)
+            opened = data_versions.open_pinned(stage.data.sources, kept.get(name, {}), job.storage)
+            sources = data_versions.at_versions(stage.data.sources, opened)
             stages[name] = replace(stage, data=replace(stage.data, sources=sources))
-    evaluation = job.evaluation
-    if evaluation is not None:
-        evaluation = replace(evaluation, data=Storage.from_uri(evaluation.data, job.storage).uri)
-    output = Storage.from_uri(job.output, job.storage).uri
-    teacher = models.absolute(job.teacher)
-    return replace(job, output=output, teacher=teacher, evaluation=evaluation, **stages)
+    return replace(job, **stages)
 
 
 def prepare(job: SweepJob, storage: Storage) -> Trials:
@@ -239,9 +237,9 @@ def _identity(job: SweepJob) -> dict[str, Any]:
 def _train_shared(job: SweepJob, storage: Storage, stop: threading.Event) -> bool:
     """The warm-up that all trials start from; false if it was told to stop."""
     shared = pretrain_shared(job, storage)
-    runs, run = pretrain.prepare(shared), pretrain.run_storage(shared)
-    (stage,) = runs
-    if (checkpoint.latest(stage.checkpoints) or 0) >= stage_steps(stage, plan_of(stage)):
+    checked, run = check(shared, resolve(shared)), run_storage(shared)
+    (stage,) = checked.stages
+    if (checkpoint.latest(stage.checkpoints) or 0) >= stage.total_steps:
         return True
     logging.getLogger("plinth").info("one warm-up for all trials: %s", run.uri)
 
@@ -251,7 +249,7 @@ def _train_shared(job: SweepJob, storage: Storage, stop: threading.Event) -> boo
             request_stop(run, held)
 
     threading.Thread(target=pass_on, name="plinth-stop", daemon=True).start()
-    return not pretrain.train(shared, runs).is_stopped
+    return not launch(shared, checked).is_stopped
 
 
 def pretrain_shared(job: SweepJob, storage: Storage) -> PretrainJob:

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from jobs.pretrain.config import PretrainJob
 from plinth.config import MISSING
+from plinth.locations import Location
 from plinth.sweep.config import SweepConfig
 from poma3d.evaluate.config import ProbeConfig, RetrievalConfig
 
@@ -17,7 +18,7 @@ T = TypeVar("T")
 class TrialEvaluation:
     """What every trial is measured by at its checkpoints, beside its training metrics."""
 
-    data: str = MISSING
+    data: Location = MISSING
     """Folder or URI of a held-out data set, embedded by the job's teacher."""
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
     """Zero-shot scene retrieval."""

@@ -16,8 +16,10 @@ from jobs.evaluate import command as evaluate
 from jobs.evaluate import encoders
 from jobs.evaluate import measure as evaluation
 from jobs.evaluate.config import EvaluateJob
-from jobs.pretrain import command as pretrain
+from jobs.pretrain.check import check
 from jobs.pretrain.config import PretrainJob, StageConfig
+from jobs.pretrain.launch import launch
+from jobs.pretrain.resolve import resolve
 from jobs.sweep.config import SweepJob
 from plinth import config
 from plinth.data.config import ReaderKind
@@ -26,7 +28,6 @@ from plinth.launch.config import Workers
 from plinth.launch.placement import TrialPlacement
 from plinth.storage import Storage
 from plinth.sweep.records import SHARED, TRIALS, StageLength, Values
-from plinth.train.stage_run import plan_of, stage_steps
 from poma3d import stages
 
 OWN_KEYS = ("kind", "evaluation", "sweep")
@@ -76,20 +77,22 @@ class Trials:
         Raises:
             PlinthError: the first one.
         """
-        pretrain.prepare(self._probe(values))
+        job = self._probe(values)
+        check(job, resolve(job))
 
     def train(self, name: str, values: Values, placement: TrialPlacement, has_changed: bool) -> None:
         """Train a trial to its end in its reserved resources; resumes it."""
         job = self.job_of(name, values)
-        pretrain.train(job, pretrain.prepare(job, accept_changes=has_changed), placement)
+        launch(job, check(job, resolve(job, accept_changes=has_changed)), placement)
 
     def lengths(self, values: Values) -> dict[str, StageLength]:
         """Of the stages, in order."""
-        found = {}
-        for run in pretrain.stage_runs(self._probe(values)):
-            steps = stage_steps(run, plan_of(run))
-            found[run.name] = StageLength(steps, steps * run.global_batch_size, run.checkpoint.every_steps)
-        return found
+        return {
+            stage.name: StageLength(
+                stage.total_steps, stage.total_steps * stage.global_batch_size, stage.checkpoint.every_steps
+            )
+            for stage in resolve(self._probe(values))
+        }
 
     def _probe(self, values: Values) -> PretrainJob:
         job = self.job_of(PROBE, values)

@@ -336,6 +336,8 @@ def _is_text(hint: Any) -> bool:
 def _type_name(hint: Any) -> str:
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return "one of " + ", ".join(m.name for m in hint)
+    if typing.get_origin(hint) is typing.Union:
+        return " | ".join("None" if h is type(None) else _type_name(h) for h in typing.get_args(hint))
     return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
 
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 EXIT_CODE = 2
 INTERRUPTED_EXIT_CODE = 130
-"""128 + SIGINT."""
+"""128 + SIGINT: Ctrl-C."""
 STOPPED_EXIT_CODE = 143
-"""128 + SIGTERM: a run that was told to stop, in any way, and saved first."""
+"""128 + SIGTERM: the run was told to stop, by whatever means, and saved first."""
 
 
 class PlinthError(Exception):

@@ -24,17 +24,23 @@ class World:
 
     def lanes(self, num_lanes: int) -> range:
         """The lanes that this rank owns."""
-        per_rank = num_lanes // self.world_size
+        per_rank = self._share(num_lanes, "lanes")
         return range(self.rank * per_rank, (self.rank + 1) * per_rank)
 
     def rows(self, global_batch_size: int) -> range:
         """The rows of the global batch that this rank holds."""
-        per_rank = global_batch_size // self.world_size
+        per_rank = self._share(global_batch_size, "rows of the global batch")
         return range(self.rank * per_rank, (self.rank + 1) * per_rank)
 
     def gradient_accumulation_steps(self, global_batch_size: int, micro_batch_size: int) -> int:
         """How many micro-batches this rank passes through the model in a step."""
-        return global_batch_size // self.world_size // micro_batch_size
+        return self._share(global_batch_size // micro_batch_size, "micro-batches")
+
+    def _share(self, total: int, what: str) -> int:
+        """A rank's part. `check_divisibility` refuses such sizes before anything starts."""
+        if total % self.world_size:
+            raise ValueError(f"{total} {what} cannot be shared evenly by {self.world_size} ranks")
+        return total // self.world_size
 
 
 def possible_world_sizes(num_lanes: int, global_batch_size: int, micro_batch_size: int) -> list[int]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from poma3d.locations import ModelLocation
+
 CLIP, SIGLIP, FGCLIP, AUTO = "clip", "siglip", "fgclip", "auto"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 PLACE = "{captions}"
@@ -18,7 +20,7 @@ class TeacherConfig:
     KINDS = (AUTO, CLIP, SIGLIP, FGCLIP)
     OWN_METHODS = ("image_tower", "encode_images", "encode_texts", "image_tokens")
 
-    source: str = ""
+    source: ModelLocation = ""
     """Folder with config.json, tokenizer and *.safetensors, or a hub id."""
     revision: str | None = None
     """Commit of a hub id, or the expected weight hash of a folder. Needed with trust_remote_code."""
@@ -39,7 +41,7 @@ class CaptionerConfig:
     KINDS = ("transformers",)
     OWN_METHODS = ("describe", "summarise")
 
-    source: str = ""
+    source: ModelLocation = ""
     """Folder with config.json, processor and *.safetensors, a storage URI of one, or a hub id."""
     revision: str | None = None
     """Commit of a hub id, or the expected weight hash of a folder. Needed with trust_remote_code."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from poma3d.locations import Location
+
 
 @dataclass
 class SevenScenesConfig:
     """Scans in the style of 7-Scenes."""
 
-    root: str = ""
+    root: Location = ""
     """A folder of one scan, or one with folders of scans at any depth below it."""
     up: list[float] | None = None
     """Up direction of the scans' world, as [0, -1, 0] for y down; estimated per scan when not given."""
@@ -19,7 +21,7 @@ class SevenScenesConfig:
 class ScanNetConfig:
     """ScanNet as exported on disk."""
 
-    root: str = ""
+    root: Location = ""
     """The folder that holds the scans' folders."""
     scans: list[str] | None = None
     """Names of the scans to read, as in a split file; all when not given."""
@@ -29,7 +31,7 @@ class ScanNetConfig:
 class ThreeRScanConfig:
     """3RScan as released."""
 
-    root: str = ""
+    root: Location = ""
     """The folder that holds the scans' folders."""
     scans: list[str] | None = None
     """Ids of the scans to read, as in a split file; all when not given."""
@@ -43,7 +45,7 @@ class ThreeRScanConfig:
 class ArkitScenesConfig:
     """ARKitScenes as released."""
 
-    root: str = ""
+    root: Location = ""
     """A folder with videos' folders at any depth below it, or one of those."""
     colour: str = "lowres_wide"
     """The folder in a video that holds colour; vga_wide where it was downloaded too."""
@@ -55,15 +57,15 @@ class ArkitScenesConfig:
 class ScenePointConfig:
     """ScenePoint as published."""
 
-    root: str = ""
+    root: Location = ""
     """Folder that holds the scenes' safetensors files, at any depth."""
     points: str = "point_map"
     """Tensor of the point maps."""
     colour: str = "color_images"
     """Tensor of the pictures; scenes without it have no colour."""
-    view_captions_file: str | None = None
+    view_captions_file: Location | None = None
     """JSONL file of view captions."""
-    scene_captions_file: str | None = None
+    scene_captions_file: Location | None = None
     """JSON file of scene captions, such as SceneVerse's scene_cap.json."""
     up: list[float] = field(default_factory=lambda: [0.0, 0.0, 1.0])
     """Up direction of the scenes' world."""

@@ -20,7 +20,7 @@ from plinth.data.config import DataConfig, ShardOptions
 from plinth.data.manifest import Manifest
 from plinth.data.plan import Cursor
 from plinth.data.shards import write_shard
-from plinth.data.sources import OpenSource
+from plinth.data.sources import OpenSource, mix
 from plinth.storage import Storage
 from plinth.world import World
 
@@ -108,7 +108,8 @@ def take(
     skip: Skips = NO_SKIPS,
 ) -> list[LocalBatch]:
     """The next `count` batches of a rank; then everything is closed."""
-    with open_batches(sources, config, SEED, GLOBAL_BATCH, world, start, COLUMNS, decode, skip) as batches:
+    mixture = mix(config, sources, SEED, GLOBAL_BATCH)
+    with open_batches(mixture, world, start, COLUMNS, decode, skip) as batches:
         return list(islice(batches, count))
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from plinth.config import MISSING
+from plinth.locations import Location
 
 
 class SetKind(Enum):
@@ -20,7 +21,7 @@ class SetKind(Enum):
 class ImageSetConfig:
     """One set of images with captions."""
 
-    uri: str = MISSING
+    uri: Location = MISSING
     """A folder (path or s3://bucket/prefix) that holds *.tar or *.parquet at any depth, one such file, or the
     folder of images."""
     kind: SetKind = SetKind.tar
@@ -39,7 +40,7 @@ class ImageSetConfig:
     """Column or field of [fx, fy, cx, cy] in pixels of the depth picture; in NAME.json of a tar."""
     depth_unit_m: float = 0.001
     """Metres per unit of those depth pictures."""
-    images_uri: str | None = None
+    images_uri: Location | None = None
     """Where paths of images lead; empty for the set's own folder."""
     lines_per_piece: int = 4096
     """folder: lines of the caption file that one task scans."""

@@ -26,10 +26,10 @@ import torch
 from plinth.data.bad_rows import NO_SKIPS, SAMPLE_ID, Budget, Skips, problems
 from plinth.data.config import DataConfig, ReaderKind
 from plinth.data.plan import Cursor, Plan, Window, rank_windows
-from plinth.data.sources import OpenSource, PieceReader, check_sources, plan_for
+from plinth.data.sources import Mixture, OpenSource, PieceReader, check_sources
 from plinth.data.stream_threads import WindowTables, put_unless_closed, read_windows
 from plinth.errors import ConfigError, DataError
-from plinth.world import World, check_divisibility
+from plinth.world import World
 
 Decode = Callable[[pa.Table, Sequence[str]], Mapping[str, np.ndarray]]
 """Tensor columns of a table as arrays [rows, ...]; views of the table's memory are welcome."""
@@ -73,10 +73,7 @@ def sample_key(sample_id: str) -> int:
 
 
 def open_batches(
-    sources: Sequence[OpenSource],
-    config: DataConfig,
-    seed: int,
-    global_batch_size: int,
+    mixture: Mixture,
     world: World,
     start: Cursor,
     columns: Sequence[str],
@@ -91,15 +88,12 @@ def open_batches(
         skip: samples that are left out; all others keep their places.
 
     Raises:
-        ConfigError: world size, lanes and batch do not divide.
         DataError: the sources cannot be read or mixed. Later, from the iterator: a shard is missing,
             truncated or altered; or more row groups are than may be skipped.
     """
-    check_divisibility(world.world_size, config.lanes, global_batch_size, micro_batch_size=1)
-    check_sources(sources, columns)
-    plan = plan_for(sources, config, seed, global_batch_size)
-    windows = rank_windows(plan, world, start)
-    stream = _open_stream(windows, sources, columns, config)
+    check_sources(mixture.sources, columns)
+    plan, config = mixture.plan, mixture.config
+    stream = _open_stream(rank_windows(plan, world, start), mixture.sources, columns, config)
     assembler = _Assembler(plan, world, start, columns, decode, skip, Budget(config.max_bad_row_groups))
     return Batches(plan, assembler.batches(stream), config.prefetch_batches)
 

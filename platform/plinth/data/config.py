@@ -8,6 +8,7 @@ from enum import Enum
 from omegaconf import MISSING
 
 from plinth.errors import ConfigError
+from plinth.locations import Location
 
 
 class ReaderKind(Enum):
@@ -29,7 +30,7 @@ class OnBadShard(Enum):
 class SourceConfig:
     """One data set of the mixture."""
 
-    uri: str = MISSING
+    uri: Location = MISSING
     """Folder of the data set: a path or s3://bucket/prefix; with #3 at its end, the third build of one whose
     builds are kept, else the newest."""
     weight: float = 1.0

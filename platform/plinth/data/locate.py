@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 
 from plinth.data.bad_rows import SAMPLE_ID
-from plinth.data.plan import Cursor, Plan, global_batch
+from plinth.data.plan import Cursor, global_batch
 from plinth.data.shards import RowGroupReader
-from plinth.data.sources import OpenSource, Places
+from plinth.data.sources import Mixture, Places
 from plinth.errors import DataError
 
 
 @dataclass(frozen=True)
-class Location:
+class SampleLocation:
     """Where a sample is stored."""
 
     sample_id: str
@@ -25,9 +25,7 @@ class Location:
     """Counted in the shard."""
 
 
-def locate(
-    sources: Sequence[OpenSource], plan: Plan, cursor: Cursor, sample_ids: Collection[str]
-) -> list[Location]:
+def locate(mixture: Mixture, cursor: Cursor, sample_ids: Collection[str]) -> list[SampleLocation]:
     """Find samples of one global batch, in the order in which the batch has them.
 
     Reads the sample ids of the batch's row groups until all are found, so it takes seconds over S3. A
@@ -37,11 +35,11 @@ def locate(
     Raises:
         StorageError: the storage cannot be used.
     """
-    missing = set(sample_ids)
+    sources, missing = mixture.sources, set(sample_ids)
     found = []
     places = [Places(source) for source in sources]
     readers = [RowGroupReader(source.storage) for source in sources]
-    rows = np.unique(global_batch(plan, cursor)[:, :3], axis=0)
+    rows = np.unique(global_batch(mixture.plan, cursor)[:, :3], axis=0)
     for source, row_group in np.unique(rows[:, :2], axis=0).tolist():
         if not missing:
             break
@@ -53,6 +51,6 @@ def locate(
                 stored = readers[source].read(shard, group, [SAMPLE_ID]).column(SAMPLE_ID).to_pylist()
                 ids = {stored[row] for row in inside}
         uri = f"{sources[source].storage.uri}/{shard.name}"
-        found += [Location(sample_id, uri, group) for sample_id in sorted(ids & missing)]
+        found += [SampleLocation(sample_id, uri, group) for sample_id in sorted(ids & missing)]
         missing -= ids
     return found

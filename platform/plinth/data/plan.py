@@ -28,15 +28,8 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from plinth.data.config import DataConfig, ReaderKind, SourceConfig, validate
 from plinth.errors import DataError
-from plinth.world import World, check_divisibility
-
-__all__ = [
-    "Cursor", "DataConfig", "EpochPieces", "Plan", "ReaderKind", "SourceConfig", "SourceRows", "Window",
-    "epoch_pieces", "global_batch", "lane_windows", "make_plan", "permutation", "rank_windows", "validate",
-    "window_rows",
-]  # fmt: skip
+from plinth.world import World
 
 Key = str | int
 
@@ -108,10 +101,6 @@ class Plan:
             return Cursor(cursor.epoch, cursor.step + 1)
         return Cursor(cursor.epoch + 1, 0)
 
-    def batches_before(self, cursor: Cursor) -> int:
-        """How many global batches come before `cursor` since the start of the run."""
-        return cursor.epoch * self.steps_per_epoch + cursor.step
-
     @cached_property
     def fingerprint(self) -> str:
         """Hash of all that the order depends on: a resumed run must find the same."""
@@ -161,13 +150,11 @@ class EpochPieces:
 def make_plan(
     sources: Sequence[SourceRows], lanes: int, window_row_groups: int, global_batch_size: int, seed: int
 ) -> Plan:
-    """A checked plan.
+    """A plan of sources that have something to read; `lanes` divides the batch (`plinth.world`).
 
     Raises:
         DataError: no source, an empty source or a weight that is not positive.
-        ConfigError: a global batch that the lanes do not divide.
     """
-    check_divisibility(1, lanes, global_batch_size, global_batch_size)
     if not sources:
         raise DataError("There is no data source.", "List at least one under data.sources.")
     for source in sources:

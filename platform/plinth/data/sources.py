@@ -1,4 +1,4 @@
-"""Opened data sets: storage + manifest + weight, checked against each other and turned into a plan."""
+"""Opened data sets: storage + manifest + weight, checked against each other and put in their order."""
 
 from __future__ import annotations
 
@@ -29,6 +29,41 @@ class OpenSource:
     storage: Storage
     manifest: Manifest
     weight: float = 1.0
+    version: int | None = None
+    """The version that was asked for; None for the newest."""
+
+    @property
+    def uri(self) -> str:
+        """Where it is, with the version that was asked for."""
+        return manifests.with_version(self.storage.uri, self.version)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The data sets of a stage, opened once by the driver, and the order in which all ranks read them."""
+
+    config: DataConfig
+    sources: tuple[OpenSource, ...]
+    plan: Plan
+
+
+def mix(config: DataConfig, sources: Sequence[OpenSource], seed: int, global_batch_size: int) -> Mixture:
+    """Opened data sets in the order of the job.
+
+    Raises:
+        DataError: see `make_plan`.
+    """
+    rows = [
+        SourceRows(
+            np.array([n for shard in s.manifest.shards for n in shard.row_group_rows], np.int64),
+            s.weight,
+            s.storage.uri,
+            s.manifest.hash,
+        )
+        for s in sources
+    ]
+    plan = make_plan(rows, config.lanes, config.window_row_groups, global_batch_size, seed)
+    return Mixture(config, tuple(sources), plan)
 
 
 def open_sources(config: DataConfig, options: StorageOptions) -> list[OpenSource]:
@@ -52,7 +87,24 @@ def open_source(uri: str, options: StorageOptions, weight: float = 1.0) -> OpenS
     """
     folder, version = manifests.split_version(uri)
     storage = Storage.from_uri(folder, options)
-    return OpenSource(storage, manifests.load_version(storage, version), weight)
+    return OpenSource(storage, manifests.load_version(storage, version), weight, version)
+
+
+def check_unchanged(sources: Sequence[OpenSource]) -> None:
+    """Refuse to read a data set that was built again after `sources` were opened, elsewhere or earlier.
+
+    A worker starts minutes or days after the driver opened the data sets: a restart after a lost machine must
+    read what the run has read so far.
+
+    Raises:
+        DataError: naming the data set.
+    """
+    for source in sources:
+        if manifests.load_version(source.storage, source.version).hash != source.manifest.hash:
+            raise DataError(
+                f"{source.uri} was built again while the run was under way: it is another data set now.",
+                "Bring the old one back, or give the command again: it says what changed.",
+            )
 
 
 def check_sources(sources: Sequence[OpenSource], columns: Sequence[str]) -> None:
@@ -94,24 +146,6 @@ def check_sources(sources: Sequence[OpenSource], columns: Sequence[str]) -> None
                     f"{pair} have different {key}: {a} and {b}.",
                     "Build one of them again to match the other.",
                 )
-
-
-def plan_for(sources: Sequence[OpenSource], config: DataConfig, seed: int, global_batch_size: int) -> Plan:
-    """The order in which a run reads `sources`.
-
-    Raises:
-        DataError, ConfigError: see `make_plan`.
-    """
-    rows = [
-        SourceRows(
-            np.array([n for shard in s.manifest.shards for n in shard.row_group_rows], np.int64),
-            s.weight,
-            s.storage.uri,
-            s.manifest.hash,
-        )
-        for s in sources
-    ]
-    return make_plan(rows, config.lanes, config.window_row_groups, global_batch_size, seed)
 
 
 class PieceReader:

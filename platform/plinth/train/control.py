@@ -1,7 +1,7 @@
 """What comes from outside while a stage trains: stop, make room for another size, this node goes away.
 
-Every rank may hear of something else first, so they exchange what they heard after each step, in one
-message, and all act at the same step. `Control` is a run without Ray; the one that asks Ray Train is in
+Ranks may hear of different things first, so they exchange what they heard after each step, in one message,
+and all act at the same step. `Control` is a run without Ray; the one that asks Ray Train is in
 `plinth.launch.ray_train`.
 """
 
@@ -26,7 +26,7 @@ from plinth.engine.process import Process
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 MARGIN = 1.5
-"""A save is begun when the time left is so many times what the last one took."""
+"""Start saving when the time left is below MARGIN x the time that the last save took."""
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Control:
     """What this process hears of and whom it tells; without Ray, one event.
 
     Args:
-        stop: set by whoever wants the run to save and end.
+        stop: set to ask the run to save and exit.
     """
 
     def __init__(self, stop: threading.Event | None = None) -> None:
@@ -47,11 +47,11 @@ class Control:
         return self._launched
 
     def stop_wanted(self) -> bool:
-        """Whether the run shall save and end."""
+        """Whether the run was asked to save and exit."""
         return self._stop.is_set()
 
     def resize_wanted(self) -> bool:
-        """Whether the run shall continue at another size from its next checkpoint."""
+        """Whether the run was asked to restart at another size after its next checkpoint."""
         return False
 
     def deadline(self) -> float | None:
@@ -66,14 +66,14 @@ class Control:
         """Everything is saved: block until this process is killed, at most `limit_s`."""
 
     def request_stop(self) -> None:
-        """Ask the run to save and end."""
+        """Ask the run to save and exit."""
         self._stop.set()
 
 
 @contextlib.contextmanager
 def on_stop_signals(act: Callable[[], None]) -> Iterator[None]:
-    """The first SIGTERM or Ctrl-C calls `act`, the next one does what it did before; where signals can be
-    had."""
+    """The first SIGTERM or Ctrl-C calls `act`, the next one does what it did before. Outside the main thread
+    nothing is handled."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -86,7 +86,8 @@ def on_stop_signals(act: Callable[[], None]) -> Iterator[None]:
     def handle(number: int, frame: FrameType | None) -> None:
         restore()
         # In a thread: this one may be in the middle of a line.
-        threading.Thread(target=log.info, args=("told to stop: saving; once more ends it at once",)).start()
+        message = "told to stop: saving; a second signal ends the run at once"
+        threading.Thread(target=log.info, args=(message,)).start()
         act()
 
     for number in STOP_SIGNALS:
@@ -111,7 +112,7 @@ def checkpoint_report(
     return {"stage": stage, "step": done, "samples": done * global_batch_size, "lr": steps[-1]["lr"], **means}
 
 
-class Rescue(enum.IntEnum):
+class PreemptionAction(enum.IntEnum):
     """What the last moments before a preemption are used for."""
 
     none = 0
@@ -122,27 +123,27 @@ class Rescue(enum.IntEnum):
 
 
 @dataclass(frozen=True)
-class Orders:
+class StepDecision:
     """What all ranks do after this step; the same on each."""
 
     stop: bool = False
     resize: bool = False
-    rescue: Rescue = Rescue.none
+    preemption: PreemptionAction = PreemptionAction.none
     has_skipped: bool = False
     """Some rank had invalid samples in its batch."""
 
 
-class Exchange:
+class Consensus:
     """The ranks' agreement after each step. One per stage and rank."""
 
     def __init__(self, process: Process, control: Control) -> None:
         self._process, self._control = process, control
         self._deadline: float | None = None
-        self._rescued_for: float | None = None
+        self._saved_for: float | None = None
         self._asked_at = time.time()
 
-    def after_step(self, has_skipped: bool, save_s: float | None) -> Orders:
-        """Tell and hear.
+    def after_step(self, has_skipped: bool, save_s: float | None) -> StepDecision:
+        """Exchange what this rank heard for what all ranks do.
 
         Args:
             has_skipped: whether this rank's batch had invalid samples.
@@ -154,7 +155,7 @@ class Exchange:
                 float(self._control.stop_wanted()),
                 float(self._control.resize_wanted()),
                 float(has_skipped),
-                float(self._rescue(save_s)) if self._process.world.rank == 0 else 0.0,
+                float(self._preemption(save_s)) if self._process.world.rank == 0 else 0.0,
                 -deadline if deadline is not None else -math.inf,
             ],
             dtype=torch.float64,
@@ -162,27 +163,27 @@ class Exchange:
         )
         if self._process.world.world_size > 1:
             dist.all_reduce(heard, op=dist.ReduceOp.MAX)
-        stop, resize, skipped, rescue, earliest = heard.tolist()
+        stop, resize, skipped, preemption, earliest = heard.tolist()
         self._deadline = None if earliest == -math.inf else -earliest
-        if rescue:
-            self._rescued_for = self._deadline
-        return Orders(bool(stop), bool(resize), Rescue(int(rescue)), bool(skipped))
+        if preemption:
+            self._saved_for = self._deadline
+        return StepDecision(bool(stop), bool(resize), PreemptionAction(int(preemption)), bool(skipped))
 
     def time_left_s(self) -> float:
         """Until the deadline; 0 without one."""
         return 0.0 if self._deadline is None else max(0.0, self._deadline - time.time())
 
-    def _rescue(self, save_s: float | None) -> Rescue:
-        """Rank 0 decides, as late as it can, once for each notice."""
+    def _preemption(self, save_s: float | None) -> PreemptionAction:
+        """Rank 0 decides, as late as is safe, once per notice."""
         pause = self._longest_wait_s()
-        if self._deadline is None or self._deadline == self._rescued_for:
-            return Rescue.none
+        if self._deadline is None or self._deadline == self._saved_for:
+            return PreemptionAction.none
         left = self._deadline - time.time()
         if save_s is None:
-            return Rescue.save
+            return PreemptionAction.save
         if left < save_s:
-            return Rescue.save_locally
-        return Rescue.save if left < MARGIN * save_s + pause else Rescue.none
+            return PreemptionAction.save_locally
+        return PreemptionAction.save if left < MARGIN * save_s + pause else PreemptionAction.none
 
     def _longest_wait_s(self) -> float:
         """How long until rank 0 can decide again: twice the time since it did last."""

@@ -25,7 +25,7 @@ from plinth.observe.sinks import RunName, Sinks
 from plinth.observe.stragglers import ForwardClock
 from plinth.observe.telemetry import Telemetry
 from plinth.train.attempt import Attempt
-from plinth.train.stage_run import StageRun
+from plinth.train.resolve import ResolvedStage
 
 RECENT_STEPS = 50
 """Steps whose losses and gradient norms go into an incident."""
@@ -38,10 +38,10 @@ log = logging.getLogger(__name__)
 class Observers:
     """The observers of one stage on this rank, as a context."""
 
-    def __init__(self, run: StageRun, process: Process, attempt: Attempt) -> None:
-        self._run, self._process, self._attempt = run, process, attempt
+    def __init__(self, stage: ResolvedStage, process: Process, attempt: Attempt) -> None:
+        self._stage, self._process, self._attempt = stage, process, attempt
         self._run_name = attempt.storage.uri.rsplit("/", 1)[-1]
-        self._telemetry = Telemetry(self._run_name, run.name, process.world.rank)
+        self._telemetry = Telemetry(self._run_name, stage.name, process.world.rank)
         self._ledger = self._open_ledger() if process.world.rank == 0 else None
         self._clock: ForwardClock | None = None
         self._sinks: Sinks | None = None
@@ -76,14 +76,14 @@ class Observers:
 
     def batch(self, step: int, batch: LocalBatch) -> None:
         """A step begins: should it be the last, it is known what was in hand."""
-        self._attempt.rank_log.batch(step, batch.sample_ids, self._run.name)
-        self._attempt.rank_log.arm(self._run.guard.hang_after_s)
+        self._attempt.rank_log.batch(step, batch.sample_ids, self._stage.name)
+        self._attempt.rank_log.arm(self._stage.guard.hang_after_s)
 
     def begin(self, engine: Engine) -> None:
         """Training begins after `engine.completed_steps`, anew or after a rollback. Call it on all ranks."""
         self._close_writer()
-        local = self._run.scratch / "metrics"
-        recover_lines(self._process.world, self._run.storage, local)
+        local = self._stage.scratch / "metrics"
+        recover_lines(self._process.world, self._stage.storage, local)
         hosts = on_all_ranks(self._process.world, lambda: self._process.host)
         if self._clock:
             self._clock.close()
@@ -91,7 +91,7 @@ class Observers:
         if self._process.world.rank == 0:
             self._sinks = self._sinks or self._open_sinks()
             self._writer = MetricsWriter(
-                self._run.metrics, self._run.storage, local, self._run.name,
+                self._stage.metrics, self._stage.storage, local, self._stage.name,
                 engine.completed_steps, engine.total_steps, hosts, self._sinks,
             )  # fmt: skip
 
@@ -107,7 +107,7 @@ class Observers:
             self._ledger.step(record.step, record.step_s, record.data_wait_s, record.checkpoint_s)
         if self._writer:
             self._writer.step(record)
-        every = self._run.metrics.pictures_every_steps
+        every = self._stage.metrics.pictures_every_steps
         if every and record.step % every == 0:
             pictures = engine.pictures(batch.tensors)
             if self._writer:
@@ -140,28 +140,28 @@ class Observers:
             recent_losses=[r.loss for r in self._recent],
             recent_grad_norms=[r.grad_norm for r in self._recent],
         )
-        key = incidents.write(self._run.storage, incident)
+        key = incidents.write(self._stage.storage, incident)
         log.warning(
-            "%s: incident of step %d: %s/%s", self._run.name, incident.step, self._run.storage.uri, key
+            "%s: incident of step %d: %s/%s", self._stage.name, incident.step, self._stage.storage.uri, key
         )
 
     def _open_ledger(self) -> Ledger:
         world, device = self._process.world, self._process.device
         gpus = world.world_size if device.type == "cuda" else 0
         return Ledger(
-            self._attempt.storage, self._attempt.id, self._run.name, world.world_size, gpus,
-            self._attempt.stage_started, self._run.ledger,
+            self._attempt.storage, self._attempt.id, self._stage.name, world.world_size, gpus,
+            self._attempt.stage_started, self._stage.ledger,
         )  # fmt: skip
 
     def _open_sinks(self) -> Sinks | None:
-        if not self._run.metrics.sinks:
+        if not self._stage.metrics.sinks:
             return None
         name = RunName(
-            id=f"{self._run.run_id or self._run_name}-{self._run.name}",
+            id=f"{self._stage.run_id or self._run_name}-{self._stage.name}",
             group=self._run_name,
-            name=f"{self._run_name}/{self._run.name}",
+            name=f"{self._run_name}/{self._stage.name}",
         )
-        return Sinks(self._run.metrics, name, resolved(self._run), self._run.scratch / "sinks")
+        return Sinks(self._stage.metrics, name, settings_of(self._stage), self._stage.scratch / "sinks")
 
     def _close_sinks(self, outcome: str) -> None:
         """After the writer; whatever it had goes with them."""
@@ -175,10 +175,10 @@ class Observers:
             if writer:
                 writer.close()
         except StorageError as error:
-            log.warning("the last metrics of %s are not in storage: %s", self._run.name, error.problem)
+            log.warning("the last metrics of %s are not in storage: %s", self._stage.name, error.problem)
 
 
-def resolved(run: StageRun) -> dict[str, Any]:
+def settings_of(stage: ResolvedStage) -> dict[str, Any]:
     """What the stage was told, for whoever looks at it outside."""
-    sections = {name: asdict(getattr(run, name)) for name in SECTIONS}
-    return {**run.config, **sections, **{name: getattr(run, name) for name in SIZES}}
+    sections = {name: asdict(getattr(stage, name)) for name in SECTIONS}
+    return {**stage.config, **sections, **{name: getattr(stage, name) for name in SIZES}}

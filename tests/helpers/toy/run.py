@@ -19,7 +19,7 @@ from plinth.data.sources import OpenSource
 from plinth.engine.config import OptimConfig, ZeroConfig
 from plinth.observe.config import MetricsConfig
 from plinth.storage import Storage
-from plinth.train.stage_run import StageRun
+from plinth.train.resolve import ResolvedStage, StageSpec, resolve
 from tests.helpers.datasets import decode, make_data_set
 from tests.helpers.toy.stage import INPUT, JOINT, VIEWS, ToyStage
 
@@ -28,11 +28,16 @@ ROWS = (20, 17, 9)
 GLOBAL_BATCH = 8
 
 
-def toy_run(folder: Path, **changes: Any) -> StageRun:
+def toy_run(folder: Path, **changes: Any) -> ResolvedStage:
     """A stage of 12 steps (two epochs) over a data set in `folder`, which is made at the first call."""
+    return resolve(toy_spec(folder, **changes))
+
+
+def toy_spec(folder: Path, **changes: Any) -> StageSpec:
+    """The same before it is resolved."""
     if not (folder / "data").exists():
         make_data_set(folder / "data", ROWS, shapes=SHAPES)
-    run = StageRun(
+    spec = StageSpec(
         name="toy",
         storage=Storage.from_uri(folder / "run" / "toy"),
         build_stage=build,
@@ -54,7 +59,7 @@ def toy_run(folder: Path, **changes: Any) -> StageRun:
         config={"optim": {"lr": 5e-3}},
         scratch_dir=str(folder / "scratch"),
     )
-    return replace(run, **changes)
+    return replace(spec, **changes)
 
 
 def wave(table: pa.Table, columns: Sequence[str]) -> dict[str, np.ndarray]:

@@ -19,7 +19,7 @@ from plinth.storage import Storage
 from plinth.train import attempt
 from plinth.train.control import Control
 from plinth.train.loop import run_stage
-from plinth.train.stage_run import StageRun
+from plinth.train.resolve import ResolvedStage
 from tests.helpers.fault_proxy import Fault, FaultProxy, Kind
 from tests.helpers.ranks import run_ranks
 from tests.helpers.toy.run import build_slow, toy_run
@@ -31,7 +31,7 @@ STEPS, EVERY = 20, 4
 PATIENCE_S = 120.0
 
 
-def train(run: StageRun) -> dict[str, Any]:
+def train(run: ResolvedStage) -> dict[str, Any]:
     """The stage, alone."""
     started, control = process.start(threads=1), Control()
     with attempt.begin(started, run.storage.child("logs-of-test"), run.run_id, control, 60.0) as this:

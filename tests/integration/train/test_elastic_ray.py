@@ -19,7 +19,7 @@ from plinth.launch.fit import fit
 from plinth.observe.metrics import read_lines
 from plinth.storage import Storage
 from plinth.train.loop import StageEnd
-from plinth.train.stage_run import StageRun
+from plinth.train.resolve import ResolvedStage
 from tests.helpers.toy.run import build_slow, toy_run
 from tests.integration.conftest import Nodes
 
@@ -28,7 +28,7 @@ STEPS = 120
 TIMEOUT_S = 240.0
 
 
-def sizes(run: StageRun) -> list[tuple[int, int]]:
+def sizes(run: ResolvedStage) -> list[tuple[int, int]]:
     """(step, number of workers) of the steps in storage."""
     return [(line["step"], line["world_size"]) for line in read_lines(run.storage)]
 

@@ -18,7 +18,7 @@ from plinth.launch.fit import fit
 from plinth.observe.metrics import read_lines
 from plinth.storage import Storage
 from plinth.train.loop import StageEnd
-from plinth.train.stage_run import StageRun
+from plinth.train.resolve import ResolvedStage
 from tests.helpers.toy.run import build_bug, build_dying, build_nan, toy_run
 
 pytestmark = pytest.mark.slow
@@ -37,7 +37,7 @@ def cluster() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def straight(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[StageRun, StageEnd]:
+def straight(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[ResolvedStage, StageEnd]:
     """Two stages without interruption on two workers: the first, and what `fit` returned."""
     folder = tmp_path_factory.mktemp("straight")
     run = toy_run(folder)
@@ -51,11 +51,11 @@ def straight(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[S
     return run, fit(CONFIG, [run, second], Storage.from_uri(folder / "run"))
 
 
-def weights(run: StageRun) -> dict[str, torch.Tensor]:
+def weights(run: ResolvedStage) -> dict[str, torch.Tensor]:
     return checkpoint.read_full(run.checkpoints, run.scratch)
 
 
-def test_both_stages_run_to_their_end(straight: tuple[StageRun, StageEnd]) -> None:
+def test_both_stages_run_to_their_end(straight: tuple[ResolvedStage, StageEnd]) -> None:
     run, last = straight
     assert last.summary["step"] == 3
     assert checkpoint.latest(run.checkpoints) == 12
@@ -65,7 +65,7 @@ def test_both_stages_run_to_their_end(straight: tuple[StageRun, StageEnd]) -> No
     assert len(read_lines(second)) == 4
 
 
-def test_a_lost_worker_changes_nothing(straight: tuple[StageRun, StageEnd], tmp_path: Path) -> None:
+def test_a_lost_worker_changes_nothing(straight: tuple[ResolvedStage, StageEnd], tmp_path: Path) -> None:
     whole, _ = straight
     marker = tmp_path / "died"
     run = toy_run(tmp_path, build_stage=partial(build_dying, marker))

@@ -18,7 +18,7 @@ from plinth.data.bad_rows import Skips
 from plinth.data.batches import LocalBatch, open_batches
 from plinth.data.config import DataConfig, OnBadShard, ReaderKind
 from plinth.data.plan import Cursor
-from plinth.data.sources import OpenSource
+from plinth.data.sources import OpenSource, mix
 from plinth.errors import DataError
 from plinth.world import World
 from tests.helpers.datasets import (
@@ -94,7 +94,8 @@ def test_ray_data_reads_while_workers_hold_every_cpu(sources: list[OpenSource]) 
 def test_killed_readers_do_not_change_the_order(sources: list[OpenSource]) -> None:
     expected = take(sources, THREADS, World(0, 1), Cursor(), STEPS)
     got, killed = [], 0
-    with open_batches(sources, SMALL, SEED, GLOBAL_BATCH, World(0, 1), Cursor(), COLUMNS, decode) as batches:
+    mixture = mix(SMALL, sources, SEED, GLOBAL_BATCH)
+    with open_batches(mixture, World(0, 1), Cursor(), COLUMNS, decode) as batches:
         for step in range(STEPS):
             got.append(next(batches))
             if step % 5 == 0:

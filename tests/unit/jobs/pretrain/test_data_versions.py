@@ -12,16 +12,17 @@ import pytest
 from jobs.cli import main
 from jobs.common.datasets import open_dataset
 from jobs.jobfile import load
-from jobs.pretrain import command as pretrain
 from jobs.pretrain import data_versions
+from jobs.pretrain.check import check_resume
 from jobs.pretrain.config import PretrainJob
+from jobs.pretrain.resolve import resolve, run_storage
 from plinth.checkpoint import save_load as checkpoint
 from plinth.data import manifest as manifests
 from plinth.data.manifest import Manifest
 from plinth.data.plan import Cursor
 from plinth.errors import CheckpointError, DataError
 from plinth.storage import Storage, StorageOptions
-from plinth.train.stage_run import first_cursor, notes_of, plan_of
+from plinth.train.resolve import first_cursor
 from tests.helpers.tiny_jobs import pretrain_job, write
 
 
@@ -49,18 +50,18 @@ def job_file(folder: Path) -> str:
 
 def reads(folder: Path, *overrides: str) -> tuple[str, dict[str, Any]]:
     """What the warm-up would read, and the notes that its checkpoint would keep."""
-    [run] = pretrain.stage_runs(load(PretrainJob, Path(job_file(folder)), overrides))
-    [source] = run.data.sources
-    notes: dict[str, Any] = json.loads(json.dumps(notes_of(run, plan_of(run))))
+    [stage] = resolve(load(PretrainJob, Path(job_file(folder)), overrides))
+    [source] = stage.data.sources
+    notes: dict[str, Any] = json.loads(json.dumps(stage.notes))
     return source.uri.removeprefix(f"{folder}/"), notes
 
 
 def test_the_newest_is_pinned_at_the_first_start(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     job = load(PretrainJob, Path(job_file(images)), [])
-    runs = pretrain.stage_runs(job)
+    stages = resolve(job)
     assert reads(images)[0] == "images#2"
-    assert data_versions.read_pins(pretrain.run_storage(job)) == {}
-    data_versions.write_pins(pretrain.run_storage(job), runs)
+    assert data_versions.read_pins(run_storage(job)) == {}
+    data_versions.write_pins(run_storage(job), stages)
     keep_version(images, 3, 2)
     capsys.readouterr()
     uri, notes = reads(images)
@@ -70,8 +71,8 @@ def test_the_newest_is_pinned_at_the_first_start(images: Path, capsys: pytest.Ca
     moved, newer = reads(images, f"warmup.data.sources[0].uri={images}/images#3")
     assert moved == "images#3"
     with pytest.raises(CheckpointError, match=r"data\.versions was \[2\] and is \[3\].*--accept-changes"):
-        pretrain._check_resume(False, notes, newer)
-    pretrain._check_resume(True, notes, newer)
+        check_resume(False, notes, newer)
+    check_resume(True, notes, newer)
     assert "the pass under way is left, the next one begins" in capsys.readouterr().out
     with pytest.raises(DataError, match="images has no version 7; there are 1, 2, 3"):
         reads(images, f"warmup.data.sources[0].uri={images}/images#7")
@@ -84,8 +85,8 @@ def test_what_keeps_no_versions_is_read_as_it_is(folder: Path) -> None:
 
 
 def test_in_another_order_the_next_pass_begins(images: Path) -> None:
-    [run] = pretrain.stage_runs(load(PretrainJob, Path(job_file(images)), []))
-    plan = plan_of(run)
+    [stage] = resolve(load(PretrainJob, Path(job_file(images)), []))
+    plan = stage.plan
 
     def notes(data: str, epoch: int, step: int) -> dict[str, Any]:
         return {"data": data, "cursor": {"epoch": epoch, "step": step}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,18 @@ import pytest
 from omegaconf import OmegaConf
 
 from jobs.cli import main
+from jobs.common.datasets import open_dataset
 from jobs.demo.teacher import train_teacher
 from jobs.jobfile import load
-from jobs.pretrain import command as pretrain
+from jobs.pretrain.check import check, check_resume
 from jobs.pretrain.config import PretrainJob
-from plinth.data.plan import Plan
-from plinth.data.sources import open_sources, plan_for
+from jobs.pretrain.resolve import resolve, run_storage
+from plinth import config
+from plinth.data import manifest as manifests
 from plinth.errors import CheckpointError
-from plinth.train.stage_run import StageRun, notes_of
+from plinth.launch import fit
+from plinth.observe.metrics import read_lines
+from plinth.storage import Storage
 from tests.helpers import tiny_jobs
 from tests.helpers.tiny_jobs import ingest_job, pretrain_job, write
 
@@ -69,7 +74,7 @@ def test_data_without_a_teacher_or_of_another(
     line = refused(folder, capsys, f"main.data.sources=[{{uri: {folder}/plain}}]")
     assert "has no teacher embeddings yet. Run `poma embed`" in line
 
-    samples = pretrain.open_dataset(str(folder / "rooms"), load_job(folder).storage).samples()
+    samples = open_dataset(str(folder / "rooms"), load_job(folder).storage).samples()
     other = tiny_jobs.TEACHER.__class__(**{**vars(tiny_jobs.TEACHER), "seed": 1})
     train_teacher(samples, folder / "other", other)
     line = refused(folder, capsys, f"teacher.source={folder}/other")
@@ -96,27 +101,41 @@ def load_job(folder: Path, *overrides: str) -> PretrainJob:
 
 def notes(folder: Path, *overrides: str) -> dict[str, Any]:
     """What a checkpoint of the main stage would keep of the job."""
-    run = pretrain.stage_runs(load_job(folder, *overrides))[-1]
-    kept: dict[str, Any] = json.loads(json.dumps(notes_of(run, plan_of(run))))
+    kept: dict[str, Any] = json.loads(json.dumps(resolve(load_job(folder, *overrides))[-1].notes))
     return kept
 
 
-def plan_of(run: StageRun) -> Plan:
-    return plan_for(open_sources(run.data, run.storage_options), run.data, run.seed, run.global_batch_size)
+def stopped_after_a_step(folder: Path) -> PretrainJob:
+    """A run that was asked to stop at once, so that it saved after the first step of the warm-up."""
+    job = load_job(folder, "fit.workers=0")
+    asked = threading.Event()
+    asked.set()
+    assert fit.launch(check(job, resolve(job)), run_storage(job), asked).is_stopped
+    return job
 
 
-@pytest.mark.parametrize(
-    "free",
-    [
-        "fit.workers=2",
-        "zero.stage=3",
-        "checkpoint.every_steps=1",
-        "main.data.reader=ray",
-        "main.data.prefetch_batches=4",
-    ],
-)
-def test_a_resumed_run_may_change_what_does_not_matter(free: str, folder: Path) -> None:
-    pretrain._check_resume(False, notes(folder), notes(folder, free))
+def steps_of(job: PretrainJob, stage: str) -> list[int]:
+    return [line["step"] for line in read_lines(run_storage(job).child(stage))]
+
+
+@pytest.mark.parametrize("free", ["zero.stage=3", "checkpoint.every_steps=1", "main.data.prefetch_batches=4"])
+def test_resumed_run_may_change_what_does_not_decide_the_result(free: str, folder: Path) -> None:
+    job = stopped_after_a_step(folder)
+    assert steps_of(job, "warmup") == [0]
+    assert main(["pretrain", str(folder / "job.yaml"), "fit.workers=0", free]) == 0
+    assert steps_of(job, "warmup") == list(range(job.warmup.steps or 0)) if job.warmup else False
+    assert steps_of(job, "main") == list(range(4))
+
+
+@pytest.mark.parametrize("free", ["fit.workers=2", "main.data.reader=ray"])
+def test_resumed_run_may_change_workers_and_reader(free: str, folder: Path) -> None:
+    stopped_after_a_step(folder)
+    changed = load_job(folder, free)
+    assert check(changed, resolve(changed)).stages[0].notes["config"] == notes_of_first(folder)["config"]
+
+
+def notes_of_first(folder: Path) -> dict[str, Any]:
+    return resolve(load_job(folder))[0].notes
 
 
 @pytest.mark.parametrize(
@@ -136,10 +155,10 @@ def test_a_resumed_run_names_what_changed(
 ) -> None:
     before, after = notes(folder), notes(folder, change)
     with pytest.raises(CheckpointError) as caught:
-        pretrain._check_resume(False, before, after)
+        check_resume(False, before, after)
     assert words in str(caught.value)
     assert "--accept-changes" in str(caught.value)
-    pretrain._check_resume(True, before, after)
+    check_resume(True, before, after)
     assert words in capsys.readouterr().out
 
 
@@ -149,25 +168,38 @@ def test_relative_folders_reach_workers_that_run_elsewhere(
     absolute = notes(folder)
     monkeypatch.chdir(folder)
     job = load(PretrainJob, Path(write(folder / "job.yaml", pretrain_job(Path()))), [])
-    runs = pretrain.prepare(job)
+    stages = check(job, resolve(job)).stages
     monkeypatch.chdir("/")
-    for run in runs:
-        sources = open_sources(run.data, run.storage_options)
-        assert run.build_stage(sources).columns()
-        assert Path(run.storage.uri).is_absolute()
-    assert notes_of(runs[-1], plan_of(runs[-1]))["config"] == absolute["config"], (
-        "where the data lies is free"
-    )
+    for stage in stages:
+        assert stage.build_stage(stage.mixture.sources).columns()
+        assert Path(stage.storage.uri).is_absolute()
+        assert all(Path(source.uri).is_absolute() for source in stage.data.sources)
+    assert stages[-1].notes["config"] == absolute["config"], "where the data lies is free"
+
+
+def test_driver_opens_each_manifest_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From reading the job to the moment at which training starts."""
+    opened: list[str] = []
+    load_manifest = manifests.load
+
+    def counted(storage: Storage) -> Any:
+        opened.append(storage.uri)
+        return load_manifest(storage)
+
+    monkeypatch.setattr(manifests, "load", counted)
+    job = load_job(folder)
+    check(job, resolve(job))
+    assert sorted(opened) == [f"{folder}/images", f"{folder}/rooms"]
 
 
 def test_other_samples_are_a_change(folder: Path) -> None:
     before = notes(folder)
     with pytest.raises(CheckpointError, match="the data sets hold other samples"):
-        pretrain._check_resume(False, before, {**before, "data": "another"})
+        check_resume(False, before, {**before, "data": "another"})
 
 
 def test_the_resolved_job_is_the_job(folder: Path) -> None:
     job = load_job(folder)
-    text = pretrain.config.to_yaml(job)
+    text = config.to_yaml(job)
     assert OmegaConf.create(text).main.steps == 4
     assert "SECRET" not in text

@@ -15,7 +15,7 @@ import torch
 from plinth.data.batches import Batches, LocalBatch, open_batches, sample_key
 from plinth.data.config import DataConfig, ReaderKind
 from plinth.data.plan import Cursor, global_batch
-from plinth.data.sources import OpenSource
+from plinth.data.sources import OpenSource, mix
 from plinth.errors import ConfigError, DataError
 from plinth.world import World
 from tests.helpers.datasets import COLUMNS, GLOBAL_BATCH, SEED, SHAPES, decode, make_data_set, toy_array
@@ -32,7 +32,7 @@ def open_toy(
 ) -> Batches:
     """Batches of `sources` with the threads reader."""
     data = DataConfig(lanes=4, window_row_groups=2, reader=ReaderKind.threads, **config)
-    return open_batches(sources, data, SEED, GLOBAL_BATCH, world, start, COLUMNS, decode)
+    return open_batches(mix(data, sources, SEED, GLOBAL_BATCH), world, start, COLUMNS, decode)
 
 
 def take(batches: Batches, count: int) -> list[LocalBatch]:
@@ -140,20 +140,6 @@ def test_a_missing_shard_is_named_to_the_consumer(source: OpenSource) -> None:
         take(open_toy([source]), 20)
 
 
-@pytest.mark.parametrize(
-    ("world_size", "batch", "message"),
-    [
-        (8, 16, "8 workers are more than the 4 lanes"),
-        (3, 12, r"3 workers do not divide lanes 4 .* Use one of \[1, 2, 4\] workers"),
-        (1, 6, "global_batch_size 6 is not a multiple of lanes 4"),
-    ],
-)
-def test_sizes_that_do_not_divide(source: OpenSource, world_size: int, batch: int, message: str) -> None:
-    config = DataConfig(lanes=4, reader=ReaderKind.threads)
-    with pytest.raises(ConfigError, match=message):
-        open_batches([source], config, SEED, batch, World(0, world_size), Cursor(), COLUMNS, decode)
-
-
 def test_sources_that_do_not_match(source: OpenSource, tmp_path: Path) -> None:
     narrow = {**SHAPES, "pose": ("float32", (3, 3))}
     cases = [
@@ -173,11 +159,14 @@ def test_sources_that_do_not_match(source: OpenSource, tmp_path: Path) -> None:
 
 
 def test_without_ray_the_reader_is_threads_or_an_error(source: OpenSource) -> None:
-    arguments = (SEED, GLOBAL_BATCH, ALONE, START, COLUMNS, decode)
-    with open_batches([source], DataConfig(lanes=4), *arguments) as batches:
+    def opened(reader: ReaderKind) -> Batches:
+        mixture = mix(DataConfig(lanes=4, reader=reader), [source], SEED, GLOBAL_BATCH)
+        return open_batches(mixture, ALONE, START, COLUMNS, decode)
+
+    with opened(ReaderKind.auto) as batches:
         assert next(batches).cursor == START
     with pytest.raises(ConfigError, match=r"data.reader is ray, but .* set data.reader=threads"):
-        open_batches([source], DataConfig(lanes=4, reader=ReaderKind.ray), *arguments)
+        opened(ReaderKind.ray)
 
 
 def test_sample_key_is_stable() -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from plinth.data.bad_rows import place_id
 from plinth.data.config import DataConfig
-from plinth.data.locate import Location, locate
+from plinth.data.locate import SampleLocation, locate
 from plinth.data.plan import Cursor, global_batch
-from plinth.data.sources import plan_for
+from plinth.data.sources import mix
 from tests.helpers.datasets import GLOBAL_BATCH, SEED, make_data_set
 
 CONFIG = DataConfig(lanes=4, window_row_groups=2)
@@ -19,7 +19,8 @@ def test_every_sample_of_a_step(tmp_path: Path) -> None:
         make_data_set(tmp_path / "a"),
         make_data_set(tmp_path / "b", (7, 8), 5, name="other", weight=1.5),
     ]
-    plan = plan_for(sources, CONFIG, SEED, GLOBAL_BATCH)
+    mixture = mix(CONFIG, sources, SEED, GLOBAL_BATCH)
+    plan = mixture.plan
     for cursor in (Cursor(), Cursor(0, plan.steps_per_epoch - 1), Cursor(2, 1)):
         expected = {}
         for source, row_group, row, _ in global_batch(plan, cursor).tolist():
@@ -27,23 +28,26 @@ def test_every_sample_of_a_step(tmp_path: Path) -> None:
             shard, group = groups[row_group]
             first = sum(s.row_group_rows[g] for s, g in groups[:row_group])
             sample_id = f"{('toy', 'other')[source]}-{first + row}"
-            expected[sample_id] = Location(sample_id, f"{sources[source].storage.uri}/{shard.name}", group)
-        found = locate(sources, plan, cursor, list(expected))
+            expected[sample_id] = SampleLocation(
+                sample_id, f"{sources[source].storage.uri}/{shard.name}", group
+            )
+        found = locate(mixture, cursor, list(expected))
         assert {location.sample_id: location for location in found} == expected
         assert len(found) == len(expected)
-        assert locate(sources, plan, cursor, ["toy-nowhere"]) == []
+        assert locate(mixture, cursor, ["toy-nowhere"]) == []
         wanted = sorted(expected)[2]
-        assert locate(sources, plan, cursor, ["toy-nowhere", wanted]) == [expected[wanted]]
+        assert locate(mixture, cursor, ["toy-nowhere", wanted]) == [expected[wanted]]
 
 
 def test_rows_that_cannot_be_read_are_known_by_their_place(tmp_path: Path) -> None:
     source = make_data_set(tmp_path)
-    plan = plan_for([source], CONFIG, SEED, GLOBAL_BATCH)
+    mixture = mix(CONFIG, [source], SEED, GLOBAL_BATCH)
+    plan = mixture.plan
     source_rows = global_batch(plan, Cursor())[:, 1:3].tolist()
     row = next(row for group, row in source_rows if group < 5)
     group = next(group for group, _ in source_rows if group < 5)
     shard = source.manifest.shards[0]
     source.storage.delete(shard.name)
     wanted = place_id(source.storage.uri, shard.name, group, row)
-    found = locate([source], plan, Cursor(), [wanted, "toy-0"])
-    assert found == [Location(wanted, f"{source.storage.uri}/{shard.name}", group)]
+    found = locate(mixture, Cursor(), [wanted, "toy-0"])
+    assert found == [SampleLocation(wanted, f"{source.storage.uri}/{shard.name}", group)]

@@ -14,7 +14,7 @@ import pytest
 from plinth.checkpoint import save_load as checkpoint
 from plinth.errors import ConfigError, NonFiniteError, WorkersLostError
 from plinth.launch.config import FitConfig, Workers
-from plinth.launch.fit import fit, possible_sizes
+from plinth.launch.fit import fit
 from plinth.launch.ray_train import explain_failures
 from plinth.storage import Storage
 from tests.helpers.toy.run import toy_run
@@ -44,17 +44,6 @@ def test_workers_that_do_not_divide_are_refused_before_anything_starts(tmp_path:
     assert run.storage.list() == []
 
 
-def test_only_sizes_that_divide_are_possible(tmp_path: Path) -> None:
-    run = toy_run(tmp_path)  # 4 lanes, 4 micro-batches
-    assert possible_sizes(FitConfig(workers=Workers(1, 4)), [run]) == [1, 2, 4]
-    assert possible_sizes(FitConfig(workers=Workers(2, 7)), [run]) == [2, 4]
-    other = replace(run, name="other", micro_batch_size=4)
-    assert possible_sizes(FitConfig(workers=Workers(1, 4)), [run, other]) == [1, 2]
-    assert possible_sizes(FitConfig(workers=Workers(0, 0)), [run]) == [1]
-    with pytest.raises(ConfigError, match=r"No number of workers from 5 to 7 .* Possible are \[1, 2, 4\]"):
-        possible_sizes(FitConfig(workers=Workers(5, 7)), [run])
-
-
 @pytest.mark.parametrize(("low", "high"), [(2, 1), (0, 2), (-1, 1)])
 def test_a_range_of_workers_must_be_one(low: int, high: int) -> None:
     with pytest.raises(ConfigError, match=r"fit\.workers"):
@@ -64,7 +53,7 @@ def test_a_range_of_workers_must_be_one(low: int, high: int) -> None:
 def test_one_bad_stage_stops_the_job_before_the_first(tmp_path: Path) -> None:
     run = toy_run(tmp_path)
     with pytest.raises(ConfigError, match="second has 0 steps"):
-        fit(FitConfig(workers=Workers(0, 0)), [run, replace(run, name="second", steps=0)], run.storage)
+        fit(FitConfig(workers=Workers(0, 0)), [run, toy_run(tmp_path, name="second", steps=0)], run.storage)
     assert run.storage.list() == []
 
 

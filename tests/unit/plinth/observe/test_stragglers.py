@@ -22,7 +22,7 @@ from plinth.observe.stragglers import COMPUTE, DATA_WAIT, ForwardClock, RankTime
 from plinth.train import attempt
 from plinth.train.control import Control
 from plinth.train.loop import run_stage
-from plinth.train.stage_run import StageRun
+from plinth.train.resolve import ResolvedStage
 from tests.helpers.ranks import run_ranks
 from tests.helpers.toy.run import toy_run
 from tests.helpers.toy.stage import ToyStage
@@ -130,7 +130,7 @@ def slow_reading() -> Iterator[None]:
         Batches.__next__ = take  # type: ignore[method-assign]
 
 
-def train(run: StageRun) -> None:
+def train(run: ResolvedStage) -> None:
     """On all ranks."""
     started, control = process.start(threads=1), Control()
     with attempt.begin(started, run.storage.child("logs-of-test"), run.run_id, control, 60.0) as this:
@@ -154,7 +154,7 @@ def test_a_rank_that_is_really_slow_is_named(tmp_path: Path) -> None:
     assert (far.rank, far.measure) == (0, DATA_WAIT)
 
 
-def train_slow(run: StageRun, what: str) -> None:
+def train_slow(run: ResolvedStage, what: str) -> None:
     """On all ranks: one of them slow in its forward passes, or in reading."""
     if what == "compute":
         train(replace(run, build_stage=lambda sources: SlowOnRank1()))

@@ -9,10 +9,17 @@ import time
 import pytest
 
 from plinth.engine import process
-from plinth.train.control import STOP_SIGNALS, Control, Exchange, Orders, Rescue, on_stop_signals
+from plinth.train.control import (
+    STOP_SIGNALS,
+    Consensus,
+    Control,
+    PreemptionAction,
+    StepDecision,
+    on_stop_signals,
+)
 from tests.helpers.ranks import run_ranks
 
-NONE = Orders()
+NONE = StepDecision()
 
 
 class Told(Control):
@@ -32,7 +39,7 @@ class Told(Control):
         return self.ends
 
 
-def hear(which: str) -> list[Orders]:
+def hear(which: str) -> list[StepDecision]:
     """On all ranks: only the last rank is told; what all do after two steps."""
     proc = process.start(threads=1)
     last = proc.world.rank == proc.world.world_size - 1
@@ -43,8 +50,8 @@ def hear(which: str) -> list[Orders]:
         "resize": Told(resize=last),
         "deadline": Told(deadline=soon if last else None),
     }[which]
-    exchange = Exchange(proc, told)
-    return [exchange.after_step(which == "stop" and last, save_s=4.0) for _ in range(2)]
+    consensus = Consensus(proc, told)
+    return [consensus.after_step(which == "stop" and last, save_s=4.0) for _ in range(2)]
 
 
 @pytest.mark.slow
@@ -52,33 +59,33 @@ def hear(which: str) -> list[Orders]:
     ("which", "expected"),
     [
         ("nothing", [NONE, NONE]),
-        ("stop", [Orders(stop=True, has_skipped=True)] * 2),
-        ("resize", [Orders(resize=True)] * 2),
-        ("deadline", [NONE, Orders(rescue=Rescue.save)]),
+        ("stop", [StepDecision(stop=True, has_skipped=True)] * 2),
+        ("resize", [StepDecision(resize=True)] * 2),
+        ("deadline", [NONE, StepDecision(preemption=PreemptionAction.save)]),
     ],
 )
-def test_what_one_rank_hears_all_do(which: str, expected: list[Orders]) -> None:
+def test_what_one_rank_hears_all_do(which: str, expected: list[StepDecision]) -> None:
     assert run_ranks(2, hear, which) == [expected, expected]
 
 
-def rescue_at(left_s: float, save_s: float | None) -> list[Rescue]:
+def rescue_at(left_s: float, save_s: float | None) -> list[PreemptionAction]:
     """Alone: what is done with so much time left, asked three times."""
-    exchange = Exchange(process.start(threads=1), Told(deadline=time.time() + left_s))
-    return [exchange.after_step(False, save_s).rescue for _ in range(3)]
+    consensus = Consensus(process.start(threads=1), Told(deadline=time.time() + left_s))
+    return [consensus.after_step(False, save_s).preemption for _ in range(3)]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("left_s", "save_s", "expected"),
     [
-        (60.0, 1.0, [Rescue.none, Rescue.none, Rescue.none]),
-        (60.0, 50.0, [Rescue.none, Rescue.save, Rescue.none]),
-        (5.0, 50.0, [Rescue.none, Rescue.save_locally, Rescue.none]),
-        (60.0, None, [Rescue.none, Rescue.save, Rescue.none]),
+        (60.0, 1.0, [PreemptionAction.none, PreemptionAction.none, PreemptionAction.none]),
+        (60.0, 50.0, [PreemptionAction.none, PreemptionAction.save, PreemptionAction.none]),
+        (5.0, 50.0, [PreemptionAction.none, PreemptionAction.save_locally, PreemptionAction.none]),
+        (60.0, None, [PreemptionAction.none, PreemptionAction.save, PreemptionAction.none]),
     ],
 )
 def test_the_last_moments_are_used_as_late_as_is_safe(
-    left_s: float, save_s: float | None, expected: list[Rescue]
+    left_s: float, save_s: float | None, expected: list[PreemptionAction]
 ) -> None:
     assert run_ranks(1, rescue_at, left_s, save_s) == [expected]
 

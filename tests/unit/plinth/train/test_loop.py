@@ -28,7 +28,7 @@ from plinth.storage import Storage
 from plinth.train import attempt
 from plinth.train.control import Control
 from plinth.train.loop import run_stage
-from plinth.train.stage_run import StageRun
+from plinth.train.resolve import ResolvedStage
 from tests.helpers.ranks import run_ranks
 from tests.helpers.toy.run import StageOfNan, toy_run
 from tests.helpers.toy.stage import ToyStage
@@ -36,7 +36,7 @@ from tests.helpers.toy.stage import ToyStage
 pytestmark = pytest.mark.slow
 
 
-def train(run: StageRun) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def train(run: ResolvedStage) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """On all ranks: what the loop returned, and what it reported on the way."""
     reported: list[dict[str, Any]] = []
 
@@ -60,15 +60,15 @@ def ids_of(source: OpenSource) -> list[str]:
     ]
 
 
-def weights(run: StageRun) -> dict[str, torch.Tensor]:
+def weights(run: ResolvedStage) -> dict[str, torch.Tensor]:
     return checkpoint.read_full(run.checkpoints, run.scratch)
 
 
-def lines(run: StageRun, *keys: str) -> list[tuple[Any, ...]]:
+def lines(run: ResolvedStage, *keys: str) -> list[tuple[Any, ...]]:
     return [tuple(line[key] for key in keys) for line in read_lines(run.storage)]
 
 
-def straight(folder: Path, **changes: Any) -> StageRun:
+def straight(folder: Path, **changes: Any) -> ResolvedStage:
     """A run of twelve steps without interruption at one rank."""
     run = toy_run(folder, **changes)
     run_ranks(1, train, run)
@@ -148,7 +148,7 @@ class StopAfter:
         return Cut()
 
 
-def train_until_stopped(run: StageRun) -> None:
+def train_until_stopped(run: ResolvedStage) -> None:
     """On all ranks."""
     try:
         train(run)
@@ -172,7 +172,7 @@ def test_the_second_stage_starts_from_the_first(tmp_path: Path) -> None:
     torch.testing.assert_close(began["target.patch.weight"], began["encoder.patch.weight"])
 
 
-def train_nan(run: StageRun) -> str:
+def train_nan(run: ResolvedStage) -> str:
     """On all ranks: the error."""
     try:
         train(replace(run, build_stage=lambda sources: StageOfNan()))
@@ -181,7 +181,7 @@ def train_nan(run: StageRun) -> str:
     return ""
 
 
-def train_poisoned(run: StageRun, bad: frozenset[str]) -> str:
+def train_poisoned(run: ResolvedStage, bad: frozenset[str]) -> str:
     """On all ranks: a run in which some samples give features that are not finite."""
     try:
         train(replace(run, build_stage=lambda sources: PoisonedStage(bad)))
@@ -228,7 +228,7 @@ def test_poisoned_samples_are_left_out_and_nothing_else(tmp_path: Path) -> None:
         torch.testing.assert_close(tensor, expected[name], rtol=0, atol=1e-6, msg=name)
 
 
-def train_nan_with_a_late_rank(run: StageRun) -> str:
+def train_nan_with_a_late_rank(run: ResolvedStage) -> str:
     """On all ranks, of which the second one takes its time to look at storage: how the stage ended."""
     read_all = incidents.read_all
 
@@ -267,7 +267,7 @@ def test_samples_of_a_damaged_shard_are_skipped_and_recorded(tmp_path: Path) -> 
     assert [line["step"] for line in read_lines(run.storage)] == list(range(12))
 
 
-def train_spiky(run: StageRun) -> None:
+def train_spiky(run: ResolvedStage) -> None:
     """On all ranks: the global batch at one place in the order gives an absurd loss."""
     train(replace(run, build_stage=lambda sources: SpikyStage()))
 
@@ -293,7 +293,7 @@ def test_a_spike_is_taken_back_and_its_batch_left_out(tmp_path: Path) -> None:
     assert places[8:] == [(8, 1, 2), (9, 1, 4), (10, 1, 5), (11, 2, 0)], "one place of the order is left out"
 
 
-def train_then_stop(run: StageRun, at: int) -> Any:
+def train_then_stop(run: ResolvedStage, at: int) -> Any:
     """On all ranks: told to stop after some steps, by rank 0 alone."""
     started = process.start(threads=1)
 

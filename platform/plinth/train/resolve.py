@@ -1,4 +1,10 @@
-"""What a stage of a job is told, and the mistakes in it that can be found before anything starts."""
+"""A stage as the job describes it, and the same once resolved: data sets opened, order and length known.
+
+    StageSpec --resolve--> ResolvedStage --check (plinth.launch.check)--> launch (plinth.launch.fit)
+
+The driver resolves a stage once. Loop, batches and engine take the resolved value as it is; a worker only
+checks that the data sets are still the ones that the driver opened.
+"""
 
 from __future__ import annotations
 
@@ -6,38 +12,37 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from plinth import config as configs
-from plinth.checkpoint import save_load as checkpoint
 from plinth.checkpoint.config import CheckpointConfig
 from plinth.checkpoint.upload import UploadHook
 from plinth.data.batches import Decode
 from plinth.data.config import DataConfig
 from plinth.data.plan import Cursor, Plan
-from plinth.data.sources import OpenSource, open_sources, plan_for
+from plinth.data.sources import Mixture, OpenSource, mix, open_sources
 from plinth.digests import text_digest
 from plinth.engine.config import OptimConfig, ZeroConfig
 from plinth.errors import CheckpointError, ConfigError
 from plinth.observe.config import GuardConfig, LedgerConfig, MetricsConfig
 from plinth.storage import Storage, StorageOptions
-from plinth.world import check_divisibility
 
 Notes = dict[str, Any]
 
 
-@dataclass
-class StageRun:
-    """Everything that a stage of a job needs; picklable, so that it can be sent to workers."""
+@dataclass(frozen=True)
+class StageSpec:
+    """What a job says of a stage; picklable."""
 
     name: str
     """For messages, such as warmup or main."""
     storage: Storage
     """Folder of this stage in the run: checkpoints/, metrics.jsonl, tensorboard/."""
     build_stage: Callable[[Sequence[OpenSource]], Any]
-    """Makes the Stage, given the data sets; raises a PlinthError where they do not fit it."""
+    """Makes the `plinth.engine.stage.Stage`, given the data sets; raises a PlinthError where they do not
+    fit it."""
     decode: Decode
     """Tensor columns of a table as arrays."""
     data: DataConfig
@@ -59,10 +64,10 @@ class StageRun:
     weights_from: Storage | None = None
     """Folder of a finished stage whose weights this one starts from."""
     config: dict[str, Any] = field(default_factory=dict)
-    """The resolved job, kept in every checkpoint."""
+    """What decides the result, kept in every checkpoint: a resumed run must agree in all of it."""
     check_resume: Callable[[Notes, Notes], None] | None = None
     """Given the notes of the last checkpoint and those of this run (`config`, `data`), raises a
-    PlinthError unless the run may go on; `refuse_changes` when None."""
+    PlinthError unless the run may resume; `refuse_changes` when None."""
     run_id: str = ""
     """Tells this run from an earlier one of the same name, whose files may still be on a disk."""
     scratch_dir: str | None = None
@@ -82,25 +87,50 @@ class StageRun:
         return Path(self.scratch_dir or tempfile.gettempdir()) / f"plinth-{os.getuid()}" / digest
 
 
-def preflight(run: StageRun, world_size: int) -> None:
-    """Find mistakes before anything starts: settings, sizes that do not divide, data sets that are not
-    there, a run that was changed since its last checkpoint.
+@dataclass(frozen=True, kw_only=True)
+class ResolvedStage(StageSpec):
+    """A stage with nothing left to find out; make one with `resolve`. Sent to the workers as it is."""
+
+    mixture: Mixture
+    """The data sets and their order."""
+    total_steps: int
+    """Length in optimizer steps."""
+
+    @property
+    def plan(self) -> Plan:
+        """The order of the data."""
+        return self.mixture.plan
+
+    @property
+    def notes(self) -> Notes:
+        """What a checkpoint keeps of the job, and what a resumed one is compared with."""
+        return {"config": self.config, "data": self.plan.fingerprint}
+
+
+def resolve(spec: StageSpec, sources: Sequence[OpenSource] | None = None) -> ResolvedStage:
+    """Open the data sets, build the plan of their order, and work out the length.
+
+    Args:
+        sources: the data sets of `spec.data`, where the caller has opened them already.
 
     Raises:
-        PlinthError: the first one found.
+        ConfigError: not exactly one of epochs and steps, no step at all, lanes that do not divide the batch.
+        DataError: a data set that is not there or is empty.
     """
-    run.zero.validate()
-    run.checkpoint.validate()
-    run.metrics.validate()
-    run.guard.validate()
-    run.ledger.validate()
-    check_divisibility(world_size, run.data.lanes, run.global_batch_size, run.micro_batch_size)
-    plan = plan_of(run)
-    run.optim.validate(stage_steps(run, plan))
-    run.storage.check(write=True)
-    if checkpoint.latest(run.checkpoints) is not None:
-        saved = checkpoint.read_state(run.checkpoints)["notes"]
-        (run.check_resume or refuse_changes)(saved, notes_of(run, plan))
+    opened = open_sources(spec.data, spec.storage_options) if sources is None else sources
+    mixture = mix(spec.data, opened, spec.seed, spec.global_batch_size)
+    given = {f.name: getattr(spec, f.name) for f in fields(StageSpec)}
+    return ResolvedStage(**given, mixture=mixture, total_steps=_total_steps(spec, mixture.plan))
+
+
+def _total_steps(spec: StageSpec, plan: Plan) -> int:
+    name = spec.name
+    if (spec.epochs is None) == (spec.steps is None):
+        raise ConfigError(f"{name}.epochs is {spec.epochs} and {name}.steps is {spec.steps}.", "Give one.")
+    steps = spec.steps if spec.steps is not None else math.ceil((spec.epochs or 0) * plan.steps_per_epoch)
+    if steps < 1:
+        raise ConfigError(f"{name} has {steps} steps.", f"Raise {name}.epochs or {name}.steps.")
+    return steps
 
 
 def refuse_changes(saved: Notes, now: Notes) -> None:
@@ -123,41 +153,14 @@ def refuse_changes(saved: Notes, now: Notes) -> None:
         )
 
 
-def plan_of(run: StageRun) -> Plan:
-    """The order of the data, from the manifests of its data sets."""
-    sources = open_sources(run.data, run.storage_options)
-    return plan_for(sources, run.data, run.seed, run.global_batch_size)
-
-
-def stage_steps(run: StageRun, plan: Plan) -> int:
-    """Length of the stage in optimizer steps.
-
-    Raises:
-        ConfigError: not exactly one of epochs and steps, or none at all.
-    """
-    if (run.epochs is None) == (run.steps is None):
-        raise ConfigError(
-            f"{run.name}.epochs is {run.epochs} and {run.name}.steps is {run.steps}.", "Give one of the two."
-        )
-    steps = run.steps if run.steps is not None else math.ceil((run.epochs or 0) * plan.steps_per_epoch)
-    if steps < 1:
-        raise ConfigError(f"{run.name} has {steps} steps.", f"Raise {run.name}.epochs or {run.name}.steps.")
-    return steps
-
-
 def first_cursor(notes: Notes, plan: Plan) -> Cursor:
     """Where a run reads on, given the notes of its checkpoint (none: from the start).
 
     In another order (other data, lanes or seed, accepted by whoever resumed it) a place inside a pass over
-    the data means nothing: some samples would come twice and others not at all. The pass that was under way
-    is left, and the next one begins.
+    the data means nothing: some samples would come twice and others not at all. The interrupted pass is left,
+    and the next one begins.
     """
     cursor = Cursor(**notes["cursor"]) if notes else Cursor()
     if not notes or notes["data"] == plan.fingerprint or cursor.step == 0:
         return cursor
     return Cursor(cursor.epoch + 1, 0)
-
-
-def notes_of(run: StageRun, plan: Plan) -> Notes:
-    """What a checkpoint keeps of the job, and what a resumed one is compared with."""
-    return {"config": run.config, "data": plan.fingerprint}

@@ -1,0 +1,35 @@
+"""Train a checked job as a run of its folder: lock, page, the job and its data versions written down."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jobs.common.run_layout import CONFIG_KEY
+from jobs.pretrain import data_versions
+from jobs.pretrain.config import PretrainJob
+from jobs.pretrain.resolve import run_storage
+from jobs.runs.page import page_kept
+from plinth import config
+from plinth.launch import fit
+from plinth.launch.check import CheckedRun
+from plinth.storage.lock import RunLock, run_id
+from plinth.train.loop import StageEnd
+
+if TYPE_CHECKING:
+    from plinth.launch.placement import TrialPlacement
+
+
+def launch(job: PretrainJob, run: CheckedRun, placement: TrialPlacement | None = None) -> StageEnd:
+    """Run or resume the stages on the Ray that is there (or here, with no workers).
+
+    Args:
+        placement: resources to train in that are already reserved (a trial of a sweep).
+
+    Raises:
+        ConfigError: another process is writing this run.
+    """
+    storage = run_storage(job)
+    with page_kept(storage, job.metrics.page_every_s), RunLock(storage, job.lock) as lock:
+        storage.write(CONFIG_KEY, config.to_yaml(job).encode())
+        data_versions.write_pins(storage, run.stages)
+        return fit.launch(run.with_run_id(run_id(storage)), storage, lock.stop_wanted, placement)

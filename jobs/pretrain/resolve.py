@@ -1,0 +1,168 @@
+"""A pretraining job with nothing left to find out: data sets at their versions, teacher, order, lengths.
+
+Each manifest is opened once and the teacher is opened once, here in the driver. Workers get the result.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Any
+
+from jobs.common import models
+from jobs.common.datasets import Dataset, TeacherRecord
+from jobs.common.run_layout import STAGES
+from jobs.pretrain import data_versions
+from jobs.pretrain.build import build_from_sources
+from jobs.pretrain.check import check_resume
+from jobs.pretrain.config import PretrainJob, StageConfig, stage_config
+from plinth import config
+from plinth.checkpoint import save_load as checkpoint
+from plinth.engine.config import OptimConfig
+from plinth.errors import CheckpointError, ConfigError, DataError
+from plinth.locations import absolute
+from plinth.storage import Storage
+from plinth.train import resolve as stages
+from plinth.train.resolve import ResolvedStage, StageSpec
+from poma3d.network import model
+from poma3d.sample import SampleShape, decode
+
+
+def run_storage(job: PretrainJob) -> Storage:
+    """The run's folder."""
+    return Storage.from_uri(job.output, job.storage).child(job.name)
+
+
+def resolve(job: PretrainJob, accept_changes: bool = False) -> list[ResolvedStage]:
+    """The stages of the job in order; data, teacher and model fit each other.
+
+    Args:
+        accept_changes: resume although the job differs from the one that wrote the last checkpoint.
+
+    Raises:
+        ConfigError: no stage, or a model that does not fit the samples.
+        DataError: data of another schema version or teacher.
+    """
+    names = [name for name in STAGES if stage_config(job, name) is not None]
+    if not names:
+        raise ConfigError("The job has neither a warmup nor a main section.", "Give at least one.")
+    there = absolute(job)  # workers run in other folders
+    record = models.record(there.teacher, job.storage)
+    kept = data_versions.read_pins(run_storage(job))
+    resolved: list[ResolvedStage] = []
+    for name in names:
+        weights_from = resolved[-1].storage if resolved else _start(job)
+        stage = stage_config(there, name)
+        assert stage is not None
+        if not stage.data.sources:
+            raise ConfigError(
+                f"{name}.data.sources is empty.", f"Name a data set: {name}.data.sources[0].uri."
+            )
+        opened = data_versions.open_pinned(stage.data.sources, kept.get(name, {}), job.storage, record)
+        sources = data_versions.at_versions(stage.data.sources, opened)
+        stage = replace(stage, data=replace(stage.data, sources=sources))
+        shape = Dataset(opened[0].storage, opened[0].manifest).shape
+        _check_model(there, stage, shape)
+        steps, warmup_steps = _in_steps(stage, name, job.optim.warmup_steps)
+        lr = job.optim.lr if stage.lr is None else stage.lr
+        optim = replace(job.optim, lr=lr, warmup_steps=warmup_steps)
+        spec = StageSpec(
+            name=name,
+            storage=run_storage(job).child(name),
+            build_stage=partial(build_from_sources, there, name),
+            decode=decode,
+            data=stage.data,
+            global_batch_size=stage.global_batch_size,
+            micro_batch_size=stage.micro_batch_size,
+            epochs=stage.epochs,
+            steps=steps,
+            seed=job.seed,
+            optim=optim,
+            zero=job.zero,
+            checkpoint=job.checkpoint,
+            metrics=job.metrics,
+            guard=job.guard,
+            ledger=job.ledger,
+            storage_options=job.storage,
+            weights_from=weights_from,
+            config=_identity(job, stage, optim, shape, record),
+            check_resume=partial(check_resume, accept_changes),
+        )
+        resolved.append(stages.resolve(spec, opened))
+    return resolved
+
+
+def _start(job: PretrainJob) -> Storage | None:
+    """The stage of another run that this job starts from."""
+    if job.start is None:
+        return None
+    stage = Storage.from_uri(job.start, job.storage)
+    if checkpoint.latest(stage.child("checkpoints")) is None:
+        raise CheckpointError(
+            f"start: {stage.uri} has no committed checkpoint.", "Give output/name/warmup of a run that has."
+        )
+    return stage
+
+
+def _in_steps(stage: StageConfig, name: str, warmup_steps: int) -> tuple[int | None, int]:
+    """Length (None where it is in epochs) and warm-up of a stage in optimizer steps.
+
+    Raises:
+        ConfigError: a length or a warm-up is given twice.
+    """
+    size = stage.global_batch_size
+    for key, others in (("samples", ("steps", "epochs")), ("warmup_samples", ("warmup_steps",))):
+        twice = [other for other in others if getattr(stage, other) is not None]
+        if getattr(stage, key) is not None and twice:
+            raise ConfigError(f"{name}.{key} and {name}.{twice[0]} are both given.", "Give one of the two.")
+    steps = stage.steps if stage.samples is None else math.ceil(stage.samples / size)
+    if stage.warmup_samples is not None:
+        return steps, math.ceil(stage.warmup_samples / size)
+    return steps, warmup_steps if stage.warmup_steps is None else stage.warmup_steps
+
+
+def _check_model(job: PretrainJob, stage: StageConfig, shape: SampleShape) -> None:
+    tower = models.open_teacher(job.teacher, job.storage).image_tower()
+    if stage.loss.dense and not shape.image_tokens:
+        raise DataError(
+            "loss.dense needs the teacher's patch tokens, and the data set does not hold them.",
+            "Run `poma embed` with image_tokens=true, or set loss.dense=0 as in the paper.",
+        )
+    try:
+        model.validate(job.model, stage.loss, shape, tower)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _identity(
+    job: PretrainJob, stage: StageConfig, optim: OptimConfig, shape: SampleShape, teacher: TeacherRecord
+) -> dict[str, Any]:
+    """What decides the result of a stage: a run that resumes must agree in all of it.
+
+    Workers, ZeRO stage, reader, checkpoints and logging are left out: they change speed and memory only.
+    The micro-batch size is in, because dropout draws per micro-batch. Where the data lies is free; what it
+    holds is in the plan's fingerprint.
+    """
+    full = config.to_dict(job)
+    data = {key: getattr(stage.data, key) for key in ("lanes", "window_row_groups")}
+    data["weights"] = [source.weight for source in stage.data.sources]
+    versions = data_versions.versions(stage.data.sources)
+    if any(version is not None for version in versions):
+        data["versions"] = versions
+    return {
+        "seed": job.seed,
+        "start": job.start,
+        "model": full["model"],
+        "precision": full["zero"]["precision"],
+        "exact_sums": job.zero.adds_exactly,
+        "optim": asdict(optim),
+        "loss": asdict(stage.loss),
+        "data": data,
+        "global_batch_size": stage.global_batch_size,
+        "micro_batch_size": stage.micro_batch_size,
+        "epochs": stage.epochs,
+        "steps": _in_steps(stage, "", 0)[0],
+        "shape": shape.to_dict(),
+        "teacher": asdict(teacher),
+    }
