@@ -42,7 +42,7 @@ def sweep_file(folder: Path, space: dict[str, Any] = SPACE, **changes: Any) -> s
 def loaded(path: str) -> tuple[SweepJob, Trials]:
     job = load(SweepJob, Path(path), [])
     storage = sweep.sweep_storage(job)
-    job = sweep.absolute(job, storage, resumes=False)
+    job = sweep.pinned(job, storage, resumes=False)
     return job, sweep.prepare(job, storage)
 
 
