@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from jobs.jobfile import load
-from jobs.pretrain.command import prepare
+from jobs.pretrain.check import check
 from jobs.pretrain.config import PretrainJob
+from jobs.pretrain.resolve import resolve
 from jobs.sweep.promote import promote
 from plinth.errors import CheckpointError, ConfigError, StorageError
 from plinth.storage import StorageOptions
@@ -105,7 +106,8 @@ def test_the_file_runs_as_it_stands(folder: Path) -> None:
     trial(storage, TrialRecord(0, {LR: 2e-3, "model.predictor.layers": 2}, Status.stopped), [])
     checkpoint(storage.child("trials/000"), "warmup", 4)
     for i, with_checkpoint in enumerate((False, True)):
-        runs = prepare(promoted(storage.uri, "0", folder / f"{i}.yaml", with_checkpoint))
+        job = promoted(storage.uri, "0", folder / f"{i}.yaml", with_checkpoint)
+        runs = check(job, resolve(job)).stages
         assert [run.name for run in runs] == ["warmup", "main"][i:]
         assert runs[-1].optim.lr == 2e-3
         donor = runs[0].weights_from
