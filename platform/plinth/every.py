@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from types import TracebackType
 
 QUIET_HEARTBEATS = 6
 """Heartbeats that a process may miss before it counts as dead."""
@@ -42,9 +41,7 @@ class Every:
     def __enter__(self) -> Every:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def soon(self) -> None:

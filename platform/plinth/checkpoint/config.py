@@ -44,11 +44,7 @@ class CheckpointConfig:
     """How many checkpoints in a row may fail for other reasons (a full disk) before the run stops."""
 
     def validate(self) -> None:
-        """Refuse values out of range.
-
-        Raises:
-            ConfigError: naming the key.
-        """
+        """Raise a ConfigError that names a value out of range."""
         least = {"every_steps": 1, "keep_last": 0, "keep_every_steps": 0, "keep_best": 0, "max_failed": 0}
         for key, value in (least | {"keep_waiting": 1, "away_limit_s": 0}).items():
             if getattr(self, key) < value:

@@ -109,20 +109,12 @@ def repair(storage: Storage) -> Iterator[Finding]:
 
 
 def pin(storage: Storage, step: int, reason: str) -> None:
-    """Keep a checkpoint, whatever the settings are.
-
-    Raises:
-        CheckpointError: there is no such committed checkpoint.
-    """
+    """Keep a checkpoint, whatever the settings are; a CheckpointError if it is not committed."""
     _committed(storage, step).write(store.PIN_KEY, json.dumps({"reason": reason}).encode())
 
 
 def unpin(storage: Storage, step: int) -> None:
-    """Undo `pin`: the settings decide again.
-
-    Raises:
-        CheckpointError: there is no such committed checkpoint.
-    """
+    """Undo `pin`: the settings decide again; a CheckpointError if it is not committed."""
     _committed(storage, step).delete(store.PIN_KEY)
 
 

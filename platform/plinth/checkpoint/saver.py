@@ -128,7 +128,7 @@ class Saver:
             CheckpointError: too many in a row have failed on some rank.
         """
         began = time.monotonic()
-        self._wait_for_writer()
+        self.wait_until_local()
         token = self._last_token = self._agree()
         saved = Saved(
             step, token, self._queue_folder / f"{store.folder_name(step)}-{token}-{self._world.rank}"
@@ -153,7 +153,8 @@ class Saver:
 
     def wait_until_local(self) -> None:
         """Wait until the last one is on this machine's disk."""
-        self._wait_for_writer()
+        if self._written is not None:
+            self._written.result()
 
     def close(self) -> None:
         """Stop the threads; what is not in storage by then stays on the disk for the next process."""
@@ -168,10 +169,6 @@ class Saver:
             self._queue_folder.rmdir()  # if nothing waits
 
     # -- the training thread --------------------------------------------------------------------------
-
-    def _wait_for_writer(self) -> None:
-        if self._written is not None:
-            self._written.result()
 
     def _agree(self) -> str:
         """One exchange of all ranks: rank 0 gives the token and says what is dropped; failures are shared."""
@@ -196,7 +193,7 @@ class Saver:
 
     def _wait_here(self, limit_s: float) -> None:
         deadline = time.monotonic() + limit_s
-        self._wait_for_writer()
+        self.wait_until_local()
         while self._pending:
             if time.monotonic() > deadline:
                 raise StorageError(
@@ -225,10 +222,9 @@ class Saver:
             try:
                 is_uploaded = self._upload_and_commit(saved)
             except StorageError as error:
-                log.warning(
-                    "STORAGE IS AWAY: %s The checkpoint of step %d is only on this machine's disk; training "
-                    "continues, next try in %g s.", error.problem, saved.step, self._config.away_retry_s,
-                )  # fmt: skip
+                where = f"The checkpoint of step {saved.step} is only on this machine's disk"
+                again = f"training continues, next try in {self._config.away_retry_s:g} s"
+                log.warning("STORAGE IS AWAY: %s %s; %s.", error.problem, where, again)
             except Exception as error:
                 self._fail(saved, error)
                 return

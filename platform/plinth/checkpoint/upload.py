@@ -25,8 +25,7 @@ from plinth.checkpoint.tensor_files import Slice
 from plinth.engine.process import on_all_ranks
 from plinth.engine.zero_shards import TensorShard
 from plinth.errors import CheckpointError
-from plinth.storage import MissingKeyError, Storage
-from plinth.storage.local_files import replace, write_synced
+from plinth.storage import MissingKeyError, Storage, local_files
 from plinth.world import World
 
 QUEUE_FOLDER = "waiting"
@@ -62,8 +61,7 @@ def write_local(
             "slices": slices,
             "state": state if world.rank == 0 else None,
         }
-        text = json.dumps(record).encode()
-        replace(str(folder / PART_RECORD_KEY), lambda temporary: write_synced(temporary, text))
+        local_files.write(str(folder / PART_RECORD_KEY), json.dumps(record).encode())
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -30,11 +30,7 @@ class OptimConfig:
     """Largest norm of the gradient over all parameters; 0 does not clip."""
 
     def validate(self, total_steps: int | None = None) -> None:
-        """Refuse values out of range, and a warm-up longer than the stage.
-
-        Raises:
-            ConfigError: naming the key, its value and the range.
-        """
+        """Raise a ConfigError for a value out of range, or a warm-up longer than the stage."""
         ranges = {
             "lr": (self.lr > 0, "above 0"),
             "beta1": (0 <= self.beta1 < 1, "in [0, 1)"),
@@ -92,11 +88,7 @@ class ZeroConfig:
         return self.exact_sums and self.precision is Precision.fp32
 
     def validate(self) -> None:
-        """Refuse an unknown stage and bf16 without shards.
-
-        Raises:
-            ConfigError: naming the key, its value and what to do.
-        """
+        """Raise a ConfigError for an unknown stage, or precisions that do not go together."""
         if self.stage not in (0, 1, 2, 3):
             raise ConfigError(f"zero.stage is {self.stage}, expected 0, 1, 2 or 3.")
         if self.precision is Precision.bf16 and self.stage == 0:

@@ -64,10 +64,8 @@ def start(threads: int, use_gpu: bool | None = None, label: str = "", determinis
         World(dist.get_rank(), dist.get_world_size()), device, torch.get_num_threads(), socket.gethostname()
     )
     if process.world.rank == 0:
-        log.info(
-            "%d training process(es) on %s, %d thread(s) each, torch %s",
-            process.world.world_size, device.type, process.threads, torch.__version__,
-        )  # fmt: skip
+        count = f"{process.world.world_size} training process(es) on {device.type}"
+        log.info("%s, %d thread(s) each, torch %s", count, process.threads, torch.__version__)
     return process
 
 

@@ -47,11 +47,7 @@ class MetricsConfig:
     """sinks mlflow: the tracking server, such as https://mlflow.lab.org, or sqlite:////shared/mlflow.db."""
 
     def validate(self) -> None:
-        """Refuse values out of range, and trackers that cannot be used.
-
-        Raises:
-            ConfigError: naming the key.
-        """
+        """Raise a ConfigError that names a value out of range, or a tracker that cannot be used."""
         for key in ("page_every_s", "logs_every_s"):
             if not getattr(self, key) > 0:
                 raise ConfigError(f"metrics.{key} is {getattr(self, key)}, expected more than 0.")
@@ -146,11 +142,7 @@ class GuardConfig:
     """Warn, or also stop the run."""
 
     def validate(self) -> None:
-        """Refuse values out of range.
-
-        Raises:
-            ConfigError: naming the key.
-        """
+        """Raise a ConfigError that names a value out of range."""
         least = {"max_rollbacks": 0, "spike_sigmas": 0, "spike_window": 4, "collapse_patience": 1}
         for key, value in least.items():
             if getattr(self, key) < value:
@@ -169,11 +161,7 @@ class LedgerConfig:
     """Price of one GPU for an hour, in any currency; empty to count hours only."""
 
     def validate(self) -> None:
-        """Refuse values out of range.
-
-        Raises:
-            ConfigError: naming the key.
-        """
+        """Raise a ConfigError that names a value out of range."""
         if not self.beat_every_s > 0:
             raise ConfigError(f"ledger.beat_every_s is {self.beat_every_s}, expected more than 0.")
         if self.price_per_gpu_hour is not None and self.price_per_gpu_hour < 0:

@@ -36,8 +36,6 @@ from plinth.redaction import redact
 from plinth.storage import Storage
 from plinth.world import World
 
-__all__ = ["MetricsConfig", "MetricsWriter", "StepRecord", "read_lines", "record_step", "recover_lines"]
-
 LINES_KEY = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
 RATE_WINDOW_STEPS = 20

@@ -285,7 +285,5 @@ def _remove(folder: Path, stem: str, storage: Storage) -> None:
 
 
 def _write(folder: Path, stem: str, failure: Failure) -> None:
-    data = json.dumps(asdict(failure), indent=1).encode()
-    local_files.replace(
-        str(folder / f"{stem}{FAILURE_SUFFIX}"), lambda path: local_files.write_synced(path, data)
-    )
+    path = folder / f"{stem}{FAILURE_SUFFIX}"
+    local_files.write(str(path), json.dumps(asdict(failure), indent=1).encode())

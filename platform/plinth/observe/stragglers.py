@@ -26,8 +26,10 @@ LEAST_SHARE = 0.1
 """Share of the step by which a straggler must exceed the other ranks."""
 LEAST_RATIO = 1.25
 DECIMALS = 4
-_VERBS = {DATA_WAIT: "waits {0} per step for its data, the others {1}",
-          COMPUTE: "takes {0} per step for its forward passes, the others {1}"}  # fmt: skip
+_VERBS = {
+    DATA_WAIT: "waits {0} per step for its data, the others {1}",
+    COMPUTE: "takes {0} per step for its forward passes, the others {1}",
+}
 
 RankSeconds = dict[str, list[float]]
 """Measure -> one number per rank."""

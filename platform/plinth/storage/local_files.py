@@ -22,6 +22,16 @@ def replace(path: str, fill: Callable[[str], None]) -> None:
         temporary.replace(path)
 
 
+def write(path: str, data: bytes) -> None:
+    """Write a file, in place of an earlier one."""
+    replace(path, lambda temporary: write_synced(temporary, data))
+
+
+def copy(source: str, path: str) -> None:
+    """Copy a file, in place of an earlier one."""
+    replace(path, lambda temporary: copy_synced(source, temporary))
+
+
 def create(path: str, data: bytes) -> None:
     """Write a file that appears whole, and only if there is none yet.
 

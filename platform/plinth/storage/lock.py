@@ -19,7 +19,6 @@ import threading
 import time
 import uuid
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from plinth.errors import ConfigError, StorageError
@@ -61,9 +60,7 @@ class RunLock:
         )
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._beating is not None:
             self._beating.close()
         try:
@@ -82,10 +79,8 @@ class RunLock:
         first = read_lock(self._storage)
         deadline = time.monotonic() + self._config.dead_after_s
         if first is not None and not is_gone(first):
-            log.info(
-                "%s is locked by %s; waiting up to %g s for a sign of life",
-                self._storage.uri, first["holder"], self._config.dead_after_s,
-            )  # fmt: skip
+            waits = f"waiting up to {self._config.dead_after_s:g} s for a heartbeat"
+            log.info("%s is locked by %s; %s", self._storage.uri, first["holder"], waits)
         while first is not None and not is_gone(first) and time.monotonic() < deadline:
             time.sleep(self._config.beat_every_s / 4)
             now = read_lock(self._storage)

@@ -9,6 +9,8 @@ from typing import Any
 
 from plinth.errors import ConfigError, StorageError
 
+S3_SECRETS = {"key": "access_key_env", "secret": "secret_key_env", "token": "session_token_env"}
+"""Argument of s3fs -> option that names its environment variable."""
 _ENVIRONMENT_NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
 
 
@@ -49,7 +51,7 @@ def validate(options: StorageOptions) -> None:
     Raises:
         ConfigError: naming the field. Values that may be secrets are not repeated.
     """
-    for name in ("access_key_env", "secret_key_env", "session_token_env"):
+    for name in S3_SECRETS.values():
         value = getattr(options, name)
         if value is not None and not is_environment_name(value):
             raise ConfigError(
@@ -72,10 +74,7 @@ def s3_arguments(options: StorageOptions) -> dict[str, Any]:
         StorageError: an environment variable is not set.
     """
     arguments: dict[str, Any] = {}
-    fields = (
-        ("key", "access_key_env"), ("secret", "secret_key_env"), ("token", "session_token_env"),
-    )  # fmt: skip
-    for argument, field in fields:
+    for argument, field in S3_SECRETS.items():
         name = getattr(options, field)
         if name is not None:
             arguments[argument] = os.environ.get(name)
@@ -124,11 +123,7 @@ class LockConfig:
     """A holder without a heartbeat for this long counts as dead."""
 
     def validate(self) -> None:
-        """Refuse values out of range.
-
-        Raises:
-            ConfigError: naming the key.
-        """
+        """Raise a ConfigError that names a value out of range."""
         if not 0 < self.beat_every_s < self.dead_after_s / 2:
             raise ConfigError(
                 f"lock.beat_every_s is {self.beat_every_s}, expected more than 0 and less than half of "

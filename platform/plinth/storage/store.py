@@ -24,8 +24,6 @@ from plinth.storage.errors import MissingKeyError
 from plinth.storage.options import StorageOptions, s3_arguments, validate
 from plinth.storage.retry import retry
 
-__all__ = ["MissingKeyError", "Storage", "StorageOptions", "validate"]
-
 T = TypeVar("T")
 
 PROTOCOL_PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
@@ -136,12 +134,7 @@ class Storage:
         """Put an object whole or not at all, in place of an earlier one."""
         path = self._path(key)
         if self.is_local:
-            self._retried(
-                key,
-                lambda: local_files.replace(
-                    path, lambda temporary: local_files.write_synced(temporary, data)
-                ),
-            )
+            self._retried(key, lambda: local_files.write(path, data))
         else:
             self._retried(key, lambda: self.filesystem.pipe_file(path, data))
 
@@ -173,12 +166,7 @@ class Storage:
         """Copy a local file to `key`, whole or not at all."""
         path, source = self._path(key), str(local_path)
         if self.is_local:
-            self._retried(
-                key,
-                lambda: local_files.replace(
-                    path, lambda temporary: local_files.copy_synced(source, temporary)
-                ),
-            )
+            self._retried(key, lambda: local_files.copy(source, path))
         else:
             self._retried(key, lambda: self.filesystem.put_file(source, path))
 
@@ -193,11 +181,8 @@ class Storage:
             self.filesystem.get_file(path, temporary)
             storage_errors.check_length(Path(temporary).stat().st_size, self._size(path))
 
-        self._retried(
-            key,
-            lambda: local_files.replace(str(local_path), fetch),
-            folder=str(Path(local_path).absolute().parent),
-        )
+        folder = str(Path(local_path).absolute().parent)
+        self._retried(key, lambda: local_files.replace(str(local_path), fetch), folder=folder)
 
     def list(self, prefix: str = "") -> list[tuple[str, int]]:
         """(key, size_bytes) of every object in the folder `prefix` and below, sorted by key."""
