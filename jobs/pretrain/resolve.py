@@ -15,8 +15,8 @@ from jobs.common.datasets import Dataset, TeacherRecord
 from jobs.common.run_layout import STAGES
 from jobs.pretrain import data_versions
 from jobs.pretrain.build import build_from_sources
-from jobs.pretrain.check import check_resume
 from jobs.pretrain.config import PretrainJob, StageConfig, stage_config
+from jobs.pretrain.resume import check_resume
 from plinth import config
 from plinth.checkpoint import save_load as checkpoint
 from plinth.engine.config import OptimConfig

@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -35,15 +34,6 @@ class Skips:
     """What a run leaves out, whatever its world size."""
 
     sample_ids: frozenset[str] = frozenset()
-
-    def to_dict(self) -> dict[str, Any]:
-        """For a file; `from_dict` reads it back."""
-        return {"sample_ids": sorted(self.sample_ids)}
-
-    @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> Skips:
-        """What `to_dict` gave."""
-        return cls(frozenset(content["sample_ids"]))
 
 
 NO_SKIPS = Skips()

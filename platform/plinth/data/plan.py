@@ -13,8 +13,19 @@ The last batch of an epoch is filled with repeats that are not `valid`: with wei
 exactly once in an epoch. Nothing here is larger than a few integers per row group; windows are made
 when they are needed.
 
-Permutations sort raw words of a counter-based generator: unlike NumPy's `permutation`, raw words are
-promised not to change between versions, and a run must be able to resume after an upgrade.
+One epoch of 12 row groups, 4 lanes, windows of 2, a global batch of 4 rows (one per lane):
+
+    permuted    g7 g2 g9 | g0 g4 g11 | g5 g8 g1 | g3 g10 g6        cut into lanes
+    windows     [g7][g2 g9]  [g0 g4][g11]  [g5][g8 g1]  [g3 g10][g6]      rows shuffled inside a window
+    batch 0     lane 0 row 0, lane 1 row 0, lane 2 row 0, lane 3 row 0
+    2 ranks     rank 0 owns lanes 0-1, rank 1 lanes 2-3: the same batch, cut elsewhere
+
+A permutation of n things by a key is the order that sorts n random words,
+
+    pi = argsort(w_0 ... w_(n-1)),   w_i = word i of Philox(blake2b(key)),
+
+because raw words of a counter-based generator are promised not to change between NumPy's versions, unlike its
+`permutation`, and a run must be able to resume after an upgrade.
 """
 
 from __future__ import annotations

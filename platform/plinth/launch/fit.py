@@ -1,8 +1,4 @@
-"""Run the stages of a job on workers: Ray Train, or this process alone.
-
-A worker trains all stages one after the other (`plinth.train.loop`). Which stage it is in and how far is
-in the run's storage, so starting a job again, by hand or by Ray after a worker was lost, resumes it.
-"""
+"""Run the stages of a job on workers: Ray Train, or this process alone."""
 
 from __future__ import annotations
 
@@ -11,14 +7,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from plinth.engine import process
 from plinth.launch.check import CheckedRun, check
 from plinth.launch.config import FitConfig
 from plinth.storage import Storage
-from plinth.train import attempt as attempts
 from plinth.train.control import Control, on_stop_signals
-from plinth.train.loop import StageEnd, run_stage
+from plinth.train.loop import StageEnd
 from plinth.train.resolve import ResolvedStage
+from plinth.train.worker import train_stages
 
 if TYPE_CHECKING:
     from plinth.launch.placement import TrialPlacement
@@ -67,24 +62,3 @@ def launch(
         label=placement.label if placement is not None else "",
     )  # fmt: skip
     return ray_train.RayRun(config, run.sizes, storage, run.stages[0].run_id).fit(train, stop, placement)
-
-
-def train_stages(
-    stages: Sequence[ResolvedStage],
-    storage: Storage,
-    config: FitConfig,
-    use_gpu: bool | None,
-    control: Control,
-    label: str = "",
-) -> StageEnd:
-    """What a worker does; see `plinth.engine.process.start` for the GPU and the label."""
-    started = process.start(config.threads_per_worker, use_gpu, label, config.deterministic_kernels)
-    end = StageEnd()
-    first = stages[0]
-    with attempts.begin(started, storage, first.run_id, control, first.metrics.logs_every_s) as attempt:
-        for stage in stages:
-            this = run_stage(stage, started, control, attempt)
-            end = this if this.summary else end
-            if this.is_stopped:
-                break
-    return end

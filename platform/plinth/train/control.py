@@ -132,6 +132,11 @@ class StepDecision:
     has_skipped: bool = False
     """Some rank had invalid samples in its batch."""
 
+    @property
+    def is_urgent(self) -> bool:
+        """Whether a checkpoint is due now, whatever the step."""
+        return self.stop or self.preemption is not PreemptionAction.none
+
 
 class Consensus:
     """The ranks' agreement after each step. One per stage and rank."""

@@ -37,7 +37,7 @@ from plinth.train.observers import Observers
 from plinth.train.resolve import ResolvedStage, first_cursor
 
 RESIZE_LIMIT_S = 60.0
-"""How long the workers wait to be restarted at another size before they go on at theirs."""
+"""How long workers wait to be restarted at another size before they continue at their own."""
 
 log = logging.getLogger(__name__)
 
@@ -49,11 +49,11 @@ class StageEnd:
     summary: dict[str, Any] = field(default_factory=dict)
     """The numbers of the last step; empty if the stage had ended before."""
     is_stopped: bool = False
-    """Whether it was told to stop, and did so after a checkpoint, before the stage's end."""
+    """Whether it stopped on request, after a checkpoint, before the stage's end."""
 
 
 class _BadStep(Exception):
-    """A step that is to be taken back."""
+    """A step to roll back."""
 
     def __init__(self, incident: Incident, error: PlinthError) -> None:
         super().__init__(str(error))
@@ -102,20 +102,15 @@ def run_stage(stage: ResolvedStage, process: Process, control: Control, attempt:
 
 
 def _train(state: StageState) -> StageEnd:
-    """From the last checkpoint to the end of the stage, or to an order to stop, or to a bad step."""
+    """From the last checkpoint to the end of the stage, a request to stop, or a bad step."""
     stage, process = state.stage, state.process
     with ExitStack() as opened:
         model = stage.build_stage(stage.mixture.sources)
         sizes = BatchSizes(stage.global_batch_size, stage.micro_batch_size)
         engine = Engine(
-            model,
-            stage.optim,
-            stage.zero,
-            process,
-            total_steps=stage.total_steps,
-            sizes=sizes,
-            seed=stage.seed,
-        )
+            model, stage.optim, stage.zero, process,
+            total_steps=stage.total_steps, sizes=sizes, seed=stage.seed,
+        )  # fmt: skip
         opened.callback(engine.close)
         notes = _resume_or_start(stage, engine, process)
         losses: list[float] = list(notes.get("recent_losses", []))
@@ -143,11 +138,8 @@ def _train(state: StageState) -> StageEnd:
             unreported.append(end.summary)
             state.observers.step(record, engine, batch)
             _watch(state, collapse, result)
-            if (
-                _is_due(step + 1, stage.checkpoint.every_steps)
-                or step + 1 == stage.total_steps
-                or _hurry(decision)
-            ):
+            is_last = step + 1 == stage.total_steps
+            if is_last or _is_due(step + 1, stage.checkpoint.every_steps) or decision.is_urgent:
                 kept = stage.notes | {
                     "cursor": batch.next_cursor.to_dict(),
                     "recent_losses": losses[-stage.guard.spike_window :],
@@ -155,14 +147,11 @@ def _train(state: StageState) -> StageEnd:
                 stall_s = _save(state, engine, kept, result, decision)
                 state.control.report(checkpoint_report(stage.name, unreported, stage.global_batch_size))
                 unreported = []
-                end.is_stopped = _apply(state, decision, consensus) and step + 1 < stage.total_steps
+                end.is_stopped = _apply(state, decision, consensus) and not is_last
         began = time.perf_counter()
         state.saver.wait(stage.checkpoint.away_limit_s)
         state.observers.end(end.is_stopped, stall_s + time.perf_counter() - began)
         return end
-
-
-# -- the parts of it ------------------------------------------------------------------------------------
 
 
 def _resume_or_start(stage: ResolvedStage, engine: Engine, process: Process) -> dict[str, Any]:
@@ -201,7 +190,7 @@ def _step(state: StageState, engine: Engine, batch: LocalBatch, losses: list[flo
     """One optimizer step; `losses` grows by one.
 
     Raises:
-        _BadStep: it is not finite, or a spike, and the job wants it taken back.
+        _BadStep: it is not finite, or a spike, and the job asks for a rollback.
     """
     guard = state.stage.guard
     details = _is_due(engine.completed_steps, state.stage.metrics.details_every_steps)
@@ -223,8 +212,8 @@ def _step(state: StageState, engine: Engine, batch: LocalBatch, losses: list[flo
 def _incident(
     state: StageState, error: NonFiniteError, step: int, batch: LocalBatch, loss: float | None
 ) -> Incident:
-    """What happened, as all ranks see state. If nobody can name samples, or half of all are named, the
-    batch is left out as a whole: that is no matter of single samples."""
+    """What happened, the same on all ranks. If no rank can name samples, or if half of them are named, no
+    single sample is to blame, so the whole batch is skipped."""
     ids = _gathered(state, batch.sample_ids)
     named = [i for of_rank in error.by_rank for i in of_rank]
     whole_batch = not named or 2 * len(named) >= len(ids)
@@ -260,9 +249,9 @@ def _roll_back(state: StageState, bad: _BadStep) -> None:
     Raises:
         PlinthError: there have been too many.
     """
-    with contextlib.suppress(StorageError):  # what is committed by then is what we go back to
+    with contextlib.suppress(StorageError):  # the rollback goes to whatever is committed by then
         state.saver.wait(state.stage.checkpoint.away_retry_s)
-    # All must have the same number: rank 0 counts, before it adds this one.
+    # All ranks need the same number, so rank 0 counts, before it adds this incident.
     is_first = state.process.world.rank == 0
     before = on_all_ranks(
         state.process.world, lambda: len(incidents.read_all(state.stage.storage)) if is_first else 0
@@ -271,19 +260,14 @@ def _roll_back(state: StageState, bad: _BadStep) -> None:
     if is_first:
         state.observers.incident(bad.incident, "rolled back" if within else "stopped")
         log.warning("%s: %s", state.stage.name, bad.error)
-    on_all_ranks(state.process.world, lambda: None)  # written before anyone reads what is left out
+    on_all_ranks(state.process.world, lambda: None)  # a barrier: written before any rank reads it
     if not within:
         raise type(bad.error)(
             f"{bad.error.problem} The stage was rolled back {before} times before.",
             f"Look at {state.stage.storage.uri}/{incidents.FOLDER}, or raise guard.max_rollbacks.",
         ) from bad.error
-    _say(
-        state.process,
-        "%s: rolling back (%d of %d)",
-        state.stage.name,
-        before + 1,
-        state.stage.guard.max_rollbacks,
-    )
+    most = state.stage.guard.max_rollbacks
+    _say(state.process, "%s: rolling back (%d of %d)", state.stage.name, before + 1, most)
 
 
 def _watch(state: StageState, collapse: CollapseWatch, result: StepResult) -> None:
@@ -299,14 +283,14 @@ def _watch(state: StageState, collapse: CollapseWatch, result: StepResult) -> No
 def _save(
     state: StageState, engine: Engine, notes: dict[str, Any], result: StepResult, decision: StepDecision
 ) -> float:
-    """Begin a checkpoint; returns how long training waited for state."""
+    """Begin a checkpoint; returns how long training waited for it."""
     began = time.perf_counter()
     state.observers.flush()
     metrics = {"loss": result.loss, **result.terms, **result.logs}
     saved = checkpoint.save(engine, state.saver, notes, metrics)
     if decision.preemption is PreemptionAction.save_locally:
         state.saver.wait_until_local()
-    elif _hurry(decision):
+    elif decision.is_urgent:
         state.saver.wait(state.stage.checkpoint.away_limit_s)
     _say(
         state.process, "%s: checkpoint of step %d, %.0f ms of waiting",
@@ -316,7 +300,7 @@ def _save(
 
 
 def _apply(state: StageState, decision: StepDecision, consensus: Consensus) -> bool:
-    """After a checkpoint: wait to be ended if that is what is coming; whether to stop here."""
+    """After a checkpoint: wait for the shutdown that is coming, if one is; returns whether to stop here."""
     if decision.preemption is not PreemptionAction.none:
         _say(state.process, "%s: saved before this node is taken away", state.stage.name)
         state.observers.expect_end()
@@ -327,11 +311,6 @@ def _apply(state: StageState, decision: StepDecision, consensus: Consensus) -> b
         state.observers.expect_end()
         state.control.wait_for_shutdown(RESIZE_LIMIT_S)
     return decision.stop
-
-
-def _hurry(decision: StepDecision) -> bool:
-    """Whether a checkpoint is due now whatever the step."""
-    return decision.stop or decision.preemption is not PreemptionAction.none
 
 
 def _is_due(step: int, every: int) -> bool:

@@ -63,7 +63,7 @@ class Observers:
             self._ledger.close(FAILED)
 
     def end(self, is_stopped: bool, checkpoint_s: float) -> None:
-        """The stage has reached its end, or was told to stop; its last checkpoint held it up so long."""
+        """The stage has ended or stopped; `checkpoint_s` is how long its last checkpoint held it up."""
         if self._ledger:
             self._ledger.close(STOPPED if is_stopped else FINISHED, checkpoint_s)
         self._close_writer()
@@ -75,7 +75,7 @@ class Observers:
         self._attempt.rank_log.expect_end()
 
     def batch(self, step: int, batch: LocalBatch) -> None:
-        """A step begins: should it be the last, it is known what was in hand."""
+        """A step begins. Should the process die in it, its batch is on record."""
         self._attempt.rank_log.batch(step, batch.sample_ids, self._stage.name)
         self._attempt.rank_log.arm(self._stage.guard.hang_after_s)
 
@@ -114,7 +114,7 @@ class Observers:
                 self._writer.pictures(pictures, record.step)
 
     def flush(self) -> None:
-        """A checkpoint begins: what is written until now goes with it."""
+        """A checkpoint begins: write out what belongs to it."""
         if self._writer:
             self._writer.flush()
 
@@ -179,6 +179,6 @@ class Observers:
 
 
 def settings_of(stage: ResolvedStage) -> dict[str, Any]:
-    """What the stage was told, for whoever looks at it outside."""
+    """The settings of the stage, for trackers."""
     sections = {name: asdict(getattr(stage, name)) for name in SECTIONS}
     return {**stage.config, **sections, **{name: getattr(stage, name) for name in SIZES}}

@@ -13,9 +13,9 @@ from jobs.cli import main
 from jobs.common.datasets import open_dataset
 from jobs.jobfile import load
 from jobs.pretrain import data_versions
-from jobs.pretrain.check import check_resume
 from jobs.pretrain.config import PretrainJob
 from jobs.pretrain.resolve import resolve, run_storage
+from jobs.pretrain.resume import check_resume
 from plinth.checkpoint import save_load as checkpoint
 from plinth.data import manifest as manifests
 from plinth.data.manifest import Manifest

@@ -14,9 +14,10 @@ from jobs.cli import main
 from jobs.common.datasets import open_dataset
 from jobs.demo.teacher import train_teacher
 from jobs.jobfile import load
-from jobs.pretrain.check import check, check_resume
+from jobs.pretrain.check import check
 from jobs.pretrain.config import PretrainJob
 from jobs.pretrain.resolve import resolve, run_storage
+from jobs.pretrain.resume import check_resume
 from plinth import config
 from plinth.data import manifest as manifests
 from plinth.errors import CheckpointError

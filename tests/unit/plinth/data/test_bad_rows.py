@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -107,7 +106,6 @@ def test_any_skip_list_moves_nothing_else(
 
 def test_skips_travel() -> None:
     skips = Skips(frozenset({"b", "a"}))
-    assert Skips.from_dict(json.loads(json.dumps(skips.to_dict()))) == skips
     assert pickle.loads(pickle.dumps(skips)) == skips
     assert not NO_SKIPS.sample_ids
 
