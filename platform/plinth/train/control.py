@@ -2,7 +2,7 @@
 
 Ranks may hear of different things first, so they exchange what they heard after each step, in one message,
 and all act at the same step. `Control` is a run without Ray; the one that asks Ray Train is in
-`plinth.launch.ray_train`.
+`plinth.launch.ray_worker`.
 """
 
 from __future__ import annotations

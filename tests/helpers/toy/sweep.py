@@ -119,7 +119,7 @@ def train_nothing(
     learning rate."""
     import ray
 
-    from plinth.launch.ray_train import Coordinator
+    from plinth.launch.ray_worker import Coordinator
 
     coordinator = ray.remote(num_cpus=0)(Coordinator).remote(0.0)
     placement.attach(coordinator)
