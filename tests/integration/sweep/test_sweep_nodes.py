@@ -17,7 +17,7 @@ from tests.integration.conftest import Nodes
 pytestmark = pytest.mark.slow
 
 
-def test_it_follows_the_cluster_both_ways(nodes: Nodes, tmp_path: Path) -> None:
+def test_sweep_follows_the_cluster_as_it_grows_and_shrinks(nodes: Nodes, tmp_path: Path) -> None:
     nodes.add()  # a node has room for two trials
     go_on = tmp_path / "go-on"
     watched = Watched(driver(tmp_path, toy_config(SchedulerKind.none), hold=go_on))

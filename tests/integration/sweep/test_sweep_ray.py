@@ -66,7 +66,7 @@ def is_back(watched: Watched, trial: Trial) -> bool:
     return False
 
 
-def test_bad_trials_stop_and_give_back_what_they_had(cluster: None, folder: Path) -> None:
+def test_asha_stops_bad_trials_and_frees_their_resources(cluster: None, folder: Path) -> None:
     """Successive halving; one trial dies in its middle and goes on; one CPU holds two trials at a time."""
     sweep = driver(folder, toy_config(), "asha", die_once=0)
     assert sweep.concurrent() == 2
@@ -91,7 +91,7 @@ def test_bad_trials_stop_and_give_back_what_they_had(cluster: None, folder: Path
     assert everything_is_back()
 
 
-def test_a_population_carries_weights_on(cluster: None, folder: Path) -> None:
+def test_population_training_clones_weights(cluster: None, folder: Path) -> None:
     config = toy_config(SchedulerKind.pbt)
     config.space["lr"].grid = [1e-6, 5e-3]
     config.trials = 2
@@ -109,7 +109,7 @@ def test_a_population_carries_weights_on(cluster: None, folder: Path) -> None:
     assert everything_is_back()
 
 
-def test_a_cluster_without_room_for_one_trial(cluster: None, folder: Path) -> None:
+def test_cluster_too_small_for_one_trial_is_refused(cluster: None, folder: Path) -> None:
     config = toy_config()
     config.workers = 4
     with pytest.raises(ConfigError, match=r"A trial of 4 worker\(s\) needs 1.7 CPU; the cluster has 1 CPU"):

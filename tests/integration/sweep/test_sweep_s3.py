@@ -90,7 +90,7 @@ def killed_in_its_middle(job: str, folder: Path, storage: Storage) -> list[Trial
     return read_trials(storage)
 
 
-def test_killed_run_again_and_promoted(
+def test_sweep_on_s3_killed_resumed_shown_and_promoted(
     s3_server: S3Server, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("POMA3D_CACHE", str(tmp_path / "cache"))

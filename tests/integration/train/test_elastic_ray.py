@@ -41,7 +41,7 @@ def until(is_true: Callable[[], bool], trainer: threading.Thread, what: str) -> 
         time.sleep(0.2)
 
 
-def test_it_shrinks_with_the_cluster_and_grows_back_without_loss(nodes: Nodes, tmp_path: Path) -> None:
+def test_run_shrinks_and_grows_with_the_cluster_without_loss(nodes: Nodes, tmp_path: Path) -> None:
     whole = toy_run(tmp_path / "whole", steps=STEPS, data=long_data(tmp_path / "whole"))
     fit(FitConfig(workers=Workers(0, 0)), [whole], Storage.from_uri(tmp_path / "whole" / "run"))
 
@@ -79,7 +79,7 @@ def test_it_shrinks_with_the_cluster_and_grows_back_without_loss(nodes: Nodes, t
         assert torch.equal(tensor, same[name]), name
 
 
-def test_a_notice_of_preemption_is_used_to_save(nodes: Nodes, tmp_path: Path) -> None:
+def test_preemption_notice_saves_before_the_deadline(nodes: Nodes, tmp_path: Path) -> None:
     """Ray says when a node will be taken away: nothing is lost but the time that the move takes."""
     import ray
     from ray.core.generated import autoscaler_pb2

@@ -1,4 +1,4 @@
-"""Real Ray Train: two workers, a worker lost, a worker's mistake, no room. One Ray for all tests."""
+"""Real Ray Train: two workers, a lost worker, errors of workers, too few resources. One Ray for all tests."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def weights(run: ResolvedStage) -> dict[str, torch.Tensor]:
     return checkpoint.read_full(run.checkpoints, run.scratch)
 
 
-def test_both_stages_run_to_their_end(straight: tuple[ResolvedStage, StageEnd]) -> None:
+def test_two_stages_on_two_workers(straight: tuple[ResolvedStage, StageEnd]) -> None:
     run, last = straight
     assert last.summary["step"] == 3
     assert checkpoint.latest(run.checkpoints) == 12
@@ -65,7 +65,9 @@ def test_both_stages_run_to_their_end(straight: tuple[ResolvedStage, StageEnd]) 
     assert len(read_lines(second)) == 4
 
 
-def test_a_lost_worker_changes_nothing(straight: tuple[ResolvedStage, StageEnd], tmp_path: Path) -> None:
+def test_lost_worker_does_not_change_the_result(
+    straight: tuple[ResolvedStage, StageEnd], tmp_path: Path
+) -> None:
     whole, _ = straight
     marker = tmp_path / "died"
     run = toy_run(tmp_path, build_stage=partial(build_dying, marker))
@@ -79,9 +81,7 @@ def test_a_lost_worker_changes_nothing(straight: tuple[ResolvedStage, StageEnd],
     assert steps == [(line["step"], line["digest"], line["loss"]) for line in read_lines(whole.storage)]
 
 
-def test_a_mistake_on_all_workers_reaches_the_caller_and_is_not_tried_again(
-    cluster: None, tmp_path: Path
-) -> None:
+def test_error_of_all_workers_is_raised_and_not_retried(cluster: None, tmp_path: Path) -> None:
     notes = tmp_path / "attempts"
     run = toy_run(tmp_path, build_stage=partial(build_nan, notes))
     with pytest.raises(NonFiniteError, match="The loss of step 2 is not finite"):
@@ -89,7 +89,7 @@ def test_a_mistake_on_all_workers_reaches_the_caller_and_is_not_tried_again(
     assert len(notes.read_text().splitlines()) == 2 * 4, "on each worker once, and after three rollbacks"
 
 
-def test_a_mistake_on_one_worker_reaches_the_caller(cluster: None, tmp_path: Path) -> None:
+def test_error_of_one_worker_is_raised(cluster: None, tmp_path: Path) -> None:
     run = toy_run(tmp_path)
     shard = sorted((tmp_path / "data" / "shards").iterdir())[-1]
     shard.write_bytes(shard.read_bytes()[:100])

@@ -46,7 +46,7 @@ def loaded(path: str) -> tuple[SweepJob, Trials]:
     return job, sweep.prepare(job, storage)
 
 
-def test_a_trial_is_a_pretraining_job_of_its_own(folder: Path) -> None:
+def test_trial_job_has_its_values_length_and_shared_warmup(folder: Path) -> None:
     job, trials = loaded(sweep_file(folder, length=0.5))
     assert trials.shares_warmup
     of_trial = trials.job_of("003", {"main.lr": 5e-4, "main.loss.jepa": 1.0})
@@ -63,7 +63,7 @@ def test_a_trial_is_a_pretraining_job_of_its_own(folder: Path) -> None:
     assert shared.fit.workers == Workers(2, 2)
 
 
-def test_the_warm_up_is_not_shared_when_it_varies_too(folder: Path) -> None:
+def test_warmup_is_not_shared_when_it_varies(folder: Path) -> None:
     _, trials = loaded(sweep_file(folder, {"optim.weight_decay": {"choice": [0.0, 0.1]}}))
     assert not trials.shares_warmup
     of_trial = trials.job_of("000", {"optim.weight_decay": 0.1})
@@ -72,7 +72,7 @@ def test_the_warm_up_is_not_shared_when_it_varies_too(folder: Path) -> None:
     assert trials.lengths({}) == {"warmup": StageLength(4, 16, 2), "main": StageLength(4, 16, 2)}
 
 
-def test_batches_of_another_size_train_on_as_many_samples(folder: Path) -> None:
+def test_trials_with_other_batch_sizes_train_on_the_same_number_of_samples(folder: Path) -> None:
     in_samples = {"steps": None, "samples": 16, "warmup_steps": None, "warmup_samples": 4}
     path = sweep_file(
         folder, {"main.global_batch_size": {"grid": [2, 4]}}, searcher="grid",
@@ -102,7 +102,7 @@ def test_metrics_are_those_that_the_last_stage_gives(last: str, weights: dict[st
     assert metrics_of(job) == terms | {"loss", "grad_norm"}
 
 
-def test_a_held_out_set_that_is_not_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_held_out_data_set_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = sweep_file(folder, metric="R@1-5", mode="max")
     assert main(["sweep", path, f"evaluation.data={folder}/nowhere"]) == 2
     assert "nowhere" in capsys.readouterr().err
@@ -122,7 +122,7 @@ def test_a_held_out_set_that_is_not_there(folder: Path, capsys: pytest.CaptureFi
         (SPACE, {"scheduler": {"kind": "ash"}}, "sweep.scheduler.kind"),
     ],
 )
-def test_mistakes_are_one_line(
+def test_sweep_mistakes_are_one_line(
     folder: Path,
     space: dict[str, Any],
     changes: dict[str, Any],
@@ -136,13 +136,13 @@ def test_mistakes_are_one_line(
     assert not (folder / "sweeps/s/sweep.json").exists()
 
 
-def test_reading_tasks_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sweep_refuses_reader_ray(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = sweep_file(folder)
     assert main(["sweep", path, "main.data.reader=ray"]) == 2
     assert "main.data.reader is ray" in capsys.readouterr().err
 
 
-def test_another_sweep_of_that_name(folder: Path) -> None:
+def test_sweep_of_the_same_name_with_other_settings_is_refused(folder: Path) -> None:
     job, trials = loaded(sweep_file(folder))
     write_sweep(trials.storage, sweep._record(job, trials, None, trials.storage))
     before = read_sweep(trials.storage)
@@ -153,7 +153,7 @@ def test_another_sweep_of_that_name(folder: Path) -> None:
         sweep._record(job, trials, before, trials.storage)
 
 
-def test_the_shipped_file_is_a_sweep() -> None:
+def test_shipped_sweep_config_is_valid() -> None:
     job = load(SweepJob, Path("jobs/configs/sweep.yaml"), [])
     job.sweep.validate(metrics_of(job))
     assert isinstance(Storage.from_uri(job.output), Storage)

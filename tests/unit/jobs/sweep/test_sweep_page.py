@@ -73,6 +73,6 @@ def test_a_planted_secret_reaches_no_page(tmp_path: Path, monkeypatch: pytest.Mo
     assert "refused: ***" in text
 
 
-def test_a_folder_that_is_no_sweep(tmp_path: Path) -> None:
+def test_page_refuses_a_folder_without_a_sweep(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="is not a sweep"):
         write_page(Storage.from_uri(tmp_path))

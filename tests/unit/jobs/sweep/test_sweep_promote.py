@@ -26,9 +26,7 @@ def promoted(uri: str, number: str, out: Path, with_checkpoint: bool = False, **
     return load(PretrainJob, out, [])
 
 
-def test_the_values_are_in_place_and_the_rest_is_the_sweeps(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_promoted_job_has_the_trials_values(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     storage = sweep(tmp_path, 1)
     trial(storage, TrialRecord(0, VALUES, Status.stopped), [])
     out = tmp_path / "new" / "file.yaml"
@@ -45,7 +43,7 @@ def test_the_values_are_in_place_and_the_rest_is_the_sweeps(
     assert "main.lr = 0.00025" in text
 
 
-def test_the_values_of_now_count(tmp_path: Path) -> None:
+def test_promote_takes_the_present_values(tmp_path: Path) -> None:
     storage = sweep(tmp_path, 1)
     trial(storage, TrialRecord(0, {LR: 1e-3}, Status.finished), [])
     write_history(storage.child("trials/000"), TrialHistory({LR: 3e-3}, donors=["001 at 4"]))
@@ -54,7 +52,7 @@ def test_the_values_of_now_count(tmp_path: Path) -> None:
     assert job.main.lr == 3e-3
 
 
-def test_its_checkpoint_as_the_start_leaves_the_warmup_out(tmp_path: Path) -> None:
+def test_promote_with_checkpoint_leaves_the_warmup_out(tmp_path: Path) -> None:
     storage = asha_sweep(tmp_path)
     job = promoted(storage.uri, "best", tmp_path / "out.yaml", True)
     assert (job.name, job.warmup) == ("tiny-009", None)
@@ -63,7 +61,7 @@ def test_its_checkpoint_as_the_start_leaves_the_warmup_out(tmp_path: Path) -> No
     assert job.main.lr == pytest.approx(0.00056949, rel=1e-4)
 
 
-def test_from_the_warmup_of_its_own_or_of_all(tmp_path: Path) -> None:
+def test_promote_starts_from_own_or_shared_warmup(tmp_path: Path) -> None:
     storage = sweep(tmp_path, 2, shares_warmup=True)
     for i in range(2):
         trial(storage, TrialRecord(i, {LR: 1e-3}, Status.running), [])
@@ -78,7 +76,7 @@ def test_from_the_warmup_of_its_own_or_of_all(tmp_path: Path) -> None:
     assert own.start == f"{storage.uri}/trials/001/warmup"
 
 
-def test_a_job_of_the_warmup_alone_keeps_it(tmp_path: Path) -> None:
+def test_promote_keeps_the_warmup_of_a_job_without_main_stage(tmp_path: Path) -> None:
     storage = asha_sweep(tmp_path, trials=1)
     content = yaml.safe_load(storage.read("sweep.yaml"))
     storage.write("sweep.yaml", yaml.safe_dump({**content, "main": None}).encode())
@@ -93,14 +91,14 @@ def test_a_job_of_the_warmup_alone_keeps_it(tmp_path: Path) -> None:
     assert job.start == f"{storage.uri}/trials/000/warmup"
 
 
-def test_another_output(tmp_path: Path) -> None:
+def test_promote_to_another_output(tmp_path: Path) -> None:
     storage = asha_sweep(tmp_path, trials=1)
     assert promoted(storage.uri, "0", tmp_path / "out.yaml", output="s3://bucket/runs").output == (
         "s3://bucket/runs"
     )
 
 
-def test_the_file_runs_as_it_stands(folder: Path) -> None:
+def test_promoted_job_passes_the_checks_of_pretrain(folder: Path) -> None:
     """All that `poma pretrain` finds out before it starts."""
     storage = sweep(folder, 1)
     trial(storage, TrialRecord(0, {LR: 2e-3, "model.predictor.layers": 2}, Status.stopped), [])
@@ -114,7 +112,7 @@ def test_the_file_runs_as_it_stands(folder: Path) -> None:
         assert (donor and donor.uri) == (f"{storage.uri}/trials/000/warmup" if with_checkpoint else None)
 
 
-def test_nothing_is_overwritten(tmp_path: Path) -> None:
+def test_promote_overwrites_no_file(tmp_path: Path) -> None:
     storage = asha_sweep(tmp_path, trials=1)
     out = tmp_path / "out.yaml"
     out.write_text("mine")
@@ -123,7 +121,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     assert out.read_text() == "mine"
 
 
-def test_an_unknown_trial_names_those_that_there_are(tmp_path: Path) -> None:
+def test_promote_of_an_unknown_trial_lists_the_trials(tmp_path: Path) -> None:
     storage = asha_sweep(tmp_path, trials=3)
     for wrong in ("7", "seven", "-1"):
         with pytest.raises(ConfigError, match=r"There are: 000, 001, 002. The best is 00\d."):
@@ -133,6 +131,6 @@ def test_an_unknown_trial_names_those_that_there_are(tmp_path: Path) -> None:
         promote(empty.uri, "best", OPTIONS, tmp_path / "out.yaml", False)
 
 
-def test_a_folder_that_is_no_sweep(tmp_path: Path) -> None:
+def test_promote_refuses_a_folder_without_a_sweep(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="is not a sweep"):
         promote(str(tmp_path), "0", OPTIONS, tmp_path / "out.yaml", False)

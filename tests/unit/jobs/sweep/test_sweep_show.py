@@ -41,7 +41,7 @@ def three(folder: Path, gpus: int = 0) -> Storage:
     return storage
 
 
-def test_the_table(tmp_path: Path) -> None:
+def test_show_prints_the_table(tmp_path: Path) -> None:
     storage = three(tmp_path)
     assert describe(read_state(storage)) == [
         f"{storage.uri}: running",
@@ -59,14 +59,14 @@ def test_the_table(tmp_path: Path) -> None:
     ]
 
 
-def test_money_where_there_is_a_price(tmp_path: Path) -> None:
+def test_show_prints_cost_where_there_is_a_price(tmp_path: Path) -> None:
     text = "\n".join(describe(read_state(three(tmp_path, gpus=2))))
     assert "0.056 GPU-hours for 0.14" in text
     assert "status    GPU-hours  cost\n" in text
     assert "finished  0.056      0.14" in text
 
 
-def test_the_highest_can_be_the_best(tmp_path: Path) -> None:
+def test_show_ranks_by_mode_max(tmp_path: Path) -> None:
     storage = three(tmp_path)
     record = read_sweep(storage)
     assert record is not None
@@ -77,7 +77,7 @@ def test_the_highest_can_be_the_best(tmp_path: Path) -> None:
     assert "  best       trial 001, view 3.0000; lr 0.00025, mode full" in text
 
 
-def test_before_anything_is_known(tmp_path: Path) -> None:
+def test_show_before_the_first_trial(tmp_path: Path) -> None:
     text = describe(read_state(sweep(tmp_path, 8, starts=1)))
     assert "  trials     0 of 8" in text
     assert "  best       none yet: no trial has reported a number" in text
@@ -86,14 +86,14 @@ def test_before_anything_is_known(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_weights_that_were_taken_over(tmp_path: Path) -> None:
+def test_show_names_the_donors_of_a_clone(tmp_path: Path) -> None:
     storage = three(tmp_path)
     said = TrialHistory({LR: 1e-3, MODE: "full"}, donors=["000 at 100", "000 at 200"])
     write_history(storage.child("trials/002"), said)
     assert describe(read_state(storage))[-1] == "trial 002 cloned 000 at 100, then 000 at 200"
 
 
-def test_showing_once_names_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_names_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     storage = three(tmp_path)
     assert show(storage.uri, OPTIONS) == 0
     assert "page:" not in capsys.readouterr().out
@@ -102,7 +102,7 @@ def test_showing_once_names_the_page(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out.endswith(f"\npage: {storage.uri}/index.html\n")
 
 
-def test_following_ends_with_the_sweep_and_says_what_changed(
+def test_follow_prints_changes_until_the_sweep_ends(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage = three(tmp_path)
@@ -125,7 +125,7 @@ def test_following_ends_with_the_sweep_and_says_what_changed(
     assert "\x1b" not in text, "no terminal, no control characters"
 
 
-def test_ctrl_c_only_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_follow_ends_on_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(_: float) -> None:
         raise KeyboardInterrupt
 
@@ -133,7 +133,7 @@ def test_ctrl_c_only_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert show(three(tmp_path).uri, OPTIONS, follow=True) == 0
 
 
-def test_a_folder_that_is_no_sweep(tmp_path: Path) -> None:
+def test_show_refuses_a_folder_without_a_sweep(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="is not a sweep"):
         show(str(tmp_path), OPTIONS)
     with pytest.raises(StorageError, match="is not a folder"):

@@ -24,7 +24,7 @@ from tests.helpers.run_folder import records
 from tests.helpers.sweep_folder import JEPA, LR, MODE, RANK, asha_sweep, sweep, trial
 
 
-def test_names_are_as_short_as_they_are_unique() -> None:
+def test_short_names_are_unique() -> None:
     assert short_names([]) == []
     assert short_names([LR, JEPA, MODE]) == ["lr", "jepa", "mode"]
     assert short_names(["main.lr", "warmup.lr", "optim.beta1"]) == ["main.lr", "warmup.lr", "beta1"]
@@ -32,7 +32,7 @@ def test_names_are_as_short_as_they_are_unique() -> None:
     assert short_names(deep) == ["b.c.lr", "d.c.lr", "lr"]
 
 
-def test_what_varies(tmp_path: Path) -> None:
+def test_varied_keys_and_their_kinds(tmp_path: Path) -> None:
     state = read_state(asha_sweep(tmp_path))
     kinds = {varied.key: (varied.name, varied.is_log, varied.is_list) for varied in state.varied}
     assert kinds == {
@@ -43,7 +43,7 @@ def test_what_varies(tmp_path: Path) -> None:
     }
 
 
-def test_what_was_used_up(tmp_path: Path) -> None:
+def test_costs_steps_and_counts_of_a_sweep(tmp_path: Path) -> None:
     storage = asha_sweep(tmp_path, gpus=1)
     state = read_state(storage)
     spent_s = [reports[-1].seconds + 10 for t in state.trials if (reports := t.history.reports)]
@@ -55,7 +55,7 @@ def test_what_was_used_up(tmp_path: Path) -> None:
     assert list(state.counts) == [Status.finished, Status.stopped, Status.failed]
 
 
-def test_the_shared_warmup_is_paid_for_too(tmp_path: Path) -> None:
+def test_cost_includes_the_shared_warmup(tmp_path: Path) -> None:
     storage = sweep(tmp_path, 1, shares_warmup=True)
     assert read_state(storage).cost == Cost()
     warmup = Record("a", "warmup", 2, 0, 0, 3600, 10, start_up_s=10, marks=[Mark(0)], outcome=FINISHED)
@@ -70,7 +70,7 @@ def test_steps_of_all_stages_count(tmp_path: Path) -> None:
     assert read_state(storage).steps == 20
 
 
-def test_the_best_have_finite_numbers_and_the_values_of_now(tmp_path: Path) -> None:
+def test_ranked_trials_have_finite_metrics_and_present_values(tmp_path: Path) -> None:
     storage = sweep(tmp_path, 3)
     for i, found in enumerate((float("nan"), float("inf"), 3.0)):
         trial(
@@ -85,12 +85,12 @@ def test_the_best_have_finite_numbers_and_the_values_of_now(tmp_path: Path) -> N
     assert state.curve(state.trials[2]) == ([32.0], [3.0])
 
 
-def test_a_folder_that_is_no_sweep(tmp_path: Path) -> None:
+def test_read_state_refuses_a_folder_without_a_sweep(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"is not a sweep.*output/name"):
         read_state(Storage.from_uri(tmp_path))
 
 
-def test_texts() -> None:
+def test_texts_of_values_and_costs() -> None:
     values = [0.00056949, 3, "lora", None, True, False, [1, 2], 20000.0]
     assert [value_text(v) for v in values] == [
         "0.000569", "3", "lora", "null", "true", "false", "[1, 2]", "2e+04",
@@ -102,7 +102,7 @@ def test_texts() -> None:
     assert str(Cost(2.0, 8.0, 20.0)) == "8.000 GPU-hours for 20.00"
 
 
-def test_the_trial_that_changes_nothing_has_the_values_of_the_job(tmp_path: Path) -> None:
+def test_default_trial_shows_the_jobs_own_values(tmp_path: Path) -> None:
     storage = sweep(tmp_path, 2)
     for i, values in enumerate(({}, {LR: 2e-3, JEPA: 0.5, MODE: "full"})):
         said = Report("main", 1, 32, 1.0, {"view": 1.0 + i})

@@ -31,7 +31,7 @@ def columns(found: EventAccumulator) -> set[str]:
     return {info.name for info in metadata.parse_experiment_plugin_data(content).hparam_infos}
 
 
-def test_one_file_for_each_trial_however_often(tmp_path: Path) -> None:
+def test_hparams_writes_one_event_file_per_trial(tmp_path: Path) -> None:
     storage = asha_sweep(tmp_path)
     write_hparams(storage)
     before = {key for key, _ in storage.list()}
@@ -41,7 +41,7 @@ def test_one_file_for_each_trial_however_often(tmp_path: Path) -> None:
     assert {key for key, _ in storage.list()} == before
 
 
-def test_values_columns_and_curves(tmp_path: Path) -> None:
+def test_hparams_values_columns_and_curves(tmp_path: Path) -> None:
     storage = asha_sweep(tmp_path)
     write_hparams(storage)
     best, other = read(storage, "009"), read(storage, "002")
@@ -55,7 +55,7 @@ def test_values_columns_and_curves(tmp_path: Path) -> None:
     assert top.value == pytest.approx(min(event.value for event in curve))
 
 
-def test_one_type_in_a_column_and_trials_that_have_said_nothing(tmp_path: Path) -> None:
+def test_hparams_columns_have_one_type_and_trials_without_reports_are_kept(tmp_path: Path) -> None:
     storage = sweep(tmp_path, 3)
     trial(storage, TrialRecord(0, {"a": None, "b": True, "c": 1}, Status.waiting), [])
     nan = [Report("main", 1, 32, 1.0, {"view": float("nan")})]

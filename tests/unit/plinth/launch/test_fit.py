@@ -31,12 +31,12 @@ ROOT = Path(__file__).parents[4]
         ("start_timeout_s", 0.0, "more than 0"),
     ],
 )
-def test_values_out_of_range_are_refused(key: str, value: float, expected: str) -> None:
+def test_fit_config_out_of_range_is_refused(key: str, value: float, expected: str) -> None:
     with pytest.raises(ConfigError, match=rf"fit\.{key} is {value}, expected {expected}"):
         FitConfig(**{key: value}).validate()
 
 
-def test_workers_that_do_not_divide_are_refused_before_anything_starts(tmp_path: Path) -> None:
+def test_indivisible_number_of_workers_is_refused_before_start(tmp_path: Path) -> None:
     run = toy_run(tmp_path)
     with pytest.raises(ConfigError, match=r"3 workers do not divide lanes 4.*Use one of \[1, 2, 4\] workers"):
         fit(FitConfig(workers=Workers(3, 3)), [run], run.storage)
@@ -45,12 +45,12 @@ def test_workers_that_do_not_divide_are_refused_before_anything_starts(tmp_path:
 
 
 @pytest.mark.parametrize(("low", "high"), [(2, 1), (0, 2), (-1, 1)])
-def test_a_range_of_workers_must_be_one(low: int, high: int) -> None:
+def test_invalid_range_of_workers_is_refused(low: int, high: int) -> None:
     with pytest.raises(ConfigError, match=r"fit\.workers"):
         FitConfig(workers=Workers(low, high)).validate()
 
 
-def test_one_bad_stage_stops_the_job_before_the_first(tmp_path: Path) -> None:
+def test_bad_second_stage_is_refused_before_the_first_starts(tmp_path: Path) -> None:
     run = toy_run(tmp_path)
     with pytest.raises(ConfigError, match="second has 0 steps"):
         fit(FitConfig(workers=Workers(0, 0)), [run, toy_run(tmp_path, name="second", steps=0)], run.storage)
@@ -73,7 +73,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_without_workers_it_trains_here_without_ray_or_a_compiler(tmp_path: Path) -> None:
+def test_training_without_workers_needs_no_ray_and_no_compiler(tmp_path: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "MASTER_ADDR")}
     environment |= {
         "PYTHONPATH": f"{ROOT / 'platform'}:{ROOT}",
@@ -96,7 +96,7 @@ def test_without_workers_it_trains_here_without_ray_or_a_compiler(tmp_path: Path
     assert not (tmp_path / "extensions").exists(), "DeepSpeed compiled something"
 
 
-def test_without_workers_it_saves_and_ends_when_it_is_asked_to(tmp_path: Path) -> None:
+def test_training_without_workers_saves_and_exits_on_stop(tmp_path: Path) -> None:
     run = toy_run(tmp_path)
     asked = threading.Event()
     asked.set()
@@ -125,7 +125,7 @@ def test_bug_is_not_explained_away(tmp_path: Path) -> None:
     assert explain_failures({0: RuntimeError("bug")}, "", 1, Storage.from_uri(tmp_path)) is None
 
 
-def test_the_storage_of_a_run_may_hold_several_stages(tmp_path: Path) -> None:
+def test_stages_have_their_own_checkpoints_and_scratch(tmp_path: Path) -> None:
     run = toy_run(tmp_path)
     assert run.checkpoints.uri == f"{run.storage.uri}/checkpoints"
     other = replace(run, storage=Storage.from_uri(tmp_path / "other"))

@@ -44,7 +44,7 @@ def own(tmp_path: Path) -> Storage:
     return run
 
 
-def test_the_newest_of_each_stage_and_nothing_else(donor: Storage, own: Storage) -> None:
+def test_clone_copies_the_newest_checkpoint_of_each_stage(donor: Storage, own: Storage) -> None:
     assert clone_run(donor, own, STAGES) == ("main", 6)
     name = "rank-0/weights.safetensors"
     assert held(own) == {
@@ -56,7 +56,7 @@ def test_the_newest_of_each_stage_and_nothing_else(donor: Storage, own: Storage)
     }
 
 
-def test_cut_anywhere_nothing_half_counts(
+def test_clone_interrupted_anywhere_leaves_no_partial_checkpoint(
     donor: Storage, own: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = 0
@@ -85,7 +85,7 @@ def test_cut_anywhere_nothing_half_counts(
     assert done == 4  # files
 
 
-def test_a_donor_without_a_checkpoint(own: Storage, tmp_path: Path) -> None:
+def test_donor_without_a_checkpoint_is_refused(own: Storage, tmp_path: Path) -> None:
     before = held(own)
     with pytest.raises(CheckpointError, match="has no committed checkpoint to clone"):
         clone_run(Storage.from_uri(tmp_path / "nobody"), own, STAGES)

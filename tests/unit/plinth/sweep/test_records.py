@@ -45,7 +45,7 @@ def storage(tmp_path: Path) -> Storage:
     return storage
 
 
-def test_they_come_back(storage: Storage) -> None:
+def test_trials_are_read_back_and_ranked(storage: Storage) -> None:
     trials = read_trials(storage)
     assert [t.record.name for t in trials] == ["000", "001", "002"]
     assert trials[0].best("loss", "min") == 2.0
@@ -62,7 +62,7 @@ def test_steps_add_up_over_stages() -> None:
     assert said.steps == 13
 
 
-def test_the_sweep(tmp_path: Path) -> None:
+def test_sweep_record_is_read_back_and_damage_is_named(tmp_path: Path) -> None:
     storage = Storage.from_uri(tmp_path)
     assert read_sweep(storage) is None
     record = SweepRecord("s", "loss", "min", "asha", "random", 0, 4, {"lr": [1]}, 96)
@@ -73,7 +73,7 @@ def test_the_sweep(tmp_path: Path) -> None:
         read_sweep(storage)
 
 
-def test_a_driver_without_a_sign_of_life_is_taken_for_dead() -> None:
+def test_sweep_without_heartbeat_is_interrupted() -> None:
     record = SweepRecord("s", "loss", "min", "asha", "random", 0, 4, {}, 96, beat=1000.0, beat_every_s=10.0)
     assert status_now(record, 1050.0) == "running"
     assert status_now(record, 1070.0) == "interrupted"
@@ -81,7 +81,7 @@ def test_a_driver_without_a_sign_of_life_is_taken_for_dead() -> None:
     assert status_now(record, 1070.0) == "finished"
 
 
-def test_a_damaged_trial_is_named(storage: Storage) -> None:
+def test_damaged_trial_record_is_named(storage: Storage) -> None:
     storage.write(f"{TRIALS}/001/trial.json", b"{")
     with pytest.raises(StorageError, match=r"trials/001/trial\.json cannot be read"):
         read_trials(storage)

@@ -29,7 +29,7 @@ def known(index: int, values: Values, loss: float) -> Trial:
     return Trial(TrialRecord(index, values, Status.finished), TrialHistory(values, reports))
 
 
-def test_the_first_trial_is_the_job_as_it_stands() -> None:
+def test_first_trial_has_the_jobs_own_values() -> None:
     points = make_sampler(config(), [])
     assert isinstance(points, FixedSampler)
     assert points.sample(0) == {}
@@ -39,18 +39,18 @@ def test_the_first_trial_is_the_job_as_it_stands() -> None:
     assert planned_trials(config()) == 12
 
 
-def test_a_population_has_no_default_member() -> None:
+def test_population_has_no_default_trial() -> None:
     of_pbt = config(scheduler=SchedulerConfig(SchedulerKind.pbt))
     assert make_sampler(of_pbt, []).sample(0) != {}
 
 
-def test_a_grid_has_one_trial_more_than_points() -> None:
+def test_grid_adds_the_default_trial_to_its_points() -> None:
     of_grid = config(searcher=SearcherKind.grid, space={"a": Dimension(grid=[1, 2, 3])})
     assert planned_trials(of_grid) == 4
     assert [make_sampler(of_grid, []).sample(i) for i in range(4)] == [{}, {"a": 1}, {"a": 2}, {"a": 3}]
 
 
-def test_the_estimator_learns_and_proposes_the_same_after_an_interruption() -> None:
+def test_optuna_learns_and_samples_the_same_after_an_interruption() -> None:
     pytest.importorskip("optuna")
     job = config(searcher=SearcherKind.optuna, mode=Mode.min)
     estimator, tried = make_sampler(job, []), []
@@ -68,7 +68,7 @@ def test_the_estimator_learns_and_proposes_the_same_after_an_interruption() -> N
     assert again.sample(30) == estimator.sample(30)
 
 
-def test_a_package_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_optuna_is_a_config_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(ConfigError, match="needs the optuna package"):
         import_optuna()

@@ -20,7 +20,7 @@ MIXED: Space = {
 
 
 @given(seed=st.integers(0, 2**31), trials=st.integers(1, 30), more=st.integers(0, 30))
-def test_draws_are_in_the_space_distinct_and_the_same_for_any_number(
+def test_draws_are_distinct_in_the_space_and_independent_of_their_number(
     seed: int, trials: int, more: int
 ) -> None:
     points = draw(MIXED, trials, seed)
@@ -35,13 +35,13 @@ def test_draws_are_in_the_space_distinct_and_the_same_for_any_number(
         assert point.get("layers", 1) in (1, 2, 3, 4)
 
 
-def test_a_log_range_is_even_in_its_logarithm() -> None:
+def test_log_uniform_is_uniform_in_its_logarithm() -> None:
     points = [math.log10(p["lr"]) for p in draw({"lr": Dimension(log_uniform=[1e-4, 1e0])}, 400, 0)]
     counts = [sum(low <= p < low + 1 for p in points) for low in (-4, -3, -2, -1)]
     assert min(counts) > 70
 
 
-def test_a_grid_has_each_combination_once() -> None:
+def test_grid_has_each_combination_once() -> None:
     space: Space = {
         "a": Dimension(grid=[1, 2]),
         "b": Dimension(integer=[1, 2], when={"a": 2}),
@@ -60,7 +60,7 @@ def test_random_draws_go_through_all_combinations_of_grids() -> None:
     assert sorted((p["a"], p["b"]) for p in points) == [(1, 3), (1, 4), (2, 3), (2, 4)]
 
 
-def test_a_small_space_has_fewer_points_than_trials() -> None:
+def test_small_space_has_fewer_points_than_trials() -> None:
     assert len(draw({"a": Dimension(choice=[1, 2, 3])}, 10, 0)) == 3
 
 
@@ -78,17 +78,17 @@ def test_a_small_space_has_fewer_points_than_trials() -> None:
         ({"a": Dimension(choice=[1, 2], when={"b": 1})}, "names b, which does not come before it"),
     ],
 )
-def test_what_cannot_be_searched_is_refused(space: Space, said: str) -> None:
+def test_invalid_space_is_refused(space: Space, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         validate(space)
 
 
-def test_a_grid_of_a_range_is_refused() -> None:
+def test_grid_searcher_refuses_a_range() -> None:
     with pytest.raises(ConfigError, match=r"sweep.space.lr is log_uniform, which a grid cannot have"):
         grid(MIXED)
 
 
-def test_clipping() -> None:
+def test_clip_keeps_values_in_the_space() -> None:
     assert Dimension(integer=[1, 4]).clip(4.8) == 4
     assert Dimension(uniform=[0.0, 1.0]).clip(-0.5) == 0.0
     assert Dimension(choice=["a", "b"]).clip("b") == "b"

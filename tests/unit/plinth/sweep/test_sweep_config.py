@@ -38,12 +38,12 @@ def config(**changes: Any) -> SweepConfig:
         ({"scheduler": PBT, "space": CONDITIONAL}, "sweep.space.b has a condition"),
     ],
 )
-def test_mistakes(changes: dict[str, Any], said: str) -> None:
+def test_invalid_sweep_config_is_refused(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said.replace("(", r"\(").replace("?", r"\?")):
         config(**changes).validate(METRICS)
 
 
-def test_only_metrics_that_trials_report_will_do() -> None:
+def test_metric_that_no_trial_reports_is_refused() -> None:
     for metric in METRICS:
         assert config(metric=metric).validate(METRICS) is None
     with pytest.raises(ConfigError, match="no trial of this job reports it"):
