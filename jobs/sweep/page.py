@@ -9,16 +9,7 @@ import yaml
 from jobs.display.figures import Curve
 from jobs.display.html import render
 from jobs.sweep.importance import importance
-from jobs.sweep.show import (
-    PAGE_KEY,
-    cost_cells,
-    cost_header,
-    judged_by,
-    samples_of,
-    spent_text,
-    table,
-    value_cells,
-)
+from jobs.sweep.show import PAGE_KEY, cells, header, judged_by, spent_text, table
 from jobs.sweep.state import SweepState, metric_text, read_state
 from plinth.observe.failures import utc
 from plinth.observe.metrics import duration
@@ -52,25 +43,8 @@ def write_page(storage: Storage, now: float | None = None, state: SweepState | N
         tone="good" if record.status in (RUNNING, FINISHED) else "fair",
         summary=redact(f"Judged by {judged_by(state)}, seed {record.seed}. Spent: {spent_text(state)}."),
         facts=_facts(state, time.time() if now is None else now),
-        header=[
-            "trial",
-            record.metric,
-            *(v.name for v in state.varied),
-            "samples",
-            "status",
-            *cost_header(state),
-        ],
-        best=[
-            [
-                trial.record.name,
-                metric_text(state.best(trial)),
-                *value_cells(state, trial),
-                f"{samples_of(trial):,}",
-                trial.record.status.value,
-                *cost_cells(state, trial),
-            ]
-            for trial in best
-        ],
+        header=header(state),
+        best=[cells(state, trial) for trial in best],
         curve=Curve(record.metric, "samples", {f"trial {t.record.name}": state.curve(t) for t in best}),
         importance=importance(state),
         names={varied.key: varied.name for varied in state.varied},

@@ -104,42 +104,36 @@ def best_text(state: SweepState) -> str:
 def table(state: SweepState) -> list[str]:
     """A line for each trial, the best one marked."""
     best = state.ranked[0].record.index if state.ranked else None
+    marks = ["*" if trial.record.index == best else "" for trial in state.trials]
+    rows = [[mark, *cells(state, trial)] for mark, trial in zip(marks, state.trials, strict=True)]
+    return aligned([["", *header(state)], *rows])
+
+
+def header(state: SweepState) -> list[str]:
+    """The columns of `cells`."""
     names = [varied.name for varied in state.varied]
-    rows = [["", "trial", *names, "samples", "last", "best", "status", *cost_header(state)]]
-    for trial in state.trials:
-        rows.append([
-            "*" if trial.record.index == best else "", trial.record.name,
-            *value_cells(state, trial), samples_text(state, trial),
-            metric_text(trial.last(state.record.metric)), metric_text(state.best(trial)),
-            trial.record.status.value, *cost_cells(state, trial),
-        ])  # fmt: skip
-    return aligned(rows)
+    cost = [state.cost.unit, *(["cost"] if state.cost.price else [])]
+    return ["trial", *names, "samples", "last", "best", "status", *cost]
 
 
-def value_cells(state: SweepState, trial: Trial) -> list[str]:
-    """The trial's values of the varied keys."""
-    return [_value(trial, varied.key) for varied in state.varied]
+def cells(state: SweepState, trial: Trial) -> list[str]:
+    """One trial as texts: its values, samples, metric, status, and hours with their price if there is one."""
+    cost = state.costs[trial.record.name]
+    return [
+        trial.record.name,
+        *(_value(trial, varied.key) for varied in state.varied),
+        samples_text(state, trial),
+        metric_text(trial.last(state.record.metric)),
+        metric_text(state.best(trial)),
+        trial.record.status.value,
+        *[cost.hours, *([cost.price] if state.cost.price else [])],
+    ]
 
 
 def samples_text(state: SweepState, trial: Trial) -> str:
-    """The samples of the trial, and its full length."""
-    return f"{samples_of(trial)} of {state.record.samples}"
-
-
-def samples_of(trial: Trial) -> int:
-    """The samples that the trial was trained on up to its last report."""
-    return trial.history.reports[-1].samples if trial.history.reports else 0
-
-
-def cost_header(state: SweepState) -> list[str]:
-    """The header of `cost_cells`."""
-    return [state.cost.unit, *(["cost"] if state.cost.price else [])]
-
-
-def cost_cells(state: SweepState, trial: Trial) -> list[str]:
-    """Hours of the trial, and their price if there is one."""
-    cost = state.costs[trial.record.name]
-    return [cost.hours, *([cost.price] if state.cost.price else [])]
+    """The samples of the trial up to its last report, and its full length."""
+    reports = trial.history.reports
+    return f"{reports[-1].samples if reports else 0} of {state.record.samples}"
 
 
 def _value(trial: Trial, key: str) -> str:
