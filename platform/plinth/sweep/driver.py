@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -221,7 +222,10 @@ class _TrialRecorder(LocalPart, tune.Callback):
         self._note(trial, Status.finished if finished else Status.stopped)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        lines = [line for line in str(trial.get_error()).splitlines() if line.strip()]
+        # Tune writes the error to this machine first; `trial.get_error` looks in storage, too early.
+        error = Path(trial.error_file or "")
+        text = error.read_text() if error.is_file() else ""
+        lines = [line for line in text.splitlines() if line.strip()]
         self._note(trial, Status.failed, lines[-1] if lines else "")
 
     def pause_unfinished(self) -> None:

@@ -113,10 +113,15 @@ def train(
 
 
 def train_nothing(
-    storage: Storage, name: str, values: Values, placement: TrialPlacement, changed: bool
+    storage: Storage,
+    name: str,
+    values: Values,
+    placement: TrialPlacement,
+    changed: bool,
+    pause_s: float = 0.3,
 ) -> None:
-    """What a trial does where no training is needed: at each checkpoint it reports a loss of 1000 times its
-    learning rate."""
+    """What a trial does where no training is needed: every `pause_s` it reports a loss of 1000 times its
+    learning rate, as at a checkpoint, until it is asked to stop."""
     import ray
 
     from plinth.launch.ray_worker import Coordinator
@@ -126,9 +131,11 @@ def train_nothing(
     for step in range(EVERY, STEPS + 1, EVERY):
         summary = {"stage": "toy", "step": step, "samples": step * GLOBAL_BATCH, "loss": 1000 * values["lr"]}
         ray.get(coordinator.add_report.remote(summary))
-        if ray.get(coordinator.requests.remote())[0]:
-            return
-        time.sleep(0.3)
+        until = time.monotonic() + pause_s
+        while time.monotonic() < until:
+            if ray.get(coordinator.requests.remote())[0]:
+                return
+            time.sleep(0.1)
 
 
 class Watched:

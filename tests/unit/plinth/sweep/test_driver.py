@@ -82,15 +82,20 @@ def test_failed_trial_keeps_its_message_and_stop_pauses_the_others(cluster: None
     def train(storage: Storage, name: str, values: Values, placement: TrialPlacement, changed: bool) -> None:
         if name == "000":
             raise ValueError("a trial with a bug")
-        train_nothing(storage, name, values, placement, changed)
+        train_nothing(storage, name, values, placement, changed, pause_s=300)
 
     def show() -> None:
-        if any(t.record.status is Status.failed for t in read_trials(interrupted.storage)):
+        trials = read_trials(interrupted.storage)
+        has_failed = any(t.record.status is Status.failed for t in trials)
+        if has_failed and any(t.history.reports for t in trials):
             stop.set()
 
     config = toy_config(SchedulerKind.none, max_failures=0, show_every_s=0.2, max_concurrent=2)
+    config.trials = 3
     interrupted = sweep_driver(tmp_path, config, train, show=show, stop=stop)
-    assert interrupted.run().status == "interrupted"
+    with pytest.raises(PlinthError, match="a trial with a bug"):
+        interrupted.run()
+    assert interrupted.record.status == "interrupted"
     failed, *others = read_trials(interrupted.storage)
     assert failed.record.status is Status.failed
     assert "a trial with a bug" in failed.record.message
