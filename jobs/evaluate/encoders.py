@@ -11,6 +11,7 @@ from jobs.pretrain.build import build_stage
 from jobs.pretrain.config import PretrainJob, stage_config
 from plinth import config
 from plinth.checkpoint import save_load as checkpoint
+from plinth.checkpoint import store
 from plinth.errors import CheckpointError, ConfigError
 from plinth.storage import Storage, StorageOptions
 from poma3d import export
@@ -69,7 +70,7 @@ def read_job(storage: Storage) -> PretrainJob:
 
 
 def _has_checkpoint(storage: Storage, stage: str) -> bool:
-    return checkpoint.latest(storage.child(stage).child("checkpoints")) is not None
+    return store.latest(storage.child(stage).child("checkpoints")) is not None
 
 
 def _from_run(
@@ -88,7 +89,7 @@ def _from_run(
     candidates = [stage] if stage else [s for s in reversed(STAGES) if stage_config(job, s) is not None]
     found = next((s for s in candidates if _has_checkpoint(storage, s)), candidates[0])
     saved_in = storage.child(found).child("checkpoints")
-    saved = checkpoint.read_state(saved_in, step)
+    saved = store.read_state(saved_in, step)
     with tempfile.TemporaryDirectory() as scratch:
         weights = checkpoint.read_full(saved_in, Path(scratch), saved["step"])
     built = build_stage(job, found, SampleShape(**saved["notes"]["config"]["shape"]))

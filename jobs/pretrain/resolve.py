@@ -18,7 +18,7 @@ from jobs.pretrain.build import build_from_sources
 from jobs.pretrain.config import PretrainJob, StageConfig, stage_config
 from jobs.pretrain.resume import check_resume
 from plinth import config
-from plinth.checkpoint import save_load as checkpoint
+from plinth.checkpoint import store
 from plinth.engine.config import OptimConfig
 from plinth.errors import CheckpointError, ConfigError, DataError
 from plinth.locations import absolute
@@ -98,7 +98,7 @@ def _start(job: PretrainJob) -> Storage | None:
     if job.start is None:
         return None
     stage = Storage.from_uri(job.start, job.storage)
-    if checkpoint.latest(stage.child("checkpoints")) is None:
+    if store.latest(stage.child("checkpoints")) is None:
         raise CheckpointError(
             f"start: {stage.uri} has no committed checkpoint.", "Give output/name/warmup of a run that has."
         )

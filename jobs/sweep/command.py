@@ -40,7 +40,7 @@ from jobs.sweep.trials import (
     pretrain_job,
 )
 from plinth import config
-from plinth.checkpoint import save_load as checkpoint
+from plinth.checkpoint import store
 from plinth.data import manifest as manifests
 from plinth.data.config import ReaderKind
 from plinth.engine.process import log_to_terminal
@@ -239,7 +239,7 @@ def _train_shared(job: SweepJob, storage: Storage, stop: threading.Event) -> boo
     shared = pretrain_shared(job, storage)
     checked, run = check(shared, resolve(shared)), run_storage(shared)
     (stage,) = checked.stages
-    if (checkpoint.latest(stage.checkpoints) or 0) >= stage.total_steps:
+    if (store.latest(stage.checkpoints) or 0) >= stage.total_steps:
         return True
     logging.getLogger("plinth").info("one warm-up for all trials: %s", run.uri)
 

@@ -13,7 +13,7 @@ from plinth.checkpoint.config import CheckpointConfig
 from plinth.checkpoint.saver import Saver
 from plinth.engine import process
 from plinth.engine.config import OptimConfig, Precision, ZeroConfig
-from plinth.engine.engine import BatchSizes, Engine
+from plinth.engine.engine import Engine, EngineConfig
 from plinth.storage import Storage
 from plinth.world import World
 from tests.helpers.reference import Trained
@@ -63,15 +63,9 @@ def local_rows(batch: dict[str, Any], world: World) -> dict[str, Any]:
 
 def toy_engine(case: Case, proc: process.Process, stage: Any = None) -> Engine:
     """An engine around `stage`, a fresh toy stage when None."""
-    return Engine(
-        stage or ToyStage(),
-        case.optim_config(),
-        case.zero_config(),
-        proc,
-        total_steps=case.total_steps,
-        sizes=BatchSizes(GLOBAL_BATCH, case.micro_batch_size),
-        seed=SEED,
-    )
+    zero, size = case.zero_config(), case.micro_batch_size
+    config = EngineConfig(case.optim_config(), zero, GLOBAL_BATCH, size, case.total_steps, SEED)
+    return Engine(stage or ToyStage(), config, proc)
 
 
 def full_state(engine: Engine) -> dict[str, torch.Tensor]:

@@ -11,7 +11,7 @@ import torch
 
 from plinth.engine import process
 from plinth.engine.config import OptimConfig, Precision, ZeroConfig
-from plinth.engine.engine import BatchSizes, Engine
+from plinth.engine.engine import Engine, EngineConfig
 from poma3d.network.config import LossConfig
 from poma3d.stages import build_stage
 from tests.helpers import reference, tiny
@@ -52,15 +52,9 @@ def train_in_engine(cases: list[tuple[str, int]], exact_sums: bool) -> list[Trai
 
 def _train(mode: str, zero: int, exact_sums: bool) -> Trained:
     proc = process.start(threads=1)
-    engine = Engine(
-        make(mode),
-        OPTIM,
-        ZeroConfig(stage=zero, precision=Precision.fp32, bucket_size=1000, exact_sums=exact_sums),
-        proc,
-        total_steps=STEPS,
-        sizes=BatchSizes(GLOBAL_BATCH, MICRO_BATCH),
-        seed=SEED,
-    )
+    zero_config = ZeroConfig(stage=zero, precision=Precision.fp32, bucket_size=1000, exact_sums=exact_sums)
+    config = EngineConfig(OPTIM, zero_config, GLOBAL_BATCH, MICRO_BATCH, STEPS, SEED)
+    engine = Engine(make(mode), config, proc)
     rows = proc.world.rows(GLOBAL_BATCH)
     result = Trained()
     for batch in batches():

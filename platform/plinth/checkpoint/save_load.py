@@ -21,31 +21,13 @@ from typing import Any
 from torch import Tensor
 
 from plinth.checkpoint import store, tensor_files
-from plinth.checkpoint.config import CheckpointConfig
 from plinth.checkpoint.saver import Saved, Saver
-from plinth.checkpoint.store import CheckpointInfo, latest, list_checkpoints, read_state
 from plinth.checkpoint.upload import recover
 from plinth.engine.engine import Engine
 from plinth.engine.zero_shards import MOMENTS, TensorShard
 from plinth.errors import CheckpointError
 from plinth.storage import Storage
 from plinth.world import World
-
-__all__ = [
-    "CheckpointConfig",
-    "CheckpointInfo",
-    "Saved",
-    "Saver",
-    "WeightsReport",
-    "latest",
-    "list_checkpoints",
-    "load",
-    "load_weights",
-    "read_full",
-    "read_state",
-    "save",
-    "tensor_shards",
-]
 
 PACKAGES = ("torch", "deepspeed", "ray", "numpy")
 
@@ -134,7 +116,7 @@ def _state(engine: Engine, notes: dict[str, Any]) -> dict[str, Any]:
         "ema_pairs": engine.ema.pairs,
         "groups": groups,
         "optim": asdict(engine.optim),
-        "seed": engine.seed,
+        "seed": engine.config.seed,
         "exact_sums": engine.sums.state() if engine.sums else {},
         "written_by": {
             "world_size": engine.world.world_size,

@@ -72,11 +72,17 @@ class _Work:
 
 
 @dataclass(frozen=True)
-class BatchSizes:
-    """How a global batch is cut; `plinth.world.check_divisibility` says which sizes are possible."""
+class EngineConfig:
+    """The settings of a stage's training; `plinth.world.check_divisibility` says which sizes are possible."""
 
+    optim: OptimConfig
+    zero: ZeroConfig
     global_batch_size: int
     micro_batch_size: int
+    total_steps: int
+    """Length of the stage, for the schedules."""
+    seed: int
+    """For dropout and all else that the stage draws from torch's generators."""
 
 
 class Engine:
@@ -85,41 +91,28 @@ class Engine:
     Args:
         stage: an `nn.Module` that satisfies `plinth.engine.stage.Stage`. Until `close` the engine owns it:
             its parameters become DeepSpeed's shards and its forward returns a dict.
-        total_steps: length of the stage, for the schedules.
-        seed: for dropout and all else that the stage draws from torch's generators.
 
     Raises:
         ConfigError: for settings out of range or sizes that do not divide.
     """
 
-    def __init__(
-        self,
-        stage: Any,
-        optim: OptimConfig,
-        zero: ZeroConfig,
-        process: Process,
-        *,
-        total_steps: int,
-        sizes: BatchSizes,
-        seed: int,
-    ) -> None:
-        optim.validate(total_steps)
-        zero.validate()
-        self.stage, self.optim, self.zero = stage, optim, zero
-        self.process, self.world = process, process.world
-        self.total_steps, self.sizes, self.seed = total_steps, sizes, seed
+    def __init__(self, stage: Any, config: EngineConfig, process: Process) -> None:
+        self.optim, self.zero, self.total_steps = config.optim, config.zero, config.total_steps
+        self.optim.validate(self.total_steps)
+        self.zero.validate()
+        self.stage, self.config, self.process, self.world = stage, config, process, process.world
         self.completed_steps = self._first_step = 0
-        size, micro_size = sizes.global_batch_size, sizes.micro_batch_size
+        size, micro_size = config.global_batch_size, config.micro_batch_size
         check_divisibility(self.world.world_size, self.world.world_size, size, micro_size)
         self.micro_batches = self.world.gradient_accumulation_steps(size, micro_size)
-        self.groups = [g for g in stage.param_groups(optim.weight_decay) if g["params"]]
+        self.groups = [g for g in stage.param_groups(self.optim.weight_decay) if g["params"]]
         _check_groups(stage, self.groups)
         # Before DeepSpeed rounds the weights to bf16, so the fp32 masters start from the unrounded weights.
-        exact = {} if zero.precision is Precision.fp32 else _copies(stage)
+        exact = {} if self.zero.precision is Precision.fp32 else _copies(stage)
         self._linear = torch.nn.functional.linear
         self.sums = self._exact_sums()
         self._deepspeed, self._hook, self._norm = self._initialize()
-        self.shards = ZeroShards(self._deepspeed, stage, zero.stage, self.world)
+        self.shards = ZeroShards(self._deepspeed, stage, self.zero.stage, self.world)
         for shard in self.shards.params if exact else []:
             whole = exact[shard.name].view(-1)
             shard.master.copy_(whole[shard.start : shard.start + len(shard.master)])
@@ -156,7 +149,7 @@ class Engine:
     def _first_pass(self, batch: Batch) -> _Work:
         """Features of all micro-batches, with their graph only if there is one micro-batch."""
         on_device = global_batch.to_device(batch, self.process.device)
-        micro_batches = global_batch.split(on_device, self.sizes.micro_batch_size)
+        micro_batches = global_batch.split(on_device, self.config.micro_batch_size)
         if len(micro_batches) != self.micro_batches:
             raise ValueError(
                 f"the batch has {len(micro_batches)} micro-batches, expected {self.micro_batches}"
@@ -169,7 +162,7 @@ class Engine:
     def _encode(self, batch: Batch, index: int, features_only: bool) -> dict[str, Any]:
         """One pass of one micro-batch; without a graph if only its features are wanted."""
         global_index = self.world.rank * self.micro_batches + index
-        torch.manual_seed(global_batch.pass_seed(self.seed, self.completed_steps, global_index))
+        torch.manual_seed(global_batch.pass_seed(self.config.seed, self.completed_steps, global_index))
         with torch.no_grad() if features_only else nullcontext():
             return self._deepspeed(batch, features_only=features_only)
 
@@ -275,7 +268,7 @@ class Engine:
 
     def pictures(self, batch: Batch) -> dict[str, np.ndarray]:
         """The stage's pictures of the first micro-batch. Call it on all ranks: stage 3 gathers weights."""
-        first = global_batch.split(batch, self.sizes.micro_batch_size)[0]
+        first = global_batch.split(batch, self.config.micro_batch_size)[0]
         self.stage.eval()
         try:
             with torch.no_grad():
@@ -317,7 +310,7 @@ class Engine:
         hook = self.stage.register_forward_hook(
             lambda module, inputs, output: {name: getattr(output, name) for name in ENCODED_FIELDS}
         )
-        config = deepspeed_config(self.zero, optim, self.sizes.micro_batch_size, self.micro_batches)
+        config = deepspeed_config(self.zero, optim, self.config.micro_batch_size, self.micro_batches)
         with without_prints():  # stage 1 in bf16 prints its memory a dozen times
             engine, *_ = deepspeed.initialize(model=self.stage, optimizer=optimizer, config=config)
         norm = ExactNorm(self.world)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from plinth.checkpoint import save_load as checkpoint
+from plinth.checkpoint import store
 from plinth.data import config as data_config
 from plinth.errors import ConfigError
 from plinth.launch.config import FitConfig
@@ -47,8 +47,8 @@ def check(fit: FitConfig, stages: Sequence[ResolvedStage]) -> CheckedRun:
     sizes = possible_sizes(stages, low, high)
     stages[0].storage.check(write=True)
     for stage in stages:
-        if checkpoint.latest(stage.checkpoints) is not None:
-            saved = checkpoint.read_state(stage.checkpoints)["notes"]
+        if store.latest(stage.checkpoints) is not None:
+            saved = store.read_state(stage.checkpoints)["notes"]
             (stage.check_resume or refuse_changes)(saved, stage.notes)
     return CheckedRun(fit, tuple(stages), tuple(sizes))
 

@@ -28,7 +28,6 @@ from typing import NamedTuple
 import numpy as np
 
 from plinth.every import Every
-from plinth.observe.config import LedgerConfig
 from plinth.observe.failures import Failure, by_attempt, read_failures
 from plinth.storage import Storage
 from plinth.units import SECONDS_PER_HOUR
@@ -64,10 +63,13 @@ class Record:
     """One stage of one attempt, as stored. Times are seconds since 1970."""
 
     attempt: str
+    """Unique to a start of the worker group."""
     stage: str
     world_size: int
     gpus: int
+    """Of all workers together."""
     started: float
+    """When the attempt began; for a later stage, when the stage before ended."""
     beat: float
     """Last heartbeat: when this was written, or the attempt closed."""
     beat_every_s: float
@@ -90,31 +92,17 @@ class Ledger:
 
     Args:
         storage: the run's folder.
-        attempt_id: unique to this start of the worker group.
-        gpus: of all workers together.
-        started: `time.time()` when the attempt began; for a later stage, when the stage before ended.
+        record: a new one.
     """
 
-    def __init__(
-        self,
-        storage: Storage,
-        attempt_id: str,
-        stage: str,
-        world_size: int,
-        gpus: int,
-        started: float,
-        config: LedgerConfig,
-    ) -> None:
-        self._storage, self._key = storage, f"{FOLDER}/{attempt_id}-{stage}.json"
-        self._record = Record(
-            attempt_id, stage, world_size, gpus, started, started,
-            config.beat_every_s, config.price_per_gpu_hour,
-        )  # fmt: skip
+    def __init__(self, storage: Storage, record: Record) -> None:
+        self._storage, self._key = storage, f"{FOLDER}/{record.attempt}-{record.stage}.json"
+        self._record = record
         self._recent: list[Mark] = []  # after each step since the last durable checkpoint
         self._closed_at: float | None = None
         self._lock = threading.Lock()
         self._writing = Every(
-            config.beat_every_s, self._write, "the ledger cannot be written", at_start=True, at_end=True
+            record.beat_every_s, self._write, "the ledger cannot be written", at_start=True, at_end=True
         )
 
     def step(self, step: int, step_s: float, data_wait_s: float, checkpoint_s: float) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from plinth.checkpoint import save_load as checkpoint
+from plinth.checkpoint import store
 from plinth.checkpoint.store import COMMIT_KEY, folder_name
 from plinth.errors import PlinthError
 from plinth.launch.placement import TrialPlacement
@@ -265,7 +265,7 @@ class TrialRun:
     def _wait_for_commit(self, stage: str, step: int) -> None:
         """Checkpoints are uploaded while training continues; the training's end is the limit."""
         stored = self._folder.child(stage).child("checkpoints")
-        while (checkpoint.latest(stored) or 0) < step:
+        while (store.latest(stored) or 0) < step:
             if self._training is None or not self._training.is_running:
                 return
             time.sleep(POLL_S)
@@ -274,7 +274,7 @@ class TrialRun:
         """Summaries of committed checkpoints that were not reported, because this trial was ended in
         between."""
         for stage in reversed(self._lengths):
-            step = checkpoint.latest(self._folder.child(stage).child("checkpoints"))
+            step = store.latest(self._folder.child(stage).child("checkpoints"))
             if step is not None:
                 self._is_cut = not self._lengths[stage].is_due(step)
                 return self._summaries(stage, self._reported_step(stage), step)

@@ -18,13 +18,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from plinth.checkpoint import save_load as checkpoint
+from plinth.checkpoint import store
 from plinth.checkpoint.saver import Saver
 from plinth.data.bad_rows import Skips
 from plinth.data.batches import Batches, LocalBatch, open_batches
 from plinth.data.locate import locate
 from plinth.data.plan import Cursor
 from plinth.data.sources import check_unchanged
-from plinth.engine.engine import BatchSizes, Engine, StepResult
+from plinth.engine.engine import Engine, EngineConfig, StepResult
 from plinth.engine.process import Process, on_all_ranks
 from plinth.errors import NonFiniteError, PlinthError, StorageError
 from plinth.observe import incidents
@@ -77,7 +78,7 @@ def run_stage(stage: ResolvedStage, process: Process, control: Control, attempt:
     Raises:
         PlinthError: what the user can mend.
     """
-    if checkpoint.latest(stage.checkpoints) == stage.total_steps:
+    if store.latest(stage.checkpoints) == stage.total_steps:
         _say(process, "%s: all %d steps are done", stage.name, stage.total_steps)
         return StageEnd()
     check_unchanged(stage.mixture.sources)
@@ -106,11 +107,9 @@ def _train(state: StageState) -> StageEnd:
     stage, process = state.stage, state.process
     with ExitStack() as opened:
         model = stage.build_stage(stage.mixture.sources)
-        sizes = BatchSizes(stage.global_batch_size, stage.micro_batch_size)
-        engine = Engine(
-            model, stage.optim, stage.zero, process,
-            total_steps=stage.total_steps, sizes=sizes, seed=stage.seed,
-        )  # fmt: skip
+        sizes = (stage.global_batch_size, stage.micro_batch_size)
+        config = EngineConfig(stage.optim, stage.zero, *sizes, stage.total_steps, stage.seed)
+        engine = Engine(model, config, process)
         opened.callback(engine.close)
         notes = _resume_or_start(stage, engine, process)
         losses: list[float] = list(notes.get("recent_losses", []))

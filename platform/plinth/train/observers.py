@@ -19,7 +19,7 @@ from plinth.engine.process import Process, on_all_ranks
 from plinth.errors import StorageError
 from plinth.observe import incidents
 from plinth.observe.incidents import Incident
-from plinth.observe.ledger import CATEGORIES, FAILED, FINISHED, STOPPED, Ledger, summarise
+from plinth.observe.ledger import CATEGORIES, FAILED, FINISHED, STOPPED, Ledger, Record, summarise
 from plinth.observe.metrics import MetricsWriter, StepRecord, recover_lines
 from plinth.observe.sinks import RunName, Sinks
 from plinth.observe.stragglers import ForwardClock
@@ -148,10 +148,18 @@ class Observers:
     def _open_ledger(self) -> Ledger:
         world, device = self._process.world, self._process.device
         gpus = world.world_size if device.type == "cuda" else 0
-        return Ledger(
-            self._attempt.storage, self._attempt.id, self._stage.name, world.world_size, gpus,
-            self._attempt.stage_started, self._stage.ledger,
-        )  # fmt: skip
+        started, config = self._attempt.stage_started, self._stage.ledger
+        record = Record(
+            self._attempt.id,
+            self._stage.name,
+            world.world_size,
+            gpus,
+            started=started,
+            beat=started,
+            beat_every_s=config.beat_every_s,
+            price_per_gpu_hour=config.price_per_gpu_hour,
+        )
+        return Ledger(self._attempt.storage, record)
 
     def _open_sinks(self) -> Sinks | None:
         if not self._stage.metrics.sinks:

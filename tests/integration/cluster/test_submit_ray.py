@@ -17,7 +17,7 @@ import pytest
 
 from jobs.cli import main
 from jobs.submit.job_server import JobServer, find
-from plinth.checkpoint import save_load as checkpoint
+from plinth.checkpoint import store
 from plinth.observe.metrics import read_lines
 from plinth.storage import Storage
 from tests.helpers import raylets, tiny_jobs
@@ -59,7 +59,7 @@ def job_file(folder: Path, name: str, **fit: Any) -> str:
 
 def saved(run: Storage) -> int:
     """Step of the last checkpoint."""
-    return checkpoint.latest(run.child("main/checkpoints")) or 0
+    return store.latest(run.child("main/checkpoints")) or 0
 
 
 def until(is_true: Callable[[], bool], what: str, log: Path) -> None:

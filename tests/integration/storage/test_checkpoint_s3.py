@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from plinth.checkpoint import save_load as checkpoint
+from plinth.checkpoint import store
 from plinth.engine import process
 from plinth.storage import Storage
 from tests.helpers.ranks import run_ranks
@@ -48,7 +49,7 @@ def test_load_skips_a_damaged_checkpoint_on_s3(s3_server: S3Server, tmp_path: Pa
     # The ranks' processes may be older than the server: they get its keys here.
     keys = {name: os.environ[name] for name in (ACCESS_KEY_ENV, SECRET_KEY_ENV)}
     expected = run_ranks(2, save_twice, storage, tmp_path, keys)[0]
-    assert [info.step for info in checkpoint.list_checkpoints(storage)] == [1, 2]
+    assert [info.step for info in store.list_checkpoints(storage)] == [1, 2]
     newest = storage.child("step-00000002")
     name = next(key for key, _ in newest.list() if key.endswith(".safetensors"))
     newest.write(name, newest.read(name)[:-1] + b"\x00")

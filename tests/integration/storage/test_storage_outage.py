@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from plinth.checkpoint import save_load as checkpoint
+from plinth.checkpoint import store
 from plinth.checkpoint.config import CheckpointConfig
 from plinth.engine import process
 from plinth.observe.metrics import read_lines
@@ -61,7 +62,7 @@ def test_training_continues_through_a_storage_outage_and_uploads_later(
         refused = [met for met in proxy.met if met[0] is Kind.reset]
     assert refused, "the storage was never asked while it was away"
 
-    kept = checkpoint.list_checkpoints(direct.child("checkpoints"))
+    kept = store.list_checkpoints(direct.child("checkpoints"))
     assert [info.step for info in kept] == list(range(EVERY, STEPS + 1, EVERY))
     assert all(info.is_committed for info in kept)
     for step in (EVERY * 2, STEPS):
@@ -77,7 +78,7 @@ def test_training_continues_through_a_storage_outage_and_uploads_later(
 def take_away(proxy: FaultProxy, checkpoints: Storage) -> None:
     """After the first commit every connection is reset, until two more checkpoints must wait."""
     until = time.monotonic() + PATIENCE_S
-    while checkpoint.latest(checkpoints) is None and time.monotonic() < until:
+    while store.latest(checkpoints) is None and time.monotonic() < until:
         time.sleep(0.05)
     proxy.inject(Fault(Kind.reset, count=None))
     time.sleep(0.25 * 2 * EVERY + 1)  # steps of `build_slow`

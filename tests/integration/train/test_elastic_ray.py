@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from plinth.checkpoint import save_load as checkpoint
+from plinth.checkpoint import store
 from plinth.checkpoint.config import CheckpointConfig
 from plinth.launch.config import FitConfig, Workers
 from plinth.launch.fit import fit
@@ -58,7 +59,7 @@ def test_run_shrinks_and_grows_with_the_cluster_without_loss(nodes: Nodes, tmp_p
         target=lambda: ends.append(fit(config, [run], Storage.from_uri(tmp_path / "elastic" / "run")))
     )
     trainer.start()
-    until(lambda: (checkpoint.latest(run.checkpoints) or 0) >= 10, trainer, "two workers reach step 10")
+    until(lambda: (store.latest(run.checkpoints) or 0) >= 10, trainer, "two workers reach step 10")
     nodes.remove(started[1])
     until(lambda: 1 in [n for _, n in sizes(run)], trainer, "one worker goes on")
     nodes.add(3)  # room for four
@@ -100,7 +101,7 @@ def test_preemption_notice_saves_before_the_deadline(nodes: Nodes, tmp_path: Pat
     trainer.start()
     until(lambda: bool(list(tmp_path.glob("run/ledger/*.json"))), trainer, "training begins")
     time.sleep(3.0)
-    assert checkpoint.latest(run.checkpoints) is None
+    assert store.latest(run.checkpoints) is None
     accepted, why = ray._private.worker._global_node.get_gcs_client().drain_node(
         started[1].node_id,
         autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION"),
@@ -108,8 +109,8 @@ def test_preemption_notice_saves_before_the_deadline(nodes: Nodes, tmp_path: Pat
         int(1000 * (time.time() + 12)),
     )
     assert accepted, why
-    until(lambda: checkpoint.latest(run.checkpoints) is not None, trainer, "it saves before the deadline")
-    saved = checkpoint.latest(run.checkpoints)
+    until(lambda: store.latest(run.checkpoints) is not None, trainer, "it saves before the deadline")
+    saved = store.latest(run.checkpoints)
     until(lambda: 1 in [n for _, n in sizes(run)] or not trainer.is_alive(), trainer, "it goes on")
     nodes.remove(started[1])
     trainer.join(TIMEOUT_S)

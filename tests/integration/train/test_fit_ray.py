@@ -12,6 +12,7 @@ import torch
 
 from plinth import ray_internals
 from plinth.checkpoint import save_load as checkpoint
+from plinth.checkpoint import store
 from plinth.errors import ConfigError, DataError, NonFiniteError
 from plinth.launch.config import FitConfig, Workers
 from plinth.launch.fit import fit
@@ -58,10 +59,10 @@ def weights(run: ResolvedStage) -> dict[str, torch.Tensor]:
 def test_two_stages_on_two_workers(straight: tuple[ResolvedStage, StageEnd]) -> None:
     run, last = straight
     assert last.summary["step"] == 3
-    assert checkpoint.latest(run.checkpoints) == 12
-    assert checkpoint.read_state(run.checkpoints)["written_by"]["world_size"] == 2
+    assert store.latest(run.checkpoints) == 12
+    assert store.read_state(run.checkpoints)["written_by"]["world_size"] == 2
     second = Storage.from_uri(Path(run.storage.uri).parent / "second")
-    assert checkpoint.latest(second.child("checkpoints")) == 4
+    assert store.latest(second.child("checkpoints")) == 4
     assert len(read_lines(second)) == 4
 
 

@@ -16,7 +16,7 @@ from jobs.pretrain import data_versions
 from jobs.pretrain.config import PretrainJob
 from jobs.pretrain.resolve import resolve, run_storage
 from jobs.pretrain.resume import check_resume
-from plinth.checkpoint import save_load as checkpoint
+from plinth.checkpoint import store
 from plinth.data import manifest as manifests
 from plinth.data.manifest import Manifest
 from plinth.data.plan import Cursor
@@ -105,20 +105,20 @@ def test_a_run_stays_at_its_version_and_moves_when_told(
     assert main(["pretrain", job, "warmup.steps=2"]) == 0
     keep_version(images, 2, 2)
     stage = Storage.from_uri(images / "runs" / "run" / "warmup" / "checkpoints")
-    began = checkpoint.read_state(stage)["notes"]
+    began = store.read_state(stage)["notes"]
     assert began["config"]["data"]["versions"] == [1]
     assert json.loads((images / "runs" / "run" / "data.json").read_text()) == {
         "warmup": {f"{images}/images": 1}
     }
     assert main(["pretrain", job, "warmup.steps=3", "--accept-changes"]) == 0
-    assert checkpoint.read_state(stage)["notes"]["data"] == began["data"]
+    assert store.read_state(stage)["notes"]["data"] == began["data"]
     to_newest = [f"warmup.data.sources[0].uri={images}/images#2", "warmup.steps=5"]
     capsys.readouterr()
     assert main(["pretrain", job, *to_newest]) == 2
     assert "data.versions was [1] and is [2]" in capsys.readouterr().err
-    assert checkpoint.read_state(stage)["notes"]["cursor"] == {"epoch": 1, "step": 1}, "inside a pass"
+    assert store.read_state(stage)["notes"]["cursor"] == {"epoch": 1, "step": 1}, "inside a pass"
     assert main(["pretrain", job, *to_newest, "--accept-changes"]) == 0
-    now = checkpoint.read_state(stage)["notes"]
+    now = store.read_state(stage)["notes"]
     assert now["config"]["data"]["versions"] == [2]
     assert now["cursor"] == {"epoch": 2, "step": 2}, "two steps of a new pass"
     assert main(["pretrain", job, "warmup.steps=5"]) == 0, "the run keeps what it moved to"

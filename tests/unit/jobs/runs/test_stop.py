@@ -15,7 +15,7 @@ import pytest
 from jobs.cli import main
 from jobs.runs import stop as stop_module
 from jobs.runs.state import read_run
-from plinth.checkpoint import save_load as checkpoint
+from plinth.checkpoint import store
 from plinth.observe.ledger import RUNNING, STOPPED
 from plinth.storage import Storage, lock
 from plinth.storage.lock import RunLock, read_lock, request_stop
@@ -90,7 +90,7 @@ def test_a_run_without_ray_saves_and_ends(folder: Path, capsys: pytest.CaptureFi
     finally:
         process.kill()
         process.wait()
-    saved = checkpoint.latest(storage.child("main/checkpoints"))
+    saved = store.latest(storage.child("main/checkpoints"))
     assert saved
     assert f"It has stopped in main, step {saved} of 100000; last checkpoint: main {saved}." in said
     assert "stopped as told" in (folder / "log").read_text()

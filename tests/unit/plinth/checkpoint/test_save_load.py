@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from plinth.checkpoint import save_load as checkpoint
+from plinth.checkpoint import store
 from plinth.checkpoint.config import CheckpointConfig
 from plinth.engine import process
 from plinth.errors import CheckpointError, ConfigError
@@ -63,9 +64,9 @@ def damage(path: Path) -> None:
 
 
 def test_only_the_newest_are_kept_and_scratch_is_empty(saved: Path) -> None:
-    found = checkpoint.list_checkpoints(Storage.from_uri(saved))
+    found = store.list_checkpoints(Storage.from_uri(saved))
     assert [(info.step, info.is_committed) for info in found] == [(3, True), (4, True)]
-    assert checkpoint.latest(Storage.from_uri(saved)) == 4
+    assert store.latest(Storage.from_uri(saved)) == 4
     for info in found:
         files = {p.name: p.stat().st_size for p in (saved / info.name).iterdir()}
         assert sum(files.values()) == info.size_bytes
@@ -81,7 +82,7 @@ def test_the_commit_record_has_every_other_file(saved: Path) -> None:
 
 
 def test_the_state_says_what_a_reader_needs(saved: Path) -> None:
-    state = checkpoint.read_state(Storage.from_uri(saved))
+    state = store.read_state(Storage.from_uri(saved))
     assert state["notes"] == {"step": 4}
     assert state["written_by"] == {"world_size": 2, "zero_stage": 2, "precision": "fp32"}
     assert state["shapes"]["master/encoder.patch.weight"] == [20, 12]
@@ -89,7 +90,7 @@ def test_the_state_says_what_a_reader_needs(saved: Path) -> None:
     assert [g["name"] for g in state["groups"]] == ["decayed", "others"]
     assert "encoder.norm.bias" in state["groups"][1]["params"]
     with pytest.raises(CheckpointError, match=r"no committed checkpoint of step 2\. There are: 3, 4"):
-        checkpoint.read_state(Storage.from_uri(saved), step=2)
+        store.read_state(Storage.from_uri(saved), step=2)
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
@@ -102,7 +103,7 @@ def test_a_damaged_one_is_skipped(saved: Path, world_size: int) -> None:
 
 def test_an_uncommitted_one_is_skipped_and_a_run_without_any_starts_anew(saved: Path) -> None:
     (saved / "step-00000004" / "COMMIT.json").unlink()
-    assert checkpoint.latest(Storage.from_uri(saved)) == 3
+    assert store.latest(Storage.from_uri(saved)) == 3
     assert run_ranks(1, load, str(saved))[0] == ("", (3, {"step": 3}))
     (saved / "step-00000003" / "COMMIT.json").unlink()
     assert run_ranks(1, load, str(saved))[0] == ("", None)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from plinth.engine import process
-from plinth.engine.engine import BatchSizes, Engine
+from plinth.engine.engine import Engine, EngineConfig
 from plinth.errors import ConfigError, NonFiniteError
 from tests.helpers.ranks import RankError, run_ranks
 from tests.helpers.runs import (
@@ -144,9 +144,7 @@ def refused(build: Any) -> str:
 
 
 def _wrong_sizes(proc: process.Process) -> None:
-    Engine(
-        ToyStage(), OPTIM, Case(2).zero_config(), proc, total_steps=20, sizes=BatchSizes(10, 4), seed=0
-    )  # fmt: skip
+    Engine(ToyStage(), EngineConfig(OPTIM, Case(2).zero_config(), 10, 4, total_steps=20, seed=0), proc)
 
 
 def _scalar_parameter(proc: process.Process) -> None:

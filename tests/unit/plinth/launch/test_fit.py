@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from plinth.checkpoint import save_load as checkpoint
+from plinth.checkpoint import store
 from plinth.errors import ConfigError, NonFiniteError, WorkersLostError
 from plinth.launch.config import FitConfig, Workers
 from plinth.launch.fit import fit
@@ -92,7 +92,7 @@ def test_training_without_workers_needs_no_ray_and_no_compiler(tmp_path: Path) -
     assert lines[1] == "toy: starting, 5 steps"
     assert lines[-2].startswith("toy: checkpoint of step 5, ")
     assert "'step': 4" in lines[-1]
-    assert checkpoint.latest(toy_run(tmp_path).checkpoints) == 5
+    assert store.latest(toy_run(tmp_path).checkpoints) == 5
     assert not (tmp_path / "extensions").exists(), "DeepSpeed compiled something"
 
 
@@ -101,9 +101,9 @@ def test_training_without_workers_saves_and_exits_on_stop(tmp_path: Path) -> Non
     asked = threading.Event()
     asked.set()
     assert fit(FitConfig(workers=Workers(0, 0)), [run], Storage.from_uri(tmp_path / "run"), asked).is_stopped
-    assert checkpoint.latest(run.checkpoints) == 1
+    assert store.latest(run.checkpoints) == 1
     assert not fit(FitConfig(workers=Workers(0, 0)), [run], Storage.from_uri(tmp_path / "run")).is_stopped
-    assert checkpoint.latest(run.checkpoints) == 12
+    assert store.latest(run.checkpoints) == 12
 
 
 def test_error_of_the_job_comes_before_its_peers_errors(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from plinth.observe.ledger import CATEGORIES, Ledger, LedgerSummary, Mark, Recor
 from plinth.storage import Storage
 
 START = 1_000_000.0
-SILENT = LedgerConfig(beat_every_s=1e6)
+SILENT_S = 1e6
 
 
 @dataclass
@@ -45,8 +45,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def open_ledger(
     storage: Any, clock: Clock, attempt: str = "a", stage: str = "main", **changes: Any
 ) -> Ledger:
-    values: dict[str, Any] = {"world_size": 2, "gpus": 2, "started": clock.now, "config": SILENT, **changes}
-    return Ledger(storage, attempt, stage, **values)
+    values = {"world_size": 2, "gpus": 2, "started": clock.now, "beat": clock.now, **changes}
+    return Ledger(storage, Record(attempt, stage, **{"beat_every_s": SILENT_S, **values}))
 
 
 def steps(book: Ledger, clock: Clock, which: range, step_s: float = 2.0, wait_s: float = 0.5) -> None:
@@ -93,7 +93,7 @@ def test_a_kill_loses_what_the_next_attempt_does_again(tmp_path: Path, clock: Cl
     book.close("")
     storage.write("ledger/a-main.json", json.dumps(ledger.asdict(killed)).encode())
     clock.now += 7
-    book = open_ledger(storage, clock, "b", gpus=1, world_size=1, config=LedgerConfig(1e6, 3.6))
+    book = open_ledger(storage, clock, "b", gpus=1, world_size=1, price_per_gpu_hour=3.6)
     clock.now += 4
     steps(book, clock, range(6, 12))
     book.close(ledger.FINISHED)
@@ -170,7 +170,7 @@ def test_storage_that_is_away_stops_nothing(clock: Clock, caplog: pytest.LogCapt
         raise StorageError("the store is away.")
 
     with caplog.at_level(logging.WARNING, logger="plinth"):
-        book = open_ledger(SimpleNamespace(write=refuse), clock, config=LedgerConfig(beat_every_s=0.01))
+        book = open_ledger(SimpleNamespace(write=refuse), clock, beat_every_s=0.01)
         steps(book, clock, range(3))
         book.close(ledger.FAILED)
         book.close(ledger.FINISHED)
@@ -180,7 +180,7 @@ def test_storage_that_is_away_stops_nothing(clock: Clock, caplog: pytest.LogCapt
 
 def test_it_is_there_while_the_attempt_runs(tmp_path: Path) -> None:
     storage = Storage.from_uri(tmp_path)
-    book = Ledger(storage, "a", "main", 1, 0, START, LedgerConfig(beat_every_s=0.01))
+    book = Ledger(storage, Record("a", "main", 1, 0, START, START, beat_every_s=0.01))
     try:
         while not storage.exists("ledger/a-main.json"):
             time.sleep(0.01)

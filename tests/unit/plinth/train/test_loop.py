@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from plinth.checkpoint import save_load as checkpoint
+from plinth.checkpoint import store
 from plinth.checkpoint.config import CheckpointConfig
 from plinth.data.batches import sample_key
 from plinth.data.config import OnBadShard
@@ -83,13 +84,13 @@ def test_a_stage_leaves_checkpoints_metrics_and_tensorboard(tmp_path: Path) -> N
     assert reported[-1]["loss"] == pytest.approx(np.mean(losses[8:]))
     assert last["step"] == 11
     assert set(last) == {"step", "loss", "lr", "grad_norm", "view", "local"}
-    assert [i.step for i in checkpoint.list_checkpoints(run.checkpoints)] == [8, 12]
+    assert [i.step for i in store.list_checkpoints(run.checkpoints)] == [8, 12]
     found = lines(run, "step", "epoch", "step_in_epoch")
     assert found == [(step, step // 6, step % 6) for step in range(12)]
     detailed = [line["step"] for line in read_lines(run.storage) if "student_max" in line["logs"]]
     assert detailed == [0, 3, 6, 9]
     assert [p.name for p in (tmp_path / "run" / "toy" / "tensorboard").iterdir()]
-    assert checkpoint.read_state(run.checkpoints)["notes"]["cursor"] == {"epoch": 2, "step": 0}
+    assert store.read_state(run.checkpoints)["notes"]["cursor"] == {"epoch": 2, "step": 0}
     assert list(run.scratch.iterdir()) == []
 
 
@@ -313,7 +314,7 @@ def test_told_to_stop_it_saves_on_all_ranks_and_goes_on_later(tmp_path: Path) ->
     whole = straight(tmp_path / "whole")
     run = toy_run(tmp_path / "stopped")
     assert run_ranks(2, train_then_stop, run, 5) == [True, True]
-    assert checkpoint.latest(run.checkpoints) == 6
+    assert store.latest(run.checkpoints) == 6
     run_ranks(2, train, run)
     assert lines(run, "step", "digest") == lines(whole, "step", "digest")
 
@@ -322,4 +323,4 @@ def test_a_run_that_fails_leaves_its_metrics(tmp_path: Path) -> None:
     run = toy_run(tmp_path)
     assert "The loss of step 2 is not finite" in run_ranks(1, train_nan, run)[0]
     assert [line["step"] for line in read_lines(run.storage)] == [0, 1]
-    assert checkpoint.latest(run.checkpoints) is None
+    assert store.latest(run.checkpoints) is None
