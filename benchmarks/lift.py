@@ -40,7 +40,7 @@ from plinth.storage import Storage
 from poma3d.lift.config import ConventionConfig, FilterConfig
 from poma3d.lift.convention import to_sample
 from poma3d.lift.given import decode_depth
-from poma3d.lift.lifter import Lifted, Picture
+from poma3d.lift.lifter import InputImage, Lifted
 from poma3d.sample import SampleShape, encode
 
 T = TypeVar("T")
@@ -171,7 +171,7 @@ def bare(folder: Path, output: Storage) -> None:
                 rgb = np.asarray(Image.open(io.BytesIO(parts["jpg"])).convert("RGB"))
                 camera = np.array(json.loads(parts["json"])["intrinsics"])
                 lifted = Lifted(decode_depth(parts["depth.png"], 0.001), camera, metric=True)
-                picture = Picture(member.name, rgb, [parts["txt"].decode()])
+                picture = InputImage(member.name, rgb, [parts["txt"].decode()])
                 samples.append(to_sample(picture, lifted, "images", SHAPE, convention))
                 parts = {}
                 if len(samples) == PER_SHARD:

@@ -30,12 +30,12 @@ def open_captioner(config: CaptionerConfig, options: StorageOptions) -> Captione
 
 
 @lru_cache(maxsize=1)
-def _open(said: str) -> Captioner:
+def _open(settings: str) -> Captioner:
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # it would write a line for each worker
     logging.set_verbosity_error()
-    config = CaptionerConfig(**json.loads(said))
+    config = CaptionerConfig(**json.loads(settings))
     try:
         if plugins.is_own(config.kind):
             captioner: Captioner = plugins.make(config, "captioner", own_device())

@@ -1,6 +1,6 @@
 """`poma caption`: a data set that keeps its colour -> the same with captions from a vision-language model.
 
-    read the pictures of a shard -> several captions a view -> the best by the teacher's cosine
+    read the pictures of a shard -> several captions per view -> the best by the teacher's cosine
         -> the scene's caption: annotation, else a summary -> embed -> shard -> commit -> manifest
 
 It works on shards because they hold exactly the views that a sample has: of a scan's thousands of frames, the
@@ -28,13 +28,12 @@ from jobs.common import models
 from jobs.common.cluster import Progress, check_room, ray_cluster
 from jobs.common.datasets import Dataset, TeacherRecord, add_statistics, open_dataset
 from jobs.common.objects import digest, names_in, read_many
-from jobs.common.ray_data import quiet_data
+from jobs.common.ray_data import stream
 from jobs.jobfile import asked
 from plinth.data import manifest as manifests
 from plinth.data.manifest import Manifest, ShardEntry
 from plinth.data.shards import RowGroupReader
 from plinth.errors import ConfigError, DataError
-from plinth.ray_internals import cause_of
 from plinth.storage import MissingKeyError, Storage, StorageOptions
 from plinth.storage.lock import RunLock
 from poma3d.scenes.annotations import captions_of, read_scene_captions
@@ -50,26 +49,27 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def run_job(job: CaptionJob) -> int:
-    """The same for a job that is at hand."""
+    """The same for a job that was read before."""
     start = time.monotonic()
     with ray_cluster(job.ray, job.workers):
         dataset = caption(job)
-    said = dataset.manifest.attributes["captions"]["counts"]
+    counts = dataset.manifest.attributes["captions"]["counts"]
     stats = dataset.manifest.attributes["statistics"]
     print(
         f"{dataset.storage.uri}: {stats['view_captions']} captions of {stats['views']} views, "
-        f"{stats['scene_captions']} of scenes; {said.get('views', 0)} views were described with "
-        f"{said.get('candidates', 0)} captions to choose from, {said.get('scenes_annotated', 0)} scenes took "
-        f"their annotation, {said.get('scenes_summarised', 0)} were summarised, in "
+        f"{stats['scene_captions']} of scenes; {counts.get('views', 0)} views were described with "
+        f"{counts.get('candidates', 0)} captions to choose from, "
+        f"{counts.get('scenes_annotated', 0)} scenes took their annotation, "
+        f"{counts.get('scenes_summarised', 0)} were summarised, in "
         f"{time.monotonic() - start:.0f} s"
     )
-    if without := said.get("views_without_caption", 0):
+    if without := counts.get("views_without_caption", 0):
         print(f"  {without} views have no caption: the model had no words for them")
     return 0
 
 
 def caption(job: CaptionJob) -> Dataset:
-    """Caption the data set of `job`, on the Ray that is there (or here, with `workers: 0`).
+    """Caption the data set of `job`, on the Ray that runs already (or here, with `workers: 0`).
 
     Raises:
         ConfigError: a value that cannot be, a model that cannot be loaded, or another data set at the output.
@@ -107,10 +107,8 @@ def _work(
     if shape.image_tokens:
         tower = models.open_teacher(teacher, job.storage).image_tower().shape
         shape = replace(shape, image_tokens=tower.patches, token_width=tower.width)
-    work = CaptionWork(
-        data.storage, output, digest(recipe), shape, captioner, teacher, job.existing, annotations,
-        job.summarise, job.shards, job.storage,
-    )  # fmt: skip
+    job = replace(job, teacher=teacher, captioner=captioner)
+    work = CaptionWork(job, data.storage, output, digest(recipe), shape, annotations)
     return work, recipe, record
 
 
@@ -184,25 +182,18 @@ def _caption_shards(job: CaptionJob, work: CaptionWork, shards: Sequence[ShardEn
 
 def _through_ray(job: CaptionJob, work: CaptionWork, shards: Sequence[ShardEntry]) -> Iterator[str]:
     """Names of commits as they are made by a pool of actors; one that dies is started again."""
-    import ray
     from ray.data import ActorPoolStrategy
 
     needs = {"CPU": job.workers * job.cpus_per_worker, "GPU": job.workers * job.gpus_per_worker}
     check_room(f"{job.workers} workers", needs, "Lower workers, or what each claims.")
-    with quiet_data():
-        rows = [{"item": pickle.dumps(entry)} for entry in shards]
-        data = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-            _CaptionRow,
-            fn_constructor_args=(work,),
-            compute=ActorPoolStrategy(size=job.workers),
-            num_cpus=job.cpus_per_worker,
-            num_gpus=job.gpus_per_worker,
-        )
-        try:
-            for row in data.iter_rows():
-                yield row["item"]
-        except Exception as error:
-            raise cause_of(error) from None
+    pool = {
+        "fn": _CaptionRow,
+        "fn_constructor_args": (work,),
+        "compute": ActorPoolStrategy(size=job.workers),
+        "num_cpus": job.cpus_per_worker,
+        "num_gpus": job.gpus_per_worker,
+    }
+    yield from stream(shards, [pool])
 
 
 class _CaptionRow:

@@ -41,7 +41,7 @@ class CaptionJob:
     data: Location = MISSING
     """Folder or URI of the data set; with #3 at its end, its version 3. It stays as it is."""
     output: ResultLocation = MISSING
-    """Folder or URI of the data set with captions. The same command again goes on, and adds what came new."""
+    """Folder or URI of the data set with captions. The same command again resumes, and adds new shards."""
     captioner: CaptionerConfig | None = None
     """The vision-language model; without one only the annotations are taken over."""
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
@@ -62,7 +62,7 @@ class CaptionJob:
     storage: StorageOptions = field(default_factory=StorageOptions)
     """How to reach both data sets, the annotations, and models in storage."""
     lock: LockConfig = field(default_factory=LockConfig)
-    """How the job makes sure that nobody else writes the output."""
+    """How the job makes sure that no other job writes the output."""
     workers: int = 1
     """Copies of both models that run at a time; 0 does everything here, without Ray."""
     gpus_per_worker: float = 0.0

@@ -13,19 +13,17 @@ import numpy as np
 from PIL import Image
 
 from jobs.caption import captioners
-from jobs.caption.config import Existing
+from jobs.caption.config import CaptionJob, Existing
 from jobs.common import models as teachers
 from jobs.common.datasets import statistics
 from jobs.common.devices import own_device
 from jobs.embed.command import embed_samples
-from plinth.data.config import ShardOptions
 from plinth.data.manifest import ShardEntry
 from plinth.data.shards import RowGroupReader, write_shard
 from plinth.digests import text_digest
 from plinth.errors import ConfigError, DataError
-from plinth.storage import Storage, StorageOptions
+from plinth.storage import Storage
 from poma3d.pretrained.captioner import Captioner, keep_best
-from poma3d.pretrained.config import CaptionerConfig, TeacherConfig
 from poma3d.pretrained.teacher import Teacher
 from poma3d.sample import Sample, SampleShape, encode, to_samples
 from poma3d.scenes.annotations import captions_of
@@ -38,19 +36,16 @@ NAME_BYTES = 12
 class CaptionWork:
     """What all shards of a job share."""
 
+    job: CaptionJob
+    """With the models that it names as absolute paths."""
     data: Storage
     output: Storage
     recipe: str
     """Fingerprint of what decides the captions."""
     shape: SampleShape
     """Of the captioned samples."""
-    captioner: CaptionerConfig | None
-    teacher: TeacherConfig
-    existing: Existing
     annotations: dict[str, list[str]]
-    summarise: bool
-    shards: ShardOptions
-    storage: StorageOptions
+    """Scene captions by scene id."""
 
     def name(self, entry: ShardEntry) -> str:
         """Hash of all that decides what a shard becomes."""
@@ -71,8 +66,9 @@ def open_models(work: CaptionWork) -> Models:
     Raises:
         ConfigError: one cannot be loaded.
     """
-    captioner = captioners.open_captioner(work.captioner, work.storage) if work.captioner else None
-    return Models(captioner, teachers.open_teacher(work.teacher, work.storage, own_device()))
+    job = work.job
+    captioner = captioners.open_captioner(job.captioner, job.storage) if job.captioner else None
+    return Models(captioner, teachers.open_teacher(job.teacher, job.storage, own_device()))
 
 
 def commit_key(name: str) -> str:
@@ -99,7 +95,7 @@ def caption_shard(work: CaptionWork, entry: ShardEntry) -> str:
             raise ConfigError(f"{error}.") from None
         embed_samples([sample], models.teacher, work.shape, tokens=work.shape.image_tokens > 0)
     name = work.name(entry)
-    shard = write_shard(work.output, name, encode(samples, work.shape), work.shards)
+    shard = write_shard(work.output, name, encode(samples, work.shape), work.job.shards)
     commit = {"shard": asdict(shard), "statistics": statistics(samples), "counts": dict(counts)}
     work.output.write(commit_key(name), json.dumps(commit).encode())
     return name
@@ -125,40 +121,49 @@ def _caption_views(
     sample: Sample, pictures: Sequence[np.ndarray], work: CaptionWork, models: Models, counts: Counter[str]
 ) -> None:
     """New captions for the views that want any; a repeat has those of the view that it repeats."""
-    had = [list(captions) for captions in sample.view_captions]
     if models.captioner is None:
         return
     first: dict[bytes, int] = {}
     for view, jpeg in enumerate(sample.colour):
         first.setdefault(jpeg, view)
-    asked = [v for v in first.values() if work.existing is not Existing.keep or not had[v]]
+    had = sample.view_captions
+    asked = [v for v in first.values() if work.job.existing is not Existing.keep or not had[v]]
     if asked:
-        said = models.captioner.describe([pictures[v] for v in asked], sample.sample_id)
-        old = had if work.existing is Existing.compare else [[] for _ in had]
-        candidates = [list(dict.fromkeys([*old[v], *new])) for v, new in zip(asked, said, strict=True)]
-        features = models.teacher.encode_images(np.stack([pictures[v] for v in asked]))
-        for view, texts, feature in zip(asked, candidates, features, strict=True):
-            counts["views"] += 1
-            counts["candidates"] += len(texts)
-            if texts:
-                scores = models.teacher.encode_texts(texts).astype(np.float32) @ feature.astype(np.float32)
-                sample.view_captions[view] = keep_best(texts, scores, work.shape.captions)
-    for view, jpeg in enumerate(sample.colour):
-        sample.view_captions[view] = list(sample.view_captions[first[jpeg]])
+        shown = [pictures[view] for view in asked]
+        new = models.captioner.describe(shown, sample.sample_id)
+        old = [had[view] if work.job.existing is Existing.compare else [] for view in asked]
+        candidates = [list(dict.fromkeys([*before, *after])) for before, after in zip(old, new, strict=True)]
+        counts["views"] += len(asked)
+        counts["candidates"] += sum(map(len, candidates))
+        best = _best(shown, candidates, models.teacher, work.shape.captions)
+        for view, captions in zip(asked, best, strict=True):
+            sample.view_captions[view] = captions or had[view]
+    sample.view_captions = [list(sample.view_captions[first[jpeg]]) for jpeg in sample.colour]
     counts["views_without_caption"] += sum(not sample.view_captions[v] for v in first.values())
+
+
+def _best(
+    pictures: Sequence[np.ndarray], candidates: Sequence[list[str]], teacher: Teacher, count: int
+) -> list[list[str]]:
+    """The captions of each picture that fit it best by the teacher's cosine; none where there are none."""
+    kept = []
+    for texts, feature in zip(candidates, teacher.encode_images(np.stack(pictures)), strict=True):
+        scores = teacher.encode_texts(texts).astype(np.float32) @ feature.astype(np.float32)
+        kept.append(keep_best(texts, scores, count) if texts else [])
+    return kept
 
 
 def _caption_scene(sample: Sample, work: CaptionWork, models: Models, counts: Counter[str]) -> None:
     """The annotation's captions of the scene, else a summary of its views'."""
     had, known = list(sample.scene_captions), captions_of(sample.scene_id, work.annotations)
     counts["scenes_in_annotations"] += bool(known)
-    if had and work.existing is Existing.keep:
+    if had and work.job.existing is Existing.keep:
         return
     new = known
-    if not new and work.summarise and models.captioner is not None and work.shape.views > 1:
+    if not new and work.job.summarise and models.captioner is not None and work.shape.views > 1:
         views = [captions[0] for captions in sample.view_captions if captions]
         new = models.captioner.summarise(views, sample.sample_id) if views else []
         counts["scenes_summarised"] += bool(new)
     counts["scenes_annotated"] += bool(known)
-    kept = had if work.existing is Existing.compare or not new else []
+    kept = had if work.job.existing is Existing.compare or not new else []
     sample.scene_captions = list(dict.fromkeys([*new, *kept]))[: work.shape.scene_captions]

@@ -53,8 +53,8 @@ def open_teacher(config: TeacherConfig, options: StorageOptions, device: str = "
 
 
 @lru_cache(maxsize=2)  # its shapes and first weights are read on the CPU, its features computed on a GPU
-def _open(said: str, device: str) -> Teacher:
-    given, source = json.loads(said)
+def _open(settings: str, device: str) -> Teacher:
+    given, source = json.loads(settings)
     config = TeacherConfig(**given)
     if plugins.is_own(config.kind):
         own: Teacher = plugins.make(config, "teacher", device)

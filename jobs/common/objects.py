@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -40,6 +43,16 @@ def write_table(storage: Storage, key: str, table: pa.Table) -> None:
 def read_table(storage: Storage, key: str, columns: Sequence[str] | None = None) -> pa.Table:
     """A small Parquet object."""
     return pq.read_table(pa.BufferReader(storage.read(key)), columns=columns and list(columns))
+
+
+def to_csv(kind: type[Any], rows: Iterable[object]) -> bytes:
+    """Objects of a dataclass as CSV, a column per field."""
+    names = [each.name for each in fields(kind)]
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(names)
+    writer.writerows([getattr(row, name) for name in names] for row in rows)
+    return text.getvalue().encode()
 
 
 def read_many(storage: Storage, keys: Sequence[str]) -> list[bytes]:

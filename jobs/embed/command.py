@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -21,12 +21,11 @@ from jobs.common.devices import own_device
 from jobs.embed.config import EmbedJob
 from jobs.jobfile import asked
 from plinth.data import manifest as manifests
-from plinth.data.config import ShardOptions
 from plinth.data.manifest import Manifest, ShardEntry
 from plinth.data.shards import RowGroupReader, write_shard
 from plinth.errors import DataError
-from plinth.storage import Storage, StorageOptions
-from poma3d.pretrained.config import FGCLIP, TeacherConfig
+from plinth.storage import Storage
+from poma3d.pretrained.config import FGCLIP
 from poma3d.pretrained.teacher import Teacher
 from poma3d.sample import Sample, SampleShape, encode, to_samples
 
@@ -35,14 +34,11 @@ from poma3d.sample import Sample, SampleShape, encode, to_samples
 class EmbedTask:
     """One shard to be rewritten."""
 
-    index: int
-    entry: ShardEntry
+    job: EmbedJob
     data: Storage
     shape: SampleShape
-    teacher: TeacherConfig
-    storage: StorageOptions
-    options: ShardOptions
-    image_tokens: bool
+    index: int
+    entry: ShardEntry
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -51,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def run_job(job: EmbedJob) -> int:
-    """The same for a job that is at hand."""
+    """The same for a job that was read before."""
     with ray_cluster(job.ray, job.workers):
         dataset = embed(job)
     print(f"{dataset.storage.uri}: embedded by {dataset.teacher}")
@@ -84,10 +80,8 @@ def embed(job: EmbedJob) -> Dataset:
         image_tokens=tower.patches if job.image_tokens else 0,
         token_width=tower.width if job.image_tokens else 0,
     )
-    tasks = [
-        EmbedTask(i, entry, dataset.storage, shape, job.teacher, job.storage, job.shards, job.image_tokens)
-        for i, entry in enumerate(dataset.manifest.shards)
-    ]
+    shards = dataset.manifest.shards
+    tasks = [EmbedTask(job, dataset.storage, shape, index, entry) for index, entry in enumerate(shards)]
     each = {"CPU": 1.0, "GPU": job.gpus_per_worker}
     entries = map_tasks(embed_shard, tasks, job.workers, each, f"embed {dataset.storage.uri}", "shards")
     attributes = {**dataset.manifest.attributes, "shape": shape.to_dict(), "teacher": asdict(record)}
@@ -99,7 +93,7 @@ def embed(job: EmbedJob) -> Dataset:
 
 def embed_shard(task: EmbedTask) -> ShardEntry:
     """One shard with the teacher's embeddings; a new file, named by its content."""
-    teacher = models.open_teacher(task.teacher, task.storage, own_device())
+    teacher = models.open_teacher(task.job.teacher, task.job.storage, own_device())
     samples = to_samples(RowGroupReader(task.data).read_shard(task.entry))
     for sample in samples:
         if len(sample.colour) != task.shape.views:
@@ -108,8 +102,8 @@ def embed_shard(task: EmbedTask) -> ShardEntry:
                 f"{task.shape.views} views.",
                 "The teacher needs them all: ingest again with views.colour=true.",
             )
-        embed_samples([sample], teacher, task.shape, task.image_tokens)
-    return write_shard(task.data, f"{task.index:06d}", encode(samples, task.shape), task.options)
+        embed_samples([sample], teacher, task.shape, task.job.image_tokens)
+    return write_shard(task.data, f"{task.index:06d}", encode(samples, task.shape), task.job.shards)
 
 
 def embed_samples(samples: Sequence[Sample], teacher: Teacher, shape: SampleShape, tokens: bool) -> None:
@@ -127,24 +121,23 @@ def embed_samples(samples: Sequence[Sample], teacher: Teacher, shape: SampleShap
         image_features = teacher.encode_images(images)
     views = [[captions[: shape.captions] for captions in sample.view_captions] for sample in samples]
     scenes = [sample.scene_captions[: shape.scene_captions] for sample in samples]
-    of_views = iter(teacher.encode_texts([text for sample in views for view in sample for text in view]))
-    said = [text for scene in scenes for text in scene]
-    of_scenes = iter(teacher.encode_texts(said, long=teacher.kind == FGCLIP))
+    of_view = _features(teacher, [captions for sample in views for captions in sample])
+    of_scene = _features(teacher, scenes, long=teacher.kind == FGCLIP)
     for i, sample in enumerate(samples):
         own = slice(i * shape.views, (i + 1) * shape.views)
         sample.image_embedding = image_features[own]
         if tokens:
             sample.image_tokens = image_tokens[own]
-        padded = [_padded(view, of_views, shape.captions, shape) for view in views[i]]
-        sample.caption_embedding = np.stack(padded)
-        sample.scene_caption_embedding = _padded(scenes[i], of_scenes, shape.scene_captions, shape)
+        sample.caption_embedding = np.stack([_padded(each, shape.captions) for each in of_view[own]])
+        sample.scene_caption_embedding = _padded(of_scene[i], shape.scene_captions)
 
 
-def _padded(
-    texts: Sequence[str], features: Iterator[np.ndarray], size: int, shape: SampleShape
-) -> np.ndarray:
-    """float16 [size, E]: one feature per text, zeros after them."""
-    out = np.zeros((size, shape.embedding), np.float16)
-    for i, _ in enumerate(texts):
-        out[i] = next(features)
-    return out
+def _features(teacher: Teacher, groups: Sequence[Sequence[str]], long: bool = False) -> list[np.ndarray]:
+    """float16 [n, E] for each group of n texts; all texts go through the teacher together."""
+    features = teacher.encode_texts([text for group in groups for text in group], long=long)
+    return np.split(features, np.cumsum([len(group) for group in groups])[:-1])
+
+
+def _padded(features: np.ndarray, size: int) -> np.ndarray:
+    """float16 [size, E]: the features [n, E], zeros after them."""
+    return np.pad(features.astype(np.float16), ((0, size - len(features)), (0, 0)))

@@ -8,8 +8,6 @@ the data set is there whole or not at all, and the same command again gives the 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -18,18 +16,17 @@ from typing import Any
 
 from jobs.common.cluster import map_tasks, ray_cluster
 from jobs.common.datasets import CLASSES_KEY, Dataset, add_statistics, statistics
-from jobs.ingest.config import IngestJob, ReaderConfig
+from jobs.common.objects import to_csv
+from jobs.ingest.config import IngestJob
 from jobs.ingest.readers import make_reader
 from jobs.jobfile import asked
 from plinth import config, plugins
 from plinth.data import manifest as manifests
-from plinth.data.config import ShardOptions
 from plinth.data.manifest import Manifest, ShardEntry
 from plinth.data.shards import write_shard
 from plinth.errors import ConfigError, DataError
 from plinth.storage import Storage
 from poma3d.sample import SCHEMA_VERSION, Classes, SampleShape, encode
-from poma3d.scenes.config import ViewConfig
 from poma3d.scenes.frame import NamesClasses, Reader, Reject
 from poma3d.scenes.views import to_samples
 
@@ -40,13 +37,11 @@ REJECTS_KEY = "rejects.csv"
 class ShardTask:
     """One shard to be made."""
 
+    job: IngestJob
+    output: Storage
+    shape: SampleShape
     index: int
     scene_ids: list[str]
-    reader: ReaderConfig
-    shape: SampleShape
-    views: ViewConfig
-    output: Storage
-    options: ShardOptions
 
 
 @dataclass(frozen=True)
@@ -75,7 +70,7 @@ def run_job(job: IngestJob) -> int:
     print(
         f"{dataset.storage.uri}: {stats['samples']} samples, {stats['views']} views of {stats['frames']} "
         f"frames, {stats['rejected_frames']} frames rejected, {len(dataset.manifest.shards)} shards, "
-        f"{size / max(stats['views'], 1) / 1024:.1f} KiB a view, "
+        f"{size / max(stats['views'], 1) / 1024:.1f} KiB per view, "
         f"{stats['frames'] / took_s:.1f} frames/s in {took_s:.0f} s"
     )
     for reason, count in sorted(stats["rejects"].items()):
@@ -145,23 +140,20 @@ def _tasks(job: IngestJob, reader: Reader, output: Storage) -> list[ShardTask]:
         raise ConfigError(f"{job.reader.kind} found no scene.", "Check the folder that it reads.")
     size = job.scenes_per_shard
     groups = [scenes[start : start + size] for start in range(0, len(scenes), size)]
-    return [
-        ShardTask(i, group, job.reader, shape, job.views, output, job.shards)
-        for i, group in enumerate(groups)
-    ]
+    return [ShardTask(job, output, shape, index, group) for index, group in enumerate(groups)]
 
 
 def _build(job: IngestJob) -> str:
     """Hash of everything in a job that decides its data set."""
-    said = {k: v for k, v in config.to_dict(job).items() if k not in ("ray", "workers")}
-    del said["reader"]["options"]
-    said["reader"] |= plugins.identity(job.reader, "reader")
-    return config.fingerprint(said)
+    deciding = {k: v for k, v in config.to_dict(job).items() if k not in ("ray", "workers")}
+    del deciding["reader"]["options"]
+    deciding["reader"] |= plugins.identity(job.reader, "reader")
+    return config.fingerprint(deciding)
 
 
 def make_shard(task: ShardTask) -> ShardResult:
     """Read the scenes of one shard and write it."""
-    reader = make_reader(task.reader)
+    reader = make_reader(task.job.reader)
     samples, rejects, frames = [], [], 0
     for scene_id in task.scene_ids:
         try:
@@ -169,7 +161,7 @@ def make_shard(task: ShardTask) -> ShardResult:
         except ValueError as error:  # the reader's words for a scan that cannot be used
             rejects.append(Reject(scene_id, "", "unusable scan", str(error)))
             continue
-        made, left_out = to_samples(scene, task.shape, task.views)
+        made, left_out = to_samples(scene, task.shape, task.job.views)
         samples += made
         rejects += left_out
         frames += len(scene.frames)
@@ -179,7 +171,7 @@ def make_shard(task: ShardTask) -> ShardResult:
             table = encode(samples, task.shape)
         except ValueError as error:  # an empty caption, an array of another shape
             raise DataError(f"{error}.") from None
-        entry = write_shard(task.output, f"{task.index:06d}", table, task.options)
+        entry = write_shard(task.output, f"{task.index:06d}", table, task.job.shards)
     return ShardResult(entry, statistics(samples), rejects, frames)
 
 
@@ -204,7 +196,7 @@ def _commit(
     totals["frames"] = sum(result.frames for result in results)
     totals["rejected_frames"] = len(rejects)
     totals["rejects"] = dict(Counter(reject.reason for reject in rejects))
-    output.write(REJECTS_KEY, _table(rejects))
+    output.write(REJECTS_KEY, to_csv(Reject, rejects))
     manifest = Manifest(
         entries,
         {
@@ -221,11 +213,3 @@ def _commit(
     manifests.commit(output, manifest)
     manifests.prune(output, manifest)
     return Dataset(output, manifest)
-
-
-def _table(rejects: Sequence[Reject]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["scene_id", "frame_id", "reason", "value"])
-    writer.writerows([r.scene_id, r.frame_id, r.reason, r.value] for r in rejects)
-    return text.getvalue().encode()

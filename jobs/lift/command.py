@@ -25,10 +25,10 @@ from jobs.lift import lifters, versions
 from jobs.lift.config import LiftJob
 from jobs.lift.images.config import ImageSetConfig
 from jobs.lift.images.registry import open_set
-from jobs.lift.images.sets import Piece
+from jobs.lift.images.sets import InputPiece
 from jobs.lift.pipeline import lift_parts
-from jobs.lift.tasks import ScanTask, Work, scan_piece
-from jobs.lift.versions import DUPLICATE, Commit, Plan
+from jobs.lift.tasks import LiftWork, ScanTask, scan_piece
+from jobs.lift.versions import DUPLICATE, Commit, VersionPlan
 from plinth import config
 from plinth.data import manifest as manifests
 from plinth.data.manifest import Manifest
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def run_job(job: LiftJob) -> int:
-    """The same for a job that is at hand."""
+    """The same for a job that was read before."""
     start = time.monotonic()
     with ray_cluster(job.ray, job.workers):
         dataset, added = lift(job)
@@ -65,12 +65,12 @@ def run_job(job: LiftJob) -> int:
     folder = manifests.version_folder(attributes["version"])
     for reason, count in sorted(rejects.items()):
         print(f"  rejected {count}: {reason} (each in {folder}/{versions.REJECTS_FILE})")
-    print(f"  look at what was accepted and rejected: {folder}/{versions.SHEET_FILE}")
+    print(f"  look at what was accepted and rejected: {folder}/{versions.CONTACT_SHEET_FILE}")
     return 0
 
 
 def lift(job: LiftJob) -> tuple[Dataset, list[Commit]]:
-    """Build the next version on the Ray that is there (or here, with `workers: 0`).
+    """Build the next version on the Ray that runs already (or here, with `workers: 0`).
 
     Returns:
         The data set at its newest version, and what was added to it: nothing when it had all inputs.
@@ -88,7 +88,7 @@ def lift(job: LiftJob) -> tuple[Dataset, list[Commit]]:
         return _next_version(job, work, attributes)
 
 
-def _next_version(job: LiftJob, work: Work, attributes: dict[str, Any]) -> tuple[Dataset, list[Commit]]:
+def _next_version(job: LiftJob, work: LiftWork, attributes: dict[str, Any]) -> tuple[Dataset, list[Commit]]:
     output = work.output
     base = _base(output, attributes)
     pieces = _pieces(job)
@@ -98,14 +98,14 @@ def _next_version(job: LiftJob, work: Work, attributes: dict[str, Any]) -> tuple
         print(f"{output.uri}: has all of the inputs at version {base.attributes['version']}")
         return Dataset(output, base), []
     plan = _plan(job, work, base, new)
-    commits = _lift_parts(job, work, plan, new)
+    commits = _lift_parts(work, plan, new)
     grown = {piece.config.uri for identity, piece in pieces.items() if identity in known}
     _refuse_empty_sets(plan, commits, new, grown)
     manifest = versions.commit_version(output, base, plan, commits, attributes)
     return Dataset(output, manifest), commits
 
 
-def _work(job: LiftJob, output: Storage) -> tuple[Work, dict[str, Any]]:
+def _work(job: LiftJob, output: Storage) -> tuple[LiftWork, dict[str, Any]]:
     """What the tasks are told, and what the manifest says of the data set."""
     teacher = models.absolute(job.teacher) if job.teacher else None
     lifter = models.absolute(job.lifter)
@@ -121,20 +121,8 @@ def _work(job: LiftJob, output: Storage) -> tuple[Work, dict[str, Any]]:
         "teacher": recipe["teacher"],
         "recipe": recipe,
     }
-    work = Work(
-        output=output,
-        recipe=digest(attributes),
-        source=job.source,
-        shape=shape,
-        convention=job.convention,
-        gates=job.gates,
-        lifter=lifter,
-        teacher=teacher,
-        decode_side_px=job.decode_side_px,
-        shards=job.shards,
-        storage=job.storage,
-    )
-    return work, attributes
+    job = replace(job, lifter=lifter, teacher=teacher)
+    return LiftWork(job, output, digest(attributes), shape), attributes
 
 
 def _base(output: Storage, attributes: dict[str, Any]) -> Manifest | None:
@@ -161,9 +149,9 @@ def _base(output: Storage, attributes: dict[str, Any]) -> Manifest | None:
     return base
 
 
-def _pieces(job: LiftJob) -> dict[str, Piece]:
+def _pieces(job: LiftJob) -> dict[str, InputPiece]:
     """Every piece of the inputs by its identity, in order, each once."""
-    pieces: dict[str, Piece] = {}
+    pieces: dict[str, InputPiece] = {}
     for cfg in job.inputs:
         for piece in open_set(_absolute(cfg, job), job.storage).pieces():
             pieces.setdefault(piece.identity, piece)
@@ -176,7 +164,7 @@ def _absolute(cfg: ImageSetConfig, job: LiftJob) -> ImageSetConfig:
     return replace(cfg, uri=Storage.from_uri(cfg.uri, job.storage).uri, images_uri=images)
 
 
-def _plan(job: LiftJob, work: Work, base: Manifest | None, new: dict[str, Piece]) -> Plan:
+def _plan(job: LiftJob, work: LiftWork, base: Manifest | None, new: dict[str, InputPiece]) -> VersionPlan:
     """What the next version adds: as planned before, else scan what is not indexed yet and plan."""
     output = work.output
     name = digest(work.recipe, base.hash if base else None, list(new))
@@ -190,7 +178,7 @@ def _plan(job: LiftJob, work: Work, base: Manifest | None, new: dict[str, Piece]
     return versions.make_plan(output, name, work.recipe, list(new), earlier, job.images_per_shard, distance)
 
 
-def _lift_parts(job: LiftJob, work: Work, plan: Plan, pieces: dict[str, Piece]) -> list[Commit]:
+def _lift_parts(work: LiftWork, plan: VersionPlan, pieces: dict[str, InputPiece]) -> list[Commit]:
     """Lift the parts that have no commit yet; what became of all of them."""
     done = names_in(work.output, versions.COMMITS)
     # What the task reads of a piece is in its index: a caption file's lines need not travel.
@@ -198,13 +186,13 @@ def _lift_parts(job: LiftJob, work: Work, plan: Plan, pieces: dict[str, Piece]) 
     if len(left) < len(plan.parts):
         print(f"{work.output.uri}: {len(plan.parts) - len(left)} of {len(plan.parts)} parts are done already")
     progress = Progress(f"lift {work.output.uri}", "parts", len(left))
-    for _ in lift_parts(work, left, job.workers):
+    for _ in lift_parts(work, left, work.job.workers):
         progress.advance()
     return versions.load_commits(work.output, plan.parts)
 
 
 def _refuse_empty_sets(
-    plan: Plan, commits: Sequence[Commit], pieces: dict[str, Piece], grown: set[str]
+    plan: VersionPlan, commits: Sequence[Commit], pieces: dict[str, InputPiece], grown: set[str]
 ) -> None:
     """Refuse new sets of which nothing could be used: something is wrong with them, or with the job.
 

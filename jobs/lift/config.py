@@ -83,8 +83,8 @@ class LiftJob:
     shape: SingleShapeConfig = field(default_factory=SingleShapeConfig)
     """Sizes of the samples."""
     decode_side_px: int = 768
-    """Larger images are brought to this longer side as they are decoded: it sets memory (1.3 MB an image, and
-    a shard's images travel together) and is plenty for maps of 224 pixels."""
+    """Larger images are brought to this longer side as they are decoded: it sets memory (1.3 MB per image,
+    and a shard's images travel together) and is plenty for maps of 224 pixels."""
     convention: ConventionConfig = field(default_factory=ConventionConfig)
     """Axes, scale and confidence."""
     gates: FilterConfig = field(default_factory=FilterConfig)
@@ -98,7 +98,7 @@ class LiftJob:
     storage: StorageOptions = field(default_factory=StorageOptions)
     """How to reach inputs, output, and weights in storage."""
     lock: LockConfig = field(default_factory=LockConfig)
-    """How the job makes sure that nobody else adds to the data set."""
+    """How the job makes sure that no other job adds to the data set."""
     workers: int = 2
     """CPU tasks of each kind that run at a time; 0 does everything here, without Ray."""
     ray: RayConfig = field(default_factory=RayConfig)

@@ -32,7 +32,7 @@ def thumbnail(rgb: np.ndarray) -> str:
     return base64.b64encode(encode_colour(rgb, height, width, THUMBNAIL_QUALITY)).decode()
 
 
-def gate_sheet(accepted: Sequence[bytes], rejected: dict[str, Sequence[tuple[str, str]]]) -> bytes:
+def filter_sheet(accepted: Sequence[bytes], rejected: dict[str, Sequence[tuple[str, str]]]) -> bytes:
     """PNG of the rows.
 
     Args:
@@ -75,9 +75,9 @@ def table_lines(rejects: Sequence[Mapping[str, str]], accepted: int) -> list[str
     return lines
 
 
-def below(sheet: bytes, gates: bytes, lines: Sequence[str]) -> bytes:
-    """PNG of a contact sheet with the pictures of `gate_sheet` under it, and a table beside those."""
-    with Image.open(io.BytesIO(sheet)) as top, Image.open(io.BytesIO(gates)) as pictures:
+def below(sheet: bytes, examples: bytes, lines: Sequence[str]) -> bytes:
+    """PNG of a contact sheet with the pictures of `filter_sheet` under it, and a table beside those."""
+    with Image.open(io.BytesIO(sheet)) as top, Image.open(io.BytesIO(examples)) as pictures:
         table = Image.new("RGB", (TABLE_PX, GAP_PX + LINE_PX * len(lines)), PAPER)
         draw = ImageDraw.Draw(table)
         for number, line in enumerate(lines):

@@ -29,8 +29,8 @@ def open_lifter(config: LifterConfig, options: StorageOptions) -> HalvingLifter:
 
 
 @lru_cache(maxsize=1)
-def _open(said: str) -> HalvingLifter:
-    config = LifterConfig(**json.loads(said))
+def _open(settings: str) -> HalvingLifter:
+    config = LifterConfig(**json.loads(settings))
     try:
         return HalvingLifter(_load(config), config.batch_size)
     except ValueError as error:

@@ -23,21 +23,19 @@ from jobs.common.devices import own_device
 from jobs.common.objects import read_table, write_table
 from jobs.embed.command import embed_samples
 from jobs.lift import lifters
-from jobs.lift.config import LifterConfig
+from jobs.lift.config import LiftJob
 from jobs.lift.contact_sheet import THUMBNAIL_PX, thumbnail
 from jobs.lift.images.registry import open_set
-from jobs.lift.images.sets import VALUE_CHARACTERS, BadRecord, Piece, Record
+from jobs.lift.images.sets import VALUE_CHARACTERS, BadRecord, ImageRecord, InputPiece
 from jobs.lift.versions import DUPLICATE, INDEX_SCHEMA, Commit, Part, Rejected, index_key, write_commit
-from plinth.data.config import ShardOptions
 from plinth.data.shards import write_shard
 from plinth.errors import DataError
-from plinth.storage import Storage, StorageOptions
-from poma3d.lift.config import ConventionConfig, FilterConfig
+from plinth.storage import Storage
+from poma3d.lift.config import FilterConfig
 from poma3d.lift.convention import to_sample
 from poma3d.lift.filters import check_lifted, check_stored, decode_image, keep_captions, perceptual_hash
 from poma3d.lift.given import decode_depth
-from poma3d.lift.lifter import BadImage, GivenDepth, Picture
-from poma3d.pretrained.config import TeacherConfig
+from poma3d.lift.lifter import BadImage, GivenDepth, InputImage
 from poma3d.sample import Sample, SampleShape, encode
 
 TO_SHOW = FilterConfig(min_side_px=1)
@@ -45,29 +43,23 @@ TO_SHOW = FilterConfig(min_side_px=1)
 
 
 @dataclass(frozen=True)
-class Work:
+class LiftWork:
     """What all tasks of a job share."""
 
+    job: LiftJob
+    """With the models that it names as absolute paths."""
     output: Storage
     recipe: str
     """Fingerprint of what decides what an image becomes."""
-    source: str
     shape: SampleShape
-    convention: ConventionConfig
-    gates: FilterConfig
-    lifter: LifterConfig
-    teacher: TeacherConfig | None
-    decode_side_px: int
-    shards: ShardOptions
-    storage: StorageOptions
 
 
 @dataclass(frozen=True)
 class ScanTask:
     """One piece to be scanned."""
 
-    work: Work
-    piece: Piece
+    work: LiftWork
+    piece: InputPiece
 
 
 @dataclass
@@ -75,7 +67,7 @@ class ReadPart:
     """A part whose images are decoded; with what was rejected so far."""
 
     part: Part
-    pictures: list[Picture]
+    pictures: list[InputImage]
     places: dict[str, str]
     """Image id -> where it is, for people."""
     rejects: list[Rejected]
@@ -100,12 +92,12 @@ def scan_piece(task: ScanTask) -> None:
         DataError: the piece is not of its set's layout.
     """
     work, piece = task.work, task.piece
-    rows = [_index_row(found, work.gates) for found in open_set(piece.config, piece.options).scan(piece)]
+    rows = [_index_row(found, work.job.gates) for found in open_set(piece.config, piece.options).scan(piece)]
     table = pa.Table.from_pylist(rows, schema=INDEX_SCHEMA)
     write_table(work.output, index_key(work.recipe, piece.identity), table)
 
 
-def read_part(work: Work, piece: Piece, part: Part) -> ReadPart:
+def read_part(work: LiftWork, piece: InputPiece, part: Part) -> ReadPart:
     """Decode the images of a part.
 
     Raises:
@@ -141,9 +133,9 @@ def read_part(work: Work, piece: Piece, part: Part) -> ReadPart:
     return read
 
 
-def lift_part(work: Work, read: ReadPart) -> LiftedPart:
+def lift_part(work: LiftWork, read: ReadPart) -> LiftedPart:
     """Lift, check and embed the pictures of a part, with the models of this process."""
-    lifter = lifters.open_lifter(work.lifter, work.storage)
+    lifter = lifters.open_lifter(work.job.lifter, work.job.storage)
     samples, rejects, shown = [], list(read.rejects), dict(read.shown)
     try:
         answers = lifter.lift(read.pictures)
@@ -153,26 +145,26 @@ def lift_part(work: Work, read: ReadPart) -> LiftedPart:
         try:
             if isinstance(lifted, BadImage):
                 raise lifted
-            check_lifted(lifted, work.gates)
-            sample = to_sample(picture, lifted, work.source, work.shape, work.convention)
-            check_stored(sample.depth, work.gates)
+            check_lifted(lifted, work.job.gates)
+            sample = to_sample(picture, lifted, work.job.source, work.shape, work.job.convention)
+            check_stored(sample.depth, work.job.gates)
             samples.append(sample)
         except BadImage as bad:
             rejects.append(Rejected(picture.image_id, read.places[picture.image_id], bad.reason, bad.value))
             if bad.reason not in shown:
                 shown[bad.reason] = thumbnail(picture.rgb), bad.value
-    if work.teacher is not None and samples:
-        teacher = models.open_teacher(work.teacher, work.storage, own_device())
+    if work.job.teacher is not None and samples:
+        teacher = models.open_teacher(work.job.teacher, work.job.storage, own_device())
         embed_samples(samples, teacher, work.shape, tokens=False)
     return LiftedPart(read.part, samples, rejects, shown)
 
 
-def finish_part(work: Work, lifted: LiftedPart) -> str:
+def finish_part(work: LiftWork, lifted: LiftedPart) -> str:
     """Write the shard of a part, then its commit; returns the part's name."""
     shard = None
     if lifted.samples:
         table = encode(lifted.samples, work.shape)
-        shard = vars(write_shard(work.output, lifted.part.name, table, work.shards))
+        shard = vars(write_shard(work.output, lifted.part.name, table, work.job.shards))
     commit = Commit(shard, statistics(lifted.samples), lifted.rejects, lifted.shown)
     write_commit(work.output, lifted.part.name, commit)
     return lifted.part.name
@@ -185,7 +177,7 @@ def _known_reject(row: dict[str, str], earlier: str | None) -> Rejected | None:
     return Rejected(row["image_id"], row["place"], DUPLICATE, earlier) if earlier is not None else None
 
 
-def _index_row(found: Record | BadRecord, gates: FilterConfig) -> dict[str, object]:
+def _index_row(found: ImageRecord | BadRecord, gates: FilterConfig) -> dict[str, object]:
     if isinstance(found, BadRecord):
         return {"place": found.place, "reason": found.reason, "value": found.value[:VALUE_CHARACTERS]}
     row = {"image_id": found.image_id, "place": found.place, "locator": found.locator}
@@ -197,7 +189,9 @@ def _index_row(found: Record | BadRecord, gates: FilterConfig) -> dict[str, obje
     return {**row, "hash": perceptual}
 
 
-def _exactly(records: Iterator[Record], wanted: list[dict[str, str]], piece: Piece) -> Iterator[Record]:
+def _exactly(
+    records: Iterator[ImageRecord], wanted: list[dict[str, str]], piece: InputPiece
+) -> Iterator[ImageRecord]:
     """The records, as long as they are the ones that were indexed."""
     for row in wanted:
         record = next(records, None)
@@ -209,10 +203,10 @@ def _exactly(records: Iterator[Record], wanted: list[dict[str, str]], piece: Pie
         yield record
 
 
-def _picture(record: Record, piece: Piece, work: Work) -> Picture:
+def _picture(record: ImageRecord, piece: InputPiece, work: LiftWork) -> InputImage:
     given = None
-    if record.depth is not None and record.intrinsics is not None and not work.lifter.needs_model:
+    if record.depth is not None and record.intrinsics is not None and not work.job.lifter.needs_model:
         depth = decode_depth(record.depth, piece.config.depth_unit_m)
         given = GivenDepth(depth, np.array(record.intrinsics, np.float64))
-    rgb = decode_image(record.image, work.gates, work.decode_side_px)
-    return Picture(record.image_id, rgb, keep_captions(record.captions, work.gates), given)
+    rgb = decode_image(record.image, work.job.gates, work.job.decode_side_px)
+    return InputImage(record.image_id, rgb, keep_captions(record.captions, work.job.gates), given)

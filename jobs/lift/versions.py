@@ -29,8 +29,8 @@ import numpy as np
 import pyarrow as pa
 
 from jobs.common.datasets import add_statistics
-from jobs.common.objects import digest, read_many, read_table, write_table
-from jobs.lift.contact_sheet import SHOWN, gate_sheet
+from jobs.common.objects import digest, read_many, read_table, to_csv, write_table
+from jobs.lift.contact_sheet import SHOWN, filter_sheet
 from plinth.data import manifest as manifests
 from plinth.data.manifest import Manifest, ShardEntry
 from plinth.data.shards import RowGroupReader
@@ -38,7 +38,7 @@ from plinth.storage import Storage
 from poma3d.lift.filters import find_duplicates
 
 INDEX, PLANS, COMMITS = "lift/index", "lift/plans", "lift/commits"
-REJECTS_FILE, SHEET_FILE = "rejects.csv", "gates.png"
+REJECTS_FILE, CONTACT_SHEET_FILE = "rejects.csv", "gates.png"
 DUPLICATE = "duplicate image"
 
 INDEX_SCHEMA = pa.schema(
@@ -69,7 +69,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Plan:
+class VersionPlan:
     """What the next version adds."""
 
     name: str
@@ -114,10 +114,10 @@ def seen_key(name: str) -> str:
     return f"{PLANS}/{name}.seen.parquet"
 
 
-def load_plan(storage: Storage, name: str) -> Plan:
+def load_plan(storage: Storage, name: str) -> VersionPlan:
     """A plan that was written."""
     content = json.loads(storage.read(plan_key(name)))
-    return Plan(name, content["pieces"], [Part(**part) for part in content["parts"]])
+    return VersionPlan(name, content["pieces"], [Part(**part) for part in content["parts"]])
 
 
 def make_plan(
@@ -128,7 +128,7 @@ def make_plan(
     earlier: Sequence[str],
     images_per_part: int,
     distance: int,
-) -> Plan:
+) -> VersionPlan:
     """Cut the indexed pieces into parts without what was there before, and write the plan.
 
     Args:
@@ -155,7 +155,7 @@ def make_plan(
             rows = np.flatnonzero(earlier_row[start:stop] >= 0) + start
             dropped = {str(row): ids[int(earlier_row[row])].as_py() for row in rows.tolist()}
             parts.append(Part(piece, start, stop, dropped, digest(recipe, piece, start, stop, dropped)))
-    plan = Plan(name, list(pieces), parts)
+    plan = VersionPlan(name, list(pieces), parts)
     storage.write(plan_key(name), json.dumps(asdict(plan)).encode())
     return plan
 
@@ -216,7 +216,11 @@ def latest(storage: Storage) -> Manifest | None:
 
 
 def commit_version(
-    storage: Storage, base: Manifest | None, plan: Plan, commits: Sequence[Commit], attributes: dict[str, Any]
+    storage: Storage,
+    base: Manifest | None,
+    plan: VersionPlan,
+    commits: Sequence[Commit],
+    attributes: dict[str, Any],
 ) -> Manifest:
     """Write the next version: the shards of `base` and those of the commits.
 
@@ -248,14 +252,14 @@ def commit_version(
         },
     )
     folder = storage.child(manifests.version_folder(number))
-    folder.write(REJECTS_FILE, _csv(rejects))
-    folder.write(SHEET_FILE, _sheet(storage, commits))
+    folder.write(REJECTS_FILE, to_csv(Rejected, rejects))
+    folder.write(CONTACT_SHEET_FILE, _contact_sheet(storage, commits))
     manifests.commit(folder, manifest)
     manifests.commit(storage, manifest)
     return manifest
 
 
-def _sheet(storage: Storage, commits: Sequence[Commit]) -> bytes:
+def _contact_sheet(storage: Storage, commits: Sequence[Commit]) -> bytes:
     """The first pictures of some new shards, and one reject of a reason from each of some commits."""
     shards = [ShardEntry(**c.shard) for c in commits if c.shard is not None][:SHOWN]
     accepted = []
@@ -266,24 +270,18 @@ def _sheet(storage: Storage, commits: Sequence[Commit]) -> bytes:
     for commit in commits:
         for reason, shown in commit.shown.items():
             rejected.setdefault(reason, []).append(shown)
-    return gate_sheet(accepted[:SHOWN], {reason: shown[:SHOWN] for reason, shown in rejected.items()})
+    return filter_sheet(accepted[:SHOWN], {reason: shown[:SHOWN] for reason, shown in rejected.items()})
 
 
-def gates_of(storage: Storage, version: int) -> tuple[bytes, list[dict[str, str]]] | None:
+def filter_examples(storage: Storage, version: int) -> tuple[bytes, list[dict[str, str]]] | None:
     """What a version accepted beside what it rejected, as a picture, and its table of rejects.
 
     Returns:
         None for a version that another command than `poma lift` wrote.
     """
     folder = storage.child(manifests.version_folder(version))
-    if not folder.exists(SHEET_FILE):
+    if not folder.exists(CONTACT_SHEET_FILE):
         return None
-    return folder.read(SHEET_FILE), list(csv.DictReader(io.StringIO(folder.read(REJECTS_FILE).decode())))
-
-
-def _csv(rejects: Sequence[Rejected]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["image_id", "place", "reason", "value"])
-    writer.writerows([r.image_id, r.place, r.reason, r.value] for r in rejects)
-    return text.getvalue().encode()
+    return folder.read(CONTACT_SHEET_FILE), list(
+        csv.DictReader(io.StringIO(folder.read(REJECTS_FILE).decode()))
+    )

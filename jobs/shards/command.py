@@ -25,14 +25,14 @@ def run(arguments: argparse.Namespace) -> int:
 def show(dataset: Dataset, out: Path, samples: int) -> int:
     """Write the contact sheet; of what `poma lift` built, with what was accepted beside what was rejected."""
     from jobs.lift.contact_sheet import below, table_lines
-    from jobs.lift.versions import gates_of
+    from jobs.lift.versions import filter_examples
     from jobs.shards.preview import PreviewConfig, preview
 
     preview(dataset.samples(samples), out, PreviewConfig(scenes=samples))
     manifest = dataset.manifest
     version = manifest.attributes.get("version")
-    if version and (gates := gates_of(dataset.storage, version)):
-        pictures, rejects = gates
+    if version and (found := filter_examples(dataset.storage, version)):
+        pictures, rejects = found
         before = manifests.load_version(dataset.storage, version - 1).rows if version > 1 else 0
         lines = table_lines(rejects, manifest.rows - before)
         out.write_bytes(below(out.read_bytes(), pictures, [f"version {version}", *lines]))

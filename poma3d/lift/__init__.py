@@ -4,7 +4,7 @@ lifter        what a lifter takes and gives; memory that runs out halves the bat
 given         depth and camera that come with the image
 depth_pro     metric depth and focal length (transformers)
 vggt          depth, camera and confidence (the official package)
-weights       which weights a lifter has
-gates         what is too bad to learn from, and duplicates
+config        settings of the filters and of the conversion
+filters       what is too bad to learn from, and duplicates
 convention    axes, scale and confidence: lifted -> sample
 """

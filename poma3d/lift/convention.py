@@ -12,7 +12,7 @@ import numpy as np
 
 from poma3d.geometry import resize_depth_nearest, scale_intrinsics
 from poma3d.lift.config import ConventionConfig
-from poma3d.lift.lifter import Lifted, Picture
+from poma3d.lift.lifter import InputImage, Lifted
 from poma3d.sample import Sample, SampleShape
 from poma3d.scenes.views import CAMERA_TO_Z_UP, encode_colour
 
@@ -20,7 +20,7 @@ UINT16_MAX = 65535
 
 
 def to_sample(
-    picture: Picture, lifted: Lifted, source: str, shape: SampleShape, config: ConventionConfig
+    picture: InputImage, lifted: Lifted, source: str, shape: SampleShape, config: ConventionConfig
 ) -> Sample:
     """The sample of one image; its scene id is the image's id.
 

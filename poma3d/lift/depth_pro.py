@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from poma3d.lift.lifter import BadImage, Lifted, Picture
+from poma3d.lift.lifter import BadImage, InputImage, Lifted
 from poma3d.network.weights import hub_commit, weights_revision
 
 NAME = "depth_pro"
@@ -49,7 +49,7 @@ class DepthProLifter:
         self._std = torch.tensor(std, device=self._device)[:, None, None]
 
     @torch.inference_mode()
-    def lift(self, pictures: Sequence[Picture]) -> list[Lifted | BadImage]:
+    def lift(self, pictures: Sequence[InputImage]) -> list[Lifted | BadImage]:
         """Metric depth on the model's grid with the camera that goes with it."""
         pixels = torch.stack([self._pixels(picture.rgb) for picture in pictures])
         output = self._model(pixel_values=pixels)
@@ -64,7 +64,7 @@ class DepthProLifter:
         return F.interpolate(((image - self._mean) / self._std)[None], size=size, mode="bilinear")[0]
 
 
-def _lifted(picture: Picture, inverse: np.ndarray, fov_deg: float) -> Lifted | BadImage:
+def _lifted(picture: InputImage, inverse: np.ndarray, fov_deg: float) -> Lifted | BadImage:
     if not 0 < fov_deg < 180:
         return BadImage("absurd field of view", f"{fov_deg:.1f} degrees")
     # In units of the image's width the focal length is the same on every grid.

@@ -1,6 +1,6 @@
-"""What is too bad to learn from: pictures, captions, lifted depth and cameras; and duplicates.
+"""Filters for what is too bad to learn from: pictures, captions, lifted depth and cameras; and duplicates.
 
-Every gate raises `BadImage` with a reason of a few fixed words, by which rejects are counted.
+Every filter raises `BadImage` with a reason of a few fixed words, by which rejects are counted.
 
 Legend: h w pixels of an image, y x of the lifter's grid, n images.
 """
@@ -26,21 +26,21 @@ LOW, HIGH = 5, 95
 """Percentiles of depth between which its relief is measured."""
 
 
-def keep_captions(captions: Sequence[str], gates: FilterConfig) -> list[str]:
+def keep_captions(captions: Sequence[str], config: FilterConfig) -> list[str]:
     """The captions that are text, stripped, each once.
 
     Raises:
         BadImage: none is left.
     """
-    kept = [text for text in dict.fromkeys(c.strip() for c in captions) if _is_text(text, gates)]
-    if kept or not gates.require_caption:
+    kept = [text for text in dict.fromkeys(c.strip() for c in captions) if _is_text(text, config)]
+    if kept or not config.require_caption:
         return kept
     if any(c.strip() for c in captions):
         raise BadImage("caption is no text", captions[0].strip()[:80])
     raise BadImage("no caption")
 
 
-def perceptual_hash(encoded: bytes, gates: FilterConfig) -> int:
+def perceptual_hash(encoded: bytes, config: FilterConfig) -> int:
     """64-bit difference hash of an encoded image: survives another size and another compression.
 
     Raises:
@@ -48,7 +48,7 @@ def perceptual_hash(encoded: bytes, gates: FilterConfig) -> int:
     """
     try:
         with Image.open(io.BytesIO(encoded)) as image:
-            _check_size(image, gates)
+            _check_size(image, config)
             image.draft("L", (THUMBNAIL, THUMBNAIL))  # JPEG alone: decodes at a fraction of the size
             grey = image.convert("L").resize((HASH_COLUMNS, HASH_ROWS), Image.Resampling.BOX)
     except _DECODING_ERRORS as error:
@@ -57,7 +57,7 @@ def perceptual_hash(encoded: bytes, gates: FilterConfig) -> int:
     return int.from_bytes(np.packbits(tones[:, 1:] > tones[:, :-1]).tobytes())
 
 
-def decode_image(encoded: bytes, gates: FilterConfig, side_px: int) -> np.ndarray:
+def decode_image(encoded: bytes, config: FilterConfig, side_px: int) -> np.ndarray:
     """RGB uint8 [h, w, 3] of an encoded image.
 
     Args:
@@ -68,7 +68,7 @@ def decode_image(encoded: bytes, gates: FilterConfig, side_px: int) -> np.ndarra
     """
     try:
         with Image.open(io.BytesIO(encoded)) as image:
-            _check_size(image, gates)
+            _check_size(image, config)
             scale = min(1.0, side_px / max(image.size))
             # A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that is enough.
             image.draft("RGB", (round(image.width * scale), round(image.height * scale)))
@@ -79,34 +79,34 @@ def decode_image(encoded: bytes, gates: FilterConfig, side_px: int) -> np.ndarra
         raise BadImage("undecodable image", _short(error)) from error
 
 
-def check_lifted(lifted: Lifted, gates: FilterConfig) -> None:
+def check_lifted(lifted: Lifted, config: FilterConfig) -> None:
     """Raise BadImage for depth or a camera that cannot be right."""
     if not np.isfinite(lifted.intrinsics).all() or min(lifted.intrinsics[:2]) <= 0:
         raise BadImage("absurd camera", f"{lifted.intrinsics.tolist()}")
     height, width = lifted.depth.shape
     for pixels, focal in ((width, lifted.intrinsics[0]), (height, lifted.intrinsics[1])):
         fov_deg = float(np.degrees(2 * np.arctan(pixels / 2 / focal)))
-        if not gates.min_fov_deg <= fov_deg <= gates.max_fov_deg:
+        if not config.min_fov_deg <= fov_deg <= config.max_fov_deg:
             raise BadImage("absurd field of view", f"{fov_deg:.1f} degrees")
     valid = lifted.depth[np.isfinite(lifted.depth) & (lifted.depth > 0)]
     share = len(valid) / lifted.depth.size
-    if not len(valid) or share < gates.min_valid_depth:
+    if not len(valid) or share < config.min_valid_depth:
         raise BadImage("too little valid depth", f"{share:.3f} of the pixels")
     low, median, high = np.percentile(valid, (LOW, 50, HIGH))
-    if lifted.metric and 0 < gates.max_median_depth_m < median:
+    if lifted.metric and 0 < config.max_median_depth_m < median:
         raise BadImage("all far", f"median {median:.1f} m")
-    if high - low < gates.min_relief * median:
+    if high - low < config.min_relief * median:
         raise BadImage("flat depth", f"{(high - low) / median:.4f} of the median")
     if lifted.confidence is not None:
         mean = float(np.mean(lifted.confidence))
-        if not mean >= gates.min_confidence:  # also where it is not a number
+        if not mean >= config.min_confidence:  # also where it is not a number
             raise BadImage("low confidence", f"{mean:.3f}")
 
 
-def check_stored(depth: np.ndarray, gates: FilterConfig) -> None:
+def check_stored(depth: np.ndarray, config: FilterConfig) -> None:
     """Raise BadImage where too little of the stored depth is left, after far and unsure pixels went."""
     share = float((depth > 0).mean())
-    if share < gates.min_valid_depth:
+    if share < config.min_valid_depth:
         raise BadImage("too little valid depth", f"{share:.3f} of the pixels are stored")
 
 
@@ -160,18 +160,18 @@ _DECODING_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombErr
 """Pillow's ways to say that bytes are no image."""
 
 
-def _check_size(image: Image.Image, gates: FilterConfig) -> None:
+def _check_size(image: Image.Image, config: FilterConfig) -> None:
     width, height = image.size
-    if min(width, height) < gates.min_side_px:
+    if min(width, height) < config.min_side_px:
         raise BadImage("tiny image", f"{width} x {height}")
-    if width * height > gates.max_megapixels * 1e6:
+    if width * height > config.max_megapixels * 1e6:
         raise BadImage("huge image", f"{width} x {height}")
 
 
-def _is_text(caption: str, gates: FilterConfig) -> bool:
+def _is_text(caption: str, config: FilterConfig) -> bool:
     letters = sum(c.isalpha() for c in caption)
     spaces = sum(c.isspace() for c in caption)
-    return letters >= gates.min_caption_letters and (letters + spaces) >= gates.min_letter_share * len(
+    return letters >= config.min_caption_letters and (letters + spaces) >= config.min_letter_share * len(
         caption
     )
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from poma3d.lift.lifter import BadImage, Lifted, Picture
+from poma3d.lift.lifter import BadImage, InputImage, Lifted
 from poma3d.scenes.files import SATURATED
 
 
@@ -18,12 +18,12 @@ class GivenLifter:
     name = "given"
     revision = ""
 
-    def lift(self, pictures: Sequence[Picture]) -> list[Lifted | BadImage]:
+    def lift(self, pictures: Sequence[InputImage]) -> list[Lifted | BadImage]:
         """Depth and camera of each picture, or that it has none."""
         return [_lifted(picture) for picture in pictures]
 
 
-def _lifted(picture: Picture) -> Lifted | BadImage:
+def _lifted(picture: InputImage) -> Lifted | BadImage:
     if picture.given is None:
         return BadImage("no depth or camera", "none came with the image")
     return Lifted(picture.given.depth, picture.given.intrinsics, metric=True)

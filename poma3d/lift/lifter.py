@@ -40,7 +40,7 @@ class GivenDepth:
 
 
 @dataclass
-class Picture:
+class InputImage:
     """One decoded image with its captions."""
 
     image_id: str
@@ -75,7 +75,7 @@ class Lifter(Protocol):
     revision: str
     """Which weights: another revision is another data set."""
 
-    def lift(self, pictures: Sequence[Picture]) -> list[Lifted | BadImage]:
+    def lift(self, pictures: Sequence[InputImage]) -> list[Lifted | BadImage]:
         """One answer per picture, in order; a picture that cannot be lifted is answered by why."""
 
 
@@ -94,7 +94,7 @@ class HalvingLifter:
         self.batch_size = batch_size
         self._lifter = lifter
 
-    def lift(self, pictures: Sequence[Picture]) -> list[Lifted | BadImage]:
+    def lift(self, pictures: Sequence[InputImage]) -> list[Lifted | BadImage]:
         """All pictures, in batches that fit.
 
         Raises:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from poma3d.lift.lifter import BadImage, Lifted, Picture
+from poma3d.lift.lifter import BadImage, InputImage, Lifted
 from poma3d.network.weights import hub_commit, weights_revision
 
 NAME = "vggt"
@@ -44,7 +44,7 @@ class VggtLifter:
         self._side = side
         self._device = next(model.parameters()).device
 
-    def lift(self, pictures: Sequence[Picture]) -> list[Lifted | BadImage]:
+    def lift(self, pictures: Sequence[InputImage]) -> list[Lifted | BadImage]:
         """Depth up to scale with camera and confidence; pictures of one grid go through together."""
         grids = [model_grid(p.rgb.shape[0], p.rgb.shape[1], self._side) for p in pictures]
         lifted: dict[int, Lifted] = {}
@@ -54,7 +54,7 @@ class VggtLifter:
         return [lifted[i] for i in range(len(pictures))]
 
     @torch.inference_mode()
-    def _same_size(self, pictures: Sequence[Picture], grid: tuple[int, int]) -> list[Lifted]:
+    def _same_size(self, pictures: Sequence[InputImage], grid: tuple[int, int]) -> list[Lifted]:
         images = torch.stack([self._pixels(picture.rgb, grid) for picture in pictures])[:, None]
         # As in the authors' example: half precision in the aggregator alone, full in the heads.
         kind = self._device.type

@@ -3,7 +3,7 @@
 {"scene0000_00": {"captions": ["In this room ...", ...]}, ...}       SceneVerse
 {"scene0000_00": ["In this room ...", ...], ...}                    also with one text instead of a list
 {"scene0000_00": [{"response": "In this room ..."}, ...], ...}      LEO's alignment files
-[{"scene_id": "scene0000_00", "caption": "In this room ..."}, ...]   one entry a caption
+[{"scene_id": "scene0000_00", "caption": "In this room ..."}, ...]   one entry per caption
 """
 
 from __future__ import annotations

@@ -136,7 +136,7 @@ def read_header(file: BinaryIO, path: Path) -> SensHeader:
     colour, depth, _, _, width, height, units_per_metre, frames = values
     if depth not in (RAW_DEPTH, ZLIB_DEPTH) or not units_per_metre > 0:
         raise ValueError(
-            f"{path}: depth compression {depth} with {units_per_metre:g} units a metre; known are "
+            f"{path}: depth compression {depth} with {units_per_metre:g} units per metre; known are "
             f"{RAW_DEPTH} (none) and {ZLIB_DEPTH} (zlib)"
         )
     camera = matrices[2]

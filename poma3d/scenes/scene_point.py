@@ -1,8 +1,8 @@
-"""ScenePoint, the published point maps: one safetensors file a scene, without depth or camera.
+"""ScenePoint, the published point maps: one safetensors file per scene, without depth or camera.
 
     ROOT/.../scene0000_00.safetensors    point_map     F16 [32, 224, 224, 3]  world coordinates in metres
                                          color_images  [32, h, w, 3]          uint8, or floats to 1 or to 255
-    per_view_captions_scannet_v1.jsonl   {"scan_id": ..., "utterance": [text, ...]}, a line a view, in order
+    per_view_captions_scannet_v1.jsonl   {"scan_id": ..., "utterance": [text, ...]}, in the order of the views
     scene_cap.json                       SceneVerse's captions of scenes (`poma3d.scenes.annotations`)
 
 Layout: the data set's page (huggingface.co/datasets/MatchLab/ScenePoint) and the public code that reads it.
@@ -37,7 +37,6 @@ class ScenePointReader:
     stores_points = True
 
     def __init__(self, config: ScenePointConfig) -> None:
-        """Nothing is opened yet."""
         self.config = config
 
     def scene_ids(self) -> list[str]:

@@ -35,11 +35,7 @@ class RoomsReader:
     """Reads rooms by making them: `poma3d.scenes.frame.Reader`."""
 
     def __init__(self, config: RoomsConfig) -> None:
-        """Nothing is made yet.
-
-        Raises:
-            ValueError: a count or size that cannot be.
-        """
+        """Raise ValueError for a count or size that cannot be."""
         for name in ("rooms", "views", "image_size", "camera_candidates"):
             if getattr(config, name) < 1:
                 raise ValueError(f"rooms: {name} is {getattr(config, name)}, expected at least 1")

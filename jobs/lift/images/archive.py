@@ -2,7 +2,7 @@
 
     000123.jpg   000123.txt or 000123.json {"caption": ...}   [000123.depth.png and "intrinsics" in the JSON]
 
-A member whose header is damaged costs that member: reading goes on at the next header that is whole, and
+A member whose header is damaged costs that member: reading continues at the next whole header, and
 what was skipped is a bad record. A tar that ends too early is one too.
 """
 
@@ -19,8 +19,8 @@ from jobs.lift.images.sets import (
     MIN_READ_BYTES,
     VALUE_CHARACTERS,
     BadRecord,
-    Piece,
-    Record,
+    ImageRecord,
+    InputPiece,
     file_pieces,
     numbers,
     open_object,
@@ -44,11 +44,11 @@ class ArchiveSet:
     def __init__(self, config: ImageSetConfig, options: StorageOptions) -> None:
         self.config, self.options = config, options
 
-    def pieces(self) -> list[Piece]:
+    def pieces(self) -> list[InputPiece]:
         """One per tar file."""
         return file_pieces(self.config, self.options, SUFFIX)
 
-    def scan(self, piece: Piece) -> Iterator[Record | BadRecord]:
+    def scan(self, piece: InputPiece) -> Iterator[ImageRecord | BadRecord]:
         """Samples in the order of the tar, read front to back."""
         storage, _ = set_folder(self.config, self.options, SUFFIX)
         with open_object(storage, piece.key) as file:
@@ -64,7 +64,7 @@ class ArchiveSet:
             if sample:
                 yield self._from_members(piece, sample)
 
-    def read(self, piece: Piece, locators: Sequence[str]) -> Iterator[Record]:
+    def read(self, piece: InputPiece, locators: Sequence[str]) -> Iterator[ImageRecord]:
         """The samples again; neighbours in one request."""
         storage, _ = set_folder(self.config, self.options, SUFFIX)
         extents: list[dict[str, Extent]] = [json.loads(locator) for locator in locators]
@@ -79,11 +79,11 @@ class ArchiveSet:
             for locator, members in zip(locators[at:end], extents[at:end], strict=True):
                 parts = {k: bytes(content[o - start : o - start + n]) for k, (o, n) in members.items()}
                 record = self._record(piece, locator, parts)
-                if isinstance(record, Record):
+                if isinstance(record, ImageRecord):
                     yield record
             at = end
 
-    def _from_members(self, piece: Piece, sample: Sequence[_Member]) -> Record | BadRecord:
+    def _from_members(self, piece: InputPiece, sample: Sequence[_Member]) -> ImageRecord | BadRecord:
         members = {member.suffix: member for member in sample}
         image = next((suffix for suffix in members if suffix in IMAGE_SUFFIXES), None)
         if image is None:
@@ -93,7 +93,7 @@ class ArchiveSet:
         locator = json.dumps({suffix: (m.offset, len(m.content)) for suffix, m in wanted.items()})
         return self._record(piece, locator, {suffix: m.content for suffix, m in wanted.items()})
 
-    def _record(self, piece: Piece, locator: str, parts: dict[str, bytes]) -> Record | BadRecord:
+    def _record(self, piece: InputPiece, locator: str, parts: dict[str, bytes]) -> ImageRecord | BadRecord:
         image = next(suffix for suffix in parts if suffix in IMAGE_SUFFIXES)
         place = f"{piece.name} at byte {json.loads(locator)[image][0]}"
         try:
@@ -106,7 +106,7 @@ class ArchiveSet:
         captions = [text] if text is not None else texts(fields.get(self.config.caption))
         depth = parts.get(f"{self.config.depth}.png")
         intrinsics = numbers(fields.get(self.config.intrinsics))
-        return Record(place, locator, parts[image], captions, depth, intrinsics)
+        return ImageRecord(place, locator, parts[image], captions, depth, intrinsics)
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,8 @@ class _Member:
     content: bytes
 
 
-def _members(file: io.BufferedReader, piece: Piece) -> Iterator[_Member | BadRecord]:
-    """All files in a tar, front to back, and what lies between them that is none."""
+def _members(file: io.BufferedReader, piece: InputPiece) -> Iterator[_Member | BadRecord]:
+    """All files in a tar, front to back, and the damaged stretches between them."""
     expected = 0
     try:
         # With `ignore_zeros` a damaged header is passed over block by block until one is whole.
@@ -145,7 +145,7 @@ def _members(file: io.BufferedReader, piece: Piece) -> Iterator[_Member | BadRec
     yield from _gap(file, piece, expected, file.seek(0, io.SEEK_END))
 
 
-def _gap(file: io.BufferedReader, piece: Piece, start: int, stop: int) -> Iterator[BadRecord]:
+def _gap(file: io.BufferedReader, piece: InputPiece, start: int, stop: int) -> Iterator[BadRecord]:
     """A bad record when the bytes [start, stop), which belong to no member, are not all zero."""
     at = file.seek(start)
     while at < stop:

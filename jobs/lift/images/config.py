@@ -27,7 +27,7 @@ class ImageSetConfig:
     kind: SetKind = SetKind.tar
     """tar (WebDataset: NAME.jpg with NAME.txt or NAME.json), parquet, or folder (images, a caption file)."""
     caption_file: str = "captions.jsonl"
-    """folder: the JSONL or CSV file in it, one line an image."""
+    """folder: the JSONL or CSV file in it, one line per image."""
     image: str = "image"
     """parquet: column of image bytes or paths. folder: field of the path."""
     caption: str = "caption"

@@ -1,4 +1,4 @@
-"""Images in a folder, with a JSONL or CSV file of captions: one line an image."""
+"""Images in a folder, with a JSONL or CSV file of captions: one line per image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from jobs.lift.images.config import ImageSetConfig
-from jobs.lift.images.sets import BadRecord, Piece, Record, identity, numbers, texts
+from jobs.lift.images.sets import BadRecord, ImageRecord, InputPiece, identity, numbers, texts
 from jobs.lift.images.table import picture_bytes, picture_folder
 from plinth.errors import ConfigError, DataError
 from plinth.storage import MissingKeyError, Storage, StorageOptions
@@ -31,7 +31,7 @@ class FolderSet:
     def __init__(self, config: ImageSetConfig, options: StorageOptions) -> None:
         self.config, self.options = config, options
 
-    def pieces(self) -> list[Piece]:
+    def pieces(self) -> list[InputPiece]:
         """Runs of lines of the caption file.
 
         Raises:
@@ -46,7 +46,7 @@ class FolderSet:
             raise ConfigError(f"inputs.lines_per_piece is {size}, expected 1 or more.")
         runs = [(start, tuple(lines[start : start + size])) for start in range(0, len(lines), size)]
         return [
-            Piece(
+            InputPiece(
                 self.config,
                 self.options,
                 f"{self.config.caption_file} from image {start}",
@@ -56,14 +56,14 @@ class FolderSet:
             for start, run in runs
         ]
 
-    def scan(self, piece: Piece) -> Iterator[Record | BadRecord]:
+    def scan(self, piece: InputPiece) -> Iterator[ImageRecord | BadRecord]:
         """The images of the lines."""
         yield from self._records(piece, piece.lines)
 
-    def read(self, piece: Piece, locators: Sequence[str]) -> Iterator[Record]:
+    def read(self, piece: InputPiece, locators: Sequence[str]) -> Iterator[ImageRecord]:
         """Some images again."""
         for record in self._records(piece, locators):
-            if isinstance(record, Record):
+            if isinstance(record, ImageRecord):
                 yield record
 
     def _lines(self, storage: Storage) -> list[str]:
@@ -99,7 +99,7 @@ class FolderSet:
                 )
         return [json.dumps(row) for row in rows]
 
-    def _records(self, piece: Piece, lines: Sequence[str]) -> Iterator[Record | BadRecord]:
+    def _records(self, piece: InputPiece, lines: Sequence[str]) -> Iterator[ImageRecord | BadRecord]:
         """In order, several requests at a time: a small object costs mostly waiting."""
         images = picture_folder(self.config, self.options, Storage.from_uri(self.config.uri, self.options))
         with ThreadPoolExecutor(REQUESTS) as pool:
@@ -108,7 +108,7 @@ class FolderSet:
                     lambda line: self._record(piece, line, images), lines[start : start + AHEAD]
                 )
 
-    def _record(self, piece: Piece, line: str, images: Storage) -> Record | BadRecord:
+    def _record(self, piece: InputPiece, line: str, images: Storage) -> ImageRecord | BadRecord:
         row = json.loads(line)
         path = row[self.config.image]
         place = f"{self.config.uri}/{path}"
@@ -120,4 +120,4 @@ class FolderSet:
         if image is None:
             return BadRecord(f"{piece.name}: {line[:80]}", "no image", "the path is empty")
         captions = texts(row.get(self.config.caption))
-        return Record(place, line, image, captions, depth, numbers(row.get(self.config.intrinsics)))
+        return ImageRecord(place, line, image, captions, depth, numbers(row.get(self.config.intrinsics)))

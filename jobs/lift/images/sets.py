@@ -24,11 +24,11 @@ MIN_READ_BYTES = 4 << 20
 """Least that is fetched when a file in storage is read in order: headers alone would be a request each."""
 
 VALUE_CHARACTERS = 120
-"""What is found is cut to so many characters in the table of rejects."""
+"""Values in the table of rejects are cut to this length."""
 
 
 @dataclass(frozen=True)
-class Piece:
+class InputPiece:
     """A part of a set that one task scans."""
 
     config: ImageSetConfig
@@ -48,7 +48,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Record:
+class ImageRecord:
     """An image as it lies in its set."""
 
     place: str
@@ -80,25 +80,25 @@ class BadRecord:
 class ImageSet(Protocol):
     """A layout. Cheap to construct, opens nothing until asked."""
 
-    def pieces(self) -> list[Piece]:
+    def pieces(self) -> list[InputPiece]:
         """All pieces in a fixed order, from a listing alone.
 
         Raises:
             ConfigError: there is none.
         """
 
-    def scan(self, piece: Piece) -> Iterator[Record | BadRecord]:
+    def scan(self, piece: InputPiece) -> Iterator[ImageRecord | BadRecord]:
         """Every image of a piece, in a fixed order.
 
         Raises:
             DataError: the piece is not of this layout.
         """
 
-    def read(self, piece: Piece, locators: Sequence[str]) -> Iterator[Record]:
+    def read(self, piece: InputPiece, locators: Sequence[str]) -> Iterator[ImageRecord]:
         """Some images again, in the order of the scan."""
 
 
-def file_pieces(config: ImageSetConfig, options: StorageOptions, suffix: str) -> list[Piece]:
+def file_pieces(config: ImageSetConfig, options: StorageOptions, suffix: str) -> list[InputPiece]:
     """One piece per file of a suffix in the set's folder, or the one file that the set's URI names.
 
     Raises:
@@ -112,7 +112,7 @@ def file_pieces(config: ImageSetConfig, options: StorageOptions, suffix: str) ->
         raise ConfigError(
             f"{config.uri} holds no {suffix} file.", f"Check the path, or inputs.kind ({config.kind.name})."
         )
-    return [Piece(config, options, key, identity(config, storage, key, size)) for key, size in files]
+    return [InputPiece(config, options, key, identity(config, storage, key, size)) for key, size in files]
 
 
 def set_folder(config: ImageSetConfig, options: StorageOptions, suffix: str) -> tuple[Storage, str]:
@@ -126,8 +126,8 @@ def set_folder(config: ImageSetConfig, options: StorageOptions, suffix: str) -> 
 def identity(config: ImageSetConfig, storage: Storage, key: str, content: object) -> str:
     """Hash by which a piece is known."""
     reading = {k: v for k, v in asdict(config).items() if k not in ("uri", "kind", "lines_per_piece")}
-    said = json.dumps([config.kind.name, storage.uri, key, content, reading], sort_keys=True)
-    return text_digest(said, ID_BYTES)
+    content_of = json.dumps([config.kind.name, storage.uri, key, content, reading], sort_keys=True)
+    return text_digest(content_of, ID_BYTES)
 
 
 def texts(value: object) -> list[str]:
@@ -160,26 +160,21 @@ class RangeFile(io.RawIOBase):
         self._position = 0
 
     def readable(self) -> bool:
-        """Yes."""
         return True
 
     def seekable(self) -> bool:
-        """Yes."""
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """As of any file."""
-        self._position = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[
-            whence
-        ] + offset
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = start + offset
         return self._position
 
     def tell(self) -> int:
-        """As of any file."""
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        """One range request."""
+        """One range request, at most to the end of the object."""
         stop = min(self._position + len(buffer), self._size)
         if stop <= self._position:
             return 0

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 from jobs.lift.images.config import ImageSetConfig
 from jobs.lift.images.sets import (
     BadRecord,
-    Piece,
-    Record,
+    ImageRecord,
+    InputPiece,
     file_pieces,
     numbers,
     open_object,
@@ -33,11 +33,11 @@ class TableSet:
     def __init__(self, config: ImageSetConfig, options: StorageOptions) -> None:
         self.config, self.options = config, options
 
-    def pieces(self) -> list[Piece]:
+    def pieces(self) -> list[InputPiece]:
         """One per Parquet file."""
         return file_pieces(self.config, self.options, SUFFIX)
 
-    def scan(self, piece: Piece) -> Iterator[Record | BadRecord]:
+    def scan(self, piece: InputPiece) -> Iterator[ImageRecord | BadRecord]:
         """Its rows.
 
         Raises:
@@ -45,13 +45,13 @@ class TableSet:
         """
         yield from self._rows(piece, None)
 
-    def read(self, piece: Piece, locators: Sequence[str]) -> Iterator[Record]:
+    def read(self, piece: InputPiece, locators: Sequence[str]) -> Iterator[ImageRecord]:
         """Some rows again; every row group that holds one of them is read."""
         for record in self._rows(piece, {int(locator) for locator in locators}):
-            if isinstance(record, Record):
+            if isinstance(record, ImageRecord):
                 yield record
 
-    def _rows(self, piece: Piece, wanted: set[int] | None) -> Iterator[Record | BadRecord]:
+    def _rows(self, piece: InputPiece, wanted: set[int] | None) -> Iterator[ImageRecord | BadRecord]:
         storage, _ = set_folder(self.config, self.options, SUFFIX)
         images = picture_folder(self.config, self.options, storage)
         try:
@@ -73,7 +73,7 @@ class TableSet:
                 "Restore the file, or take it out of the set's folder.",
             ) from error
 
-    def _columns(self, piece: Piece, names: Sequence[str]) -> list[str]:
+    def _columns(self, piece: InputPiece, names: Sequence[str]) -> list[str]:
         for field in ("image", "caption"):
             column = getattr(self.config, field)
             if column not in names and (column or field == "image"):
@@ -84,7 +84,9 @@ class TableSet:
         others = (self.config.caption, self.config.depth, self.config.intrinsics)
         return [self.config.image, *(c for c in others if c in names)]
 
-    def _record(self, piece: Piece, number: int, row: dict[str, Any], images: Storage) -> Record | BadRecord:
+    def _record(
+        self, piece: InputPiece, number: int, row: dict[str, Any], images: Storage
+    ) -> ImageRecord | BadRecord:
         place = f"{piece.name} row {number}"
         try:
             image = picture_bytes(row[self.config.image], images)
@@ -96,7 +98,9 @@ class TableSet:
         if image is None:
             return BadRecord(place, "no image", f"column '{self.config.image}' is empty")
         captions = texts(row.get(self.config.caption))
-        return Record(place, str(number), image, captions, depth, numbers(row.get(self.config.intrinsics)))
+        return ImageRecord(
+            place, str(number), image, captions, depth, numbers(row.get(self.config.intrinsics))
+        )
 
 
 def picture_folder(config: ImageSetConfig, options: StorageOptions, own: Storage) -> Storage:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,14 +57,33 @@ def test_another_job_does_not_overwrite_unless_told(
 
 
 def test_rejected_frames_are_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    job = write(tmp_path / "job.yaml", ingest_job(tmp_path / "out", rooms=4))
-    assert main(["ingest", job, "views.min_valid_depth=1.0", "reader.rooms.rooms=4"]) == 0
-    capsys.readouterr()
-    # Rooms have depth everywhere, so an impossible share is the only way to reject them all.
-    assert main(["ingest", job, "views.min_valid_depth=1.5", "output=" + str(tmp_path / "none")]) == 2
+    """One frame of the scan is mostly holes: it is a row with what was found, and no view of the sample."""
+    scene = room(views=3)
+    holes = np.zeros_like(scene.frames[1].depth)
+    holes[:, : holes.shape[1] // 10] = 1000
+    frames = [replace(frame, depth=holes) if i == 1 else frame for i, frame in enumerate(scene.frames)]
+    write_seven_scenes(tmp_path / "scan", replace(scene, frames=frames), np.eye(3))
+    job = ingest_job(tmp_path / "out")
+    job["reader"] = {
+        "kind": "seven_scenes",
+        "seven_scenes": {"root": str(tmp_path / "scan"), "up": [0.0, 0.0, 1.0]},
+    }
+    job["views"]["candidate_step"] = 1
+    assert main(["ingest", write(tmp_path / "job.yaml", job)]) == 0
+    assert "rejected 1: too little valid depth (each in rejects.csv)" in capsys.readouterr().out
+    header, *rows = csv.reader((tmp_path / "out" / "rejects.csv").read_text().splitlines())
+    assert header == ["scene_id", "frame_id", "reason", "value"]
+    expected = "0.100 of the pixels, at least 0.3"
+    assert rows == [["scan", "frame-000001", "too little valid depth", expected]]
+    [sample] = open_dataset(str(tmp_path / "out"), StorageOptions()).samples()
+    assert sample.view_valid.tolist() == [1, 1]
+    assert all((depth > 0).mean() > 0.9 for depth in sample.depth)
+
+
+def test_a_share_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    job = write(tmp_path / "job.yaml", ingest_job(tmp_path / "out"))
+    assert main(["ingest", job, "views.min_valid_depth=1.5"]) == 2
     assert "min_valid_depth is 1.5" in says(capsys)
-    rows = list(csv.reader((tmp_path / "out" / "rejects.csv").read_text().splitlines()))
-    assert rows == [["scene_id", "frame_id", "reason", "value"]]
 
 
 def test_an_empty_caption_names_the_scene(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

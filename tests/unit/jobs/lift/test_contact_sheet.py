@@ -12,7 +12,7 @@ from jobs.cli import main
 from jobs.lift import command as lift
 from jobs.lift.config import LiftJob
 from jobs.lift.contact_sheet import EXAMPLES, table_lines
-from jobs.lift.versions import gates_of
+from jobs.lift.versions import filter_examples
 from plinth import config
 from plinth.storage import Storage
 from tests.helpers.lift.image_sets import encoded, lift_job, members, photo, write_photos_tar, write_tar
@@ -44,7 +44,7 @@ def test_preview_shows_what_was_accepted_beside_what_was_rejected(
     gates = np.asarray(Image.open(out / "versions" / "000002" / "gates.png"))
     np.testing.assert_array_equal(both[-len(gates) :, : gates.shape[1]], gates)
     assert both[-len(gates) :, gates.shape[1] :].min() < 128, "the table stands beside the pictures"
-    found = gates_of(Storage.from_uri(out), 2)
+    found = filter_examples(Storage.from_uri(out), 2)
     assert found is not None
     table = table_lines(found[1], 1)
     assert table[0] == "1 accepted, 2 rejected"

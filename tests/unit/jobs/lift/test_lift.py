@@ -67,7 +67,7 @@ def rejects(folder: Path, version: int = 1) -> list[dict[str, str]]:
 
 
 def drawn_rows(path: Path) -> int:
-    """Rows of a sheet of gates; each must show a picture. What cannot be decoded has no row."""
+    """Rows of a contact sheet; each must show a picture. What cannot be decoded has no row."""
     sheet = np.asarray(Image.open(path))
     step = LABEL_PX + THUMBNAIL_PX + VALUE_PX + GAP_PX
     tops = range(GAP_PX + LABEL_PX, len(sheet), step)
@@ -164,24 +164,30 @@ def test_more_images_make_a_version_and_leave_the_one_before(tmp_path: Path, tar
     assert (third.manifest.hash, added) == (second.manifest.hash, [])
 
 
-STEPS: dict[str, Any] = {
-    "scan_piece": lift, "make_plan": versions, "read_part": pipeline, "lift_part": pipeline,
-    "write_shard": lift_work, "write_commit": lift_work, "commit": manifests,
-}  # fmt: skip
+STEPS: dict[str, tuple[Any, int]] = {
+    "scan_piece": (lift, 3),
+    "make_plan": (versions, 1),
+    "read_part": (pipeline, 6),
+    "lift_part": (pipeline, 6),
+    "write_shard": (lift_work, 6),
+    "write_commit": (lift_work, 6),
+    "commit": (manifests, 2),
+}
+"""Step -> the module that calls it, and how often it does for `two_sets`."""
+FAULTS = [(step, call) for step, (_, calls) in STEPS.items() for call in range(1, min(calls, 3) + 1)]
 
 
-@pytest.mark.parametrize("call", [1, 2, 3])
-@pytest.mark.parametrize("step", STEPS)
-def test_a_failure_at_any_step_loses_and_repeats_nothing(
-    step: str, call: int, tmp_path: Path, tar: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The storage fails in the n-th call of a step; the same command goes on from there."""
+@pytest.fixture
+def two_sets(tmp_path: Path, tar: dict[str, Any]) -> list[dict[str, Any]]:
+    """Thirteen photos in two layouts."""
     write_parquet(tmp_path / "rows" / "x.parquet", range(8, 13))
-    inputs = [tar, {"uri": str(tmp_path / "rows"), "kind": "parquet"}]
-    wanted = job(tmp_path / "out", inputs)
-    lift.lift(job(tmp_path / "straight", inputs))
+    return [tar, {"uri": str(tmp_path / "rows"), "kind": "parquet"}]
+
+
+def fail_at(step: str, call: int, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Let the storage fail in the n-th call of a step; 0 only counts the calls."""
     calls: Counter[str] = Counter()
-    place = STEPS[step]
+    place, _ = STEPS[step]
     original = getattr(place, step)
 
     def failing(*arguments: Any, **named: Any) -> Any:
@@ -191,20 +197,35 @@ def test_a_failure_at_any_step_loses_and_repeats_nothing(
         return original(*arguments, **named)
 
     monkeypatch.setattr(place, step, failing)
-    failed = False
-    try:
-        lift.lift(wanted)
-    except StorageError:
-        failed = True
-    assert failed == (calls[step] >= call)
-    kept = shards(tmp_path / "out") if (tmp_path / "out" / "shards").is_dir() else {}
-    if failed and step != "commit":
-        assert not (tmp_path / "out" / "MANIFEST.json").exists(), "no manifest before all is there"
-    dataset, _ = lift.lift(wanted)
+    return calls
+
+
+def test_every_step_is_called_as_often_as_the_faults_assume(
+    tmp_path: Path, two_sets: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = [fail_at(step, 0, monkeypatch) for step in STEPS]
+    lift.lift(job(tmp_path / "out", two_sets))
+    assert {k: v for calls in counted for k, v in calls.items()} == {k: n for k, (_, n) in STEPS.items()}
+
+
+@pytest.mark.parametrize(("step", "call"), FAULTS)
+def test_a_failure_at_any_step_loses_and_repeats_nothing(
+    step: str, call: int, tmp_path: Path, two_sets: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The storage fails in the n-th call of a step; the same command continues from there."""
+    out, straight = tmp_path / "out", tmp_path / "straight"
+    expected, _ = lift.lift(job(straight, two_sets))
+    fail_at(step, call, monkeypatch)
+    with pytest.raises(StorageError):
+        lift.lift(job(out, two_sets))
+    kept = shards(out)
+    written = [key for key in files(out) if key.endswith("MANIFEST.json")]
+    assert written == (["versions/000001/MANIFEST.json"] if (step, call) == ("commit", 2) else [])
+    dataset, _ = lift.lift(job(out, two_sets))
     assert captions(dataset) == [photo(seed).caption for seed in range(13)]
-    assert shards(tmp_path / "out") == shards(tmp_path / "straight")
-    assert kept.items() <= shards(tmp_path / "out").items()
-    assert dataset.manifest.hash == manifests.load(Storage.from_uri(tmp_path / "straight")).hash
+    assert shards(out) == shards(straight)
+    assert kept.items() <= shards(out).items()
+    assert dataset.manifest.hash == expected.manifest.hash
     assert verify(dataset.storage, dataset.manifest) == []
 
 

@@ -11,7 +11,7 @@ from poma3d.geometry import unproject
 from poma3d.lift.config import ConventionConfig
 from poma3d.lift.convention import to_sample
 from poma3d.lift.given import GivenLifter, decode_depth
-from poma3d.lift.lifter import BadImage, GivenDepth, Lifted, Picture
+from poma3d.lift.lifter import BadImage, GivenDepth, InputImage, Lifted
 from poma3d.sample import Sample, SampleShape, encode
 from poma3d.scenes.config import SevenScenesConfig, ViewConfig
 from poma3d.scenes.seven_scenes import SevenScenesReader
@@ -22,8 +22,8 @@ SHAPE = SampleShape(views=1, height=24, width=24)
 INTRINSICS = np.array([20.0, 20.0, 11.5, 11.5])
 
 
-def picture() -> Picture:
-    return Picture("0a", np.full((30, 40, 3), 90, np.uint8), ["a wall"] * 7)
+def picture() -> InputImage:
+    return InputImage("0a", np.full((30, 40, 3), 90, np.uint8), ["a wall"] * 7)
 
 
 def points(sample: Sample) -> np.ndarray:
@@ -93,7 +93,7 @@ def test_values_that_cannot_be_are_named() -> None:
 def test_given_depth_is_handed_over_or_missed() -> None:
     frame = room(0, views=2).frames[0]
     given = GivenDepth(frame.depth.astype(np.float32) * 0.001, frame.intrinsics)
-    with_depth = Picture("a", frame.colour(), ["a room"], given)
+    with_depth = InputImage("a", frame.colour(), ["a room"], given)
     lifted, missing = GivenLifter().lift([with_depth, picture()])
     assert isinstance(lifted, Lifted)
     assert lifted.metric
@@ -126,9 +126,9 @@ def test_a_lifted_map_of_the_real_scan_lies_where_its_room_map_does() -> None:
     scene = reader.read(reader.scene_ids()[0])
     for frame in (scene.frames[0], scene.frames[len(scene.frames) // 2]):
         given = GivenDepth(frame.depth.astype(np.float32) * np.float32(scene.depth_scale), frame.intrinsics)
-        [lifted] = GivenLifter().lift([Picture("a", frame.colour(), ["a kitchen"], given)])
+        [lifted] = GivenLifter().lift([InputImage("a", frame.colour(), ["a kitchen"], given)])
         sample = to_sample(
-            Picture("a", frame.colour(), ["a kitchen"]), lifted, "images", shape, ConventionConfig()
+            InputImage("a", frame.colour(), ["a kitchen"]), lifted, "images", shape, ConventionConfig()
         )
         place = [f.frame_id for f in scene.frames].index(frame.frame_id)
         alone = type(scene)(scene.scene_id, scene.source, scene.frames[place : place + 1])

@@ -15,7 +15,7 @@ from transformers import DepthProForDepthEstimation
 
 from poma3d.lift import depth_pro, vggt
 from poma3d.lift.given import GivenLifter
-from poma3d.lift.lifter import BadImage, HalvingLifter, Lifted, Picture
+from poma3d.lift.lifter import BadImage, HalvingLifter, InputImage, Lifted
 from poma3d.network.weights import weights_revision
 from tests.helpers.lift.tiny_lifter import save_depth_pro
 
@@ -26,9 +26,9 @@ def depth_pro_pixels(rgb: np.ndarray, side: int) -> torch.Tensor:
     return torch.nn.functional.interpolate(image[None], size=(side, side), mode="bilinear")
 
 
-def picture(height: int, width: int, seed: int = 0) -> Picture:
+def picture(height: int, width: int, seed: int = 0) -> InputImage:
     rgb = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
-    return Picture(f"{seed}-{height}x{width}", rgb, ["noise"])
+    return InputImage(f"{seed}-{height}x{width}", rgb, ["noise"])
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +167,7 @@ class Small:
         self.room = room
         self.tried: list[int] = []
 
-    def lift(self, pictures: Sequence[Picture]) -> list[Lifted | BadImage]:
+    def lift(self, pictures: Sequence[InputImage]) -> list[Lifted | BadImage]:
         self.tried.append(len(pictures))
         if len(pictures) > self.room:
             raise torch.OutOfMemoryError("CUDA out of memory")

@@ -12,7 +12,7 @@ import pytest
 
 from jobs.lift.images.config import ImageSetConfig, SetKind
 from jobs.lift.images.registry import open_set
-from jobs.lift.images.sets import BadRecord, Record
+from jobs.lift.images.sets import BadRecord, ImageRecord
 from plinth.errors import ConfigError, DataError
 from plinth.storage import StorageOptions
 from tests.helpers.lift.image_sets import (
@@ -29,13 +29,13 @@ SEEDS = list(range(10))
 OPTIONS = StorageOptions()
 
 
-def scanned(config: ImageSetConfig) -> list[Record | BadRecord]:
+def scanned(config: ImageSetConfig) -> list[ImageRecord | BadRecord]:
     image_set = open_set(config, OPTIONS)
     return [found for piece in image_set.pieces() for found in image_set.scan(piece)]
 
 
-def good(config: ImageSetConfig) -> list[Record]:
-    return [found for found in scanned(config) if isinstance(found, Record)]
+def good(config: ImageSetConfig) -> list[ImageRecord]:
+    return [found for found in scanned(config) if isinstance(found, ImageRecord)]
 
 
 def bad(config: ImageSetConfig) -> list[BadRecord]:
@@ -98,7 +98,9 @@ def test_a_broken_member_costs_that_member(tmp_path: Path) -> None:
     content[header : header + 100] = b"\xff" * 100
     path.write_bytes(content)
     found = scanned(ImageSetConfig(str(tmp_path)))
-    assert [r.captions[0] for r in found if isinstance(r, Record)] == [photo(s).caption for s in (0, 2, 3)]
+    assert [r.captions[0] for r in found if isinstance(r, ImageRecord)] == [
+        photo(s).caption for s in (0, 2, 3)
+    ]
     reasons = {r.reason: r for r in found if isinstance(r, BadRecord)}
     assert set(reasons) == {"broken archive", "no image"}
     assert f"x.tar at byte {header}" in reasons["broken archive"].place
@@ -110,7 +112,7 @@ def test_a_tar_that_ends_early_gives_what_is_whole(tmp_path: Path) -> None:
     last = json.loads(good(ImageSetConfig(str(tmp_path)))[-1].locator)
     path.write_bytes(path.read_bytes()[: last["jpg"][0] + 100])
     found = scanned(ImageSetConfig(str(tmp_path)))
-    assert len([r for r in found if isinstance(r, Record)]) == 2
+    assert len([r for r in found if isinstance(r, ImageRecord)]) == 2
     assert "100 of" in next(r.value for r in found if isinstance(r, BadRecord))
 
 
