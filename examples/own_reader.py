@@ -25,6 +25,7 @@ import numpy as np
 import yaml
 
 from jobs.cli import main as poma
+from poma3d.locations import Location
 from poma3d.scenes.frame import BadFrame, Frame, LazyFrames, SceneFrames
 
 
@@ -32,8 +33,8 @@ from poma3d.scenes.frame import BadFrame, Frame, LazyFrames, SceneFrames
 class NpzConfig:
     """Scans as folders of .npz frames; the docstring under each field is its help text."""
 
-    root: str = "???"
-    """The folder that holds a folder per scan. ??? marks a field that the job file must give."""
+    root: Location = "???"
+    """The folder that holds a folder per scan. A Location is a path; ??? is a field that must be given."""
     step: int = 1
     """Read every n-th frame."""
 

@@ -34,6 +34,7 @@ from plinth.data import manifest as manifests
 from plinth.data.manifest import Manifest, ShardEntry
 from plinth.data.shards import RowGroupReader
 from plinth.errors import ConfigError, DataError
+from plinth.locations import absolute
 from plinth.storage import MissingKeyError, Storage, StorageOptions
 from plinth.storage.lock import RunLock
 from poma3d.scenes.annotations import captions_of, read_scene_captions
@@ -76,6 +77,7 @@ def caption(job: CaptionJob) -> Dataset:
         DataError: no data set, no colour in it, or annotations of other scenes.
     """
     job.validate()
+    job = absolute(job)
     data = open_dataset(job.data, job.storage)
     output = Storage.from_uri(job.output, job.storage)
     if output.uri == data.storage.uri:
@@ -94,20 +96,17 @@ def caption(job: CaptionJob) -> Dataset:
 def _work(
     job: CaptionJob, data: Dataset, output: Storage
 ) -> tuple[CaptionWork, dict[str, Any], TeacherRecord]:
-    teacher = models.absolute(job.teacher)
-    record = models.record(teacher, job.storage)
-    captioner = models.absolute(job.captioner) if job.captioner else None
+    record = models.record(job.teacher, job.storage)
     annotations, content = _annotations(job.annotations, data, job.storage)
     recipe = job.recipe() | {"teacher": asdict(record), "annotations": content}
-    if captioner is not None:
-        recipe["captioner"]["revision"] = captioners.revision(captioner, job.storage)
+    if job.captioner is not None:
+        recipe["captioner"]["revision"] = captioners.revision(job.captioner, job.storage)
     shape = replace(
         data.shape, captions=job.captions, scene_captions=job.scene_captions, embedding=record.embedding
     )
     if shape.image_tokens:
-        tower = models.open_teacher(teacher, job.storage).image_tower().shape
+        tower = models.open_teacher(job.teacher, job.storage).image_tower().shape
         shape = replace(shape, image_tokens=tower.patches, token_width=tower.width)
-    job = replace(job, teacher=teacher, captioner=captioner)
     work = CaptionWork(job, data.storage, output, digest(recipe), shape, annotations)
     return work, recipe, record
 

@@ -37,7 +37,7 @@ class CaptionWork:
     """What all shards of a job share."""
 
     job: CaptionJob
-    """With the models that it names as absolute paths."""
+    """With absolute paths."""
     data: Storage
     output: Storage
     recipe: str

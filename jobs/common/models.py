@@ -10,7 +10,6 @@ import tempfile
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
 
 from jobs.common.datasets import TeacherRecord
 from plinth import plugins
@@ -20,15 +19,6 @@ from plinth.storage import Storage, StorageOptions
 from poma3d.pretrained.config import TeacherConfig
 from poma3d.pretrained.teacher import Teacher, load_teacher
 
-
-class HasSource(Protocol):
-    """A config of a teacher, lifter or captioner."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-    source: str
-
-
-Model = TypeVar("Model", bound=HasSource)
 CACHE_ENV = "POMA3D_CACHE"
 WANTED = (".json", ".txt", ".jinja", ".model", ".safetensors")
 
@@ -67,12 +57,6 @@ def _open(settings: str, device: str) -> Teacher:
         return load_teacher(replace(config, source=source), device)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-
-
-def absolute(config: Model) -> Model:
-    """The same model for processes that run in another folder; hub ids and URIs stay as they are."""
-    folder = Path(config.source)
-    return replace(config, source=str(folder.absolute())) if config.source and folder.is_dir() else config
 
 
 def fetch(source: str, options: StorageOptions, key: str = "teacher.source") -> str:

@@ -25,6 +25,7 @@ from plinth.data import manifest as manifests
 from plinth.data.manifest import Manifest, ShardEntry
 from plinth.data.shards import write_shard
 from plinth.errors import ConfigError, DataError
+from plinth.locations import absolute
 from plinth.storage import Storage
 from poma3d.sample import SCHEMA_VERSION, Classes, SampleShape, encode
 from poma3d.scenes.frame import NamesClasses, Reader, Reject
@@ -140,6 +141,7 @@ def _tasks(job: IngestJob, reader: Reader, output: Storage) -> list[ShardTask]:
         raise ConfigError(f"{job.reader.kind} found no scene.", "Check the folder that it reads.")
     size = job.scenes_per_shard
     groups = [scenes[start : start + size] for start in range(0, len(scenes), size)]
+    job = absolute(job)
     return [ShardTask(job, output, shape, index, group) for index, group in enumerate(groups)]
 
 

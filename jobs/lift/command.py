@@ -23,7 +23,6 @@ from jobs.common.objects import digest, names_in
 from jobs.jobfile import asked
 from jobs.lift import lifters, versions
 from jobs.lift.config import LiftJob
-from jobs.lift.images.config import ImageSetConfig
 from jobs.lift.images.registry import open_set
 from jobs.lift.images.sets import InputPiece
 from jobs.lift.pipeline import lift_parts
@@ -33,6 +32,7 @@ from plinth import config
 from plinth.data import manifest as manifests
 from plinth.data.manifest import Manifest
 from plinth.errors import ConfigError, DataError
+from plinth.locations import absolute
 from plinth.storage import Storage
 from plinth.storage.lock import RunLock
 from poma3d.sample import SCHEMA_VERSION, SampleShape
@@ -81,6 +81,7 @@ def lift(job: LiftJob) -> tuple[Dataset, list[Commit]]:
         DataError: a piece that is not of its layout, a set without a usable image, or nothing left.
     """
     job.validate()
+    job = absolute(job)
     output = Storage.from_uri(job.output, job.storage)
     output.check(write=True)
     work, attributes = _work(job, output)
@@ -107,12 +108,10 @@ def _next_version(job: LiftJob, work: LiftWork, attributes: dict[str, Any]) -> t
 
 def _work(job: LiftJob, output: Storage) -> tuple[LiftWork, dict[str, Any]]:
     """What the tasks are told, and what the manifest says of the data set."""
-    teacher = models.absolute(job.teacher) if job.teacher else None
-    lifter = models.absolute(job.lifter)
-    record = models.record(teacher, job.storage) if teacher else None
+    record = models.record(job.teacher, job.storage) if job.teacher else None
     shape = SampleShape(1, **asdict(job.shape), embedding=record.embedding if record else 0)
     recipe = job.recipe()
-    recipe["lifter"]["revision"] = lifters.revision(lifter, job.storage)
+    recipe["lifter"]["revision"] = lifters.revision(job.lifter, job.storage)
     recipe["teacher"] = asdict(record) if record else None
     attributes = {
         "schema_version": SCHEMA_VERSION,
@@ -121,7 +120,6 @@ def _work(job: LiftJob, output: Storage) -> tuple[LiftWork, dict[str, Any]]:
         "teacher": recipe["teacher"],
         "recipe": recipe,
     }
-    job = replace(job, lifter=lifter, teacher=teacher)
     return LiftWork(job, output, digest(attributes), shape), attributes
 
 
@@ -152,16 +150,10 @@ def _base(output: Storage, attributes: dict[str, Any]) -> Manifest | None:
 def _pieces(job: LiftJob) -> dict[str, InputPiece]:
     """Every piece of the inputs by its identity, in order, each once."""
     pieces: dict[str, InputPiece] = {}
-    for cfg in job.inputs:
-        for piece in open_set(_absolute(cfg, job), job.storage).pieces():
+    for images in job.inputs:
+        for piece in open_set(images, job.storage).pieces():
             pieces.setdefault(piece.identity, piece)
     return pieces
-
-
-def _absolute(cfg: ImageSetConfig, job: LiftJob) -> ImageSetConfig:
-    """The same set for processes that run in another folder."""
-    images = cfg.images_uri and Storage.from_uri(cfg.images_uri, job.storage).uri
-    return replace(cfg, uri=Storage.from_uri(cfg.uri, job.storage).uri, images_uri=images)
 
 
 def _plan(job: LiftJob, work: LiftWork, base: Manifest | None, new: dict[str, InputPiece]) -> VersionPlan:

@@ -47,7 +47,7 @@ class LiftWork:
     """What all tasks of a job share."""
 
     job: LiftJob
-    """With the models that it names as absolute paths."""
+    """With absolute paths."""
     output: Storage
     recipe: str
     """Fingerprint of what decides what an image becomes."""

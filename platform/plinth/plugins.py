@@ -25,6 +25,7 @@ from typing import Any
 
 from plinth import config
 from plinth.errors import ConfigError
+from plinth.locations import absolute
 
 
 def is_own(kind: str) -> bool:
@@ -33,14 +34,14 @@ def is_own(kind: str) -> bool:
 
 
 def complete(job: Any) -> None:
-    """Check every section of a job that takes an own class, and fill in the defaults of its options.
+    """Check every section of a job that takes an own class; complete its options, with absolute paths.
 
     Raises:
         ConfigError: an unknown kind, a class that cannot be used, or options that it does not have.
     """
     for key, section in _sections(job):
         if is_own(section.kind):
-            section.options = config.to_dict(_open(section, key)[1])
+            section.options = config.to_dict(absolute(_open(section, key)[1]))
             continue
         kinds = section.KINDS
         if section.kind not in kinds:
