@@ -15,6 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from jobs.common.datasets import Dataset
+
 HEIGHT, WIDTH = 72, 96
 INTRINSICS = [80.0, 80.0, 47.5, 35.5]
 
@@ -120,3 +122,18 @@ def encoded(pixels: np.ndarray, kind: str) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind)
     return buffer.getvalue()
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Content of all files of a data set by their names."""
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def shards(folder: Path) -> dict[str, bytes]:
+    """Content of its shards."""
+    return {k: v for k, v in files(folder).items() if k.startswith("shards/")}
+
+
+def captions(dataset: Dataset) -> list[str]:
+    """The first caption of every sample."""
+    return [sample.view_captions[0][0] for sample in dataset.samples()]

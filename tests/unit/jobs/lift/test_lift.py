@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from jobs.cli import main
-from jobs.common.datasets import Dataset, open_dataset
+from jobs.common.datasets import open_dataset
 from jobs.embed import command as embed
 from jobs.embed.config import EmbedJob
 from jobs.lift import command as lift
@@ -31,10 +31,13 @@ from plinth.storage import Storage, StorageOptions
 from plinth.storage.lock import RunLock
 from plinth.storage.options import LockConfig
 from tests.helpers.lift.image_sets import (
+    captions,
     encoded,
+    files,
     lift_job,
     members,
     photo,
+    shards,
     write_folder,
     write_parquet,
     write_photos_tar,
@@ -47,18 +50,6 @@ SEEDS = range(10)
 
 def job(output: Path, inputs: list[dict[str, Any]], **changes: Any) -> LiftJob:
     return config.build(LiftJob, [("job", lift_job(output, inputs, **changes))])
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
-def shards(folder: Path) -> dict[str, bytes]:
-    return {k: v for k, v in files(folder).items() if k.startswith("shards/")}
-
-
-def captions(dataset: Dataset) -> list[str]:
-    return [sample.view_captions[0][0] for sample in dataset.samples()]
 
 
 def rejects(folder: Path, version: int = 1) -> list[dict[str, str]]:
