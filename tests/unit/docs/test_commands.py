@@ -1,0 +1,180 @@
+"""Every command of the documentation is run by a test, run here, or marked as not run with the reason.
+
+`poma` commands are compared with the real command line and, where they name a shipped job file, with its
+schema: a flag or a key that is gone fails here, whoever runs the command.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from jobs import cli, jobfile
+from jobs.cli import main
+from jobs.ingest.config import ReaderConfig
+from jobs.lift.config import LifterConfig
+from plinth import config, plugins
+from poma3d import export
+from poma3d.export import Provenance, SceneEncoder
+from poma3d.network.config import LossConfig
+from poma3d.stages import MainStage, build_stage
+from tests.helpers import tiny
+from tests.helpers.pages import PAGES, ROOT, Block, Command, blocks, commands
+
+COMMANDS = [each for page in PAGES for block in blocks(page, "bash") for each in commands(block)]
+PYTHON = [block for page in PAGES for block in blocks(page, "python")]
+
+RUN_BY = {
+    r"poma ingest": "tests/integration/train/test_end_to_end.py::commands",
+    r"poma embed": "tests/integration/train/test_end_to_end.py::commands",
+    r"poma pretrain .*--accept-changes": "tests/unit/jobs/pretrain/test_pretrain_command.py::*",
+    r"poma pretrain": "tests/integration/train/test_end_to_end.py::commands",
+    r"poma evaluate": "tests/integration/train/test_end_to_end.py::commands",
+    r"poma export": "tests/integration/train/test_end_to_end.py::commands",
+    r"poma shards (inspect|verify|preview)": "tests/unit/jobs/ingest/test_data_commands.py::*",
+    r"poma lift": "tests/unit/jobs/lift/test_lift.py::*",
+    r"poma caption": "tests/unit/jobs/caption/test_caption.py::*",
+    r"poma sweep (?!show|promote)": "tests/integration/sweep/test_sweep_s3.py::*",
+    r"poma sweep (show|promote)": "tests/integration/sweep/test_sweep_s3.py::*",
+    r"poma prove-resume": "tests/integration/train/test_prove_resume.py::*",
+    r"poma doctor": "tests/unit/jobs/doctor/test_doctor.py::*",
+    r"poma runs (show|logs)": "tests/unit/jobs/test_planted_secrets.py::*",
+    r"poma runs stop": "tests/unit/jobs/runs/test_stop.py::*",
+    r"poma runs list": "tests/unit/jobs/runs/test_runs.py::*",
+    r"poma checkpoints list": "tests/integration/train/test_end_to_end.py::commands",
+    r"poma checkpoints (verify|repair|prune|pin)": "tests/unit/plinth/checkpoint/test_maintenance.py::*",
+    r"poma submit .*--render": "tests/unit/jobs/submit/test_kubernetes.py::*",
+    r"poma submit": "tests/integration/cluster/test_submit_ray.py::*",
+    r"python examples/own_reader\.py": "tests/unit/examples/test_own_reader.py::*",
+    r"python examples/own_stage\.py": "tests/unit/examples/test_own_stage.py::*",
+}
+"""Pattern of a command -> the test, or the helper of one, that runs this form of it; * is any of its file."""
+
+HERE = r"poma --help|poma \S+( \S+)? --help|poma config|poma plan|make \S+$"
+"""Commands that are run by `test_it_runs_here`."""
+
+OWN_CLASSES = {"MyReader": ReaderConfig, "FlatLifter": LifterConfig}
+"""Class of a page -> the section of a job that takes it."""
+
+
+def words_of(command: Command) -> list[str]:
+    return shlex.split(command.text)
+
+
+def runs_here(command: Command) -> bool:
+    return not command.not_run and re.match(HERE, command.text) is not None
+
+
+def poma_commands() -> list[Command]:
+    return [each for each in COMMANDS if each.text.startswith("poma ")]
+
+
+def test_there_are_commands() -> None:
+    assert len(COMMANDS) > 40
+    assert len(PYTHON) > 2
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=str)
+def test_every_command_has_its_test(command: Command) -> None:
+    if command.not_run or runs_here(command):
+        return
+    found = [test for pattern, test in RUN_BY.items() if re.match(pattern, command.text)]
+    assert found, f"{command}: no test runs it; add one to RUN_BY, or mark the command with its reason"
+
+
+@pytest.mark.parametrize(("pattern", "test"), RUN_BY.items())
+def test_the_table_is_true(pattern: str, test: str) -> None:
+    """The test is there and names the words of the command; and a page has such a command."""
+    name, _, function = test.partition("::")
+    path = ROOT / name
+    assert path.exists(), f"{name} has moved"
+    source = path.read_text()
+    functions = {node.name for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)}
+    assert function in functions | {"*"}, f"{name} has no {function}"
+    subject = re.search(r"poma ([\w-]+)|(\w+)\\\.py", pattern)
+    assert subject is not None
+    word = subject[1] or subject[2]
+    assert re.search(rf"\b{word}\b", source), f"{name} does not mention {word}"
+    assert any(re.match(pattern, command.text) for command in COMMANDS), "no page has it any more"
+
+
+@pytest.mark.parametrize("command", poma_commands(), ids=str)
+def test_its_words_are_those_of_the_command_line(command: Command) -> None:
+    """Flags exist, and keys of a shipped job file are keys of its schema."""
+    words = words_of(command)[1:]
+    if "--help" in words or "--help-keys" in words:
+        return
+    arguments = cli._parsed(words, cli._asked(words))
+    job = getattr(arguments, "job", None)
+    if job is None or not str(job).startswith("jobs/configs/"):
+        return
+    given = [word for word in arguments.overrides if word != "..."]
+    read = jobfile.read(ROOT / job)
+    read.resolve(jobfile.open_schema(read.kind), given)
+
+
+@pytest.mark.parametrize("command", [each for each in COMMANDS if runs_here(each)], ids=str)
+def test_it_runs_here(
+    command: Command, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    words = words_of(command)
+    if words[0] == "make":
+        make = shutil.which("make")
+        if make is None:
+            pytest.skip("make is not installed here")
+        done = subprocess.run([make, "-n", *words[1:]], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return
+    if words[1] == "plan":
+        words += [flag for stage in planned(words) for flag in ("--assume", f"{stage}.samples=100")]
+    if "--help" in words:
+        with pytest.raises(SystemExit) as ended:
+            main(words[1:])
+        assert ended.value.code == 0
+    else:
+        assert main(words[1:]) == 0, capsys.readouterr().err
+    assert capsys.readouterr().out
+
+
+def planned(words: list[str]) -> list[str]:
+    """Stages whose data `poma plan` has to be told of, because it is not there."""
+    off = [stage for stage in ("warmup", "main") if f"{stage}=null" in words]
+    told = [stage for stage in ("warmup", "main") if any(w.startswith(f"{stage}.samples=") for w in words)]
+    return [stage for stage in ("warmup", "main") if stage not in off + told]
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=lambda block: f"{block.page}:{block.line}")
+def test_python_of_the_pages_runs(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an exported encoder in `encoder` and a batch of depth with cameras; own classes are accepted."""
+    stage = build_stage("main", tiny.model_config("full"), LossConfig(), tiny.shape(), tiny.tower("clip"), 0)
+    assert isinstance(stage, MainStage)
+    encoder = SceneEncoder.of(stage.trained_encoder, Provenance("tiny", "abc", 2.5, "run"))
+    export.save(encoder, tmp_path / "encoder")
+    batch = stage.fake_batch(2)
+    monkeypatch.chdir(tmp_path)
+    page = ModuleType("page")
+    monkeypatch.setitem(sys.modules, "page", page)
+    names = vars(page)
+    names.update((name, batch[name]) for name in ("depth", "intrinsics", "pose"))
+    exec(compile(block.text, f"{block.page}:{block.line}", "exec"), names)
+    if "views" in names:
+        torch.testing.assert_close(names["views"].features.norm(dim=-1), torch.ones(2, tiny.shape().views))
+    for name, section in OWN_CLASSES.items():
+        if name in names:
+            own = plugins.open_class(f"page:{name}", section.__name__, section.OWN_METHODS)
+            config.describe(own.Config)
+
+
+def test_the_pages_show_own_classes() -> None:
+    text = "".join(block.text for block in PYTHON)
+    assert all(f"class {name}" in text for name in OWN_CLASSES)
