@@ -28,7 +28,7 @@ from poma3d.export import Provenance, SceneEncoder
 from poma3d.network.config import LossConfig
 from poma3d.stages import MainStage, build_stage
 from tests.helpers import tiny
-from tests.helpers.pages import PAGES, ROOT, Block, Command, blocks, commands
+from tests.helpers.docs.pages import PAGES, ROOT, Block, Command, blocks, commands
 
 COMMANDS = [each for page in PAGES for block in blocks(page, "bash") for each in commands(block)]
 PYTHON = [block for page in PAGES for block in blocks(page, "python")]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.helpers.pages import ELSEWHERE, FENCE, PAGES, ROOT, anchors, links
+from tests.helpers.docs.pages import ELSEWHERE, FENCE, PAGES, ROOT, anchors, links
 
 README_LINES = 150
 LINE_CHARACTERS = 120
