@@ -1,0 +1,42 @@
+"""The elastic policy's choice of a size; resizing itself is in tests/integration/train/test_elastic_ray."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from plinth import ray_internals
+from plinth.launch import scaling_policy
+from plinth.launch.scaling_policy import LadderPolicy
+
+
+@pytest.fixture
+def policy(monkeypatch: pytest.MonkeyPatch) -> LadderPolicy:
+    """Sizes 1, 2 and 4 on nodes a and b; c is gone, d is draining."""
+    from ray.train import ScalingConfig
+
+    nodes = [{"NodeID": name, "Alive": name != "c"} for name in "abcd"]
+    monkeypatch.setattr(scaling_policy.ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(ray_internals, "draining_nodes", lambda: {"d": 0})
+    config = ScalingConfig(num_workers=(1, 4), resources_per_worker={"CPU": 1})
+    return LadderPolicy(config, [1, 2, 4], None)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "size"),
+    [
+        ({"a": 3}, 2),
+        ({"a": 2, "b": 2}, 4),
+        ({"a": 9}, 4),
+        ({"a": 1, "c": 1}, 1),
+        ({"a": 2, "d": 2}, 2),
+        ({"c": 4}, 0),
+    ],
+)
+def test_largest_size_that_fits_on_nodes_that_stay(
+    policy: LadderPolicy, cpus: dict[str, float], size: int
+) -> None:
+    reserved: Any = {node: {"CPU": float(count)} for node, count in cpus.items()}
+    assert policy.count_workers(reserved) == size
+    assert policy._count_possible_workers(reserved) == size, "what Ray's own policy calls"
