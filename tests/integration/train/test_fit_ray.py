@@ -42,13 +42,8 @@ def straight(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[R
     """Two stages without interruption on two workers: the first, and what `fit` returned."""
     folder = tmp_path_factory.mktemp("straight")
     run = toy_run(folder)
-    second = replace(
-        run,
-        name="second",
-        storage=Storage.from_uri(folder / "run" / "second"),
-        weights_from=run.storage,
-        steps=4,
-    )
+    storage = Storage.from_uri(folder / "run" / "second")
+    second = toy_run(folder, name="second", storage=storage, weights_from=run.storage, steps=4)
     return run, fit(CONFIG, [run, second], Storage.from_uri(folder / "run"))
 
 
