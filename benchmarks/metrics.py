@@ -23,8 +23,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from jobs.common.cluster import RayConfig, ray_cluster
-from jobs.common.ports import free_port
+from jobs.common.cluster import free_port, ray_cluster
+from jobs.common.ray_config import RayConfig
 from plinth.data.batches import LocalBatch
 from plinth.data.plan import Cursor
 from plinth.engine.engine import StepResult

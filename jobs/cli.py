@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any
 
 from jobs import jobfile
-from jobs.common.job_flags import add_job
+from jobs.common.flags import add_job
 from jobs.jobfile import SCHEMAS
 from plinth import config
 from plinth.errors import EXIT_CODE, INTERRUPTED_EXIT_CODE, PlinthError

@@ -26,7 +26,7 @@ from jobs.caption.config import CaptionJob
 from jobs.caption.tasks import COMMITS, CaptionWork, caption_shard, commit_key, load_commit, open_models
 from jobs.common import models
 from jobs.common.cluster import Progress, check_room, ray_cluster
-from jobs.common.datasets import Dataset, TeacherRecord, add_statistics, open_dataset
+from jobs.common.datasets import Dataset, add_statistics, open_dataset
 from jobs.common.objects import digest, names_in, read_many
 from jobs.common.ray_data import stream
 from jobs.jobfile import asked
@@ -37,6 +37,7 @@ from plinth.errors import ConfigError, DataError
 from plinth.locations import absolute
 from plinth.storage import MissingKeyError, Storage, StorageOptions
 from plinth.storage.lock import RunLock
+from poma3d.pretrained.config import TeacherRecord
 from poma3d.scenes.annotations import captions_of, read_scene_captions
 
 OF_A_BUILD = ("build", "plans", "pieces", "previous")

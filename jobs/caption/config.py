@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from jobs.common.cluster import RayConfig
+from jobs.common.ray_config import RayConfig
 from plinth import config, plugins
 from plinth.config import MISSING
 from plinth.data.config import ShardOptions

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from jobs.common.flags import add_storage_flags
 from jobs.common.run_layout import STAGES
-from jobs.common.storage_flags import add_storage_flags
 
 
 def add(parser: argparse.ArgumentParser) -> None:

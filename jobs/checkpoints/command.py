@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from jobs.common.flags import storage_options
 from jobs.common.run_layout import STAGES
-from jobs.common.storage_flags import storage_options
 from jobs.display.text import aligned
 from plinth.checkpoint import maintenance
 from plinth.checkpoint.config import CheckpointConfig

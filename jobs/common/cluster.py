@@ -4,33 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from jobs.common.ray_config import RayConfig
 from jobs.display.progress import Progress
 from plinth.errors import ConfigError, PlinthError, first_line
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-@dataclass
-class RayConfig:
-    """Where the tasks run."""
-
-    address: str | None = None
-    """Address of a running cluster, `auto` for the one of this node; empty starts one on this machine."""
-    num_cpus: int | None = None
-    """CPUs that a cluster started here offers to tasks and workers; empty for all that the machine has."""
-    object_store_bytes: int = 1_000_000_000
-    """Shared memory of a cluster started here."""
-
-    @property
-    def joined_address(self) -> str | None:
-        """Of the running cluster to join, from here or RAY_ADDRESS; None starts one on this machine."""
-        return self.address or os.environ.get("RAY_ADDRESS")
 
 
 @contextmanager
@@ -138,3 +122,10 @@ def check_room(what: str, needs: Mapping[str, float], hint: str) -> None:
     for name, need in needs.items():
         if has.get(name, 0.0) < need:
             raise ConfigError(f"{what} need {need:g} {name}; there are {has.get(name, 0.0):g}.", hint)
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that nobody listens on; of all interfaces with an empty host."""
+    with socket.socket() as free:
+        free.bind((host, 0))
+        return int(free.getsockname()[1])

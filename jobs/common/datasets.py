@@ -14,21 +14,10 @@ from plinth.data.manifest import Manifest
 from plinth.data.shards import RowGroupReader
 from plinth.errors import DataError
 from plinth.storage import Storage, StorageOptions
+from poma3d.pretrained.config import TeacherRecord
 from poma3d.sample import SCHEMA_VERSION, Classes, Sample, SampleShape, to_samples
 
 CLASSES_KEY = "classes"
-
-
-@dataclass(frozen=True)
-class TeacherRecord:
-    """Which teacher's embeddings are in the shards."""
-
-    name: str
-    revision: str
-    embedding: int
-
-    def __str__(self) -> str:
-        return f"{self.name} at {self.revision} ({self.embedding} wide)"
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,11 @@ from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 
-from jobs.common.datasets import TeacherRecord
 from plinth import plugins
 from plinth.config import fingerprint
 from plinth.errors import ConfigError
 from plinth.storage import Storage, StorageOptions
-from poma3d.pretrained.config import TeacherConfig
+from poma3d.pretrained.config import TeacherConfig, TeacherRecord
 from poma3d.pretrained.teacher import Teacher, load_teacher
 
 CACHE_ENV = "POMA3D_CACHE"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from jobs.common.job_flags import add_overrides
+from jobs.common.flags import add_overrides
 from jobs.common.run_layout import CONFIGS
 
 

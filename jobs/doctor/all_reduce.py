@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
-from jobs.common.ports import free_port
+from jobs.common.cluster import free_port
 from jobs.doctor.finding import Finding, Level
 from plinth.errors import first_line
 from plinth.units import MIB

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobs.common.cluster import RayConfig
+from jobs.common.ray_config import RayConfig
 from plinth.config import MISSING
 from plinth.data.config import ShardOptions
 from plinth.locations import ResultLocation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from jobs.common.job_flags import add_job
+from jobs.common.flags import add_job
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from jobs.common.cluster import RayConfig
+from jobs.common.ray_config import RayConfig
 from plinth.checkpoint.config import CheckpointConfig
 from plinth.config import MISSING
 from plinth.data.config import DataConfig

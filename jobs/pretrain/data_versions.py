@@ -14,13 +14,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
-from jobs.common.datasets import TeacherRecord, open_dataset
+from jobs.common.datasets import open_dataset
 from jobs.common.run_layout import PINS_KEY
 from plinth.data import manifest as manifests
 from plinth.data.config import SourceConfig
 from plinth.data.sources import OpenSource
 from plinth.storage import Storage, StorageOptions
 from plinth.train.resolve import StageSpec
+from poma3d.pretrained.config import TeacherRecord
 
 Pins = dict[str, dict[str, int]]
 """Stage -> data set -> version."""

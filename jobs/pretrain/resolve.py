@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from jobs.common import models
-from jobs.common.datasets import Dataset, TeacherRecord
+from jobs.common.datasets import Dataset
 from jobs.common.run_layout import STAGES
 from jobs.pretrain import data_versions
 from jobs.pretrain.build import build_from_sources
@@ -26,6 +26,7 @@ from plinth.storage import Storage
 from plinth.train import resolve as stages
 from plinth.train.resolve import ResolvedStage, StageSpec
 from poma3d.network import model
+from poma3d.pretrained.config import TeacherRecord
 from poma3d.sample import SampleShape, decode
 
 

@@ -20,7 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from jobs.common.cluster import RayConfig, ray_cluster
+from jobs.common.cluster import ray_cluster
+from jobs.common.ray_config import RayConfig
 from jobs.common.run_layout import STAGES
 from jobs.demo import command as demo
 from jobs.demo.config import DemoJob

@@ -6,7 +6,7 @@ import argparse
 import re
 import time
 
-from jobs.common.storage_flags import storage_options
+from jobs.common.flags import storage_options
 from jobs.display.text import aligned
 from jobs.runs.state import is_run, read_run
 from jobs.runs.stop import stop

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from jobs.common.storage_flags import add_storage_flags
+from jobs.common.flags import add_storage_flags
 
 
 def add(parser: argparse.ArgumentParser) -> None:

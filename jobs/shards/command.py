@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from jobs.common.datasets import Dataset, open_dataset
-from jobs.common.storage_flags import storage_options
+from jobs.common.flags import storage_options
 from plinth.data import manifest as manifests
 from plinth.data.shards import verify
 from plinth.errors import EXIT_CODE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from jobs.common.job_flags import add_optional_job
+from jobs.common.flags import add_optional_job
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import Any
 
 from jobs.common.cluster import ray_cluster
+from jobs.common.flags import storage_options
 from jobs.common.run_layout import STAGES
-from jobs.common.storage_flags import storage_options
 from jobs.evaluate import command as evaluate
 from jobs.jobfile import asked
 from jobs.pretrain import data_versions

@@ -105,3 +105,15 @@ class CaptionerConfig:
             raise ValueError(f"captioner.summary_prompt has no {PLACE}, where the views' captions go")
         if self.temperature < 0 or not 0 < self.top_p <= 1:
             raise ValueError("captioner.temperature must be 0 or more and top_p above 0, at most 1")
+
+
+@dataclass(frozen=True)
+class TeacherRecord:
+    """Which teacher's embeddings are in the shards."""
+
+    name: str
+    revision: str
+    embedding: int
+
+    def __str__(self) -> str:
+        return f"{self.name} at {self.revision} ({self.embedding} wide)"

@@ -76,7 +76,7 @@ def running(nodes: int, folder: Path, secrets: dict[str, str]) -> Iterator[Rayle
 def _main(nodes: int) -> None:
     from ray.cluster_utils import Cluster
 
-    from jobs.common.ports import free_port
+    from jobs.common.cluster import free_port
 
     # The default ports may be another Ray's of this machine: without its agent the head starts no job.
     port = free_port()

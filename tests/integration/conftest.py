@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from infra import objectstore
-from jobs.common.ports import free_port
+from jobs.common.cluster import free_port
 from plinth.storage import Storage, StorageOptions
 
 ACCESS_KEY_ENV = "PLINTH_TEST_S3_ACCESS_KEY"

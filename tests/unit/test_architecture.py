@@ -19,7 +19,7 @@ FORBIDDEN = {
 SHARED = ("common", "display")
 """Folders of jobs/ that commands share; they import no command."""
 MAX_FILES = 15
-MAX_COMMON = 12
+MAX_COMMON = 11
 """Files of jobs/common, so that it does not become a drawer."""
 MAX_LINES = 400
 

@@ -19,7 +19,7 @@ import psutil
 import pytest
 import yaml
 
-from jobs.common.ports import free_port
+from jobs.common.cluster import free_port
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]

@@ -15,8 +15,9 @@ import pytest
 
 from jobs.caption import command as caption
 from jobs.caption.config import CaptionJob
-from jobs.common.cluster import Progress, RayConfig, ray_cluster
+from jobs.common.cluster import Progress, ray_cluster
 from jobs.common.datasets import Dataset, open_dataset
+from jobs.common.ray_config import RayConfig
 from jobs.lift import command as lift
 from jobs.lift.config import LiftJob
 from plinth import config

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from jobs.cli import main
-from jobs.common.cluster import RayConfig, ray_cluster
+from jobs.common.cluster import ray_cluster
+from jobs.common.ray_config import RayConfig
 from plinth.observe.metrics import read_lines
 from plinth.storage import Storage
 from poma3d import export

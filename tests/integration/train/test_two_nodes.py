@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 import ray
 
-from jobs.common.cluster import RayConfig
+from jobs.common.ray_config import RayConfig
 from jobs.doctor import nodes as doctor_nodes
 from jobs.doctor.finding import Level
 from jobs.pretrain.config import PretrainJob

@@ -1,9 +1,11 @@
-"""The words of a command that takes a job file: the file, and overrides of its keys."""
+"""The words of command lines that several commands share: job files with overrides, and storage."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+
+from plinth.storage.options import StorageOptions
 
 
 def add_job(parser: argparse.ArgumentParser, name: str) -> None:
@@ -25,3 +27,17 @@ def add_optional_job(parser: argparse.ArgumentParser, text: str) -> None:
 def add_overrides(parser: argparse.ArgumentParser, whose: str) -> None:
     """`key=value` words."""
     parser.add_argument("overrides", nargs="*", metavar="key=value", help=f"overrides of the {whose}'s keys")
+
+
+def add_storage_flags(parser: argparse.ArgumentParser) -> None:
+    """How to reach the object store; credentials come from the environment."""
+    parser.add_argument("--endpoint-url", help="S3 endpoint other than AWS's")
+    parser.add_argument("--region", help="S3 region")
+    parser.add_argument("--profile", help="named profile of the AWS credentials file")
+
+
+def storage_options(arguments: argparse.Namespace) -> StorageOptions:
+    """What the flags say."""
+    return StorageOptions(
+        endpoint_url=arguments.endpoint_url, region=arguments.region, profile=arguments.profile
+    )

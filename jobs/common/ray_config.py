@@ -1,0 +1,27 @@
+"""Where a command's tasks and workers run."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass
+class RayConfig:
+    """Where the tasks run."""
+
+    address: str | None = None
+    """Address of a running cluster, `auto` for the one of this node; empty starts one on this machine."""
+    num_cpus: int | None = None
+    """CPUs that a cluster started here offers to tasks and workers; empty for all that the machine has."""
+    object_store_bytes: int = 1_000_000_000
+    """Shared memory of a cluster started here."""
+
+    @property
+    def joined_address(self) -> str | None:
+        """Of the running cluster to join, from here or RAY_ADDRESS; None starts one on this machine."""
+        return self.address or os.environ.get("RAY_ADDRESS")
