@@ -45,13 +45,13 @@ def test_an_empty_run_has_none(storage: Storage) -> None:
         store.read_state(storage)
 
 
-def test_a_file_that_only_one_worker_sees_is_not_committed(storage: Storage) -> None:
+def test_commit_refuses_file_of_another_machine(storage: Storage) -> None:
     with pytest.raises(CheckpointError, match=r"another cannot see it.*storage that all of them share"):
         store.commit(storage, 1, {"a.safetensors": {"size_bytes": 3, "sha256": "00"}}, {}, "t")
     assert store.latest(storage) is None
 
 
-def test_a_format_of_the_future_is_not_read(storage: Storage, tmp_path: Path) -> None:
+def test_newer_checkpoint_format_is_refused(storage: Storage, tmp_path: Path) -> None:
     put(storage, 1)
     key = f"{store.folder_name(1)}/{store.COMMIT_KEY}"
     storage.write(key, storage.read(key).replace(b'"format_version": 2', b'"format_version": 9'))
@@ -60,7 +60,7 @@ def test_a_format_of_the_future_is_not_read(storage: Storage, tmp_path: Path) ->
         pass
 
 
-def test_a_commit_record_that_is_no_json_counts_as_damage(storage: Storage, tmp_path: Path) -> None:
+def test_unreadable_commit_record_is_damage(storage: Storage, tmp_path: Path) -> None:
     put(storage, 1)
     put(storage, 2)
     storage.write(f"{store.folder_name(2)}/{store.COMMIT_KEY}", b"{")
@@ -68,7 +68,7 @@ def test_a_commit_record_that_is_no_json_counts_as_damage(storage: Storage, tmp_
         assert fetched.state() == {"step": 1}
 
 
-def test_a_certain_step_is_fetched_or_refused(storage: Storage, tmp_path: Path) -> None:
+def test_fetch_of_given_step(storage: Storage, tmp_path: Path) -> None:
     put(storage, 1)
     put(storage, 2)
     with store.Fetched(World(0, 1), storage, tmp_path / "scratch", step=1) as fetched:

@@ -65,7 +65,7 @@ def test_old_and_unfinished_ones_go_and_newer_unfinished_stay(storage: Storage, 
         (CheckpointConfig(keep_last=1, keep_best=1, best_metric="no such"), [60]),
     ],
 )
-def test_what_is_kept(
+def test_retention_keeps_configured_checkpoints(
     storage: Storage, tmp_path: Path, settings: CheckpointConfig, expected: list[int]
 ) -> None:
     for step, loss in {10: 9.0, 20: 1.0, 30: 2.0, 40: 5.0, 50: 6.0, 60: 7.0}.items():
@@ -74,7 +74,7 @@ def test_what_is_kept(
     assert steps(storage) == expected
 
 
-def test_a_pinned_one_stays_until_it_is_unpinned(storage: Storage, tmp_path: Path) -> None:
+def test_pinned_checkpoint_is_kept_until_unpinned(storage: Storage, tmp_path: Path) -> None:
     for step in (1, 2, 3):
         put(storage, tmp_path, step)
     maintenance.pin(storage, 1, "for the paper")

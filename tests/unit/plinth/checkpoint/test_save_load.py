@@ -74,14 +74,14 @@ def test_only_the_newest_are_kept_and_scratch_is_empty(saved: Path) -> None:
     assert list(Path(f"{saved}-scratch").iterdir()) == []
 
 
-def test_the_commit_record_has_every_other_file(saved: Path) -> None:
+def test_commit_record_names_every_file(saved: Path) -> None:
     record = json.loads((saved / "step-00000004" / "COMMIT.json").read_text())
     names = {p.name for p in (saved / "step-00000004").iterdir()}
     assert set(record["files"]) == names - {"COMMIT.json"}
     assert record["step"] == 4
 
 
-def test_the_state_says_what_a_reader_needs(saved: Path) -> None:
+def test_checkpoint_state_has_step_shapes_and_versions(saved: Path) -> None:
     state = store.read_state(Storage.from_uri(saved))
     assert state["notes"] == {"step": 4}
     assert state["written_by"] == {"world_size": 2, "zero_stage": 2, "precision": "fp32"}
@@ -94,7 +94,7 @@ def test_the_state_says_what_a_reader_needs(saved: Path) -> None:
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
-def test_a_damaged_one_is_skipped(saved: Path, world_size: int) -> None:
+def test_damaged_checkpoint_is_skipped(saved: Path, world_size: int) -> None:
     assert run_ranks(world_size, load, str(saved))[0] == ("", (4, {"step": 4}))
     damage(next((saved / "step-00000004").glob("*.safetensors")))
     for outcome in run_ranks(world_size, load, str(saved)):
@@ -146,7 +146,7 @@ def take_weights(folder: str, case: Case) -> Any:
     return report, before, after, loss
 
 
-def test_the_next_stage_takes_the_weights_that_fit(saved: Path) -> None:
+def test_load_weights_takes_parameters_that_fit(saved: Path) -> None:
     full = checkpoint.read_full(Storage.from_uri(saved), Path(f"{saved}-scratch"))
     losses = []
     for case in (Case(0), Case(2), Case(3), Case(3, precision="bf16")):

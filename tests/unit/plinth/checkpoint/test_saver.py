@@ -64,7 +64,7 @@ def until(is_true: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_what_is_saved_is_what_was_there_at_the_time(flaky: Flaky, tmp_path: Path) -> None:
+def test_saver_saves_snapshot_of_shards(flaky: Flaky, tmp_path: Path) -> None:
     committed: list[int] = []
     saver = Saver(ALONE, flaky, tmp_path / "s", QUICK, on_commit=lambda saved: committed.append(saved.step))
     tensor = torch.full((6,), 1.0)
@@ -79,7 +79,7 @@ def test_what_is_saved_is_what_was_there_at_the_time(flaky: Flaky, tmp_path: Pat
     assert not (tmp_path / "s" / upload.QUEUE_FOLDER).exists()
 
 
-def test_a_store_that_is_away_delays_nothing_and_is_caught_up_with(flaky: Flaky, tmp_path: Path) -> None:
+def test_saver_catches_up_after_storage_outage(flaky: Flaky, tmp_path: Path) -> None:
     saver = Saver(ALONE, flaky, tmp_path / "s", QUICK)
     Flaky.away.set()
     for step in range(1, 6):
@@ -97,9 +97,7 @@ def test_a_store_that_is_away_delays_nothing_and_is_caught_up_with(flaky: Flaky,
     assert read(flaky, tmp_path / "f")[0] == 5.0
 
 
-def test_a_store_that_stays_away_ends_the_run_with_a_line_and_the_next_one_uploads(
-    flaky: Flaky, tmp_path: Path
-) -> None:
+def test_long_outage_ends_run_and_next_run_uploads(flaky: Flaky, tmp_path: Path) -> None:
     saver = Saver(ALONE, flaky, tmp_path / "s", QUICK)
     Flaky.away.set()
     saver.save(7, shards(7), {"n": 7})
@@ -150,7 +148,7 @@ def test_slices_with_a_hole_are_never_committed() -> None:
         tensor_files.check_whole([Slice("w", 6, 0, 3)])
 
 
-def test_a_full_disk_costs_checkpoints_and_in_the_end_the_run(flaky: Flaky, tmp_path: Path) -> None:
+def test_full_disk_drops_checkpoints_until_max_failed(flaky: Flaky, tmp_path: Path) -> None:
     (tmp_path / "s").write_text("a file where the folder should be")  # as good as a full disk
     saver = Saver(ALONE, flaky, tmp_path / "s", CheckpointConfig(max_failed=2))
     for step in (1, 2, 3):
@@ -215,7 +213,7 @@ def fail_on_one(folder: str, scratch: str) -> str:
 
 
 @pytest.mark.slow
-def test_a_rank_that_fails_does_not_keep_the_others_waiting(tmp_path: Path) -> None:
+def test_failed_rank_does_not_block_other_ranks(tmp_path: Path) -> None:
     told = run_ranks(2, fail_on_one, str(tmp_path / "c"), str(tmp_path / "s"))
     assert all("checkpoint of step 1 on rank" in text for text in told)
     assert store.latest(Storage.from_uri(tmp_path / "c")) is None

@@ -80,7 +80,7 @@ def stopped(cases: list[Case], trap: str) -> list[tuple[str, list[str]]]:
 
 @pytest.mark.parametrize("world_size", [1, 2])
 @pytest.mark.parametrize("micro_batch_size", [2, 8])
-def test_a_loss_that_is_not_finite_stops_all_ranks(world_size: int, micro_batch_size: int) -> None:
+def test_non_finite_loss_stops_all_ranks(world_size: int, micro_batch_size: int) -> None:
     cases = [Case(z, micro_batch_size=micro_batch_size) for z in (0, 2, 3)]
     for of_rank in run_ranks(world_size, stopped, cases, "loss"):
         for message, changed in of_rank:
@@ -90,7 +90,7 @@ def test_a_loss_that_is_not_finite_stops_all_ranks(world_size: int, micro_batch_
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
-def test_a_gradient_that_is_not_finite_stops_all_ranks(world_size: int) -> None:
+def test_non_finite_gradient_stops_all_ranks(world_size: int) -> None:
     for of_rank in run_ranks(world_size, stopped, EVERY, "gradient"):
         for case, (message, changed) in zip(EVERY, of_rank, strict=True):
             assert "The gradient norm of step 1 is not finite; nothing was applied" in message, case
@@ -123,7 +123,7 @@ def before_and_after(cases: list[Case]) -> list[tuple[dict[str, torch.Tensor], d
     return found
 
 
-def test_the_forward_pass_sees_the_average_rounded_once() -> None:
+def test_target_copy_is_ema_rounded_once() -> None:
     for case, (state, seen) in zip(EVERY, run_ranks(2, before_and_after, EVERY)[1], strict=True):
         averages = {k: v for k, v in state.items() if k.startswith("ema/")}
         assert averages
@@ -192,6 +192,6 @@ def train_careless() -> None:
         engine.close()
 
 
-def test_a_stage_that_does_not_replay_is_caught() -> None:
+def test_stage_with_other_second_pass_is_refused() -> None:
     with pytest.raises(RankError, match=r"differs by .* between the passes of a micro-batch"):
         run_ranks(1, train_careless)

@@ -85,7 +85,7 @@ def test_without_the_grid_the_order_shows() -> None:
     assert not torch.equal(added(plain, random.Random(1)), added(plain, random.Random(2)))
 
 
-def test_what_is_not_finite_stays_so() -> None:
+def test_on_grid_keeps_non_finite_values() -> None:
     odd = on_grid(torch.tensor([math.inf, -math.inf, math.nan, 0.0]), torch.tensor(shift_of(0, 20)))
     assert odd[:2].tolist() == [math.inf, -math.inf]
     assert odd[2].isnan()
@@ -97,7 +97,7 @@ def test_an_element_stays_below_the_ceiling_that_it_needs() -> None:
     assert [needed_for(size) for size in (0.0, 1e-38, 3e38)] == [LOWEST, LOWEST, HIGHEST]
 
 
-def test_a_ceiling_rises_at_once_and_sinks_slowly() -> None:
+def test_ceiling_rises_at_once_and_sinks_slowly() -> None:
     assert next_ceiling(needed=3, ceiling=-5) == 3 + HEADROOM
     assert [next_ceiling(needed, 3) for needed in range(-1, 3)] == [2, 3, 3, 2 + HEADROOM]
     assert next_ceiling(LOWEST, 5) == 5
@@ -135,7 +135,7 @@ def sums_of(model: nn.Module, world_size: int = 1) -> ExactSums:
     return ExactSums(model.named_parameters(), 8, Process(world, torch.device("cpu"), 1, "here"))
 
 
-def test_the_first_step_finds_its_ceilings_and_is_done_again() -> None:
+def test_first_step_finds_ceilings_and_is_repeated() -> None:
     model = Model()
     sums = sums_of(model)
     model.backward(X)
@@ -149,7 +149,7 @@ def test_the_first_step_finds_its_ceilings_and_is_done_again() -> None:
     assert gradient[2] in (0.0, quantum), "what is far below the largest element loses bits"
 
 
-def test_a_gradient_that_reaches_its_ceiling_is_seen_once() -> None:
+def test_gradient_above_ceiling_repeats_step_once() -> None:
     model = Model()
     sums = sums_of(model)
     sums.restore({"used": 1, "not in this model": 3})

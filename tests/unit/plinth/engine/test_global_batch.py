@@ -41,7 +41,7 @@ def test_gather_joins_micro_batches_and_widens_bf16() -> None:
     assert gathered["v"].tolist() == [True, False, True, False]
 
 
-def test_the_surrogate_has_the_gradient_of_the_loss() -> None:
+def test_surrogate_has_gradient_of_loss() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(6, 4, generator=generator, dtype=torch.float64)
     weight = torch.randn(4, 3, generator=generator, dtype=torch.float64, requires_grad=True)
@@ -71,7 +71,7 @@ def test_features_without_influence_have_no_gradient() -> None:
     assert global_batch.surrogate(features, {}) is None
 
 
-def test_a_feature_without_grad_is_left_out_of_the_surrogate() -> None:
+def test_surrogate_ignores_features_without_grad() -> None:
     grads = {"teacher": torch.ones(2, 2)}
     assert global_batch.surrogate({"teacher": torch.ones(2, 2)}, grads) is None
 

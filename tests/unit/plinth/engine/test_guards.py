@@ -13,7 +13,7 @@ ALONE = World(0, 1)
 BATCH = {"sample_id": ["a", "b", "c"], "sample_key": torch.tensor([1, 2, 3])}
 
 
-def test_the_rows_whose_features_are_not_finite() -> None:
+def test_suspects_are_samples_with_non_finite_features() -> None:
     rows = torch.ones(3, 2, 2)
     rows[1, 0, 1] = float("inf")
     assert guards.suspects(
@@ -34,12 +34,12 @@ def test_keys_stand_in_for_ids() -> None:
     assert guards.suspects(batch, {}, torch.tensor(float("nan"))) == ["7", "8"]
 
 
-def test_a_bad_number_is_found_among_good_ones() -> None:
+def test_is_bad_anywhere_finds_one_bad_number() -> None:
     assert not guards.is_bad_anywhere([torch.tensor(1.0), torch.tensor(2.0, dtype=torch.float64)], ALONE)
     assert guards.is_bad_anywhere([torch.tensor(1.0), torch.tensor(float("-inf"))], ALONE)
 
 
-def test_the_message_names_step_rank_and_samples_but_not_hundreds() -> None:
+def test_non_finite_error_names_step_rank_and_few_samples() -> None:
     ids = [f"s{i}" for i in range(20)]
     with pytest.raises(
         NonFiniteError, match=r"The loss of step 7 is not finite; nothing was applied"

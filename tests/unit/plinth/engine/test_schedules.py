@@ -44,7 +44,7 @@ def test_values_out_of_range_are_refused(key: str, value: float) -> None:
         OptimConfig(**{key: value}).validate()
 
 
-def test_a_warm_up_as_long_as_the_stage_is_refused() -> None:
+def test_warmup_as_long_as_stage_is_refused() -> None:
     OptimConfig(warmup_steps=9).validate(total_steps=10)
     with pytest.raises(ConfigError, match=r"warmup_steps 10 is not less than the stage's 10 steps"):
         OptimConfig(warmup_steps=10).validate(total_steps=10)

@@ -43,37 +43,37 @@ def test_who_vanished_beats_a_broken_collective() -> None:
     ]
 
 
-def test_the_launcher_knows_which_of_the_vanished_was_lost() -> None:
+def test_first_cause_prefers_rank_lost_by_launcher() -> None:
     ended = replace(GONE, rank=3, time=980.0)  # by the launcher, after rank 1 was lost
     report = first_cause([BROKEN, ended, GONE], {1: "the worker died: SIGKILL"})
     assert report.startswith("rank 1 on node-2 vanished in step 6, last sign of life ")
     assert report.splitlines()[0].endswith("the worker died: SIGKILL")
 
 
-def test_a_rank_whose_host_is_gone_has_no_file() -> None:
+def test_first_cause_of_rank_without_failure_file() -> None:
     assert first_cause([BROKEN], {4: "node-3 is dead", 0: "RuntimeError"}).splitlines() == [
         "rank 4 vanished: node-3 is dead",
         f"  1 other rank followed: 0 (RuntimeError: {GLOO})",
     ]
 
 
-def test_collectives_alone_go_by_time_and_rank() -> None:
+def test_first_cause_orders_collectives_by_time_and_rank() -> None:
     later, same = replace(BROKEN, rank=1, time=901.0), replace(BROKEN, rank=2)
     report = first_cause([later, same, BROKEN])
     assert report.startswith("rank 0 on node-1 in step 6")
     assert f"2 other ranks followed: 1, 2 (RuntimeError: {GLOO})" in report
 
 
-def test_the_stage_is_named_where_it_is_known() -> None:
+def test_first_cause_names_stage() -> None:
     assert first_cause([replace(OWN, stage="warmup")]).startswith("rank 2 on node-1 in step 6 of warmup, ")
 
 
-def test_what_followers_say_is_cut() -> None:
+def test_first_cause_shortens_messages_of_followers() -> None:
     report = first_cause([GONE, replace(BROKEN, message="x" * 1000)])
     assert report.splitlines()[-1] == f"  1 other rank followed: 0 (RuntimeError: {'x' * 120} ...)"
 
 
-def test_what_a_launcher_says_is_redacted() -> None:
+def test_first_cause_redacts_launcher_message() -> None:
     report = first_cause([], {2: "GET https://b/k?X-Amz-Signature=pl4nted was refused"})
     assert report == "rank 2 vanished: GET https://b/k?X-Amz-Signature=*** was refused"
 
@@ -100,7 +100,7 @@ class DistBackendError(RuntimeError):
         (ConnectionResetError(104, "Connection reset by peer"), False),
     ],
 )
-def test_what_the_death_of_another_rank_looks_like(error: Exception, expected: bool) -> None:
+def test_is_collective_recognises_errors_of_dead_peers(error: Exception, expected: bool) -> None:
     assert is_collective(error) is expected
 
 

@@ -17,7 +17,7 @@ from plinth.storage import Storage
 WATCH = GuardConfig(spike_sigmas=6.0, spike_window=20)
 
 
-def test_a_spike_stands_out_from_the_steps_before() -> None:
+def test_is_spike() -> None:
     falling = [5 - 0.05 * i + 0.02 * math.sin(7 * i) for i in range(40)]
     assert not any(incidents.is_spike(WATCH, falling[:i], falling[i]) for i in range(40))
     assert incidents.is_spike(WATCH, falling, 9.0)

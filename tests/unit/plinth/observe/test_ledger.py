@@ -83,7 +83,7 @@ def test_an_undisturbed_run(tmp_path: Path, clock: Clock) -> None:
     assert (record.outcome, record.marks) == ("finished", [Mark(0), Mark(4, 6, 2, 3), Mark(5, 7.5, 2.5, 4)])
 
 
-def test_a_kill_loses_what_the_next_attempt_does_again(tmp_path: Path, clock: Clock) -> None:
+def test_ledger_counts_repeated_steps_after_kill_as_lost(tmp_path: Path, clock: Clock) -> None:
     storage = Storage.from_uri(tmp_path)
     book = open_ledger(storage, clock)
     clock.now += 5
@@ -107,7 +107,7 @@ def test_a_kill_loses_what_the_next_attempt_does_again(tmp_path: Path, clock: Cl
     assert summarise(storage, now=clock.now + 9).seconds["idle"] == pytest.approx(16)
 
 
-def test_a_rollback_inside_an_attempt(tmp_path: Path, clock: Clock) -> None:
+def test_ledger_of_rollback_inside_attempt(tmp_path: Path, clock: Clock) -> None:
     storage = Storage.from_uri(tmp_path)
     book = open_ledger(storage, clock)
     steps(book, clock, range(5))
@@ -120,7 +120,7 @@ def test_a_rollback_inside_an_attempt(tmp_path: Path, clock: Clock) -> None:
     assert summary.steps_redone == 4
 
 
-def test_the_second_stage_is_not_counted_twice(tmp_path: Path, clock: Clock) -> None:
+def test_ledger_counts_second_stage_once(tmp_path: Path, clock: Clock) -> None:
     storage = Storage.from_uri(tmp_path)
     first = open_ledger(storage, clock, stage="warmup")
     steps(first, clock, range(3))
@@ -165,7 +165,7 @@ def test_without_checkpoints_it_stays_small_and_right(
     book.close(ledger.FINISHED)
 
 
-def test_storage_that_is_away_stops_nothing(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+def test_ledger_survives_storage_outage(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     def refuse(key: str, data: bytes) -> None:
         raise StorageError("the store is away.")
 
@@ -178,7 +178,7 @@ def test_storage_that_is_away_stops_nothing(clock: Clock, caplog: pytest.LogCapt
     assert caplog.messages == ["the ledger cannot be written, trying again every 0.01 s: the store is away."]
 
 
-def test_it_is_there_while_the_attempt_runs(tmp_path: Path) -> None:
+def test_ledger_is_written_while_attempt_runs(tmp_path: Path) -> None:
     storage = Storage.from_uri(tmp_path)
     book = Ledger(storage, Record("a", "main", 1, 0, START, START, beat_every_s=0.01))
     try:
@@ -191,7 +191,7 @@ def test_it_is_there_while_the_attempt_runs(tmp_path: Path) -> None:
         book.close(ledger.STOPPED)
 
 
-def test_the_first_step_and_commits_are_written_at_once(tmp_path: Path, clock: Clock) -> None:
+def test_ledger_writes_first_step_and_commits_at_once(tmp_path: Path, clock: Clock) -> None:
     def written(until: int) -> None:
         while not (found := ledger.read_records(storage)) or len(found[0].marks) < until:
             time.sleep(0.01)
@@ -208,7 +208,7 @@ def test_the_first_step_and_commits_are_written_at_once(tmp_path: Path, clock: C
     book.close(ledger.FINISHED)
 
 
-def test_what_was_done_after_the_last_beat_comes_from_the_last_batches(tmp_path: Path) -> None:
+def test_ledger_extends_killed_attempt_by_last_batches(tmp_path: Path) -> None:
     storage = Storage.from_uri(tmp_path)
     done = [Mark(0), Mark(4, 4.0), Mark(5, 5.0)]
     later = [Mark(4), Mark(6, 2.0)]
@@ -229,7 +229,7 @@ def test_what_was_done_after_the_last_beat_comes_from_the_last_batches(tmp_path:
     assert told.steps_redone == 4
 
 
-def test_a_record_that_cannot_be_read_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unreadable_ledger_record_is_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     storage = Storage.from_uri(tmp_path)
     storage.write("ledger/a-main.json", b'{"attempt": "a"')
     storage.write("ledger/b-main.json", b'{"attempt": "b"}')
@@ -284,7 +284,7 @@ def records(draw: st.DrawFn) -> Record:
 
 @settings(deadline=None)  # on a busy machine
 @given(st.lists(records(), max_size=8), st.none() | DURATION)
-def test_the_categories_add_up_to_the_wall_time(found: list[Record], later: float | None) -> None:
+def test_ledger_categories_add_up_to_wall_time(found: list[Record], later: float | None) -> None:
     found.sort(key=lambda record: (record.started, record.beat))
     summary = add_up(found, None if later is None else START + later)
     assert set(summary.seconds) == set(CATEGORIES)

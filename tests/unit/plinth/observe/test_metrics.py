@@ -60,7 +60,7 @@ def test_tensorboard_has_every_number(tmp_path: Path) -> None:
         assert scalars(tmp_path, tag)[2] == pytest.approx(value), tag
 
 
-def test_a_resumed_run_repeats_no_step(tmp_path: Path) -> None:
+def test_resumed_metrics_repeat_no_step(tmp_path: Path) -> None:
     write(tmp_path, range(6), close=False)
     write(tmp_path, range(4, 8), first_step=4, marker="b")
     lines = read_lines(Storage.from_uri(tmp_path / "run"))
@@ -69,7 +69,7 @@ def test_a_resumed_run_repeats_no_step(tmp_path: Path) -> None:
     assert sorted(scalars(tmp_path, "loss/total")) == list(range(8))
 
 
-def test_a_run_that_starts_anew_forgets_the_one_before(tmp_path: Path) -> None:
+def test_new_run_drops_earlier_metrics(tmp_path: Path) -> None:
     write(tmp_path, range(6), close=False)
     write(tmp_path, range(2), marker="b")
     assert [line["step"] for line in read_lines(Storage.from_uri(tmp_path / "run"))] == [0, 1]
@@ -93,7 +93,7 @@ def test_json_has_no_nan(tmp_path: Path) -> None:
     assert json.loads(text, parse_constant=pytest.fail)["logs"] == {"rank": None}
 
 
-def test_the_progress_line_says_where_how_fast_and_how_long() -> None:
+def test_progress_line() -> None:
     recent = [step_record(step, step_s=1.0, data_wait_s=0.25) for step in range(18, 20)]
     line = progress_line("main", recent, total_steps=80)
     assert line == (

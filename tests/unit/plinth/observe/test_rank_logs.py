@@ -61,7 +61,7 @@ def killed_child(folder: Path) -> int:
     return child.pid
 
 
-def test_a_process_that_was_killed_left_its_last_batches(folder: Path, storage: Storage) -> None:
+def test_killed_process_leaves_last_batches(folder: Path, storage: Storage) -> None:
     pid = killed_child(folder)
     lines = [json.loads(line) for line in (folder / "first-rank1.batches").read_text().splitlines()]
     assert [line["step"] for line in lines][-4:] == [96, 97, 98, 99]
@@ -110,7 +110,7 @@ def test_an_end_that_was_expected_and_did_not_come(folder: Path) -> None:
         assert json.loads((folder / "first-rank0.batches").read_text())["step"] == 4
 
 
-def test_a_failure_says_what_where_and_on_which_samples(folder: Path, storage: Storage) -> None:
+def test_failure_record_has_error_step_and_samples(folder: Path, storage: Storage) -> None:
     def fail() -> None:
         with RankLog(folder, "first", 3) as rank_log:
             rank_log.batch(7, ["room-1", "room-2"], "main")
@@ -155,7 +155,7 @@ def test_messages_are_redacted_and_the_handler_goes(folder: Path, monkeypatch: p
     assert "after the end" not in text
 
 
-def test_a_hang_leaves_the_stacks_of_all_threads(folder: Path) -> None:
+def test_hang_dumps_stacks_of_all_threads(folder: Path) -> None:
     def stuck_in_the_other_thread() -> None:
         release.wait(LONGEST_WAIT_S)
 
@@ -167,14 +167,14 @@ def test_a_hang_leaves_the_stacks_of_all_threads(folder: Path) -> None:
         rank_log.arm(3600.0)
         rank_log.arm(0.05)
         deadline = time.monotonic() + LONGEST_WAIT_S
-        while "test_a_hang" not in stacks.read_text() and time.monotonic() < deadline:
+        while "test_hang_dumps" not in stacks.read_text() and time.monotonic() < deadline:
             time.sleep(0.02)
     release.set()
     thread.join()
     text = stacks.read_text()
     assert "Timeout" in text
     assert "stuck_in_the_other_thread" in text
-    assert "test_a_hang" in text
+    assert "test_hang_dumps" in text
 
 
 def test_storage_that_is_away_keeps_the_files(
@@ -195,7 +195,7 @@ def test_storage_that_is_away_keeps_the_files(
     salvage(folder / "nowhere", storage)
 
 
-def test_what_a_living_rank_copied_outlives_its_host(folder: Path, storage: Storage, tmp_path: Path) -> None:
+def test_copied_rank_log_survives_lost_host(folder: Path, storage: Storage, tmp_path: Path) -> None:
     other_host = tmp_path / "other-host"
     with RankLog(folder, "first", 0) as here, RankLog(other_host, "first", 1) as lost:
         lost.keep_copied(storage, every_s=0.01)
@@ -214,7 +214,7 @@ def test_what_a_living_rank_copied_outlives_its_host(folder: Path, storage: Stor
     ]
 
 
-def test_batches_that_were_copied_go_after_a_clean_end(folder: Path, storage: Storage) -> None:
+def test_copied_batches_are_removed_after_clean_exit(folder: Path, storage: Storage) -> None:
     with RankLog(folder, "first", 0) as rank_log:
         rank_log.batch(5, ["room-5"])
         salvage(folder, storage)
@@ -223,7 +223,7 @@ def test_batches_that_were_copied_go_after_a_clean_end(folder: Path, storage: St
     assert names(storage) == ["logs/first-rank0.log"]
 
 
-def test_a_copy_that_fails_is_said_once(
+def test_failed_copy_of_rank_log_is_logged_once(
     folder: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(*_: object) -> None:

@@ -50,7 +50,7 @@ def wandb_config() -> MetricsConfig:
     return MetricsConfig(progress_every_s=1e9, sinks=[SinkKind.wandb], sinks_project="poma")
 
 
-def test_a_package_that_is_missing_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_tracker_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics_config.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
         ConfigError, match=r"metrics\.sinks has mlflow, and the package is not inst"
@@ -97,7 +97,7 @@ def test_trackers_get_the_scalars_of_tensorboard_and_the_config_once(
     assert wandb.exit_codes == [0]
 
 
-def test_a_tracker_that_fails_is_given_up_with_a_word_and_training_goes_on(
+def test_failing_tracker_is_disabled_with_warning(
     wandb: FakeWandb, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -109,7 +109,7 @@ def test_a_tracker_that_fails_is_given_up_with_a_word_and_training_goes_on(
     assert [row["step"] for row in wandb.rows] == [0, 1, 2]
 
 
-def test_a_tracker_that_hangs_holds_nothing_up(
+def test_hanging_tracker_does_not_block(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     release = threading.Event()

@@ -60,7 +60,7 @@ EVEN = line([0.01] * 4, [0.3, 0.31, 0.3, 0.29])
         ([line([0.01] * 4, [0.3, 0.3, 0.3, 0.38])], ""),  # too little of the step
     ],
 )
-def test_the_sentence(lines: list[dict[str, Any]], sentence: str) -> None:
+def test_straggler_sentence(lines: list[dict[str, Any]], sentence: str) -> None:
     found = find_straggler(lines)
     assert (found.sentence if found else "") == sentence
 
@@ -84,7 +84,7 @@ def test_lines_hold_means_since_the_last_and_leave_the_first_step_out() -> None:
     assert times.take() == {}
 
 
-def test_the_clock_counts_forward_passes_alone() -> None:
+def test_forward_clock_counts_forward_passes_only() -> None:
     class Sleepy(torch.nn.Module):
         def forward(self, x: float) -> float:
             time.sleep(x)
@@ -138,7 +138,7 @@ def train(run: ResolvedStage) -> None:
 
 
 @pytest.mark.slow
-def test_a_rank_that_is_really_slow_is_named(tmp_path: Path) -> None:
+def test_slow_rank_is_named_by_straggler(tmp_path: Path) -> None:
     run = toy_run(
         tmp_path,
         steps=6,

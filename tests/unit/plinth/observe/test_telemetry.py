@@ -69,7 +69,7 @@ def test_other_ranks_tell_only_what_differs(told: list[Any]) -> None:
     assert {tags["rank"] for _, _, tags in told} == {"3"}
 
 
-def test_a_step_without_a_checkpoint(told: list[Any]) -> None:
+def test_ledger_of_step_without_checkpoint(told: list[Any]) -> None:
     Telemetry("run", "warmup", 0).record(STEP)
     assert "plinth_checkpoint_seconds" not in {name for name, _, _ in told}
     assert {tags["stage"] for _, _, tags in told} == {"warmup"}

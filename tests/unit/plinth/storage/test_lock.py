@@ -25,7 +25,7 @@ def storage(tmp_path: Path) -> Storage:
     return Storage.from_uri(tmp_path)
 
 
-def test_the_second_is_refused_with_the_holders_name(storage: Storage) -> None:
+def test_second_lock_is_refused_with_holder_name(storage: Storage) -> None:
     with RunLock(storage, QUICK):
         held = read_lock(storage)
         assert held is not None
@@ -37,7 +37,7 @@ def test_the_second_is_refused_with_the_holders_name(storage: Storage) -> None:
         assert read_lock(storage) is not None
 
 
-def test_a_holder_elsewhere_that_gives_no_sign_of_life_is_replaced(storage: Storage) -> None:
+def test_silent_holder_on_other_machine_is_replaced(storage: Storage) -> None:
     other = {"holder": "x", "token": "t", "beat": 3, "machine": "other", "pid": 1, "process_start": 1}
     storage.write(lock.LOCK_KEY, json.dumps(other).encode())
     with RunLock(storage, QUICK):
@@ -55,7 +55,7 @@ with RunLock(Storage.from_uri(sys.argv[1]), LockConfig()):
 """
 
 
-def test_a_killed_holder_on_this_machine_is_replaced_at_once(storage: Storage) -> None:
+def test_killed_holder_on_this_machine_is_replaced_at_once(storage: Storage) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "platform")}
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, storage.uri], stdout=subprocess.PIPE, env=environment, text=True
@@ -68,13 +68,13 @@ def test_a_killed_holder_on_this_machine_is_replaced_at_once(storage: Storage) -
             assert (read_lock(storage) or {})["pid"] == os.getpid()
 
 
-def test_a_run_keeps_its_identity_until_its_folder_is_gone(storage: Storage) -> None:
+def test_run_id_is_kept_until_folder_is_removed(storage: Storage) -> None:
     first = run_id(storage)
     assert run_id(storage) == first
     storage.delete(lock.RUN_KEY)
     assert run_id(storage) != first
 
 
-def test_a_beat_must_be_shorter_than_what_means_death() -> None:
+def test_lock_config_needs_heartbeat_below_dead_after() -> None:
     with pytest.raises(ConfigError, match=r"lock\.beat_every_s is 5"):
         LockConfig(beat_every_s=5, dead_after_s=8).validate()

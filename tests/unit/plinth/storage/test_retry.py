@@ -41,7 +41,7 @@ def foreign(name: str, message: str = "message", **fields: object) -> Exception:
     ],
     ids=repr,
 )
-def test_what_is_tried_again_whatever_the_store(error: Exception) -> None:
+def test_transient_errors_are_retried(error: Exception) -> None:
     tries = []
 
     def fails_twice() -> str:
@@ -75,7 +75,7 @@ def test_what_is_tried_again_whatever_the_store(error: Exception) -> None:
     ],
     ids=repr,
 )
-def test_what_is_not_tried_again_whatever_the_store(error: Exception, message: str) -> None:
+def test_permanent_errors_are_not_retried(error: Exception, message: str) -> None:
     tries = []
 
     def fails() -> None:

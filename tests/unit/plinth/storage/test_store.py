@@ -50,7 +50,7 @@ def test_local_objects_come_back(storage: Storage, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("uri", ["{path}", "file://{path}"])
-def test_a_uri_names_the_same_folder_again(uri: str, tmp_path: Path) -> None:
+def test_uri_round_trip(uri: str, tmp_path: Path) -> None:
     storage = Storage.from_uri(uri.format(path=tmp_path))
     assert storage.uri == str(tmp_path)
     assert Storage.from_uri(storage.uri) == storage
@@ -58,7 +58,7 @@ def test_a_uri_names_the_same_folder_again(uri: str, tmp_path: Path) -> None:
     assert Storage.from_uri("s3://bucket/a/").child("b").uri == "s3://bucket/a/b"
 
 
-def test_a_failed_write_leaves_the_old_object(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_write_keeps_old_object(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     storage.write("key", b"old")
 
     def half(path: str, data: bytes) -> None:
@@ -163,7 +163,7 @@ def test_options_that_are_refused(options: StorageOptions, message: str) -> None
     assert "secret+value" not in str(caught.value)
 
 
-def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_storage_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     with pytest.raises(StorageError, match=r"gs:// needs the package gcsfs. pip install gcsfs"):
         Storage.from_uri("gs://bucket").read("key")
@@ -223,7 +223,7 @@ def remote(monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
     thread.join()
 
 
-def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+def test_full_disk_is_one_line_and_leaves_no_file(tmp_path: Path) -> None:
     said = full_disk.run(tmp_path)
     if said is None:
         pytest.skip("this machine does not allow mounts in a user's name space")
@@ -239,7 +239,7 @@ def test_transient_failures_are_tried_again(remote: Storage, fault: str) -> None
     assert Misbehaving.requests == 4
 
 
-def test_the_number_of_tries_is_bounded(remote: Storage) -> None:
+def test_retries_are_bounded(remote: Storage) -> None:
     Misbehaving.faults = ["503"] * 9
     with pytest.raises(StorageError, match=r"s3://bucket/key at http.*still failing after 4 tries") as caught:
         remote.read_range("key", 0, len(CONTENT))
