@@ -55,6 +55,7 @@ RUN_BY = {
     r"poma submit .*--render": "tests/unit/jobs/submit/test_kubernetes.py::*",
     r"poma submit": "tests/integration/cluster/test_submit_ray.py::*",
     r"python examples/own_reader\.py": "tests/unit/examples/test_own_reader.py::*",
+    r"python examples/own_stage\.py": "tests/integration/test_own_stage.py::*",
 }
 """Pattern of a command -> the test, or the helper of one, that runs this form of it; * is any of its file."""
 
