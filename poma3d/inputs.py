@@ -39,18 +39,18 @@ def read_samples(batch: Batch) -> Samples:
     return Samples(epochs, keys, batch["view_valid"].bool() & batch["sample_valid"][:, None])
 
 
-def point_maps(batch: Batch, samples: Samples, cfg: AugmentConfig, seed: int) -> Tensor:
+def point_maps(batch: Batch, samples: Samples, config: AugmentConfig, seed: int) -> Tensor:
     """Point maps float32 [n, V, H, W, 3] in metres from depth and cameras (or as stored), augmented."""
     if XYZ in batch:
         points: Tensor = batch[XYZ].float()
-        if cfg.rotate_z_degrees:
-            rotation = turn(samples, cfg.rotate_z_degrees, seed).to(points.device)[:, None, None, None]
+        if config.rotate_z_degrees:
+            rotation = turn(samples, config.rotate_z_degrees, seed).to(points.device)[:, None, None, None]
             # Not as a matrix product, which autocast would do in half precision.
             points = (points[..., None, :] * rotation).sum(dim=-1)
         return points
     pose = batch["pose"].float()
-    if cfg.rotate_z_degrees:
-        pose = turn(samples, cfg.rotate_z_degrees, seed).to(pose.device)[:, None] @ pose
+    if config.rotate_z_degrees:
+        pose = turn(samples, config.rotate_z_degrees, seed).to(pose.device)[:, None] @ pose
     return unproject(batch["depth"], batch["depth_scale"][:, None], batch["intrinsics"], pose)
 
 

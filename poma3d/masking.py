@@ -56,56 +56,58 @@ class Masks(NamedTuple):
     """[B, V, M, N] row by row within a block."""
 
 
-def validate(cfg: MaskConfig, grid: tuple[int, int]) -> None:
+def validate(config: MaskConfig, grid: tuple[int, int]) -> None:
     """Refuse masks that this grid cannot hold, before anything starts.
 
     Raises:
         ValueError: naming the field, the numbers that disagree and what to do.
     """
     for name in ("target_scale", "target_aspect", "context_scale"):
-        low, high = getattr(cfg, f"{name}_min"), getattr(cfg, f"{name}_max")
+        low, high = getattr(config, f"{name}_min"), getattr(config, f"{name}_max")
         if not 0 < low <= high or (name != "target_aspect" and high > 1):
             raise ValueError(f"masks.{name}_min {low} and masks.{name}_max {high} are not a range of shares")
-    if cfg.target_blocks < 1 or cfg.min_context < 1 or not 0 <= cfg.keep_quantile < 1:
+    if config.target_blocks < 1 or config.min_context < 1 or not 0 <= config.keep_quantile < 1:
         raise ValueError(
             "masks.target_blocks and masks.min_context must be at least 1, masks.keep_quantile in [0, 1)"
         )
-    hardest = _block(grid, cfg.target_scale_max, 1.0)
-    context = _block(grid, cfg.context_scale_min, grid[0] / grid[1])
-    counts, _ = _reference(cfg, grid, hardest, context, generator("mask-check", 0, 0, 0))
+    hardest = _block(grid, config.target_scale_max, 1.0)
+    context = _block(grid, config.context_scale_min, grid[0] / grid[1])
+    counts, _ = _reference(config, grid, hardest, context, generator("mask-check", 0, 0, 0))
     usual = int(counts.median())  # half of all draws leave this or more: redrawing finds one
-    if usual < cfg.min_context:
+    if usual < config.min_context:
         raise ValueError(
-            f"on a patch grid of {grid[0]} x {grid[1]}, {cfg.target_blocks} target blocks of "
+            f"on a patch grid of {grid[0]} x {grid[1]}, {config.target_blocks} target blocks of "
             f"{hardest[0]} x {hardest[1]} usually leave {usual} context patches, fewer than "
-            f"masks.min_context {cfg.min_context}: lower masks.min_context or "
+            f"masks.min_context {config.min_context}: lower masks.min_context or "
             "masks.target_scale_max, or use smaller patches"
         )
 
 
 @lru_cache(maxsize=8)
 def _sizes(fields: tuple[float, ...], grid: tuple[int, int], seed: int, epoch: int) -> Sizes:
-    cfg = MaskConfig(*fields)  # type: ignore[arg-type]
+    config = MaskConfig(*fields)  # type: ignore[arg-type]
     draw = generator("mask-sizes", seed, epoch, 0)
     u = torch.rand(3, generator=draw).tolist()
-    scale = cfg.target_scale_min + u[0] * (cfg.target_scale_max - cfg.target_scale_min)
-    aspect = cfg.target_aspect_min + u[1] * (cfg.target_aspect_max - cfg.target_aspect_min)
+    scale = config.target_scale_min + u[0] * (config.target_scale_max - config.target_scale_min)
+    aspect = config.target_aspect_min + u[1] * (config.target_aspect_max - config.target_aspect_min)
     target = _block(grid, scale, aspect)
-    context_scale = cfg.context_scale_min + u[2] * (cfg.context_scale_max - cfg.context_scale_min)
+    context_scale = config.context_scale_min + u[2] * (config.context_scale_max - config.context_scale_min)
     context = _block(grid, context_scale, grid[0] / grid[1])
-    counts, corners = _reference(cfg, grid, target, context, draw)
-    kept = int(torch.quantile(counts.float(), cfg.keep_quantile, interpolation="lower"))
+    counts, corners = _reference(config, grid, target, context, draw)
+    kept = int(torch.quantile(counts.float(), config.keep_quantile, interpolation="lower"))
     best = int(counts.argmax())
-    return Sizes(target, context, max(1, min(max(kept, cfg.min_context), int(counts[best]))), corners[best])
+    return Sizes(
+        target, context, max(1, min(max(kept, config.min_context), int(counts[best]))), corners[best]
+    )
 
 
-def sizes(cfg: MaskConfig, grid: tuple[int, int], seed: int, epoch: int) -> Sizes:
+def sizes(config: MaskConfig, grid: tuple[int, int], seed: int, epoch: int) -> Sizes:
     """Block sizes and kept count of an epoch."""
-    return _sizes(tuple(vars(cfg).values()), grid, seed, epoch)
+    return _sizes(tuple(vars(config).values()), grid, seed, epoch)
 
 
 def draw_masks(
-    cfg: MaskConfig, grid: tuple[int, int], views: int, seed: int, epochs: list[int], keys: list[int]
+    config: MaskConfig, grid: tuple[int, int], views: int, seed: int, epochs: list[int], keys: list[int]
 ) -> Masks:
     """Masks of B samples of V views.
 
@@ -119,8 +121,8 @@ def draw_masks(
     """
     if len(set(epochs)) != 1:
         raise ValueError(f"a micro-batch holds samples of epochs {sorted(set(epochs))}; masks need one epoch")
-    size = sizes(cfg, grid, seed, epochs[0])
-    blocks = cfg.target_blocks + 1
+    size = sizes(config, grid, seed, epochs[0])
+    blocks = config.target_blocks + 1
     draws, trims = [], []
     for epoch, key in zip(epochs, keys, strict=True):
         draw = generator("masks", seed, epoch, key)
@@ -189,13 +191,13 @@ def _targets(corners: Tensor, grid: tuple[int, int], block: tuple[int, int]) -> 
 
 
 def _reference(
-    cfg: MaskConfig,
+    config: MaskConfig,
     grid: tuple[int, int],
     target: tuple[int, int],
     context: tuple[int, int],
     draw: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Context counts [L] and corners [L, M+1, 2] of reference layouts."""
-    uniform = torch.rand(REFERENCE_LAYOUTS, cfg.target_blocks + 1, 2, generator=draw)
+    uniform = torch.rand(REFERENCE_LAYOUTS, config.target_blocks + 1, 2, generator=draw)
     corners = _corners(uniform, grid, target, context)
     return _context(corners, grid, target, context).sum(-1), corners

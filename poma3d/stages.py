@@ -306,8 +306,8 @@ class MainStage(WarmupStage):
         return {"masks": pictures.sheet([coloured, context, targets])}
 
     def _masks(self, samples: Samples) -> Masks:
-        cfg, views = self.model_config.masks, self.shape.views
-        masks = draw_masks(cfg, self.grid, views, self.seed, samples.epochs, samples.keys)
+        config, views = self.model_config.masks, self.shape.views
+        masks = draw_masks(config, self.grid, views, self.seed, samples.epochs, samples.keys)
         return Masks(*(index.to(samples.valid.device, non_blocking=True) for index in masks))
 
     def _scene_features(self, batch: Batch, samples: Samples, view: dict[str, Tensor]) -> dict[str, Tensor]:

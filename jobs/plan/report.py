@@ -43,13 +43,9 @@ def _title(plan: JobPlan) -> str:
 def _about(stage: StagePlan) -> list[str]:
     shape, size = stage.data.shape, stage.size
     known = f"{stage.data.samples:,.0f}" if stage.data.samples else "an unknown number of"
-    parts = ", ".join(f"{name} {cost.total / TERA:.3g}" for name, cost in stage.flops.parts.items())
+    parts = ", ".join(f"{name} {cost / TERA:.3g}" for name, cost in stage.flops.parts.items())
     work = stage.flops.per_sample(stage.two_pass)
-    again = (
-        f"; and {stage.flops.first_pass.total / TERA:.3g} for the first of two passes"
-        if stage.two_pass
-        else ""
-    )
+    again = f"; and {stage.flops.first_pass / TERA:.3g} for the first of two passes" if stage.two_pass else ""
     return [
         f"{INDENT}data         {known} samples of {shape.views} view(s) of {shape.height} x {shape.width}, "
         f"{stage.data.bytes_per_sample / 1024:,.0f} KiB each; {stage.data.origin}",

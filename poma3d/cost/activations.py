@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 
 from poma3d import losses
+from poma3d.cost.torch_internals import FakeTensorMode, storage_id
 from poma3d.masking import sizes
 from poma3d.network.config import CHAMFER, LossConfig, ModelConfig
 from poma3d.network.vit import Block, Blocks, ImageTower, VisionTransformer, VitShape
@@ -103,9 +103,11 @@ def activations(stage: WarmupStage | MainStage, dtype: torch.dtype) -> Activatio
     with FakeTensorMode():
         points = torch.empty(views, vit.channels, shape.height, shape.width)
         index = None if mask is None else torch.zeros(views, mask.keep, dtype=torch.int64)
-        weights = _fake(encoder)
-        with _counting(encoder, weights, saved, "context encoder"):
+        weights = fake_state(encoder)
+        meter = BlockMeter(encoder, weights)
+        with meter.open():
             output = functional_call(encoder, weights, (points, index))
+        saved["context encoder"] = meter.bytes()
         tokens, wide = views * (patches + 1), max(vit.mlp_width, 3 * width)
         matched = block = of_predictor = 0
         if predictor is not None and mask is not None and index is not None:
@@ -115,15 +117,19 @@ def activations(stage: WarmupStage | MainStage, dtype: torch.dtype) -> Activatio
             sequences = asked[..., 0].numel() * (mask.keep + hidden)
             of_predictor = sequences * predictor.blocks[0].mlp.fc1.out_features
             start = losses.layer_norm(output.kept).to(dtype)
-            weights = _fake(predictor)
-            with _counting(predictor, weights, saved, "predictor"):
+            weights = fake_state(predictor)
+            meter = BlockMeter(predictor, weights)
+            with meter.open():
                 predicted = functional_call(predictor, weights, (start, index, asked))
+            saved["predictor"] = meter.bytes()
             rows = predicted.flatten(0, 2).float()[None]
             matched = rows.numel() * FLOAT32_BYTES
             if stage.loss_config.jepa_distance == CHAMFER:
                 valid = torch.ones(1, rows.shape[1], dtype=torch.bool)
-                with _counting(None, {}, saved, "Chamfer distance"):
+                meter = BlockMeter(None, {})
+                with meter.open():
                     losses.chamfer(rows, torch.empty_like(rows), valid, valid)
+                saved["Chamfer distance"] = meter.bytes()
                 block = 2 * FLOAT32_BYTES * min(losses.BLOCK_ELEMENTS, rows.shape[1] ** 2)
     widest = dtype.itemsize * max(tokens * wide, of_predictor)
     target_tokens = views * patches * width * FLOAT32_BYTES if predictor is not None else 0
@@ -135,7 +141,7 @@ def activations(stage: WarmupStage | MainStage, dtype: torch.dtype) -> Activatio
     )
 
 
-def _fake(module: nn.Module) -> dict[str, Tensor]:
+def fake_state(module: nn.Module) -> dict[str, Tensor]:
     """Fake parameters and buffers in place of meta ones; call inside a `FakeTensorMode`."""
     found: dict[str, Any] = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     return {
@@ -143,45 +149,55 @@ def _fake(module: nn.Module) -> dict[str, Tensor]:
     }
 
 
-@contextmanager
-def _counting(
-    module: nn.Module | None, weights: dict[str, Tensor], into: dict[str, int], part: str
-) -> Iterator[None]:
-    """Put what autograd saves into `into[part]`: every storage once, those of the weights not at all. Where
-    blocks are recomputed, their inputs and the largest of them."""
-    own = {weight.untyped_storage()._cdata for weight in weights.values()}
-    seen: dict[int, tuple[int, Tensor]] = {}
-    inputs, inside = 0, [0]
-    modules = list(module.modules()) if module is not None else []
-    rows = [m for m in modules if isinstance(m, Blocks)]
-    checkpointing = any(row.checkpointing for row in rows)
-    hooks = []
+class BlockMeter:
+    """What autograd saves while the meter is open: every storage once, those of the weights not at all.
 
-    def total() -> int:
-        return sum(size for size, _ in seen.values())
+    Where blocks are recomputed in the backward pass, what is saved inside them is not kept: their inputs are,
+    and the inside of one block at a time.
+    """
 
-    def before(block: nn.Module, arguments: tuple[Any, ...]) -> None:
-        nonlocal inputs
-        inputs += arguments[0].numel() * arguments[0].element_size()
-        inside.append(-total())
+    def __init__(self, module: nn.Module | None, weights: dict[str, Tensor]) -> None:
+        modules = list(module.modules()) if module is not None else []
+        self._rows = [m for m in modules if isinstance(m, Blocks)]
+        self._blocks = [m for m in modules if isinstance(m, Block)]
+        self._is_recomputed = any(row.checkpointing for row in self._rows)
+        self._weights = {storage_id(weight) for weight in weights.values()}
+        self._seen: dict[int, Tensor] = {}  # the tensors themselves: an address is used again
+        self._total = self._inputs = self._entered = 0
+        self._inside = [0]
 
-    def after(block: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
-        inside[-1] += total()
+    def bytes(self) -> int:
+        """What was kept."""
+        if not self._is_recomputed:
+            return self._total
+        return self._total - sum(self._inside) + self._inputs + max(self._inside)
 
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            seen[storage._cdata] = storage.nbytes(), tensor  # the tensor too: an address is used again
+    def before(self, block: nn.Module, arguments: tuple[Any, ...]) -> None:
+        """A block begins."""
+        self._inputs += arguments[0].numel() * arguments[0].element_size()
+        self._entered = self._total
+
+    def after(self, block: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
+        """A block has ended."""
+        self._inside.append(self._total - self._entered)
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Meter what runs inside."""
+        for row in self._rows:
+            row.checkpointing = False  # its own hooks would hide what is saved
+        hooks = [block.register_forward_pre_hook(self.before) for block in self._blocks]
+        hooks += [block.register_forward_hook(self.after) for block in self._blocks]
+        try:
+            with torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor):
+                yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _pack(self, tensor: Tensor) -> Tensor:
+        key = storage_id(tensor)
+        if key not in self._weights and key not in self._seen:
+            self._seen[key] = tensor
+            self._total += tensor.untyped_storage().nbytes()
         return tensor
-
-    for row in rows:
-        row.checkpointing = False  # its own hooks would hide what is saved
-    for block in (m for m in modules if isinstance(m, Block)):
-        hooks += [block.register_forward_pre_hook(before), block.register_forward_hook(after)]
-    try:
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-    into[part] = total() - sum(inside) + inputs + max(inside) if checkpointing else total()

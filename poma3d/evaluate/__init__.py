@@ -1,5 +1,5 @@
 """What a pretrained encoder is worth: pure functions on arrays of features.
 
-`retrieval` and `localisation` are zero-shot, `probe` trains a linear classifier on frozen features,
+`retrieval` is zero-shot, `probe` trains a linear classifier on frozen features,
 `bootstrap` gives all of them intervals over scenes.
 """

@@ -26,10 +26,10 @@ class Estimate:
         return {"value": self.value, "low": self.low, "high": self.high}
 
 
-def scene_weights(scenes: int, cfg: BootstrapConfig) -> np.ndarray:
+def scene_weights(scenes: int, config: BootstrapConfig) -> np.ndarray:
     """How often each scene occurs in each draw: float64 [R, S], each row sums to S."""
-    rng = np.random.default_rng(cfg.seed)
-    return rng.multinomial(scenes, np.full(scenes, 1.0 / scenes), size=cfg.draws).astype(np.float64)
+    rng = np.random.default_rng(config.seed)
+    return rng.multinomial(scenes, np.full(scenes, 1.0 / scenes), size=config.draws).astype(np.float64)
 
 
 def estimate(value: float, resampled: np.ndarray, confidence: float) -> Estimate:
@@ -42,7 +42,9 @@ def estimate(value: float, resampled: np.ndarray, confidence: float) -> Estimate
     return Estimate(float(value), float(low), float(high), resampled)
 
 
-def mean_over_scenes(values: np.ndarray, scene_of: np.ndarray, scenes: int, cfg: BootstrapConfig) -> Estimate:
+def mean_over_scenes(
+    values: np.ndarray, scene_of: np.ndarray, scenes: int, config: BootstrapConfig
+) -> Estimate:
     """The mean of `values` [n] with an interval over the scenes that its rows belong to.
 
     Args:
@@ -51,10 +53,10 @@ def mean_over_scenes(values: np.ndarray, scene_of: np.ndarray, scenes: int, cfg:
     """
     total = np.bincount(scene_of, weights=values, minlength=scenes)
     count = np.bincount(scene_of, minlength=scenes).astype(np.float64)
-    weights = scene_weights(scenes, cfg)
+    weights = scene_weights(scenes, config)
     with np.errstate(invalid="ignore"):  # a draw may hold no scene that has rows
         resampled = (weights @ total) / (weights @ count)
-    return estimate(float(values.mean()), resampled, cfg.confidence)
+    return estimate(float(values.mean()), resampled, config.confidence)
 
 
 def difference(a: Estimate, b: Estimate, confidence: float) -> Estimate:

@@ -36,17 +36,17 @@ def named_classes(captions: Iterable[str], classes: Classes) -> np.ndarray:
     return np.array([any(f" {' '.join(_words(w))} " in spoken for w in classes[c]) for c in sorted(classes)])
 
 
-def split_scenes(scenes: int, cfg: ProbeConfig) -> np.ndarray:
+def split_scenes(scenes: int, config: ProbeConfig) -> np.ndarray:
     """bool [scenes], True for the scenes that are held out.
 
     Raises:
         ValueError: one of the two sides would be empty.
     """
-    held_out = round(scenes * cfg.held_out)
+    held_out = round(scenes * config.held_out)
     if not 0 < held_out < scenes:
-        raise ValueError(f"held_out {cfg.held_out} of {scenes} scenes leaves one side of the probe empty")
+        raise ValueError(f"held_out {config.held_out} of {scenes} scenes leaves one side of the probe empty")
     mask = np.zeros(scenes, bool)
-    mask[np.random.default_rng(cfg.seed).permutation(scenes)[:held_out]] = True
+    mask[np.random.default_rng(config.seed).permutation(scenes)[:held_out]] = True
     return mask
 
 
@@ -75,7 +75,9 @@ def average_precision(
     return (precision * recall_steps).sum(axis=1)
 
 
-def fit_logistic(features: np.ndarray, labels: np.ndarray, cfg: ProbeConfig) -> tuple[np.ndarray, np.ndarray]:
+def fit_logistic(
+    features: np.ndarray, labels: np.ndarray, config: ProbeConfig
+) -> tuple[np.ndarray, np.ndarray]:
     """One logistic regression per class, together, by L-BFGS in float64.
 
     Args:
@@ -89,13 +91,13 @@ def fit_logistic(features: np.ndarray, labels: np.ndarray, cfg: ProbeConfig) -> 
     y = torch.from_numpy(np.ascontiguousarray(labels, np.float64))
     weight = torch.zeros(x.shape[1], y.shape[1], dtype=torch.float64, requires_grad=True)
     bias = torch.zeros(y.shape[1], dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS([weight, bias], max_iter=cfg.steps, line_search_fn="strong_wolfe")
+    optimiser = torch.optim.LBFGS([weight, bias], max_iter=config.steps, line_search_fn="strong_wolfe")
 
     def closure() -> torch.Tensor:
         optimiser.zero_grad()
         # Sum over classes: each class then has the optimum that it would have alone.
         cross_entropy = nn.functional.binary_cross_entropy_with_logits(x @ weight + bias, y) * y.shape[1]
-        loss = cross_entropy + cfg.l2 * weight.square().sum()
+        loss = cross_entropy + config.l2 * weight.square().sum()
         loss.backward()
         return loss
 
@@ -104,7 +106,7 @@ def fit_logistic(features: np.ndarray, labels: np.ndarray, cfg: ProbeConfig) -> 
 
 
 def probe(
-    features: np.ndarray, labels: np.ndarray, scene: np.ndarray, held_out: np.ndarray, cfg: ProbeConfig
+    features: np.ndarray, labels: np.ndarray, scene: np.ndarray, held_out: np.ndarray, config: ProbeConfig
 ) -> ProbeResult:
     """Train on the rows of some scenes, score on the rows of the others.
 
@@ -120,14 +122,14 @@ def probe(
         raise ValueError("features for the probe hold NaN or infinity: the encoder has diverged")
     mean, std = x[~test].mean(axis=0), x[~test].std(axis=0)
     x = (x - mean) / np.where(std > 0, std, 1.0)
-    weight, bias = fit_logistic(x[~test], labels[~test], cfg)
-    return score(x[test] @ weight + bias, labels[test], scene[test], cfg)
+    weight, bias = fit_logistic(x[~test], labels[~test], config)
+    return score(x[test] @ weight + bias, labels[test], scene[test], config)
 
 
-def score(scores: np.ndarray, labels: np.ndarray, scene: np.ndarray, cfg: ProbeConfig) -> ProbeResult:
+def score(scores: np.ndarray, labels: np.ndarray, scene: np.ndarray, config: ProbeConfig) -> ProbeResult:
     """Macro average precision of `scores` [n, K] against `labels` [n, K], interval over `scene` [n]."""
     _, row_scene = np.unique(scene, return_inverse=True)
-    weights = scene_weights(int(row_scene.max()) + 1, cfg.bootstrap)[:, row_scene]
+    weights = scene_weights(int(row_scene.max()) + 1, config.bootstrap)[:, row_scene]
     usable = labels.any(axis=0) & ~labels.all(axis=0)
     per_class = np.full(labels.shape[1], np.nan)
     resampled = []
@@ -138,7 +140,7 @@ def score(scores: np.ndarray, labels: np.ndarray, scene: np.ndarray, cfg: ProbeC
         raise ValueError("no class of the probe has both positive and negative held-out views")
     # A draw may lack every positive of a rare class: that class is then left out of that draw.
     macro = estimate(
-        float(np.nanmean(per_class)), np.nanmean(np.stack(resampled), axis=0), cfg.bootstrap.confidence
+        float(np.nanmean(per_class)), np.nanmean(np.stack(resampled), axis=0), config.bootstrap.confidence
     )
     return ProbeResult(per_class, macro, float(labels[:, usable].mean()))
 

@@ -96,17 +96,17 @@ def chance(scenes: int, best: int) -> float:
 
 
 def recall(
-    queries: np.ndarray, gallery: np.ndarray, target: np.ndarray, best: int, cfg: BootstrapConfig
+    queries: np.ndarray, gallery: np.ndarray, target: np.ndarray, best: int, config: BootstrapConfig
 ) -> Estimate:
     """R@N with its interval over scenes; see `hits` for the arguments."""
-    return mean_over_scenes(hits(queries, gallery, target, best), np.asarray(target), len(gallery), cfg)
+    return mean_over_scenes(hits(queries, gallery, target, best), np.asarray(target), len(gallery), config)
 
 
 def recalls(
-    queries: np.ndarray, gallery: np.ndarray, target: np.ndarray, cfg: RetrievalConfig
+    queries: np.ndarray, gallery: np.ndarray, target: np.ndarray, config: RetrievalConfig
 ) -> dict[int, Estimate]:
-    """R@N for every N of `cfg.best`."""
-    return {best: recall(queries, gallery, target, best, cfg.bootstrap) for best in cfg.best}
+    """R@N for every N of `config.best`."""
+    return {best: recall(queries, gallery, target, best, config.bootstrap) for best in config.best}
 
 
 def ranking(queries: np.ndarray, gallery: np.ndarray, best: int) -> np.ndarray:

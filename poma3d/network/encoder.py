@@ -13,23 +13,24 @@ from poma3d.network.config import FULL, LORA, LORA_TARGETS, EncoderConfig, Tunin
 from poma3d.network.vit import ImageTower, VisionTransformer, VitOutput
 
 
-def validate(cfg: EncoderConfig) -> None:
+def validate(config: EncoderConfig) -> None:
     """Refuse contradictions.
 
     Raises:
         ValueError: naming the field and what is possible.
     """
-    if cfg.tuning.mode not in (FULL, LORA):
-        raise ValueError(f"encoder.tuning.mode is '{cfg.tuning.mode}'; use '{LORA}' or '{FULL}'")
-    unknown = sorted(set(cfg.tuning.targets) - set(LORA_TARGETS))
-    if unknown or not cfg.tuning.targets:
+    if config.tuning.mode not in (FULL, LORA):
+        raise ValueError(f"encoder.tuning.mode is '{config.tuning.mode}'; use '{LORA}' or '{FULL}'")
+    unknown = sorted(set(config.tuning.targets) - set(LORA_TARGETS))
+    if unknown or not config.tuning.targets:
         raise ValueError(
-            f"encoder.tuning.targets {list(cfg.tuning.targets)}: choose one or more of {list(LORA_TARGETS)}"
+            f"encoder.tuning.targets {list(config.tuning.targets)}: choose one or more of "
+            f"{list(LORA_TARGETS)}"
         )
-    if cfg.tuning.rank < 1 or not 0 <= cfg.tuning.dropout < 1:
+    if config.tuning.rank < 1 or not 0 <= config.tuning.dropout < 1:
         raise ValueError(
-            f"encoder.tuning.rank {cfg.tuning.rank} must be at least 1 and "
-            f"encoder.tuning.dropout {cfg.tuning.dropout} in [0, 1)"
+            f"encoder.tuning.rank {config.tuning.rank} must be at least 1 and "
+            f"encoder.tuning.dropout {config.tuning.dropout} in [0, 1)"
         )
 
 
@@ -55,27 +56,27 @@ class PointMapEncoder(nn.Module):
         return output._replace(pooled=output.pooled.float())
 
 
-def build_encoder(cfg: EncoderConfig, tower: ImageTower, grid: tuple[int, int]) -> PointMapEncoder:
+def build_encoder(config: EncoderConfig, tower: ImageTower, grid: tuple[int, int]) -> PointMapEncoder:
     """An encoder that starts as `tower`, on the patch grid of the views.
 
     Adapters draw their first weights from torch's global generator.
     """
     placed = tower.on_grid(grid)
-    vit = VisionTransformer(placed.shape, cfg.input_gain, cfg.gradient_checkpointing)
+    vit = VisionTransformer(placed.shape, config.input_gain, config.gradient_checkpointing)
     vit.load_state_dict(placed.state)
-    if cfg.tuning.mode == LORA:
-        _add_adapters(vit, cfg.tuning)
+    if config.tuning.mode == LORA:
+        _add_adapters(vit, config.tuning)
     return PointMapEncoder(vit)
 
 
-def _add_adapters(vit: VisionTransformer, cfg: TuningConfig) -> None:
+def _add_adapters(vit: VisionTransformer, config: TuningConfig) -> None:
     from peft import LoraConfig, inject_adapter_in_model
 
-    names = "|".join(re.escape(name) for name in cfg.targets)
+    names = "|".join(re.escape(name) for name in config.targets)
     adapters = LoraConfig(
-        r=cfg.rank,
-        lora_alpha=cfg.alpha,
-        lora_dropout=cfg.dropout,
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
         target_modules=rf"blocks\.\d+\.(attn|mlp)\.({names})",
     )
     inject_adapter_in_model(adapters, vit)  # freezes everything else

@@ -20,16 +20,16 @@ INIT_STD = 0.02
 WAVELENGTH_BASE = 10_000.0
 
 
-def validate(cfg: PredictorConfig) -> None:
+def validate(config: PredictorConfig) -> None:
     """Refuse sizes that do not divide.
 
     Raises:
         ValueError: naming the fields.
     """
-    if cfg.layers < 1 or cfg.width % 4 or cfg.width % cfg.heads:
+    if config.layers < 1 or config.width % 4 or config.width % config.heads:
         raise ValueError(
-            f"predictor.width {cfg.width} must be a multiple of 4 and of predictor.heads {cfg.heads}, and "
-            f"predictor.layers {cfg.layers} at least 1"
+            f"predictor.width {config.width} must be a multiple of 4 and of predictor.heads {config.heads}, "
+            f"and predictor.layers {config.layers} at least 1"
         )
 
 
@@ -37,18 +37,18 @@ class Predictor(nn.Module):
     """Context tokens + places -> predicted tokens."""
 
     def __init__(
-        self, cfg: PredictorConfig, encoder_width: int, grid: tuple[int, int], checkpointing: bool = False
+        self, config: PredictorConfig, encoder_width: int, grid: tuple[int, int], checkpointing: bool = False
     ) -> None:
         super().__init__()
-        self.inward = nn.Linear(encoder_width, cfg.width)
-        self.places = MaskTokens(cfg.width, grid)
-        mlp_width = int(cfg.width * cfg.mlp_ratio)
+        self.inward = nn.Linear(encoder_width, config.width)
+        self.places = MaskTokens(config.width, grid)
+        mlp_width = int(config.width * config.mlp_ratio)
         self.blocks = Blocks(
-            [Block(cfg.width, cfg.heads, mlp_width, "gelu", NORM_EPS) for _ in range(cfg.layers)],
+            [Block(config.width, config.heads, mlp_width, "gelu", NORM_EPS) for _ in range(config.layers)],
             checkpointing,
         )
-        self.norm = nn.LayerNorm(cfg.width, eps=NORM_EPS)
-        self.outward = nn.Linear(cfg.width, encoder_width)
+        self.norm = nn.LayerNorm(config.width, eps=NORM_EPS)
+        self.outward = nn.Linear(config.width, encoder_width)
         self.apply(_init)
 
     def forward(self, context: Tensor, context_index: Tensor, target_index: Tensor) -> Tensor:

@@ -30,12 +30,14 @@ class Captioner:
         revision: which weights it has.
     """
 
-    def __init__(self, model: torch.nn.Module, processor: Any, cfg: CaptionerConfig, revision: str) -> None:
+    def __init__(
+        self, model: torch.nn.Module, processor: Any, config: CaptionerConfig, revision: str
+    ) -> None:
         self.revision = revision
-        self.batch_size = cfg.batch_size
+        self.batch_size = config.batch_size
         self._model: Any = model.eval().requires_grad_(False)
         self._processor = processor
-        self._cfg = cfg
+        self._config = config
         tokenizer = getattr(processor, "tokenizer", processor)
         tokenizer.padding_side = "left"  # answers begin where the prompt ends: padding must not lie between
         if tokenizer.pad_token is None:
@@ -57,7 +59,7 @@ class Captioner:
             ValueError: one picture alone does not fit into the device's memory.
         """
         said: list[list[str]] = [[] for _ in pictures]
-        for number, prompt in enumerate(self._cfg.prompts):
+        for number, prompt in enumerate(self._config.prompts):
             text, done = self._prompt(prompt, with_picture=True), 0
             while done < len(pictures):
                 batch = list(pictures[done : done + self.batch_size])
@@ -75,10 +77,10 @@ class Captioner:
         Args:
             key: names the scene; with the seed, the source of its draws.
         """
-        prompt = self._cfg.summary_prompt.replace(PLACE, " ".join(dict.fromkeys(captions)))
+        prompt = self._config.summary_prompt.replace(PLACE, " ".join(dict.fromkeys(captions)))
         text = self._prompt(prompt, with_picture=False)
-        cfg = self._cfg
-        answers = self._generate([text], [], cfg.summaries, cfg.summary_max_new_tokens, (key, "scene"))
+        config = self._config
+        answers = self._generate([text], [], config.summaries, config.summary_max_new_tokens, (key, "scene"))
         return list(dict.fromkeys(answers[0]))
 
     def _within_memory(
@@ -86,7 +88,7 @@ class Captioner:
     ) -> list[list[str]] | None:
         """Answers, or None where the batch was too large and the next one will be half of it."""
         try:
-            return self._generate(texts, pictures, self._cfg.candidates, self._cfg.max_new_tokens, draw)
+            return self._generate(texts, pictures, self._config.candidates, self._config.max_new_tokens, draw)
         except torch.OutOfMemoryError as error:
             if len(pictures) == 1:
                 raise ValueError(
@@ -106,14 +108,14 @@ class Captioner:
         inputs = self._processor(text=texts, return_tensors="pt", padding=True, **given).to(self.device)
         inputs = {k: v.to(self._model.dtype) if torch.is_floating_point(v) else v for k, v in inputs.items()}
         draws: dict[str, Any] = {"do_sample": False}
-        if self._cfg.temperature > 0:
+        if self._config.temperature > 0:
             draws = {
-                "do_sample": True, "temperature": self._cfg.temperature, "top_p": self._cfg.top_p,
+                "do_sample": True, "temperature": self._config.temperature, "top_p": self._config.top_p,
                 "num_return_sequences": count,
             }  # fmt: skip
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(_seed(self._cfg.seed, *draw))
+            torch.manual_seed(_seed(self._config.seed, *draw))
             made = self._model.generate(**inputs, **draws, max_new_tokens=length)
         prompt = inputs["input_ids"]
         each = len(made) // len(texts)
@@ -140,7 +142,7 @@ def keep_best(captions: Sequence[str], scores: np.ndarray, keep: int) -> list[st
     return [captions[i] for i in order[:keep].tolist()]
 
 
-def load_captioner(cfg: CaptionerConfig, device: str | torch.device = "cpu") -> Captioner:
+def load_captioner(config: CaptionerConfig, device: str | torch.device = "cpu") -> Captioner:
     """Load model and processor.
 
     Raises:
@@ -149,24 +151,24 @@ def load_captioner(cfg: CaptionerConfig, device: str | torch.device = "cpu") -> 
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    cfg.validate()
-    actual = weights_revision(cfg.source, cfg.revision, "captioner")
-    commit = hub_commit(cfg.source, cfg.revision)
-    where: dict[str, Any] = {"revision": commit, "trust_remote_code": cfg.trust_remote_code}
+    config.validate()
+    actual = weights_revision(config.source, config.revision, "captioner")
+    commit = hub_commit(config.source, config.revision)
+    where: dict[str, Any] = {"revision": commit, "trust_remote_code": config.trust_remote_code}
     try:
-        processor = AutoProcessor.from_pretrained(cfg.source, **where)
+        processor = AutoProcessor.from_pretrained(config.source, **where)
         model = AutoModelForImageTextToText.from_pretrained(
-            cfg.source,
+            config.source,
             use_safetensors=True,
-            dtype=cfg.dtype if cfg.dtype == "auto" else getattr(torch, cfg.dtype),
+            dtype=config.dtype if config.dtype == "auto" else getattr(torch, config.dtype),
             **where,
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
-            f"captioner.source {Path(cfg.source).name or cfg.source} cannot be loaded: {first}"
+            f"captioner.source {Path(config.source).name or config.source} cannot be loaded: {first}"
         ) from error
-    return Captioner(model.to(device), processor, cfg, actual)
+    return Captioner(model.to(device), processor, config, actual)
 
 
 def _seed(*parts: object) -> int:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,51 +37,57 @@ REVISION_LENGTH = 16
 SAFETENSORS = "model.safetensors"
 
 
-def validate(cfg: TeacherConfig) -> None:
+def validate(config: TeacherConfig) -> None:
     """Refuse a teacher that cannot be loaded or must not be.
 
     Raises:
         ValueError: naming the field and what to do.
     """
-    if not cfg.source:
+    if not config.source:
         raise ValueError("teacher.source is empty: give a folder with safetensors weights or a hub id")
-    if cfg.kind not in KINDS:
-        raise ValueError(f"teacher.kind is '{cfg.kind}'; use one of {', '.join(KINDS)}")
-    if cfg.trust_remote_code and not cfg.revision:
+    if config.kind not in KINDS:
+        raise ValueError(f"teacher.kind is '{config.kind}'; use one of {', '.join(KINDS)}")
+    if config.trust_remote_code and not config.revision:
         raise ValueError(
             "teacher.trust_remote_code runs code that comes with the weights: pin it with teacher.revision "
             "(the commit that you have read)"
         )
-    if cfg.batch_size < 1:
-        raise ValueError(f"teacher.batch_size is {cfg.batch_size}; it must be at least 1")
+    if config.batch_size < 1:
+        raise ValueError(f"teacher.batch_size is {config.batch_size}; it must be at least 1")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What the weights of a teacher come with."""
+
+    model: torch.nn.Module
+    tokenizer: Any
+    kind: str
+    """CLIP, SIGLIP or FGCLIP."""
+    revision: str
+    mean: Sequence[float]
+    """Of the pixels, by channel, in [0, 1]."""
+    std: Sequence[float]
+    long_texts: torch.nn.Module | None = None
+    """FG-CLIP's tower for long captions; None where its own code has that mode, and of other kinds."""
 
 
 class Teacher:
-    """A loaded teacher. `load_teacher` makes one; tests may wrap a model of their own."""
+    """A loaded teacher; `load_teacher` makes one."""
 
     def __init__(
-        self,
-        model: torch.nn.Module,
-        tokenizer: Any,
-        kind: str,
-        name: str,
-        revision: str,
-        mean: Sequence[float],
-        std: Sequence[float],
-        batch_size: int = 64,
-        long_texts: torch.nn.Module | None = None,
+        self, name: str, loaded: Loaded, batch_size: int, device: str | torch.device = "cpu"
     ) -> None:
-        self.name = name
-        self.revision = revision
-        self.kind = kind
-        self._model = model.eval().requires_grad_(False)
-        self._long_texts = long_texts.eval().requires_grad_(False) if long_texts is not None else None
-        self._tokenizer = tokenizer
-        self._tower = image_tower(model)
-        self._vision = self._tower.build().eval().requires_grad_(False).to(self.device)
-        self._mean = torch.tensor(mean, device=self.device)[:, None, None]
-        self._std = torch.tensor(std, device=self.device)[:, None, None]
-        self._batch_size = batch_size
+        self.name, self.revision, self.kind = name, loaded.revision, loaded.kind
+        self._tokenizer, self._batch_size = loaded.tokenizer, batch_size
+        self._tower = image_tower(loaded.model)
+        self._model: Any = loaded.model.to(device).eval().requires_grad_(False)
+        self._vision = self._tower.build().to(device).eval().requires_grad_(False)
+        self._long_texts: Any = None
+        if loaded.long_texts is not None:
+            self._long_texts = loaded.long_texts.to(device).eval().requires_grad_(False)
+        self._mean = torch.tensor(loaded.mean, device=self.device)[:, None, None]
+        self._std = torch.tensor(loaded.std, device=self.device)[:, None, None]
 
     @property
     def device(self) -> torch.device:
@@ -89,13 +96,8 @@ class Teacher:
 
     @property
     def embedding(self) -> int:
-        """E."""
+        """Width of the joint space, E."""
         return self._tower.shape.joint
-
-    @property
-    def token_width(self) -> int:
-        """D."""
-        return self._tower.shape.width
 
     @property
     def logit_scale(self) -> float:
@@ -194,53 +196,47 @@ class Teacher:
         return (pixels / 255 - self._mean) / self._std
 
 
-def load_teacher(cfg: TeacherConfig, device: str | torch.device = "cpu") -> Teacher:
+def load_teacher(config: TeacherConfig, device: str | torch.device = "cpu") -> Teacher:
     """Load model, tokenizer and pixel statistics.
 
     Raises:
         ValueError: no such model, no safetensors weights, a kind that is not supported, remote code
             without permission, or a folder whose weights are not those of `revision`.
     """
-    validate(cfg)
-    folder = Path(cfg.source)
-    local = folder.is_dir()
-    found = weight_hash(folder) if local else None
-    if local and cfg.revision and cfg.revision != found:
+    validate(config)
+    folder = Path(config.source)
+    found = weight_hash(folder) if folder.is_dir() else None
+    if found and config.revision and config.revision != found:
         raise ValueError(
-            f"teacher.source {cfg.source} has weights {found}, the job expects teacher.revision "
-            f"{cfg.revision}: point it at those weights, or embed the samples again"
+            f"teacher.source {config.source} has weights {found}, the job expects teacher.revision "
+            f"{config.revision}: point it at those weights, or embed the samples again"
         )
-    commit = None if local else cfg.revision
     try:
-        config, kind, model, tokenizer, long_texts = _load_parts(cfg, commit)
+        loaded = _load(config, found)
     except (OSError, ImportError, AttributeError, KeyError, RuntimeError) as error:
-        raise ValueError(f"teacher.source {cfg.source} cannot be loaded: {_first_line(error)}") from error
-    revision = found or getattr(config, "_commit_hash", None) or cfg.revision
-    if revision is None:
-        raise ValueError(f"teacher.source {cfg.source} does not tell its commit: set teacher.revision")
-    mean, std = _pixel_statistics(cfg, kind, commit)
-    name = folder.name if local else cfg.source
-    if long_texts is not None:
-        long_texts.to(device)
-    return Teacher(model.to(device), tokenizer, kind, name, revision, mean, std, cfg.batch_size, long_texts)
+        raise ValueError(f"teacher.source {config.source} cannot be loaded: {_first_line(error)}") from error
+    return Teacher(folder.name if found else config.source, loaded, config.batch_size, device)
 
 
-def _load_parts(cfg: TeacherConfig, commit: str | None) -> tuple[Any, str, Any, Any, torch.nn.Module | None]:
-    """Config, kind, model, tokenizer and FG-CLIP's long text tower."""
+def _load(config: TeacherConfig, found: str | None) -> Loaded:
+    """Args: found: hash of the weights of a local folder, None for a hub id."""
     from transformers import AutoConfig, AutoTokenizer
 
-    config = AutoConfig.from_pretrained(cfg.source, revision=commit, trust_remote_code=cfg.trust_remote_code)
-    kind = _kind(cfg, config)
-    model = _model_class(kind, cfg.trust_remote_code).from_pretrained(
-        cfg.source, revision=commit, trust_remote_code=cfg.trust_remote_code, use_safetensors=True
-    )
-    tokenizer = AutoTokenizer.from_pretrained(
-        cfg.source, revision=commit, trust_remote_code=cfg.trust_remote_code
-    )
+    commit = None if found else config.revision
+    where: dict[str, Any] = {"revision": commit, "trust_remote_code": config.trust_remote_code}
+    theirs = AutoConfig.from_pretrained(config.source, **where)
+    kind = _kind(config, theirs)
+    model_class = _model_class(kind, config.trust_remote_code)
+    model = model_class.from_pretrained(config.source, use_safetensors=True, **where)
+    tokenizer = AutoTokenizer.from_pretrained(config.source, **where)
     long_texts = None
-    if kind == FGCLIP and not cfg.trust_remote_code:
-        long_texts = long_text_tower(model, _tensors(cfg.source, commit, FGCLIP_WEIGHTS))
-    return config, kind, model, tokenizer, long_texts
+    if kind == FGCLIP and not config.trust_remote_code:
+        long_texts = long_text_tower(model, _tensors(config.source, commit, FGCLIP_WEIGHTS))
+    revision = found or getattr(theirs, "_commit_hash", None) or config.revision
+    if revision is None:
+        raise ValueError(f"teacher.source {config.source} does not tell its commit: set teacher.revision")
+    mean, std = _pixel_statistics(config.source, kind, commit)
+    return Loaded(model, tokenizer, kind, revision, mean, std, long_texts)
 
 
 def weight_hash(folder: Path) -> str:
@@ -263,14 +259,15 @@ def weight_hash(folder: Path) -> str:
     return digest.hexdigest()[:REVISION_LENGTH]
 
 
-def _kind(cfg: TeacherConfig, config: Any) -> str:
-    if cfg.kind != AUTO:
-        return cfg.kind
-    said = f"{getattr(config, 'auto_map', '')} {config.architectures}".lower().replace("_", "")
-    kind = FGCLIP if config.model_type == CLIP and "fgclip" in said else config.model_type
+def _kind(config: TeacherConfig, theirs: Any) -> str:
+    """The kind that the job names, or that the model's own config tells."""
+    if config.kind != AUTO:
+        return config.kind
+    names = f"{getattr(theirs, 'auto_map', '')} {theirs.architectures}".lower().replace("_", "")
+    kind: str = FGCLIP if theirs.model_type == CLIP and "fgclip" in names else theirs.model_type
     if kind not in KINDS:
         raise ValueError(
-            f"teacher.source {cfg.source} is a '{kind}' model; use one of {', '.join(KINDS[1:])}"
+            f"teacher.source {config.source} is a '{kind}' model; use one of {', '.join(KINDS[1:])}"
         )
     return kind
 
@@ -301,14 +298,14 @@ def _tensors(source: str, revision: str | None, names: Sequence[str]) -> dict[st
 
 
 def _pixel_statistics(
-    cfg: TeacherConfig, kind: str, revision: str | None
+    source: str, kind: str, revision: str | None
 ) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and standard deviation from preprocessor_config.json; the family's own where it is missing."""
     from transformers.image_processing_base import ImageProcessingMixin
     from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
     try:
-        found, _ = ImageProcessingMixin.get_image_processor_dict(cfg.source, revision=revision)
+        found, _ = ImageProcessingMixin.get_image_processor_dict(source, revision=revision)
     except OSError:
         found = {}
     usual = ([HALF] * 3, [HALF] * 3) if kind == SIGLIP else (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,25 @@ class Trained:
     losses: list[float] = field(default_factory=list)
     grad_norms: list[float] = field(default_factory=list)
     weights: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Ema:
+    """Float32 averages by name. Starts as a copy."""
+
+    def __init__(self, online: Mapping[str, Tensor]) -> None:
+        self.averages = {name: p.detach().float().clone() for name, p in online.items()}
+
+    @torch.no_grad()
+    def update(self, online: Mapping[str, Tensor], momentum: float) -> None:
+        """average = momentum * average + (1 - momentum) * online."""
+        for name, average in self.averages.items():
+            average.lerp_(online[name].detach().float(), 1.0 - momentum)
+
+    @torch.no_grad()
+    def copy_to(self, targets: Mapping[str, Tensor]) -> None:
+        """Write each average into the target of the same name, rounded to its dtype."""
+        for name, average in self.averages.items():
+            targets[name].copy_(average)
 
 
 def global_loss(stage: Any, batch: dict[str, Any], micro_batch_size: int, seed: int, step: int) -> Tensor:
@@ -49,7 +69,7 @@ def train(
     groups = stage.param_groups(optim.weight_decay)
     adam = torch.optim.AdamW([dict(g) for g in groups], betas=(optim.beta1, optim.beta2), eps=optim.eps)
     trainable = [p for p in stage.parameters() if p.requires_grad]
-    averages = {t: stage.get_parameter(s).detach().clone() for s, t in stage.ema_pairs().items()}
+    ema = Ema({target: stage.get_parameter(source) for source, target in stage.ema_pairs().items()})
     result = Trained()
     stage.train()
     for step, batch in enumerate(batches):
@@ -62,11 +82,9 @@ def train(
         for group, settings in zip(adam.param_groups, groups, strict=True):
             group["lr"] = lr_at(optim, step, total_steps) * settings["lr_scale"]
         adam.step()
-        momentum = stage.ema_momentum(step / max(1, total_steps - 1))
-        for source, target in stage.ema_pairs().items():
-            source_weights = stage.get_parameter(source).detach()
-            averages[target].lerp_(source_weights, 1 - momentum)
-            stage.get_parameter(target).data.copy_(averages[target])
+        online = {target: stage.get_parameter(source) for source, target in stage.ema_pairs().items()}
+        ema.update(online, stage.ema_momentum(step / max(1, total_steps - 1)))
+        ema.copy_to({target: stage.get_parameter(target) for target in online})
         result.losses.append(loss.item())
         result.grad_norms.append(float(norm))
     result.weights = {name: p.detach().clone() for name, p in stage.named_parameters()}

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from poma3d.ema import Ema, momentum, validate
+from poma3d.ema import momentum, validate
 from poma3d.network.config import EmaConfig
+from tests.helpers.reference import Ema
 
 
 def test_momentum_is_linear_and_stays_in_its_range() -> None:

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from poma3d.evaluate import localisation
 from poma3d.evaluate.bootstrap import difference, mean_over_scenes, scene_weights
 from poma3d.evaluate.config import BootstrapConfig, RetrievalConfig
 from poma3d.evaluate.retrieval import (
@@ -126,21 +125,3 @@ def test_scene_weights_draw_every_scene_once_on_average() -> None:
     weights = scene_weights(20, FEW_DRAWS)
     assert (weights.sum(axis=1) == 20).all()
     assert weights.mean() == 1.0
-
-
-def test_localisation_ranks_the_views_of_the_own_scene() -> None:
-    views = np.array([np.eye(3), np.eye(3)[::-1]])
-    valid = np.array([[1, 1, 1], [1, 1, 0]])
-    texts, scene = np.array([[0.2, 1.0, 0.1]] * 2), np.array([0, 1])
-    assert localisation.rank_views(texts, views, valid, scene).tolist() == [[1, 0, 2], [1, 0, 2]]
-    found = localisation.recall(texts, views, valid, scene, np.array([1, 0]), 1, FEW_DRAWS)
-    assert found.value == 0.5
-    assert localisation.chance(valid, scene, 1) == pytest.approx((1 / 3 + 1 / 2) / 2)
-
-
-def test_localisation_of_a_collapsed_encoder_is_chance(rng: np.random.Generator) -> None:
-    views, valid = np.ones((40, 4, 8)), np.ones((40, 4))
-    found = localisation.recall(
-        rng.normal(size=(40, 8)), views, valid, np.arange(40), rng.integers(4, size=40), 1, FEW_DRAWS
-    )
-    assert found.value == pytest.approx(0.25)
