@@ -4,7 +4,8 @@ Conventions, used everywhere: the camera looks along +z with x to the right and 
 is column u, row v and its *centre* has integer coordinates; a pose [3, 4] takes camera to world;
 the world is z-up, in metres; intrinsics are (fx, fy, cx, cy) in pixels. Depth 0 means "no depth".
 
-Legend: H W pixels of the grid, N points; `...` any leading dimensions (batch, views).
+Legend, also of the suffixes of tensors, which leave out the leading dimensions (batch, views): H W pixels of
+the grid, N points.
 """
 
 from __future__ import annotations
@@ -41,22 +42,22 @@ def unproject(
         [..., H, W, 3] metres; exactly (0, 0, 0) where there is no depth.
     """
     compute = torch.promote_types(intrinsics.dtype, torch.float32)
-    metres = as_metres(depth, depth_scale, compute)
+    metres_HW = as_metres(depth, depth_scale, compute)
     fx, fy, cx, cy = (k[..., None] for k in intrinsics.to(compute).unbind(-1))
-    rotation, translation = pose[..., :3].to(compute), pose[..., 3].to(compute)
+    rotation_33, translation_3 = pose[..., :3].to(compute), pose[..., 3].to(compute)
     # A ray is affine in (u, v): three vectors per view instead of a matrix product per pixel. Written
     # without matmul, so that autocast leaves it in full precision.
-    per_u = rotation[..., 0] / fx
-    per_v = rotation[..., 1] / fy
-    origin = rotation[..., 2] - per_u * cx - per_v * cy
+    per_u_3 = rotation_33[..., 0] / fx
+    per_v_3 = rotation_33[..., 1] / fy
+    origin_3 = rotation_33[..., 2] - per_u_3 * cx - per_v_3 * cy
     height, width = depth.shape[-2:]
-    u = torch.arange(width, device=depth.device, dtype=compute)
-    v = torch.arange(height, device=depth.device, dtype=compute)
-    along_row = origin[..., None, :] + u[:, None] * per_u[..., None, :]
-    down_column = v[:, None] * per_v[..., None, :]
-    rays = along_row[..., None, :, :] + down_column[..., :, None, :]
-    points = metres[..., None] * rays + translation[..., None, None, :]
-    return torch.where((metres > 0)[..., None], points, 0.0).to(dtype)
+    u_W = torch.arange(width, device=depth.device, dtype=compute)
+    v_H = torch.arange(height, device=depth.device, dtype=compute)
+    along_row_W3 = origin_3[..., None, :] + u_W[:, None] * per_u_3[..., None, :]
+    down_column_H3 = v_H[:, None] * per_v_3[..., None, :]
+    rays_HW3 = along_row_W3[..., None, :, :] + down_column_H3[..., :, None, :]
+    points_HW3 = metres_HW[..., None] * rays_HW3 + translation_3[..., None, None, :]
+    return torch.where((metres_HW > 0)[..., None], points_HW3, 0.0).to(dtype)
 
 
 def as_metres(depth: Tensor, depth_scale: Tensor | float, dtype: torch.dtype = torch.float32) -> Tensor:

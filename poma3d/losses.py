@@ -1,7 +1,7 @@
 """The losses as pure functions, all in float32 whatever comes in.
 
-Legend: R rows of a contrastive term, B scenes, N predictions and M targets of a scene, D width,
-P patches.
+Legend, also of the suffixes of tensors: R rows of a contrastive term, E joint space, B scenes, V views, N
+predictions and M targets of a scene, S a slice of the predictions, D width, P patches.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ BLOCK_ELEMENTS = 2**22
 """Most distances that exist at a time in the nearest-neighbour search (16 MiB in float32)."""
 
 
-def masked_nce(a: Tensor, b: Tensor, valid: Tensor, identity: Tensor) -> Tensor:
+def masked_nce(a_RE: Tensor, b_RE: Tensor, valid_R: Tensor, identity: Tensor) -> Tensor:
     """Symmetrical InfoNCE of a with b, in which row i of the one belongs to row i of the other.
 
     Args:
-        a: [R, E] unit rows times the temperature factor.
-        b: [R, E] unit rows.
-        valid: bool [R]; the other rows are neither anchors nor negatives.
+        a_RE: unit rows times the temperature factor.
+        b_RE: unit rows.
+        valid_R: bool; the other rows are neither anchors nor negatives.
         identity: int64 [R, ...]; two rows of equal identity are the same thing twice, not negatives.
 
     Returns:
         Scalar: mean over the valid rows, 0 without any.
     """
-    with torch.autocast(a.device.type, enabled=False):
-        logits = a.float() @ b.float().T
+    with torch.autocast(a_RE.device.type, enabled=False):
+        logits_RR = a_RE.float() @ b_RE.float().T
     keys = identity.flatten(1) if identity.ndim > 1 else identity[:, None]
-    same = (keys[:, None] == keys[None]).all(dim=-1)
+    same_RR = (keys[:, None] == keys[None]).all(dim=-1)
     # The diagonal always stays, so that the row of an invalid pair is finite and can be weighted by 0.
-    diagonal = torch.eye(len(a), dtype=torch.bool, device=a.device)
-    left_out = (same | ~valid[None]) & ~diagonal
-    positive = logits.diagonal()
-    forth = logits.masked_fill(left_out, -torch.inf).logsumexp(dim=1) - positive
-    back = logits.T.masked_fill(left_out, -torch.inf).logsumexp(dim=1) - positive
-    return masked_mean(0.5 * (forth + back), valid)
+    diagonal_RR = torch.eye(len(a_RE), dtype=torch.bool, device=a_RE.device)
+    left_out_RR = (same_RR | ~valid_R[None]) & ~diagonal_RR
+    positive_R = logits_RR.diagonal()
+    forth_R = logits_RR.masked_fill(left_out_RR, -torch.inf).logsumexp(dim=1) - positive_R
+    back_R = logits_RR.T.masked_fill(left_out_RR, -torch.inf).logsumexp(dim=1) - positive_R
+    return masked_mean(0.5 * (forth_R + back_R), valid_R)
 
 
 def masked_mean(values: Tensor, valid: Tensor, dim: int | None = None) -> Tensor:
@@ -61,10 +61,10 @@ class Matches(NamedTuple):
 
 @torch.no_grad()
 def nearest(
-    predicted: Tensor,
-    target: Tensor,
-    predicted_valid: Tensor,
-    target_valid: Tensor,
+    predicted_BND: Tensor,
+    target_BMD: Tensor,
+    valid_BN: Tensor,
+    valid_BM: Tensor,
     block_elements: int = BLOCK_ELEMENTS,
 ) -> Matches:
     """Both directions of nearest neighbours by Euclidean distance, without the whole distance matrix.
@@ -73,49 +73,47 @@ def nearest(
     predictions in slices.
 
     Args:
-        predicted: [B, N, D] float32.
-        target: [B, M, D] float32.
-        predicted_valid: bool [B, N].
-        target_valid: bool [B, M].
+        predicted_BND, target_BMD: float32.
+        valid_BN, valid_BM: bool, which of the predictions and of the targets count.
         block_elements: the bound.
     """
-    scenes, n, _ = predicted.shape
-    m = target.shape[1]
+    scenes, n, _ = predicted_BND.shape
+    m = target_BMD.shape[1]
     group = max(1, block_elements // (n * m))
     rows = max(1, min(n, block_elements // m))
     found = [
-        _nearest_of_group(predicted[i], target[i], predicted_valid[i], target_valid[i], rows)
+        _nearest_of_group(predicted_BND[i], target_BMD[i], valid_BN[i], valid_BM[i], rows)
         for i in (slice(start, start + group) for start in range(0, scenes, group))
     ]
     return Matches(torch.cat([f[0] for f in found]), torch.cat([f[1] for f in found]))
 
 
 def _nearest_of_group(
-    predicted: Tensor, target: Tensor, predicted_valid: Tensor, target_valid: Tensor, rows: int
+    predicted_BND: Tensor, target_BMD: Tensor, valid_BN: Tensor, valid_BM: Tensor, rows: int
 ) -> tuple[Tensor, Tensor]:
-    target_norm = target.square().sum(-1).masked_fill(~target_valid, torch.inf)[:, None, :]
-    transposed = target.transpose(1, 2)
+    norm_B1M = target_BMD.square().sum(-1).masked_fill(~valid_BM, torch.inf)[:, None, :]
+    target_BDM = target_BMD.transpose(1, 2)
     of_prediction = []
-    best = target.new_full(target.shape[:2], torch.inf)
-    of_target = torch.zeros(target.shape[:2], dtype=torch.int64, device=target.device)
-    for start in range(0, predicted.shape[1], rows):
-        part = predicted[:, start : start + rows]
+    best_BM = target_BMD.new_full(target_BMD.shape[:2], torch.inf)
+    of_target_BM = torch.zeros(target_BMD.shape[:2], dtype=torch.int64, device=target_BMD.device)
+    for start in range(0, predicted_BND.shape[1], rows):
+        part_BSD = predicted_BND[:, start : start + rows]
         # |x - y|^2 up to |x|^2, which does not change the nearest target of x ...
-        distance = torch.baddbmm(target_norm, part, transposed, alpha=-2)
-        of_prediction.append(distance.argmin(dim=2))
+        distance_BSM = torch.baddbmm(norm_B1M, part_BSD, target_BDM, alpha=-2)
+        of_prediction.append(distance_BSM.argmin(dim=2))
         # ... but does change the nearest prediction of y.
-        norm = part.square().sum(-1).masked_fill(~predicted_valid[:, start : start + rows], torch.inf)
-        closest, index = distance.add_(norm[..., None]).min(dim=1)
-        of_target = torch.where(closest < best, index + start, of_target)
-        best = torch.minimum(best, closest)
-    return torch.cat(of_prediction, dim=1), of_target
+        norm_BS = part_BSD.square().sum(-1).masked_fill(~valid_BN[:, start : start + rows], torch.inf)
+        closest_BM, index_BM = distance_BSM.add_(norm_BS[..., None]).min(dim=1)
+        of_target_BM = torch.where(closest_BM < best_BM, index_BM + start, of_target_BM)
+        best_BM = torch.minimum(best_BM, closest_BM)
+    return torch.cat(of_prediction, dim=1), of_target_BM
 
 
 def chamfer(
-    predicted: Tensor,
-    target: Tensor,
-    predicted_valid: Tensor,
-    target_valid: Tensor,
+    predicted_BND: Tensor,
+    target_BMD: Tensor,
+    valid_BN: Tensor,
+    valid_BM: Tensor,
     block_elements: int = BLOCK_ELEMENTS,
 ) -> Tensor:
     """mean_i min_j |x_i - y_j|^2 + mean_j min_i |x_i - y_j|^2 for each scene.
@@ -125,49 +123,35 @@ def chamfer(
     cancels). So neither pass holds anything larger than its inputs besides the search's block.
 
     Args:
-        predicted, target, predicted_valid, target_valid, block_elements: as in `nearest`.
+        predicted_BND, target_BMD, valid_BN, valid_BM, block_elements: as in `nearest`.
 
     Returns:
         Float32 [B], 0 for a scene without a valid row on both sides.
     """
-    with torch.autocast(predicted.device.type, enabled=False):
-        x, y = predicted.float(), target.float()
-        matches = nearest(x.detach(), y.detach(), predicted_valid, target_valid, block_elements)
-        width = x.shape[-1]
-        y_of_x = y.gather(1, matches.of_prediction[..., None].expand(-1, -1, width))
-        x_of_y = x.gather(1, matches.of_target[..., None].expand(-1, -1, width))
-        forth = masked_mean((x - y_of_x).square().sum(-1), predicted_valid, dim=1)
-        back = masked_mean((x_of_y - y).square().sum(-1), target_valid, dim=1)
-        both = predicted_valid.any(dim=1) & target_valid.any(dim=1)
-        return torch.where(both, forth + back, 0.0)
+    with torch.autocast(predicted_BND.device.type, enabled=False):
+        x_BND, y_BMD = predicted_BND.float(), target_BMD.float()
+        matches = nearest(x_BND.detach(), y_BMD.detach(), valid_BN, valid_BM, block_elements)
+        width = x_BND.shape[-1]
+        y_of_x_BND = y_BMD.gather(1, matches.of_prediction[..., None].expand(-1, -1, width))
+        x_of_y_BMD = x_BND.gather(1, matches.of_target[..., None].expand(-1, -1, width))
+        forth_B = masked_mean((x_BND - y_of_x_BND).square().sum(-1), valid_BN, dim=1)
+        back_B = masked_mean((x_of_y_BMD - y_BMD).square().sum(-1), valid_BM, dim=1)
+        both_B = valid_BN.any(dim=1) & valid_BM.any(dim=1)
+        return torch.where(both_B, forth_B + back_B, 0.0)
 
 
-def positional(predicted: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """Smooth L1 between rows of the same place (plain I-JEPA), summed over D.
-
-    Args:
-        predicted, target: [B, N, D].
-        valid: bool [B, N].
-
-    Returns:
-        Float32 [B], mean over the valid rows.
-    """
-    per_row = F.smooth_l1_loss(predicted.float(), target.float(), reduction="none").sum(-1)
-    return masked_mean(per_row, valid, dim=1)
+def positional(predicted_BND: Tensor, target_BND: Tensor, valid_BN: Tensor) -> Tensor:
+    """Smooth L1 between rows of the same place (plain I-JEPA), summed over D: float32 [B], mean over the
+    valid rows."""
+    row_BN = F.smooth_l1_loss(predicted_BND.float(), target_BND.float(), reduction="none").sum(-1)
+    return masked_mean(row_BN, valid_BN, dim=1)
 
 
-def dense(student: Tensor, teacher: Tensor, valid: Tensor) -> Tensor:
-    """Mean squared difference of layer-normed patch tokens.
-
-    Args:
-        student, teacher: [B, V, P, D]; layer-normed here, without affine.
-        valid: bool [B, V].
-
-    Returns:
-        Float32 [B], mean over the valid views.
-    """
-    difference = layer_norm(student) - layer_norm(teacher)
-    return masked_mean(difference.square().mean(dim=(-2, -1)), valid, dim=1)
+def dense(student_BVPD: Tensor, teacher_BVPD: Tensor, valid_BV: Tensor) -> Tensor:
+    """Mean squared difference of patch tokens, layer-normed here without affine: float32 [B], mean over the
+    valid views."""
+    difference_BVPD = layer_norm(student_BVPD) - layer_norm(teacher_BVPD)
+    return masked_mean(difference_BVPD.square().mean(dim=(-2, -1)), valid_BV, dim=1)
 
 
 def unit(rows: Tensor) -> Tensor:
@@ -180,30 +164,31 @@ def layer_norm(tokens: Tensor) -> Tensor:
     return F.layer_norm(tokens.float(), tokens.shape[-1:])
 
 
-def unique_match_rate(matches: Matches, predicted_valid: Tensor, targets: int) -> Tensor:
+def unique_match_rate(matches: Matches, valid_BN: Tensor, targets: int) -> Tensor:
     """Distinct nearest targets / valid predictions, mean over scenes [scalar].
 
     1 when each prediction has a target of its own; near 0 when many share one, which is how the
     Chamfer distance is cheated.
     """
-    hit = torch.zeros(len(predicted_valid), targets, device=predicted_valid.device)
-    hit.scatter_reduce_(1, matches.of_prediction, predicted_valid.float(), reduce="amax")
-    rate = hit.sum(1) / predicted_valid.sum(1).clamp(min=1)
-    return masked_mean(rate, predicted_valid.any(dim=1))
+    hit_BM = torch.zeros(len(valid_BN), targets, device=valid_BN.device)
+    hit_BM.scatter_reduce_(1, matches.of_prediction, valid_BN.float(), reduce="amax")
+    rate_B = hit_BM.sum(1) / valid_BN.sum(1).clamp(min=1)
+    return masked_mean(rate_B, valid_BN.any(dim=1))
 
 
-def positional_ratio(predicted: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+def positional_ratio(predicted_BND: Tensor, target_BND: Tensor, valid_BN: Tensor) -> Tensor:
     """Squared error at the own place / variance of the targets, over all scenes (1: as their mean)."""
-    weight = valid[..., None].float()
-    x, y = predicted.float(), target.float()
-    mean = (y * weight).sum((0, 1)) / weight.sum().clamp(min=1)
-    error = ((x - y).square() * weight).sum()
-    return error / ((y - mean).square() * weight).sum().clamp(min=torch.finfo(torch.float32).tiny)
+    weight_BN1 = valid_BN[..., None].float()
+    x_BND, y_BND = predicted_BND.float(), target_BND.float()
+    mean_D = (y_BND * weight_BN1).sum((0, 1)) / weight_BN1.sum().clamp(min=1)
+    error = ((x_BND - y_BND).square() * weight_BN1).sum()
+    variance = ((y_BND - mean_D).square() * weight_BN1).sum()
+    return error / variance.clamp(min=torch.finfo(torch.float32).tiny)
 
 
-def effective_rank(features: Tensor) -> Tensor:
-    """exp of the entropy of the normalised singular values of centred features [R, D]: 1 when collapsed."""
-    centred = features.float() - features.float().mean(0)
-    singular = torch.linalg.svdvals(centred)
+def effective_rank(features_RD: Tensor) -> Tensor:
+    """exp of the entropy of the normalised singular values of centred features: 1 when collapsed."""
+    centred_RD = features_RD.float() - features_RD.float().mean(0)
+    singular = torch.linalg.svdvals(centred_RD)
     share = singular / singular.sum().clamp(min=torch.finfo(torch.float32).tiny)
     return torch.special.entr(share).sum().exp()

@@ -22,8 +22,9 @@ Batch: the tensor columns of `poma3d.sample` [n, ...] (depth as uint16 or its bi
     sample_key     int64  [n]   hash of the sample's id, the key of its randomness
     epoch          int64  [n]   the same for all of a micro-batch
 
-Legend: n samples of a micro-batch, N of the global batch, V views, P patches, K context patches,
-M target blocks of T patches, D width, E joint space.
+Legend, also of the suffixes of tensors: n samples of a micro-batch, N of the global batch, V views of a sample,
+m = n * V views, R rows (N * V views of a loss, tokens of a log), S captions of a scene, H W pixels, P patches,
+K context patches, M target blocks of T patches, L = V * M * T targets of a sample, D width, E joint space.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ RANK_ROWS = 1024
 
 @dataclass
 class Encoded:
-    """What a micro-batch yields (the platform's `Encoded`, by shape)."""
+    """What a micro-batch yields. Mirrors `plinth.engine.stage.Encoded`, kept equal by test_stages."""
 
     features: dict[str, Tensor] = field(default_factory=dict)
     sums: dict[str, Tensor] = field(default_factory=dict)
@@ -66,7 +67,7 @@ class Encoded:
 
 @dataclass
 class Contrast:
-    """Losses over the global batch (the platform's `Contrast`, by shape)."""
+    """Losses over the global batch. Mirrors `plinth.engine.stage.Contrast`, kept equal by test_stages."""
 
     total: Tensor
     terms: dict[str, Tensor] = field(default_factory=dict)
@@ -74,7 +75,8 @@ class Contrast:
 
 
 class ParamGroup(TypedDict):
-    """Parameters that share optimizer settings."""
+    """Parameters that share optimizer settings. Mirrors `plinth.engine.stage.ParamGroup`, kept equal by
+    test_stages."""
 
     name: str
     params: list[nn.Parameter]
@@ -116,16 +118,16 @@ class WarmupStage(nn.Module):
 
     def contrast(self, features: dict[str, Tensor]) -> Contrast:
         """L_view over all valid views of the global batch."""
-        view = features["view"].flatten(0, 1)
+        view_RE = features["view"].flatten(0, 1)
         samples, views = features["image_valid"].shape
-        index = torch.arange(views, device=view.device).expand(samples, views)
-        rows = torch.stack([features["key"][:, None].expand(samples, views), index], dim=-1).flatten(0, 1)
-        terms = {
-            f"view_{name}": losses.masked_nce(
-                view, losses.unit(features[name]).flatten(0, 1), features[f"{name}_valid"].flatten(), rows
-            )
-            for name in ("image", "text")
-        }
+        index_NV = torch.arange(views, device=view_RE.device).expand(samples, views)
+        key_NV = features["key"][:, None].expand(samples, views)
+        rows_R2 = torch.stack([key_NV, index_NV], dim=-1).flatten(0, 1)
+        terms = {}
+        for name in ("image", "text"):
+            teacher_RE = losses.unit(features[name]).flatten(0, 1)
+            valid_R = features[f"{name}_valid"].flatten()
+            terms[f"view_{name}"] = losses.masked_nce(view_RE, teacher_RE, valid_R, rows_R2)
         total = self.loss_config.view * (terms["view_image"] + terms["view_text"])
         return Contrast(total, {name: term.detach() for name, term in terms.items()})
 
@@ -177,30 +179,30 @@ class WarmupStage(nn.Module):
         return point_maps(batch, samples, self.model_config.augment, self.seed)
 
     def _views(self, batch: Batch, samples: Samples) -> Tensor:
-        """[n*V, 3, H, W], a view of the point maps."""
+        """[m, 3, H, W], without a copy of the point maps."""
         return self._points(batch, samples).flatten(0, 1).permute(0, 3, 1, 2)
 
-    def _view_features(self, batch: Batch, samples: Samples, pooled: Tensor) -> dict[str, Tensor]:
-        valid, counts = samples.valid, batch["caption_count"]
-        text = draw_captions(batch["caption_embedding"], counts, "view-captions", self.seed, samples)
+    def _view_features(self, batch: Batch, samples: Samples, pooled_mE: Tensor) -> dict[str, Tensor]:
+        valid_nV, counts_nV = samples.valid, batch["caption_count"]
+        text_nVE = draw_captions(batch["caption_embedding"], counts_nV, "view-captions", self.seed, samples)
         return {
-            "view": self.temperature(losses.unit(pooled)).unflatten(0, valid.shape),
+            "view": self.temperature(losses.unit(pooled_mE)).unflatten(0, valid_nV.shape),
             "image": batch["image_embedding"],
-            "text": text,
-            "image_valid": valid,
-            "text_valid": valid & (counts > 0),
+            "text": text_nVE,
+            "image_valid": valid_nV,
+            "text_valid": valid_nV & (counts_nV > 0),
             "key": batch["sample_key"],
         }
 
     def _add_dense(
         self, encoded: Encoded, batch: Batch, samples: Samples, output: VitOutput, features_only: bool
     ) -> None:
-        valid = samples.valid
-        encoded.counts["dense"] = valid.any(dim=1).sum()
+        valid_nV = samples.valid
+        encoded.counts["dense"] = valid_nV.any(dim=1).sum()
         encoded.weights["dense"] = self.loss_config.dense
         if not features_only:
-            student = output.tokens.unflatten(0, valid.shape)
-            encoded.sums["dense"] = losses.dense(student, batch["image_tokens"], valid).sum()
+            student_nVPD = output.tokens.unflatten(0, valid_nV.shape)
+            encoded.sums["dense"] = losses.dense(student_nVPD, batch["image_tokens"], valid_nV).sum()
 
     def _check(self, batch: Batch) -> None:
         missing = [c for c in (*self.columns(), "sample_valid", "sample_key", "epoch") if c not in batch]
@@ -246,10 +248,10 @@ class MainStage(WarmupStage):
         """
         self._check(batch)
         samples = read_samples(batch)
-        views = self._views(batch, samples)
+        views_m3HW = self._views(batch, samples)
         predicts = self.predictor is not None and not features_only
         masks = self._masks(samples) if predicts else None
-        output = self.encoder(views, None if masks is None else masks.context.flatten(0, 1))
+        output = self.encoder(views_m3HW, None if masks is None else masks.context.flatten(0, 1))
         encoded = Encoded(features=self._view_features(batch, samples, output.pooled))
         encoded.features.update(self._scene_features(batch, samples, encoded.features))
         if self.loss_config.dense:
@@ -258,15 +260,15 @@ class MainStage(WarmupStage):
             encoded.counts["jepa"] = samples.valid.any(dim=1).sum()
             encoded.weights["jepa"] = self.loss_config.jepa
         if masks is not None and output.kept is not None:
-            self._add_jepa(encoded, samples, views, output.kept, masks)
+            self._add_jepa(encoded, samples, views_m3HW, output.kept, masks)
         return encoded
 
     def contrast(self, features: dict[str, Tensor]) -> Contrast:
         """L_view and L_scene over the global batch."""
         result = super().contrast(features)
         for name in ("image", "text"):
-            embedding, valid = losses.unit(features[f"scene_{name}"]), features[f"scene_{name}_valid"]
-            term = losses.masked_nce(features["scene"], embedding, valid, features["key"])
+            teacher_NE, valid_N = losses.unit(features[f"scene_{name}"]), features[f"scene_{name}_valid"]
+            term = losses.masked_nce(features["scene"], teacher_NE, valid_N, features["key"])
             result.total = result.total + self.loss_config.scene * term
             result.terms[f"scene_{name}"] = term.detach()
         return result
@@ -311,42 +313,44 @@ class MainStage(WarmupStage):
         return Masks(*(index.to(samples.valid.device, non_blocking=True) for index in masks))
 
     def _scene_features(self, batch: Batch, samples: Samples, view: dict[str, Tensor]) -> dict[str, Tensor]:
-        valid, counts = samples.valid, batch["scene_caption_count"]
-        text = draw_captions(batch["scene_caption_embedding"], counts, "scene-captions", self.seed, samples)
+        valid_nV1, counts_n = samples.valid[..., None], batch["scene_caption_count"]
+        captions_nSE = batch["scene_caption_embedding"]
+        text_nE = draw_captions(captions_nSE, counts_n, "scene-captions", self.seed, samples)
         # Every row of `view` has the same length s, so the mean's direction is that of the unit rows.
-        mean = losses.masked_mean(view["view"], valid[..., None], dim=1)
-        image = losses.masked_mean(losses.unit(view["image"]), valid[..., None], dim=1)
+        mean_nE = losses.masked_mean(view["view"], valid_nV1, dim=1)
+        image_nE = losses.masked_mean(losses.unit(view["image"]), valid_nV1, dim=1)
+        valid_n = samples.valid.any(dim=1)
         return {
-            "scene": self.temperature(losses.unit(mean)),
-            "scene_image": losses.unit(image),
-            "scene_text": text,
-            "scene_image_valid": valid.any(dim=1),
-            "scene_text_valid": valid.any(dim=1) & (counts > 0),
+            "scene": self.temperature(losses.unit(mean_nE)),
+            "scene_image": losses.unit(image_nE),
+            "scene_text": text_nE,
+            "scene_image_valid": valid_n,
+            "scene_text_valid": valid_n & (counts_n > 0),
         }
 
     def _add_jepa(
-        self, encoded: Encoded, samples: Samples, views: Tensor, kept: Tensor, masks: Masks
+        self, encoded: Encoded, samples: Samples, views_m3HW: Tensor, kept_mKD: Tensor, masks: Masks
     ) -> None:
         assert self.predictor is not None
-        context, targets = masks.context.flatten(0, 1), masks.targets.flatten(0, 1)
+        context_mK, targets_mMT = masks.context.flatten(0, 1), masks.targets.flatten(0, 1)
         with torch.no_grad():
-            tokens = losses.layer_norm(self.target(views).tokens)  # [n*V, P, D]
-            wanted = take(tokens, targets.flatten(1))
+            tokens_mPD = losses.layer_norm(self.target(views_m3HW).tokens)
+            wanted = take(tokens_mPD, targets_mMT.flatten(1))
         # CLIP leaves its patch tokens un-normalised: the predictor starts from the same space it ends in.
-        start = losses.layer_norm(kept).to(kept.dtype)
-        predicted = self.predictor(start, context, targets).flatten(1, 2)
+        start_mKD = losses.layer_norm(kept_mKD).to(kept_mKD.dtype)
+        predicted = self.predictor(start_mKD, context_mK, targets_mMT).flatten(1, 2)
         n = len(samples.keys)
-        z_hat, z = (x.reshape(n, -1, x.shape[-1]) for x in (predicted.float(), wanted))
-        valid = samples.valid.repeat_interleave(targets[0].numel(), dim=1)
+        z_hat_nLD, z_nLD = (x.reshape(n, -1, x.shape[-1]) for x in (predicted.float(), wanted))
+        valid_nL = samples.valid.repeat_interleave(targets_mMT[0].numel(), dim=1)
         if self.loss_config.jepa_distance == CHAMFER:
-            per_scene = losses.chamfer(z_hat, z, valid, valid)
+            distance_n = losses.chamfer(z_hat_nLD, z_nLD, valid_nL, valid_nL)
         else:
-            per_scene = losses.positional(z_hat, z, valid)
+            distance_n = losses.positional(z_hat_nLD, z_nLD, valid_nL)
         if self.loss_config.jepa_reduction == MEAN:
-            per_scene = per_scene / z.shape[-1]
-        encoded.sums["jepa"] = per_scene.sum()
+            distance_n = distance_n / z_nLD.shape[-1]
+        encoded.sums["jepa"] = distance_n.sum()
         if self.log_details:
-            encoded.logs.update(_jepa_logs(tokens, z_hat.detach(), z, valid))
+            encoded.logs.update(_jepa_logs(tokens_mPD, z_hat_nLD.detach(), z_nLD, valid_nL))
 
 
 def build_stage(
@@ -375,16 +379,17 @@ def build_stage(
 STAGES: dict[str, type[WarmupStage]] = {"warmup": WarmupStage, "main": MainStage}
 
 
-def _jepa_logs(tokens: Tensor, z_hat: Tensor, z: Tensor, valid: Tensor) -> dict[str, Tensor]:
+def _jepa_logs(tokens_mPD: Tensor, z_hat_nLD: Tensor, z_nLD: Tensor, valid_nL: Tensor) -> dict[str, Tensor]:
     """Signs of collapse and of a cheated Chamfer distance."""
-    matches = losses.nearest(z_hat, z, valid, valid)
-    rows = tokens.flatten(0, 1)
-    rows = rows[:: max(1, len(rows) // RANK_ROWS)][:RANK_ROWS]
-    own = matches.of_prediction == torch.arange(z.shape[1], device=z.device)
+    matches = losses.nearest(z_hat_nLD, z_nLD, valid_nL, valid_nL)
+    rows_RD = tokens_mPD.flatten(0, 1)
+    rows_RD = rows_RD[:: max(1, len(rows_RD) // RANK_ROWS)][:RANK_ROWS]
+    targets = z_nLD.shape[1]
+    own_nL = matches.of_prediction == torch.arange(targets, device=z_nLD.device)
     return {
-        "target_feature_std": rows.std(dim=0).mean(),
-        "target_effective_rank": losses.effective_rank(rows),
-        "unique_match_rate": losses.unique_match_rate(matches, valid, z.shape[1]),
-        "own_match_rate": losses.masked_mean(own.float(), valid),
-        "positional_ratio": losses.positional_ratio(z_hat, z, valid),
+        "target_feature_std": rows_RD.std(dim=0).mean(),
+        "target_effective_rank": losses.effective_rank(rows_RD),
+        "unique_match_rate": losses.unique_match_rate(matches, valid_nL, targets),
+        "own_match_rate": losses.masked_mean(own_nL.float(), valid_nL),
+        "positional_ratio": losses.positional_ratio(z_hat_nLD, z_nLD, valid_nL),
     }

@@ -1,6 +1,7 @@
 """The point-map encoder: the teacher's image tower, tuned to read x, y, z instead of r, g, b.
 
-Legend: n views, H W pixels, P patches, K kept patches, D width, E joint space.
+Legend, also of the suffixes of tensors: n views, H W pixels, P patches, K kept patches, D width, E joint
+space.
 """
 
 from __future__ import annotations
@@ -41,18 +42,18 @@ class PointMapEncoder(nn.Module):
         super().__init__()
         self.vit = vit
 
-    def forward(self, points: Tensor, keep: Tensor | None = None) -> VitOutput:
+    def forward(self, points_n3HW: Tensor, keep_nK: Tensor | None = None) -> VitOutput:
         """Encode views.
 
         Args:
-            points: [n, 3, H, W] metres, any memory format; (0, 0, 0) where there is no depth.
-            keep: [n, K] patches of a second pass that sees those alone.
+            points_n3HW: metres, any memory format; (0, 0, 0) where there is no depth.
+            keep_nK: patches of a second pass that sees those alone.
 
         Returns:
             `VitOutput`: pooled feature [n, E] in float32, not normalised; tokens in the dtype of the
             weights, as the tower's last layer leaves them.
         """
-        output: VitOutput = self.vit(points, keep)
+        output: VitOutput = self.vit(points_n3HW, keep_nK)
         return output._replace(pooled=output.pooled.float())
 
 

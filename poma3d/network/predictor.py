@@ -3,8 +3,8 @@
 As in I-JEPA each block is predicted on its own (the mask tokens of one block do not see those of
 another), at fixed 2-D sin-cos positions.
 
-Legend: n views, K context patches, M target blocks, N patches of a block, D encoder width,
-W predictor width, P patches.
+Legend, also of the suffixes of tensors: n views, K context patches, M target blocks, N patches of a block,
+T = K + N tokens of a sequence, D encoder width, W predictor width, P patches.
 """
 
 from __future__ import annotations
@@ -51,23 +51,23 @@ class Predictor(nn.Module):
         self.outward = nn.Linear(config.width, encoder_width)
         self.apply(_init)
 
-    def forward(self, context: Tensor, context_index: Tensor, target_index: Tensor) -> Tensor:
+    def forward(self, context_nKD: Tensor, context_nK: Tensor, target_nMN: Tensor) -> Tensor:
         """Predict every target block of every view.
 
         Args:
-            context: [n, K, D].
-            context_index: [n, K] int64 patches of the context.
-            target_index: [n, M, N] int64 patches of the targets.
+            context_nKD: tokens of the context.
+            context_nK: int64, their patches.
+            target_nMN: int64 patches of the targets.
 
         Returns:
             [n, M, N, D].
         """
-        n, m, hidden = target_index.shape
-        known, asked = self.places(self.inward(context), context_index, target_index)
-        known = known[:, None].expand(-1, m, -1, -1)
-        tokens = torch.cat([known, asked], dim=2).flatten(0, 1)
-        predicted = self.blocks(tokens)[:, -hidden:]
-        return self.outward(self.norm(predicted)).unflatten(0, (n, m))
+        n, m, hidden = target_nMN.shape
+        known_nKW, asked_nMNW = self.places(self.inward(context_nKD), context_nK, target_nMN)
+        known_nMKW = known_nKW[:, None].expand(-1, m, -1, -1)
+        tokens_rTW = torch.cat([known_nMKW, asked_nMNW], dim=2).flatten(0, 1)  # r = n * M sequences
+        predicted_rNW = self.blocks(tokens_rTW)[:, -hidden:]
+        return self.outward(self.norm(predicted_rNW)).unflatten(0, (n, m))
 
 
 class MaskTokens(nn.Module):
@@ -80,10 +80,10 @@ class MaskTokens(nn.Module):
         self.mask_token = nn.Parameter(torch.zeros(width))
         self.register_buffer("position", sin_cos_positions(width, grid), persistent=False)
 
-    def forward(self, context: Tensor, context_index: Tensor, target_index: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, context_nKW: Tensor, context_nK: Tensor, target_nMN: Tensor) -> tuple[Tensor, Tensor]:
         """Context [n, K, W] with its positions added, and mask tokens [n, M, N, W] at theirs."""
-        position = self.position.to(context.dtype)
-        return context + position[context_index], self.mask_token + position[target_index]
+        position_PW = self.position.to(context_nKW.dtype)
+        return context_nKW + position_PW[context_nK], self.mask_token + position_PW[target_nMN]
 
 
 def sin_cos_positions(width: int, grid: tuple[int, int]) -> Tensor:

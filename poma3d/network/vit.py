@@ -8,8 +8,8 @@ translates the published weights; a parity test holds it to transformers' own fo
 Every parameter is owned by a module that is called (never reached into), because ZeRO-3 gathers
 parameters around a module's call.
 
-Legend: n views, C channels, H W pixels, P patches (row by row), K kept patches, T tokens of a pass,
-D width, E joint space.
+Legend, also of the suffixes of tensors: n views, C channels, H W pixels, P patches (row by row), K kept
+patches, T tokens of a pass, D width, E joint space, h attention heads, d width of a head.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class VitShape:
 
     @property
     def patches(self) -> int:
-        """P."""
+        """Number of patches, P."""
         return self.grid[0] * self.grid[1]
 
     @property
@@ -136,11 +136,11 @@ class PatchEmbed(nn.Module):
         self.weight = nn.Parameter(torch.empty(shape.width, shape.channels, shape.patch, shape.patch))
         self.bias = nn.Parameter(torch.empty(shape.width)) if shape.pooling == "attention" else None
 
-    def forward(self, pixels: Tensor) -> Tensor:
+    def forward(self, pixels_nCHW: Tensor) -> Tensor:
         """[n, C, H, W] -> [n, P, D] in the dtype of the weights."""
-        n, c, h, w = pixels.shape
+        n, c, h, w = pixels_nCHW.shape
         p = self.patch
-        grid = pixels.float().reshape(n, c, h // p, p, w // p, p).permute(0, 2, 4, 1, 3, 5)
+        grid = pixels_nCHW.float().reshape(n, c, h // p, p, w // p, p).permute(0, 2, 4, 1, 3, 5)
         patches = grid.reshape(n, (h // p) * (w // p), c, p * p)
         if self.gain != 1.0:
             mean = patches.mean(dim=-1, keepdim=True)
@@ -159,13 +159,13 @@ class Embed(nn.Module):
         self.class_token = nn.Parameter(torch.empty(shape.width)) if has_class else None
         self.norm = nn.LayerNorm(shape.width, eps=shape.norm_eps) if has_class else nn.Identity()
 
-    def forward(self, patches: Tensor) -> Tensor:
+    def forward(self, patches_nPD: Tensor) -> Tensor:
         """[n, P, D] -> [n, T, D]."""
-        tokens = patches + self.position
+        tokens_nTD = patches_nPD + self.position
         if self.class_token is not None:
-            first = self.class_token.expand(len(tokens), 1, -1)
-            tokens = torch.cat([first, tokens], dim=1)
-        return self.norm(tokens)
+            first_n1D = self.class_token.expand(len(tokens_nTD), 1, -1)
+            tokens_nTD = torch.cat([first_n1D, tokens_nTD], dim=1)
+        return self.norm(tokens_nTD)
 
 
 class Attention(nn.Module):
@@ -182,10 +182,14 @@ class Attention(nn.Module):
         # rounding noise, of which Adam would make steps of full length.
         self.k.bias.requires_grad_(False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x_nTD: Tensor) -> Tensor:
         """[n, T, D] -> [n, T, D]."""
-        q, k, v = (m(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for m in (self.q, self.k, self.v))
-        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        q_nhTd, k_nhTd, v_nhTd = (
+            project(x_nTD).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for project in (self.q, self.k, self.v)
+        )
+        attended_nhTd = F.scaled_dot_product_attention(q_nhTd, k_nhTd, v_nhTd)
+        return self.out(attended_nhTd.transpose(1, 2).flatten(2))
 
 
 class Mlp(nn.Module):
@@ -212,10 +216,10 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=norm_eps)
         self.mlp = Mlp(width, mlp_width, activation)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x_nTD: Tensor) -> Tensor:
         """[n, T, D] -> [n, T, D]."""
-        x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        x_nTD = x_nTD + self.attn(self.norm1(x_nTD))
+        return x_nTD + self.mlp(self.norm2(x_nTD))
 
 
 class Blocks(nn.ModuleList):
@@ -225,14 +229,14 @@ class Blocks(nn.ModuleList):
         super().__init__(blocks)
         self.checkpointing = checkpointing
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x_nTD: Tensor) -> Tensor:
         """[n, T, D] -> [n, T, D]."""
         for block in self:
             if self.checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, use_reentrant=False)
+                x_nTD = checkpoint(block, x_nTD, use_reentrant=False)
             else:
-                x = block(x)
-        return x
+                x_nTD = block(x_nTD)
+        return x_nTD
 
 
 class AttentionPool(nn.Module):
@@ -250,15 +254,16 @@ class AttentionPool(nn.Module):
         self.norm = nn.LayerNorm(shape.width, eps=shape.norm_eps)
         self.mlp = Mlp(shape.width, shape.mlp_width, shape.activation)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens_nPD: Tensor) -> Tensor:
         """[n, P, D] -> [n, D]."""
-        probe = self.probe.expand(len(tokens), 1, -1)
-        q, k, v = (
-            m(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for m, x in ((self.q, probe), (self.k, tokens), (self.v, tokens))
+        probe_n1D = self.probe.expand(len(tokens_nPD), 1, -1)
+        q_nh1d, k_nhPd, v_nhPd = (
+            project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for project, x in ((self.q, probe_n1D), (self.k, tokens_nPD), (self.v, tokens_nPD))
         )
-        pooled = self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))[:, 0]
-        return pooled + self.mlp(self.norm(pooled))
+        attended_nh1d = F.scaled_dot_product_attention(q_nh1d, k_nhPd, v_nhPd)
+        pooled_nD = self.out(attended_nh1d.transpose(1, 2).flatten(2))[:, 0]
+        return pooled_nD + self.mlp(self.norm(pooled_nD))
 
 
 class VisionTransformer(nn.Module):
@@ -277,41 +282,40 @@ class VisionTransformer(nn.Module):
         else:
             self.head = AttentionPool(shape)
 
-    def forward(self, pixels: Tensor, keep: Tensor | None = None) -> VitOutput:
+    def forward(self, pixels_nCHW: Tensor, keep_nK: Tensor | None = None) -> VitOutput:
         """One pass over all patches and, with `keep`, a second one over those patches alone.
 
         Args:
-            pixels: [n, C, H, W] floating, of the shape's size.
-            keep: [n, K] int64 indices of patches. The class token, where there is one, is always kept.
+            pixels_nCHW: floating, of the shape's size.
+            keep_nK: int64 indices of patches. The class token, where there is one, is always kept.
 
         Raises:
             ValueError: pixels of another size, naming both.
         """
         expected = (self.shape.channels, *self.shape.image_size)
-        if tuple(pixels.shape[1:]) != expected:
-            raise ValueError(
-                f"the encoder takes views of {expected} (channels, height, width), got "
-                f"{tuple(pixels.shape[1:])}"
-            )
-        embedded = self.embed(self.patch_embed(pixels))
-        tokens = self._after_blocks(embedded)
+        found = tuple(pixels_nCHW.shape[1:])
+        if found != expected:
+            raise ValueError(f"the encoder takes views of {expected} (channels, height, width), got {found}")
+        embedded_nTD = self.embed(self.patch_embed(pixels_nCHW))
+        tokens_nTD = self._after_blocks(embedded_nTD)
         if self.shape.pooling == "class":
-            pooled, tokens = self.head(self.norm(tokens[:, 0])), tokens[:, 1:]
+            pooled_nE, tokens_nPD = self.head(self.norm(tokens_nTD[:, 0])), tokens_nTD[:, 1:]
         else:
-            pooled = self.head(tokens)
-        return VitOutput(pooled, tokens, None if keep is None else self._kept(embedded, keep))
+            pooled_nE, tokens_nPD = self.head(tokens_nTD), tokens_nTD
+        kept_nKD = None if keep_nK is None else self._kept(embedded_nTD, keep_nK)
+        return VitOutput(pooled_nE, tokens_nPD, kept_nKD)
 
-    def _kept(self, embedded: Tensor, keep: Tensor) -> Tensor:
-        first = embedded.shape[1] - self.shape.patches
-        chosen = take(embedded[:, first:], keep)
-        tokens = self._after_blocks(torch.cat([embedded[:, :first], chosen], dim=1))
-        return tokens[:, first:]
+    def _kept(self, embedded_nTD: Tensor, keep_nK: Tensor) -> Tensor:
+        first = embedded_nTD.shape[1] - self.shape.patches
+        chosen_nKD = take(embedded_nTD[:, first:], keep_nK)
+        tokens_nTD = self._after_blocks(torch.cat([embedded_nTD[:, :first], chosen_nKD], dim=1))
+        return tokens_nTD[:, first:]
 
-    def _after_blocks(self, tokens: Tensor) -> Tensor:
-        tokens = self.blocks(tokens)
-        return tokens if self.shape.pooling == "class" else self.norm(tokens)
+    def _after_blocks(self, tokens_nTD: Tensor) -> Tensor:
+        tokens_nTD = self.blocks(tokens_nTD)
+        return tokens_nTD if self.shape.pooling == "class" else self.norm(tokens_nTD)
 
 
-def take(tokens: Tensor, index: Tensor) -> Tensor:
-    """Tokens [n, P, D] at index [n, K] -> [n, K, D]."""
-    return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))
+def take(tokens_nPD: Tensor, index_nK: Tensor) -> Tensor:
+    """The tokens at the indices: [n, K, D]."""
+    return tokens_nPD.gather(1, index_nK[..., None].expand(-1, -1, tokens_nPD.shape[-1]))

@@ -70,8 +70,9 @@ def test_without_the_predictor_only_whole_views_are_left() -> None:
 @pytest.mark.parametrize("tower", ["clip", "siglip"])
 @pytest.mark.parametrize("mode", ["full", "lora"])
 @pytest.mark.parametrize("again", [False, True], ids=["kept", "recomputed"])
-@pytest.mark.parametrize("distance", ["chamfer", "smooth_l1"])
-@pytest.mark.parametrize("kind", ["warmup", "main"])
+@pytest.mark.parametrize(
+    ("kind", "distance"), [("warmup", "chamfer"), ("main", "chamfer"), ("main", "smooth_l1")]
+)
 def test_counts_as_the_formula_does(kind: str, distance: str, again: bool, mode: str, tower: str) -> None:
     model, loss = tiny.model_config(mode, dropout=0.1), LossConfig(jepa_distance=distance)
     model.encoder.gradient_checkpointing = again
