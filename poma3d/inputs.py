@@ -1,6 +1,6 @@
 """What a stage reads from a batch: point maps, the captions of this epoch, the sample's identity.
 
-Legend: n samples, V views, H W pixels, C captions a view, S captions a scene, E joint space, P patches,
+Legend: n samples, V views, H W pixels, C captions of a view, S captions of a scene, E joint space, P patches,
 D width of the teacher's tokens.
 """
 

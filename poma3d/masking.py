@@ -1,7 +1,7 @@
 """I-JEPA's multi-block masks, drawn so that a sample's masks depend on that sample alone.
 
 Per view: a few target blocks and one large context block minus the targets. To stack views, I-JEPA
-draws block *sizes* once a batch and trims every context to the smallest of the batch; both make a
+draws block *sizes* once per batch and trims every context to the smallest of the batch; both make a
 sample depend on its companions, so that another micro-batch or world size would train differently.
 Here:
 
@@ -42,7 +42,7 @@ class Sizes(NamedTuple):
     context: tuple[int, int]
     """(rows, columns) of the context block."""
     keep: int
-    """K."""
+    """Context patches kept of every view, K."""
     fallback: Tensor
     """[M+1, 2] block corners (row, column) of the reference layout with the most context."""
 

@@ -24,7 +24,7 @@ sensor, and unprojected on the training device (`poma3d.geometry`).
     scene_captions            list<string>
     colour                    list<binary>        JPEG per view; empty list when not kept
 
-Legend: V views, H W pixels, C captions a view, S captions a scene, E the teacher's joint space.
+Legend: V views, H W pixels, C captions of a view, S captions of a scene, E the teacher's joint space.
 P patches and D width of the teacher's image tower. Columns of size 0 are absent: E = 0 until `poma embed`
 has run, P = 0 unless it was asked for tokens; and so are the geometry columns of the other kind. Tensor
 columns are fixed-size binary (Parquet would store uint16 as int32, and FixedShapeTensor decodes five times
@@ -78,7 +78,7 @@ class SampleShape:
         return (XYZ,) if self.xyz else CAMERA_COLUMNS
 
     def to_dict(self) -> dict[str, int]:
-        """For the manifest's attributes. `xyz` only where it is so: older data sets do not say."""
+        """For the manifest's attributes and a run's record; without `xyz` where it is False, as older ones."""
         return {name: value for name, value in asdict(self).items() if name != XYZ or value}
 
 

@@ -22,9 +22,10 @@ Batch: the tensor columns of `poma3d.sample` [n, ...] (depth as uint16 or its bi
     sample_key     int64  [n]   hash of the sample's id, the key of its randomness
     epoch          int64  [n]   the same for all of a micro-batch
 
-Legend, also of the suffixes of tensors: n samples of a micro-batch, N of the global batch, V views of a sample,
-m = n * V views, R rows (N * V views of a loss, tokens of a log), S captions of a scene, H W pixels, P patches,
-K context patches, M target blocks of T patches, L = V * M * T targets of a sample, D width, E joint space.
+Legend, also of the suffixes of tensors: n samples of a micro-batch, N of the global batch, V views of a
+sample, m = n * V views, R rows (N * V views of a loss, tokens of a log), S captions of a scene, H W pixels,
+P patches, K context patches, M target blocks of T patches, L = V * M * T targets of a sample, D width,
+E joint space.
 """
 
 from __future__ import annotations
@@ -214,7 +215,7 @@ class WarmupStage(nn.Module):
         name = self.shape.geometry[0]
         found = tuple(batch[name].shape[1:4])
         if found != expected:
-            raise ValueError(f"{name} has shape {found} a sample, the stage was built for {expected}")
+            raise ValueError(f"{name} has shape {found} per sample, the stage was built for {expected}")
 
 
 class MainStage(WarmupStage):

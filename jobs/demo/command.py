@@ -1,7 +1,7 @@
 """`poma demo`: rooms -> teacher -> shards -> both stages -> evaluation -> report, on this machine.
 
-Each part is the command that a user would run; what is finished is not done again, so a demo that was
-interrupted goes on where it stopped.
+Each part is the command that a user would run. What is finished is not done again, so an interrupted demo
+continues where it stopped.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def run_job(job: DemoJob) -> int:
         with timings.part("pretrain: warm-up and main stage on Ray Train workers"):
             end = launch(job.pretrain, check(job.pretrain, resolve(job.pretrain)))
     if end.is_stopped:
-        print("\nstopped as told; the same command goes on from there")
+        print("\nstopped as asked; run the same command again to continue")
         return STOPPED_EXIT_CODE
     with timings.part("evaluate: rooms that nothing has trained on"):
         outcome = evaluate.evaluate(job.evaluate)

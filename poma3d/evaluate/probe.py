@@ -23,7 +23,7 @@ from poma3d.sample import Classes
 @dataclass(frozen=True)
 class ProbeResult:
     """Average precision per class [K] (NaN where a class has no positive or no negative row), its mean
-    over the classes that have both, and the mean of a ranking by lot (the share of positives)."""
+    over the classes that have both, and the mean of a random ranking (the share of positives)."""
 
     per_class: np.ndarray
     macro: Estimate

@@ -69,8 +69,8 @@ def hits(queries: np.ndarray, gallery: np.ndarray, target: np.ndarray, best: int
 def hits_of_scores(scores: np.ndarray, target: np.ndarray, best: int) -> np.ndarray:
     """The chance in [0, 1] that each query's target is among its `best` columns.
 
-    Ties are broken by lot, in expectation: a target that shares its score with others gets its share
-    of the places that are left, so an encoder that maps everything to one point scores exactly chance.
+    Ties count by their expected rank: a target that shares its score with others gets its share of the
+    places that are left, so an encoder that maps everything to one point scores exactly chance.
 
     Args:
         scores: float [Q, S]; -inf for a column that does not take part.
@@ -91,7 +91,7 @@ def hits_of_scores(scores: np.ndarray, target: np.ndarray, best: int) -> np.ndar
 
 
 def chance(scenes: int, best: int) -> float:
-    """R@N of a ranking by lot."""
+    """R@N of a random ranking."""
     return min(best / scenes, 1.0)
 
 

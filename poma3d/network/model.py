@@ -50,7 +50,7 @@ def validate(model: ModelConfig, loss: LossConfig, shape: SampleShape, tower: Im
     wanted = (math.prod(patch_grid(shape, tower)), tower.shape.width)
     if loss.dense and tokens != wanted:
         raise ValueError(
-            f"loss.dense needs {wanted[0]} teacher tokens of width {wanted[1]} a view, the samples have "
+            f"loss.dense needs {wanted[0]} teacher tokens of width {wanted[1]} per view, the samples have "
             f"{tokens[0]} of width {tokens[1]}: embed them with image tokens, at the size of this teacher"
         )
     for name in ("view", "scene", "jepa", "dense"):
