@@ -78,7 +78,7 @@ class SampleShape:
         return (XYZ,) if self.xyz else CAMERA_COLUMNS
 
     def to_dict(self) -> dict[str, int]:
-        """For the manifest's attributes and a run's record; without `xyz` where it is False, as older ones."""
+        """For a manifest and a run's record; without `xyz` where it is False, as in older ones."""
         return {name: value for name, value in asdict(self).items() if name != XYZ or value}
 
 

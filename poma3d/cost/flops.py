@@ -70,10 +70,11 @@ def stage_flops(
     sample = _Sample(meta_stage(kind, model, loss, shape, outline(tower.shape)), seed)
     with FakeTensorMode():
         functional_call(sample, fake_state(sample), ())
-    parts = dict(sample.counted)
-    first_pass = parts.pop(FIRST_PASS)
+    counted = sample.counted
+    first_pass = counted[FIRST_PASS]
     if sample.predictor is not None:
-        parts[TARGET] = first_pass  # a twin of the context encoder, without gradient
+        counted[TARGET] = first_pass  # a twin of the context encoder, without gradient
+    parts = {name: counted[name] for name in (CONTEXT, TARGET, PREDICTOR, SEARCH) if name in counted}
     pair = 2 * PRODUCTS_OF_A_PAIR * tower.shape.joint
     return StageFlops(parts, first_pass, pair, shape.views, kind == "main")
 
