@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from jobs.demo.teacher_config import TeacherTrainConfig
 from jobs.evaluate.config import EvaluateJob
 from jobs.ingest.config import IngestJob
 from jobs.pretrain.config import PretrainJob
 from plinth.locations import ResultLocation
-
-T = TypeVar("T")
 
 
 @dataclass

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from plinth.config import MISSING
 from plinth.locations import Location, ResultLocation
 from plinth.storage import StorageOptions
 from poma3d.evaluate.config import ProbeConfig, RetrievalConfig
 from poma3d.pretrained.config import TeacherConfig
-
-T = TypeVar("T")
 
 
 @dataclass

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from plinth.config import MISSING
 from plinth.locations import Location, ResultLocation
 from plinth.storage import StorageOptions
-
-T = TypeVar("T")
 
 
 @dataclass

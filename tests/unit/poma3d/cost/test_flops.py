@@ -11,7 +11,7 @@ from poma3d.network.config import LossConfig, ModelConfig
 from poma3d.sample import SampleShape
 from poma3d.stages import build_stage
 from tests.helpers import tiny
-from tests.helpers.flops_formula import parts_of_a_sample
+from tests.helpers.cost.flops_formula import parts_of_a_sample
 
 SAMPLES = 2
 
