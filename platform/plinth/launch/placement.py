@@ -30,7 +30,7 @@ class TrialPlacement:
         self._stop_wanted = False
 
     def attach(self, coordinator: Any) -> None:
-        """The training begins; `coordinator` is its `plinth.launch.ray_worker.Coordinator`."""
+        """The training begins; `coordinator` is its `plinth.launch.coordinator.Coordinator`."""
         self._coordinator = coordinator
         self._attached.set()
         if self._stop_wanted:

@@ -17,8 +17,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from plinth import ray_internals
 from plinth.errors import ConfigError, PlinthError, WorkersLostError
 from plinth.every import Every
+from plinth.launch.coordinator import Coordinator
 from plinth.launch.placement import TrialPlacement
-from plinth.launch.ray_worker import POLL_S, Coordinator, Train, work
+from plinth.launch.ray_worker import POLL_S, Train, work
 from plinth.launch.scaling_policy import LadderPolicy
 from plinth.observe.failures import by_attempt, first_cause, is_collective, read_failures
 from plinth.observe.rank_logs import salvage

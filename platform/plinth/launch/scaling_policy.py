@@ -29,7 +29,7 @@ class LadderPolicy(ElasticPolicy):
 
     Args:
         sizes: possible numbers of workers, ascending.
-        coordinator: the `plinth.launch.ray_worker.Coordinator` that asks the workers to save and wait.
+        coordinator: the `plinth.launch.coordinator.Coordinator` that asks the workers to save and wait.
     """
 
     def __init__(self, scaling_config: Any, sizes: Sequence[int], coordinator: Any) -> None:

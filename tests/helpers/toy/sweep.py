@@ -124,7 +124,7 @@ def train_nothing(
     learning rate, as at a checkpoint, until it is asked to stop."""
     import ray
 
-    from plinth.launch.ray_worker import Coordinator
+    from plinth.launch.coordinator import Coordinator
 
     coordinator = ray.remote(num_cpus=0)(Coordinator).remote(0.0)
     placement.attach(coordinator)
