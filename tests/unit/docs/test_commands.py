@@ -51,7 +51,7 @@ RUN_BY = {
     r"poma runs stop": "tests/unit/jobs/runs/test_stop.py::*",
     r"poma runs list": "tests/unit/jobs/runs/test_runs.py::*",
     r"poma checkpoints list": "tests/integration/train/test_end_to_end.py::commands",
-    r"poma checkpoints (verify|repair|prune|pin)": "tests/unit/plinth/checkpoint/test_maintenance.py::*",
+    r"poma checkpoints (verify|repair|prune|pin)": "tests/unit/jobs/checkpoints/test_checkpoints.py::*",
     r"poma submit .*--render": "tests/unit/jobs/submit/test_kubernetes.py::*",
     r"poma submit": "tests/integration/cluster/test_submit_ray.py::*",
     r"python examples/own_reader\.py": "tests/unit/examples/test_own_reader.py::*",
