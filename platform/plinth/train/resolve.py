@@ -96,6 +96,12 @@ class ResolvedStage(StageSpec):
     total_steps: int
     """Length in optimizer steps."""
 
+    def __post_init__(self) -> None:
+        """A change of what was resolved from would go unnoticed."""
+        resolved = (self.mixture.config, self.plan.seed, self.plan.global_batch_size, self.total_steps)
+        if resolved != (self.data, self.seed, self.global_batch_size, self.steps or self.total_steps):
+            raise ValueError(f"{self.name}: change its StageSpec and resolve that, not the resolved stage")
+
     @property
     def plan(self) -> Plan:
         """The order of the data."""

@@ -159,8 +159,8 @@ def train_until_stopped(run: ResolvedStage) -> None:
 
 def test_the_second_stage_starts_from_the_first(tmp_path: Path) -> None:
     first = straight(tmp_path)
-    second = replace(
-        first, name="second", storage=Storage.from_uri(tmp_path / "second"), weights_from=first.storage,
+    second = toy_run(
+        tmp_path, name="second", storage=Storage.from_uri(tmp_path / "second"), weights_from=first.storage,
         steps=4, checkpoint=CheckpointConfig(every_steps=1, keep_last=0), seed=8,
     )  # fmt: skip
     second.optim.warmup_steps = 3
@@ -260,7 +260,8 @@ def test_samples_of_a_damaged_shard_are_skipped_and_recorded(tmp_path: Path) -> 
     data = bytearray(shard.read_bytes())
     data[40] ^= 255  # inside the first row group
     shard.write_bytes(data)
-    skipping = replace(run, data=replace(run.data, on_bad_shard=OnBadShard.skip, max_bad_row_groups=4))
+    data = replace(run.data, on_bad_shard=OnBadShard.skip, max_bad_row_groups=4)
+    skipping = toy_run(tmp_path, data=data)
     run_ranks(2, train, skipping)
     skipped = [text for line in read_lines(run.storage) for text in line["skipped"]]
     assert skipped

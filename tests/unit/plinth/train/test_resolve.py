@@ -92,6 +92,9 @@ def test_resolved_stage_is_frozen_and_survives_pickling(tmp_path: Path) -> None:
     stage = toy_run(tmp_path)
     with pytest.raises(FrozenInstanceError):
         stage.seed = 4  # type: ignore[misc]
+    for change in ({"seed": 4}, {"steps": 3}, {"global_batch_size": 16}, {"data": DataConfig(lanes=2)}):
+        with pytest.raises(ValueError, match="change its StageSpec"):
+            replace(stage, **change)
     there = pickle.loads(pickle.dumps(stage))
     assert there.notes == stage.notes
     assert there.mixture.sources[0].manifest == stage.mixture.sources[0].manifest
