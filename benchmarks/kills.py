@@ -74,7 +74,7 @@ def show(run: PretrainJob) -> None:
     share = book.seconds["checkpoint_stall"] / book.wall_s
     redone = book.steps_redone
     print("\n".join(ledger_lines(book)))
-    print(f"kills: {len(times)}; steps done again: {redone}, {redone / len(times):.1f} a kill")
+    print(f"kills: {len(times)}; steps redone: {redone}, {redone / len(times):.1f} a kill")
     print(f"kill to next step: median {statistics.median(waits):.1f} s, longest {max(waits):.1f} s")
     print(f"waiting for checkpoints: {share:.3%} of the wall time, median {statistics.median(stalls):.3f} s")
     for size, seconds in restores(storage):

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 # Drawn in this colour, then replaced by `currentColor`, so that a curve follows the page's theme.
 INK_STAND_IN = "#12ab34"
@@ -30,51 +25,33 @@ class Curve:
 
 def curve_svg(curve: Curve) -> Markup:
     """The plot as an SVG element whose text and axes take the colour of the page's text."""
-
-    def draw(figure: Figure) -> None:
-        axes = figure.add_subplot()
-        for i, (name, (x, y)) in enumerate(curve.series.items()):
-            colour = SERIES_COLOURS[i % len(SERIES_COLOURS)]
-            axes.plot(x, y, color=colour, linewidth=1.5, label=name, solid_capstyle="round")
-        axes.set_title(curve.title, loc="left", fontsize=9, fontweight="bold", color=INK_STAND_IN)
-        axes.set_xlabel(curve.x_label, color=INK_STAND_IN)
-        plain_axes(axes)
-        axes.margins(x=0.01)
-        if len(curve.series) > 1:
-            axes.legend(frameon=False, labelcolor=INK_STAND_IN, handlelength=1.2, fontsize=7.5)
-
-    return Markup(figure_svg(curve.title, CURVE_INCHES, draw))
-
-
-def plain_axes(axes: Any) -> None:
-    """No frame, a faint grid, everything in the colour of the text."""
-    axes.tick_params(which="both", colors=INK_STAND_IN, length=0)
-    axes.grid(color=INK_STAND_IN, alpha=0.15, linewidth=0.6)
-    axes.spines[:].set_visible(False)
-
-
-def figure_svg(salt: str, inches: tuple[float, float], draw: Callable[[Figure], None]) -> str:
-    """What `draw` draws as an SVG element; INK_STAND_IN in it becomes the colour of the page's text.
-
-    Args:
-        salt: makes the ids in it differ from those of the page's other figures.
-    """
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     style = {
         "svg.fonttype": "none",
-        "svg.hashsalt": salt,
+        "svg.hashsalt": curve.title,  # ids that differ from those of the page's other figures
         "font.size": 8.0,
         "font.family": "sans-serif",
         "text.parse_math": False,
     }
     with rc_context(style):
-        figure = Figure(figsize=inches, layout="constrained")
+        figure = Figure(figsize=CURVE_INCHES, layout="constrained")
         FigureCanvasSVG(figure)
-        draw(figure)
+        axes = figure.add_subplot()
+        for i, (name, (x, y)) in enumerate(curve.series.items()):
+            colour = SERIES_COLOURS[i % len(SERIES_COLOURS)]
+            axes.plot(x, y, color=colour, linewidth=1.5, label=name, solid_capstyle="round")
+        axes.set_title(curve.title, loc="left", fontsize=9, fontweight="bold", color=INK_STAND_IN)
+        axes.set_xlabel(curve.x_label, color=INK_STAND_IN)
+        axes.tick_params(which="both", colors=INK_STAND_IN, length=0)
+        axes.grid(color=INK_STAND_IN, alpha=0.15, linewidth=0.6)
+        axes.spines[:].set_visible(False)
+        axes.margins(x=0.01)
+        if len(curve.series) > 1:
+            axes.legend(frameon=False, labelcolor=INK_STAND_IN, handlelength=1.2, fontsize=7.5)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
-    return text[text.index("<svg") :].replace(INK_STAND_IN, "currentColor")
+    return Markup(text[text.index("<svg") :].replace(INK_STAND_IN, "currentColor"))

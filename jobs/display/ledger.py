@@ -53,7 +53,7 @@ def ledger_table(book: LedgerSummary) -> LedgerTable:
         for row, category in zip(rows, CATEGORIES, strict=True):
             row.append(f"{book.cost[category]:.2f}")
     restarts = f"{book.restarts} restart{'' if book.restarts == 1 else 's'}"
-    summary = f"{duration(book.wall_s)} wall time, {restarts}, {book.steps_redone} steps done again"
+    summary = f"{duration(book.wall_s)} wall time, {restarts}, {book.steps_redone} steps redone"
     return LedgerTable(summary, header, rows, bar)
 
 

@@ -1,8 +1,8 @@
 """`poma submit`: check a job, pack the code, send both to a cluster, follow what it prints.
 
-The same command again, once the run has ended or was stopped, goes on from its last checkpoint; while it is
-alive, a second one is refused. Ctrl-C leaves the run alone. `poma runs show|logs|stop` need no cluster, only
-the run's folder.
+The same command again resumes a run that ended or was stopped from its last checkpoint; while it is alive, a
+second one is refused. Ctrl-C ends the watching, not the run. `poma runs show|logs|stop` need only the run's
+folder.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from jobs.common.secrets import environment
 from jobs.submit import kubernetes
 from jobs.submit import package as submit_package
 from jobs.submit import submission as submit_job
-from jobs.submit.job_server import JobServer, Target, find, is_alive
+from jobs.submit.job_server import JobServer, Target, find
 from jobs.submit.submission import RUN, Submission
 from plinth.errors import INTERRUPTED_EXIT_CODE, ConfigError
 from plinth.units import MIB
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Submit a job, render its manifest, or go back to one; returns the exit code of the run.
+    """Submit a job, write its manifest, or attach to one; returns the exit code of the run.
 
     Raises:
         PlinthError: a mistake in the job or the cluster.
@@ -95,8 +95,7 @@ def attach(submission_id: str, target: Target) -> int:
 
 
 def _refuse_second(server: JobServer, submission: Submission, target: Target) -> None:
-    alive = [job for job in server.submissions(submission.name) if is_alive(job)]
-    if alive:
+    if alive := server.alive(submission.name):
         stop = f", or stop it: poma runs stop {submission.uri}" if submission.kind == RUN else ""
         raise ConfigError(
             f"{submission.uri} is at work as {alive[-1].submission_id} ({alive[-1].status.value.lower()}).",
@@ -108,5 +107,5 @@ def _follow(server: JobServer, submission_id: str, target: Target, is_new: bool)
     try:
         return server.follow(submission_id, is_new)
     except KeyboardInterrupt:
-        print(f"\nit goes on without you; come back: poma submit --attach {submission_id} {target.flag}")
+        print(f"\nthe job still runs; come back: poma submit --attach {submission_id} {target.flag}")
         return INTERRUPTED_EXIT_CODE

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +25,13 @@ from plinth.redaction import redact
 DASHBOARD = "http://127.0.0.1:8265"
 LOOPBACK = ("127.0.0.1", "localhost")
 OVERRULING = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
-"""With them in the environment Ray's client would go elsewhere than it was told."""
+"""Variables that make Ray's client connect to another address than it was given."""
 TOKEN_ENV, TOKEN_PATH_ENV, MODE_ENV = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"
 NOISY = ("dashboard_sdk", "job.sdk")
 NO_COMMAND_EXIT_CODE = 127
 SHOWN_IDS = 5
 TAIL_LINES = 40
-"""Lines of the log that one sees on coming back."""
+"""Lines of the log that --attach shows first."""
 SETTLE_S = 10.0
 """How long after the end of its log a job may take to say how it ended."""
 START_LIMIT_S = 60.0
@@ -45,7 +45,7 @@ NOT_READY, TAKEN = "No available agent", "already exists"
 
 @dataclass(frozen=True)
 class Target:
-    """Where a cluster's job server is."""
+    """Where the job server of a cluster is."""
 
     address: str
     flag: str
@@ -96,69 +96,44 @@ class JobServer:
             logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.WARNING)
         self.target = target
         headers = _token_header()
-        with _explained(target, bool(headers)), _as_told():
-            self._client = JobSubmissionClient(target.address, headers=headers)
         self._has_token = bool(headers)
+        with self._explained(), _as_told():
+            self._client = JobSubmissionClient(target.address, headers=headers)
 
-    def submissions(self, name: str) -> list[Any]:
-        """What was ever submitted under `name`, the oldest first."""
+    def jobs(self) -> list[Any]:
+        """Every job that was submitted, the oldest first."""
         with self._explained():
-            jobs = self._client.list_jobs()
-        mine = [job for job in jobs if re.fullmatch(rf"{re.escape(name)}-\d+", job.submission_id or "")]
-        return sorted(mine, key=lambda job: int(job.submission_id.rpartition("-")[2]))
+            found = [job for job in self._client.list_jobs() if job.submission_id]
+        return sorted(found, key=lambda job: job.start_time or 0)
+
+    def alive(self, name: str) -> list[Any]:
+        """The jobs under `name` that wait or run."""
+        jobs = self.jobs()
+        mine = numbered(name, [job.submission_id for job in jobs])
+        return [job for job in jobs if job.submission_id in mine and not job.status.is_terminal()]
 
     def submit(self, name: str, **what: Any) -> str:
         """Send a job under the next number of `name`; returns its id.
 
         Raises:
-            ConfigError: somebody else has sent it in the same moment.
+            ConfigError: another client sent it at the same moment.
         """
-        earlier = self.submissions(name)
-        number = int(earlier[-1].submission_id.rpartition("-")[2]) + 1 if earlier else 1
-        submission_id = f"{name}-{number}"
-        deadline = time.monotonic() + START_LIMIT_S
-        is_again = False
+        submission_id = next_id(name, [job.submission_id for job in self.jobs()])
         with self._explained():
-            while True:
-                try:
-                    return str(self._client.submit_job(submission_id=submission_id, **what))
-                except RuntimeError as error:
-                    if is_again and TAKEN in str(error):
-                        return submission_id  # the answer before was lost, the job was not
-                    if NOT_READY not in str(error):
-                        raise
-                    if time.monotonic() > deadline:
-                        raise ConfigError(
-                            f"The head behind {self.target.address} has no agent that starts jobs.",
-                            "Two Rays on one machine take each other's port: start this head with "
-                            "--dashboard-agent-listen-port=PORT, another than 52365.",
-                        ) from None
-                print("the head is not ready yet, trying again", flush=True)
-                is_again = True
-                time.sleep(RETRY_S)
-
-    def info(self, submission_id: str) -> Any:
-        """Status and more.
-
-        Raises:
-            ConfigError: there is no such job.
-        """
-        with self._explained():
-            return self._client.get_job_info(submission_id)
+            send_when_ready(lambda: self._client.submit_job(submission_id=submission_id, **what), self.target)
+        return submission_id
 
     def check_known(self, submission_id: str) -> None:
-        """Find out whether there is such a job.
+        """Refuse an id that no job has.
 
         Raises:
             ConfigError: there is none; names the last ones.
         """
-        with self._explained():
-            jobs = [job for job in self._client.list_jobs() if job.submission_id]
-        if submission_id not in {job.submission_id for job in jobs}:
-            latest = [job.submission_id for job in sorted(jobs, key=lambda job: job.start_time or 0)]
-            known = ", ".join(latest[-SHOWN_IDS:]) or "none"
+        known = [job.submission_id for job in self.jobs()]
+        if submission_id not in known:
             raise ConfigError(
-                f"{self.target.address} has no job {submission_id}.", f"Its last ones: {known}."
+                f"{self.target.address} has no job {submission_id}.",
+                f"Its last ones: {', '.join(known[-SHOWN_IDS:]) or 'none'}.",
             )
 
     def follow(self, submission_id: str, is_new: bool) -> int:
@@ -176,16 +151,18 @@ class JobServer:
             before = seen
             seen, error = asyncio.run(self._print_from(submission_id, seen))
             try:
-                if error is None and (ended := self._ended(submission_id)) is not None:
-                    return ended
+                if error is None and (info := self._final(submission_id)) is not None:
+                    code, text = ending(info.status.value, info.driver_exit_code, info.message)
+                    print(f"{submission_id}: {text}")
+                    return code
             except ConfigError as gone:
                 error = gone
             now = time.monotonic()
             away_since = now if away_since is None or seen > before else away_since
             if error is not None and now - away_since > AWAY_LIMIT_S:
                 raise WorkersLostError(
-                    f"{self.target.address} is out of reach ({_gist(str(error))}).",
-                    f"The job may go on: poma submit --attach {submission_id} {self.target.flag}",
+                    f"{self.target.address} is out of reach ({_last_line(str(error))}).",
+                    f"The job may still run: poma submit --attach {submission_id} {self.target.flag}",
                 )
             time.sleep(RETRY_S)
 
@@ -211,68 +188,105 @@ class JobServer:
             return max(at, start), error
         return max(at, start), None
 
-    def _ended(self, submission_id: str) -> int | None:
-        """The exit code of a job whose log has ended; None while it runs."""
+    def _final(self, submission_id: str) -> Any:
+        """Ray's record of a job whose log has ended; None while it runs."""
         deadline = time.monotonic() + SETTLE_S
         while True:
-            info = self.info(submission_id)
+            with self._explained():
+                info = self._client.get_job_info(submission_id)
             if info.status.is_terminal():
-                return self._exit_code(submission_id, info)
+                return info
             if time.monotonic() > deadline:
                 return None
             time.sleep(RETRY_S / 4)
 
-    def _exit_code(self, submission_id: str, info: Any) -> int:
-        code = info.driver_exit_code
-        if code is None:
-            code = {"SUCCEEDED": 0, "STOPPED": STOPPED_EXIT_CODE}.get(str(info.status.value), 1)
-        said = {0: "done", STOPPED_EXIT_CODE: "stopped"}.get(code, f"failed with exit code {code}")
-        if info.driver_exit_code is None and info.message and code:
-            said += f": {redact(info.message).splitlines()[0]}"
-        if code == NO_COMMAND_EXIT_CODE:
-            said += ": the head has no `poma` on its PATH; install it in the image or the environment of Ray"
-        print(f"{submission_id}: {said}")
-        return int(code)
-
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        with _explained(self.target, self._has_token):
+        """Ray's and the network's errors in one line each."""
+        import requests
+        from ray.exceptions import AuthenticationError
+
+        address = self.target.address
+        try:
             yield
+        except AuthenticationError:
+            raise ConfigError(
+                f"{address} refuses the token that it was shown." if self._has_token
+                else f"{address} wants a token, and there is none here.",
+                f"Set {TOKEN_PATH_ENV} to the file with the cluster's token (~/.ray/auth_token on its head).",
+            ) from None  # fmt: skip
+        except (ConnectionError, requests.exceptions.RequestException):
+            raise ConfigError(f"No Ray cluster answers at {address}.", self.target.fix) from None
+        except RuntimeError as error:
+            raise ConfigError(f"{address}: {_last_line(str(error))}.") from None
 
 
-def is_alive(job: Any) -> bool:
-    """Whether a submitted job waits or runs."""
-    return not job.status.is_terminal()
+def numbered(name: str, ids: Iterable[str]) -> dict[str, int]:
+    """Those of `ids` that are `name` with a number, and the number."""
+    found = {id_: re.fullmatch(rf"{re.escape(name)}-(\d+)", id_) for id_ in ids}
+    return {id_: int(match[1]) for id_, match in found.items() if match}
 
 
-@contextmanager
-def _explained(target: Target, has_token: bool) -> Iterator[None]:
-    """Ray's and the network's errors in one line each."""
-    import requests
-    from ray.exceptions import AuthenticationError
-
-    try:
-        yield
-    except AuthenticationError:
-        raise ConfigError(
-            f"{target.address} refuses the token that it was shown." if has_token
-            else f"{target.address} wants a token, and there is none here.",
-            f"Set {TOKEN_PATH_ENV} to the file with the cluster's token (~/.ray/auth_token on its head).",
-        ) from None  # fmt: skip
-    except (ConnectionError, requests.exceptions.RequestException):
-        raise ConfigError(f"No Ray cluster answers at {target.address}.", target.fix) from None
-    except RuntimeError as error:
-        raise ConfigError(f"{target.address}: {_gist(str(error))}.") from None
+def next_id(name: str, ids: Iterable[str]) -> str:
+    """`name` with the number after the highest that was used."""
+    return f"{name}-{max(numbered(name, ids).values(), default=0) + 1}"
 
 
-def _gist(text: str) -> str:
+def send_when_ready(send: Callable[[], Any], target: Target) -> None:
+    """Call `send` until the head has an agent that starts jobs.
+
+    Raises:
+        ConfigError: it has none in time.
+        RuntimeError: the head refuses for another reason.
+    """
+    deadline = time.monotonic() + START_LIMIT_S
+    is_again = False
+    while True:
+        try:
+            send()
+            return
+        except RuntimeError as error:
+            if is_again and TAKEN in str(error):
+                return  # the first answer was lost, the job was not
+            if NOT_READY not in str(error):
+                raise
+            if time.monotonic() > deadline:
+                raise ConfigError(
+                    f"The head behind {target.address} has no agent that starts jobs.",
+                    "Two Rays on one machine take each other's port: start this head with "
+                    "--dashboard-agent-listen-port=PORT, another than 52365.",
+                ) from None
+        print("the head is not ready yet, trying again", flush=True)
+        is_again = True
+        time.sleep(RETRY_S)
+
+
+def ending(status: str, exit_code: int | None, message: str) -> tuple[int, str]:
+    """The exit code of a job and how it ended.
+
+    Args:
+        exit_code: its driver's; None if Ray has none.
+        message: Ray's.
+    """
+    code = exit_code
+    if code is None:
+        code = {"SUCCEEDED": 0, "STOPPED": STOPPED_EXIT_CODE}.get(status, 1)
+    text = {0: "done", STOPPED_EXIT_CODE: "stopped"}.get(code, f"failed with exit code {code}")
+    if exit_code is None and message and code:
+        text += f": {redact(message).splitlines()[0]}"
+    if code == NO_COMMAND_EXIT_CODE:
+        text += ": the head has no `poma` on its PATH; install it in the image or the environment of Ray"
+    return code, text
+
+
+def _last_line(text: str) -> str:
     """The line of an answer that says what is wrong: the last one of a traceback."""
     lines = [line.strip() for line in redact(text).splitlines() if line.strip().strip(".")]
     return lines[-1].rstrip(".") if lines else "an empty answer"
 
 
 def _token_header() -> dict[str, str]:
-    """The token as Ray looks for it, and also where the mode is not set: a cluster without one ignores it.
+    """The token where Ray looks for it, whatever the mode: a cluster without one ignores it.
 
     Raises:
         StorageError: the file that the environment names cannot be read.
@@ -292,7 +306,7 @@ def _token_header() -> dict[str, str]:
 
 @contextmanager
 def _as_told() -> Iterator[None]:
-    """Without the variables that would lead Ray's client elsewhere."""
+    """Without the variables that overrule the client's address."""
     kept = {name: os.environ.pop(name) for name in OVERRULING if name in os.environ}
     try:
         yield

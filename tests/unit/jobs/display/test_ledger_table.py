@@ -19,7 +19,7 @@ def test_without_a_ledger_there_is_nothing() -> None:
 
 def test_gpu_hours_and_cost() -> None:
     assert ledger_lines(book(gpus=8, price=2.0)) == [
-        "ledger: 60 min wall time, 0 restarts, 0 steps done again",
+        "ledger: 60 min wall time, 0 restarts, 0 steps redone",
         "  category          time    share  gpu-hours  cost",
         "  productive        48 min  80.0%  6.40       12.80",
         "  data stall        0 s     0.0%   0.00       0.00",

@@ -5,7 +5,10 @@ from __future__ import annotations
 import html
 import json
 import logging
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,6 +51,17 @@ def test_names_and_messages_are_shown_as_text(tmp_path: Path) -> None:
     assert "<script" not in text
     assert "<h1>&lt;script&gt;alert(2)</h1>" in text
     assert text.count(html.escape(script)) == 9
+
+
+def test_training_loads_the_page_without_commands_or_matplotlib() -> None:
+    program = "import sys, jobs.runs.page; print(*sys.modules)"
+    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=os.environ | path, capture_output=True, text=True)
+    loaded = done.stdout.split()
+    assert "jobs.runs.page" in loaded, done.stderr
+    unwanted = re.compile(r"matplotlib|jobs\.\w+\.(command|arguments)")
+    assert not [name for name in loaded if unwanted.fullmatch(name)]
 
 
 def test_it_is_loaded_again_only_while_the_run_goes_on(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def test_a_run_that_was_killed_once_and_goes_on(tmp_path: Path, capsys: pytest.C
         "main     step 70 of 120, loss 2.3008, 2027-01-15 07:23:00 UTC",
         "         checkpoints 20, 40, 60",
         "",
-        "ledger: 60 min wall time, 1 restart, 10 steps done again",
+        "ledger: 60 min wall time, 1 restart, 10 steps redone",
         "  category          time    share  gpu-hours  cost",
         "  productive        43 min  72.2%  1.14       2.85",
         "  data stall        3 min   5.3%   0.09       0.24",
