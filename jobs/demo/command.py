@@ -57,7 +57,7 @@ class Timings:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Time one part and say that it begins."""
+        """Print the name of a part and time it."""
         print(f"\n== {name}", flush=True)
         start = time.monotonic()
         yield
@@ -66,12 +66,12 @@ class Timings:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the demo and say where its report is; returns the exit code."""
+    """Run the demo; returns the exit code."""
     return run_job(asked(DemoJob, arguments))
 
 
 def run_job(job: DemoJob) -> int:
-    """The same for a job that is at hand."""
+    """Run the demo of a loaded job; returns the exit code."""
     folder = Path(job.folder)
     folder.mkdir(parents=True, exist_ok=True)
     record = folder / RECORD
@@ -98,7 +98,7 @@ def run_job(job: DemoJob) -> int:
 
 
 def make_data(job: DemoJob, timings: Timings) -> None:
-    """Rooms, teacher and embeddings, as far as they are not there."""
+    """Make the rooms, the teacher and the embeddings that are missing."""
     with timings.part("rooms: ray-cast, choose views, write shards"):
         rooms, _, _ = (ingest.ingest(part) for part in (job.rooms, job.images, job.held_out))
     with timings.part("teacher: a tiny CLIP on the rooms' colour images and captions"):
@@ -137,7 +137,7 @@ def _report(job: DemoJob, outcome: evaluate.Outcome, timings: Timings) -> Report
         f"{HOPED_FOR} {found.value:.3f} [{found.low:.3f}, {found.high:.3f}] against {lot:.3f} by chance: "
         f"{found.value / lot:.1f} times chance on {len(outcome.samples)} held-out rooms"
     )
-    thumbnails = [_thumbnail(sample) for sample in outcome.samples]
+    thumbnails = [colours(sample)[0] for sample in outcome.samples]
     return Report(
         title="POMA-3D demo: two stages on procedural rooms",
         status=status,
@@ -196,7 +196,3 @@ def _pictures(samples: list[Sample]) -> list[Picture]:
         out.append(Picture(coloured, f"{sample.scene_id}: point maps coloured by x, y, z"))
         out.append(Picture(seen, f"{sample.scene_id}: what the teacher saw"))
     return out
-
-
-def _thumbnail(sample: Sample) -> np.ndarray:
-    return colours(sample)[0]

@@ -21,7 +21,7 @@ TIMEOUT_S = 30.0
 ELEMENTS = 1 << 20
 BYTES_EACH = 4
 MOST_PROCESSES = 8
-"""Of this machine: each costs the import of torch, and more would show nothing new."""
+"""On this machine: each costs the import of torch, and more would show nothing new."""
 POLL_S = 0.2
 
 WHY = "Training would hang at its first collective."

@@ -60,7 +60,7 @@ def _readers(stage: str, label: str | None, cpus: float, cluster: Cluster) -> It
 
 
 def _labels(path: Path) -> set[tuple[str, str]]:
-    """Of the node types of a cluster file, and in the commands that start Ray on own machines."""
+    """Labels of the node types of a cluster file and of its commands that start Ray on own machines."""
     text = path.read_text()
     types = yaml.safe_load(text).get("available_node_types", {})
     found = {(str(k), str(v)) for entry in types.values() for k, v in entry.get("labels", {}).items()}

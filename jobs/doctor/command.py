@@ -1,6 +1,6 @@
 """`poma doctor [JOB]`: what would go wrong, found in under a minute, before anything is paid for.
 
-Every finding says what was seen, why it hurts and how to mend it. Nothing is trained and nothing is left in
+Every finding says what was seen, why it matters and how to fix it. Nothing is trained and nothing is left in
 storage.
 """
 

@@ -26,7 +26,7 @@ class NodeFacts:
 
 
 def facts() -> NodeFacts:
-    """Of the machine that this runs on."""
+    """The facts of this machine."""
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     return NodeFacts(versions, time.time(), shared_bytes(), prebuilt_ops())
 

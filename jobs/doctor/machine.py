@@ -46,7 +46,7 @@ def machine(job: PretrainJob) -> Iterable[Finding]:
 
 
 def memory_bytes() -> int:
-    """Of this machine."""
+    """Main memory of this machine."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 

@@ -25,11 +25,11 @@ class DataFacts:
 
     shape: SampleShape
     samples: float | None
-    """Of an epoch: rows times the weights of their sources; None when nobody knows."""
+    """Per epoch: rows times the weights of their sources; None if unknown."""
     bytes_per_sample: float
     samples_per_request: float
     origin: str
-    """Where the numbers come from, for people."""
+    """Where the numbers come from, as text."""
 
 
 def parse_assumptions(words: list[str]) -> Assumptions:
@@ -92,7 +92,7 @@ def _from_manifests(job: PretrainJob, stage: StageConfig, joint: int) -> DataFac
 
 
 def _stored_bytes(shape: SampleShape) -> float:
-    """Of a row: depth compressed, embeddings as they are; captions and colour are not read in training."""
+    """Bytes of a row: depth compressed, embeddings as they are; training reads no captions and no colour."""
     total = 0.0
     for column in schema(shape):
         if column.metadata:

@@ -25,7 +25,7 @@ class Gpu:
     name: str
     memory_bytes: int
     bf16_flops: float
-    """Operations a second of the matrix units, dense."""
+    """Operations per second of the matrix units, dense."""
     fp32_flops: float
 
 

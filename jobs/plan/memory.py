@@ -12,9 +12,9 @@ from poma3d.cost.activations import Activations, StageSize
 FLOAT32_BYTES = 4
 MOMENTS = 2
 USABLE_SHARE = 0.92
-"""Of a GPU's memory: the rest is the CUDA context, NCCL's buffers and holes between allocations."""
+"""Share of a GPU's memory: the rest is the CUDA context, NCCL's buffers and holes between allocations."""
 PAIR_BYTES = 34
-"""Of a row of the contrastive losses with another: 18 that autograd keeps (a test counts them), the rest
+"""Bytes per pair of rows in the contrastive losses: 18 that autograd keeps (a test counts them), the rest
 while the logits are masked and their gradient is formed."""
 STEP_COPIES = 2
 """float32 tensors as large as a rank's masters that exist while Adam steps."""
@@ -33,7 +33,7 @@ class Memory:
     buckets: int
     """What travels between ranks."""
     activations: int
-    """Of one micro-batch, with the batch itself and what passes need besides."""
+    """For one micro-batch, with the batch itself and temporary tensors of both passes."""
     chamfer: int
     """Distances that exist at a time."""
     contrast: int
@@ -57,7 +57,7 @@ class Memory:
 
 
 def dtype_of(zero: ZeroConfig) -> torch.dtype:
-    """Of weights and activations."""
+    """The dtype of weights and activations."""
     return torch.bfloat16 if zero.precision is Precision.bf16 else torch.float32
 
 

@@ -20,7 +20,7 @@ LOSS_TOLERANCE = 1e-6
 """Relative, where the number of workers changes and zero.exact_sums is not at work: gradients are then added
 in another order."""
 STATE_TOLERANCE = 1e-5
-"""Of weights and of Adam's moments, relative to the norm of all of them: where a gradient is nearly nothing,
+"""For weights and Adam's moments, relative to the norm of all of them: where a gradient is nearly zero,
 Adam makes of its rounding a step that is not."""
 WEIGHTS, MOMENTS = ("master", "ema", "frozen", "buffer"), ("exp_avg", "exp_avg_sq")
 
@@ -30,7 +30,7 @@ class Result:
     """What a run left, stages one after the other."""
 
     digests: list[str]
-    """Of the sample ids of each step."""
+    """A hash of the sample ids, per step."""
     losses: list[float]
     world_sizes: list[int]
     tensors: dict[str, Tensor]
@@ -82,7 +82,7 @@ def read_result(storage: Storage) -> Result:
 
 
 def compare(name: str, text: str, straight: Result, result: Result, must_be_identical: bool) -> Comparison:
-    """Hold a run to the straight one."""
+    """Compare a run with the straight one."""
     pairs = list(zip(straight.digests, result.digests, strict=False))
     missing = abs(len(straight.digests) - len(result.digests))
     losses = [abs(a - b) / max(abs(a), 1e-12) for a, b in zip(straight.losses, result.losses, strict=False)]

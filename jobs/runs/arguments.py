@@ -21,4 +21,4 @@ def add(parser: argparse.ArgumentParser) -> None:
         add_storage_flags(action)
         if name == "logs":
             action.add_argument("--rank", type=int, help="only of this rank")
-            action.add_argument("--lines", type=int, default=0, help="only so many of the last (0: all)")
+            action.add_argument("--lines", type=int, default=0, help="last lines of each log (0: all)")

@@ -1,4 +1,4 @@
-"""`poma runs list|show|logs|stop`: how runs are doing, from their folders alone."""
+"""`poma runs list|show|logs|stop`: the state of runs, read from their folders alone."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def list_runs(output: str, options: StorageOptions) -> int:
 
 
 def show(run_uri: str, options: StorageOptions) -> int:
-    """What is known of one run; returns the exit code."""
+    """Print the state of one run; returns the exit code."""
     state = read_run(Storage.from_uri(run_uri, options), time.time())
     print("\n".join(describe(state)))
     return 0
@@ -68,8 +68,8 @@ def logs(run_uri: str, options: StorageOptions, rank: int | None = None, lines: 
     """The messages of every rank of every attempt, and what happened first; returns the exit code.
 
     Args:
-        rank: only of this one.
-        lines: only so many of the last of each; 0 for all.
+        rank: of this rank alone.
+        lines: the last lines of each; 0 for all.
     """
     storage = Storage.from_uri(run_uri, options)
     storage.check()

@@ -25,7 +25,7 @@ PAGE_KEY = "index.html"
 REFRESH_S = 30
 """How often a browser loads the page of a running run again."""
 CURVE_POINTS = 400
-"""Where there are more, neighbours are averaged: a curve has no more pixels."""
+"""Longer curves are averaged over neighbours: the plot is about as many pixels wide."""
 RATE_STEPS = 20
 SHOWN_INCIDENTS = 50
 TONES = {FAILED: "bad", STOPPED: "fair"}
@@ -35,8 +35,8 @@ Line = dict[str, Any]
 
 @contextmanager
 def page_kept(storage: Storage, every_s: float) -> Iterator[None]:
-    """Keep the page of the run in `storage` up to date, and write it once more at the end. Enter it before
-    the run's lock, so that the last page is written when the lock is gone."""
+    """Keep the page of the run in `storage` up to date, and write it again at the end. Enter it before
+    the run's lock, so that the last page is written after the lock is released."""
     with Every(every_s, lambda: write_page(storage), "the run's page cannot be written", at_end=True):
         yield
 

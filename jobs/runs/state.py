@@ -23,7 +23,7 @@ from plinth.storage import Storage
 from plinth.storage.lock import read_lock
 
 LOCKED_QUIET_S = 300.0
-"""The same while the run is locked: the workers may be in the middle of a restart."""
+"""Silence that a locked run is allowed: its workers may be in the middle of a restart."""
 TAIL_BYTES = 1 << 18
 
 
@@ -38,7 +38,7 @@ class StageState:
     """None before its first checkpoint."""
     loss: float | None
     time: float | None
-    """Of the last line of its metrics."""
+    """Time of the last line of its metrics."""
     checkpoints: list[CheckpointInfo]
     incidents: list[Incident]
     slow: str = ""
@@ -46,12 +46,12 @@ class StageState:
 
     @property
     def committed(self) -> list[int]:
-        """Steps of the checkpoints that count."""
+        """Steps of the committed checkpoints."""
         return [info.step for info in self.checkpoints if info.is_committed]
 
     @property
     def is_done(self) -> bool:
-        """Whether the checkpoint of the last step counts."""
+        """Whether the checkpoint of the last step is committed."""
         return self.total_steps is not None and self.total_steps in self.committed
 
 
@@ -63,12 +63,12 @@ class RunState:
     status: str
     """running, finished, stopped or failed."""
     detail: str
-    """What more is known of the status; may be empty."""
+    """More about the status; may be empty."""
     stages: list[StageState]
-    """Those that have begun."""
+    """Those that have started."""
     ledger: LedgerSummary
     failures: list[list[Failure]] = field(default_factory=list)
-    """Of each attempt that failed, attempts by time; in each, causes before what they caused."""
+    """Per attempt that failed, by time; in each, causes before what they caused."""
 
     @property
     def stage(self) -> StageState | None:
@@ -77,7 +77,7 @@ class RunState:
 
     @property
     def slow(self) -> str:
-        """Who holds the run up, as of its last checkpoint; empty if nobody does."""
+        """The rank that slowed the run down before its last checkpoint, as a sentence; empty if none did."""
         return self.stage.slow if self.stage is not None else ""
 
     @property
@@ -145,7 +145,7 @@ def _stage(storage: Storage, name: str, records: list[Record], metrics_bytes: in
 
 
 def _last_lines(storage: Storage, size: int) -> list[dict[str, Any]]:
-    """Of a stage's metrics, without reading them all; empty where there is none."""
+    """The last lines of a stage's metrics, from the end of the file; empty where there is none."""
     if not size:
         return []
     start = max(0, size - TAIL_BYTES)

@@ -23,11 +23,11 @@ from plinth.storage.options import LockConfig
 from plinth.sweep.records import JOB_KEY, SWEEP_KEY, Status, read_trials
 
 POLL_S = 0.5
-SAY_EVERY_S = 5.0
+PRINT_EVERY_S = 5.0
 
 
 def stop(run_uri: str, options: StorageOptions) -> int:
-    """Stop a run and say where it stands; returns the exit code.
+    """Stop a run and print how far it came; returns the exit code.
 
     Raises:
         StorageError: the folder holds no run, or cannot be read or written.
@@ -49,15 +49,15 @@ def stop(run_uri: str, options: StorageOptions) -> int:
     except KeyboardInterrupt:
         print(f"no longer waiting; it stays asked to stop: poma {_show(is_sweep)} {storage.uri}")
         return INTERRUPTED_EXIT_CODE
-    said, has_failed = _standing(storage, is_sweep)
-    print(f"{storage.uri}: {said}")
+    text, has_failed = _standing(storage, is_sweep)
+    print(f"{storage.uri}: {text}")
     return EXIT_CODE if has_failed else 0
 
 
 def _standing(storage: Storage, is_sweep: bool) -> tuple[str, bool]:
-    """How it stands, in words, and whether it has failed."""
+    """How far it came, as a sentence, and whether it has failed."""
     if is_sweep:
-        return "The same command goes on from there.", False
+        return "The same command resumes from there.", False
     state = read_run(storage, time.time())
     return standing(state), state.status == FAILED
 
@@ -74,7 +74,7 @@ def _show(is_sweep: bool) -> str:
 
 
 def standing(state: RunState) -> str:
-    """Where a run that is not running stands, and how it goes on."""
+    """How far a run that is not running came, and how to resume it."""
     if state.status == FINISHED:
         return "It has finished."
     saved = [f"{stage.name} {stage.committed[-1]}" for stage in state.stages if stage.committed]
@@ -82,17 +82,17 @@ def standing(state: RunState) -> str:
     where = f" in {state.where}" if state.where else ""
     more = f" `poma runs logs {state.uri}` says why." if state.status == FAILED else ""
     verb = "failed" if state.status == FAILED else "has stopped"
-    return f"It {verb}{where}; {kept}. The same command goes on from there.{more}"
+    return f"It {verb}{where}; {kept}. The same command resumes from there.{more}"
 
 
 def _until_released(storage: Storage, lock: dict[str, Any]) -> Iterator[float]:
-    """Ends when `lock` is no more; gives the seconds so far now and then.
+    """Wait until `lock` is released; yields the seconds waited every few seconds.
 
     Raises:
         WorkersLostError: its holder gives no sign of life.
     """
     patience_s = _dead_after_s(storage)
-    began = heard = said = time.monotonic()
+    began = heard = printed = time.monotonic()
     beat = lock["beat"]
     while True:
         time.sleep(POLL_S)
@@ -107,13 +107,13 @@ def _until_released(storage: Storage, lock: dict[str, Any]) -> Iterator[float]:
                 f"{lock['holder']} gave no sign of life for {now - heard:.0f} s and is taken for dead.",
                 "There is nothing to stop; the same command resumes from the last checkpoint.",
             )
-        if now - said > SAY_EVERY_S:
-            said = now
+        if now - printed > PRINT_EVERY_S:
+            printed = now
             yield now - began
 
 
 def _dead_after_s(storage: Storage) -> float:
-    """After how long the run's own job takes a holder for dead."""
+    """Seconds after which the run's own job takes a silent holder for dead."""
     key = CONFIG_KEY if storage.exists(CONFIG_KEY) else JOB_KEY
     given = yaml.safe_load(storage.read(key)).get("lock") or {}
     return float(given.get("dead_after_s", LockConfig.dead_after_s))

@@ -49,22 +49,22 @@ class PreviewConfig:
     """Dots per inch of the PNG; a tile is about 1.9 inches wide."""
 
 
-def preview(samples: Sequence[Sample], path: Path, cfg: PreviewConfig) -> Path:
+def preview(samples: Sequence[Sample], path: Path, config: PreviewConfig) -> Path:
     """Write a contact sheet of `samples` as PNG to `path`.
 
     Raises:
         ValueError: there is no sample to show.
     """
-    shown = list(samples[: cfg.scenes])
+    shown = list(samples[: config.scenes])
     if not shown:
         raise ValueError("nothing to preview: the data set has no samples")
-    columns = min(cfg.views, max(len(s.depth) for s in shown))
+    columns = min(config.views, max(len(s.depth) for s in shown))
     figure = Figure(figsize=((columns + 3.6) * TILE_INCHES, SCENE_INCHES * len(shown)), facecolor="white")
     FigureCanvasAgg(figure)
     for block, sample in zip(figure.subfigures(len(shown), 1, squeeze=False)[:, 0], shown, strict=True):
-        _draw_scene(block, sample, columns, cfg)
+        _draw_scene(block, sample, columns, config)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=cfg.dpi)
+    figure.savefig(path, dpi=config.dpi)
     return path
 
 
@@ -138,7 +138,7 @@ def draw_top_view(axes: Axes, sample: Sample, points: np.ndarray, ceiling_m: flo
     axes.set_xlabel("metres", fontsize=7, color=MUTED)
 
 
-def _draw_scene(block: Figure, sample: Sample, columns: int, cfg: PreviewConfig) -> None:
+def _draw_scene(block: Figure, sample: Sample, columns: int, config: PreviewConfig) -> None:
     """One scene: a row each of colour, depth and point maps, and the view from above beside them."""
     points, images = point_maps(sample), colours(sample)
     metres = sample.depth.astype(np.float64) * sample.depth_scale
@@ -164,7 +164,7 @@ def _draw_scene(block: Figure, sample: Sample, columns: int, cfg: PreviewConfig)
     rows = ["colour", f"depth\n{nearest:.1f} - {farthest:.1f} m", "point map\nx y z as r g b"]
     for row, label in enumerate(rows):
         block.axes[row].set_ylabel(label, fontsize=8, color=MUTED)
-    draw_top_view(block.add_subplot(grid[:, columns]), sample, points, cfg.ceiling_m)
+    draw_top_view(block.add_subplot(grid[:, columns]), sample, points, config.ceiling_m)
     headline = f"{sample.scene_id}   ({sample.source}, {int(np.sum(sample.view_valid))} views)"
     block.text(0.015, 0.985, headline, fontsize=10, weight="bold", color=INK, va="top")
     said = _wrap(sample.scene_captions[0], 150, 2) if sample.scene_captions else ""

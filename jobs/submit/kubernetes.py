@@ -132,7 +132,7 @@ def _mount_job(pod: Manifest, name: str) -> None:
 
 
 def _size(cluster: Manifest, job: PretrainJob) -> None:
-    """As many GPU pods as the most workers need."""
+    """The GPU pods that the largest number of workers needs."""
     train = next(group for group in cluster["workerGroupSpecs"] if group["groupName"] == "train")
     (container,) = train["template"]["spec"]["containers"]
     gpus = int(container["resources"]["limits"][GPU])

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from ray.job_submission import JobSubmissionClient
@@ -50,7 +51,9 @@ def server(cluster: Raylets) -> JobServer:
 
 
 def stop(cluster: Raylets, submission_id: str) -> None:
-    JobSubmissionClient(cluster.dashboard).stop_job(submission_id)
+    token = Path(cluster.environment["RAY_AUTH_TOKEN_PATH"]).read_text()
+    headers = {"Authorization": f"Bearer {token}"}
+    JobSubmissionClient(cluster.dashboard, headers=headers).stop_job(submission_id)
 
 
 def until(is_true: Callable[[], bool]) -> None:
@@ -65,7 +68,7 @@ def test_exit_codes_and_logs_are_those_of_the_jobs(
 ) -> None:
     ids = {name: server.submit(name, entrypoint=command) for name, command in JOBS.items()}
     ids["long"] = server.submit("long", entrypoint="sleep 600")
-    until(lambda: any(job.driver_info for job in server.alive("long")))
+    until(lambda: [job.status.value for job in server.alive("long")] == ["RUNNING"])
     stop(cluster, ids["long"])
     codes = {name: server.follow(submission_id, is_new=True) for name, submission_id in ids.items()}
     assert codes == {"done": 0, "two": 2, "stopped": 143, "missing": 127, "long": 143}
