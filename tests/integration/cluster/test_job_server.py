@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import TracebackType
 
 import pytest
 from ray.job_submission import JobSubmissionClient
@@ -17,19 +21,71 @@ from jobs.submit import job_server
 from jobs.submit.job_server import JobServer, find
 from plinth.errors import ConfigError, WorkersLostError
 from tests.helpers import raylets
-from tests.helpers.forwarder import Forwarder
 from tests.helpers.raylets import Raylets
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 TIMEOUT_S = 300.0
 LINES = [f"line {i}" for i in range(60)]
 SLOW_LINES = "for i in $(seq 0 59); do echo line $i; sleep 0.1; done"
+RAYS_OWN = re.compile("Runtime env is setting up|Running entrypoint for job")
+"""Lines that Ray writes into a job's log, at any place."""
 JOBS = {
     "done": "seq 100 199; echo password=hunter22",
     "two": "exit 2",
     "stopped": "exit 143",
     "missing": "no-such-command-anywhere",
 }
+
+
+class Forwarder:
+    """A forwarded port on loopback that can be cut, as an SSH tunnel to a cluster's head is."""
+
+    def __init__(self, port: int) -> None:
+        self.target = port
+        self.is_open = True
+        self._sockets: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def __enter__(self) -> Forwarder:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._listener.close()
+        self.cut()
+
+    def cut(self) -> None:
+        """Break every connection."""
+        for one in self._sockets:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        self._sockets.clear()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            if not self.is_open:
+                client.close()
+                continue
+            server = socket.create_connection(("127.0.0.1", self.target))
+            self._sockets += [client, server]
+            for source, target in ((client, server), (server, client)):
+                threading.Thread(target=_copy, args=(source, target), daemon=True).start()
+
+
+def _copy(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(1 << 16):
+            target.sendall(data)
+    for one in (source, target):
+        with contextlib.suppress(OSError):
+            one.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.fixture(scope="module")
@@ -76,11 +132,12 @@ def test_exit_codes_and_logs_are_those_of_the_jobs(
     assert "199\n" in out
     assert "hunter22" not in out
     for ending in ("done-1: done", "two-1: failed with exit code 2", "stopped-1: stopped", "long-1: stopped"):
-        assert ending in out.splitlines()
+        assert [line for line in out.splitlines() if line.startswith(ending)], ending
     assert "the head has no `poma` on its PATH" in out
     assert server.follow(ids["done"], is_new=False) == 0
     tail = capsys.readouterr().out.splitlines()
-    assert tail[-2:] == ["password=***", "done-1: done"]
+    assert "password=***" in tail
+    assert tail[-1] == "done-1: done"
     assert len(tail) == job_server.TAIL_LINES + 1
 
 
@@ -117,7 +174,8 @@ def test_cut_line_is_resumed_where_it_broke(cluster: Raylets, capsys: pytest.Cap
         thread.join(TIMEOUT_S)
     out += capsys.readouterr().out
     assert codes == [0]
-    assert out.splitlines() == [*LINES, f"{submission_id}: done"]
+    printed = [line for line in out.splitlines() if not RAYS_OWN.search(line)]
+    assert printed == [*LINES, f"{submission_id}: done"]
 
 
 def test_cluster_that_stays_away_is_given_up(cluster: Raylets, monkeypatch: pytest.MonkeyPatch) -> None:
