@@ -83,7 +83,7 @@ def run_job(job: DemoJob) -> int:
         with timings.part("pretrain: warm-up and main stage on Ray Train workers"):
             end = launch(job.pretrain, check(job.pretrain, resolve(job.pretrain)))
     if end.is_stopped:
-        print("\nstopped as asked; run the same command again to continue")
+        print("\nstopped as asked; the same command resumes from there")
         return STOPPED_EXIT_CODE
     with timings.part("evaluate: rooms that nothing has trained on"):
         outcome = evaluate.evaluate(job.evaluate)

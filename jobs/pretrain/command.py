@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     with ray_cluster(job.ray, job.fit.workers.max):
         end = launch(job, checked)
     if end.is_stopped:
-        print(f"{run_storage(job).uri}: stopped as told; the same command goes on from there")
+        print(f"{run_storage(job).uri}: stopped as asked; the same command resumes from there")
         return STOPPED_EXIT_CODE
     print(f"{run_storage(job).uri}: done")
     return 0

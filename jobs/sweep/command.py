@@ -235,7 +235,7 @@ def _identity(job: SweepJob) -> dict[str, Any]:
 
 
 def _train_shared(job: SweepJob, storage: Storage, stop: threading.Event) -> bool:
-    """The warm-up that all trials start from; false if it was told to stop."""
+    """The warm-up that all trials start from; False if it was asked to stop."""
     shared = pretrain_shared(job, storage)
     checked, run = check(shared, resolve(shared)), run_storage(shared)
     (stage,) = checked.stages

@@ -12,7 +12,7 @@ EXIT_CODE = 2
 INTERRUPTED_EXIT_CODE = 130
 """128 + SIGINT: Ctrl-C."""
 STOPPED_EXIT_CODE = 143
-"""128 + SIGTERM: the run was told to stop, by whatever means, and saved first."""
+"""128 + SIGTERM: the run was asked to stop, by whatever means, and saved first."""
 
 
 class PlinthError(Exception):

@@ -44,7 +44,7 @@ def launch(
         placement: resources to train in that are already reserved (a trial of a sweep).
 
     Returns:
-        The numbers of the last step that was trained, and whether the run was told to stop before its end.
+        The numbers of the last step that was trained, and whether the run was asked to stop before its end.
 
     Raises:
         PlinthError: a mistake in the job that only a worker could find.

@@ -86,7 +86,7 @@ def on_stop_signals(act: Callable[[], None]) -> Iterator[None]:
     def handle(number: int, frame: FrameType | None) -> None:
         restore()
         # In a thread: this one may be in the middle of a line.
-        message = "told to stop: saving; a second signal ends the run at once"
+        message = "asked to stop: saving; a second signal ends the run at once"
         threading.Thread(target=log.info, args=(message,)).start()
         act()
 

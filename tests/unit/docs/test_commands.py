@@ -33,10 +33,11 @@ from tests.helpers.docs.pages import PAGES, ROOT, Block, Command, blocks, comman
 COMMANDS = [each for page in PAGES for block in blocks(page, "bash") for each in commands(block)]
 PYTHON = [block for page in PAGES for block in blocks(page, "python")]
 
+PRETRAIN = "tests/unit/jobs/pretrain"
 RUN_BY = {
     r"poma ingest": "tests/integration/train/test_end_to_end.py::commands",
     r"poma embed": "tests/integration/train/test_end_to_end.py::commands",
-    r"poma pretrain .*--accept-changes": "tests/unit/jobs/pretrain/test_pretrain_command.py::*",
+    r"poma pretrain .*--accept-changes": f"{PRETRAIN}/test_data_versions.py::test_a_run_moves_when_told",
     r"poma pretrain": "tests/integration/train/test_end_to_end.py::commands",
     r"poma evaluate": "tests/integration/train/test_end_to_end.py::commands",
     r"poma export": "tests/integration/train/test_end_to_end.py::commands",
@@ -49,7 +50,7 @@ RUN_BY = {
     r"poma doctor": "tests/unit/jobs/doctor/test_doctor.py::*",
     r"poma runs (show|logs)": "tests/unit/jobs/test_planted_secrets.py::*",
     r"poma runs stop": "tests/unit/jobs/runs/test_stop.py::*",
-    r"poma runs list": "tests/unit/jobs/runs/test_runs.py::*",
+    r"poma runs list": "tests/unit/jobs/runs/test_runs.py::test_command_line",
     r"poma checkpoints list": "tests/integration/train/test_end_to_end.py::commands",
     r"poma checkpoints (verify|repair|prune|pin)": "tests/unit/jobs/checkpoints/test_checkpoints.py::*",
     r"poma submit .*--render": "tests/unit/jobs/submit/test_kubernetes.py::*",

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from jobs.cli import main
 from jobs.runs import command as runs
 from jobs.runs.state import read_run
 from plinth.errors import StorageError
@@ -143,11 +144,7 @@ def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("action", "says"), [("list", "productive"), ("show", "ledger:"), ("logs", "== a1, rank 1")]
 )
-def test_the_command(tmp_path: Path, action: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_line(tmp_path: Path, action: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
     storage = killed_run(tmp_path)
-    given = SimpleNamespace(
-        action=action, uri=str(tmp_path) if action == "list" else storage.uri, endpoint_url=None, region=None,
-        profile=None, rank=None, lines=0,
-    )  # fmt: skip
-    assert runs.run(given) == 0  # type: ignore[arg-type]
+    assert main(["runs", action, str(tmp_path) if action == "list" else storage.uri]) == 0
     assert says in capsys.readouterr().out

@@ -93,7 +93,7 @@ def test_a_run_without_ray_saves_and_ends(folder: Path, capsys: pytest.CaptureFi
     saved = store.latest(storage.child("main/checkpoints"))
     assert saved
     assert f"It has stopped in main, step {saved} of 100000; last checkpoint: main {saved}." in said
-    assert "stopped as told" in (folder / "log").read_text()
+    assert "stopped as asked" in (folder / "log").read_text()
     assert "asked to stop by" in (folder / "log").read_text()
     state = read_run(storage, time.time())
     assert (state.status, state.stage and state.stage.step) == (STOPPED, saved)
