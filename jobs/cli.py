@@ -42,7 +42,7 @@ class Command:
     """Its `run(arguments: argparse.Namespace) -> int` returns the exit code."""
     help: str
     schema: str | None = None
-    """Of its job file, as module:class; None for a command that takes none, or several kinds."""
+    """The schema of its job file, as module:class; None for a command that takes none, or several kinds."""
     arguments: str | None = None
     """Module whose `add(parser)` declares the flags; None for a job file and overrides alone."""
 

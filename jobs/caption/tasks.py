@@ -43,7 +43,7 @@ class CaptionWork:
     recipe: str
     """Fingerprint of what decides the captions."""
     shape: SampleShape
-    """Of the captioned samples."""
+    """Counts over the captioned samples."""
     annotations: dict[str, list[str]]
     """Scene captions by scene id."""
 

@@ -6,7 +6,7 @@ import sys
 
 
 def own_device() -> str:
-    """Of this process: in a task or an actor of Ray the GPU that it has claimed, else one that is there.
+    """The device of this process: in a Ray task or actor the GPU that it claimed, else any GPU there is.
 
     Ray leaves a process that has claimed none with the sight of all GPUs (`jobs.common.cluster`); those are
     others'.

@@ -23,5 +23,5 @@ class RayConfig:
 
     @property
     def joined_address(self) -> str | None:
-        """Of the running cluster to join, from here or RAY_ADDRESS; None starts one on this machine."""
+        """The running cluster to join, from here or RAY_ADDRESS; None starts one on this machine."""
         return self.address or os.environ.get("RAY_ADDRESS")

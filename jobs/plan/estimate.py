@@ -69,12 +69,12 @@ class Pace:
 
     @property
     def hours(self) -> float | None:
-        """Of the whole stage; None while its steps are unknown."""
+        """Hours of the whole stage; None while its steps are unknown."""
         return None if self.steps is None else self.steps * self.step_s / SECONDS_PER_HOUR
 
     @property
     def epoch_hours(self) -> float | None:
-        """Of one pass over the data."""
+        """Hours of one pass over the data."""
         per_epoch = self.steps_per_epoch
         return None if per_epoch is None else per_epoch * self.step_s / SECONDS_PER_HOUR
 

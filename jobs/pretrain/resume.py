@@ -8,7 +8,7 @@ from plinth.train.resolve import Notes
 
 
 def check_resume(accept_changes: bool, saved: Notes, now: Notes) -> None:
-    """Name what changed since the last checkpoint, and refuse unless told to go on."""
+    """Name what changed since the last checkpoint, and refuse to resume unless changes are accepted."""
     changed = config.changed_keys(saved["config"], now["config"])
     listed = "; ".join(f"{key} was {old} and is {new}" for key, old, new in changed)
     if not changed and saved["data"] != now["data"]:

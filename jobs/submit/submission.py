@@ -33,7 +33,7 @@ class Submission:
     uri: str
     """Where its result goes: for a run, the run's folder."""
     name: str
-    """Of the result on any cluster: the same for every submission of it."""
+    """Name of the result on any cluster: the same for every submission of it."""
     has_local_paths: bool
     """Whether it names folders of a machine, which are then the nodes' own."""
 

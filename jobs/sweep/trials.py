@@ -31,7 +31,7 @@ from plinth.sweep.records import SHARED, TRIALS, StageLength, Values
 from poma3d import stages
 
 OWN_KEYS = ("kind", "evaluation", "sweep")
-"""Of a sweep's job file, beside those of a pretraining job."""
+"""Keys of a sweep's job file beside those of a pretraining job."""
 FIXED_KEYS = ("kind", "name", "output", "start", "fit", "ray", "storage", "lock", "ledger", "sweep")
 """What no trial may vary: it says where and on what it runs."""
 PROBE = "probe"
@@ -86,7 +86,7 @@ class Trials:
         launch(job, check(job, resolve(job, accept_changes=has_changed)), placement)
 
     def lengths(self, values: Values) -> dict[str, StageLength]:
-        """Of the stages, in order."""
+        """Lengths of the stages, in order."""
         return {
             stage.name: StageLength(
                 stage.total_steps, stage.total_steps * stage.global_batch_size, stage.checkpoint.every_steps

@@ -60,7 +60,7 @@ class CaptionerConfig:
     candidates: int = 8
     """Captions that are drawn for every prompt; the best of all of them are kept."""
     temperature: float = 0.8
-    """Of the draw. 0 takes the likeliest words instead, which leaves one caption for every prompt."""
+    """Temperature of the draw. 0 takes the likeliest words instead, so each prompt gives one caption."""
     top_p: float = 0.95
     """Share of the likeliest words that are drawn from."""
     max_new_tokens: int = 64
@@ -75,7 +75,7 @@ class CaptionerConfig:
     summary_max_new_tokens: int = 160
     """Length of a scene's caption."""
     seed: int = 0
-    """Of the draws: the same job on the same machine gives the same captions."""
+    """Seed of the draws: the same job on the same machine gives the same captions."""
     kind: str = "transformers"
     """transformers (any of its image-text-to-text models), or a captioner of your own as module:Class."""
     options: dict[str, Any] | None = None

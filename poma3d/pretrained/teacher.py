@@ -66,7 +66,7 @@ class Loaded:
     """CLIP, SIGLIP or FGCLIP."""
     revision: str
     mean: Sequence[float]
-    """Of the pixels, by channel, in [0, 1]."""
+    """Mean or deviation of the pixels per channel, in [0, 1]."""
     std: Sequence[float]
     long_texts: torch.nn.Module | None = None
     """FG-CLIP's tower for long captions; None where its own code has that mode, and of other kinds."""

@@ -38,7 +38,7 @@ Decode = Callable[[pa.Table, Sequence[str]], Mapping[str, np.ndarray]]
 # per window first, because a call per row would cost more than the bytes.
 BIG_ROW_BYTES = 16 << 10
 CLOSE_TIMEOUT_S = 30.0
-# In a tiny data set a rank may have no good row for an epoch; after so many there is none to wait for.
+# In a tiny data set a rank may have no good row for an epoch; after this many there is none to wait for.
 EPOCHS_SEARCHED = 8
 
 

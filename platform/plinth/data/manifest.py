@@ -41,14 +41,13 @@ class ShardEntry:
     rows: int
     size_bytes: int
     sha256: str
-    """Of the whole file, hexadecimal."""
+    """SHA-256 of the whole file, hexadecimal."""
     row_group_rows: list[int]
     """Rows of each row group, in file order."""
     footer_bytes: int
     """Length of the Parquet footer with its trailer, so that one request fetches it."""
-    footer_sha256: str = ""
-    """Of those bytes, hexadecimal: Parquet has checksums for its pages but none for its footer. Empty for
-    data sets from before it was kept."""
+    footer_sha256: str
+    """SHA-256 of the footer, hexadecimal: Parquet has checksums for its pages but none for its footer."""
     columns: dict[str, str] = field(default_factory=dict)
     """Column name -> type and metadata, in words that two shards can be compared by."""
 
@@ -175,7 +174,7 @@ def _load(storage: Storage) -> Manifest:
     where = f"{storage.uri}/{MANIFEST_KEY}"
     try:
         content = json.loads(text)
-        expected = content.pop("sha256", None)  # older ones have none
+        expected = content.pop("sha256", None)
         version = content["format_version"]
         if version != FORMAT_VERSION:
             raise DataError(
@@ -189,7 +188,7 @@ def _load(storage: Storage) -> Manifest:
         raise _NotAManifest(
             f"{where} is not a manifest ({type(error).__name__}: {error}).", "Build the data set again."
         ) from error
-    if expected not in (None, json_digest(content)):
+    if expected != json_digest(content):
         raise _NotAManifest(
             f"{where} is not the manifest that was written: its SHA-256 differs.",
             "Build the data set again, or restore the object.",
@@ -216,8 +215,8 @@ def differing_columns(a: dict[str, str], b: dict[str, str]) -> str:
 
 
 def _to_dict(manifest: Manifest) -> dict[str, Any]:
-    # Columns stand once for all shards; a field that older data sets do not have leaves their hash alone.
-    shards = [{k: v for k, v in vars(s).items() if k != "columns" and v != ""} for s in manifest.shards]
+    # The columns are the same for all shards, so they are written once.
+    shards = [{k: v for k, v in vars(s).items() if k != "columns"} for s in manifest.shards]
     return {
         "format_version": manifest.format_version,
         "columns": manifest.columns,

@@ -136,7 +136,7 @@ class Window:
     """int64 [p, 4]: source, row group in the source, first row, end row."""
     order: np.ndarray
     """int64 [m]: the rows of the window in the order of delivery, as offsets into its pieces laid end to
-    end. The last window of an epoch goes on with repeats up to the end of the last batch."""
+    end. The last window of an epoch repeats rows up to the end of the last batch."""
     valid: int
     """How many of `order` are not repeats."""
 

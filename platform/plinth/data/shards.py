@@ -158,7 +158,7 @@ class RowGroupReader:
         return table.select(list(columns)).combine_chunks()
 
     def schema(self, shard: ShardEntry, columns: Sequence[str]) -> pa.Schema:
-        """Of what `read` gives.
+        """The schema of what `read` gives.
 
         Raises:
             DataError: the shard's footer cannot be read.
@@ -180,7 +180,7 @@ class RowGroupReader:
                 return footer
         where = f"{self.storage.uri}/{shard.name}, footer"
         content = self._fetch(shard, shard.size_bytes - shard.footer_bytes, shard.size_bytes, where)
-        if shard.footer_sha256 and hashlib.sha256(content).hexdigest() != shard.footer_sha256:
+        if hashlib.sha256(content).hexdigest() != shard.footer_sha256:
             raise AlteredError(  # found here, because Arrow may abort the process on a broken footer
                 f"{where}: cannot be decoded (its SHA-256 differs from the manifest's).",
                 MEND,

@@ -183,7 +183,7 @@ class PieceReader:
         return with_no_problem(table) if self._skips_bad else table
 
     def _schema(self, source: int, error: DataError) -> pa.Schema:
-        """Of what is read from a source, by its first shard that tells."""
+        """The schema of what is read from a source, from its first readable shard."""
         for shard in self._sources[source].manifest.shards:
             with contextlib.suppress(DataError):
                 return self._readers[source].schema(shard, self._columns)

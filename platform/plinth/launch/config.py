@@ -9,7 +9,7 @@ from plinth.errors import ConfigError
 
 @dataclass
 class Workers:
-    """How many training processes: a range, or in short a number for exactly so many."""
+    """How many training processes: a range, or a number for exactly that many."""
 
     min: int = 1
     """Fewest workers to train on; with fewer the run waits."""

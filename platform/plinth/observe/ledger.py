@@ -67,7 +67,7 @@ class Record:
     stage: str
     world_size: int
     gpus: int
-    """Of all workers together."""
+    """Summed over all workers."""
     started: float
     """When the attempt began; for a later stage, when the stage before ended."""
     beat: float

@@ -47,7 +47,7 @@ class Budget(LocalPart, tune.Stopper):
         self._began = self._checked = time.monotonic()
         self._spent_before_s = record.spent_s
         self.reason = ""
-        """Why the sweep ends; empty while it goes on."""
+        """Why the sweep ends; empty while it continues."""
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False

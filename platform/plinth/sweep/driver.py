@@ -64,7 +64,7 @@ class SweepDriver:
     task: TrialTask
     record: SweepRecord
     resources: Mapping[str, float]
-    """Of one worker."""
+    """Resources of one worker."""
     admit: Callable[[Values], None]
     """Raises a PlinthError for values that no job can run with."""
     show: Callable[[], None]

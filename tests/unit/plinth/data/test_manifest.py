@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -105,21 +104,6 @@ def test_no_flipped_byte_goes_unnoticed(storage: Storage) -> None:
         else:
             assert read == written, offset
     assert named > len(content) // 3 // 2, "most bytes matter"
-
-
-def test_manifests_from_before_hashes_can_be_read(storage: Storage) -> None:
-    written = make_data_set(storage).manifest
-    content = json.loads(storage.read(MANIFEST_KEY))
-    del content["sha256"]
-    for entry in content["shards"]:
-        del entry["footer_sha256"]
-    storage.write(MANIFEST_KEY, json.dumps(content).encode())
-    old = manifest.load(storage)
-    assert old.hash != written.hash
-    assert [shard.footer_sha256 for shard in old.shards] == [""] * 3
-    assert verify(storage, old) == []
-    plain = {**content, "columns": old.columns}
-    assert old.hash == hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest(), "as it was"
 
 
 def test_shards_that_do_not_belong_together(storage: Storage) -> None:
