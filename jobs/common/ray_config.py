@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TypeVar
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass

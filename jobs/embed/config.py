@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from jobs.common.ray_config import RayConfig
 from plinth.config import MISSING
@@ -11,8 +10,6 @@ from plinth.data.config import ShardOptions
 from plinth.locations import ResultLocation
 from plinth.storage import StorageOptions
 from poma3d.pretrained.config import TeacherConfig
-
-T = TypeVar("T")
 
 
 @dataclass

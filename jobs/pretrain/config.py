@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from jobs.common.ray_config import RayConfig
 from plinth.checkpoint.config import CheckpointConfig
@@ -17,8 +16,6 @@ from plinth.storage import StorageOptions
 from plinth.storage.options import LockConfig
 from poma3d.network.config import LossConfig, ModelConfig
 from poma3d.pretrained.config import TeacherConfig
-
-T = TypeVar("T")
 
 
 @dataclass

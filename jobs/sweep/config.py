@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from jobs.pretrain.config import PretrainJob
 from plinth.config import MISSING
 from plinth.locations import Location
 from plinth.sweep.config import SweepConfig
 from poma3d.evaluate.config import ProbeConfig, RetrievalConfig
-
-T = TypeVar("T")
 
 
 @dataclass

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from plinth.launch.check import CheckedRun, check
 from plinth.launch.config import FitConfig
+from plinth.launch.worker import train_stages
 from plinth.storage import Storage
 from plinth.train.control import Control, on_stop_signals
 from plinth.train.loop import StageEnd
 from plinth.train.resolve import ResolvedStage
-from plinth.train.worker import train_stages
 
 if TYPE_CHECKING:
     from plinth.launch.placement import TrialPlacement
