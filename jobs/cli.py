@@ -152,8 +152,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complete()
     sys.excepthook = _report_bug
     words = sys.argv[1:] if argv is None else list(argv)
-    command = _asked(words)
-    arguments = _parsed(words, command)
+    command = find_command(words)
+    arguments = parse(words, command)
     assert command is not None, "argparse has refused anything else"
     try:
         result = import_module(command.module).run(arguments)
@@ -173,12 +173,12 @@ def _report_bug(kind: type[BaseException], error: BaseException, trace: Tracebac
     print(redact("".join(traceback.format_exception(kind, error, trace))), file=sys.stderr, end="")
 
 
-def _asked(words: Sequence[str]) -> Command | None:
+def find_command(words: Sequence[str]) -> Command | None:
     """The command that a command line begins with."""
     return next((known for known in COMMANDS if words and known.name == words[0]), None)
 
 
-def _parsed(words: list[str], command: Command | None) -> argparse.Namespace:
+def parse(words: list[str], command: Command | None) -> argparse.Namespace:
     """The command line; key=value words may also stand after the options."""
     if command is not None and command.name == "sweep":
         words = import_module("jobs.sweep.arguments").with_action(words)
@@ -225,7 +225,7 @@ def _complete() -> None:
     if len(words) > 2 and words[1] == "sweep" and any(sign in words[2] for sign in "./"):  # a job file
         os.environ["COMP_LINE"] = line.replace(" sweep ", " sweep run ", 1)
         os.environ["COMP_POINT"] = str(int(os.environ["COMP_POINT"]) + len("run "))
-    parser = _parser(_asked(words[1:]))
+    parser = _parser(find_command(words[1:]))
     for action in _all_actions(parser):
         if action.dest in ("job", "cluster"):
             action.completer = argcomplete.FilesCompleter(("yaml",))

@@ -42,7 +42,8 @@ def curve_svg(curve: Curve) -> Markup:
         axes = figure.add_subplot()
         for i, (name, (x, y)) in enumerate(curve.series.items()):
             colour = SERIES_COLOURS[i % len(SERIES_COLOURS)]
-            axes.plot(x, y, color=colour, linewidth=1.5, label=name, solid_capstyle="round")
+            dot = "o" if len(x) == 1 else ""  # a line of one point cannot be seen
+            axes.plot(x, y, marker=dot, color=colour, linewidth=1.5, label=name, solid_capstyle="round")
         axes.set_title(curve.title, loc="left", fontsize=9, fontweight="bold", color=INK_STAND_IN)
         axes.set_xlabel(curve.x_label, color=INK_STAND_IN)
         axes.tick_params(which="both", colors=INK_STAND_IN, length=0)

@@ -45,7 +45,7 @@ def machines(job: PretrainJob, cluster: Cluster | None) -> Iterable[Finding]:
 
 def _readers(stage: str, label: str | None, cpus: float, cluster: Cluster) -> Iterable[Finding]:
     key, _, value = (label or "").partition("=")
-    if label and (key, value) not in _labels(cluster.path):
+    if label and (key, value) not in labels(cluster.path):
         yield Finding(
             "gpus", Level.bad,
             f"{stage}.data.ray_label is {label}, and no node type of {cluster.path.name} has it",
@@ -59,7 +59,7 @@ def _readers(stage: str, label: str | None, cpus: float, cluster: Cluster) -> It
         )  # fmt: skip
 
 
-def _labels(path: Path) -> set[tuple[str, str]]:
+def labels(path: Path) -> set[tuple[str, str]]:
     """Labels of the node types of a cluster file and of its commands that start Ray on own machines."""
     text = path.read_text()
     types = yaml.safe_load(text).get("available_node_types", {})

@@ -30,7 +30,7 @@ def nodes(job: PretrainJob) -> Iterable[Finding]:
         answers, silent = _ask(alive)
         here = facts()
         for host, there, skew_s in answers:
-            yield from _compare(host, there, skew_s, here)
+            yield from compare(host, there, skew_s, here)
         for host in silent:
             yield Finding(
                 "nodes", Level.bad, f"{host} gives no answer in {ANSWER_TIMEOUT_S:g} s",
@@ -75,7 +75,7 @@ def _ask(alive: list[dict[str, Any]]) -> tuple[list[tuple[str, NodeFacts, float]
     return answers, silent + list(waiting.values())
 
 
-def _compare(host: str, there: NodeFacts, skew_s: float, here: NodeFacts) -> Iterable[Finding]:
+def compare(host: str, there: NodeFacts, skew_s: float, here: NodeFacts) -> Iterable[Finding]:
     other = [name for name in PACKAGES if there.versions.get(name) != here.versions[name]]
     listed = ", ".join(f"{name} {there.versions.get(name)} (here {here.versions[name]})" for name in other)
     yield Finding(

@@ -55,11 +55,11 @@ def storage(job: PretrainJob) -> Iterable[Finding]:
     )
     if not output.is_local:
         yield Finding("storage", Level.ok, f"credentials: {credentials(job.storage)}")
-        yield from _multipart(output)
+        yield from upload_in_parts(output)
         yield from _clock(output)
 
 
-def _multipart(output: Storage) -> Iterable[Finding]:
+def upload_in_parts(output: Storage) -> Iterable[Finding]:
     """Large checkpoints are uploaded in parts: finish one such upload and give another up."""
     if output.protocol != "s3":
         return

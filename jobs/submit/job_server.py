@@ -95,7 +95,7 @@ class JobServer:
         for name in NOISY:
             logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.WARNING)
         self.target = target
-        headers = _token_header()
+        headers = token_header()
         self._has_token = bool(headers)
         with self._explained(), _as_told():
             self._client = JobSubmissionClient(target.address, headers=headers)
@@ -285,7 +285,7 @@ def _last_line(text: str) -> str:
     return lines[-1].rstrip(".") if lines else "an empty answer"
 
 
-def _token_header() -> dict[str, str]:
+def token_header() -> dict[str, str]:
     """The token where Ray looks for it, whatever the mode: a cluster without one ignores it.
 
     Raises:

@@ -81,7 +81,7 @@ def run_job(job: SweepJob) -> int:
     before = read_sweep(storage)
     job = pinned(job, storage, resumes=before is not None)
     trials = prepare(job, storage)
-    record = _record(job, trials, before, storage)
+    record = start_record(job, trials, before, storage)
     with ray_cluster(job.ray, job.sweep.workers), RunLock(storage, job.lock) as lock:
         storage.write(JOB_KEY, config.to_yaml(job).encode())
         if trials.shares_warmup and not _train_shared(job, storage, lock.stop_wanted):
@@ -192,7 +192,7 @@ def _check_comparable(job: SweepJob) -> None:
         )
 
 
-def _record(job: SweepJob, trials: Trials, before: SweepRecord | None, storage: Storage) -> SweepRecord:
+def start_record(job: SweepJob, trials: Trials, before: SweepRecord | None, storage: Storage) -> SweepRecord:
     """The sweep's record for this start.
 
     Raises:

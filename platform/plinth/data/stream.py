@@ -54,7 +54,7 @@ def read_windows(
     Raises:
         DataError, StorageError: as a task raised them.
     """
-    _warn_if_label_is_missing(config.ray_label)
+    warn_if_label_is_missing(config.ray_label)
     shared = ray.put((list(sources), list(columns), config.on_bad_shard))
     overlap = OVERLAP * config.ray_concurrency * config.ray_windows_per_task
     current = _Segment(windows, shared, config)
@@ -159,7 +159,7 @@ class _Pieces(Datasource):
     def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
         return [
             ReadTask(
-                partial(_read_task, pieces, self._shared, self._threads),
+                partial(read_task, pieces, self._shared, self._threads),
                 BlockMetadata(
                     num_rows=int((pieces[:, 3] - pieces[:, 2]).sum()),
                     size_bytes=None, input_files=None, exec_stats=None,
@@ -169,7 +169,7 @@ class _Pieces(Datasource):
         ]  # fmt: skip
 
 
-def _read_task(pieces: np.ndarray, shared: ray.ObjectRef, threads: int) -> Iterable[pa.Table]:
+def read_task(pieces: np.ndarray, shared: ray.ObjectRef, threads: int) -> Iterable[pa.Table]:
     """Runs in a worker of Ray."""
     yield from read_pieces(pieces, _reader(shared).read, threads)
 
@@ -225,7 +225,7 @@ def label_selector(label: str | None) -> dict[str, str] | None:
     return {key: value}
 
 
-def _warn_if_label_is_missing(label: str | None) -> None:
+def warn_if_label_is_missing(label: str | None) -> None:
     """Without a warning, a label that no node has looks like a job that hangs."""
     wanted = label_selector(label) or {}
     nodes = [node for node in ray.nodes() if node["Alive"]]

@@ -47,7 +47,7 @@ def test_doctor_names_a_store_that_refuses_multipart_uploads(
         return call(method, **arguments)
 
     monkeypatch.setattr(bucket.filesystem, "call_s3", refuse)
-    (finding,) = doctor_storage._multipart(bucket)
+    (finding,) = doctor_storage.upload_in_parts(bucket)
     assert (finding.level, "could not be finished: Access Denied" in finding.what) == (Level.bad, True)
     assert "abcdef" not in finding.what
     listed = call("list_multipart_uploads", Bucket=bucket.bucket)

@@ -47,10 +47,10 @@ def data_node() -> Iterator[str]:
 
 def noting(folder: Path, pieces: np.ndarray, *arguments: Any) -> Iterable[pa.Table]:
     """A read task that leaves a file named for its node."""
-    from plinth.data.stream import _read_task  # there: here it has been exchanged
+    from plinth.data.stream import read_task  # there: here it has been exchanged
 
     (folder / ray.get_runtime_context().get_node_id()).touch()
-    return _read_task(pieces, *arguments)
+    return read_task(pieces, *arguments)
 
 
 def test_reading_stays_on_the_nodes_with_the_ray_label(
@@ -59,7 +59,7 @@ def test_reading_stays_on_the_nodes_with_the_ray_label(
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not know the tests' folder
     seen = tmp_path / "nodes"
     seen.mkdir()
-    monkeypatch.setattr(stream, "_read_task", partial(noting, seen))
+    monkeypatch.setattr(stream, "read_task", partial(noting, seen))
     source = make_data_set(tmp_path / "data")
     config = DataConfig(lanes=4, window_row_groups=2, reader=ReaderKind.ray, ray_label="poma-role=data")
     with caplog.at_level(logging.WARNING, logger="plinth"):
@@ -72,7 +72,7 @@ def test_reading_stays_on_the_nodes_with_the_ray_label(
 
 def test_ray_label_that_no_node_has_is_a_warning(data_node: str, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="plinth"):
-        stream._say_if_nobody_reads("poma-role=reader")
+        stream.warn_if_label_is_missing("poma-role=reader")
     assert "data.ray_label poma-role=reader: no node of the cluster has it yet" in caplog.text
 
 
@@ -94,7 +94,7 @@ def test_doctor_names_a_node_that_differs() -> None:
     here = doctor_nodes.facts()
     there = replace(here, versions={**here.versions, "torch": "1.0"}, shared_bytes=1 << 20)
     built = replace(here, prebuilt=["fused_adam"])
-    said = [(f.level, f.what) for f in doctor_nodes._compare("node-b", there, 9.0, built)]
+    said = [(f.level, f.what) for f in doctor_nodes.compare("node-b", there, 9.0, built)]
     assert said[0] == (Level.bad, f"node-b has torch 1.0 (here {here.versions['torch']})")
     assert [level for level, _ in said[1:]] == [Level.warn] * 3
     assert "the clock of node-b is 9.0 s off" in said[1][1]

@@ -114,7 +114,7 @@ def test_its_words_are_those_of_the_command_line(command: Command) -> None:
     words = words_of(command)[1:]
     if "--help" in words or "--help-keys" in words:
         return
-    arguments = cli._parsed(words, cli._asked(words))
+    arguments = cli.parse(words, cli.find_command(words))
     job = getattr(arguments, "job", None)
     if job is None or not str(job).startswith("jobs/configs/"):
         return

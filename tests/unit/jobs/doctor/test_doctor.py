@@ -119,10 +119,10 @@ def test_what_a_cluster_file_offers(folder: Path, capsys: pytest.CaptureFixture[
 
 
 def test_labels_of_own_machines_are_read_from_their_commands() -> None:
-    assert cluster_file._labels(ROOT / "clusters/onprem.yaml") == {
+    assert cluster_file.labels(ROOT / "clusters/onprem.yaml") == {
         ("poma-role", "data"), ("poma-role", "train"),
     }  # fmt: skip
-    assert ("poma-role", "data") in cluster_file._labels(ROOT / "clusters/gcp-a3.yaml")
+    assert ("poma-role", "data") in cluster_file.labels(ROOT / "clusters/gcp-a3.yaml")
 
 
 def test_the_ring_closes() -> None:

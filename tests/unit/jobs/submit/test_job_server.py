@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jobs.submit import job_server
-from jobs.submit.job_server import _token_header, ending, find, next_id, numbered, send_when_ready
+from jobs.submit.job_server import ending, find, next_id, numbered, send_when_ready, token_header
 from plinth.errors import ConfigError, StorageError
 
 CLUSTERS = Path(__file__).parents[4] / "clusters"
@@ -80,16 +80,16 @@ def test_the_token_is_found_where_ray_looks_for_it(tmp_path: Path, monkeypatch: 
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert _token_header() == {}
+    assert token_header() == {}
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray" / "auth_token").write_text("home\n")
-    assert _token_header() == {"Authorization": "Bearer home"}
+    assert token_header() == {"Authorization": "Bearer home"}
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "file"))
     with pytest.raises(StorageError, match="No such file"):
-        _token_header()
+        token_header()
     (tmp_path / "file").write_text("named")
-    assert _token_header() == {"Authorization": "Bearer named"}
+    assert token_header() == {"Authorization": "Bearer named"}
     monkeypatch.setenv("RAY_AUTH_TOKEN", "given")
-    assert _token_header() == {"Authorization": "Bearer given"}
+    assert token_header() == {"Authorization": "Bearer given"}
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    assert _token_header() == {}
+    assert token_header() == {}

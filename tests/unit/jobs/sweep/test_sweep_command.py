@@ -144,13 +144,13 @@ def test_sweep_refuses_reader_ray(folder: Path, capsys: pytest.CaptureFixture[st
 
 def test_sweep_of_the_same_name_with_other_settings_is_refused(folder: Path) -> None:
     job, trials = loaded(sweep_file(folder))
-    write_sweep(trials.storage, sweep._record(job, trials, None, trials.storage))
+    write_sweep(trials.storage, sweep.start_record(job, trials, None, trials.storage))
     before = read_sweep(trials.storage)
     job.sweep.trials = 8  # more are welcome
-    assert sweep._record(job, trials, before, trials.storage).trials == 8
+    assert sweep.start_record(job, trials, before, trials.storage).trials == 8
     job.sweep.space["main.lr"].log_uniform = [1e-5, 1e-2]
     with pytest.raises(ConfigError, match=r"is another sweep: sweep.space.main.lr.log_uniform was"):
-        sweep._record(job, trials, before, trials.storage)
+        sweep.start_record(job, trials, before, trials.storage)
 
 
 def test_shipped_sweep_config_is_valid() -> None:
