@@ -3,9 +3,9 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Test processes at a time. A file of tests stays in one of them, with the Ray and the S3 server that it starts.
+# Test processes at a time, of unit and parity tests; a file of tests stays in one of them. Integration tests run
+# alone: each of them starts a Ray that takes both cores, and what they time is killed and restarted.
 PARALLEL ?= 2
-PYTEST := $(BIN)/pytest -n $(PARALLEL) --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test quick check format clean
 
@@ -13,11 +13,12 @@ demo: $(STAMP)
 	$(BIN)/poma demo
 
 test: $(STAMP) check
-	$(PYTEST)
+	$(BIN)/pytest -n $(PARALLEL) --dist loadfile tests/unit tests/parity
+	$(BIN)/pytest tests/integration
 
 # Seconds instead of minutes: leaves out what starts several processes.
 quick: $(STAMP)
-	$(PYTEST) -m "not slow"
+	$(BIN)/pytest -n $(PARALLEL) --dist loadfile -m "not slow"
 
 check: $(STAMP)
 	$(BIN)/ruff check .
