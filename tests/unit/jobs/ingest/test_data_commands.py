@@ -13,7 +13,9 @@ import pytest
 
 from jobs.cli import main
 from jobs.common.datasets import open_dataset
-from plinth.storage import StorageOptions
+from plinth.data import manifest as manifests
+from plinth.data.manifest import Manifest
+from plinth.storage import Storage, StorageOptions
 from tests.helpers.scans import room, write_seven_scenes
 from tests.helpers.tiny_jobs import embed_file, ingest_job, write
 
@@ -196,11 +198,9 @@ def test_verify_names_a_damaged_shard(damage: str, folder: Path, capsys: pytest.
 
 
 def test_a_manifest_of_another_schema_version(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = folder / "rooms" / "MANIFEST.json"
-    content = json.loads(path.read_text())
-    content["attributes"]["schema_version"] = 99
-    del content["sha256"]
-    path.write_text(json.dumps(content))
+    storage = Storage.from_uri(folder / "rooms")
+    written = manifests.load(storage)
+    manifests.commit(storage, Manifest(written.shards, written.attributes | {"schema_version": 99}))
     assert main(["shards", "inspect", str(folder / "rooms")]) == 2
     assert "samples of schema version 99, this program reads 1" in says(capsys)
 
