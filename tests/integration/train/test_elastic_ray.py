@@ -68,10 +68,11 @@ def test_run_shrinks_and_grows_with_the_cluster_without_loss(nodes: Nodes, tmp_p
     assert ends, "the run did not end"
 
     seen = [n for _, n in sizes(run)]
-    assert [n for n, before in zip(seen, [0, *seen], strict=False) if n != before] == [2, 1, 4]
+    changed_at = [i for i, (n, before) in enumerate(zip(seen, [0, *seen], strict=False)) if n != before]
+    changes = [seen[i] for i in changed_at]
+    assert changes in ([2, 1, 4], [2, 1, 2, 4]), "nodes come one after the other: it may grow in two steps"
     assert [step for step, _ in sizes(run)] == list(range(STEPS))
-    grown_at = seen.index(4)
-    assert grown_at % 5 == 0, "it grew at a checkpoint"
+    assert all(i % 5 == 0 for i in changed_at[2:]), "it grew at a checkpoint"
     lines, expected = read_lines(run.storage), read_lines(whole.storage)
     assert [line["digest"] for line in lines] == [line["digest"] for line in expected]
     assert [line["loss"] for line in lines] == [line["loss"] for line in expected]
