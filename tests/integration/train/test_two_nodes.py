@@ -93,7 +93,7 @@ def test_doctor_asks_every_node_and_closes_a_ring_over_them(data_node: str) -> N
 def test_doctor_names_a_node_that_differs() -> None:
     here = doctor_nodes.facts()
     there = replace(here, versions={**here.versions, "torch": "1.0"}, shared_bytes=1 << 20)
-    built = replace(here, prebuilt=["fused_adam"])
+    built = replace(here, prebuilt_ops=["fused_adam"])
     said = [(f.level, f.what) for f in doctor_nodes.compare("node-b", there, 9.0, built)]
     assert said[0] == (Level.bad, f"node-b has torch 1.0 (here {here.versions['torch']})")
     assert [level for level, _ in said[1:]] == [Level.warn] * 3
