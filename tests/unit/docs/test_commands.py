@@ -115,12 +115,13 @@ def test_its_words_are_those_of_the_command_line(command: Command) -> None:
     if "--help" in words or "--help-keys" in words:
         return
     arguments = cli.parse(words, cli.find_command(words))
+    assert arguments.command == words[0]
     job = getattr(arguments, "job", None)
     if job is None or not str(job).startswith("jobs/configs/"):
         return
     given = [word for word in arguments.overrides if word != "..."]
     read = jobfile.read(ROOT / job)
-    read.resolve(jobfile.open_schema(read.kind), given)
+    assert read.resolve(jobfile.open_schema(read.kind), given).kind == read.kind
 
 
 @pytest.mark.parametrize("command", [each for each in COMMANDS if runs_here(each)], ids=str)

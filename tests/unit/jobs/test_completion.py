@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -15,11 +14,6 @@ from jobs.common.run_layout import CONFIGS
 
 ROOT = Path(__file__).parents[3]
 JOB = "jobs/configs/pretrain.yaml"
-
-needs_argcomplete = pytest.mark.skipif(
-    importlib.util.find_spec("argcomplete") is None,
-    reason="argcomplete is not installed here; pip install -e '.[dev]' brings it",
-)
 
 
 def completions(line: str, folder: Path) -> set[str]:
@@ -47,7 +41,6 @@ def completions(line: str, folder: Path) -> set[str]:
     return {word.strip() for word in answer.read_text().splitlines()}
 
 
-@needs_argcomplete
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
