@@ -1,7 +1,9 @@
 """The worker's side of Ray Train: what runs in each worker, which asks the `Coordinator`.
 
-driver --request_stop, request_resize--> Coordinator <--requests-- rank 0 --all-reduce--> all ranks
-workers --report_error, add_report, wait_for_shutdown--> Coordinator
+    driver --request_stop, request_resize--> Coordinator <--requests-- rank 0 --all-reduce--> all ranks
+    workers --report_error, add_report, wait_for_shutdown--> Coordinator
+
+Rank 0 alone polls, because all ranks agree on what it heard after each step (`plinth.train.control`).
 """
 
 from __future__ import annotations
