@@ -15,7 +15,7 @@ import torch
 
 from poma3d.sample import SampleShape
 from poma3d.scenes.config import SevenScenesConfig, ViewConfig
-from poma3d.scenes.seven_scenes import SevenScenesReader
+from poma3d.scenes.layouts.seven_scenes import SevenScenesReader
 from poma3d.scenes.views import to_samples
 from poma3d.synthetic.config import RoomsConfig
 from poma3d.synthetic.rooms import RoomsReader

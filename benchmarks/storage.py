@@ -23,7 +23,7 @@ from plinth.storage import Storage
 from poma3d.geometry import unproject
 from poma3d.sample import Sample, SampleShape, encode
 from poma3d.scenes.config import SevenScenesConfig, ViewConfig
-from poma3d.scenes.seven_scenes import SevenScenesReader
+from poma3d.scenes.layouts.seven_scenes import SevenScenesReader
 from poma3d.scenes.views import to_samples
 
 XYZ_ZSTD_LEVEL = 3

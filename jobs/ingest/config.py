@@ -22,12 +22,12 @@ from poma3d.synthetic.config import RoomsConfig
 
 READERS = {
     "rooms": "poma3d.synthetic.rooms:RoomsReader",
-    "seven_scenes": "poma3d.scenes.seven_scenes:SevenScenesReader",
-    "scannet": "poma3d.scenes.scannet:ScanNetReader",
-    "scannet_sens": "poma3d.scenes.scannet_sens:ScanNetSensReader",
-    "three_rscan": "poma3d.scenes.three_rscan:ThreeRScanReader",
-    "arkitscenes": "poma3d.scenes.arkitscenes:ArkitScenesReader",
-    "scene_point": "poma3d.scenes.scene_point:ScenePointReader",
+    "seven_scenes": "poma3d.scenes.layouts.seven_scenes:SevenScenesReader",
+    "scannet": "poma3d.scenes.layouts.scannet:ScanNetReader",
+    "scannet_sens": "poma3d.scenes.layouts.scannet_sens:ScanNetSensReader",
+    "three_rscan": "poma3d.scenes.layouts.three_rscan:ThreeRScanReader",
+    "arkitscenes": "poma3d.scenes.layouts.arkitscenes:ArkitScenesReader",
+    "scene_point": "poma3d.scenes.layouts.scene_point:ScenePointReader",
 }
 """Built-in kinds of source; the settings of each are the section of its name in `ReaderConfig`."""
 

@@ -1,13 +1,10 @@
 """Posed RGB-D frames from several sources, and their way into samples.
 
 frame         what a reader yields
-seven_scenes  frame-NNNNNN.{color.jpg,depth.png,pose.txt}
-scannet       ScanNet as exported on disk
-scannet_sens  ScanNet's .sens recordings
-three_rscan   3RScan
-arkitscenes   ARKitScenes
-scene_point   ScenePoint's published point maps
-orientation   which way is up, in the world and in the pictures
+files         reading the files of recorded scans
 scans         what the readers of recorded scans share
+layouts/      the readers, one file per layout
+orientation   which way is up, in the world and in the pictures
+annotations   captions from JSON and JSONL files of a data set
 views         frames -> samples: filters, coverage, sub-scenes, single images
 """

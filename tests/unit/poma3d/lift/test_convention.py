@@ -14,7 +14,7 @@ from poma3d.lift.given import GivenLifter, decode_depth
 from poma3d.lift.lifter import BadImage, GivenDepth, InputImage, Lifted
 from poma3d.sample import Sample, SampleShape, encode
 from poma3d.scenes.config import SevenScenesConfig, ViewConfig
-from poma3d.scenes.seven_scenes import SevenScenesReader
+from poma3d.scenes.layouts.seven_scenes import SevenScenesReader
 from poma3d.scenes.views import to_samples
 from tests.helpers.scans import REDKITCHEN, room
 

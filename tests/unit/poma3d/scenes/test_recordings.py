@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from poma3d.sample import SampleShape
-from poma3d.scenes.arkitscenes import ArkitScenesReader, axis_angle_rotation, read_trajectory
 from poma3d.scenes.config import ArkitScenesConfig, ScanNetConfig, ThreeRScanConfig, ViewConfig
 from poma3d.scenes.frame import BadFrame, Frame, SceneFrames
+from poma3d.scenes.layouts.arkitscenes import ArkitScenesReader, axis_angle_rotation, read_trajectory
+from poma3d.scenes.layouts.scannet import ScanNetReader
+from poma3d.scenes.layouts.scannet_sens import ScanNetSensReader
+from poma3d.scenes.layouts.three_rscan import ThreeRScanReader
 from poma3d.scenes.orientation import quarter_turns, turned
-from poma3d.scenes.scannet import ScanNetReader
-from poma3d.scenes.scannet_sens import ScanNetSensReader
-from poma3d.scenes.three_rscan import ThreeRScanReader
 from poma3d.scenes.views import to_samples
 from tests.helpers.recordings import stored, write_arkitscenes, write_sens, write_three_rscan
 from tests.helpers.scans import ALIGNMENT, room, write_matrix, write_scannet

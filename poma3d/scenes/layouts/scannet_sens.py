@@ -12,7 +12,7 @@ A .sens file (version 4, little endian) is a header and frames one after another
                 colour (JPEG or PNG), depth (uint16, as is or zlib)
 
 Frames are found by hopping from header to header and read when asked for. What else holds is as in the
-exported layout (`poma3d.scenes.scannet`), and both give the same samples.
+exported layout (`poma3d.scenes.layouts.scannet`), and both give the same samples.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import numpy as np
 from poma3d.scenes.config import ScanNetConfig
 from poma3d.scenes.files import SATURATED
 from poma3d.scenes.frame import BadFrame, Frame
-from poma3d.scenes.scannet import aligned, read_axis_alignment
+from poma3d.scenes.layouts.scannet import aligned, read_axis_alignment
 from poma3d.scenes.scans import Scan, ScanReader
 
 SOURCE = "scannet"

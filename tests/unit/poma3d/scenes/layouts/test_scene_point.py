@@ -12,7 +12,7 @@ import pytest
 from poma3d.sample import SampleShape, encode, to_samples
 from poma3d.scenes import views
 from poma3d.scenes.config import ScenePointConfig, ViewConfig
-from poma3d.scenes.scene_point import ScenePointReader
+from poma3d.scenes.layouts.scene_point import ScenePointReader
 from tests.helpers.scans import SCENE_POINT_VIEWS as VIEWS
 from tests.helpers.scans import scene_point_maps, write_scene_point
 

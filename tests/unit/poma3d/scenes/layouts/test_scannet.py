@@ -8,7 +8,7 @@ import pytest
 
 from poma3d.sample import SampleShape
 from poma3d.scenes.config import ScanNetConfig, ViewConfig
-from poma3d.scenes.scannet import ScanNetReader, read_axis_alignment
+from poma3d.scenes.layouts.scannet import ScanNetReader, read_axis_alignment
 from poma3d.scenes.views import to_samples
 from tests.helpers.scans import ALIGNMENT, room, write_matrix, write_scannet
 

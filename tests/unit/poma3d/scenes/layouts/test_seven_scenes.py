@@ -11,7 +11,7 @@ from PIL import Image
 from poma3d.geometry import agreement, rotation_to_z_up, unproject
 from poma3d.sample import SampleShape, decode, encode
 from poma3d.scenes.config import SevenScenesConfig, ViewConfig
-from poma3d.scenes.seven_scenes import SevenScenesReader
+from poma3d.scenes.layouts.seven_scenes import SevenScenesReader
 from poma3d.scenes.views import to_samples
 from tests.helpers.scans import REDKITCHEN, room, write_seven_scenes
 

@@ -1,0 +1,9 @@
+"""The readers, one file per layout of files on disk.
+
+seven_scenes  frame-NNNNNN.{color.jpg,depth.png,pose.txt}
+scannet       ScanNet as exported on disk
+scannet_sens  ScanNet's .sens recordings
+three_rscan   3RScan
+arkitscenes   ARKitScenes
+scene_point   ScenePoint's published point maps
+"""
