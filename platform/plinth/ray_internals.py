@@ -105,7 +105,7 @@ def elastic_policy() -> Any:
 
 
 def torch_trainer(policy: Callable[[Any], Any], group: Any, *arguments: Any, **settings: Any) -> Any:
-    """Ray's TorchTrainer with three private methods replaced.
+    """Ray's TorchTrainer with four private methods replaced.
 
     Args:
         policy: makes the scaling policy from the ScalingConfig, where its number of workers is a range.
@@ -113,8 +113,14 @@ def torch_trainer(policy: Callable[[Any], Any], group: Any, *arguments: Any, **s
         arguments, settings: of the TorchTrainer.
     """
     from ray.train.torch import TorchTrainer
+    from ray.train.v2._internal.callbacks import DatasetsCallback
 
     class Trainer(TorchTrainer):
+        def _create_default_callbacks(self) -> list[Any]:
+            """Without the actor that splits Ray Data sets among the workers: each worker streams its own."""
+            callbacks: list[Any] = super()._create_default_callbacks()
+            return [callback for callback in callbacks if not isinstance(callback, DatasetsCallback)]
+
         def _initialize_and_run_controller(self, **controller: Any) -> Any:
             if self.scaling_config.elasticity_enabled:
                 controller["scaling_policy"] = policy(self.scaling_config)

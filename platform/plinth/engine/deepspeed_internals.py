@@ -50,6 +50,20 @@ def skip_cpu_all_reduce() -> None:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
+def skip_muon_compiler() -> None:
+    """Import DeepSpeed's Muon optimizer, which nothing here uses, without torch's compiler.
+
+    `deepspeed.initialize` imports it whatever the optimizer is, and it decorates three functions with
+    `torch.compile`: loading Inductor for that takes a second of CPU and 44 MB in every worker.
+    """
+    compiled = torch.compile
+    torch.compile = lambda *_, **__: lambda function: function  # type: ignore[assignment]
+    try:
+        import deepspeed.runtime.zero.muon.original_muon  # noqa: F401
+    finally:
+        torch.compile = compiled
+
+
 # -- the optimizer ----------------------------------------------------------------------------------------
 
 

@@ -73,6 +73,7 @@ def prepare_deepspeed() -> None:
     """Import DeepSpeed quietly and without its C++ build. Call after `start`."""
     deepspeed_internals.quiet()
     deepspeed_internals.skip_cpu_all_reduce()
+    deepspeed_internals.skip_muon_compiler()
     # DeepSpeed's own calls: one line per collective otherwise.
     warnings.filterwarnings("ignore", message=".*torch.distributed.*deprecated", category=FutureWarning)
 

@@ -39,6 +39,8 @@ BORROWED = [
     f"{TRAIN}.execution.worker_group:DefaultPlacementGroupHandle.shutdown",
     f"{TRAIN}.execution.worker_group:WorkerGroup._create_placement_group",
     f"{TRAIN}.execution.worker_group:WorkerGroup._create_workers",
+    f"{TRAIN}.callbacks:DatasetsCallback",
+    "ray.train.torch:TorchTrainer._create_default_callbacks",
     "ray.train.torch:TorchTrainer._initialize_and_run_controller",
     "ray.train.torch:TorchTrainer._register_sigint_handler",
     "ray.tune.schedulers:PopulationBasedTraining._get_new_config",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -112,20 +113,24 @@ def test_method_of_the_engine(name: str) -> None:
         assert name in names()[case]["engine"], f"DeepSpeed's engine has no {name} at {case}"
 
 
-def ops_and_log_level() -> tuple[Any, int]:
-    """On a rank, prepared for DeepSpeed: its entry for the op that is skipped, and the level of its log."""
-    process.start(threads=1)
+def prepared_process() -> tuple[Any, int, bool]:
+    """On a rank, prepared for DeepSpeed: its entry for the op that is skipped, the level of its log, and whether
+    torch's compiler is loaded once it has an engine."""
+    proc = process.start(threads=1)
     import deepspeed
 
     assert "deepspeed_shm_comm" in deepspeed.ops.__compatible_ops__
     process.prepare_deepspeed()
-    return deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"], logging.getLogger("DeepSpeed").level
+    toy_engine(Case(2), proc).close()
+    level = logging.getLogger("DeepSpeed").level
+    return deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"], level, "torch._inductor.compile_fx" in sys.modules
 
 
 @pytest.mark.slow
 def test_borrowed_names_of_the_module() -> None:
-    is_compatible, level = run_ranks(1, ops_and_log_level)[0]
+    is_compatible, level, has_compiler = run_ranks(1, prepared_process)[0]
     assert is_compatible is False
+    assert not has_compiler, "DeepSpeed imports torch's compiler by another way than Muon"
     assert level == logging.ERROR, "DeepSpeed's log has another name"
 
 
