@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -112,6 +114,14 @@ def stop(cluster: Raylets, submission_id: str) -> None:
     JobSubmissionClient(cluster.dashboard, headers=headers).stop_job(submission_id)
 
 
+@pytest.fixture
+def printed(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What is printed, readable while another thread prints: pytest's own capture loses text then."""
+    text = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", text)
+    return text
+
+
 def until(is_true: Callable[[], bool]) -> None:
     deadline = time.monotonic() + TIMEOUT_S
     while not is_true():
@@ -154,17 +164,15 @@ def test_submissions_of_a_name_are_numbered(cluster: Raylets, server: JobServer)
     until(lambda: not server.alive("again"))
 
 
-def test_cut_line_is_resumed_where_it_broke(cluster: Raylets, capsys: pytest.CaptureFixture[str]) -> None:
+def test_cut_line_is_resumed_where_it_broke(cluster: Raylets, printed: io.StringIO) -> None:
     with Forwarder(int(cluster.dashboard.rpartition(":")[2])) as line:
         server = JobServer(find(None, line.url))
         submission_id = server.submit("slow", entrypoint=SLOW_LINES)
         codes: list[int] = []
         thread = threading.Thread(target=lambda: codes.append(server.follow(submission_id, is_new=True)))
         thread.start()
-        out = ""
         for last in (LINES[10], LINES[30]):
-            while f"{last}\n" not in out:
-                out += capsys.readouterr().out
+            while f"{last}\n" not in printed.getvalue():
                 assert thread.is_alive()
                 time.sleep(0.05)
             line.is_open = False
@@ -172,10 +180,9 @@ def test_cut_line_is_resumed_where_it_broke(cluster: Raylets, capsys: pytest.Cap
             time.sleep(1.0)  # the next tries are refused
             line.is_open = True
         thread.join(TIMEOUT_S)
-    out += capsys.readouterr().out
     assert codes == [0]
-    printed = [line for line in out.splitlines() if not RAYS_OWN.search(line)]
-    assert printed == [*LINES, f"{submission_id}: done"]
+    lines = [line for line in printed.getvalue().splitlines() if not RAYS_OWN.search(line)]
+    assert lines == [*LINES, f"{submission_id}: done"]
 
 
 def test_cluster_that_stays_away_is_given_up(cluster: Raylets, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,23 +199,17 @@ def test_cluster_that_stays_away_is_given_up(cluster: Raylets, monkeypatch: pyte
     stop(cluster, submission_id)
 
 
-def test_ctrl_c_leaves_the_job_running(
-    cluster: Raylets, server: JobServer, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_ctrl_c_leaves_the_job_running(cluster: Raylets, server: JobServer, printed: io.StringIO) -> None:
     submission_id = server.submit("kept", entrypoint="echo begun; sleep 600")
-    out = ""
 
     def interrupt() -> None:
-        nonlocal out
-        while "begun" not in out:
-            time.sleep(0.1)
-            out += capsys.readouterr().out
+        until(lambda: "begun" in printed.getvalue())
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt, daemon=True).start()
     assert main(["submit", "--attach", submission_id, "--address", cluster.dashboard]) == 130
-    out += capsys.readouterr().out
-    assert f"come back: poma submit --attach {submission_id} --address {cluster.dashboard}" in out
+    comeback = f"come back: poma submit --attach {submission_id} --address {cluster.dashboard}"
+    assert comeback in printed.getvalue()
     assert server.alive("kept")
     stop(cluster, submission_id)
 

@@ -114,16 +114,16 @@ def test_method_of_the_engine(name: str) -> None:
 
 
 def prepared_process() -> tuple[Any, int, bool]:
-    """On a rank, prepared for DeepSpeed: its entry for the op that is skipped, the level of its log, and whether
-    torch's compiler is loaded once it has an engine."""
+    """On a rank with an engine: DeepSpeed's entry for the op that is skipped, the level of its log, and
+    whether torch's compiler is loaded."""
     proc = process.start(threads=1)
     import deepspeed
 
     assert "deepspeed_shm_comm" in deepspeed.ops.__compatible_ops__
     process.prepare_deepspeed()
     toy_engine(Case(2), proc).close()
-    level = logging.getLogger("DeepSpeed").level
-    return deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"], level, "torch._inductor.compile_fx" in sys.modules
+    is_compatible = deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"]
+    return is_compatible, logging.getLogger("DeepSpeed").level, "torch._inductor.compile_fx" in sys.modules
 
 
 @pytest.mark.slow
