@@ -122,6 +122,14 @@ def printed(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     return text
 
 
+@pytest.fixture
+def _ctrl_c() -> Iterator[None]:
+    """SIGINT as a terminal sends it, also where these tests run in a shell's background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def until(is_true: Callable[[], bool]) -> None:
     deadline = time.monotonic() + TIMEOUT_S
     while not is_true():
@@ -199,6 +207,7 @@ def test_cluster_that_stays_away_is_given_up(cluster: Raylets, monkeypatch: pyte
     stop(cluster, submission_id)
 
 
+@pytest.mark.usefixtures("_ctrl_c")
 def test_ctrl_c_leaves_the_job_running(cluster: Raylets, server: JobServer, printed: io.StringIO) -> None:
     submission_id = server.submit("kept", entrypoint="echo begun; sleep 600")
 
