@@ -7,8 +7,9 @@ header, rather than DCP's pickled metadata: reading a checkpoint never unpickles
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import create_default_global_save_plan
 from torch.distributed.checkpoint.metadata import (
     ChunkStorageMetadata,
@@ -62,8 +64,7 @@ def write(shards: Iterable[TensorShard], path: Path) -> list[Slice]:
     """
     held = [p for p in shards if p.tensor.numel()]
     if held:
-        with warnings.catch_warnings():  # "assuming the intent is to save in a single process": it is
-            warnings.simplefilter("ignore", UserWarning)
+        with _as_one_process():
             writer = dcp.HuggingFaceStorageWriter(str(path.parent), save_distributed=True)
             dcp.save({}, storage_writer=writer, planner=_SavePlanner(held), no_dist=True)
         (path.parent / WRITTEN_NAME).rename(path)
@@ -112,8 +113,7 @@ def read(shards: Iterable[TensorShard], folder: Path) -> None:
                 f"{shard.key} has {written} elements in the checkpoint, expected {shard.numel}.",
                 "It belongs to another model, or a file is missing.",
             )
-    with warnings.catch_warnings():  # "assuming the intent is to load in a single process": it is
-        warnings.simplefilter("ignore", UserWarning)
+    with _as_one_process():
         reader = dcp.HuggingFaceStorageReader(str(folder))
         dcp.load({}, storage_reader=reader, planner=_LoadPlanner(wanted), no_dist=True)
 
@@ -128,6 +128,22 @@ def read_whole(folder: Path, keys: Iterable[str]) -> dict[str, Tensor]:
         shards.append(TensorShard(key, entry.size[0], 0, tensor))
     read(shards, folder)
     return {shard.key: shard.tensor for shard in shards}
+
+
+@contextlib.contextmanager
+def _as_one_process() -> Iterator[None]:
+    """DCP without a process group: it need not warn of that, and raises what happened.
+
+    Its own error is a BaseException, which `except Exception` around a checkpoint would miss: a full disk
+    would end the training.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            yield
+    except CheckpointException as error:
+        cause, _ = next(iter(error.failures.values()))
+        raise cause from None
 
 
 def _entries(folder: Path) -> dict[str, TensorStorageMetadata]:

@@ -232,6 +232,11 @@ def test_full_disk_is_one_line_and_leaves_no_file(tmp_path: Path) -> None:
         assert message.startswith(f"{tmp_path}/disk/run: the disk is full (ENOSPC)")
 
 
+def test_empty_range_asks_for_nothing(remote: Storage) -> None:
+    assert remote.read_range("object", 3, 3) == b""
+    assert Misbehaving.requests == 0
+
+
 @pytest.mark.parametrize("fault", ["503", "500", "cut", "drop"])
 def test_transient_failures_are_tried_again(remote: Storage, fault: str) -> None:
     Misbehaving.faults = [fault] * 3
