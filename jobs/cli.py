@@ -60,6 +60,7 @@ COMMANDS = (
         "jobs.ingest.command",
         "read scans or rooms, choose views, write point-map shards",
         SCHEMAS["ingest"],
+        "jobs.ingest.arguments",
     ),
     Command(
         "lift",

@@ -18,6 +18,7 @@ from jobs.common.cluster import map_tasks, ray_cluster
 from jobs.common.datasets import CLASSES_KEY, Dataset, add_statistics, statistics
 from jobs.common.objects import to_csv
 from jobs.ingest.config import IngestJob
+from jobs.ingest.detect import detect
 from jobs.ingest.readers import make_reader
 from jobs.jobfile import asked
 from plinth import config, plugins
@@ -56,7 +57,18 @@ class ShardResult:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Build the data set and say what it holds; returns the exit code."""
+    """Build the data set and say what it holds, or say what could be built; returns the exit code.
+
+    Raises:
+        ConfigError: neither a job nor a folder to look at, or both.
+    """
+    if (arguments.job is None) == (arguments.detect is None):
+        raise ConfigError(
+            "Expected a job file, or --detect FOLDER.",
+            "`poma ingest --detect FOLDER` says which layout lies there and writes the job file.",
+        )
+    if arguments.detect is not None:
+        return detect(arguments.detect, arguments.layout, arguments.write)
     return run_job(asked(IngestJob, arguments))
 
 

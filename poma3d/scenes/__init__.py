@@ -3,6 +3,7 @@
 frame         what a reader yields
 files         reading the files of recorded scans
 scans         what the readers of recorded scans share
+marks         by which files a layout is told from others
 layouts/      the readers, one file per layout
 orientation   which way is up, in the world and in the pictures
 annotations   captions from JSON and JSONL files of a data set

@@ -75,9 +75,19 @@ def read_intrinsics(path: Path) -> np.ndarray | None:
     return np.array([matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]])
 
 
+def listed(folder: Path, pattern: str) -> list[Path]:
+    """Sorted paths below a folder that match a glob, hidden ones left out.
+
+    A Mac's archives hold a file `._NAME` of attributes beside every NAME: no path with a part that begins
+    with a dot is ever data.
+    """
+    found = folder.glob(pattern)
+    return sorted(p for p in found if not any(n.startswith(".") for n in p.relative_to(folder).parts))
+
+
 def frame_stems(folder: Path, suffix: str) -> list[str]:
     """Sorted names of the files with a suffix, without it: the ids of a scan's frames."""
-    return sorted(path.name.removesuffix(suffix) for path in folder.glob(f"*{suffix}"))
+    return [path.name.removesuffix(suffix) for path in listed(folder, f"*{suffix}")]
 
 
 def usual_size(paths: Sequence[Path]) -> tuple[int, int] | None:

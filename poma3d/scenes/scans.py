@@ -12,6 +12,7 @@ import numpy as np
 from poma3d.sample import MILLIMETRE
 from poma3d.scenes.files import read_captions
 from poma3d.scenes.frame import Frame, LazyFrames, SceneFrames
+from poma3d.scenes.marks import Mark
 from poma3d.scenes.orientation import turned
 
 
@@ -47,6 +48,10 @@ class ScanReader(ABC, Generic[C, S]):
 
     source = ""
     """Stored as the samples' source."""
+    title = ""
+    """The layout in a few words, for `poma ingest --detect`."""
+    marks: tuple[Mark, ...] = ()
+    """Files of a scan, for the same (`poma3d.scenes.marks`)."""
 
     def __init__(self, config: C) -> None:
         self.config = config

@@ -19,8 +19,9 @@ import numpy as np
 
 from poma3d.geometry import scale_intrinsics
 from poma3d.scenes.config import ArkitScenesConfig
-from poma3d.scenes.files import read_depth
+from poma3d.scenes.files import CAPTIONS_FILE, listed, read_depth
 from poma3d.scenes.frame import BadFrame, Frame
+from poma3d.scenes.marks import Mark
 from poma3d.scenes.orientation import quarter_turns
 from poma3d.scenes.scans import Scan, ScanReader
 
@@ -44,12 +45,20 @@ class ArkitScenesReader(ScanReader[ArkitScenesConfig, Video]):
     """Reads ARKitScenes."""
 
     source = SOURCE
+    title = "ARKitScenes, raw or 3DOD"
+    marks = (
+        Mark("trajectory", (TRAJECTORY,)),
+        Mark("depth", (f"{DEPTH}/*.png",)),
+        Mark("colour", ("lowres_wide/*.png", "vga_wide/*.png")),
+        Mark("intrinsics", (f"{INTRINSICS}/*.pincam",)),
+        Mark("captions", (CAPTIONS_FILE,), needed=False),
+    )
 
     def find(self, root: Path) -> list[str]:
         """Folders of videos relative to the root; the root's name if it is one itself."""
         if (root / TRAJECTORY).is_file():
             return [root.resolve().name]
-        found = sorted(path.parent.relative_to(root).as_posix() for path in root.rglob(TRAJECTORY))
+        found = sorted(path.parent.relative_to(root).as_posix() for path in listed(root, f"**/{TRAJECTORY}"))
         if not found:
             raise ValueError(f"{root}: no video here: no file named {TRAJECTORY} at any depth")
         return found
@@ -62,8 +71,8 @@ class ArkitScenesReader(ScanReader[ArkitScenesConfig, Video]):
     def open(self, scene_id: str, folder: Path) -> Video:
         """One video: the depth files that have a pose and a camera of their time."""
         times, poses = read_trajectory(folder / TRAJECTORY)
-        depth = {path.stem: _time(path) for path in sorted((folder / DEPTH).glob("*.png"))}
-        pincams = {_time(path): path for path in (folder / INTRINSICS).glob("*.pincam")}
+        depth = {path.stem: _time(path) for path in listed(folder / DEPTH, "*.png")}
+        pincams = {_time(path): path for path in listed(folder / INTRINSICS, "*.pincam")}
         camera_times = np.array(sorted(pincams))
         posed, cameras = {}, {}
         for stem, time_s in sorted(depth.items(), key=lambda item: item[1]):

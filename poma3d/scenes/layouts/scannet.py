@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from poma3d.scenes.config import ScanNetConfig
-from poma3d.scenes.files import read_depth, read_intrinsics, read_matrix, usual_size
+from poma3d.scenes.files import CAPTIONS_FILE, listed, read_depth, read_intrinsics, read_matrix, usual_size
 from poma3d.scenes.frame import BadFrame, Frame
+from poma3d.scenes.marks import Mark
 from poma3d.scenes.scans import Scan, ScanReader
 
 SOURCE = "scannet"
@@ -29,17 +30,26 @@ class ScanNetReader(ScanReader[ScanNetConfig, Scan]):
     """Reads exported ScanNet scans."""
 
     source = SOURCE
+    title = "ScanNet as exported on disk"
+    marks = (
+        Mark("depth", ("depth/*.png",)),
+        Mark("colour", ("color/*.jpg",)),
+        Mark("poses", ("pose/*.txt",)),
+        Mark("intrinsics of depth", (INTRINSICS_FILE,)),
+        Mark("axis alignment", ("{scan}.txt",), needed=False),
+        Mark("captions", (CAPTIONS_FILE,), needed=False),
+    )
 
     def find(self, root: Path) -> list[str]:
         """Names of the folders that hold `depth/`."""
-        found = sorted(folder.parent.name for folder in root.glob("*/depth") if folder.is_dir())
+        found = sorted(folder.parent.name for folder in listed(root, "*/depth") if folder.is_dir())
         if not found:
             raise ValueError(f"{root}: no scan here: no folder such as scene0000_00/depth")
         return found
 
     def open(self, scene_id: str, folder: Path) -> Scan:
         """One scan, its poses to be aligned."""
-        frame_ids = sorted((path.stem for path in (folder / "depth").glob("*.png")), key=_number)
+        frame_ids = sorted((path.stem for path in listed(folder / "depth", "*.png")), key=_number)
         if not frame_ids:
             raise ValueError(f"scene {scene_id}: no frames named depth/0.png or the like in {folder}")
         return Scan(

@@ -26,9 +26,10 @@ from typing import BinaryIO
 import numpy as np
 
 from poma3d.scenes.config import ScanNetConfig
-from poma3d.scenes.files import SATURATED
+from poma3d.scenes.files import CAPTIONS_FILE, SATURATED, listed
 from poma3d.scenes.frame import BadFrame, Frame
 from poma3d.scenes.layouts.scannet import aligned, read_axis_alignment
+from poma3d.scenes.marks import Mark
 from poma3d.scenes.scans import Scan, ScanReader
 
 SOURCE = "scannet"
@@ -71,10 +72,16 @@ class ScanNetSensReader(ScanReader[ScanNetConfig, Recording]):
     """Reads .sens recordings."""
 
     source = SOURCE
+    title = "ScanNet as downloaded (.sens)"
+    marks = (
+        Mark("recording", ("{scan}.sens",)),
+        Mark("axis alignment", ("{scan}.txt",), needed=False),
+        Mark("captions", (CAPTIONS_FILE,), needed=False),
+    )
 
     def find(self, root: Path) -> list[str]:
         """Names of the folders that hold a recording of their name."""
-        found = sorted(path.stem for path in root.glob("*/*.sens") if path.stem == path.parent.name)
+        found = sorted(path.stem for path in listed(root, "*/*.sens") if path.stem == path.parent.name)
         if not found:
             raise ValueError(f"{root}: no scan here: no file such as scene0000_00/scene0000_00.sens")
         return found

@@ -23,7 +23,9 @@ import numpy as np
 from poma3d.geometry import rotation_to_z_up
 from poma3d.scenes.annotations import captions_of, read_scene_captions
 from poma3d.scenes.config import ScenePointConfig
+from poma3d.scenes.files import listed
 from poma3d.scenes.frame import NO_CAMERA, Frame, SceneFrames
+from poma3d.scenes.marks import Mark
 
 SOURCE = "scenepoint"
 SUFFIX = ".safetensors"
@@ -35,6 +37,8 @@ class ScenePointReader:
     """Reads ScenePoint: `poma3d.scenes.frame.Reader`."""
 
     stores_points = True
+    title = "ScenePoint, published point maps"
+    marks = (Mark("point maps", (f"*{SUFFIX}",)),)
 
     def __init__(self, config: ScenePointConfig) -> None:
         self.config = config
@@ -54,6 +58,14 @@ class ScenePointReader:
                     f"{next(iter(known), 'none at all')}, the scenes' such as {next(iter(paths))}"
                 )
         return sorted(paths)
+
+    def find(self, root: Path) -> list[str]:
+        """Names of the files below a folder."""
+        return sorted(_paths(root))
+
+    def folder(self, scene_id: str) -> Path:
+        """Folder of a scene's file."""
+        return self._paths()[scene_id].parent
 
     def read(self, scene_id: str) -> SceneFrames:
         """One scene, its views in order.
@@ -94,16 +106,19 @@ class ScenePointReader:
         return SceneFrames(scene_id, SOURCE, frames, captions_of(scene_id, of_scene))
 
     def _paths(self) -> dict[str, Path]:
-        """Scene id -> file."""
-        root = Path(self.config.root)
-        found: dict[str, Path] = {}
-        for path in sorted(root.rglob(f"*{SUFFIX}")):
-            if path.stem in found:
-                raise ValueError(f"{path} and {found[path.stem]} have one name: keep one of them")
-            found[path.stem] = path
-        if not found:
-            raise ValueError(f"{root}: no scene here: no file such as scene0000_00{SUFFIX}")
-        return found
+        return _paths(Path(self.config.root))
+
+
+def _paths(root: Path) -> dict[str, Path]:
+    """Scene id -> file."""
+    found: dict[str, Path] = {}
+    for path in listed(root, f"**/*{SUFFIX}"):
+        if path.stem in found:
+            raise ValueError(f"{path} and {found[path.stem]} have one name: keep one of them")
+        found[path.stem] = path
+    if not found:
+        raise ValueError(f"{root}: no scene here: no file such as scene0000_00{SUFFIX}")
+    return found
 
 
 def _tensors(path: Path, config: ScenePointConfig) -> tuple[np.ndarray, np.ndarray | None]:

@@ -20,8 +20,17 @@ import numpy as np
 from poma3d.geometry import rotation_to_z_up
 from poma3d.sample import MILLIMETRE
 from poma3d.scenes.config import SevenScenesConfig
-from poma3d.scenes.files import frame_stems, read_depth, read_intrinsics, read_matrix, usual_size
+from poma3d.scenes.files import (
+    CAPTIONS_FILE,
+    frame_stems,
+    listed,
+    read_depth,
+    read_intrinsics,
+    read_matrix,
+    usual_size,
+)
 from poma3d.scenes.frame import BadFrame, Frame, LazyFrames
+from poma3d.scenes.marks import Mark
 from poma3d.scenes.orientation import estimate_up
 from poma3d.scenes.scans import Scan, ScanReader
 
@@ -35,12 +44,20 @@ class SevenScenesReader(ScanReader[SevenScenesConfig, Scan]):
     """Reads scans in the style of 7-Scenes."""
 
     source = SOURCE
+    title = "7-Scenes, or scans in its style"
+    marks = (
+        Mark("depth", (f"frame-*{DEPTH_SUFFIX}",)),
+        Mark("colour", tuple(f"frame-*{suffix}" for suffix in COLOUR_SUFFIXES)),
+        Mark("poses", ("frame-*.pose.txt",)),
+        Mark("intrinsics", (INTRINSICS_FILE, f"../{INTRINSICS_FILE}")),
+        Mark("captions", (CAPTIONS_FILE,), needed=False),
+    )
 
     def find(self, root: Path) -> list[str]:
         """Folders that hold depth frames, relative to the root; the root's name if it is a scan itself."""
-        if any(root.glob(f"*{DEPTH_SUFFIX}")):
+        if frame_stems(root, DEPTH_SUFFIX):
             return [root.resolve().name]
-        folders = sorted({path.parent for path in root.rglob(f"*{DEPTH_SUFFIX}")})
+        folders = sorted({path.parent for path in listed(root, f"**/*{DEPTH_SUFFIX}")})
         if not folders:
             raise ValueError(f"{root}: no scan here: no file named frame-000000{DEPTH_SUFFIX} or the like")
         return [folder.relative_to(root).as_posix() for folder in folders]
@@ -48,7 +65,7 @@ class SevenScenesReader(ScanReader[SevenScenesConfig, Scan]):
     def folder(self, scene_id: str) -> Path:
         """The root itself where it is the scan."""
         root = Path(self.config.root)
-        return root if any(root.glob(f"*{DEPTH_SUFFIX}")) else root / scene_id
+        return root if frame_stems(root, DEPTH_SUFFIX) else root / scene_id
 
     def open(self, scene_id: str, folder: Path) -> Scan:
         """One scan, its world to be turned z-up."""

@@ -21,8 +21,9 @@ import numpy as np
 
 from poma3d.geometry import rotation_to_z_up
 from poma3d.scenes.config import ThreeRScanConfig
-from poma3d.scenes.files import frame_stems, read_depth, read_matrix, usual_size
+from poma3d.scenes.files import CAPTIONS_FILE, frame_stems, listed, read_depth, read_matrix, usual_size
 from poma3d.scenes.frame import BadFrame, Frame
+from poma3d.scenes.marks import Mark
 from poma3d.scenes.orientation import quarter_turns
 from poma3d.scenes.scans import Scan, ScanReader
 
@@ -37,10 +38,18 @@ class ThreeRScanReader(ScanReader[ThreeRScanConfig, Scan]):
     """Reads 3RScan."""
 
     source = SOURCE
+    title = "3RScan"
+    marks = (
+        Mark("sizes and intrinsics", (f"{SEQUENCE}/{INFO_FILE}",)),
+        Mark("depth", (f"{SEQUENCE}/frame-*{DEPTH_SUFFIX}",)),
+        Mark("colour", (f"{SEQUENCE}/frame-*.color.jpg",)),
+        Mark("poses", (f"{SEQUENCE}/frame-*.pose.txt",)),
+        Mark("captions", (CAPTIONS_FILE,), needed=False),
+    )
 
     def find(self, root: Path) -> list[str]:
         """Names of the folders that hold `sequence/_info.txt`."""
-        found = sorted(path.parent.parent.name for path in root.glob(f"*/{SEQUENCE}/{INFO_FILE}"))
+        found = sorted(path.parent.parent.name for path in listed(root, f"*/{SEQUENCE}/{INFO_FILE}"))
         if not found:
             raise ValueError(
                 f"{root}: no scan here: no file such as SCAN/{SEQUENCE}/{INFO_FILE}; unpack the sequence.zip "

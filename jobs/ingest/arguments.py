@@ -1,0 +1,24 @@
+"""Flags of `poma ingest`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from jobs.common.flags import add_optional_job
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare them."""
+    add_optional_job(parser, "job file, such as jobs/configs/rooms.yaml")
+    group = parser.add_argument_group("in place of a job file")
+    group.add_argument(
+        "--detect",
+        type=Path,
+        metavar="FOLDER",
+        help="say which layout of scans lies there, write its job",
+    )
+    group.add_argument(
+        "--write", type=Path, metavar="FILE", help="the job file to write (default: ingest_LAYOUT.yaml here)"
+    )
+    group.add_argument("--layout", help="which one, where more than one fits")

@@ -1,0 +1,93 @@
+"""`poma ingest --detect`: every layout is told, what it lacks is said, no file is overwritten."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jobs.cli import main
+from jobs.ingest.config import IngestJob
+from jobs.jobfile import load
+from tests.helpers.recordings import write_arkitscenes, write_sens, write_three_rscan
+from tests.helpers.scans import ALIGNMENT, room, write_scannet, write_scene_point, write_seven_scenes
+
+NAME = "scene0000_00"
+WRITERS: dict[str, Callable[[Path], object]] = {
+    "seven_scenes": lambda root: write_seven_scenes(root / "kitchen" / "seq-01", room(views=2), np.eye(3)),
+    "scannet": lambda root: write_scannet(root, NAME, room(views=2), ALIGNMENT),
+    "scannet_sens": lambda root: write_sens(root / NAME / f"{NAME}.sens", room(views=2)),
+    "three_rscan": lambda root: write_three_rscan(root, "scan", room(views=2)),
+    "arkitscenes": lambda root: write_arkitscenes(root / "41048190", room(views=2)),
+    "scene_point": lambda root: write_scene_point(root / f"{NAME}.safetensors"),
+}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_layout_is_told_and_its_job_written(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    WRITERS[kind](tmp_path / "data")
+    job = tmp_path / "job.yaml"
+    assert main(["ingest", "--detect", str(tmp_path / "data"), "--write", str(job)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"{kind}: ")
+    assert "1 scans" in printed
+    assert "  missing" not in printed
+    read = load(IngestJob, job, [f"output={tmp_path / 'out'}"])
+    assert read.reader.kind == kind
+    assert getattr(read.reader, kind).root == str((tmp_path / "data").resolve())
+    before = job.read_text()
+    assert main(["ingest", "--detect", str(tmp_path / "data"), "--write", str(job)]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert job.read_text() == before
+
+
+def test_what_is_missing_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    WRITERS["scannet_sens"](tmp_path)
+    WRITERS["scannet"](tmp_path / "exported")
+    for path in (tmp_path / "exported" / NAME / "pose").iterdir():
+        path.unlink()
+    job = ["--write", str(tmp_path / "job.yaml")]
+    assert main(["ingest", "--detect", str(tmp_path), *job]) == 0
+    assert "without (optional): axis alignment ({scan}.txt) in 1 of 1" in capsys.readouterr().out
+    assert main(["ingest", "--detect", str(tmp_path / "exported"), "--write", str(tmp_path / "b.yaml")]) == 0
+    assert f"missing: poses (pose/*.txt) in 1 of 1 scans looked at: {NAME}" in capsys.readouterr().out
+
+
+def test_two_layouts_are_listed_and_one_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    WRITERS["scannet"](tmp_path)
+    WRITERS["scannet_sens"](tmp_path)
+    detect = ["ingest", "--detect", str(tmp_path), "--write", str(tmp_path / "job.yaml")]
+    assert main(detect) == 2
+    printed = capsys.readouterr()
+    assert "scannet: " in printed.out
+    assert "scannet_sens: " in printed.out
+    assert "--layout scannet or --layout scannet_sens" in printed.err
+    assert not (tmp_path / "job.yaml").exists()
+    assert main([*detect, "--layout", "scannet_sens"]) == 0
+    assert "kind: scannet_sens" in (tmp_path / "job.yaml").read_text()
+
+
+def test_a_folder_of_none_says_what_was_looked_for_and_what_is_nearest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "frame-000000.depth.pgm").touch()
+    (tmp_path / "a" / "frame-000000.color.jpg").touch()
+    assert main(["ingest", "--detect", str(tmp_path)]) == 2
+    line = capsys.readouterr().err
+    assert "arkitscenes: trajectory (lowres_wide.traj)" in line, "all layouts are listed"
+    assert "Nearest is" in line
+    for words, error in (
+        ([], "Expected a job file, or --detect"),
+        (["--detect", "/nowhere"], "no such folder"),
+    ):
+        assert main(["ingest", *words]) == 2
+        assert error in capsys.readouterr().err
+    assert main(["ingest", "--detect", str(tmp_path), "--layout", "x"]) == 2
+    assert "no such layout" in capsys.readouterr().err
