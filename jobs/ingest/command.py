@@ -54,6 +54,8 @@ class ShardResult:
     statistics: dict[str, Any]
     rejects: list[Reject]
     frames: int
+    warnings: list[tuple[str, str]]
+    """What is doubtful, and the scene."""
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -88,6 +90,8 @@ def run_job(job: IngestJob) -> int:
     )
     for reason, count in sorted(stats["rejects"].items()):
         print(f"  rejected {count}: {reason} (each in {REJECTS_KEY})")
+    for text, scenes in dataset.manifest.attributes.get("warnings", {}).items():
+        print(f"  warning: {text}: {len(scenes)} scenes, the first is {scenes[0]}")
     return 0
 
 
@@ -169,6 +173,7 @@ def make_shard(task: ShardTask) -> ShardResult:
     """Read the scenes of one shard and write it."""
     reader = make_reader(task.job.reader)
     samples, rejects, frames = [], [], 0
+    warnings: list[tuple[str, str]] = []
     for scene_id in task.scene_ids:
         try:
             scene = reader.read(scene_id)
@@ -178,7 +183,8 @@ def make_shard(task: ShardTask) -> ShardResult:
         made, left_out = to_samples(scene, task.shape, task.job.views)
         samples += made
         rejects += left_out
-        frames += len(scene.frames)
+        frames += len(scene.frames) + len(scene.left_out)
+        warnings += [(text, scene_id) for text in scene.warnings]
     entry = None
     if samples:
         try:
@@ -186,7 +192,7 @@ def make_shard(task: ShardTask) -> ShardResult:
         except ValueError as error:  # an empty caption, an array of another shape
             raise DataError(f"{error}.") from None
         entry = write_shard(task.output, f"{task.index:06d}", table, task.job.shards)
-    return ShardResult(entry, statistics(samples), rejects, frames)
+    return ShardResult(entry, statistics(samples), rejects, frames, warnings)
 
 
 def _commit(
@@ -210,6 +216,9 @@ def _commit(
     totals["frames"] = sum(result.frames for result in results)
     totals["rejected_frames"] = len(rejects)
     totals["rejects"] = dict(Counter(reject.reason for reject in rejects))
+    warnings: dict[str, list[str]] = {}
+    for text, scene_id in (warning for result in results for warning in result.warnings):
+        warnings.setdefault(text, []).append(scene_id)
     output.write(REJECTS_KEY, to_csv(Reject, rejects))
     manifest = Manifest(
         entries,
@@ -220,6 +229,7 @@ def _commit(
             "teacher": None,
             **({CLASSES_KEY: classes} if classes else {}),
             "statistics": totals,
+            **({"warnings": warnings} if warnings else {}),
             "build": build,
             **({"reader": own} if (own := plugins.identity(job.reader, "reader")) else {}),
         },

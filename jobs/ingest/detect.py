@@ -84,7 +84,7 @@ def _say(each: Found, folder: Path) -> None:
     print(f"{each.kind}: {each.reader.title}: {len(seen.scans)} scans in {folder}: {_some(seen.scans)}")
     for mark, scans in seen.missing.items():
         need = "missing" if mark.needed else "without (optional)"
-        instead = f"; or set reader.{each.kind}.{mark.instead}" if mark.instead else ""
+        instead = f"; or set reader.{each.kind}.{mark.instead}: {mark.advice}" if mark.instead else ""
         print(
             f"  {need}: {mark.what} ({' or '.join(mark.patterns)}) in {len(scans)} of {seen.looked_at} scans "
             f"looked at: {_some(scans)}{instead}"
@@ -126,7 +126,8 @@ def _job(chosen: Found, folder: Path) -> str:
     settings: dict[str, Any] = {"root": str(folder.resolve())}
     lines = [f"# {chosen.reader.title}: {len(chosen.seen.scans)} scans, found by poma ingest --detect."]
     for mark in chosen.seen.missing:
-        lines += [f"# Without {mark.what} ({' or '.join(mark.patterns)})."]
+        advice = f" Give {mark.instead}: {mark.advice}." if mark.instead else ""
+        lines += [f"# Without {mark.what} ({' or '.join(mark.patterns)}).{advice}"]
         if mark.instead:
             settings[mark.instead] = "???"
     job = {"kind": "ingest", "output": "???", "reader": {"kind": chosen.kind, chosen.kind: settings}}

@@ -15,16 +15,25 @@ class SevenScenesConfig:
     """A folder of one scan, or one with folders of scans at any depth below it."""
     up: list[float] | None = None
     """Up direction of the scans' world, as [0, -1, 0] for y down; estimated per scan when not given."""
+    camera: str | None = None
+    """Published depth camera of scans without camera-intrinsics.txt: 7-scenes for the official release."""
+    intrinsics: list[float] | None = None
+    """fx, fy, cx, cy of the depth camera in pixels; for scans without camera-intrinsics.txt."""
+    split: str | None = None
+    """train or test: the sequences in the scenes' TrainSplit.txt or TestSplit.txt; all when not given."""
 
 
 @dataclass
 class ScanNetConfig:
-    """ScanNet as exported on disk."""
+    """ScanNet as exported on disk, or its .sens recordings."""
 
     root: Location = ""
     """The folder that holds the scans' folders."""
     scans: list[str] | None = None
     """Names of the scans to read, as in a split file; all when not given."""
+    texts: Location | None = None
+    """Folder with SCAN.txt or SCAN/SCAN.txt (axisAlignment) for scans that have none beside them, as in
+    scannet_frames_25k; without, their poses stay unaligned and a warning says so."""
 
 
 @dataclass

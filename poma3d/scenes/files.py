@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,18 @@ SATURATED = 65535
 HEADERS_READ = 15
 """Depth files whose headers decide the usual size of a scan."""
 CAPTIONS_FILE = "captions.json"
+File = Path | zipfile.Path
+"""A file on disk, or a member of a zip that is read in place."""
+PICTURE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    KeyError,
+    zipfile.BadZipFile,
+    Image.DecompressionBombError,
+)
+"""What opening and decoding raise for a damaged or missing picture: SyntaxError is Pillow's for a PNG, the
+bomb its refusal of a header that claims too many pixels, KeyError zipfile's for a missing member."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +41,7 @@ class Captions:
     views: dict[str, list[str]] = field(default_factory=dict)
 
 
-def read_depth(path: Path, size: tuple[int, int] | None) -> np.ndarray:
+def read_depth(path: File, size: tuple[int, int] | None) -> np.ndarray:
     """Depth uint16 [h, w] of a 16-bit PNG, 0 = none.
 
     Args:
@@ -39,9 +52,9 @@ def read_depth(path: Path, size: tuple[int, int] | None) -> np.ndarray:
         BadFrame: the file is missing, damaged, not 16-bit grey, or of another size.
     """
     try:
-        with Image.open(path) as image:
+        with path.open("rb") as file, Image.open(file) as image:
             depth = np.asarray(image)
-    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a damaged PNG
+    except PICTURE_ERRORS as error:
         raise BadFrame("unreadable depth", f"{path.name}: {error}") from error
     if depth.ndim != 2 or depth.dtype not in (np.uint16, np.int32):
         raise BadFrame("wrong shape", f"{path.name} is {depth.dtype} {list(depth.shape)}, not 16-bit [h, w]")
@@ -50,16 +63,16 @@ def read_depth(path: Path, size: tuple[int, int] | None) -> np.ndarray:
     return np.where(depth == SATURATED, 0, depth).astype(np.uint16)
 
 
-def read_matrix(path: Path, shape: tuple[int, int], what: str) -> np.ndarray:
+def read_matrix(path: File, shape: tuple[int, int], what: str) -> np.ndarray:
     """A matrix float64 of at least `shape` from a text file, cut to `shape`.
 
     Raises:
         BadFrame: "unreadable `what`": the file is missing, not numbers, or too small.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
         matrix = np.array([line.split() for line in lines if line.strip()], np.float64)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise BadFrame(f"unreadable {what}", f"{path.name}: {error}") from error
     if matrix.ndim != 2 or matrix.shape[0] < shape[0] or matrix.shape[1] < shape[1]:
         raise BadFrame(f"unreadable {what}", f"{path.name} holds {list(matrix.shape)}, not {list(shape)}")
@@ -90,14 +103,14 @@ def frame_stems(folder: Path, suffix: str) -> list[str]:
     return [path.name.removesuffix(suffix) for path in listed(folder, f"*{suffix}")]
 
 
-def usual_size(paths: Sequence[Path]) -> tuple[int, int] | None:
+def usual_size(paths: Sequence[File]) -> tuple[int, int] | None:
     """The most common (h, w) among some of the images, from their headers; None when none opens."""
     sizes: Counter[tuple[int, int]] = Counter()
     for path in paths[:: max(1, len(paths) // HEADERS_READ)]:
         try:
-            with Image.open(path) as image:
+            with path.open("rb") as file, Image.open(file) as image:
                 sizes[image.height, image.width] += 1
-        except OSError:
+        except PICTURE_ERRORS:
             continue
     return sizes.most_common(1)[0][0] if sizes else None
 

@@ -68,7 +68,8 @@ class Frame:
             try:
                 with Image.open(pixels if isinstance(pixels, Path) else io.BytesIO(pixels)) as image:
                     pixels = np.asarray(image.convert("RGB"))
-            except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a damaged PNG
+            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+                # SyntaxError is Pillow's for a damaged PNG
                 name = pixels.name if isinstance(pixels, Path) else f"frame {self.frame_id}"
                 raise BadFrame("unreadable colour", f"{name}: {error}") from error
         return np.ascontiguousarray(np.rot90(pixels, self.picture_turns)) if pixels is not None else None
@@ -112,6 +113,10 @@ class SceneFrames:
     """What the scene holds, the most complete caption first."""
     depth_scale: float = MILLIMETRE
     """Metres per unit of the frames' depth."""
+    left_out: list[Reject] = field(default_factory=list)
+    """Frames of the recording that are not among `frames`, because something that they need is missing."""
+    warnings: list[str] = field(default_factory=list)
+    """What is doubtful about the scene as a whole, in words that all scenes with it share."""
 
     def frame_id(self, place: int) -> str:
         """Id of a frame, without decoding it where frames are lazy."""

@@ -42,6 +42,8 @@ class Mark:
     """The layout cannot be read without."""
     instead: str = ""
     """Key of the reader's config that can stand for the files; empty where none can."""
+    advice: str = ""
+    """What the key should hold."""
 
 
 class HasMarks(Protocol):

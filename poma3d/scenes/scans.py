@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from poma3d.sample import MILLIMETRE
 from poma3d.scenes.files import read_captions
-from poma3d.scenes.frame import Frame, LazyFrames, SceneFrames
+from poma3d.scenes.frame import Frame, LazyFrames, Reject, SceneFrames
 from poma3d.scenes.marks import Mark
 from poma3d.scenes.orientation import turned
 
@@ -37,6 +37,10 @@ class Scan:
     turns: int = 0
     """Quarter turns anticlockwise that bring the pictures upright."""
     depth_scale: float = MILLIMETRE
+    left_out: list[Reject] = field(default_factory=list)
+    """Frames that are not among `frame_ids`: none is left out without a word."""
+    warnings: list[str] = field(default_factory=list)
+    """What is doubtful about the scan; `SceneFrames.warnings`."""
 
 
 C = TypeVar("C", bound=HasRoot)
@@ -115,4 +119,12 @@ class ScanReader(ABC, Generic[C, S]):
             return turned(frame, scan.turns)
 
         frames = LazyFrames(scan.frame_ids, load)
-        return SceneFrames(scene_id, self.source, frames, captions.scene, scan.depth_scale)
+        return SceneFrames(
+            scene_id,
+            self.source,
+            frames,
+            captions.scene,
+            scan.depth_scale,
+            scan.left_out,
+            scan.warnings,
+        )

@@ -50,7 +50,7 @@ def to_samples(
     config.validate()
     if config.single_images and shape.views != 1:
         raise ValueError(f"single images are samples of 1 view, but the shape has views={shape.views}")
-    rejects: list[Reject] = []
+    rejects = list(scene.left_out)
     samples = []
     for name, places in _parts(len(scene.frames), shape.views, config):
         views = list(_usable(scene, places, shape, config, rejects))

@@ -109,7 +109,12 @@ def axis_angle(rotation: np.ndarray) -> np.ndarray:
 
 
 def write_sens(
-    path: Path, scene: SceneFrames, zipped: bool = True, version: int = 4, alignment: np.ndarray | None = None
+    path: Path,
+    scene: SceneFrames,
+    zipped: bool = True,
+    version: int = 4,
+    alignment: np.ndarray | None = None,
+    raw_colour: bool = False,
 ) -> list[int]:
     """A .sens file; returns where each frame begins. Poses are as before `alignment` is applied."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,17 +123,29 @@ def write_sens(
     height, width = first.depth.shape
     camera = camera_matrix(first.intrinsics, 4)
     name = b"StructureSensor"
+    colour_kind = 0 if raw_colour else 2
     parts = [struct.pack("<IQ", version, len(name)), name]
     parts += [struct.pack("<16f", *m.reshape(-1)) for m in (camera * 3, np.eye(4), camera, np.eye(4))]
     parts += [
         struct.pack(
-            "<ii4IfQ", 2, int(zipped), width * 3, height * 3, width, height, 1000.0, len(scene.frames)
+            "<ii4IfQ",
+            colour_kind,
+            int(zipped),
+            width * 3,
+            height * 3,
+            width,
+            height,
+            1000.0,
+            len(scene.frames),
         )
     ]
     offsets = []
     for i, frame in enumerate(scene.frames):
         buffer = io.BytesIO()
-        Image.fromarray(frame.colour()).resize((width * 3, height * 3)).save(buffer, "JPEG", quality=95)
+        if raw_colour:
+            buffer.write(np.repeat(np.repeat(frame.colour(), 3, axis=0), 3, axis=1).tobytes())
+        else:
+            Image.fromarray(frame.colour()).resize((width * 3, height * 3)).save(buffer, "JPEG", quality=95)
         depth = frame.depth.astype("<u2").tobytes()
         depth = zlib.compress(depth) if zipped else depth
         offsets.append(sum(map(len, parts)))

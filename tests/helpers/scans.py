@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from poma3d.geometry import unproject
-from poma3d.scenes.frame import SceneFrames
+from poma3d.scenes.frame import Frame, SceneFrames
 from poma3d.synthetic.config import RoomsConfig
 from poma3d.synthetic.rooms import RoomsReader
 
@@ -30,6 +30,8 @@ ALIGNMENT = np.array(
 """A turn and a shift as in a ScanNet scan's text file."""
 
 SCENE_POINT_VIEWS = 4
+OVERLAP_PIXELS = 50
+"""Two views that share fewer say nothing of each other."""
 
 
 def room(index: int = 0, views: int = 6, size: int = 40) -> SceneFrames:
@@ -53,6 +55,68 @@ def camera_matrix(intrinsics: np.ndarray, size: int) -> np.ndarray:
 def full_pose(pose: np.ndarray, world: np.ndarray) -> np.ndarray:
     """4x4 camera -> world of a pose [3, 4], in a world turned by `world` [3, 3]."""
     return np.vstack([world @ pose, [0, 0, 0, 1]])
+
+
+def box_room(views: int = 4) -> SceneFrames:
+    """An empty room seen by a camera that walks and turns a little, rendered exactly: no view hides anything.
+
+    Neighbouring views agree but for rounding to pixels, and any mistake of unit, axes, direction of the pose
+    or camera shows (`disagreement_mm`). Pictures are not square and the principal point is not in the middle.
+    """
+    height, width, camera = 96, 128, np.array([100.0, 110.0, 60.0, 50.0])
+    low, high = np.array([-2.5, -2.0, 0.0]), np.array([2.5, 3.0, 2.6])
+    v, u = np.mgrid[:height, :width]
+    rays = np.stack([(u - camera[2]) / camera[0], (v - camera[3]) / camera[1], np.ones_like(u)], -1)
+    frames = []
+    for i in range(views):
+        yaw, pitch = 0.4 + 0.1 * i, 0.3
+        forward = np.array([np.cos(yaw) * np.cos(pitch), np.sin(yaw) * np.cos(pitch), -np.sin(pitch)])
+        right = np.cross(forward, [0.0, 0.0, 1.0])
+        right /= np.linalg.norm(right)
+        pose = np.column_stack([right, np.cross(forward, right), forward, [0.1 * i - 0.5, 0.2, 1.5]])
+        directions = rays @ pose[:, :3].T
+        walls = np.where(directions > 0, high - pose[:, 3], low - pose[:, 3]) / directions
+        z = walls.min(-1)
+        points = pose[:, 3] + z[..., None] * directions
+        colour = ((points - low) / (high - low) * 255).clip(0, 255).astype(np.uint8)
+        frames.append(Frame(f"{i:03d}", np.rint(z * 1000).astype(np.uint16), camera, pose, colour))
+    return SceneFrames("box", "box", frames)
+
+
+def disagreement_mm(scene: SceneFrames, a: int = 0, b: int = 1) -> float:
+    """Median distance in mm between what view `a` puts on the pixels of view `b` and what `b` sees there.
+
+    Independent of `poma3d.geometry`: points x = z (u - cx) / fx along the optical axis, pose camera -> world.
+    """
+    first, second = scene.frames[a], scene.frames[b]
+    v, u = np.nonzero(first.depth)
+    z = first.depth[v, u] * scene.depth_scale
+    fx, fy, cx, cy = first.intrinsics
+    world = first.pose[:, :3] @ np.stack([z * (u - cx) / fx, z * (v - cy) / fy, z]) + first.pose[:, 3:]
+    x, y, depth = second.pose[:, :3].T @ (world - second.pose[:, 3:])
+    fx, fy, cx, cy = second.intrinsics
+    front = depth > 0
+    u, v = (np.rint(f * p[front] / depth[front] + c).astype(int) for f, p, c in ((fx, x, cx), (fy, y, cy)))
+    height, width = second.depth.shape
+    inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)
+    seen = second.depth[v[inside], u[inside]] * scene.depth_scale
+    apart = np.abs(depth[front][inside] - seen)[seen > 0]
+    assert len(apart) > OVERLAP_PIXELS, f"the views share {len(apart)} pixels"
+    return float(np.median(apart)) * 1000
+
+
+def write_posed_images(root: Path, name: str, scene: SceneFrames) -> None:
+    """`posed_images`: one folder; `intrinsic.txt` is the colour camera's, at twice the size."""
+    folder = root / name
+    folder.mkdir(parents=True)
+    for i, frame in enumerate(scene.frames):
+        Image.fromarray(frame.depth).save(folder / f"{i:05d}.png")
+        colour = Image.fromarray(frame.colour())
+        colour.resize((colour.width * 2, colour.height * 2)).save(folder / f"{i:05d}.jpg")
+        write_matrix(folder / f"{i:05d}.txt", full_pose(frame.pose, np.eye(3)))
+    intrinsics = scene.frames[0].intrinsics
+    write_matrix(folder / "depth_intrinsic.txt", camera_matrix(intrinsics, 4))
+    write_matrix(folder / "intrinsic.txt", camera_matrix(intrinsics * 2, 4))
 
 
 def write_seven_scenes(folder: Path, scene: SceneFrames, world: np.ndarray) -> None:

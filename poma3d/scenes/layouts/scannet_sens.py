@@ -9,7 +9,10 @@ A .sens file (version 4, little endian) is a header and frames one after another
     int32 colour compression, int32 depth compression; uint32 x 4: widths and heights of colour and depth
     float32 units of depth per metre; uint64 number of frames
     each frame: float32 [4, 4] camera -> world; uint64 x 2 times; uint64 x 2 bytes of colour and of depth;
-                colour (JPEG or PNG), depth (uint16, as is or zlib)
+                colour (as is, PNG or JPEG), depth (uint16, as is or zlib)
+
+What the header claims is compared with the file's size before anything is made for it: frames that cannot be
+there are an error, and a file that merely ends early loses its last frames to one row of the rejects.
 
 Frames are found by hopping from header to header and read when asked for. What else holds is as in the
 exported layout (`poma3d.scenes.layouts.scannet`), and both give the same samples.
@@ -27,18 +30,19 @@ import numpy as np
 
 from poma3d.scenes.config import ScanNetConfig
 from poma3d.scenes.files import CAPTIONS_FILE, SATURATED, listed
-from poma3d.scenes.frame import BadFrame, Frame
-from poma3d.scenes.layouts.scannet import aligned, read_axis_alignment
+from poma3d.scenes.frame import BadFrame, Frame, Reject
+from poma3d.scenes.layouts.scannet import UNALIGNED, aligned, read_axis_alignment, text_file
 from poma3d.scenes.marks import Mark
 from poma3d.scenes.scans import Scan, ScanReader
 
 SOURCE = "scannet"
 VERSION = 4
 RAW_DEPTH, ZLIB_DEPTH = 0, 1
-PNG_COLOUR, JPEG_COLOUR = 1, 2
+RAW_COLOUR, PNG_COLOUR, JPEG_COLOUR = 0, 1, 2
 MATRIX = struct.Struct("<16f")
 AFTER_MATRICES = struct.Struct("<iiIIIIfQ")
 FRAME = struct.Struct("<16f4Q")
+DEPTH_BYTES = 2
 LONGEST_NAME = 4096
 """A sensor's name that claims to be longer is no name."""
 
@@ -51,6 +55,8 @@ class SensHeader:
     """float64 [4] of the depth camera."""
     colour_compression: int
     depth_compression: int
+    colour_size: tuple[int, int]
+    """(h, w)."""
     size: tuple[int, int]
     """(h, w) of depth."""
     units_per_metre: float
@@ -92,15 +98,22 @@ class ScanNetSensReader(ScanReader[ScanNetConfig, Recording]):
         try:
             with path.open("rb") as file:
                 header = read_header(file, path)
-                offsets = _frame_offsets(file, header, path.stat().st_size)
+                size = path.stat().st_size
+                _check_claims(path, header, size)
+                offsets = _frame_offsets(file, header, size)
         except OSError as error:
             raise ValueError(f"scene {scene_id}: {path} cannot be read ({error})") from error
+        if not offsets:
+            raise ValueError(f"scene {scene_id}: {path} holds no whole frame of {header.frames}")
+        text = text_file(scene_id, folder, self.config.texts)
         return Recording(
             folder=folder,
-            frame_ids=[str(number) for number in range(header.frames)],
-            transform=read_axis_alignment(folder / f"{scene_id}.txt"),
+            frame_ids=[str(number) for number in range(len(offsets))],
+            transform=np.eye(4) if text is None else read_axis_alignment(text),
             intrinsics=header.intrinsics,
             depth_scale=1 / header.units_per_metre,
+            left_out=_cut_off(scene_id, path, len(offsets), header.frames),
+            warnings=[UNALIGNED] if text is None else [],
             path=path,
             header=header,
             offsets=offsets,
@@ -108,11 +121,8 @@ class ScanNetSensReader(ScanReader[ScanNetConfig, Recording]):
 
     def load(self, scan: Recording, frame_id: str) -> Frame:
         """One frame."""
-        number = int(frame_id)
-        if number >= len(scan.offsets):
-            raise BadFrame("unreadable depth", f"{scan.path.name} ends before this frame")
         with scan.path.open("rb") as file:
-            file.seek(scan.offsets[number])
+            file.seek(scan.offsets[int(frame_id)])
             values = FRAME.unpack(file.read(FRAME.size))
             pose = aligned(scan.transform, np.array(values[:16], np.float64).reshape(4, 4))
             colour, depth = file.read(values[18]), file.read(values[19])
@@ -121,7 +131,7 @@ class ScanNetSensReader(ScanReader[ScanNetConfig, Recording]):
             depth=_depth(depth, scan.header),
             intrinsics=scan.header.intrinsics,
             pose=pose,
-            picture=colour if scan.header.colour_compression in (PNG_COLOUR, JPEG_COLOUR) else None,
+            picture=_colour(colour, scan.header),
         )
 
 
@@ -140,7 +150,9 @@ def read_header(file: BinaryIO, path: Path) -> SensHeader:
         values = AFTER_MATRICES.unpack(file.read(AFTER_MATRICES.size))
     except struct.error as error:
         raise ValueError(f"{path}: the file ends inside its header") from error
-    colour, depth, _, _, width, height, units_per_metre, frames = values
+    colour, depth, colour_width, colour_height, width, height, units_per_metre, frames = values
+    if colour not in (RAW_COLOUR, PNG_COLOUR, JPEG_COLOUR):
+        raise ValueError(f"{path}: colour compression {colour}; known are 0 (none), 1 (PNG) and 2 (JPEG)")
     if depth not in (RAW_DEPTH, ZLIB_DEPTH) or not units_per_metre > 0:
         raise ValueError(
             f"{path}: depth compression {depth} with {units_per_metre:g} units per metre; known are "
@@ -148,7 +160,35 @@ def read_header(file: BinaryIO, path: Path) -> SensHeader:
         )
     camera = matrices[2]
     intrinsics = np.array([camera[0, 0], camera[1, 1], camera[0, 2], camera[1, 2]])
-    return SensHeader(intrinsics, colour, depth, (height, width), units_per_metre, frames, file.tell())
+    return SensHeader(
+        intrinsics=intrinsics,
+        colour_compression=colour,
+        depth_compression=depth,
+        colour_size=(colour_height, colour_width),
+        size=(height, width),
+        units_per_metre=units_per_metre,
+        frames=frames,
+        first_frame=file.tell(),
+    )
+
+
+def _check_claims(path: Path, header: SensHeader, size: int) -> None:
+    """Raise ValueError where the file is too small for what its header claims, whatever its frames hold."""
+    most = (size - header.first_frame) // FRAME.size
+    if header.frames > most:
+        raise ValueError(
+            f"{path}: the header claims {header.frames} frames, but {size} bytes hold at most {most}: "
+            "a damaged header, or a small part of a download"
+        )
+
+
+def _cut_off(scene_id: str, path: Path, found: int, claimed: int) -> list[Reject]:
+    """One row for the frames that a file that ends early has lost."""
+    if found == claimed:
+        return []
+    lost = str(found) if claimed - found == 1 else f"{found}-{claimed - 1}"
+    value = f"{path.name} ends before {claimed - found} of the {claimed} frames in its header"
+    return [Reject(scene_id, lost, "unreadable depth", value)]
 
 
 def _frame_offsets(file: BinaryIO, header: SensHeader, size: int) -> list[int]:
@@ -166,10 +206,26 @@ def _frame_offsets(file: BinaryIO, header: SensHeader, size: int) -> list[int]:
     return offsets
 
 
+def _unzipped(data: bytes, header: SensHeader) -> bytes:
+    """The depth map's bytes, and never more than one more than they should be."""
+    unzip = zlib.decompressobj()
+    return unzip.decompress(data, header.size[0] * header.size[1] * DEPTH_BYTES + 1)
+
+
+def _colour(data: bytes, header: SensHeader) -> np.ndarray | bytes:
+    """Uncompressed colour uint8 [h, w, 3], or the bytes of a picture file; or BadFrame."""
+    if header.colour_compression != RAW_COLOUR:
+        return data
+    try:
+        return np.frombuffer(data, np.uint8).reshape(*header.colour_size, 3)
+    except ValueError as error:
+        raise BadFrame("unreadable colour", f"{len(data)} bytes, {error}") from error
+
+
 def _depth(data: bytes, header: SensHeader) -> np.ndarray:
     """uint16 [h, w], or BadFrame."""
     try:
-        raw = zlib.decompress(data) if header.depth_compression == ZLIB_DEPTH else data
+        raw = _unzipped(data, header) if header.depth_compression == ZLIB_DEPTH else data
         depth = np.frombuffer(raw, "<u2").reshape(header.size)
     except (zlib.error, ValueError) as error:
         raise BadFrame("unreadable depth", str(error)) from error

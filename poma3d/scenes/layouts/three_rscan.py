@@ -1,7 +1,7 @@
-"""3RScan as released, one folder per scan with its `sequence.zip` unpacked:
+"""3RScan as released, one folder per scan with its `sequence.zip`, read in place or unpacked to `sequence/`:
 
-    <scan>/sequence/_info.txt                      sizes and m_calibrationDepthIntrinsic (4x4)
-    <scan>/sequence/frame-NNNNNN.depth.pgm         16-bit, millimetres
+    <scan>/sequence/_info.txt                      sizes, m_calibrationDepthIntrinsic (4x4), m_depthShift
+    <scan>/sequence/frame-NNNNNN.depth.pgm         16-bit, m_depthShift a metre (1000; 5000 in converted sets)
     <scan>/sequence/frame-NNNNNN.color.jpg
     <scan>/sequence/frame-NNNNNN.pose.txt          4x4 camera -> world
 
@@ -12,101 +12,189 @@ pictures are turned upright. `captions.json` is optional (`poma3d.scenes.files.r
 from __future__ import annotations
 
 import contextlib
-import re
+import zipfile
+import zlib
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from poma3d.geometry import rotation_to_z_up
 from poma3d.scenes.config import ThreeRScanConfig
-from poma3d.scenes.files import CAPTIONS_FILE, frame_stems, listed, read_depth, read_matrix, usual_size
+from poma3d.scenes.files import CAPTIONS_FILE, File, listed, read_depth, read_matrix, usual_size
 from poma3d.scenes.frame import BadFrame, Frame
 from poma3d.scenes.marks import Mark
 from poma3d.scenes.orientation import quarter_turns
 from poma3d.scenes.scans import Scan, ScanReader
 
 SOURCE = "3rscan"
-SEQUENCE, INFO_FILE = "sequence", "_info.txt"
+SEQUENCE, ARCHIVE, INFO_FILE = "sequence", "sequence.zip", "_info.txt"
 DEPTH_SUFFIX = ".depth.pgm"
+UNITS_PER_METRE = 1000.0
+"""Where `_info.txt` has no m_depthShift."""
 POSES_READ = 50
 """Poses that decide how the phone was held."""
 
 
-class ThreeRScanReader(ScanReader[ThreeRScanConfig, Scan]):
+@dataclass(frozen=True)
+class Info:
+    """What `_info.txt` says of depth."""
+
+    intrinsics: np.ndarray
+    """float64 [4]: fx, fy, cx, cy."""
+    size: tuple[int, int] | None
+    """(h, w); None where it does not say."""
+    units_per_metre: float
+
+
+@dataclass(frozen=True)
+class Sequenced(Scan):
+    """A scan whose files lie in a folder or in an archive."""
+
+    files: dict[str, File] = field(default_factory=dict)
+    """By name."""
+
+
+class ThreeRScanReader(ScanReader[ThreeRScanConfig, Sequenced]):
     """Reads 3RScan."""
 
     source = SOURCE
     title = "3RScan"
     marks = (
-        Mark("sizes and intrinsics", (f"{SEQUENCE}/{INFO_FILE}",)),
-        Mark("depth", (f"{SEQUENCE}/frame-*{DEPTH_SUFFIX}",)),
-        Mark("colour", (f"{SEQUENCE}/frame-*.color.jpg",)),
-        Mark("poses", (f"{SEQUENCE}/frame-*.pose.txt",)),
+        Mark("sizes and intrinsics", (f"{SEQUENCE}/{INFO_FILE}", ARCHIVE)),
+        Mark("depth", (f"{SEQUENCE}/frame-*{DEPTH_SUFFIX}", ARCHIVE)),
+        Mark("colour", (f"{SEQUENCE}/frame-*.color.jpg", ARCHIVE)),
+        Mark("poses", (f"{SEQUENCE}/frame-*.pose.txt", ARCHIVE)),
         Mark("captions", (CAPTIONS_FILE,), needed=False),
     )
 
     def find(self, root: Path) -> list[str]:
-        """Names of the folders that hold `sequence/_info.txt`."""
-        found = sorted(path.parent.parent.name for path in listed(root, f"*/{SEQUENCE}/{INFO_FILE}"))
+        """Names of the folders that hold `sequence/_info.txt` or `sequence.zip`."""
+        found = {path.parent.parent.name for path in listed(root, f"*/{SEQUENCE}/{INFO_FILE}")}
+        found |= {path.parent.name for path in listed(root, f"*/{ARCHIVE}")}
         if not found:
             raise ValueError(
-                f"{root}: no scan here: no file such as SCAN/{SEQUENCE}/{INFO_FILE}; unpack the sequence.zip "
-                "of every scan into a folder of that name"
+                f"{root}: no scan here: no file such as SCAN/{ARCHIVE} or SCAN/{SEQUENCE}/{INFO_FILE}"
             )
-        return found
+        return sorted(found)
 
-    def open(self, scene_id: str, folder: Path) -> Scan:
+    def open(self, scene_id: str, folder: Path) -> Sequenced:
         """One scan; some of its poses say how the phone was held."""
-        folder = folder / SEQUENCE
-        frame_ids = frame_stems(folder, DEPTH_SUFFIX)
+        files = _files(folder)
+        frame_ids = [n.removesuffix(DEPTH_SUFFIX) for n in sorted(files) if n.endswith(DEPTH_SUFFIX)]
         if not frame_ids:
             raise ValueError(f"scene {scene_id}: no frames named frame-000000{DEPTH_SUFFIX} in {folder}")
-        scan = Scan(
+        if INFO_FILE not in files:
+            raise ValueError(f"scene {scene_id}: no {INFO_FILE} in {folder / SEQUENCE} or {folder / ARCHIVE}")
+        info = read_info(files[INFO_FILE])
+        size = usual_size([files[f"{frame_id}{DEPTH_SUFFIX}"] for frame_id in frame_ids])
+        if None not in (size, info.size) and size != info.size:
+            raise ValueError(
+                f"{files[INFO_FILE]}: the intrinsics are for depth of {list(info.size or ())}, the maps are "
+                f"{list(size or ())} [h, w]: correct m_depthWidth, m_depthHeight and the intrinsics"
+            )
+        scan = Sequenced(
             folder=folder,
             frame_ids=frame_ids,
             transform=rotation_to_z_up(np.asarray(self.config.up, np.float64)),
-            intrinsics=read_info_intrinsics(folder / INFO_FILE),
-            size=usual_size([folder / f"{frame_id}{DEPTH_SUFFIX}" for frame_id in frame_ids]),
+            intrinsics=info.intrinsics,
+            size=size,
+            depth_scale=1 / info.units_per_metre,
+            files=files,
         )
         return replace(scan, turns=quarter_turns(_some_poses(scan)) if self.config.upright else 0)
 
-    def load(self, scan: Scan, frame_id: str) -> Frame:
+    def load(self, scan: Sequenced, frame_id: str) -> Frame:
         """One frame."""
         assert scan.intrinsics is not None
         return Frame(
             frame_id=frame_id,
-            depth=read_depth(scan.folder / f"{frame_id}{DEPTH_SUFFIX}", scan.size),
+            depth=read_depth(scan.files[f"{frame_id}{DEPTH_SUFFIX}"], scan.size),
             intrinsics=scan.intrinsics,
             pose=_pose(scan, frame_id),
-            picture=scan.folder / f"{frame_id}.color.jpg",
+            picture=_picture(scan, f"{frame_id}.color.jpg"),
         )
 
 
-def read_info_intrinsics(path: Path) -> np.ndarray:
-    """fx, fy, cx, cy float64 [4] of the depth camera from `_info.txt`.
+def _files(folder: Path) -> dict[str, File]:
+    """Name -> file of a scan's sequence, unpacked or in its archive; hidden names left out.
 
     Raises:
-        ValueError: no such file, no such line, or not 16 numbers.
+        ValueError: the archive is damaged.
     """
-    key = "m_calibrationDepthIntrinsic"
+    if (folder / SEQUENCE).is_dir():
+        return {path.name: path for path in listed(folder / SEQUENCE, "*")}
+    path = folder / ARCHIVE
     try:
-        found = re.search(rf"^\s*{key}\s*=(.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-        if found is None:
-            raise ValueError("there is no such line")
-        matrix = np.array([float(number) for number in found[1].split()]).reshape(4, 4)
+        archive = zipfile.ZipFile(path)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: not a whole zip archive ({error})") from error
+    names = [name for name in archive.namelist() if not name.endswith("/")]
+    last = {name: name.rpartition("/")[2] for name in names}
+    return {short: zipfile.Path(archive, name) for name, short in last.items() if not short.startswith(".")}
+
+
+def _picture(scan: Sequenced, name: str) -> Path | bytes:
+    """Colour: the file, or its bytes where it lies in an archive."""
+    file = scan.files.get(name)
+    if file is None or isinstance(file, Path):
+        return file or scan.folder / SEQUENCE / name
+    return _member(file, "colour")
+
+
+def _member(file: zipfile.Path, what: str) -> bytes:
+    """The bytes of an archive's member, or BadFrame."""
+    try:
+        return file.read_bytes()
+    except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        raise BadFrame(f"unreadable {what}", f"{file.name}: {error}") from error
+
+
+def read_info(path: File) -> Info:
+    """Intrinsics, size and unit of depth from `_info.txt`.
+
+    Raises:
+        ValueError: no such file, or a line that is not what it should be.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: {key} must be a line of 16 numbers ({error})") from error
-    return np.array([matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]])
+        raise ValueError(f"{path}: cannot be read ({error})") from error
+    values = {key.strip(): value for key, _, value in (line.partition("=") for line in lines)}
+    matrix = _numbers(path, values, "m_calibrationDepthIntrinsic", 16).reshape(4, 4)
+    size = None
+    if "m_depthWidth" in values and "m_depthHeight" in values:
+        width, height = (_numbers(path, values, f"m_depth{side}", 1)[0] for side in ("Width", "Height"))
+        size = int(height), int(width)
+    units = UNITS_PER_METRE
+    if "m_depthShift" in values:
+        units = float(_numbers(path, values, "m_depthShift", 1)[0])
+    if not 0 < units < np.inf:
+        raise ValueError(f"{path}: m_depthShift is {units:g}, expected units per metre, such as 1000")
+    return Info(np.array([matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]]), size, units)
 
 
-def _pose(scan: Scan, frame_id: str) -> np.ndarray:
+def _numbers(path: File, values: dict[str, str], key: str, count: int) -> np.ndarray:
+    """The numbers of a line, or ValueError."""
+    try:
+        numbers = np.array([float(number) for number in values[key].split()])
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{path}: {key} must be a line of {count} numbers ({error})") from error
+    if len(numbers) != count:
+        raise ValueError(f"{path}: {key} must be a line of {count} numbers, found {len(numbers)}")
+    return numbers
+
+
+def _pose(scan: Sequenced, frame_id: str) -> np.ndarray:
     """float64 [3, 4] in the z-up world, or BadFrame."""
-    return scan.transform @ read_matrix(scan.folder / f"{frame_id}.pose.txt", (3, 4), "pose")
+    file = scan.files.get(f"{frame_id}.pose.txt")
+    if file is None:
+        raise BadFrame("unreadable pose", f"no {frame_id}.pose.txt")
+    return scan.transform @ read_matrix(file, (3, 4), "pose")
 
 
-def _some_poses(scan: Scan) -> Iterator[np.ndarray]:
+def _some_poses(scan: Sequenced) -> Iterator[np.ndarray]:
     for frame_id in scan.frame_ids[:: max(1, len(scan.frame_ids) // POSES_READ)]:
         with contextlib.suppress(BadFrame):
             yield _pose(scan, frame_id)

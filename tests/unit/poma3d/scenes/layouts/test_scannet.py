@@ -5,14 +5,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from poma3d.sample import SampleShape
 from poma3d.scenes.config import ScanNetConfig, ViewConfig
-from poma3d.scenes.layouts.scannet import ScanNetReader, read_axis_alignment
+from poma3d.scenes.layouts.scannet import UNALIGNED, ScanNetReader, read_axis_alignment
 from poma3d.scenes.views import to_samples
-from tests.helpers.scans import ALIGNMENT, room, write_matrix, write_scannet
+from tests.helpers.scans import (
+    ALIGNMENT,
+    box_room,
+    camera_matrix,
+    disagreement_mm,
+    room,
+    write_matrix,
+    write_posed_images,
+    write_scannet,
+)
 
 NAME = "scene0000_00"
+AGREE_MM = 10.0
+"""More than rounding to pixels gives in `box_room`, and far less than a mistake of convention."""
 SHAPE = SampleShape(views=3, height=24, width=24)
 
 
@@ -94,3 +106,51 @@ def test_a_bad_alignment_is_named(tmp_path: Path) -> None:
     path.write_text("axisAlignment = 1 0 0\n")
     with pytest.raises(ValueError, match=r"scene\.txt: axisAlignment must be 16 numbers"):
         read_axis_alignment(path)
+
+
+def test_posed_images_are_one_folder_whose_views_agree(tmp_path: Path) -> None:
+    """The depth camera's file is read, not the colour camera's beside it."""
+    original = box_room(12)
+    write_posed_images(tmp_path / "posed_images", NAME, original)
+    scene = reader(tmp_path / "posed_images").read(NAME)
+    assert [f.frame_id for f in scene.frames] == [f"{i:05d}" for i in range(12)]
+    assert scene.frames[0].colour().shape == (192, 256, 3)
+    assert disagreement_mm(scene) < AGREE_MM
+    (tmp_path / "posed_images" / NAME / "depth_intrinsic.txt").write_text(
+        (tmp_path / "posed_images" / NAME / "intrinsic.txt").read_text()
+    )
+    assert disagreement_mm(reader(tmp_path / "posed_images").read(NAME)) > 4 * AGREE_MM, "the check can fail"
+
+
+def test_frames_25k_has_intrinsics_beside_the_folders_and_its_texts_elsewhere(tmp_path: Path) -> None:
+    original = box_room(4)
+    write_scannet(tmp_path / "scans", NAME, original, ALIGNMENT)
+    write_scannet(tmp_path / "tasks", NAME, original, ALIGNMENT)
+    folder = tmp_path / "tasks" / NAME
+    (folder / "intrinsic" / "intrinsic_depth.txt").rename(folder / "intrinsics_depth.txt")
+    (folder / f"{NAME}.txt").unlink()
+    for path in (folder / "color").glob("*.jpg"):
+        Image.open(path).save(path.with_suffix(".png"))
+        path.unlink()
+    scene = reader(tmp_path / "tasks").read(NAME)
+    assert scene.warnings == [UNALIGNED]
+    assert disagreement_mm(scene) < AGREE_MM
+    assert scene.frames[0].colour() is not None
+    aligned = reader(tmp_path / "tasks", texts=str(tmp_path / "scans")).read(NAME)
+    assert aligned.warnings == []
+    np.testing.assert_allclose(aligned.frames[0].pose, reader(tmp_path / "scans").read(NAME).frames[0].pose)
+
+
+def test_intrinsics_of_the_size_that_the_text_states_are_told(root: Path) -> None:
+    """Depth written at half the size, the intrinsics not halved."""
+    folder = root / NAME
+    with (folder / f"{NAME}.txt").open("a") as file:
+        file.write("depthWidth = 40\ndepthHeight = 40\n")
+    reader(root).read(NAME)
+    for path in (folder / "depth").iterdir():
+        Image.fromarray(np.asarray(Image.open(path))[::2, ::2].copy()).save(path)
+    with pytest.raises(ValueError, match="depth maps are 20 x 20, but the intrinsics are for 40 x 40"):
+        reader(root).read(NAME)
+    half = camera_matrix(room(5, views=1).frames[0].intrinsics / 2, 4)
+    write_matrix(folder / "intrinsic" / "intrinsic_depth.txt", half)
+    assert reader(root).read(NAME).frames[0].depth.shape == (20, 20)

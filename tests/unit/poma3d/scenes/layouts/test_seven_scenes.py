@@ -1,6 +1,7 @@
 """The 7-Scenes style: its files, its up, and the real scan where it is at hand."""
 
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -90,11 +91,38 @@ def test_bad_files_are_rejected_with_their_reasons(scan: Path) -> None:
 
 def test_without_intrinsics_the_scan_is_named(scan: Path) -> None:
     (scan / "camera-intrinsics.txt").unlink()
-    with pytest.raises(ValueError, match="scene seq-01: none of its 6 frames can be used"):
+    with pytest.raises(ValueError, match=r"scene seq-01: no camera-intrinsics\.txt .*camera=7-scenes"):
         read(scan)
-    samples, rejects = to_samples(read(scan, up=[0, -1, 0]), SHAPE, ViewConfig(candidate_step=1))
-    assert samples == []
-    assert [r.reason for r in rejects] == ["no intrinsics"] * 6
+    (scan / "camera-intrinsics.txt").write_text("585 0 320")
+    with pytest.raises(ValueError, match=r"camera-intrinsics\.txt: .* holds \[1, 3\], not \[3, 3\]"):
+        read(scan)
+
+
+def test_the_official_release_has_a_published_camera_and_splits(scan: Path) -> None:
+    shutil.copytree(scan, scan.parent / "seq-02")
+    for each in (scan, scan.parent / "seq-02"):
+        (each / "camera-intrinsics.txt").unlink()
+    (scan.parent / "TrainSplit.txt").write_text("sequence1\r\n")
+    (scan.parent / "TestSplit.txt").write_text("sequence2\r\n")
+    frame = read(scan.parent, up=[0, -1, 0], camera="7-scenes", split="test").frames[0]
+    np.testing.assert_array_equal(frame.intrinsics, [585, 585, 320, 240])
+    given = read(scan.parent, up=[0, -1, 0], intrinsics=[50, 51, 31, 32]).frames[0]
+    np.testing.assert_array_equal(given.intrinsics, [50, 51, 31, 32])
+
+    def ids(**config) -> list[str]:
+        return SevenScenesReader(SevenScenesConfig(str(scan.parent), **config)).scene_ids()
+
+    assert (ids(), ids(split="train"), ids(split="test")) == (["seq-01", "seq-02"], ["seq-01"], ["seq-02"])
+    for wrong in ({"camera": "x"}, {"split": "x"}, {"intrinsics": [1]}):
+        with pytest.raises(ValueError, match="expected"):
+            ids(**wrong)
+
+
+def test_files_of_a_mac_are_no_frames(scan: Path) -> None:
+    want = read(scan, up=[0, -1, 0]).frames.frame_ids
+    for path in list(scan.iterdir()):
+        (scan / f"._{path.name}").write_bytes(b"Mac OS X")
+    assert read(scan, up=[0, -1, 0]).frames.frame_ids == want
 
 
 def test_an_empty_folder_is_named(tmp_path: Path) -> None:
