@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,7 @@ SATURATED = 65535
 HEADERS_READ = 15
 """Depth files whose headers decide the usual size of a scan."""
 CAPTIONS_FILE = "captions.json"
+DEEP = "**/"
 File = Path | zipfile.Path
 """A file on disk, or a member of a zip that is read in place."""
 PICTURE_ERRORS = (
@@ -92,10 +94,25 @@ def listed(folder: Path, pattern: str) -> list[Path]:
     """Sorted paths below a folder that match a glob, hidden ones left out.
 
     A Mac's archives hold a file `._NAME` of attributes beside every NAME: no path with a part that begins
-    with a dot is ever data.
+    with a dot is ever data. `**/NAME` looks at any depth and follows links to folders, each folder once.
     """
-    found = folder.glob(pattern)
+    deep = pattern.startswith(DEEP)
+    name = pattern.removeprefix(DEEP)
+    found = (p for f in (_folders(folder) if deep else [folder]) for p in f.glob(name))
     return sorted(p for p in found if not any(n.startswith(".") for n in p.relative_to(folder).parts))
+
+
+def _folders(root: Path) -> Iterator[Path]:
+    """A folder and those below it, links followed but no folder twice."""
+    seen = set()
+    for name, below, _ in os.walk(root, followlinks=True):
+        real = os.path.realpath(name)
+        if real in seen:
+            below.clear()
+            continue
+        seen.add(real)
+        below[:] = sorted(part for part in below if not part.startswith("."))
+        yield Path(name)
 
 
 def frame_stems(folder: Path, suffix: str) -> list[str]:

@@ -43,6 +43,8 @@ MATRIX = struct.Struct("<16f")
 AFTER_MATRICES = struct.Struct("<iiIIIIfQ")
 FRAME = struct.Struct("<16f4Q")
 DEPTH_BYTES = 2
+MOST_PIXELS = 2**24
+"""Of a depth map: fifty times a Kinect's; a header that claims more is damaged."""
 LONGEST_NAME = 4096
 """A sensor's name that claims to be longer is no name."""
 
@@ -158,6 +160,8 @@ def read_header(file: BinaryIO, path: Path) -> SensHeader:
             f"{path}: depth compression {depth} with {units_per_metre:g} units per metre; known are "
             f"{RAW_DEPTH} (none) and {ZLIB_DEPTH} (zlib)"
         )
+    if not 0 < width * height <= MOST_PIXELS:
+        raise ValueError(f"{path}: the header claims depth maps of {width} x {height}, which is no depth map")
     camera = matrices[2]
     intrinsics = np.array([camera[0, 0], camera[1, 1], camera[0, 2], camera[1, 2]])
     return SensHeader(

@@ -33,6 +33,8 @@ SEQUENCE, ARCHIVE, INFO_FILE = "sequence", "sequence.zip", "_info.txt"
 DEPTH_SUFFIX = ".depth.pgm"
 UNITS_PER_METRE = 1000.0
 """Where `_info.txt` has no m_depthShift."""
+LARGEST_MEMBER = 2**26
+"""Bytes of a file in an archive, unpacked; a picture of the sensor has less than one percent of this."""
 POSES_READ = 50
 """Poses that decide how the phone was held."""
 
@@ -130,7 +132,14 @@ def _files(folder: Path) -> dict[str, File]:
         archive = zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: not a whole zip archive ({error})") from error
-    names = [name for name in archive.namelist() if not name.endswith("/")]
+    names = []
+    for member in archive.infolist():
+        if member.file_size > LARGEST_MEMBER:
+            raise ValueError(
+                f"{path}: {member.filename} claims {member.file_size} bytes: no frame is so large"
+            )
+        if not member.is_dir():
+            names.append(member.filename)
     last = {name: name.rpartition("/")[2] for name in names}
     return {short: zipfile.Path(archive, name) for name, short in last.items() if not short.startswith(".")}
 

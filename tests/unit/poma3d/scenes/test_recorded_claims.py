@@ -73,6 +73,10 @@ def test_an_archive_is_read_in_place(tmp_path: Path) -> None:
         other.writestr("sequence/frame-000000.depth.pgm", b"P5\n4 4\n65535\n")
     with pytest.raises(ValueError, match=r"no _info\.txt in"):
         three_rscan(tmp_path).read(SCAN)
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as other:
+        other.writestr("frame-000000.depth.pgm", bytes(2**26 + 1))
+    with pytest.raises(ValueError, match=r"frame-000000\.depth\.pgm claims 67108865 bytes"):
+        three_rscan(tmp_path).read(SCAN)
 
 
 def test_a_picture_that_claims_too_many_pixels_is_a_reject(tmp_path: Path) -> None:
@@ -97,6 +101,16 @@ def test_a_sens_that_claims_more_frames_than_its_bytes_can_hold(tmp_path: Path) 
     content[COUNT_AT : COUNT_AT + 8] = struct.pack("<Q", 10**12)
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"claims 1000000000000 frames, but \d+ bytes hold at most \d+"):
+        sens(tmp_path).read(RECORDING)
+
+
+def test_a_sens_that_claims_a_depth_map_of_any_size(tmp_path: Path) -> None:
+    path = tmp_path / RECORDING / f"{RECORDING}.sens"
+    write_sens(path, room(5, views=1))
+    content = bytearray(path.read_bytes())
+    content[COUNT_AT - 12 : COUNT_AT - 4] = struct.pack("<II", 2**20, 2**20)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="claims depth maps of 1048576 x 1048576"):
         sens(tmp_path).read(RECORDING)
 
 
@@ -179,6 +193,16 @@ def test_the_first_release_of_3dod(tmp_path: Path) -> None:
         np.testing.assert_array_equal(frame.pose, pose)
         np.testing.assert_array_equal(frame.colour(), colour)
     assert disagreement_mm(scene) < 10
+
+
+def test_linked_videos_are_found_and_loops_are_not_followed(tmp_path: Path) -> None:
+    write_arkitscenes(tmp_path / "elsewhere" / VIDEO, room(6, views=2))
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / VIDEO).symlink_to(tmp_path / "elsewhere" / VIDEO)
+    (root / "loop").symlink_to(root)
+    assert arkit(root).scene_ids() == [VIDEO]
+    assert len(arkit(root).read(VIDEO).frames) == 2
 
 
 def test_a_camera_of_another_aspect_is_refused(tmp_path: Path) -> None:
