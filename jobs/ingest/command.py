@@ -69,6 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
             "Expected a job file, or --detect FOLDER.",
             "`poma ingest --detect FOLDER` says which layout lies there and writes the job file.",
         )
+    if arguments.detect is None and (arguments.write or arguments.layout):
+        raise ConfigError("--write and --layout go with --detect FOLDER.", "Leave them off.")
     if arguments.detect is not None:
         return detect(arguments.detect, arguments.layout, arguments.write)
     return run_job(asked(IngestJob, arguments))

@@ -50,7 +50,10 @@ def detect(folder: Path, layout: str | None, write: Path | None) -> int:
     path = write or Path(f"ingest_{chosen.kind}.yaml")
     if path.exists():
         raise ConfigError(f"{path} exists already.", "Give another path with --write.")
-    path.write_text(_job(chosen, folder), encoding="utf-8")
+    try:
+        path.write_text(_job(chosen, folder), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written ({error}).", "Give another path with --write.") from None
     print(f"wrote {path}; next: poma ingest {path} output=FOLDER_OR_URI")
     return 0
 
@@ -123,12 +126,13 @@ def _some(names: list[str]) -> str:
 
 def _job(chosen: Found, folder: Path) -> str:
     """The text of the job file."""
-    settings: dict[str, Any] = {"root": str(folder.resolve())}
     lines = [f"# {chosen.reader.title}: {len(chosen.seen.scans)} scans, found by poma ingest --detect."]
     for mark in chosen.seen.missing:
-        advice = f" Give {mark.instead}: {mark.advice}." if mark.instead else ""
+        advice = f" Set reader.{chosen.kind}.{mark.instead}: {mark.advice}." if mark.instead else ""
         lines += [f"# Without {mark.what} ({' or '.join(mark.patterns)}).{advice}"]
-        if mark.instead:
-            settings[mark.instead] = "???"
-    job = {"kind": "ingest", "output": "???", "reader": {"kind": chosen.kind, chosen.kind: settings}}
+    job = {
+        "kind": "ingest",
+        "output": "???",
+        "reader": {"kind": chosen.kind, chosen.kind: {"root": str(folder.resolve())}},
+    }
     return "\n".join(lines) + "\n" + yaml.safe_dump(job, sort_keys=False, allow_unicode=True)

@@ -94,3 +94,24 @@ def test_a_folder_of_none_says_what_was_looked_for_and_what_is_nearest(
         assert error in capsys.readouterr().err
     assert main(["ingest", "--detect", str(tmp_path), "--layout", "x"]) == 2
     assert "no such layout" in capsys.readouterr().err
+
+
+def test_what_a_key_can_stand_for_is_said_in_the_job(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The official 7-Scenes release has no intrinsics."""
+    WRITERS["seven_scenes"](tmp_path / "data")
+    (tmp_path / "data" / "kitchen" / "seq-01" / "camera-intrinsics.txt").unlink()
+    job = tmp_path / "job.yaml"
+    assert main(["ingest", "--detect", str(tmp_path / "data"), "--write", str(job)]) == 0
+    assert "or set reader.seven_scenes.camera: 7-scenes for the official" in capsys.readouterr().out
+    out = f"output={tmp_path / 'out'}"
+    assert "# Without intrinsics" in job.read_text()
+    assert "Set reader.seven_scenes.camera: 7-scenes" in job.read_text()
+    read = load(IngestJob, job, [out, "reader.seven_scenes.camera=7-scenes"])
+    assert read.reader.seven_scenes.camera == "7-scenes"
+    detect = ["ingest", "--detect", str(tmp_path / "data"), "--write"]
+    assert main([*detect, str(tmp_path / "no" / "job.yaml")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+    assert main(["ingest", str(job), "--layout", "scannet"]) == 2
+    assert "go with --detect" in capsys.readouterr().err
