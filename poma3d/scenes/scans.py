@@ -94,6 +94,8 @@ class ScanReader(ABC, Generic[C, S]):
         Raises:
             ValueError: there is none, or one that is named is not there.
         """
+        if not self.config.root:
+            raise ValueError("root is not given: name the folder that holds the scans")
         root = Path(self.config.root)
         found, named = self.find(root), getattr(self.config, "scans", None)
         if named is None:

@@ -154,3 +154,8 @@ def test_intrinsics_of_the_size_that_the_text_states_are_told(root: Path) -> Non
     half = camera_matrix(room(5, views=1).frames[0].intrinsics / 2, 4)
     write_matrix(folder / "intrinsic" / "intrinsic_depth.txt", half)
     assert reader(root).read(NAME).frames[0].depth.shape == (20, 20)
+
+
+def test_a_root_that_is_not_given_is_not_the_working_folder() -> None:
+    with pytest.raises(ValueError, match="root is not given"):
+        ScanNetReader(ScanNetConfig()).scene_ids()
