@@ -17,6 +17,9 @@ import torch
 from torch import Tensor
 
 UINT16_BITS = 0xFFFF
+SAME_ASPECT = 0.02
+"""Sizes are rounded to whole pixels (ScanNet's 1296 x 968 differs from 640 x 480 by 0.4 %); what differs by
+more was cropped, or lies on its side."""
 OPPOSITE = 1e-12  # 1 + cosine below this: two directions are opposite and their cross product is noise
 
 
@@ -118,6 +121,22 @@ def scale_intrinsics(intrinsics: np.ndarray, from_hw: tuple[int, int], to_hw: tu
     fx, cx = _scale_axis(fx, cx, width, new_width)
     fy, cy = _scale_axis(fy, cy, height, new_height)
     return np.array([fx, fy, cx, cy])
+
+
+def same_view(picture_hw: tuple[int, int], depth_hw: tuple[int, int], intrinsics: np.ndarray | None) -> bool:
+    """Whether a picture can show just what a depth map shows, by their shapes.
+
+    Their grids have one aspect, or the picture has the aspect of the view itself: 3RScan's depth maps of
+    224 x 172 have pixels that are not square and show what its pictures of 960 x 540 show.
+
+    Args:
+        intrinsics: fx, fy (and more) of the depth map; None where it has no camera.
+    """
+    (height, width), (rows, columns) = picture_hw, depth_hw
+    aspects = [columns / rows]
+    if intrinsics is not None:
+        aspects.append(columns / rows * float(intrinsics[1] / intrinsics[0]))
+    return any(abs(width / height / aspect - 1) <= SAME_ASPECT for aspect in aspects)
 
 
 def _scale_axis(focal: float, centre: float, source: int, target: int) -> tuple[float, float]:

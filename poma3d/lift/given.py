@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from poma3d.geometry import same_view
 from poma3d.lift.lifter import BadImage, InputImage, Lifted
 from poma3d.scenes.files import SATURATED
 
@@ -26,6 +27,11 @@ class GivenLifter:
 def _lifted(picture: InputImage) -> Lifted | BadImage:
     if picture.given is None:
         return BadImage("no depth or camera", "none came with the image")
+    (height, width), (rows, columns) = picture.rgb.shape[:2], picture.given.depth.shape
+    if not same_view((height, width), (rows, columns), picture.given.intrinsics):
+        return BadImage(
+            "picture of another shape", f"{width} x {height}, its depth map is {columns} x {rows}"
+        )
     return Lifted(picture.given.depth, picture.given.intrinsics, metric=True)
 
 

@@ -19,6 +19,14 @@ class SevenScenesConfig:
     """Published depth camera of scans without camera-intrinsics.txt: 7-scenes for the official release."""
     intrinsics: list[float] | None = None
     """fx, fy, cx, cy of the depth camera in pixels; for scans without camera-intrinsics.txt."""
+    colour_camera: list[float] | None = None
+    """fx, fy, cx, cy of the colour camera in pixels of its pictures, which are brought to the depth's view;
+    [525, 525, 320, 240] where not given and the depth camera is the 7-Scenes release's."""
+    colour_offset_m: list[float] | None = None
+    """Where the colour camera sits, seen from the depth camera: x to the right, y down, z ahead, in metres;
+    [0.025, 0, 0], a Kinect's, where the depth camera is the 7-Scenes release's, else [0, 0, 0]."""
+    registered: bool = False
+    """Colour shows what depth shows, pixel by pixel, whatever the cameras are."""
     split: str | None = None
     """train or test: the sequences in the scenes' TrainSplit.txt or TestSplit.txt; all when not given."""
 

@@ -34,6 +34,19 @@ NO_CAMERA = np.ones(4), np.eye(4)[:3]
 """Intrinsics and pose that stand where a source has none."""
 
 
+@dataclass(frozen=True)
+class ColourCamera:
+    """The camera that took the pictures, where it is not the depth's."""
+
+    intrinsics: np.ndarray
+    """float64 [4]: fx, fy, cx, cy in pixels of the picture as it is stored, at `size`."""
+    size: tuple[int, int]
+    """(h, w) of the pictures that the intrinsics are for; pictures of the same aspect are scaled."""
+    from_depth: np.ndarray = field(default_factory=lambda: np.eye(4)[:3])
+    """float64 [3, 4]: rigid motion from the depth camera's axes to this camera's, metres; the identity where
+    both cameras are in one place."""
+
+
 @dataclass
 class Frame:
     """One posed RGB-D frame."""
@@ -47,15 +60,19 @@ class Frame:
     pose: np.ndarray
     """float64 [3, 4] camera -> world, metres, world z-up."""
     picture: np.ndarray | Path | bytes | None = None
-    """Colour: uint8 [any, any, 3], or the file that holds it, or that file's bytes, with the same field of
-    view as `depth`."""
+    """Colour: uint8 [any, any, 3], or the file that holds it, or that file's bytes. It shows what `depth`
+    shows, in any resolution, unless it has a `colour_camera`."""
     captions: list[str] = field(default_factory=list)
     """What the view shows, the most complete caption first."""
     points: np.ndarray | None = None
     """float16 [h, w, 3] world coordinates in metres, (0, 0, 0) = none, of sources that have no camera: depth
     is then 1 where there is a point, and intrinsics and pose are `NO_CAMERA`'s."""
     picture_turns: int = 0
-    """Quarter turns anticlockwise that bring `picture` to the way up of `depth`."""
+    """Quarter turns anticlockwise that bring `picture` to the way up of `depth`; 0 with a `colour_camera`,
+    which says that itself."""
+    colour_camera: ColourCamera | None = None
+    """The camera of `picture`, from which `poma3d.scenes.colour` draws what `depth` shows; None: colour is
+    registered to depth already."""
 
     def colour(self) -> np.ndarray | None:
         """uint8 [any, any, 3], decoded now; None when the frame has none.

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from poma3d.geometry import unproject
-from poma3d.scenes.frame import BadFrame, Frame
+from poma3d.scenes.frame import BadFrame, ColourCamera, Frame
 
 QUARTER = np.array([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]])
 """Camera axes before -> after a quarter turn of the picture anticlockwise."""
@@ -58,9 +58,18 @@ def turned(frame: Frame, turns: int) -> Frame:
             depth=np.ascontiguousarray(np.rot90(frame.depth)),
             intrinsics=np.array([fy, fx, cy, width - 1 - cx]),
             pose=pose,
-            picture_turns=frame.picture_turns + 1,
+            picture_turns=frame.picture_turns + (frame.colour_camera is None),
+            colour_camera=_from_turned(frame.colour_camera),
         )
     return frame
+
+
+def _from_turned(camera: ColourCamera | None) -> ColourCamera | None:
+    """The colour camera, which is where it was, seen from a depth camera that made a quarter turn."""
+    if camera is None:
+        return None
+    rotation, moved = camera.from_depth[:, :3] @ QUARTER.T, camera.from_depth[:, 3:]
+    return replace(camera, from_depth=np.concatenate([rotation, moved], axis=1))
 
 
 def estimate_up(frames: Sequence[Frame], depth_scale: float) -> np.ndarray:

@@ -19,6 +19,7 @@ from PIL import Image
 
 from poma3d.geometry import resize_depth_nearest, scale_intrinsics, unproject
 from poma3d.sample import Sample, SampleShape
+from poma3d.scenes.colour import cut_to_colour, picture_on_grid
 from poma3d.scenes.config import ViewConfig
 from poma3d.scenes.frame import BadFrame, Frame, Reject, SceneFrames
 
@@ -35,6 +36,8 @@ class _View:
     """A candidate: its frame on the sample's grid, its place in the scene, the voxels it sees."""
 
     frame: Frame
+    source_hw: tuple[int, int]
+    """Size of the depth map before it went to the sample's grid."""
     place: int
     voxels: np.ndarray
 
@@ -149,16 +152,18 @@ def _usable(
         try:
             frame = scene.frames[place]
             check_frame(frame, config.min_valid_depth)
+            frame = cut_to_colour(frame, scene.depth_scale)
         except BadFrame as bad:
             rejects.append(_reject(scene, place, bad))
             continue
+        source_hw = (frame.depth.shape[0], frame.depth.shape[1])
         depth = resize_depth_nearest(frame.depth, shape.height, shape.width)
-        intrinsics = scale_intrinsics(frame.intrinsics, frame.depth.shape, depth.shape)
+        intrinsics = scale_intrinsics(frame.intrinsics, source_hw, depth.shape)
         points = frame.points
         if points is not None:
             points = resize_depth_nearest(points, shape.height, shape.width)
         frame = replace(frame, depth=depth, intrinsics=intrinsics, points=points)
-        yield _View(frame, place, _voxels(frame, scene.depth_scale, config))
+        yield _View(frame, source_hw, place, _voxels(frame, scene.depth_scale, config))
 
 
 def _voxels(frame: Frame, depth_scale: float, config: ViewConfig) -> np.ndarray:
@@ -208,7 +213,7 @@ def _colours(
     unreadable = set()
     for view in chosen if config.colour else []:
         try:
-            picture = view.frame.colour()
+            picture = picture_on_grid(view.frame, view.source_hw, scene.depth_scale)
         except BadFrame as bad:
             rejects.append(_reject(scene, view.place, bad))
             unreadable.add(view.place)

@@ -2,7 +2,7 @@
 
     <scan>/sequence/_info.txt                      sizes, m_calibrationDepthIntrinsic (4x4), m_depthShift
     <scan>/sequence/frame-NNNNNN.depth.pgm         16-bit, m_depthShift a metre (1000; 5000 in converted sets)
-    <scan>/sequence/frame-NNNNNN.color.jpg
+    <scan>/sequence/frame-NNNNNN.color.jpg         of m_calibrationColorIntrinsic, where that is another view
     <scan>/sequence/frame-NNNNNN.pose.txt          4x4 camera -> world
 
 The world is metric with z up (`up` can say otherwise). A phone held upright stores a rotated landscape image;
@@ -21,9 +21,10 @@ from pathlib import Path
 import numpy as np
 
 from poma3d.geometry import rotation_to_z_up
+from poma3d.scenes.colour import colour_camera_of
 from poma3d.scenes.config import ThreeRScanConfig
 from poma3d.scenes.files import CAPTIONS_FILE, File, listed, read_depth, read_matrix, usual_size
-from poma3d.scenes.frame import BadFrame, Frame
+from poma3d.scenes.frame import BadFrame, ColourCamera, Frame
 from poma3d.scenes.marks import Mark
 from poma3d.scenes.orientation import quarter_turns
 from poma3d.scenes.scans import Scan, ScanReader
@@ -31,6 +32,7 @@ from poma3d.scenes.scans import Scan, ScanReader
 SOURCE = "3rscan"
 SEQUENCE, ARCHIVE, INFO_FILE = "sequence", "sequence.zip", "_info.txt"
 DEPTH_SUFFIX = ".depth.pgm"
+COLOUR_INTRINSICS = "m_calibrationColorIntrinsic"
 UNITS_PER_METRE = 1000.0
 """Where `_info.txt` has no m_depthShift."""
 LARGEST_MEMBER = 2**26
@@ -48,6 +50,8 @@ class Info:
     size: tuple[int, int] | None
     """(h, w); None where it does not say."""
     units_per_metre: float
+    colour_camera: ColourCamera | None = None
+    """None where it does not say, or where it is the depth's view."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class Sequenced(Scan):
 
     files: dict[str, File] = field(default_factory=dict)
     """By name."""
+    colour_camera: ColourCamera | None = None
 
 
 class ThreeRScanReader(ScanReader[ThreeRScanConfig, Sequenced]):
@@ -104,6 +109,7 @@ class ThreeRScanReader(ScanReader[ThreeRScanConfig, Sequenced]):
             size=size,
             depth_scale=1 / info.units_per_metre,
             files=files,
+            colour_camera=info.colour_camera,
         )
         return replace(scan, turns=quarter_turns(_some_poses(scan)) if self.config.upright else 0)
 
@@ -116,6 +122,7 @@ class ThreeRScanReader(ScanReader[ThreeRScanConfig, Sequenced]):
             intrinsics=scan.intrinsics,
             pose=_pose(scan, frame_id),
             picture=_picture(scan, f"{frame_id}.color.jpg"),
+            colour_camera=scan.colour_camera,
         )
 
 
@@ -172,16 +179,27 @@ def read_info(path: File) -> Info:
         raise ValueError(f"{path}: cannot be read ({error})") from error
     values = {key.strip(): value for key, _, value in (line.partition("=") for line in lines)}
     matrix = _numbers(path, values, "m_calibrationDepthIntrinsic", 16).reshape(4, 4)
-    size = None
-    if "m_depthWidth" in values and "m_depthHeight" in values:
-        width, height = (_numbers(path, values, f"m_depth{side}", 1)[0] for side in ("Width", "Height"))
-        size = int(height), int(width)
+    size = _size(path, values, "depth")
     units = UNITS_PER_METRE
     if "m_depthShift" in values:
         units = float(_numbers(path, values, "m_depthShift", 1)[0])
     if not 0 < units < np.inf:
         raise ValueError(f"{path}: m_depthShift is {units:g}, expected units per metre, such as 1000")
-    return Info(np.array([matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]]), size, units)
+    intrinsics = np.array([matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]])
+    colour, colour_size = None, _size(path, values, "color")
+    if COLOUR_INTRINSICS in values and size is not None and colour_size is not None:
+        matrix = _numbers(path, values, COLOUR_INTRINSICS, 16).reshape(4, 4)
+        camera = np.array([matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]])
+        colour = colour_camera_of(intrinsics, size, ColourCamera(camera, colour_size))
+    return Info(intrinsics, size, units, colour)
+
+
+def _size(path: File, values: dict[str, str], what: str) -> tuple[int, int] | None:
+    """(h, w) of the pictures of depth or color; None where it does not say."""
+    if not {f"m_{what}Width", f"m_{what}Height"} <= set(values):
+        return None
+    width, height = (_numbers(path, values, f"m_{what}{side}", 1)[0] for side in ("Width", "Height"))
+    return int(height), int(width)
 
 
 def _numbers(path: File, values: dict[str, str], key: str, count: int) -> np.ndarray:

@@ -90,6 +90,15 @@ def test_values_that_cannot_be_are_named() -> None:
             ConventionConfig(**bad).validate()
 
 
+def test_a_picture_of_another_shape_than_its_depth_is_refused() -> None:
+    given = GivenDepth(np.full((48, 64), 2, np.float32), np.array([60.0, 60, 31.5, 23.5]))
+    upright, lying = np.zeros((96, 128, 3), np.uint8), np.zeros((128, 96, 3), np.uint8)
+    one, other = GivenLifter().lift([InputImage("a", p, ["a room"], given) for p in (upright, lying)])
+    assert isinstance(one, Lifted)
+    assert isinstance(other, BadImage)
+    assert (other.reason, other.value) == ("picture of another shape", "96 x 128, its depth map is 64 x 48")
+
+
 def test_given_depth_is_handed_over_or_missed() -> None:
     frame = room(0, views=2).frames[0]
     given = GivenDepth(frame.depth.astype(np.float32) * 0.001, frame.intrinsics)
