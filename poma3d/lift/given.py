@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
 
+from poma3d import depth_files
 from poma3d.geometry import same_view
 from poma3d.lift.lifter import BadImage, InputImage, Lifted
-from poma3d.scenes.files import SATURATED
 
 
 class GivenLifter:
@@ -36,7 +34,7 @@ def _lifted(picture: InputImage) -> Lifted | BadImage:
 
 
 def decode_depth(encoded: bytes, unit_m: float) -> np.ndarray:
-    """Depth float32 [y, x] in metres of a 16-bit grey picture, 0 = none.
+    """Depth float32 [y, x] in metres of a picture that `poma3d.depth_files` reads, 0 = none.
 
     Args:
         unit_m: metres per unit of the picture.
@@ -45,10 +43,7 @@ def decode_depth(encoded: bytes, unit_m: float) -> np.ndarray:
         BadImage: it cannot be decoded, or is not 16-bit grey.
     """
     try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            units = np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:
+        units = depth_files.decode_depth(encoded)
+    except ValueError as error:
         raise BadImage("unreadable depth", str(error)) from error
-    if units.ndim != 2 or units.dtype not in (np.uint16, np.int32):
-        raise BadImage("unreadable depth", f"{units.dtype} {list(units.shape)}, not 16-bit [h, w]")
-    return np.where(units == SATURATED, 0, units).astype(np.float32) * np.float32(unit_m)
+    return units.astype(np.float32) * np.float32(unit_m)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,10 +14,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from poma3d.depth_files import decode_depth
 from poma3d.scenes.frame import BadFrame
 
-SATURATED = 65535
-"""Depth that some sensors write for "no depth", besides 0."""
 HEADERS_READ = 15
 """Depth files whose headers decide the usual size of a scan."""
 CAPTIONS_FILE = "captions.json"
@@ -44,7 +44,7 @@ class Captions:
 
 
 def read_depth(path: File, size: tuple[int, int] | None) -> np.ndarray:
-    """Depth uint16 [h, w] of a 16-bit PNG, 0 = none.
+    """Depth uint16 [h, w] of a file that `poma3d.depth_files` reads, 0 = none.
 
     Args:
         path: the file.
@@ -54,15 +54,12 @@ def read_depth(path: File, size: tuple[int, int] | None) -> np.ndarray:
         BadFrame: the file is missing, damaged, not 16-bit grey, or of another size.
     """
     try:
-        with path.open("rb") as file, Image.open(file) as image:
-            depth = np.asarray(image)
-    except PICTURE_ERRORS as error:
+        depth = decode_depth(path.read_bytes())
+    except (*PICTURE_ERRORS, zlib.error) as error:
         raise BadFrame("unreadable depth", f"{path.name}: {error}") from error
-    if depth.ndim != 2 or depth.dtype not in (np.uint16, np.int32):
-        raise BadFrame("wrong shape", f"{path.name} is {depth.dtype} {list(depth.shape)}, not 16-bit [h, w]")
     if size is not None and depth.shape != size:
         raise BadFrame("wrong shape", f"{path.name} is {list(depth.shape)}, the scan has {list(size)}")
-    return np.where(depth == SATURATED, 0, depth).astype(np.uint16)
+    return depth
 
 
 def read_matrix(path: File, shape: tuple[int, int], what: str) -> np.ndarray:

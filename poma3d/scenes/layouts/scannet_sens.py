@@ -28,8 +28,9 @@ from typing import BinaryIO
 
 import numpy as np
 
+from poma3d.depth_files import SATURATED
 from poma3d.scenes.config import ScanNetConfig
-from poma3d.scenes.files import CAPTIONS_FILE, SATURATED, listed
+from poma3d.scenes.files import CAPTIONS_FILE, listed
 from poma3d.scenes.frame import BadFrame, Frame, Reject
 from poma3d.scenes.layouts.scannet import UNALIGNED, aligned, read_axis_alignment, text_file
 from poma3d.scenes.marks import Mark

@@ -24,9 +24,9 @@ from poma3d.synthetic.layout import furnish
 from poma3d.synthetic.raycast import Camera, Stage
 from poma3d.synthetic.rooms import place_cameras
 from poma3d.synthetic.shading import shade
-from tests.helpers.scenes.matching import match
 from tests.helpers.recordings import stored, write_three_rscan
 from tests.helpers.scans import camera_matrix, full_pose, room, write_matrix
+from tests.helpers.scenes.matching import match
 
 DEPTH_HW, GRID = (240, 320), 224
 DEPTH_CAMERA = np.array([292.5, 292.5, 160.0, 120.0])

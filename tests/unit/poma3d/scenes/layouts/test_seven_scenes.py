@@ -83,7 +83,7 @@ def test_bad_files_are_rejected_with_their_reasons(scan: Path) -> None:
         ("1", "unreadable pose"),
         ("2", "wrong shape"),
         ("3", "unreadable pose"),
-        ("4", "wrong shape"),
+        ("4", "unreadable depth"),
     ]
     assert "[32, 32], the scan has [64, 64]" in rejects[2].value
     assert samples[0].view_valid.tolist() == [1, 0, 0]
