@@ -14,7 +14,10 @@ class SevenScenesConfig:
     root: Location = ""
     """A folder of one scan, or one with folders of scans at any depth below it."""
     up: list[float] | None = None
-    """Up direction of the scans' world, as [0, -1, 0] for y down; estimated per scan when not given."""
+    """Up direction of the scans' world, as [0, -1, 0] for y down; estimated per scan when not given,
+    with a warning where the estimate is not sure."""
+    upright: bool = True
+    """Turn the pictures upright, each by its own pose."""
     camera: str | None = None
     """Published depth camera of scans without camera-intrinsics.txt: 7-scenes for the official release."""
     intrinsics: list[float] | None = None
@@ -55,7 +58,7 @@ class ThreeRScanConfig:
     up: list[float] = field(default_factory=lambda: [0.0, 0.0, 1.0])
     """Up direction of the scans' world."""
     upright: bool = True
-    """Turn the pictures upright."""
+    """Turn the pictures upright, each by its own pose."""
 
 
 @dataclass
@@ -67,7 +70,7 @@ class ArkitScenesConfig:
     colour: str = "lowres_wide"
     """The folder in a video that holds colour; vga_wide where it was downloaded too."""
     upright: bool = True
-    """Turn the pictures upright."""
+    """Turn the pictures upright, each by its own pose."""
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
@@ -34,8 +35,9 @@ class Scan:
     """float64 [4]: fx, fy, cx, cy of the depth camera; None where they cannot be read."""
     size: tuple[int, int] | None = None
     """(h, w) of the depth maps that the intrinsics are for."""
-    turns: int = 0
-    """Quarter turns anticlockwise that bring the pictures upright."""
+    turns: Mapping[str, int] = field(default_factory=dict)
+    """Quarter turns anticlockwise that bring each picture upright (`poma3d.scenes.orientation`), by frame id;
+    pictures that are not in it stay as they are."""
     depth_scale: float = MILLIMETRE
     left_out: list[Reject] = field(default_factory=list)
     """Frames that are not among `frame_ids`: none is left out without a word."""
@@ -118,7 +120,7 @@ class ScanReader(ABC, Generic[C, S]):
         def load(frame_id: str) -> Frame:
             frame = self.load(scan, frame_id)
             frame.captions = captions.views.get(frame_id, [])
-            return turned(frame, scan.turns)
+            return turned(frame, scan.turns.get(frame_id, 0))
 
         frames = LazyFrames(scan.frame_ids, load)
         return SceneFrames(

@@ -50,19 +50,25 @@ def stored(frame: Frame, sideways: int) -> Stored:
     return out
 
 
-def write_three_rscan(root: Path, name: str, scene: SceneFrames, sideways: int = 1) -> None:
+def ways(sideways: int | Sequence[int], count: int) -> list[int]:
+    """How each of `count` frames was held, where one number stands for all."""
+    return [sideways] * count if isinstance(sideways, int) else list(sideways)
+
+
+def write_three_rscan(root: Path, name: str, scene: SceneFrames, sideways: int | Sequence[int] = 1) -> None:
     """The layout of `three_rscan`; colour is larger than depth."""
+    held = ways(sideways, len(scene.frames))
     folder = root / name / "sequence"
     folder.mkdir(parents=True)
     for i, frame in enumerate(scene.frames):
-        view = stored(frame, sideways)
+        view = stored(frame, held[i])
         height, width = view.depth.shape
         header = f"P5\n{width} {height}\n65535\n".encode()
         (folder / f"frame-{i:06d}.depth.pgm").write_bytes(header + view.depth.astype(">u2").tobytes())
         colour = Image.fromarray(np.ascontiguousarray(view.colour)).resize((width * 3, height * 3))
         colour.save(folder / f"frame-{i:06d}.color.jpg", quality=95)
         write_matrix(folder / f"frame-{i:06d}.pose.txt", full_pose(view.pose, np.eye(3)))
-    view = stored(scene.frames[0], sideways)
+    view = stored(scene.frames[0], held[0])
     numbers = " ".join(f"{x:.6f}" for x in camera_matrix(view.intrinsics, 4).reshape(-1))
     lines = [
         "m_versionNumber = 4",
@@ -77,7 +83,7 @@ def write_three_rscan(root: Path, name: str, scene: SceneFrames, sideways: int =
 
 
 def write_arkitscenes(
-    folder: Path, scene: SceneFrames, sideways: int = 3, unposed: Sequence[int] = ()
+    folder: Path, scene: SceneFrames, sideways: int | Sequence[int] = 3, unposed: Sequence[int] = ()
 ) -> None:
     """The layout of `arkitscenes`: a picture every 0.1 s, times of the trajectory with more digits."""
     video = folder.name
@@ -85,7 +91,7 @@ def write_arkitscenes(
         (folder / part).mkdir(parents=True)
     lines = []
     for i, frame in enumerate(scene.frames):
-        view, time_s = stored(frame, sideways), 3419.282 + 0.1 * i
+        view, time_s = stored(frame, ways(sideways, len(scene.frames))[i]), 3419.282 + 0.1 * i
         stem = f"{video}_{time_s:.3f}"
         Image.fromarray(np.ascontiguousarray(view.depth)).save(folder / "lowres_depth" / f"{stem}.png")
         Image.fromarray(np.ascontiguousarray(view.colour)).save(folder / "lowres_wide" / f"{stem}.png")

@@ -11,9 +11,10 @@ or in the first release of 3DOD (`<video>_frames`), whose times have four to eig
 
 Poses are fewer than pictures: a frame is a depth map with a pose and intrinsics of its time, and every other
 depth map is a row of the rejects. One tolerance holds for all of them, colour too. Sources: DATA.md and
-threedod/README.md of apple/ARKitScenes at 42a27f7 (first release) and 2140a5b. The trajectory
-is world to camera and is inverted here; the world is metric with z up. Phones and tablets were held every
-way round; pictures are turned upright. `captions.json` is optional, with the depth files' stems as ids.
+threedod/README.md of apple/ARKitScenes at 42a27f7 (first release) and 2140a5b. The trajectory is world to
+camera and is inverted here; the world is metric with z up. Phones and tablets were held every way round, and
+turned in mid-video; pictures are turned upright, each by its own pose. `captions.json` is optional, with the
+depth files' stems as ids.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from poma3d.scenes.config import ArkitScenesConfig
 from poma3d.scenes.files import CAPTIONS_FILE, listed, read_depth
 from poma3d.scenes.frame import BadFrame, Frame, Reject
 from poma3d.scenes.marks import Mark
-from poma3d.scenes.orientation import quarter_turns
+from poma3d.scenes.orientation import upright_turns
 from poma3d.scenes.scans import Scan, ScanReader
 
 SOURCE = "arkitscenes"
@@ -126,8 +127,10 @@ class ArkitScenesReader(ScanReader[ArkitScenesConfig, Video]):
                 f"scene {scene_id}: none of the {len(video.left_out)} files in {folder / names.depth} has a "
                 f"pose in {names.trajectory} and a file in {names.intrinsics} of its time"
             )
-        turns = quarter_turns(video.poses.values()) if self.config.upright else 0
-        return replace(video, turns=turns)
+        if not self.config.upright:
+            return video
+        turns = upright_turns([video.poses[frame_id] for frame_id in video.frame_ids])
+        return replace(video, turns=dict(zip(video.frame_ids, turns, strict=True)))
 
     def load(self, scan: Video, frame_id: str) -> Frame:
         """One frame."""

@@ -19,10 +19,12 @@ with a warning.
 
 Such scans come from KinectFusion, whose world is the first camera's: y points roughly down and nothing
 is level. Poses are turned so that the world is z-up; up is estimated from the scan or given.
+Pictures of a camera that was held on its side are turned upright (`upright`), each by its own pose.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass, replace
 from functools import partial
@@ -43,7 +45,7 @@ from poma3d.scenes.files import (
 )
 from poma3d.scenes.frame import BadFrame, ColourCamera, Frame, LazyFrames
 from poma3d.scenes.marks import Mark
-from poma3d.scenes.orientation import estimate_up
+from poma3d.scenes.orientation import Up, estimate_up, upright_turns
 from poma3d.scenes.scans import Scan, ScanReader
 
 SOURCE = "seven_scenes"
@@ -56,6 +58,10 @@ CAMERAS = {RELEASE: (585.0, 585.0, 320.0, 240.0)}
 RELEASE_SIZE = (480, 640)
 RELEASE_COLOUR = (525.0, 525.0, 320.0, 240.0)
 KINECT_OFFSET_M, NO_OFFSET_M = (0.025, 0.0, 0.0), (0.0, 0.0, 0.0)
+UNSURE_UP = (
+    "which way is up was estimated and is not sure: look at `poma shards preview`, or set "
+    "reader.seven_scenes.up"
+)
 SAME_CAMERA_PX = 0.5
 """Intrinsics that differ by less are one camera's."""
 UNTOLD_COLOUR = (
@@ -137,22 +143,26 @@ class SevenScenesReader(ScanReader[SevenScenesConfig, Recorded]):
         size = usual_size([folder / f"{frame_id}{DEPTH_SUFFIX}" for frame_id in frame_ids])
         as_is = Recorded(folder, frame_ids, np.eye(3), intrinsics, size)
         colour_camera, warnings = self._colour_camera(as_is)
-        return replace(
-            as_is,
-            transform=rotation_to_z_up(self._up(scene_id, as_is)),
-            colour_camera=colour_camera,
-            warnings=warnings,
-        )
+        if self.config.up is not None:
+            up = np.asarray(self.config.up, np.float64)
+        else:
+            estimated = self._estimated_up(scene_id, as_is)
+            up = estimated.direction
+            warnings += [] if estimated.is_sure else [UNSURE_UP]
+        scan = replace(as_is, transform=rotation_to_z_up(up), colour_camera=colour_camera, warnings=warnings)
+        if not self.config.upright:
+            return scan
+        turns = upright_turns([_pose_or_none(scan, frame_id) for frame_id in frame_ids])
+        return replace(scan, turns=dict(zip(frame_ids, turns, strict=True)))
 
     def load(self, scan: Recorded, frame_id: str) -> Frame:
         """One frame."""
         assert scan.intrinsics is not None
-        pose = read_matrix(scan.folder / f"{frame_id}.pose.txt", (3, 4), "pose")
         return Frame(
             frame_id=frame_id,
             depth=read_depth(scan.folder / f"{frame_id}{DEPTH_SUFFIX}", scan.size),
             intrinsics=scan.intrinsics,
-            pose=scan.transform @ pose,
+            pose=_pose(scan, frame_id),
             picture=_picture(scan.folder, frame_id),
             colour_camera=scan.colour_camera,
         )
@@ -194,14 +204,23 @@ class SevenScenesReader(ScanReader[SevenScenesConfig, Recorded]):
             "reader.seven_scenes.intrinsics=[fx, fy, cx, cy]"
         )
 
-    def _up(self, scene_id: str, scan: Recorded) -> np.ndarray:
-        if self.config.up is not None:
-            return np.asarray(self.config.up, np.float64)
+    def _estimated_up(self, scene_id: str, scan: Recorded) -> Up:
         try:
             return estimate_up(LazyFrames(scan.frame_ids, partial(self.load, scan)), MILLIMETRE)
         except ValueError as error:
             count = len(scan.frame_ids)
             raise ValueError(f"scene {scene_id}: none of its {count} frames can be used ({error})") from error
+
+
+def _pose(scan: Recorded, frame_id: str) -> np.ndarray:
+    """float64 [3, 4] in the z-up world, or BadFrame."""
+    return scan.transform @ read_matrix(scan.folder / f"{frame_id}.pose.txt", (3, 4), "pose")
+
+
+def _pose_or_none(scan: Recorded, frame_id: str) -> np.ndarray | None:
+    with contextlib.suppress(BadFrame):
+        return _pose(scan, frame_id)
+    return None
 
 
 def _picture(folder: Path, frame_id: str) -> Path:

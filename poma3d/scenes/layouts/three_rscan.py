@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import zipfile
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from poma3d.scenes.config import ThreeRScanConfig
 from poma3d.scenes.files import CAPTIONS_FILE, File, listed, read_depth, read_matrix, usual_size
 from poma3d.scenes.frame import BadFrame, ColourCamera, Frame
 from poma3d.scenes.marks import Mark
-from poma3d.scenes.orientation import quarter_turns
+from poma3d.scenes.orientation import upright_turns
 from poma3d.scenes.scans import Scan, ScanReader
 
 SOURCE = "3rscan"
@@ -37,8 +36,6 @@ UNITS_PER_METRE = 1000.0
 """Where `_info.txt` has no m_depthShift."""
 LARGEST_MEMBER = 2**26
 """Bytes of a file in an archive, unpacked; a picture of the sensor has less than one percent of this."""
-POSES_READ = 50
-"""Poses that decide how the phone was held."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +84,7 @@ class ThreeRScanReader(ScanReader[ThreeRScanConfig, Sequenced]):
         return sorted(found)
 
     def open(self, scene_id: str, folder: Path) -> Sequenced:
-        """One scan; some of its poses say how the phone was held."""
+        """One scan; its poses say how the phone was held."""
         files = _files(folder)
         frame_ids = [n.removesuffix(DEPTH_SUFFIX) for n in sorted(files) if n.endswith(DEPTH_SUFFIX)]
         if not frame_ids:
@@ -111,7 +108,10 @@ class ThreeRScanReader(ScanReader[ThreeRScanConfig, Sequenced]):
             files=files,
             colour_camera=info.colour_camera,
         )
-        return replace(scan, turns=quarter_turns(_some_poses(scan)) if self.config.upright else 0)
+        if not self.config.upright:
+            return scan
+        turns = upright_turns([_pose_or_none(scan, frame_id) for frame_id in frame_ids])
+        return replace(scan, turns=dict(zip(frame_ids, turns, strict=True)))
 
     def load(self, scan: Sequenced, frame_id: str) -> Frame:
         """One frame."""
@@ -221,7 +221,7 @@ def _pose(scan: Sequenced, frame_id: str) -> np.ndarray:
     return scan.transform @ read_matrix(file, (3, 4), "pose")
 
 
-def _some_poses(scan: Sequenced) -> Iterator[np.ndarray]:
-    for frame_id in scan.frame_ids[:: max(1, len(scan.frame_ids) // POSES_READ)]:
-        with contextlib.suppress(BadFrame):
-            yield _pose(scan, frame_id)
+def _pose_or_none(scan: Sequenced, frame_id: str) -> np.ndarray | None:
+    with contextlib.suppress(BadFrame):
+        return _pose(scan, frame_id)
+    return None

@@ -17,7 +17,7 @@ from poma3d.scenes.layouts.arkitscenes import ArkitScenesReader, axis_angle_rota
 from poma3d.scenes.layouts.scannet import ScanNetReader
 from poma3d.scenes.layouts.scannet_sens import ScanNetSensReader
 from poma3d.scenes.layouts.three_rscan import ThreeRScanReader
-from poma3d.scenes.orientation import quarter_turns, turned
+from poma3d.scenes.orientation import turned, upright_turns
 from poma3d.scenes.views import to_samples
 from tests.helpers.recordings import stored, write_arkitscenes, write_sens, write_three_rscan
 from tests.helpers.scans import ALIGNMENT, room, write_matrix, write_scannet
@@ -25,6 +25,8 @@ from tests.helpers.scans import ALIGNMENT, room, write_matrix, write_scannet
 SHAPE = SampleShape(views=3, height=24, width=24)
 VIDEO, SCAN, RECORDING = "41048190", "0a4b8ef6-a83a-21f2-8672-dce34dd0d7ca", "scene0000_00"
 VIEWS = 12
+TURNED_HALF_WAY = [1] * 8 + [0] * 4
+"""The device was held on its side, then upright."""
 
 
 def assert_same_views(scene: SceneFrames, original: SceneFrames, atol: float = 1e-5) -> None:
@@ -57,11 +59,11 @@ def test_turning_a_frame_changes_no_point(sideways: int) -> None:
         np.testing.assert_allclose(standing.intrinsics, frame.intrinsics)
         np.testing.assert_allclose(standing.pose, frame.pose, atol=1e-12)
         np.testing.assert_array_equal(standing.colour(), frame.colour())
-    assert quarter_turns([stored(frame, sideways).pose for frame in original.frames]) == sideways
+    assert upright_turns([stored(frame, sideways).pose for frame in original.frames]) == [sideways] * 4
 
 
 def test_poses_that_are_not_finite_do_not_turn_anything() -> None:
-    assert quarter_turns([np.full((3, 4), -np.inf)]) == 0
+    assert upright_turns([np.full((3, 4), -np.inf), None]) == [0, 0]
 
 
 class TestThreeRScan:
@@ -70,8 +72,8 @@ class TestThreeRScan:
     def reader(self, root: Path, **config) -> ThreeRScanReader:
         return pickle.loads(pickle.dumps(ThreeRScanReader(ThreeRScanConfig(str(root), **config))))
 
-    @pytest.mark.parametrize("sideways", [0, 1])
-    def test_views_come_back_upright(self, sideways: int, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("sideways", [0, 1, TURNED_HALF_WAY])
+    def test_views_come_back_upright(self, sideways: int | list[int], tmp_path: Path) -> None:
         original = room(5, views=VIEWS)
         write_three_rscan(tmp_path, SCAN, original, sideways)
         scene = self.reader(tmp_path).read(SCAN)
@@ -118,9 +120,9 @@ class TestArkitScenes:
     def reader(self, root: Path, **config) -> ArkitScenesReader:
         return pickle.loads(pickle.dumps(ArkitScenesReader(ArkitScenesConfig(str(root), **config))))
 
-    @pytest.mark.parametrize("sideways", range(4))
+    @pytest.mark.parametrize("sideways", [0, 1, 2, 3, TURNED_HALF_WAY])
     def test_the_trajectory_is_inverted_and_views_come_back_upright(
-        self, sideways: int, tmp_path: Path
+        self, sideways: int | list[int], tmp_path: Path
     ) -> None:
         original = room(6, views=VIEWS)
         write_arkitscenes(tmp_path / "Training" / VIDEO, original, sideways)
