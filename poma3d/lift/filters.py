@@ -7,14 +7,14 @@ Legend: h w pixels of an image, y x of the lifter's grid, n images.
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image
 
 from poma3d.lift.config import HASH_BITS, FilterConfig
 from poma3d.lift.lifter import BadImage, Lifted
+from poma3d.picture_files import UnreadablePicture, open_picture, to_rgb
 
 HASH_ROWS, HASH_COLUMNS = 8, 9
 """Grey thumbnail whose 8 x 8 horizontal differences are the perceptual hash."""
@@ -46,19 +46,14 @@ def perceptual_hash(encoded: bytes, config: FilterConfig) -> int:
     Raises:
         BadImage: it cannot be decoded, or is too small or too large.
     """
-    try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            _check_size(image, config)
-            image.draft("L", (THUMBNAIL, THUMBNAIL))  # JPEG alone: decodes at a fraction of the size
-            grey = image.convert("L").resize((HASH_COLUMNS, HASH_ROWS), Image.Resampling.BOX)
-    except _DECODING_ERRORS as error:
-        raise BadImage("undecodable image", _short(error)) from error
-    tones = np.asarray(grey)
+    # JPEG alone is decoded in grey, and at a fraction of its size.
+    picture = _decoded(encoded, config, lambda image: image.draft("L", (THUMBNAIL, THUMBNAIL)))
+    tones = np.asarray(picture.convert("L").resize((HASH_COLUMNS, HASH_ROWS), Image.Resampling.BOX))
     return int.from_bytes(np.packbits(tones[:, 1:] > tones[:, :-1]).tobytes())
 
 
 def decode_image(encoded: bytes, config: FilterConfig, side_px: int) -> np.ndarray:
-    """RGB uint8 [h, w, 3] of an encoded image.
+    """RGB uint8 [h, w, 3] of an encoded image, upright (`poma3d.picture_files`).
 
     Args:
         side_px: larger images are brought to this longer side.
@@ -66,17 +61,15 @@ def decode_image(encoded: bytes, config: FilterConfig, side_px: int) -> np.ndarr
     Raises:
         BadImage: as `perceptual_hash`.
     """
-    try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            _check_size(image, config)
-            scale = min(1.0, side_px / max(image.size))
-            # A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that is enough.
-            image.draft("RGB", (round(image.width * scale), round(image.height * scale)))
-            rgb = image.convert("RGB")
-            rgb.thumbnail((side_px, side_px), Image.Resampling.BICUBIC, reducing_gap=2.0)
-            return np.asarray(rgb)
-    except _DECODING_ERRORS as error:
-        raise BadImage("undecodable image", _short(error)) from error
+
+    def smaller(image: Image.Image) -> None:
+        # A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that is enough.
+        scale = min(1.0, side_px / max(image.size))
+        image.draft("RGB", (round(image.width * scale), round(image.height * scale)))
+
+    picture = _decoded(encoded, config, smaller)
+    picture.thumbnail((side_px, side_px), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    return np.asarray(picture)
 
 
 def check_lifted(lifted: Lifted, config: FilterConfig) -> None:
@@ -156,8 +149,15 @@ def _match_in_band(
         step += 1
 
 
-_DECODING_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""Pillow's ways to say that bytes are no image."""
+def _decoded(encoded: bytes, config: FilterConfig, prepare: Callable[[Image.Image], object]) -> Image.Image:
+    """Mode RGB, upright; a picture of another size than is wanted is not decoded."""
+    try:
+        picture = open_picture(encoded)
+        _check_size(picture, config)
+        prepare(picture)
+        return to_rgb(picture)
+    except UnreadablePicture as error:
+        raise BadImage("undecodable image", str(error)) from error
 
 
 def _check_size(image: Image.Image, config: FilterConfig) -> None:
@@ -174,8 +174,3 @@ def _is_text(caption: str, config: FilterConfig) -> bool:
     return letters >= config.min_caption_letters and (letters + spaces) >= config.min_letter_share * len(
         caption
     )
-
-
-def _short(error: Exception) -> str:
-    text = str(error).splitlines()
-    return text[0][:120] if text else type(error).__name__

@@ -9,15 +9,14 @@ Legend: h w pixels of the source's depth grid (not yet the sample's).
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, overload, runtime_checkable
 
 import numpy as np
-from PIL import Image
 
+from poma3d.picture_files import UnreadablePicture, decode_picture
 from poma3d.sample import MILLIMETRE, Classes
 
 
@@ -83,10 +82,8 @@ class Frame:
         pixels = self.picture
         if isinstance(pixels, Path | bytes):
             try:
-                with Image.open(pixels if isinstance(pixels, Path) else io.BytesIO(pixels)) as image:
-                    pixels = np.asarray(image.convert("RGB"))
-            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-                # SyntaxError is Pillow's for a damaged PNG
+                pixels = decode_picture(pixels)
+            except (OSError, UnreadablePicture) as error:
                 name = pixels.name if isinstance(pixels, Path) else f"frame {self.frame_id}"
                 raise BadFrame("unreadable colour", f"{name}: {error}") from error
         return np.ascontiguousarray(np.rot90(pixels, self.picture_turns)) if pixels is not None else None
