@@ -26,6 +26,8 @@ from torch.nn import functional as F
 from poma3d.geometry import unproject
 from poma3d.network.encoder import PointMapEncoder, merge_adapters
 from poma3d.network.vit import VisionTransformer, VitShape
+from poma3d.pretrained.folder import share
+from poma3d.pretrained.loading import load_module
 
 FORMAT = "poma3d-encoder"
 FORMAT_VERSION = 1
@@ -119,6 +121,7 @@ def save(encoder: SceneEncoder, folder: Path | str) -> None:
         "provenance": asdict(encoder.provenance),
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    share(folder)
 
 
 def load(folder: Path | str, device: str | torch.device = "cpu") -> SceneEncoder:
@@ -127,16 +130,10 @@ def load(folder: Path | str, device: str | torch.device = "cpu") -> SceneEncoder
     Raises:
         ValueError: no such folder, or one of another format; says which file.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     folder = Path(folder)
     config = _read_config(folder / CONFIG)
     vit = VisionTransformer(VitShape.from_dict(config["shape"]), config["input_gain"])
-    try:
-        vit.load_state_dict(load_file(folder / WEIGHTS))
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise ValueError(f"{folder / WEIGHTS} does not hold the weights of its {CONFIG}: {error}") from error
+    load_module(vit, [folder / WEIGHTS], str(folder / WEIGHTS))
     return SceneEncoder(vit, Provenance(**config["provenance"])).to(device)
 
 

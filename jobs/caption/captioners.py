@@ -11,9 +11,9 @@ from jobs.common.devices import own_device
 from plinth import plugins
 from plinth.errors import ConfigError
 from plinth.storage import StorageOptions
-from poma3d.network.weights import weights_revision
-from poma3d.pretrained.captioner import Captioner, load_captioner
+from poma3d.pretrained.captioner import NEEDED, Captioner, load_captioner
 from poma3d.pretrained.config import CaptionerConfig
+from poma3d.pretrained.folder import weights_revision
 
 SOURCE = "captioner.source"
 
@@ -54,6 +54,7 @@ def revision(config: CaptionerConfig, options: StorageOptions) -> str:
     if plugins.is_own(config.kind):
         return str(open_captioner(config, options).revision)
     try:
-        return weights_revision(models.fetch(config.source, options, SOURCE), config.revision, "captioner")
+        source = models.fetch(config.source, options, SOURCE)
+        return weights_revision(source, config.revision, "captioner", NEEDED)
     except ValueError as error:
         raise ConfigError(f"{error}.") from None

@@ -160,7 +160,7 @@ def _before(output: Storage, recipe: dict[str, Any]) -> Manifest | None:
     if not output.exists(manifests.MANIFEST_KEY):
         return None
     found = manifests.load(output)
-    if found.attributes.get("recipe") != json.loads(json.dumps(recipe)):
+    if models.settle_revisions(found.attributes.get("recipe"), recipe) != json.loads(json.dumps(recipe)):
         raise ConfigError(
             f"{output.uri} holds a data set that another job built.",
             "Give another output: all samples of a data set are captioned alike.",

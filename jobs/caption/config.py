@@ -99,7 +99,8 @@ class CaptionJob:
         """What decides the captions of a sample."""
         kept = {k: v for k, v in config.to_dict(self).items() if k not in WHERE_IT_RUNS}
         if self.captioner is not None:
-            left_out = ("kind", "options", "source", "batch_size")
+            left_out = ["kind", "options", "source", "batch_size"]
+            left_out += [] if self.captioner.allow_tensors else ["allow_tensors"]
             kept["captioner"] = {k: v for k, v in kept["captioner"].items() if k not in left_out}
             kept["captioner"] |= plugins.identity(self.captioner, "captioner")
         return kept

@@ -94,7 +94,7 @@ def _check_teacher(dataset: Dataset, wanted: TeacherRecord) -> None:
             f"{dataset.storage.uri} has no teacher embeddings yet.",
             "Run `poma embed` on it with the job's teacher.",
         )
-    if dataset.teacher != wanted:
+    if not wanted.matches(dataset.teacher):
         raise DataError(
             f"{dataset.storage.uri} was embedded by {dataset.teacher}, the job's teacher is {wanted}.",
             "Run `poma embed` with the job's teacher, or name the other teacher in the job.",

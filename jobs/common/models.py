@@ -10,16 +10,19 @@ import tempfile
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from plinth import plugins
 from plinth.config import fingerprint
 from plinth.errors import ConfigError
 from plinth.storage import Storage, StorageOptions
 from poma3d.pretrained.config import TeacherConfig, TeacherRecord
+from poma3d.pretrained.folder import same_revision
 from poma3d.pretrained.teacher import Teacher, load_teacher
 
 CACHE_ENV = "POMA3D_CACHE"
-WANTED = (".json", ".txt", ".jinja", ".model", ".safetensors")
+REVISION = "revision"
+WANTED = (".json", ".txt", ".jinja", ".model", ".tiktoken", ".safetensors")
 
 
 def cache_folder() -> Path:
@@ -76,6 +79,9 @@ def fetch(source: str, options: StorageOptions, key: str = "teacher.source") -> 
         return str(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=folder.parent))
+    partial.chmod(
+        folder.parent.stat().st_mode
+    )  # mkdtemp's is for its owner alone, a cache is for all of a node
     for key, _ in files:
         storage.download(key, partial / key)
     try:
@@ -93,3 +99,18 @@ def record(config: TeacherConfig, options: StorageOptions) -> TeacherRecord:
         return TeacherRecord(config.kind, revision, teacher.embedding)
     name = config.source.rstrip("/").split("/")[-1] if "://" in config.source else teacher.name
     return TeacherRecord(name, teacher.revision, teacher.embedding)
+
+
+def settle_revisions(stored: Any, now: Any) -> Any:
+    """A recipe as it was stored, with the revisions of `now` where both may be the same weights.
+
+    Folders' revisions did not always cover tokenizer and preprocessor: what an older build stored is taken
+    for the folder with the same weights (`poma3d.pretrained.folder.same_revision`).
+    """
+    if not (isinstance(stored, dict) and isinstance(now, dict)):
+        return stored
+    settled = {key: settle_revisions(value, now.get(key)) for key, value in stored.items()}
+    before, found = stored.get(REVISION), now.get(REVISION)
+    if isinstance(before, str) and isinstance(found, str) and same_revision(before, found):
+        settled[REVISION] = found
+    return settled

@@ -33,6 +33,7 @@ from jobs.demo.teacher_config import TeacherTrainConfig
 from jobs.display.progress import Progress
 from plinth.engine.config import OptimConfig
 from plinth.engine.schedules import lr_at
+from poma3d.pretrained.folder import share
 from poma3d.sample import Sample
 
 # The end of a text must not be token 2: transformers then falls back to an older way to find it.
@@ -278,6 +279,7 @@ def save(
         size=size, do_center_crop=False, image_mean=[CHANNEL_MEAN] * 3, image_std=[CHANNEL_STD] * 3
     ).save_pretrained(partial)
     (partial / RECORD).write_text(json.dumps(record, indent=2))
+    share(partial)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
 

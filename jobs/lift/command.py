@@ -136,7 +136,8 @@ def _base(output: Storage, attributes: dict[str, Any]) -> Manifest | None:
                 f"{output.uri} holds a data set that another command built.", "Give another output."
             )
         return None
-    changes = config.changed_keys(base.attributes["recipe"], attributes["recipe"])
+    before = models.settle_revisions(base.attributes["recipe"], attributes["recipe"])
+    changes = config.changed_keys(before, attributes["recipe"])
     if changes:
         named = [f"{key} was {old!r} and is {new!r}" for key, old, new in changes[:MAX_CHANGES_NAMED]]
         more = f" and {len(changes) - len(named)} more" if len(changes) > len(named) else ""

@@ -36,7 +36,10 @@ class LifterConfig:
     source: ModelLocation = ""
     """Weights: a folder with config.json and *.safetensors, a storage URI of one, or a hub id."""
     revision: str | None = None
-    """Commit of a hub id, or the expected weight hash of a folder."""
+    """Commit of a hub id, or the expected revision of a folder."""
+    allow_tensors: list[str] = field(default_factory=list)
+    """Patterns (* for anything) of tensors that may be missing in the weights, unexpected, or of another
+    shape; any other such tensor is an error. What is missing is drawn at random, for all workers alike."""
     batch_size: int = 16
     """Images that pass through the model at once; halved for good when memory runs out."""
     actors: int = 1
@@ -141,5 +144,7 @@ class LiftJob:
         if kept["gates"]["require_caption"]:  # data sets from before this gate do not say
             del kept["gates"]["require_caption"]
         kept["lifter"] = {k: resolved["lifter"][k] for k in ("kind", "revision")}
+        if self.lifter.allow_tensors:
+            kept["lifter"]["allow_tensors"] = self.lifter.allow_tensors
         kept["lifter"] |= plugins.identity(self.lifter, "lifter")
         return kept

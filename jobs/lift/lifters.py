@@ -14,7 +14,7 @@ from plinth.errors import ConfigError
 from plinth.storage import StorageOptions
 from poma3d.lift.given import GivenLifter
 from poma3d.lift.lifter import HalvingLifter, Lifter
-from poma3d.network.weights import weights_revision
+from poma3d.pretrained.folder import weights_revision
 
 
 def open_lifter(config: LifterConfig, options: StorageOptions) -> HalvingLifter:
@@ -46,7 +46,7 @@ def _load(config: LifterConfig) -> Lifter:
     from poma3d.lift import depth_pro, vggt
 
     load = depth_pro.load if config.kind == depth_pro.NAME else vggt.load
-    return load(config.source, config.revision, own_device())
+    return load(config.source, config.revision, own_device(), config.allow_tensors)
 
 
 def revision(config: LifterConfig, options: StorageOptions) -> str:
@@ -59,7 +59,11 @@ def revision(config: LifterConfig, options: StorageOptions) -> str:
         return str(open_lifter(config, options).revision)
     if not config.needs_model:
         return ""
+    from poma3d.lift import depth_pro
+
+    parts = depth_pro.NEEDED if config.kind == depth_pro.NAME else ()
+    source = models.fetch(config.source, options, "lifter.source")
     try:
-        return weights_revision(models.fetch(config.source, options, "lifter.source"), config.revision)
+        return weights_revision(source, config.revision, parts=parts)
     except ValueError as error:
         raise ConfigError(f"{error}.") from None

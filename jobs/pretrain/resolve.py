@@ -63,7 +63,8 @@ def resolve(job: PretrainJob, accept_changes: bool = False) -> list[ResolvedStag
         opened = data_versions.open_pinned(stage.data.sources, kept.get(name, {}), job.storage, record)
         sources = data_versions.at_versions(stage.data.sources, opened)
         stage = replace(stage, data=replace(stage.data, sources=sources))
-        shape = Dataset(opened[0].storage, opened[0].manifest).shape
+        first = Dataset(opened[0].storage, opened[0].manifest)
+        shape = first.shape
         _check_model(there, stage, shape)
         steps, warmup_steps = _in_steps(stage, name, job.optim.warmup_steps)
         lr = job.optim.lr if stage.lr is None else stage.lr
@@ -87,7 +88,7 @@ def resolve(job: PretrainJob, accept_changes: bool = False) -> list[ResolvedStag
             ledger=job.ledger,
             storage_options=job.storage,
             weights_from=weights_from,
-            config=_identity(job, stage, optim, shape, record),
+            config=_identity(job, stage, optim, shape, first.teacher or record),
             check_resume=partial(check_resume, accept_changes),
         )
         resolved.append(stages.resolve(spec, opened))

@@ -19,9 +19,12 @@ import torch
 from torch.nn import functional as F
 
 from poma3d.lift.lifter import BadImage, InputImage, Lifted
-from poma3d.network.weights import hub_commit, weights_revision
+from poma3d.pretrained.folder import PREPROCESSOR, check_parts, hub_commit, weights_revision
+from poma3d.pretrained.loading import load_transformers, reported
 
 NAME = "depth_pro"
+NEEDED = (PREPROCESSOR,)
+"""Parts that it cannot do without: the mean and deviation of its pixels."""
 NEAREST_M, FARTHEST_M = 1e-4, 1e4
 """Limits of depth of the published post-processing."""
 
@@ -77,28 +80,29 @@ def _lifted(picture: InputImage, inverse: np.ndarray, fov_deg: float) -> Lifted 
     return Lifted(depth.astype(np.float32), intrinsics, metric=True)
 
 
-def load(source: str, revision: str | None, device: str | torch.device = "cpu") -> DepthProLifter:
-    """Depth Pro from a folder with config.json and *.safetensors, or from the hub.
+def load(
+    source: str, revision: str | None, device: str | torch.device = "cpu", allowed: Sequence[str] = ()
+) -> DepthProLifter:
+    """Depth Pro from a folder with config.json, preprocessor and *.safetensors, or from the hub; in float32.
 
     Args:
-        revision: commit of a hub id, or the expected weight hash of a folder.
+        revision: commit of a hub id, or the expected revision of a folder.
+        allowed: patterns of tensors that may differ (`poma3d.pretrained.loading`).
 
     Raises:
-        ValueError: it cannot be loaded, or has other weights than `revision`.
+        ValueError: it cannot be loaded whole, or has other weights than `revision`.
     """
     from transformers import DepthProForDepthEstimation
     from transformers.image_processing_base import ImageProcessingMixin
     from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD
 
-    actual = weights_revision(source, revision)
+    actual = weights_revision(source, revision, parts=NEEDED)
     commit = hub_commit(source, revision)
-    try:
-        model = DepthProForDepthEstimation.from_pretrained(source, revision=commit, use_safetensors=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ValueError(f"lifter.source {source} cannot be loaded: {str(error).splitlines()[0]}") from error
-    try:
+    with reported(source, "lifter"):
+        if commit is not None:
+            check_parts(source, commit, "lifter", NEEDED)
         pixels, _ = ImageProcessingMixin.get_image_processor_dict(source, revision=commit)
-    except OSError:
-        pixels = {}
+    model = load_transformers(DepthProForDepthEstimation, source, "lifter", allowed, revision=commit)
+    # What a preprocessor does not say are its class's values.
     mean = pixels.get("image_mean") or IMAGENET_STANDARD_MEAN
     return DepthProLifter(model.to(device), actual, mean, pixels.get("image_std") or IMAGENET_STANDARD_STD)

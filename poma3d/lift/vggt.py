@@ -8,7 +8,10 @@ Legend: n pictures of one size, S = 1 frame each, y x the model's grid (sides ar
 
 from __future__ import annotations
 
+import inspect
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +19,8 @@ import torch
 from torch.nn import functional as F
 
 from poma3d.lift.lifter import BadImage, InputImage, Lifted
-from poma3d.network.weights import hub_commit, weights_revision
+from poma3d.pretrained.folder import CONFIG, SAFETENSORS, hub_commit, weights_revision
+from poma3d.pretrained.loading import load_module, reported, seeded
 
 NAME = "vggt"
 SIDE = 518
@@ -93,23 +97,34 @@ def model_grid(height: int, width: int, side: int = SIDE) -> tuple[int, int]:
     return rows, columns
 
 
-def load(source: str, revision: str | None, device: str | torch.device = "cpu") -> VggtLifter:
-    """VGGT from a folder with config.json and model.safetensors, or from the hub.
+def load(
+    source: str, revision: str | None, device: str | torch.device = "cpu", allowed: Sequence[str] = ()
+) -> VggtLifter:
+    """VGGT from a folder with config.json and model.safetensors, or from the hub; in float32.
+
+    Its class has a `from_pretrained` of huggingface_hub's, which lets tensors be missing without a word: here
+    the class is made from config.json as that would make it, and its tensors are read by `load_module`.
 
     Args:
-        revision: commit of a hub id, or the expected weight hash of a folder.
+        revision: commit of a hub id, or the expected revision of a folder.
+        allowed: patterns of tensors that may differ (`poma3d.pretrained.loading`).
 
     Raises:
-        ValueError: the package is missing, or the weights cannot be loaded.
+        ValueError: the package is missing, or the weights cannot be loaded whole.
     """
     try:
         from vggt.models.vggt import VGGT  # type: ignore[import-not-found]
         from vggt.utils.pose_enc import pose_encoding_to_extri_intri  # type: ignore[import-not-found]
     except ImportError as error:
         raise ValueError(f"the lifter vggt needs its official package: {INSTALL}") from error
+    from transformers.utils import cached_file
+
     actual = weights_revision(source, revision)
-    try:
-        model = VGGT.from_pretrained(source, revision=hub_commit(source, revision))
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ValueError(f"lifter.source {source} cannot be loaded: {str(error).splitlines()[0]}") from error
+    commit = hub_commit(source, revision)
+    with reported(source, "lifter"):
+        config, weights = (Path(cached_file(source, name, revision=commit)) for name in (CONFIG, SAFETENSORS))
+        taken = inspect.signature(VGGT).parameters
+        with seeded():
+            model = VGGT(**{k: v for k, v in json.loads(config.read_text()).items() if k in taken})
+    load_module(model, [weights], source, "lifter", allowed)
     return VggtLifter(model.to(device), pose_encoding_to_extri_intri, actual)

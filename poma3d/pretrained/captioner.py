@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from poma3d.network.weights import hub_commit, weights_revision
 from poma3d.pretrained.config import PLACE, CaptionerConfig
+from poma3d.pretrained.folder import PREPROCESSOR, TOKENIZER, check_parts, hub_commit, weights_revision
+from poma3d.pretrained.loading import load_transformers, reported
+
+NEEDED = (TOKENIZER, PREPROCESSOR)
+"""Parts that a captioner cannot do without."""
 
 
 class Captioner:
@@ -146,28 +149,25 @@ def load_captioner(config: CaptionerConfig, device: str | torch.device = "cpu") 
     """Load model and processor.
 
     Raises:
-        ValueError: no such model, no safetensors weights, other weights than expected, a class that is no
-            image-text-to-text model, or remote code without a pinned revision.
+        ValueError: no such model, no safetensors weights, other weights than expected or not whole, no
+            tokenizer or preprocessor, a class that is no image-text-to-text model, or remote code
+            without a pinned revision.
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     config.validate()
-    actual = weights_revision(config.source, config.revision, "captioner")
-    commit = hub_commit(config.source, config.revision)
+    source = config.source
+    actual = weights_revision(source, config.revision, "captioner", NEEDED)
+    commit = hub_commit(source, config.revision)
     where: dict[str, Any] = {"revision": commit, "trust_remote_code": config.trust_remote_code}
-    try:
-        processor = AutoProcessor.from_pretrained(config.source, **where)
-        model = AutoModelForImageTextToText.from_pretrained(
-            config.source,
-            use_safetensors=True,
-            dtype=config.dtype if config.dtype == "auto" else getattr(torch, config.dtype),
-            **where,
-        )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(
-            f"captioner.source {Path(config.source).name or config.source} cannot be loaded: {first}"
-        ) from error
+    with reported(source, "captioner"):
+        if commit is not None:
+            check_parts(source, commit, "captioner", NEEDED)
+        processor = AutoProcessor.from_pretrained(source, **where)
+    model = load_transformers(
+        AutoModelForImageTextToText, source, "captioner", config.allow_tensors, getattr(torch, config.dtype),
+        **where,
+    )  # fmt: skip
     return Captioner(model.to(device), processor, config, actual)
 
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from poma3d.locations import ModelLocation
+from poma3d.pretrained.folder import same_revision
 
 CLIP, SIGLIP, FGCLIP, AUTO = "clip", "siglip", "fgclip", "auto"
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+DTYPES = ("float32", "bfloat16", "float16")
 PLACE = "{captions}"
 """Where a summary's prompt takes the captions."""
 
@@ -23,11 +24,14 @@ class TeacherConfig:
     source: ModelLocation = ""
     """Folder with config.json, tokenizer and *.safetensors, or a hub id."""
     revision: str | None = None
-    """Commit of a hub id, or the expected weight hash of a folder. Needed with trust_remote_code."""
+    """Commit of a hub id, or the expected revision of a folder. Needed with trust_remote_code."""
     kind: str = AUTO
     """clip, siglip, fgclip, or auto (from config.json); or a teacher of your own as module:Class."""
     trust_remote_code: bool = False
     """Run the Python that comes with FG-CLIP's weights instead of our own reading of them."""
+    allow_tensors: list[str] = field(default_factory=list)
+    """Patterns (* for anything) of tensors that may be missing in the weights, unexpected, or of another
+    shape; any other such tensor is an error. What is missing is drawn at random, for all workers alike."""
     batch_size: int = 64
     """Images or texts per forward."""
     options: dict[str, Any] | None = None
@@ -44,11 +48,14 @@ class CaptionerConfig:
     source: ModelLocation = ""
     """Folder with config.json, processor and *.safetensors, a storage URI of one, or a hub id."""
     revision: str | None = None
-    """Commit of a hub id, or the expected weight hash of a folder. Needed with trust_remote_code."""
+    """Commit of a hub id, or the expected revision of a folder. Needed with trust_remote_code."""
     trust_remote_code: bool = False
     """Run the Python that comes with the weights, for models that transformers does not know."""
-    dtype: str = "auto"
-    """Precision of the weights: auto (as stored), float32, bfloat16 or float16."""
+    dtype: str = "float32"
+    """Precision of the weights: float32, bfloat16 or float16, whatever they are stored in."""
+    allow_tensors: list[str] = field(default_factory=list)
+    """Patterns (* for anything) of tensors that may be missing in the weights, unexpected, or of another
+    shape; any other such tensor is an error. What is missing is drawn at random, for all workers alike."""
     batch_size: int = 8
     """Pictures that are described at once; halved for good when memory runs out."""
     prompts: list[str] = field(
@@ -114,6 +121,11 @@ class TeacherRecord:
     name: str
     revision: str
     embedding: int
+
+    def matches(self, stored: TeacherRecord) -> bool:
+        """Whether embeddings of `stored` may be used with this teacher (`same_revision`)."""
+        same = (stored.name, stored.embedding) == (self.name, self.embedding)
+        return same and same_revision(stored.revision, self.revision)
 
     def __str__(self) -> str:
         return f"{self.name} at {self.revision} ({self.embedding} wide)"

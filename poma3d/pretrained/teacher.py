@@ -12,7 +12,6 @@ Legend: n images or texts, h w pixels, E joint space, P patches, D width of the 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,15 +25,24 @@ from torch.nn import functional as F
 from poma3d.losses import layer_norm
 from poma3d.network.vit import ImageTower
 from poma3d.pretrained.config import AUTO, CLIP, FGCLIP, SIGLIP, TeacherConfig
-from poma3d.pretrained.towers import FGCLIP_WEIGHTS, image_tower, long_text_tower
+from poma3d.pretrained.folder import (
+    PREPROCESSOR,
+    SAFETENSORS,
+    TOKENIZER,
+    UnusableModel,
+    check_parts,
+    folder_revision,
+)
+from poma3d.pretrained.loading import load_transformers, reported
+from poma3d.pretrained.towers import FGCLIP_TENSORS, FGCLIP_WEIGHTS, image_tower, long_text_tower
 
 KINDS = (AUTO, CLIP, SIGLIP, FGCLIP)
 SHORT_TOKENS, LONG_TOKENS = 77, 248
 """Text lengths of FG-CLIP's own code."""
 HALF = 0.5
 """Mean and standard deviation of SigLIP's pixels."""
-REVISION_LENGTH = 16
-SAFETENSORS = "model.safetensors"
+NEEDED = (TOKENIZER, PREPROCESSOR)
+"""Parts that a teacher cannot do without."""
 
 
 def validate(config: TeacherConfig) -> None:
@@ -197,66 +205,45 @@ class Teacher:
 
 
 def load_teacher(config: TeacherConfig, device: str | torch.device = "cpu") -> Teacher:
-    """Load model, tokenizer and pixel statistics.
+    """Load model, tokenizer and pixel statistics, in float32.
 
     Raises:
-        ValueError: no such model, no safetensors weights, a kind that is not supported, remote code
-            without permission, or a folder whose weights are not those of `revision`.
+        ValueError: no such model, no safetensors weights, weights that are not those of its class, no
+            tokenizer or preprocessor, a kind that is not supported, remote code without permission, or
+            a folder whose weights are not those of `revision`.
     """
     validate(config)
     folder = Path(config.source)
-    found = weight_hash(folder) if folder.is_dir() else None
-    if found and config.revision and config.revision != found:
-        raise ValueError(
-            f"teacher.source {config.source} has weights {found}, the job expects teacher.revision "
-            f"{config.revision}: point it at those weights, or embed the samples again"
-        )
-    try:
+    found = folder_revision(folder, config.revision, "teacher", NEEDED) if folder.is_dir() else None
+    with reported(config.source, "teacher"):
         loaded = _load(config, found)
-    except (OSError, ImportError, AttributeError, KeyError, RuntimeError) as error:
-        raise ValueError(f"teacher.source {config.source} cannot be loaded: {_first_line(error)}") from error
     return Teacher(folder.name if found else config.source, loaded, config.batch_size, device)
 
 
 def _load(config: TeacherConfig, found: str | None) -> Loaded:
-    """Args: found: hash of the weights of a local folder, None for a hub id."""
+    """Args: found: revision of a local folder, None for a hub id."""
     from transformers import AutoConfig, AutoTokenizer
 
     commit = None if found else config.revision
     where: dict[str, Any] = {"revision": commit, "trust_remote_code": config.trust_remote_code}
     theirs = AutoConfig.from_pretrained(config.source, **where)
     kind = _kind(config, theirs)
-    model_class = _model_class(kind, config.trust_remote_code)
-    model = model_class.from_pretrained(config.source, use_safetensors=True, **where)
+    if not found:
+        check_parts(config.source, commit, "teacher", NEEDED)
+    ours = kind == FGCLIP and not config.trust_remote_code
+    model = load_transformers(
+        _model_class(kind, config.trust_remote_code), config.source, "teacher", config.allow_tensors,
+        elsewhere=FGCLIP_TENSORS if ours else (), **where,
+    )  # fmt: skip
     tokenizer = AutoTokenizer.from_pretrained(config.source, **where)
     long_texts = None
-    if kind == FGCLIP and not config.trust_remote_code:
+    if ours:
         long_texts = long_text_tower(model, _tensors(config.source, commit, FGCLIP_WEIGHTS))
     revision = found or getattr(theirs, "_commit_hash", None) or config.revision
     if revision is None:
-        raise ValueError(f"teacher.source {config.source} does not tell its commit: set teacher.revision")
+        raise UnusableModel(f"teacher.source {config.source} does not tell its commit: set teacher.revision")
     mean, std = _pixel_statistics(config.source, kind, commit)
     return Loaded(model, tokenizer, kind, revision, mean, std, long_texts)
-
-
-def weight_hash(folder: Path) -> str:
-    """Hash of a folder's config.json, safetensors weights and code: the revision of a local teacher.
-
-    Raises:
-        ValueError: no safetensors weights in it.
-    """
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        raise ValueError(
-            f"{folder} has no *.safetensors: pickled weights are not loaded; convert them with "
-            "save_pretrained(..., safe_serialization=True)"
-        )
-    digest = hashlib.sha256()
-    for path in [folder / "config.json", *weights, *sorted(folder.glob("*.py"))]:
-        digest.update(path.name.encode() + b"\0")
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:REVISION_LENGTH]
 
 
 def _kind(config: TeacherConfig, theirs: Any) -> str:
@@ -266,7 +253,7 @@ def _kind(config: TeacherConfig, theirs: Any) -> str:
     names = f"{getattr(theirs, 'auto_map', '')} {theirs.architectures}".lower().replace("_", "")
     kind: str = FGCLIP if theirs.model_type == CLIP and "fgclip" in names else theirs.model_type
     if kind not in KINDS:
-        raise ValueError(
+        raise UnusableModel(
             f"teacher.source {config.source} is a '{kind}' model; use one of {', '.join(KINDS[1:])}"
         )
     return kind
@@ -300,17 +287,10 @@ def _tensors(source: str, revision: str | None, names: Sequence[str]) -> dict[st
 def _pixel_statistics(
     source: str, kind: str, revision: str | None
 ) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and standard deviation from preprocessor_config.json; the family's own where it is missing."""
+    """Mean and standard deviation of the preprocessor; the family's own where it does not say."""
     from transformers.image_processing_base import ImageProcessingMixin
     from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-    try:
-        found, _ = ImageProcessingMixin.get_image_processor_dict(source, revision=revision)
-    except OSError:
-        found = {}
+    found, _ = ImageProcessingMixin.get_image_processor_dict(source, revision=revision)
     usual = ([HALF] * 3, [HALF] * 3) if kind == SIGLIP else (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
     return found.get("image_mean") or usual[0], found.get("image_std") or usual[1]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

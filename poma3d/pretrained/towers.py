@@ -21,6 +21,8 @@ LONG_PROJECTION = "text_filip_projection.weight"
 LONG_POSITIONS_FIRST = "text_model.embeddings.position_embedding_ori.weight"
 LONG_POSITIONS_REST = "text_model.embeddings.position_embedding_res.weight"
 FGCLIP_WEIGHTS = (LONG_PROJECTION, LONG_POSITIONS_FIRST, LONG_POSITIONS_REST)
+FGCLIP_TENSORS = (*FGCLIP_WEIGHTS, "logit_scale_*")
+"""What FG-CLIP has besides a CLIP: those, and two temperatures of its training."""
 FIRST_POSITIONS = 20
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ PATCH_IMAGE = 16
 
 
 def save_depth_pro(folder: Path) -> None:
-    """Write config.json and model.safetensors."""
+    """Write config.json, preprocessor_config.json and model.safetensors."""
     vision = {
         "model_type": "dinov2", "image_size": PATCH_IMAGE, "patch_size": 4, "hidden_size": 8,
         "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_ratio": 2,
@@ -30,3 +31,5 @@ def save_depth_pro(folder: Path) -> None:
         model.fov_model.head.layers[-1].bias.fill_(60.0)  # degrees: a camera that could be
         model.head.layers[-2].bias.fill_(0.3)  # inverse depth above zero
     model.save_pretrained(folder)
+    pixels = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    (folder / "preprocessor_config.json").write_text(json.dumps(pixels))

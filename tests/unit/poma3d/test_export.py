@@ -89,7 +89,7 @@ def test_bad_input_is_named(tmp_path: Path) -> None:
     export.save(encoder, tmp_path)
     weights = tmp_path / export.WEIGHTS
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=r"model\.safetensors does not hold"):
+    with pytest.raises(ValueError, match=r"model\.safetensors cannot be loaded"):
         export.load(tmp_path)
     config = json.loads((tmp_path / export.CONFIG).read_text())
     (tmp_path / export.CONFIG).write_text(json.dumps({**config, "format_version": 9}))

@@ -57,6 +57,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def test_others_on_the_machine_can_read_it(folder: Path) -> None:
+    config = (folder / "config.json").stat().st_mode
+    assert {path.stat().st_mode for path in folder.iterdir()} == {config}
+    fresh = folder.parent / "fresh"
+    fresh.mkdir()
+    assert folder.stat().st_mode == fresh.stat().st_mode
+
+
 def test_folder_loads_like_any_clip_and_knows_its_colours(folder: Path) -> None:
     model = CLIPModel.from_pretrained(folder).eval()
     tokenizer, processor = AutoTokenizer.from_pretrained(folder), AutoImageProcessor.from_pretrained(folder)

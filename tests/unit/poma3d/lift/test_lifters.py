@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import sys
 import types
 from collections.abc import Sequence
@@ -11,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import DepthProForDepthEstimation
 
 from poma3d.lift import depth_pro, vggt
 from poma3d.lift.given import GivenLifter
 from poma3d.lift.lifter import BadImage, HalvingLifter, InputImage, Lifted
-from poma3d.network.weights import weights_revision
+from poma3d.pretrained.folder import weights_revision
 from tests.helpers.lift.tiny_lifter import save_depth_pro
 
 
@@ -70,7 +72,7 @@ def test_depth_pro_without_a_field_of_view_is_refused(depth_pro_folder: Path) ->
 
 
 def test_weights_are_named_and_pinned(depth_pro_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="the job expects 0123"):
+    with pytest.raises(ValueError, match="the job expects lifter.revision 0123"):
         depth_pro.load(str(depth_pro_folder), "0123")
     with pytest.raises(ValueError, match=r"pin a hub id by its commit in lifter\.revision"):
         weights_revision("apple/DepthPro-hf", None)
@@ -84,14 +86,10 @@ def test_weights_are_named_and_pinned(depth_pro_folder: Path, tmp_path: Path) ->
 class ImitationVggt(torch.nn.Module):
     """The parts of VGGT's documented interface that are used: depth is the red channel plus one."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 1) -> None:
         super().__init__()
-        self.weight = torch.nn.Parameter(torch.ones(1))
+        self.weight = torch.nn.Parameter(torch.zeros(width))
         self.seen: list[tuple[int, ...]] = []
-
-    @classmethod
-    def from_pretrained(cls, source: str, revision: str | None = None) -> ImitationVggt:
-        return cls()
 
     def aggregator(self, images: torch.Tensor) -> tuple[list[torch.Tensor], int]:
         self.seen.append(tuple(images.shape))
@@ -142,20 +140,53 @@ def test_vggt_grids_are_whole_patches() -> None:
     assert vggt.model_grid(100, 4000) == (14, 518)
 
 
-def test_vggt_is_loaded_from_its_package_and_missed_in_one_line(
-    depth_pro_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "vggt", None)
-    with pytest.raises(ValueError, match=r"pip install git\+https://github\.com/facebookresearch/vggt\.git"):
-        vggt.load(str(depth_pro_folder), None)
+@pytest.fixture
+def vggt_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A saved model of the imitated package, which is installed."""
     names = ("vggt", "vggt.models", "vggt.models.vggt", "vggt.utils", "vggt.utils.pose_enc")
     modules = {name: types.ModuleType(name) for name in names}
     modules["vggt.models.vggt"].VGGT = ImitationVggt
     modules["vggt.utils.pose_enc"].pose_encoding_to_extri_intri = imitation_decode
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
-    lifter = vggt.load(str(depth_pro_folder), None)
+    (tmp_path / "config.json").write_text('{"width": 2, "unknown_to_the_class": 1}')
+    save_file({"weight": torch.tensor([1.0, 2.0])}, tmp_path / "model.safetensors")
+    return tmp_path
+
+
+def test_vggt_is_loaded_from_its_package_and_missed_in_one_line(
+    vggt_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lifter = vggt.load(str(vggt_folder), None)
+    assert lifter.revision == weights_revision(str(vggt_folder), None)
     assert isinstance(lifter.lift([picture(64, 64)])[0], Lifted)
+    monkeypatch.setitem(sys.modules, "vggt.models.vggt", None)
+    with pytest.raises(ValueError, match=r"pip install git\+https://github\.com/facebookresearch/vggt\.git"):
+        vggt.load(str(vggt_folder), None)
+
+
+def test_vggt_lacks_no_tensor(vggt_folder: Path) -> None:
+    weights = vggt_folder / "model.safetensors"
+    save_file({"module.weight": torch.ones(2)}, weights)
+    with pytest.raises(
+        ValueError, match=r"1 missing \(weight\), 1 unexpected \(module\.weight\); .*DataParallel"
+    ):
+        vggt.load(str(vggt_folder), None)
+    vggt.load(str(vggt_folder), None, allowed=["weight", "module.*"])
+    save_file({"weight": torch.ones(3)}, weights)
+    with pytest.raises(ValueError, match=r"1 of another shape \(weight \[3\], not \[2\]\)"):
+        vggt.load(str(vggt_folder), None)
+
+
+def test_depth_pro_lacks_no_tensor_and_no_preprocessor(depth_pro_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(depth_pro_folder, tmp_path / "short")
+    tensors = load_file(folder / "model.safetensors")
+    save_file(dict(list(tensors.items())[::2]), folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=rf"lifter\.source {folder} .*{len(tensors) // 2} missing"):
+        depth_pro.load(str(folder), None)
+    (folder / "preprocessor_config.json").unlink()
+    with pytest.raises(ValueError, match="it has no preprocessor"):
+        depth_pro.load(str(folder), None)
 
 
 class Small:

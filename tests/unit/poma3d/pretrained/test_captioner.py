@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ def test_the_best_by_score() -> None:
     [
         ({"source": ""}, "captioner.source is empty"),
         ({"trust_remote_code": True}, "pin it with captioner.revision"),
-        ({"dtype": "int4"}, "captioner.dtype is 'int4'; use one of auto"),
+        ({"dtype": "int4"}, "captioner.dtype is 'int4'; use one of float32"),
         ({"candidates": 0}, "captioner.candidates is 0"),
         ({"prompts": []}, "captioner.prompts"),
         ({"summary_prompt": "Describe."}, "has no {captions}"),
@@ -106,11 +107,11 @@ def test_settings_that_cannot_be(folder: Path, change: dict[str, object], words:
 
 
 def test_weights_that_cannot_be_used_are_named(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="the job expects 0123"):
+    with pytest.raises(ValueError, match="the job expects captioner.revision 0123"):
         load_captioner(config(folder, revision="0123"))
     with pytest.raises(ValueError, match=r"is no folder here; pin a hub id .*captioner\.revision"):
         load_captioner(config(tmp_path / "nowhere"))
-    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(ValueError, match="cannot be loaded"):
-        load_captioner(config(tmp_path))
+    other = shutil.copytree(folder, tmp_path / "bert")
+    (other / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(ValueError, match=r"captioner\.source .*bert cannot be loaded"):
+        load_captioner(config(other))

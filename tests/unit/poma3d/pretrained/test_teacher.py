@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import CLIPImageProcessor, PreTrainedTokenizerFast
 
 from poma3d.pretrained.config import TeacherConfig
-from poma3d.pretrained.teacher import load_teacher, validate, weight_hash
+from poma3d.pretrained.folder import weight_hash, weights_revision
+from poma3d.pretrained.teacher import load_teacher, validate
 from tests.helpers import tiny
 
 WORDS = ["<pad>", "<start>", "<unk>", "<end>", "a", "chair", "table", "red", "by", "the"]
@@ -49,7 +51,8 @@ def images(n: int = 3, side: int = tiny.IMAGE_SIZE) -> np.ndarray:
 def test_a_clip_folder(folder: Path) -> None:
     teacher = load_teacher(TeacherConfig(str(folder), batch_size=2))
     assert (teacher.kind, teacher.name, teacher.embedding) == ("clip", "tiny-clip", tiny.JOINT)
-    assert teacher.revision == weight_hash(folder)
+    assert teacher.revision == weights_revision(str(folder), None)
+    assert teacher.revision.startswith(f"{weight_hash(folder)}-")
     features = teacher.encode_images(images())
     assert features.dtype == np.float16
     assert features.shape == (3, tiny.JOINT)
@@ -232,8 +235,8 @@ def test_bad_input_is_named(folder: Path) -> None:
         teacher.encode_images(np.zeros((1, 8, 8, 3), np.float32))
 
 
-def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    (tmp_path / "model.safetensors").write_bytes(b"")
+def test_a_model_of_another_kind_is_refused(folder: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(folder, tmp_path / "bert")
+    (other / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(ValueError, match="is a 'bert' model"):
-        load_teacher(TeacherConfig(str(tmp_path)))
+        load_teacher(TeacherConfig(str(other)))
