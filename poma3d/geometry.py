@@ -123,6 +123,18 @@ def scale_intrinsics(intrinsics: np.ndarray, from_hw: tuple[int, int], to_hw: tu
     return np.array([fx, fy, cx, cy])
 
 
+def off_centre(intrinsics: np.ndarray, hw: tuple[int, int]) -> float:
+    """How far the principal point lies from the middle of pictures of a size (h, w), as a share of the side.
+
+    The cheapest check that intrinsics belong to pictures of a size: cameras have up to 0.08 (Azure Kinect);
+    intrinsics of pictures of half or double the size have 0.25 and 0.5.
+    """
+    height, width = hw
+    across = (float(intrinsics[2]) - (width - 1) / 2) / width
+    down = (float(intrinsics[3]) - (height - 1) / 2) / height
+    return max(abs(across), abs(down))
+
+
 def same_view(picture_hw: tuple[int, int], depth_hw: tuple[int, int], intrinsics: np.ndarray | None) -> bool:
     """Whether a picture can show just what a depth map shows, by their shapes.
 

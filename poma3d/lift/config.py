@@ -38,6 +38,9 @@ class FilterConfig:
     """Smallest field of view, horizontal and vertical."""
     max_fov_deg: float = 130.0
     """Largest field of view, horizontal and vertical."""
+    max_off_centre: float = 0.1
+    """Maps whose principal point lies farther from their middle, as a share of the side, have intrinsics of
+    another image size. Up to 0.5, the edge, for cropped pictures."""
 
     def validate(self) -> None:
         """Raise ValueError for a value that cannot be."""
@@ -48,6 +51,8 @@ class FilterConfig:
             raise ValueError(
                 f"gates: duplicate_distance is {self.duplicate_distance}, expected -1 to {HASH_BITS // 4 - 1}"
             )
+        if not 0 < self.max_off_centre <= 0.5:
+            raise ValueError(f"gates: max_off_centre is {self.max_off_centre}, expected above 0 to 0.5")
         if not 0 < self.min_fov_deg < self.max_fov_deg < 180:
             raise ValueError(
                 f"gates: min_fov_deg {self.min_fov_deg} and max_fov_deg {self.max_fov_deg} must rise from "

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image
 
+from poma3d.geometry import off_centre
 from poma3d.lift.config import HASH_BITS, FilterConfig
 from poma3d.lift.lifter import BadImage, Lifted
 from poma3d.picture_files import UnreadablePicture, open_picture, to_rgb
@@ -81,6 +82,13 @@ def check_lifted(lifted: Lifted, config: FilterConfig) -> None:
         fov_deg = float(np.degrees(2 * np.arctan(pixels / 2 / focal)))
         if not config.min_fov_deg <= fov_deg <= config.max_fov_deg:
             raise BadImage("absurd field of view", f"{fov_deg:.1f} degrees")
+    if off_centre(lifted.intrinsics, (height, width)) > config.max_off_centre:
+        cx, cy = lifted.intrinsics[2:]
+        raise BadImage(
+            "intrinsics of another image size",
+            f"principal point ({cx:g}, {cy:g}) in a depth map of {width} x {height}, at most "
+            f"{config.max_off_centre} of the side from the middle",
+        )
     valid = lifted.depth[np.isfinite(lifted.depth) & (lifted.depth > 0)]
     share = len(valid) / lifted.depth.size
     if not len(valid) or share < config.min_valid_depth:

@@ -5,6 +5,7 @@ files         reading the files of recorded scans
 scans         what the readers of recorded scans share
 marks         by which files a layout is told from others
 layouts/      the readers, one file per layout
+checks        what a frame must be to be used
 colour        pictures brought to the view of their depth maps
 orientation   which way is up, in the world and in the pictures
 annotations   captions from JSON and JSONL files of a data set

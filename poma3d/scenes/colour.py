@@ -37,7 +37,7 @@ def cut_to_colour(frame: Frame, depth_scale: float) -> Frame:
     """The frame with its depth map cut to the rectangle that its picture covers; itself where it covers all.
 
     Args:
-        frame: checked (`poma3d.scenes.views.check_frame`), on the source's grid.
+        frame: checked (`poma3d.scenes.checks`), on the source's grid.
         depth_scale: metres per unit of depth.
 
     Raises:

@@ -111,6 +111,9 @@ class ViewConfig:
     """Scale single images to this median depth (2.5 suits depth known up to scale); 0 keeps metres."""
     min_valid_depth: float = 0.3
     """Frames with a smaller share of valid depth are rejected."""
+    max_off_centre: float = 0.1
+    """Frames whose principal point lies farther from the middle of the depth map, as a share of its side, are
+    rejected: their intrinsics are of another image size. Up to 0.5, the edge, for cropped pictures."""
     colour: bool = True
     """Keep the colour pictures, which `embed` and `preview` need."""
     jpeg_quality: int = 90
@@ -127,6 +130,8 @@ class ViewConfig:
             raise ValueError(
                 "views: chunk_frames and single_median_depth_m must not be negative; 0 means off"
             )
+        if not 0 < self.max_off_centre <= 0.5:
+            raise ValueError(f"views: max_off_centre is {self.max_off_centre}, expected above 0 to 0.5")
         if not 0 <= self.min_valid_depth <= 1:
             raise ValueError(
                 f"views: min_valid_depth is {self.min_valid_depth}, expected a share from 0 to 1"

@@ -20,6 +20,9 @@ from poma3d.scenes.frame import BadFrame
 HEADERS_READ = 15
 """Depth files whose headers decide the usual size of a scan."""
 CAPTIONS_FILE = "captions.json"
+ONE_LINE = {9: (3, 3), 12: (3, 4), 16: (4, 4)}
+"""Matrices that some tools write in one line."""
+LAST_ROW, ROUNDED = np.array([0.0, 0, 0, 1]), 1e-3
 DEEP = "**/"
 File = Path | zipfile.Path
 """A file on disk, or a member of a zip that is read in place."""
@@ -63,19 +66,48 @@ def read_depth(path: File, size: tuple[int, int] | None) -> np.ndarray:
 
 
 def read_matrix(path: File, shape: tuple[int, int], what: str) -> np.ndarray:
-    """A matrix float64 of at least `shape` from a text file, cut to `shape`.
+    """A matrix float64 of at least `shape` from a text file, cut to `shape`; it may stand in one line.
 
     Raises:
         BadFrame: "unreadable `what`": the file is missing, not numbers, or too small.
     """
+    return _whole_matrix(path, shape, what)[: shape[0], : shape[1]]
+
+
+def read_pose(path: File) -> np.ndarray:
+    """A pose float64 [3, 4] from a text file of 3 x 4 or 4 x 4 numbers.
+
+    Raises:
+        BadFrame: it cannot be read, or its last row says that it is no rigid motion.
+    """
+    return rigid(_whole_matrix(path, (3, 4), "pose"))
+
+
+def rigid(matrix: np.ndarray) -> np.ndarray:
+    """The first three rows of a pose [3, 4] or [4, 4].
+
+    Raises:
+        BadFrame: the last row is not (0, 0, 0, 1), as where a matrix is stored column by column.
+    """
+    last = matrix[3:4, :4]
+    if np.isfinite(last).all() and np.abs(last - LAST_ROW).max(initial=0) > ROUNDED:
+        raise BadFrame(
+            "pose is no rigid motion", f"its last row is {last[0].tolist()}, expected 0 0 0 1: transposed?"
+        )
+    return matrix[:3, :4]
+
+
+def _whole_matrix(path: File, shape: tuple[int, int], what: str) -> np.ndarray:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
         matrix = np.array([line.split() for line in lines if line.strip()], np.float64)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise BadFrame(f"unreadable {what}", f"{path.name}: {error}") from error
+    if len(matrix) == 1 and matrix.size in ONE_LINE:
+        matrix = matrix.reshape(ONE_LINE[matrix.size])
     if matrix.ndim != 2 or matrix.shape[0] < shape[0] or matrix.shape[1] < shape[1]:
         raise BadFrame(f"unreadable {what}", f"{path.name} holds {list(matrix.shape)}, not {list(shape)}")
-    return matrix[: shape[0], : shape[1]]
+    return matrix
 
 
 def read_intrinsics(path: Path) -> np.ndarray | None:

@@ -19,14 +19,13 @@ from PIL import Image
 
 from poma3d.geometry import resize_depth_nearest, scale_intrinsics, unproject
 from poma3d.sample import Sample, SampleShape
+from poma3d.scenes.checks import check_frame
 from poma3d.scenes.colour import cut_to_colour, picture_on_grid
 from poma3d.scenes.config import ViewConfig
 from poma3d.scenes.frame import BadFrame, Frame, Reject, SceneFrames
 
 CAMERA_TO_Z_UP = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0]])
 """Pose of a single image: its world is the camera's frame with (x, y, z) mapped to (x, z, -y)."""
-NOT_A_ROTATION = 0.05
-"""Largest |R^T R - 1| of a pose that is still taken for a rotation."""
 VOXEL_BITS = 21
 """Bits per axis of a packed voxel index: +-100 km at 0.1 m."""
 
@@ -99,33 +98,6 @@ def choose_views(
     return sorted(chosen)
 
 
-def check_frame(frame: Frame, min_valid_depth: float) -> None:
-    """Raise BadFrame where a frame cannot be used."""
-    if frame.depth.ndim != 2 or frame.depth.dtype != np.uint16:
-        raise BadFrame(
-            "wrong shape", f"depth is {frame.depth.dtype} {list(frame.depth.shape)}, not uint16 [h, w]"
-        )
-    if (
-        frame.intrinsics.shape != (4,)
-        or not np.isfinite(frame.intrinsics).all()
-        or min(frame.intrinsics[:2]) <= 0
-    ):
-        raise BadFrame("no intrinsics", f"{frame.intrinsics.tolist()}")
-    if frame.pose.shape != (3, 4):
-        raise BadFrame("wrong shape", f"pose is {list(frame.pose.shape)}, not [3, 4]")
-    if not np.isfinite(frame.pose).all():
-        raise BadFrame("non-finite pose")
-    rotation = frame.pose[:, :3]
-    error = float(np.abs(rotation.T @ rotation - np.eye(3)).max())
-    if error > NOT_A_ROTATION or np.linalg.det(rotation) < 0:
-        raise BadFrame(
-            "pose is not a rotation", f"off by {error:.3g}, determinant {np.linalg.det(rotation):.3g}"
-        )
-    valid = float((frame.depth > 0).mean())
-    if valid < min_valid_depth:
-        raise BadFrame("too little valid depth", f"{valid:.3f} of the pixels, at least {min_valid_depth}")
-
-
 def encode_colour(picture: np.ndarray, height: int, width: int, quality: int) -> bytes:
     """JPEG of a picture uint8 [any, any, 3] on the grid [height, width]."""
     image = Image.fromarray(picture)
@@ -151,7 +123,7 @@ def _usable(
     for place in places.tolist():
         try:
             frame = scene.frames[place]
-            check_frame(frame, config.min_valid_depth)
+            check_frame(frame, config)
             frame = cut_to_colour(frame, scene.depth_scale)
         except BadFrame as bad:
             rejects.append(_reject(scene, place, bad))

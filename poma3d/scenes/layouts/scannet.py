@@ -29,7 +29,15 @@ from pathlib import Path
 import numpy as np
 
 from poma3d.scenes.config import ScanNetConfig
-from poma3d.scenes.files import CAPTIONS_FILE, listed, read_depth, read_intrinsics, read_matrix, usual_size
+from poma3d.scenes.files import (
+    CAPTIONS_FILE,
+    listed,
+    read_depth,
+    read_intrinsics,
+    read_matrix,
+    rigid,
+    usual_size,
+)
 from poma3d.scenes.frame import BadFrame, Frame
 from poma3d.scenes.marks import Mark
 from poma3d.scenes.scans import Scan, ScanReader
@@ -153,11 +161,12 @@ def aligned(alignment: np.ndarray, pose: np.ndarray) -> np.ndarray:
     """A pose [4, 4] in the aligned world, [3, 4].
 
     Raises:
-        BadFrame: the frame was not localised: -inf must not meet the alignment, where it would become NaN.
+        BadFrame: no rigid motion, or the frame was not localised: -inf must not meet the alignment, where it
+            would become NaN.
     """
     if not np.isfinite(pose).all():
         raise BadFrame("non-finite pose", str(pose[0].tolist()))
-    return (alignment @ pose)[:3]
+    return rigid(alignment @ pose)
 
 
 def read_axis_alignment(path: Path) -> np.ndarray:

@@ -41,6 +41,7 @@ from poma3d.scenes.files import (
     listed,
     read_depth,
     read_matrix,
+    read_pose,
     usual_size,
 )
 from poma3d.scenes.frame import BadFrame, ColourCamera, Frame, LazyFrames
@@ -214,7 +215,7 @@ class SevenScenesReader(ScanReader[SevenScenesConfig, Recorded]):
 
 def _pose(scan: Recorded, frame_id: str) -> np.ndarray:
     """float64 [3, 4] in the z-up world, or BadFrame."""
-    return scan.transform @ read_matrix(scan.folder / f"{frame_id}.pose.txt", (3, 4), "pose")
+    return scan.transform @ read_pose(scan.folder / f"{frame_id}.pose.txt")
 
 
 def _pose_or_none(scan: Recorded, frame_id: str) -> np.ndarray | None:

@@ -22,7 +22,7 @@ import numpy as np
 from poma3d.geometry import rotation_to_z_up
 from poma3d.scenes.colour import colour_camera_of
 from poma3d.scenes.config import ThreeRScanConfig
-from poma3d.scenes.files import CAPTIONS_FILE, File, listed, read_depth, read_matrix, usual_size
+from poma3d.scenes.files import CAPTIONS_FILE, File, listed, read_depth, read_pose, usual_size
 from poma3d.scenes.frame import BadFrame, ColourCamera, Frame
 from poma3d.scenes.marks import Mark
 from poma3d.scenes.orientation import upright_turns
@@ -218,7 +218,7 @@ def _pose(scan: Sequenced, frame_id: str) -> np.ndarray:
     file = scan.files.get(f"{frame_id}.pose.txt")
     if file is None:
         raise BadFrame("unreadable pose", f"no {frame_id}.pose.txt")
-    return scan.transform @ read_matrix(file, (3, 4), "pose")
+    return scan.transform @ read_pose(file)
 
 
 def _pose_or_none(scan: Sequenced, frame_id: str) -> np.ndarray | None:

@@ -141,6 +141,7 @@ def lifted(depth: np.ndarray, focal: float = 14.0, metric: bool = True, confiden
         (lifted(slope(1, 4), focal=1.0), "absurd field of view"),
         (lifted(slope(1, 4), focal=500.0), "absurd field of view"),
         (lifted(slope(1, 4), focal=np.nan), "absurd camera"),
+        (Lifted(slope(1, 4), np.array([14, 14, 15.5, 11.5]), True), "intrinsics of another image size"),
         (lifted(slope(1, 4), confidence=flat(1.1)), "low confidence"),
         (lifted(slope(1, 4), confidence=flat(np.nan)), "low confidence"),
     ],

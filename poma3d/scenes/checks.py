@@ -1,0 +1,64 @@
+"""What a frame must be to be used: sizes, a camera that fits its depth map, a rigid pose, enough depth.
+
+What a file claims is compared with what it holds: intrinsics of another image size, or a pose that scales or
+mirrors, would give point maps that are wrong in silence.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from poma3d.geometry import off_centre
+from poma3d.scenes.config import ViewConfig
+from poma3d.scenes.frame import BadFrame, Frame
+
+NOT_A_ROTATION = 0.01
+"""Largest |R^T R - 1| of a pose that is still taken for a rotation. KinectFusion's have up to 0.0004, numbers
+of three digits up to 0.003; a pose that scales by half a percent is above."""
+
+
+def check_frame(frame: Frame, config: ViewConfig) -> None:
+    """Raise BadFrame where a frame cannot be used."""
+    if frame.depth.ndim != 2 or frame.depth.dtype != np.uint16:
+        raise BadFrame(
+            "wrong shape", f"depth is {frame.depth.dtype} {list(frame.depth.shape)}, not uint16 [h, w]"
+        )
+    _check_intrinsics(frame, config.max_off_centre)
+    _check_pose(frame.pose)
+    valid = float((frame.depth > 0).mean())
+    if valid < config.min_valid_depth:
+        raise BadFrame(
+            "too little valid depth", f"{valid:.3f} of the pixels, at least {config.min_valid_depth}"
+        )
+
+
+def _check_intrinsics(frame: Frame, max_off_centre: float) -> None:
+    """Raise BadFrame for what is no camera, or one of pictures of another size."""
+    camera = frame.intrinsics
+    if camera.shape != (4,) or not np.isfinite(camera).all() or min(camera[:2]) <= 0:
+        raise BadFrame("no intrinsics", f"{camera.tolist()}, expected fx, fy above 0, cx, cy")
+    rows, columns = frame.depth.shape
+    if frame.points is None and off_centre(camera, (rows, columns)) > max_off_centre:
+        _, _, cx, cy = camera
+        raise BadFrame(
+            "intrinsics of another image size",
+            f"principal point ({cx:g}, {cy:g}) in a depth map of {columns} x {rows}: it is the middle of "
+            f"{2 * cx + 1:.0f} x {2 * cy + 1:.0f}. Give the intrinsics of the depth maps; for cropped ones "
+            f"raise views.max_off_centre ({max_off_centre})",
+        )
+
+
+def _check_pose(pose: np.ndarray) -> None:
+    """Raise BadFrame for what is no rigid motion."""
+    if pose.shape != (3, 4):
+        raise BadFrame("wrong shape", f"pose is {list(pose.shape)}, not [3, 4]")
+    if not np.isfinite(pose).all():
+        raise BadFrame("non-finite pose", f"{pose[0].tolist()}")
+    rotation = pose[:, :3]
+    error = float(np.abs(rotation.T @ rotation - np.eye(3)).max())
+    determinant = float(np.linalg.det(rotation))
+    if error > NOT_A_ROTATION or determinant < 0:
+        raise BadFrame(
+            "pose is not a rotation",
+            f"off by {error:.3g}, determinant {determinant:.3g}; expected at most {NOT_A_ROTATION}, 1",
+        )
