@@ -1,6 +1,7 @@
 """Encoded pictures -> 8-bit RGB as a person would see them, by stated rules.
 
-    way up          as EXIF's orientation says; as stored where there is none, or none that can be read
+    way up          as EXIF's orientation says; as stored where there is none, or none that can be read, and
+                    where the pixels belong to a depth map (`as_stored`)
     several frames  the first
     grey, palette   converted; 16-bit grey divided by 257, so that full white stays full white
     16-bit colour   the higher byte of each sample
@@ -51,14 +52,17 @@ class UnreadablePicture(ValueError):
     """Bytes that are no picture, or a damaged one; says why in one line."""
 
 
-def decode_picture(source: bytes | Path) -> np.ndarray:
+def decode_picture(source: bytes | Path, as_stored: bool = False) -> np.ndarray:
     """uint8 [h, w, 3] of an encoded picture.
+
+    Args:
+        as_stored: leave its rows and columns where they are, whatever EXIF says.
 
     Raises:
         UnreadablePicture: it cannot be decoded, or has samples without a rule.
         OSError: the file cannot be read.
     """
-    return np.asarray(to_rgb(open_picture(source)))
+    return np.asarray(to_rgb(open_picture(source), as_stored))
 
 
 def open_picture(source: bytes | Path) -> Image.Image:
@@ -76,18 +80,19 @@ def open_picture(source: bytes | Path) -> Image.Image:
         raise _unreadable(error) from error
 
 
-def to_rgb(picture: Image.Image) -> Image.Image:
+def to_rgb(picture: Image.Image, as_stored: bool = False) -> Image.Image:
     """The picture decoded: mode RGB, upright.
 
     Args:
         picture: of `open_picture`. A JPEG may have been told by `draft` to decode at a fraction of its size.
+        as_stored: leave its rows and columns where they are, whatever EXIF says.
 
     Raises:
         UnreadablePicture: it cannot be decoded, or has samples without a rule.
     """
     try:
         picture.load()
-        turn = UPRIGHT.get(_orientation(picture))
+        turn = None if as_stored else UPRIGHT.get(_orientation(picture))
         rgb = _in_rgb(picture)
         return rgb.transpose(turn) if turn is not None else rgb
     except Exception as error:

@@ -74,7 +74,8 @@ class Frame:
     registered to depth already."""
 
     def colour(self) -> np.ndarray | None:
-        """uint8 [any, any, 3], decoded now; None when the frame has none.
+        """uint8 [any, any, 3], decoded now; None when the frame has none. EXIF's orientation does not count:
+        the recording's camera and pose say which way up a picture is.
 
         Raises:
             BadFrame: the file cannot be read.
@@ -82,7 +83,7 @@ class Frame:
         pixels = self.picture
         if isinstance(pixels, Path | bytes):
             try:
-                pixels = decode_picture(pixels)
+                pixels = decode_picture(pixels, as_stored=True)
             except (OSError, UnreadablePicture) as error:
                 name = pixels.name if isinstance(pixels, Path) else f"frame {self.frame_id}"
                 raise BadFrame("unreadable colour", f"{name}: {error}") from error

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from poma3d.geometry import scale_intrinsics
+from poma3d.picture_files import ORIENTATION
 from poma3d.sample import Sample, SampleShape
 from poma3d.scenes.colour import colour_camera_of, picture_on_grid
 from poma3d.scenes.config import SevenScenesConfig, ThreeRScanConfig, ViewConfig
@@ -208,6 +209,17 @@ class TestSevenScenes:
         ):
             with pytest.raises(ValueError, match="colour"):
                 read(**wrong)
+
+
+def test_exif_does_not_turn_a_recorded_picture_away_from_its_depth() -> None:
+    picture = np.zeros((24, 32, 3), np.uint8)
+    picture[:12] = 255
+    exif = Image.Exif()
+    exif[ORIENTATION] = 3  # upside down
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG", exif=exif)
+    frame = replace(room(2, views=1).frames[0], picture=buffer.getvalue())
+    np.testing.assert_array_equal(frame.colour(), picture)
 
 
 def test_stored_on_its_side_and_turned_back(scene: SceneFrames) -> None:
