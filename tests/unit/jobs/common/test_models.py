@@ -9,8 +9,8 @@ from plinth.storage import StorageOptions
 
 
 def test_a_recipe_stored_before_revisions_covered_the_tokenizer_is_that_of_the_same_weights() -> None:
-    now = {"lifter": {"kind": "depth_pro", "revision": "aa-11"}, "teacher": {"name": "t", "revision": "bb-22"}}
-    older = {"lifter": {"kind": "depth_pro", "revision": "aa"}, "teacher": {"name": "t", "revision": "bb"}}
+    now = {"lifter": {"kind": "vggt", "revision": "aa-11"}, "teacher": {"name": "t", "revision": "bb-22"}}
+    older = {"lifter": {"kind": "vggt", "revision": "aa"}, "teacher": {"name": "t", "revision": "bb"}}
     assert settle_revisions(older, now) == now
     for stored in ("cc", "bb-33"):
         other = {**older, "teacher": {"name": "t", "revision": stored}}

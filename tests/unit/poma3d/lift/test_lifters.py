@@ -72,7 +72,7 @@ def test_depth_pro_without_a_field_of_view_is_refused(depth_pro_folder: Path) ->
 
 
 def test_weights_are_named_and_pinned(depth_pro_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="the job expects lifter.revision 0123"):
+    with pytest.raises(ValueError, match=r"the job expects lifter\.revision 0123"):
         depth_pro.load(str(depth_pro_folder), "0123")
     with pytest.raises(ValueError, match=r"pin a hub id by its commit in lifter\.revision"):
         weights_revision("apple/DepthPro-hf", None)

@@ -107,7 +107,7 @@ def test_settings_that_cannot_be(folder: Path, change: dict[str, object], words:
 
 
 def test_weights_that_cannot_be_used_are_named(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="the job expects captioner.revision 0123"):
+    with pytest.raises(ValueError, match=r"the job expects captioner\.revision 0123"):
         load_captioner(config(folder, revision="0123"))
     with pytest.raises(ValueError, match=r"is no folder here; pin a hub id .*captioner\.revision"):
         load_captioner(config(tmp_path / "nowhere"))
