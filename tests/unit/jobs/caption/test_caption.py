@@ -250,7 +250,7 @@ def test_what_cannot_be_is_one_line(
     assert "output is the data set that is read" in refused(f"output={bare}/bare")
     assert "neither a captioner nor a file of annotations" in refused("captioner=null")
     assert "is no folder here; pin a hub id" in refused("captioner.source=OpenGVLab/InternVL3-14B-hf")
-    assert "the job expects 0123" in refused("captioner.revision=0123")
+    assert "the job expects captioner.revision 0123" in refused("captioner.revision=0123")
     assert "captions is 0" in refused("captions=0")
     assert "has no version 3" in refused(f"data={bare}/bare#3")
     rooms = open_dataset(str(bare / "bare"), StorageOptions())
