@@ -29,10 +29,12 @@ from plinth.errors import ConfigError, DataError
 from plinth.locations import absolute
 from plinth.storage import Storage
 from poma3d.sample import SCHEMA_VERSION, Classes, SampleShape, encode
-from poma3d.scenes.frame import NamesClasses, Reader, Reject
+from poma3d.scenes.frame import CAPTION_REASONS, NamesClasses, Reader, Reject
 from poma3d.scenes.views import to_samples
 
 REJECTS_KEY = "rejects.csv"
+EXAMPLES = 3
+"""Rejects that are named for each reason; all are in the table."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,9 @@ def run_job(job: IngestJob) -> int:
         f"{stats['frames'] / took_s:.1f} frames/s in {took_s:.0f} s"
     )
     for reason, count in sorted(stats["rejects"].items()):
-        print(f"  rejected {count}: {reason} (each in {REJECTS_KEY})")
+        examples = ", ".join(dataset.manifest.attributes.get("reject_examples", {}).get(reason, []))
+        such = f", such as {examples}" if examples else ""
+        print(f"  rejected {count}: {reason}{such} (each in {REJECTS_KEY})")
     for text, scenes in dataset.manifest.attributes.get("warnings", {}).items():
         print(f"  warning: {text}: {len(scenes)} scenes, the first is {scenes[0]}")
     return 0
@@ -216,8 +220,11 @@ def _commit(
         )
     totals = add_statistics([result.statistics for result in results])
     totals["frames"] = sum(result.frames for result in results)
-    totals["rejected_frames"] = len(rejects)
+    totals["rejected_frames"] = sum(reject.reason not in CAPTION_REASONS for reject in rejects)
     totals["rejects"] = dict(Counter(reject.reason for reject in rejects))
+    examples: dict[str, list[str]] = {}
+    for reject in rejects:
+        examples.setdefault(reject.reason, []).append(f"{reject.scene_id} {reject.frame_id}".rstrip())
     warnings: dict[str, list[str]] = {}
     for text, scene_id in (warning for result in results for warning in result.warnings):
         warnings.setdefault(text, []).append(scene_id)
@@ -232,6 +239,7 @@ def _commit(
             **({CLASSES_KEY: classes} if classes else {}),
             "statistics": totals,
             **({"warnings": warnings} if warnings else {}),
+            "reject_examples": {reason: places[:EXAMPLES] for reason, places in examples.items()},
             "build": build,
             **({"reader": own} if (own := plugins.identity(job.reader, "reader")) else {}),
         },

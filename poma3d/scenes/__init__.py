@@ -2,6 +2,8 @@
 
 frame         what a reader yields
 files         reading the files of recorded scans
+text_files    reading their text: lines, numbers
+scan_captions captions.json of a recorded scan
 scans         what the readers of recorded scans share
 marks         by which files a layout is told from others
 layouts/      the readers, one file per layout

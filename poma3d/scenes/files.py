@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +14,14 @@ from PIL import Image
 
 from poma3d.depth_files import decode_depth
 from poma3d.scenes.frame import BadFrame
+from poma3d.scenes.text_files import File, floats, read_lines
 
 HEADERS_READ = 15
 """Depth files whose headers decide the usual size of a scan."""
-CAPTIONS_FILE = "captions.json"
 ONE_LINE = {9: (3, 3), 12: (3, 4), 16: (4, 4)}
 """Matrices that some tools write in one line."""
 LAST_ROW, ROUNDED = np.array([0.0, 0, 0, 1]), 1e-3
 DEEP = "**/"
-File = Path | zipfile.Path
-"""A file on disk, or a member of a zip that is read in place."""
 PICTURE_ERRORS = (
     OSError,
     SyntaxError,
@@ -36,14 +32,6 @@ PICTURE_ERRORS = (
 )
 """What opening and decoding raise for a damaged or missing picture: SyntaxError is Pillow's for a PNG, the
 bomb its refusal of a header that claims too many pixels, KeyError zipfile's for a missing member."""
-
-
-@dataclass(frozen=True)
-class Captions:
-    """Captions of one scan: of the scene, and of frames by their id."""
-
-    scene: list[str] = field(default_factory=list)
-    views: dict[str, list[str]] = field(default_factory=dict)
 
 
 def read_depth(path: File, size: tuple[int, int] | None) -> np.ndarray:
@@ -99,8 +87,7 @@ def rigid(matrix: np.ndarray) -> np.ndarray:
 
 def _whole_matrix(path: File, shape: tuple[int, int], what: str) -> np.ndarray:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-        matrix = np.array([line.split() for line in lines if line.strip()], np.float64)
+        matrix = np.array([floats(line) for line in read_lines(path) if line.strip()], np.float64)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise BadFrame(f"unreadable {what}", f"{path.name}: {error}") from error
     if len(matrix) == 1 and matrix.size in ONE_LINE:
@@ -159,27 +146,3 @@ def usual_size(paths: Sequence[File]) -> tuple[int, int] | None:
         except PICTURE_ERRORS:
             continue
     return sizes.most_common(1)[0][0] if sizes else None
-
-
-def read_captions(folder: Path) -> Captions:
-    """Captions of a scan from `captions.json`; none when there is no such file.
-
-    The file holds {"scene_captions": [...], "view_captions": {frame id: [...]}}.
-
-    Raises:
-        ValueError: the file is there and is something else; it names the file.
-    """
-    path = folder / CAPTIONS_FILE
-    if not path.exists():
-        return Captions()
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        scene, views = content.get("scene_captions", []), content.get("view_captions", {})
-        lists = [scene, *views.values()]
-    except (OSError, ValueError, AttributeError) as error:
-        raise ValueError(f"{path}: not a captions file ({error})") from error
-    if not all(isinstance(c, list) and all(isinstance(text, str) for text in c) for c in lists):
-        raise ValueError(
-            f'{path}: expected {{"scene_captions": [text, ...], "view_captions": {{frame id: [text, ...]}}}}'
-        )
-    return Captions(scene, views)

@@ -29,6 +29,8 @@ class BadFrame(Exception):
         self.value = value
 
 
+EMPTY_CAPTION, CAPTION_OF_NO_FRAME = CAPTION_REASONS = ("empty caption", "caption of no frame")
+"""Reasons for leaving out a caption, while its frame stays."""
 NO_CAMERA = np.ones(4), np.eye(4)[:3]
 """Intrinsics and pose that stand where a source has none."""
 
@@ -132,6 +134,8 @@ class SceneFrames:
     """Frames of the recording that are not among `frames`, because something that they need is missing."""
     warnings: list[str] = field(default_factory=list)
     """What is doubtful about the scene as a whole, in words that all scenes with it share."""
+    caption_rejects: list[Reject] = field(default_factory=list)
+    """Captions that were left out, with one of `CAPTION_REASONS`."""
 
     def frame_id(self, place: int) -> str:
         """Id of a frame, without decoding it where frames are lazy."""
@@ -142,7 +146,7 @@ class SceneFrames:
 
 @dataclass(frozen=True)
 class Reject:
-    """A frame that was left out, and why."""
+    """A frame that was left out, or a caption (`CAPTION_REASONS`), and why."""
 
     scene_id: str
     frame_id: str

@@ -11,10 +11,10 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 
 from poma3d.sample import MILLIMETRE
-from poma3d.scenes.files import read_captions
 from poma3d.scenes.frame import Frame, LazyFrames, Reject, SceneFrames
 from poma3d.scenes.marks import Mark
 from poma3d.scenes.orientation import turned
+from poma3d.scenes.scan_captions import read_captions
 
 
 class HasRoot(Protocol):
@@ -115,7 +115,9 @@ class ScanReader(ABC, Generic[C, S]):
             ValueError: what `open` refuses, or a bad captions file.
         """
         folder = self.folder(scene_id)
-        scan, captions = self.open(scene_id, folder), read_captions(folder)
+        scan = self.open(scene_id, folder)
+        known = [*scan.frame_ids, *(reject.frame_id for reject in scan.left_out)]
+        captions = read_captions(scene_id, folder, known)
 
         def load(frame_id: str) -> Frame:
             frame = self.load(scan, frame_id)
@@ -131,4 +133,5 @@ class ScanReader(ABC, Generic[C, S]):
             scan.depth_scale,
             scan.left_out,
             scan.warnings,
+            captions.rejects,
         )

@@ -22,7 +22,7 @@ from poma3d.sample import Sample, SampleShape
 from poma3d.scenes.checks import check_frame
 from poma3d.scenes.colour import cut_to_colour, picture_on_grid
 from poma3d.scenes.config import ViewConfig
-from poma3d.scenes.frame import BadFrame, Frame, Reject, SceneFrames
+from poma3d.scenes.frame import EMPTY_CAPTION, BadFrame, Frame, Reject, SceneFrames
 
 CAMERA_TO_Z_UP = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0]])
 """Pose of a single image: its world is the camera's frame with (x, y, z) mapped to (x, z, -y)."""
@@ -44,7 +44,8 @@ class _View:
 def to_samples(
     scene: SceneFrames, shape: SampleShape, config: ViewConfig
 ) -> tuple[list[Sample], list[Reject]]:
-    """The samples of one scene (none where no frame can be used), and the frames that were left out.
+    """The samples of one scene (none where no frame can be used), and the frames and captions that were left
+    out.
 
     Raises:
         ValueError: `shape` does not fit the configuration.
@@ -52,7 +53,8 @@ def to_samples(
     config.validate()
     if config.single_images and shape.views != 1:
         raise ValueError(f"single images are samples of 1 view, but the shape has views={shape.views}")
-    rejects = list(scene.left_out)
+    rejects = [*scene.left_out, *scene.caption_rejects]
+    scene = replace(scene, captions=_with_words(scene, "", scene.captions, rejects))
     samples = []
     for name, places in _parts(len(scene.frames), shape.views, config):
         views = list(_usable(scene, places, shape, config, rejects))
@@ -134,8 +136,21 @@ def _usable(
         points = frame.points
         if points is not None:
             points = resize_depth_nearest(points, shape.height, shape.width)
-        frame = replace(frame, depth=depth, intrinsics=intrinsics, points=points)
+        captions = _with_words(scene, scene.frame_id(place), frame.captions, rejects)
+        frame = replace(frame, depth=depth, intrinsics=intrinsics, points=points, captions=captions)
         yield _View(frame, source_hw, place, _voxels(frame, scene.depth_scale, config))
+
+
+def _with_words(
+    scene: SceneFrames, frame_id: str, captions: Sequence[str], rejects: list[Reject]
+) -> list[str]:
+    """The captions that are not empty; the others go to `rejects`, without their frame."""
+    rejects += [
+        Reject(scene.scene_id, frame_id, EMPTY_CAPTION, f"caption {number} of {len(captions)}")
+        for number, text in enumerate(captions, start=1)
+        if not text.strip()
+    ]
+    return [text for text in captions if text.strip()]
 
 
 def _voxels(frame: Frame, depth_scale: float, config: ViewConfig) -> np.ndarray:

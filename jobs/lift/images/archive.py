@@ -97,7 +97,7 @@ class ArchiveSet:
         image = next(suffix for suffix in parts if suffix in IMAGE_SUFFIXES)
         place = f"{piece.name} at byte {json.loads(locator)[image][0]}"
         try:
-            text = parts["txt"].decode() if "txt" in parts else None
+            text = parts["txt"].decode("utf-8-sig") if "txt" in parts else None
             fields = json.loads(parts["json"]) if "json" in parts else {}
         except ValueError as error:  # not UTF-8, not JSON
             return BadRecord(place, "caption is no text", str(error)[:VALUE_CHARACTERS])

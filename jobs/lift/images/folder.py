@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
+from jobs.lift.images.caption_file import read_rows
 from jobs.lift.images.config import ImageSetConfig
 from jobs.lift.images.sets import BadRecord, ImageRecord, InputPiece, identity, numbers, texts
 from jobs.lift.images.table import picture_bytes, picture_folder
@@ -36,7 +34,7 @@ class FolderSet:
 
         Raises:
             ConfigError: no such file.
-            DataError: it is not JSONL or CSV, or lacks a field.
+            DataError: it is not JSONL or CSV, a row does not fit the header, or a field is missing.
         """
         storage = Storage.from_uri(self.config.uri, self.options)
         storage.check()
@@ -70,24 +68,12 @@ class FolderSet:
         """The rows of the caption file, each as JSON."""
         where = f"{self.config.uri}/{self.config.caption_file}"
         try:
-            text = storage.read(self.config.caption_file).decode()
+            content = storage.read(self.config.caption_file)
         except MissingKeyError:
             raise ConfigError(
                 f"{where} does not exist.", "Name the file of captions in inputs.caption_file."
             ) from None
-        except UnicodeDecodeError:
-            raise DataError(f"{where}: not a text file in UTF-8.", "Save it as UTF-8.") from None
-        rows: list[Any] = []
-        if self.config.caption_file.endswith(".csv"):
-            rows += csv.DictReader(io.StringIO(text))
-        else:
-            for number, line in enumerate(text.splitlines(), start=1):
-                try:
-                    rows += [json.loads(line)] if line.strip() else []
-                except ValueError as error:
-                    raise DataError(
-                        f"{where}, line {number}: not JSON ({error}).", "Mend the line."
-                    ) from None
+        rows = read_rows(content, where)
         for number, row in enumerate(rows, start=1):
             wanted = {self.config.image, self.config.caption or self.config.image}
             if not isinstance(row, dict) or not wanted.issubset(row):

@@ -27,11 +27,13 @@ import numpy as np
 
 from poma3d.geometry import scale_intrinsics
 from poma3d.scenes.config import ArkitScenesConfig
-from poma3d.scenes.files import CAPTIONS_FILE, listed, read_depth
+from poma3d.scenes.files import listed, read_depth
 from poma3d.scenes.frame import BadFrame, Frame, Reject
 from poma3d.scenes.marks import Mark
 from poma3d.scenes.orientation import upright_turns
+from poma3d.scenes.scan_captions import CAPTIONS_FILE
 from poma3d.scenes.scans import Scan, ScanReader
+from poma3d.scenes.text_files import floats, read_lines, read_text
 
 SOURCE = "arkitscenes"
 SAME_TIME_S = 0.005
@@ -151,7 +153,7 @@ def read_trajectory(path: Path) -> tuple[np.ndarray, np.ndarray]:
         ValueError: no such file, or a line that is not seven numbers; it names the line.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_lines(path)
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: no trajectory ({error})") from error
     rows = []
@@ -159,7 +161,7 @@ def read_trajectory(path: Path) -> tuple[np.ndarray, np.ndarray]:
         if not line.strip():
             continue
         try:
-            rows.append(np.array(line.split(), np.float64))
+            rows.append(np.array(floats(line)))
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: not numbers ({error})") from error
         if len(rows[-1]) != TRAJECTORY_COLUMNS:
@@ -230,7 +232,7 @@ def _release(folder: Path) -> Names | None:
 def _intrinsics(path: Path, size: tuple[int, ...]) -> np.ndarray:
     """fx, fy, cx, cy float64 [4] on the grid of the depth map, or BadFrame."""
     try:
-        width, height, *camera = np.array(path.read_text(encoding="utf-8").split(), np.float64)
+        width, height, *camera = floats(read_text(path))
     except (OSError, ValueError) as error:
         raise BadFrame("no intrinsics", f"{path.name}: {error}") from error
     if len(camera) != PINCAM_NUMBERS - 2:

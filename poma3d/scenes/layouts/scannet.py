@@ -17,7 +17,7 @@ The axis alignment is applied to the poses; it may lie elsewhere (`texts`). The 
 and keep their world, which is z-up too. A scan without its text file is unaligned, and a warning says so. The
 text's depthWidth and depthHeight tell intrinsics of another size. Frames that were not localised have a pose
 of -inf and are rejected. Colour is larger than depth and covers the same view; it is resized to the depth's
-grid. `captions.json` is optional, with frame numbers as ids (`poma3d.scenes.files.read_captions`).
+grid. `captions.json` is optional, with frame numbers as ids (`poma3d.scenes.scan_captions`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ import numpy as np
 
 from poma3d.scenes.config import ScanNetConfig
 from poma3d.scenes.files import (
-    CAPTIONS_FILE,
     listed,
     read_depth,
     read_intrinsics,
@@ -40,7 +39,9 @@ from poma3d.scenes.files import (
 )
 from poma3d.scenes.frame import BadFrame, Frame
 from poma3d.scenes.marks import Mark
+from poma3d.scenes.scan_captions import CAPTIONS_FILE
 from poma3d.scenes.scans import Scan, ScanReader
+from poma3d.scenes.text_files import floats, read_text
 
 SOURCE = "scannet"
 INTRINSICS = ("intrinsic/intrinsic_depth.txt", "intrinsics_depth.txt", "depth_intrinsic.txt")
@@ -143,9 +144,7 @@ def check_size(text: Path, intrinsics: np.ndarray, size: tuple[int, int]) -> Non
     Raises:
         ValueError: the intrinsics are for the stated size, the maps [h, w] have another.
     """
-    found = dict(
-        re.findall(r"^\s*depth(Width|Height)\s*=\s*(\d+)", text.read_text(encoding="utf-8"), re.MULTILINE)
-    )
+    found = dict(re.findall(r"^\s*depth(Width|Height)\s*=\s*(\d+)", read_text(text), re.MULTILINE))
     if len(found) < len(size):
         return
     stated = (int(found["Height"]), int(found["Width"]))
@@ -177,13 +176,15 @@ def read_axis_alignment(path: Path) -> np.ndarray:
     """
     if not path.exists():
         return np.eye(4)
-    found = re.search(r"^\s*axisAlignment\s*=(.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    found = re.search(r"^\s*axisAlignment\s*=(.*)$", read_text(path), re.MULTILINE)
     if found is None:
         return np.eye(4)
     try:
-        return np.array([float(number) for number in found[1].split()]).reshape(4, 4)
+        return np.array(floats(found[1])).reshape(4, 4)
     except ValueError as error:
-        raise ValueError(f"{path}: axisAlignment must be 16 numbers, found {found[1].strip()!r}") from error
+        raise ValueError(
+            f"{path}: axisAlignment must be 16 numbers, found {found[1].strip()!r} ({error})"
+        ) from error
 
 
 def _number(name: str) -> tuple[int, str]:

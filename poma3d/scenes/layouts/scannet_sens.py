@@ -30,10 +30,11 @@ import numpy as np
 
 from poma3d.depth_files import SATURATED
 from poma3d.scenes.config import ScanNetConfig
-from poma3d.scenes.files import CAPTIONS_FILE, listed
+from poma3d.scenes.files import listed
 from poma3d.scenes.frame import BadFrame, Frame, Reject
 from poma3d.scenes.layouts.scannet import UNALIGNED, aligned, read_axis_alignment, text_file
 from poma3d.scenes.marks import Mark
+from poma3d.scenes.scan_captions import CAPTIONS_FILE
 from poma3d.scenes.scans import Scan, ScanReader
 
 SOURCE = "scannet"

@@ -26,6 +26,7 @@ from poma3d.scenes.config import ScenePointConfig
 from poma3d.scenes.files import listed
 from poma3d.scenes.frame import NO_CAMERA, Frame, SceneFrames
 from poma3d.scenes.marks import Mark
+from poma3d.scenes.text_files import read_lines
 
 SOURCE = "scenepoint"
 SUFFIX = ".safetensors"
@@ -176,7 +177,7 @@ def _captions(name: str) -> dict[str, Any]:
     try:
         if path.suffix == ".json":
             return dict(read_scene_captions(path.read_bytes()))
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_lines(path)
         return _by_scene(json.loads(line) for line in lines if line.strip())
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: {error}") from None

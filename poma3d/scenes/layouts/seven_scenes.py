@@ -36,7 +36,6 @@ from poma3d.geometry import rotation_to_z_up
 from poma3d.sample import MILLIMETRE
 from poma3d.scenes.config import SevenScenesConfig
 from poma3d.scenes.files import (
-    CAPTIONS_FILE,
     frame_stems,
     listed,
     read_depth,
@@ -47,7 +46,9 @@ from poma3d.scenes.files import (
 from poma3d.scenes.frame import BadFrame, ColourCamera, Frame, LazyFrames
 from poma3d.scenes.marks import Mark
 from poma3d.scenes.orientation import Up, estimate_up, upright_turns
+from poma3d.scenes.scan_captions import CAPTIONS_FILE
 from poma3d.scenes.scans import Scan, ScanReader
+from poma3d.scenes.text_files import read_text
 
 SOURCE = "seven_scenes"
 DEPTH_SUFFIX = ".depth.png"
@@ -235,6 +236,6 @@ def _in_split(folder: Path, split: str) -> bool:
     path = folder.parent / split
     if not path.is_file():
         return False
-    named = re.findall(r"\d+", path.read_text(encoding="utf-8"))
+    named = re.findall(r"\d+", read_text(path))
     number = re.fullmatch(r"seq-(\d+)", folder.name)
     return number is not None and int(number[1]) in map(int, named)

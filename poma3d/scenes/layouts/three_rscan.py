@@ -6,7 +6,7 @@
     <scan>/sequence/frame-NNNNNN.pose.txt          4x4 camera -> world
 
 The world is metric with z up (`up` can say otherwise). A phone held upright stores a rotated landscape image;
-pictures are turned upright. `captions.json` is optional (`poma3d.scenes.files.read_captions`).
+pictures are turned upright. `captions.json` is optional (`poma3d.scenes.scan_captions`).
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ import numpy as np
 from poma3d.geometry import rotation_to_z_up
 from poma3d.scenes.colour import colour_camera_of
 from poma3d.scenes.config import ThreeRScanConfig
-from poma3d.scenes.files import CAPTIONS_FILE, File, listed, read_depth, read_pose, usual_size
+from poma3d.scenes.files import listed, read_depth, read_pose, usual_size
 from poma3d.scenes.frame import BadFrame, ColourCamera, Frame
 from poma3d.scenes.marks import Mark
 from poma3d.scenes.orientation import upright_turns
+from poma3d.scenes.scan_captions import CAPTIONS_FILE
 from poma3d.scenes.scans import Scan, ScanReader
+from poma3d.scenes.text_files import File, floats, read_lines
 
 SOURCE = "3rscan"
 SEQUENCE, ARCHIVE, INFO_FILE = "sequence", "sequence.zip", "_info.txt"
@@ -174,7 +176,7 @@ def read_info(path: File) -> Info:
         ValueError: no such file, or a line that is not what it should be.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_lines(path)
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: cannot be read ({error})") from error
     values = {key.strip(): value for key, _, value in (line.partition("=") for line in lines)}
@@ -205,7 +207,7 @@ def _size(path: File, values: dict[str, str], what: str) -> tuple[int, int] | No
 def _numbers(path: File, values: dict[str, str], key: str, count: int) -> np.ndarray:
     """The numbers of a line, or ValueError."""
     try:
-        numbers = np.array([float(number) for number in values[key].split()])
+        numbers = np.array(floats(values[key]))
     except (KeyError, ValueError) as error:
         raise ValueError(f"{path}: {key} must be a line of {count} numbers ({error})") from error
     if len(numbers) != count:

@@ -72,7 +72,10 @@ def test_rejected_frames_are_a_table(tmp_path: Path, capsys: pytest.CaptureFixtu
     }
     job["views"]["candidate_step"] = 1
     assert main(["ingest", write(tmp_path / "job.yaml", job)]) == 0
-    assert "rejected 1: too little valid depth (each in rejects.csv)" in capsys.readouterr().out
+    assert (
+        "rejected 1: too little valid depth, such as scan frame-000001 (each in rejects.csv)"
+        in capsys.readouterr().out
+    )
     header, *rows = csv.reader((tmp_path / "out" / "rejects.csv").read_text().splitlines())
     assert header == ["scene_id", "frame_id", "reason", "value"]
     expected = "0.100 of the pixels, at least 0.3"
@@ -88,20 +91,30 @@ def test_a_share_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "min_valid_depth is 1.5" in says(capsys)
 
 
-def test_an_empty_caption_names_the_scene(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_seven_scenes(tmp_path / "scan", room(), np.eye(3))
-    captions = {"scene_captions": ["a room", " "], "view_captions": {}}
+def test_captions_that_cannot_be_used_are_rejects(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An empty text and a key that fits no frame cost themselves, not the scan."""
+    write_seven_scenes(tmp_path / "scan", room(views=2), np.eye(3))
+    views = {"0": ["", "a wall"], "000001.jpg": ["a door"], "frame-000009": ["a lamp"]}
+    captions = {"scene_captions": ["a room", " "], "view_captions": views}
     (tmp_path / "scan" / "captions.json").write_text(json.dumps(captions))
     job = ingest_job(tmp_path / "out")
     job["reader"] = {
         "kind": "seven_scenes",
         "seven_scenes": {"root": str(tmp_path / "scan"), "up": [0.0, 0.0, 1.0]},
     }
-    assert main(["ingest", write(tmp_path / "job.yaml", job)]) == 2
-    line = says(capsys)
-    assert "scan" in line
-    assert "an empty caption" in line
-    assert not (tmp_path / "out" / "MANIFEST.json").exists()
+    assert main(["ingest", write(tmp_path / "job.yaml", job)]) == 0
+    said = capsys.readouterr().out
+    assert "rejected 1: caption of no frame, such as scan frame-000009 (each" in said
+    [sample] = open_dataset(str(tmp_path / "out"), StorageOptions()).samples()
+    assert (sample.scene_captions, sample.view_captions) == (["a room"], [["a wall"], ["a door"]])
+    stats = manifests.load(Storage.from_uri(tmp_path / "out")).attributes["statistics"]
+    assert (stats["rejected_frames"], stats["rejects"]) == (0, {"caption of no frame": 1, "empty caption": 2})
+    rows = list(csv.DictReader((tmp_path / "out" / "rejects.csv").read_text().splitlines()))
+    assert [(row["frame_id"], row["reason"], row["value"][:12]) for row in rows] == [
+        ("frame-000009", "caption of no frame", "captions.jso"),
+        ("", "empty caption", "caption 2 of"),
+        ("frame-000000", "empty caption", "caption 1 of"),
+    ]
 
 
 def test_a_scan_with_no_valid_frame_leaves_nothing(
