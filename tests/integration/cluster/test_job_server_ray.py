@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -114,12 +113,9 @@ def stop(cluster: Raylets, submission_id: str) -> None:
     JobSubmissionClient(cluster.dashboard, headers=headers).stop_job(submission_id)
 
 
-@pytest.fixture
-def printed(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    """What is printed, readable while another thread prints: pytest's own capture loses text then."""
-    text = io.StringIO()
-    monkeypatch.setattr(sys, "stdout", text)
-    return text
+def printed() -> contextlib.redirect_stdout[io.StringIO]:
+    """What is printed inside, readable while another thread prints: pytest's own capture loses text then."""
+    return contextlib.redirect_stdout(io.StringIO())
 
 
 @pytest.fixture
@@ -172,15 +168,15 @@ def test_submissions_of_a_name_are_numbered(cluster: Raylets, server: JobServer)
     until(lambda: not server.alive("again"))
 
 
-def test_cut_line_is_resumed_where_it_broke(cluster: Raylets, printed: io.StringIO) -> None:
-    with Forwarder(int(cluster.dashboard.rpartition(":")[2])) as line:
+def test_cut_line_is_resumed_where_it_broke(cluster: Raylets) -> None:
+    with printed() as text, Forwarder(int(cluster.dashboard.rpartition(":")[2])) as line:
         server = JobServer(find(None, line.url))
         submission_id = server.submit("slow", entrypoint=SLOW_LINES)
         codes: list[int] = []
         thread = threading.Thread(target=lambda: codes.append(server.follow(submission_id, is_new=True)))
         thread.start()
         for last in (LINES[10], LINES[30]):
-            while f"{last}\n" not in printed.getvalue():
+            while f"{last}\n" not in text.getvalue():
                 assert thread.is_alive()
                 time.sleep(0.05)
             line.is_open = False
@@ -189,7 +185,7 @@ def test_cut_line_is_resumed_where_it_broke(cluster: Raylets, printed: io.String
             line.is_open = True
         thread.join(TIMEOUT_S)
     assert codes == [0]
-    lines = [line for line in printed.getvalue().splitlines() if not RAYS_OWN.search(line)]
+    lines = [line for line in text.getvalue().splitlines() if not RAYS_OWN.search(line)]
     assert lines == [*LINES, f"{submission_id}: done"]
 
 
@@ -208,17 +204,18 @@ def test_cluster_that_stays_away_is_given_up(cluster: Raylets, monkeypatch: pyte
 
 
 @pytest.mark.usefixtures("_ctrl_c")
-def test_ctrl_c_leaves_the_job_running(cluster: Raylets, server: JobServer, printed: io.StringIO) -> None:
+def test_ctrl_c_leaves_the_job_running(cluster: Raylets, server: JobServer) -> None:
     submission_id = server.submit("kept", entrypoint="echo begun; sleep 600")
 
     def interrupt() -> None:
-        until(lambda: "begun" in printed.getvalue())
+        until(lambda: "begun" in text.getvalue())
         os.kill(os.getpid(), signal.SIGINT)
 
-    threading.Thread(target=interrupt, daemon=True).start()
-    assert main(["submit", "--attach", submission_id, "--address", cluster.dashboard]) == 130
+    with printed() as text:
+        threading.Thread(target=interrupt, daemon=True).start()
+        assert main(["submit", "--attach", submission_id, "--address", cluster.dashboard]) == 130
     comeback = f"come back: poma submit --attach {submission_id} --address {cluster.dashboard}"
-    assert comeback in printed.getvalue()
+    assert comeback in text.getvalue()
     assert server.alive("kept")
     stop(cluster, submission_id)
 
