@@ -71,6 +71,8 @@ class Frame:
     picture_turns: int = 0
     """Quarter turns anticlockwise that bring `picture` to the way up of `depth`; 0 with a `colour_camera`,
     which says that itself."""
+    turns: int = 0
+    """Quarter turns anticlockwise that `depth` has made since it was stored."""
     colour_camera: ColourCamera | None = None
     """The camera of `picture`, from which `poma3d.scenes.colour` draws what `depth` shows; None: colour is
     registered to depth already."""
@@ -136,6 +138,9 @@ class SceneFrames:
     """What is doubtful about the scene as a whole, in words that all scenes with it share."""
     caption_rejects: list[Reject] = field(default_factory=list)
     """Captions that were left out, with one of `CAPTION_REASONS`."""
+    world: np.ndarray | None = None
+    """Rotation [3, 3] or rigid motion [4, 4] from the recording's world to that of the poses; None: the same.
+    """
 
     def frame_id(self, place: int) -> str:
         """Id of a frame, without decoding it where frames are lazy."""

@@ -90,6 +90,7 @@ def turned(frame: Frame, turns: int) -> Frame:
             depth=np.ascontiguousarray(np.rot90(frame.depth)),
             intrinsics=np.array([fy, fx, cy, width - 1 - cx]),
             pose=pose,
+            turns=frame.turns + 1,
             picture_turns=frame.picture_turns + (frame.colour_camera is None),
             colour_camera=_from_turned(frame.colour_camera),
         )

@@ -134,4 +134,5 @@ class ScanReader(ABC, Generic[C, S]):
             scan.left_out,
             scan.warnings,
             captions.rejects,
+            scan.transform,
         )

@@ -1,8 +1,10 @@
-"""Writes small scans to disk in the layouts of the readers, from synthetic rooms."""
+"""Writes small scans to disk in the layouts of the readers, from synthetic rooms, right or with a mistake."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,8 @@ ALIGNMENT = np.array(
 """A turn and a shift as in a ScanNet scan's text file."""
 
 SCENE_POINT_VIEWS = 4
+UNITS_OF_TUM = 5
+"""Units of TUM RGB-D in a millimetre."""
 OVERLAP_PIXELS = 50
 """Two views that share fewer say nothing of each other."""
 
@@ -171,3 +175,58 @@ def write_scene_point(path: Path, **changes: Any) -> dict[str, np.ndarray]:
     tensors = {"point_map": points, "color_images": colours, **changes}
     save_file({k: np.ascontiguousarray(v) for k, v in tensors.items() if v is not None}, path)
     return tensors
+
+
+def inverted(frame: Frame) -> Frame:
+    """World to camera in place of camera to world."""
+    rotation, place = frame.pose[:, :3], frame.pose[:, 3:]
+    return replace(frame, pose=np.concatenate([rotation.T, -rotation.T @ place], axis=1))
+
+
+def opengl(frame: Frame) -> Frame:
+    """Camera axes y up, looking along -z."""
+    return replace(frame, pose=frame.pose * np.array([1.0, -1, -1, 1]))
+
+
+def halved(frame: Frame) -> Frame:
+    """Depth at half the size, the intrinsics as before."""
+    return replace(frame, depth=np.ascontiguousarray(frame.depth[::2, ::2]))
+
+
+def five_thousand(frame: Frame) -> Frame:
+    """Depth with 5000 units a metre, read as millimetres."""
+    return replace(frame, depth=frame.depth * np.uint16(UNITS_OF_TUM))
+
+
+def along_ray(frame: Frame) -> Frame:
+    """Depth is the distance from the camera, not z."""
+    fx, fy, cx, cy = frame.intrinsics
+    v, u = np.mgrid[: frame.depth.shape[0], : frame.depth.shape[1]]
+    length = np.sqrt(1 + ((u - cx) / fx) ** 2 + ((v - cy) / fy) ** 2)
+    return replace(frame, depth=np.rint(frame.depth * length).astype(np.uint16))
+
+
+def focal_length(frame: Frame) -> Frame:
+    """A focal length that is a tenth too long."""
+    return replace(frame, intrinsics=frame.intrinsics * np.array([1.1, 1.1, 1, 1]))
+
+
+MISTAKES: dict[str, tuple[Callable[[Frame], Frame], str]] = {
+    "inverted": (inverted, "poses are inverted"),
+    "opengl": (opengl, "OpenGL's axes"),
+    "halved": (halved, "pictures of 2 times the depth maps' size"),
+    "5000": (five_thousand, "5000 units a metre, not 1000"),
+    "ray": (along_ray, "length of the ray"),
+    "focal": (focal_length, "focal length is off: about 0.91"),
+}
+"""Each mistake with words of its diagnosis."""
+
+
+def noisy(scene: SceneFrames, sigma_mm: float) -> SceneFrames:
+    """The scene with Gaussian noise on its depth, the same each time."""
+    draw = np.random.default_rng(0)
+    frames = [
+        replace(f, depth=np.rint(f.depth + draw.normal(0, sigma_mm, f.depth.shape)).clip(1).astype(np.uint16))
+        for f in scene.frames
+    ]
+    return replace(scene, frames=frames)
