@@ -12,10 +12,12 @@ from plinth.locations import ResultLocation
 from plinth.storage import StorageOptions
 from poma3d.scenes.config import (
     ArkitScenesConfig,
+    NerfstudioConfig,
     ScanNetConfig,
     ScenePointConfig,
     SevenScenesConfig,
     ThreeRScanConfig,
+    TumConfig,
     ViewConfig,
 )
 from poma3d.synthetic.config import RoomsConfig
@@ -28,6 +30,8 @@ READERS = {
     "three_rscan": "poma3d.scenes.layouts.three_rscan:ThreeRScanReader",
     "arkitscenes": "poma3d.scenes.layouts.arkitscenes:ArkitScenesReader",
     "scene_point": "poma3d.scenes.layouts.scene_point:ScenePointReader",
+    "nerfstudio": "poma3d.scenes.layouts.nerfstudio:NerfstudioReader",
+    "tum": "poma3d.scenes.layouts.tum:TumReader",
 }
 """Built-in kinds of source; the settings of each are the section of its name in `ReaderConfig`."""
 
@@ -40,8 +44,8 @@ class ReaderConfig:
     OWN_METHODS = ("scene_ids", "read")
 
     kind: str = "rooms"
-    """rooms (procedural), seven_scenes, scannet, scannet_sens, three_rscan, arkitscenes or scene_point; or a
-    reader of your own as module:Class (`poma3d.scenes.frame.Reader`)."""
+    """rooms (procedural), seven_scenes, scannet, scannet_sens, three_rscan, arkitscenes, scene_point,
+    nerfstudio or tum; or a reader of your own as module:Class (`poma3d.scenes.frame.Reader`)."""
     options: dict[str, Any] | None = None
     """Settings of a reader of your own: the fields of its Config."""
     rooms: RoomsConfig = field(default_factory=RoomsConfig)
@@ -58,6 +62,10 @@ class ReaderConfig:
     """ARKitScenes, raw or 3DOD."""
     scene_point: ScenePointConfig = field(default_factory=ScenePointConfig)
     """ScenePoint's published point maps."""
+    nerfstudio: NerfstudioConfig = field(default_factory=NerfstudioConfig)
+    """Captures with a transforms.json and depth."""
+    tum: TumConfig = field(default_factory=TumConfig)
+    """TUM RGB-D."""
 
 
 @dataclass

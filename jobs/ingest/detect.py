@@ -43,7 +43,7 @@ def detect(folder: Path, layout: str | None, write: Path | None) -> int:
     if layout is not None and layout not in readers:
         raise ConfigError(f"--layout={layout}: no such layout.", f"One of {', '.join(readers)}.")
     found = [Found(kind, reader, look(reader, folder)) for kind, reader in readers.items()]
-    found = [each for each in found if each.seen.scans]
+    found = _not_explained([each for each in found if each.seen.scans])
     for each in found:
         _say(each, folder)
     chosen = _choose(found, layout, folder, readers)
@@ -80,6 +80,19 @@ def _choose(found: list[Found], layout: str | None, folder: Path, readers: dict[
         kinds = " or ".join(f"--layout {each.kind}" for each in complete or found)
         raise ConfigError(f"{folder}: more than one layout fits.", f"Say which one: {kinds}.")
     return (complete or found)[0]
+
+
+def _not_explained(found: list[Found]) -> list[Found]:
+    """Without layouts that lack something where another lacks nothing in the same folders.
+
+    A folder `depth/` alone is a sign of ScanNet, and is in many recordings of other layouts.
+    """
+    explained = {folder for each in found if each.seen.complete for folder in _folders(each)}
+    return [each for each in found if each.seen.complete or not _folders(each) <= explained]
+
+
+def _folders(each: Found) -> set[Path]:
+    return {each.reader.folder(scene_id).resolve() for scene_id in each.seen.scans}
 
 
 def _say(each: Found, folder: Path) -> None:

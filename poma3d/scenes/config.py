@@ -92,6 +92,42 @@ class ScenePointConfig:
 
 
 @dataclass
+class PosedConfig:
+    """What the readers of `poma3d.scenes.posed` share."""
+
+    root: Location = ""
+    """A folder of one scan, or one with folders of scans at any depth below it."""
+    scans: list[str] | None = None
+    """Names of the scans to read, as their folders below the root; all when not given."""
+    up: list[float] | None = None
+    """Up direction of the scans' world, as [0, -1, 0] for y down; when not given what the layout says, or
+    estimated per scan, with a warning where the estimate is not sure."""
+    upright: bool = True
+    """Turn the pictures upright, each by its own pose."""
+
+
+@dataclass
+class NerfstudioConfig(PosedConfig):
+    """Captures with a transforms.json and depth maps."""
+
+    depth_unit_m: float = 0.001
+    """Metres per unit of depth, where the file has no integer_depth_scale."""
+
+
+@dataclass
+class TumConfig(PosedConfig):
+    """TUM RGB-D."""
+
+    camera: str | None = None
+    """Published camera: freiburg1, freiburg2, freiburg3 or ros-default; by the folder's name when not
+    given."""
+    intrinsics: list[float] | None = None
+    """fx, fy, cx, cy of the depth maps in pixels, for recordings of another camera."""
+    units_per_metre: float = 5000.0
+    """Units of depth."""
+
+
+@dataclass
 class ViewConfig:
     """How views are chosen and stored."""
 

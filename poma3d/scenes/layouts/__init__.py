@@ -6,4 +6,6 @@ scannet_sens  ScanNet's .sens recordings
 three_rscan   3RScan
 arkitscenes   ARKitScenes
 scene_point   ScenePoint's published point maps
+nerfstudio    transforms.json with depth
+tum           TUM RGB-D
 """

@@ -13,6 +13,7 @@ from jobs.ingest.config import IngestJob
 from jobs.jobfile import load
 from tests.helpers.recordings import write_arkitscenes, write_sens, write_three_rscan
 from tests.helpers.scans import ALIGNMENT, room, write_scannet, write_scene_point, write_seven_scenes
+from tests.helpers.scenes.layouts import write_nerfstudio, write_tum
 
 NAME = "scene0000_00"
 WRITERS: dict[str, Callable[[Path], object]] = {
@@ -22,6 +23,8 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "three_rscan": lambda root: write_three_rscan(root, "scan", room(views=2)),
     "arkitscenes": lambda root: write_arkitscenes(root / "41048190", room(views=2)),
     "scene_point": lambda root: write_scene_point(root / f"{NAME}.safetensors"),
+    "nerfstudio": lambda root: write_nerfstudio(root / "capture", room(views=2)),
+    "tum": lambda root: write_tum(root / "rgbd_dataset_freiburg1_desk", room(views=2)),
 }
 
 
@@ -34,6 +37,7 @@ def test_a_layout_is_told_and_its_job_written(
     assert main(["ingest", "--detect", str(tmp_path / "data"), "--write", str(job)]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith(f"{kind}: ")
+    assert [line.partition(":")[0] for line in printed.splitlines() if " scans in " in line] == [kind]
     assert "1 scans" in printed
     assert "  missing" not in printed
     read = load(IngestJob, job, [f"output={tmp_path / 'out'}"])

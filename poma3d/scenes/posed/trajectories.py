@@ -1,0 +1,135 @@
+"""Text files that hold all poses of a recording, and what lies close in time.
+
+    read_timed   a line each: time tx ty tz qx qy qz qw                (TUM RGB-D's groundtruth.txt)
+    read_names   a line each: time path                                (TUM RGB-D's rgb.txt and depth.txt)
+    read_log     five lines each: three integers, then 4 x 4 numbers   (Open3D's trajectory.log)
+    read_rows    a line each: 4 x 4 numbers, row by row                (Replica's traj.txt)
+
+Lines that are empty or begin with # are passed over. What is no such file is a ValueError that names file and
+line; numbers that are not finite are left for the frame that they belong to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from poma3d.scenes.text_files import floats, read_lines
+
+TIMED_NUMBERS, NAMED_WORDS, LOG_INTEGERS = 8, 2, 3
+OPENGL = np.array([1.0, -1.0, -1.0, 1.0])
+"""Camera axes of OpenGL (y up, z backwards) to ours (y down, z ahead), as factors of a pose's columns."""
+
+
+def from_opengl(pose: np.ndarray) -> np.ndarray:
+    """A pose [3 or 4, 4] camera -> world of a camera with OpenGL's axes, for one with ours."""
+    return pose * OPENGL
+
+
+def quaternion_rotation(quaternion: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Rotation [3, 3] of a quaternion qx, qy, qz, qw of any length above 0; NaN where it has none."""
+    length = float(np.linalg.norm(quaternion))
+    if not 0 < length < np.inf:
+        return np.full((3, 3), np.nan)
+    x, y, z, w = np.asarray(quaternion, np.float64) / length
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
+def nearest(times: np.ndarray, time_s: float) -> tuple[int, float]:
+    """Index of the nearest of some sorted times, and how many seconds away it is; inf where there is none."""
+    if len(times) == 0:
+        return 0, np.inf
+    after = int(np.searchsorted(times, time_s))
+    near = [i for i in (after - 1, after) if 0 <= i < len(times)]
+    best = min(near, key=lambda i: abs(times[i] - time_s))
+    return best, float(abs(times[best] - time_s))
+
+
+def read_timed(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Sorted times float64 [n] in seconds, and poses float64 [n, 3, 4] camera -> world.
+
+    Raises:
+        ValueError: no such file, or a line that is not eight numbers.
+    """
+    times, poses = [], []
+    for number, line in _lines(path):
+        values = _numbers(path, number, line, TIMED_NUMBERS)
+        times.append(values[0])
+        poses.append(np.column_stack([quaternion_rotation(values[4:]), values[1:4]]))
+    order = np.argsort(times, kind="stable")
+    return np.array(times)[order], np.array(poses).reshape(-1, 3, 4)[order]
+
+
+def read_names(path: Path) -> tuple[np.ndarray, list[str]]:
+    """Sorted times float64 [n] in seconds, and the path that belongs to each.
+
+    Raises:
+        ValueError: no such file, or a line that is not a time and a path.
+    """
+    found = []
+    for number, line in _lines(path):
+        words = line.split(maxsplit=1)
+        if len(words) != NAMED_WORDS:
+            raise ValueError(f"{path}, line {number}: {line[:40]!r}, expected a time in seconds and a path")
+        found.append((float(_numbers(path, number, words[0], 1)[0]), words[1]))
+    found.sort()
+    return np.array([time_s for time_s, _ in found]), [name for _, name in found]
+
+
+def read_log(path: Path) -> list[tuple[int, np.ndarray]]:
+    """The first integer of each entry, and its matrix float64 [4, 4] camera -> world.
+
+    Raises:
+        ValueError: no such file, or an entry that is not three integers and four lines of four numbers.
+    """
+    lines = list(_lines(path))
+    found = []
+    for start in range(0, len(lines), 5):
+        entry = lines[start : start + 5]
+        number, line = entry[0]
+        head = _numbers(path, number, line, LOG_INTEGERS)
+        if not all(value.is_integer() for value in head):
+            raise ValueError(f"{path}, line {number}: {line[:40]!r}, expected three integers")
+        if len(entry) < 5:
+            raise ValueError(f"{path}, line {number}: the file ends within this entry of five lines")
+        found.append((int(head[0]), np.stack([_numbers(path, *row, 4) for row in entry[1:]])))
+    return found
+
+
+def read_rows(path: Path) -> list[np.ndarray]:
+    """A matrix float64 [4, 4] camera -> world of each line.
+
+    Raises:
+        ValueError: no such file, or a line that is not 16 numbers.
+    """
+    return [_numbers(path, number, line, 16).reshape(4, 4) for number, line in _lines(path)]
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Number, counted from 1, and text of the lines that say something."""
+    try:
+        lines = read_lines(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read ({error})") from error
+    for number, line in enumerate(lines, start=1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            yield number, line.strip()
+
+
+def _numbers(path: Path, number: int, line: str, count: int) -> np.ndarray:
+    """The numbers of a line, or ValueError."""
+    try:
+        values = np.array(floats(line))
+    except ValueError as error:
+        raise ValueError(f"{path}, line {number}: {error}, expected {count} numbers") from None
+    if len(values) != count:
+        raise ValueError(f"{path}, line {number}: {len(values)} numbers, expected {count}")
+    return values

@@ -1,0 +1,97 @@
+"""Writes small recordings in the layouts of SLAM and capture tools, with their own conventions.
+
+Each writer takes the recording's world as `world` [3, 3], a rotation of the z-up one.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from poma3d.scenes.frame import Frame, SceneFrames
+from tests.helpers.scans import full_pose
+
+UPRIGHT = np.eye(3)
+Y_UP = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
+"""From z-up to ARKit's y-up."""
+OPENGL = np.diag([1.0, -1, -1, 1])
+
+
+def save_depth(path: Path, frame: Frame, units_per_metre: float = 1000.0) -> None:
+    """A 16-bit PNG of millimetres in other units."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.rint(frame.depth * (units_per_metre / 1000)).astype(np.uint16)).save(path)
+
+
+def save_colour(path: Path, frame: Frame, larger: int = 1) -> None:
+    """The picture, `larger` times as wide and high."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(frame.colour())
+    image = image.resize((image.width * larger, image.height * larger))
+    image.save(path, quality=95) if path.suffix == ".jpg" else image.save(path)
+
+
+def opengl_pose(frame: Frame, world: np.ndarray) -> np.ndarray:
+    """4 x 4 camera -> world of a camera whose y points up and whose z points backwards."""
+    return full_pose(frame.pose, world) @ OPENGL
+
+
+def write_nerfstudio(
+    folder: Path, scene: SceneFrames, world: np.ndarray = Y_UP, larger: int = 2, **changes: Any
+) -> None:
+    """transforms.json with pictures larger than depth; `changes` are keys of the file."""
+    frames = []
+    for i, frame in enumerate(scene.frames):
+        save_colour(folder / "images" / f"frame_{i:05d}.png", frame, larger)
+        save_depth(folder / "depth" / f"frame_{i:05d}.png", frame)
+        frames.append(
+            {
+                "file_path": f"./images/frame_{i:05d}.png",
+                "depth_file_path": f"./depth/frame_{i:05d}.png",
+                "transform_matrix": opengl_pose(frame, world).tolist(),
+            }
+        )
+    height, width = scene.frames[0].depth.shape
+    fx, fy, cx, cy = (scene.frames[0].intrinsics + np.array([0, 0, 0.5, 0.5])) * larger
+    content = {"camera_model": "OPENCV", "fl_x": fx, "fl_y": fy, "cx": cx, "cy": cy}
+    content |= {"w": width * larger, "h": height * larger, "k1": 0.0, "p1": 0, "frames": frames}
+    (folder / "transforms.json").write_text(json.dumps(content | changes))
+
+
+def quaternion(rotation: np.ndarray) -> np.ndarray:
+    """qx, qy, qz, qw: the eigenvector that the rotation's quadratic form keeps."""
+    (a, b, c), (d, e, f), (g, h, i) = rotation
+    form = np.array(
+        [
+            [a - e - i, d + b, g + c, h - f],
+            [d + b, e - a - i, h + f, c - g],
+            [g + c, h + f, i - a - e, d - b],
+            [h - f, c - g, d - b, a + e + i],
+        ]
+    )
+    return np.linalg.eigh(form)[1][:, -1]
+
+
+def write_tum(folder: Path, scene: SceneFrames, apart_s: float = 0.01) -> None:
+    """TUM RGB-D: poses at 100 Hz, pictures `apart_s` after their depth maps."""
+    start = 1305031102.0
+    lists: dict[str, list[str]] = {
+        "rgb": ["# color images"],
+        "depth": ["# depth maps"],
+        "groundtruth": ["# t"],
+    }
+    for i, frame in enumerate(scene.frames):
+        time_s = start + i / 30
+        depth, colour = f"depth/{time_s:.6f}.png", f"rgb/{time_s + apart_s:.6f}.png"
+        save_depth(folder / depth, frame, 5000)
+        save_colour(folder / colour, frame)
+        lists["depth"].append(f"{time_s:.6f} {depth}")
+        lists["rgb"].append(f"{time_s + apart_s:.6f} {colour}")
+        numbers = [*frame.pose[:, 3], *quaternion(frame.pose[:, :3])]
+        lists["groundtruth"].append(f"{time_s - 0.004:.4f} " + " ".join(f"{x:.6f}" for x in numbers))
+    for name, lines in lists.items():
+        (folder / f"{name}.txt").write_text("\n".join(lines) + "\n")
