@@ -23,12 +23,21 @@ from typing import Any
 
 from jobs.caption import captioners
 from jobs.caption.config import CaptionJob
-from jobs.caption.tasks import COMMITS, CaptionWork, caption_shard, commit_key, load_commit, open_models
+from jobs.caption.tasks import (
+    COMMITS,
+    NO_CAPTION,
+    CaptionWork,
+    caption_shard,
+    commit_key,
+    load_commit,
+    open_models,
+)
 from jobs.common import models
 from jobs.common.cluster import Progress, check_room, ray_cluster
 from jobs.common.datasets import Dataset, add_statistics, open_dataset
-from jobs.common.objects import digest, names_in, read_many
+from jobs.common.objects import digest, names_in, read_many, to_csv
 from jobs.common.ray_data import stream
+from jobs.display.rejects import OF_VIEWS, REJECTS_FILE, last_line
 from jobs.jobfile import asked
 from plinth.data import manifest as manifests
 from plinth.data.manifest import Manifest, ShardEntry
@@ -39,6 +48,7 @@ from plinth.storage import MissingKeyError, Storage, StorageOptions
 from plinth.storage.lock import RunLock
 from poma3d.pretrained.config import TeacherRecord
 from poma3d.scenes.annotations import captions_of, read_scene_captions
+from poma3d.scenes.frame import Reject
 
 OF_A_BUILD = ("build", "plans", "pieces", "previous")
 """Attributes that say how the data set that is read was built."""
@@ -66,7 +76,7 @@ def run_job(job: CaptionJob) -> int:
         f"{time.monotonic() - start:.0f} s"
     )
     if without := counts.get("views_without_caption", 0):
-        print(f"  {without} views have no caption: the model had no words for them")
+        print(last_line(Counter({NO_CAPTION: without}), OF_VIEWS, REJECTS_FILE))
     return 0
 
 
@@ -212,23 +222,27 @@ def _commit(work: CaptionWork, data: Dataset, recipe: dict[str, Any], record: Te
     keys = [commit_key(work.name(entry)) for entry in data.manifest.shards]
     made = [load_commit(content) for content in read_many(work.output, keys)]
     counts: Counter[str] = Counter()
-    for _, _, of_shard in made:
-        counts.update(of_shard)
+    for commit in made:
+        counts.update(commit.counts)
     before = data.manifest.attributes
     manifest = Manifest(
-        [entry for entry, _, _ in made],
+        [commit.shard for commit in made],
         {
             **{k: v for k, v in before.items() if k not in OF_A_BUILD},
             "shape": work.shape.to_dict(),
             "teacher": asdict(record),
-            "statistics": before["statistics"] | add_statistics([part for _, part, _ in made]),
+            "statistics": before["statistics"] | add_statistics([commit.statistics for commit in made]),
             "recipe": recipe,
             "captions": {"data": data.manifest.hash, "uri": data.storage.uri, "counts": dict(counts)},
         },
     )
+    rejects = to_csv(Reject, [reject for commit in made for reject in commit.rejects])
+    work.output.write(REJECTS_FILE, rejects)
     version = before.get("version")
     if version is not None:
-        manifests.commit(work.output.child(manifests.version_folder(version)), manifest)
+        folder = work.output.child(manifests.version_folder(version))
+        folder.write(REJECTS_FILE, rejects)
+        manifests.commit(folder, manifest)
     if version is None or version == manifests.versions(work.output)[-1]:
         manifests.commit(work.output, manifest)
     return Dataset(work.output, manifest)

@@ -27,9 +27,11 @@ from poma3d.pretrained.captioner import Captioner, keep_best
 from poma3d.pretrained.teacher import Teacher
 from poma3d.sample import Sample, SampleShape, encode, to_samples
 from poma3d.scenes.annotations import captions_of
+from poma3d.scenes.frame import Reject
 
 COMMITS = "caption/commits"
 NAME_BYTES = 12
+NO_CAPTION, NO_WORDS = "no caption", "the model had no words for it"
 
 
 @dataclass(frozen=True)
@@ -86,25 +88,49 @@ def caption_shard(work: CaptionWork, entry: ShardEntry) -> str:
     models = open_models(work)
     samples = to_samples(RowGroupReader(work.data).read_shard(entry))
     counts: Counter[str] = Counter()
+    rejects: list[Reject] = []
     for sample in samples:
         pictures = _pictures(sample, work)
         try:
-            _caption_views(sample, pictures, work, models, counts)
+            rejects += _caption_views(sample, pictures, work, models, counts)
             _caption_scene(sample, work, models, counts)
         except ValueError as error:
             raise ConfigError(f"{error}.") from None
         embed_samples([sample], models.teacher, work.shape, tokens=work.shape.image_tokens > 0)
     name = work.name(entry)
     shard = write_shard(work.output, name, encode(samples, work.shape), work.job.shards)
-    commit = {"shard": asdict(shard), "statistics": statistics(samples), "counts": dict(counts)}
+    commit = {
+        "shard": asdict(shard),
+        "statistics": statistics(samples),
+        "counts": dict(counts),
+        "rejects": [asdict(reject) for reject in rejects],
+    }
     work.output.write(commit_key(name), json.dumps(commit).encode())
     return name
 
 
-def load_commit(content: bytes) -> tuple[ShardEntry, dict[str, Any], dict[str, int]]:
-    """A shard, its statistics, and what was done to its captions."""
+@dataclass(frozen=True)
+class Commit:
+    """What became of a shard."""
+
+    shard: ShardEntry
+    statistics: dict[str, Any]
+    counts: dict[str, int]
+    """What was done to its captions."""
+    rejects: list[Reject]
+    """Views without a caption."""
+
+
+def load_commit(content: bytes) -> Commit:
+    """A shard that is done."""
     found = json.loads(content)
-    return ShardEntry(**found["shard"]), found["statistics"], found["counts"]
+    rejects = found.get("rejects", [])  # commits from before there were any do not say
+    return Commit(
+        ShardEntry(**found["shard"]),
+        found["statistics"],
+        found["counts"],
+        [Reject(**reject) for reject in rejects],
+    )
 
 
 def _pictures(sample: Sample, work: CaptionWork) -> list[np.ndarray]:
@@ -119,10 +145,14 @@ def _pictures(sample: Sample, work: CaptionWork) -> list[np.ndarray]:
 
 def _caption_views(
     sample: Sample, pictures: Sequence[np.ndarray], work: CaptionWork, models: Models, counts: Counter[str]
-) -> None:
-    """New captions for the views that want any; a repeat has those of the view that it repeats."""
+) -> list[Reject]:
+    """New captions for the views that want any; a repeat has those of the view that it repeats.
+
+    Returns:
+        The views for which the model had no words.
+    """
     if models.captioner is None:
-        return
+        return []
     first: dict[bytes, int] = {}
     for view, jpeg in enumerate(sample.colour):
         first.setdefault(jpeg, view)
@@ -139,7 +169,9 @@ def _caption_views(
         for view, captions in zip(asked, best, strict=True):
             sample.view_captions[view] = captions or had[view]
     sample.view_captions = [list(sample.view_captions[first[jpeg]]) for jpeg in sample.colour]
-    counts["views_without_caption"] += sum(not sample.view_captions[v] for v in first.values())
+    without = [view for view in first.values() if not sample.view_captions[view]]
+    counts["views_without_caption"] += len(without)
+    return [Reject(sample.scene_id, f"view {view}", NO_CAPTION, NO_WORDS) for view in without]
 
 
 def _best(

@@ -46,13 +46,13 @@ def read_table(storage: Storage, key: str, columns: Sequence[str] | None = None)
 
 
 def to_csv(kind: type[Any], rows: Iterable[object]) -> bytes:
-    """Objects of a dataclass as CSV, a column per field."""
+    """Objects of a dataclass as CSV in UTF-8, a column per field; what is no Unicode as backslash escapes."""
     names = [each.name for each in fields(kind)]
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(names)
     writer.writerows([getattr(row, name) for name in names] for row in rows)
-    return text.getvalue().encode()
+    return text.getvalue().encode(errors="backslashreplace")
 
 
 def read_many(storage: Storage, keys: Sequence[str]) -> list[bytes]:

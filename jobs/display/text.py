@@ -19,3 +19,8 @@ def aligned(rows: Sequence[Sequence[str]], right: Container[int] = ()) -> list[s
         ).rstrip()
         for row in rows
     ]
+
+
+def printable(text: str) -> str:
+    """A text from data in one line: line breaks, escape codes and what is no Unicode as backslash escapes."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -17,6 +17,8 @@ from typing import Any
 from jobs.common.cluster import map_tasks, ray_cluster
 from jobs.common.datasets import CLASSES_KEY, Dataset, add_statistics, statistics
 from jobs.common.objects import to_csv
+from jobs.display.rejects import OF_FRAMES, REJECTS_FILE, example, last_line, remedy
+from jobs.display.text import printable
 from jobs.ingest.config import IngestJob
 from jobs.ingest.detect import detect
 from jobs.ingest.readers import make_reader
@@ -32,9 +34,10 @@ from poma3d.sample import SCHEMA_VERSION, Classes, SampleShape, encode
 from poma3d.scenes.frame import CAPTION_REASONS, NamesClasses, Reader, Reject
 from poma3d.scenes.views import to_samples
 
-REJECTS_KEY = "rejects.csv"
 EXAMPLES = 3
 """Rejects that are named for each reason; all are in the table."""
+UNUSABLE_SCAN = "unusable scan"
+SCANS_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -88,16 +91,19 @@ def run_job(job: IngestJob) -> int:
     size = sum(shard.size_bytes for shard in dataset.manifest.shards)
     print(
         f"{dataset.storage.uri}: {stats['samples']} samples, {stats['views']} views of {stats['frames']} "
-        f"frames, {stats['rejected_frames']} frames rejected, {len(dataset.manifest.shards)} shards, "
+        f"frames, {stats['rejected_frames']} frames rejected, {stats['skipped_frames']} not needed, "
+        f"{len(dataset.manifest.shards)} shards, "
         f"{size / max(stats['views'], 1) / 1024:.1f} KiB per view, "
         f"{stats['frames'] / took_s:.1f} frames/s in {took_s:.0f} s"
     )
     for reason, count in sorted(stats["rejects"].items()):
         examples = ", ".join(dataset.manifest.attributes.get("reject_examples", {}).get(reason, []))
         such = f", such as {examples}" if examples else ""
-        print(f"  rejected {count}: {reason}{such} (each in {REJECTS_KEY})")
+        print(f"  rejected {count}: {printable(reason)}{printable(such)} (each in {REJECTS_FILE})")
     for text, scenes in dataset.manifest.attributes.get("warnings", {}).items():
         print(f"  warning: {text}: {len(scenes)} scenes, the first is {scenes[0]}")
+    if stats["rejects"]:
+        print(last_line(Counter(stats["rejects"]), OF_FRAMES, REJECTS_FILE))
     return 0
 
 
@@ -184,7 +190,7 @@ def make_shard(task: ShardTask) -> ShardResult:
         try:
             scene = reader.read(scene_id)
         except ValueError as error:  # the reader's words for a scan that cannot be used
-            rejects.append(Reject(scene_id, "", "unusable scan", str(error)))
+            rejects.append(Reject(scene_id, "", UNUSABLE_SCAN, str(error)))
             continue
         made, left_out = to_samples(scene, task.shape, task.job.views)
         samples += made
@@ -210,17 +216,16 @@ def _commit(
     results: Sequence[ShardResult],
 ) -> Dataset:
     rejects = [reject for result in results for reject in result.rejects]
+    output.write(REJECTS_FILE, to_csv(Reject, rejects))
     entries = [result.entry for result in results if result.entry is not None]
     if not entries:
-        reasons = Counter(reject.reason for reject in rejects).most_common()
-        scans = ", ".join(dict.fromkeys(reject.scene_id for reject in rejects))
-        raise DataError(
-            f"No valid frame in {scans}: {'; '.join(f'{n} x {reason}' for reason, n in reasons)}.",
-            "Check the folder of the scan, or lower views.min_valid_depth.",
-        )
+        raise _nothing_left(output, rejects)
     totals = add_statistics([result.statistics for result in results])
     totals["frames"] = sum(result.frames for result in results)
-    totals["rejected_frames"] = sum(reject.reason not in CAPTION_REASONS for reject in rejects)
+    left_out = [reject for reject in rejects if reject.reason not in CAPTION_REASONS]
+    # What is not needed: no candidates (views.candidate_step), or not among the views that see most.
+    totals["rejected_frames"] = sum(bool(reject.frame_id) for reject in left_out)
+    totals["skipped_frames"] = totals["frames"] - totals["views"] - totals["rejected_frames"]
     totals["rejects"] = dict(Counter(reject.reason for reject in rejects))
     examples: dict[str, list[str]] = {}
     for reject in rejects:
@@ -228,7 +233,6 @@ def _commit(
     warnings: dict[str, list[str]] = {}
     for text, scene_id in (warning for result in results for warning in result.warnings):
         warnings.setdefault(text, []).append(scene_id)
-    output.write(REJECTS_KEY, to_csv(Reject, rejects))
     manifest = Manifest(
         entries,
         {
@@ -247,3 +251,20 @@ def _commit(
     manifests.commit(output, manifest)
     manifests.prune(output, manifest)
     return Dataset(output, manifest)
+
+
+def _nothing_left(output: Storage, rejects: Sequence[Reject]) -> DataError:
+    """The error of a build without a frame: the reasons, the most frequent of them in its own words."""
+    rejects = [reject for reject in rejects if reject.reason not in CAPTION_REASONS]
+    reasons = Counter(reject.reason for reject in rejects).most_common()
+    scans = list(dict.fromkeys(printable(reject.scene_id) for reject in rejects))
+    named = ", ".join(scans[:SCANS_NAMED])
+    named += f" and {len(scans) - SCANS_NAMED} more" if len(scans) > SCANS_NAMED else ""
+    counts = "; ".join(f"{n} x {printable(reason)}" for reason, n in reasons)
+    often = reasons[0][0]
+    first = next(reject for reject in rejects if reject.reason == often)
+    where = "/".join(part for part in (first.scene_id, first.frame_id) if part)
+    return DataError(
+        f"No valid frame in {named}: {counts}. First {printable(often)}: {example(where, first.value)}.",
+        f"To do about it: {remedy(often, OF_FRAMES)}. Each is a row of {output.uri}/{REJECTS_FILE}.",
+    )

@@ -20,6 +20,8 @@ from jobs.common import models
 from jobs.common.cluster import Progress, map_tasks, ray_cluster
 from jobs.common.datasets import Dataset
 from jobs.common.objects import digest, names_in
+from jobs.display.rejects import OF_IMAGES, REJECTS_FILE, example, last_line, remedy
+from jobs.display.text import printable
 from jobs.jobfile import asked
 from jobs.lift import lifters, versions
 from jobs.lift.config import LiftJob
@@ -27,7 +29,7 @@ from jobs.lift.images.registry import open_set
 from jobs.lift.images.sets import InputPiece
 from jobs.lift.pipeline import lift_parts
 from jobs.lift.tasks import LiftWork, ScanTask, scan_piece
-from jobs.lift.versions import DUPLICATE, Commit, VersionPlan
+from jobs.lift.versions import DUPLICATE, Commit, Rejected, VersionPlan
 from plinth import config
 from plinth.data import manifest as manifests
 from plinth.data.manifest import Manifest
@@ -64,8 +66,10 @@ def run_job(job: LiftJob) -> int:
     )
     folder = manifests.version_folder(attributes["version"])
     for reason, count in sorted(rejects.items()):
-        print(f"  rejected {count}: {reason} (each in {folder}/{versions.REJECTS_FILE})")
+        print(f"  rejected {count}: {printable(reason)} (each in {folder}/{REJECTS_FILE})")
     print(f"  look at what was accepted and rejected: {folder}/{versions.CONTACT_SHEET_FILE}")
+    if rejects:
+        print(last_line(rejects, OF_IMAGES, f"{folder}/{REJECTS_FILE}"))
     return 0
 
 
@@ -100,8 +104,9 @@ def _next_version(job: LiftJob, work: LiftWork, attributes: dict[str, Any]) -> t
         return Dataset(output, base), []
     plan = _plan(job, work, base, new)
     commits = _lift_parts(work, plan, new)
+    versions.write_rejects(output, commits)
     grown = {piece.config.uri for identity, piece in pieces.items() if identity in known}
-    _refuse_empty_sets(plan, commits, new, grown)
+    _refuse_empty_sets(output, plan, commits, new, grown)
     manifest = versions.commit_version(output, base, plan, commits, attributes)
     return Dataset(output, manifest), commits
 
@@ -185,7 +190,11 @@ def _lift_parts(work: LiftWork, plan: VersionPlan, pieces: dict[str, InputPiece]
 
 
 def _refuse_empty_sets(
-    plan: VersionPlan, commits: Sequence[Commit], pieces: dict[str, InputPiece], grown: set[str]
+    output: Storage,
+    plan: VersionPlan,
+    commits: Sequence[Commit],
+    pieces: dict[str, InputPiece],
+    grown: set[str],
 ) -> None:
     """Refuse new sets of which nothing could be used: something is wrong with them, or with the job.
 
@@ -204,10 +213,17 @@ def _refuse_empty_sets(
         rejects = [reject for commit in made for reject in commit.rejects]
         unusable = [reject for reject in rejects if reject.reason != DUPLICATE]
         if len(unusable) == len(rejects) and not any(commit.shard for commit in made):
-            counts = Counter(reject.reason for reject in rejects).most_common()
-            reasons = ", ".join(f"{n} x {reason}" for reason, n in counts) or "it is empty"
-            example = f"; the first is {rejects[0].place} ({rejects[0].value})" if rejects else ""
-            raise DataError(
-                f"{uri}: no usable image: {reasons}{example}.",
-                "Check the set's fields and folder, or the gates.",
-            )
+            raise _nothing_left(output, uri, rejects)
+
+
+def _nothing_left(output: Storage, uri: str, rejects: Sequence[Rejected]) -> DataError:
+    if not rejects:
+        return DataError(f"{uri}: no usable image: it is empty.", "Check the set's folder and inputs.kind.")
+    counts = Counter(reject.reason for reject in rejects).most_common()
+    often = counts[0][0]
+    first = next(reject for reject in rejects if reject.reason == often)
+    reasons = ", ".join(f"{n} x {printable(reason)}" for reason, n in counts)
+    return DataError(
+        f"{uri}: no usable image: {reasons}; the first is {example(first.place, first.value)}.",
+        f"To do about it: {remedy(often, OF_IMAGES)}. Each is a row of {output.uri}/{REJECTS_FILE}.",
+    )

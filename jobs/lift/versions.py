@@ -4,6 +4,7 @@
     versions/000002/MANIFEST.json      a version: the shards of the one before and the new ones. Names of
                                        shards are relative to the data set, not to this folder
     versions/000002/rejects.csv        what this version left out, and why
+    rejects.csv                        the same of the last build, also of one that left nothing
     versions/000002/gates.png          some of what it accepted beside some of what it left out
     shards/...                         the rows
     lift/index/<recipe>/<piece>.parquet  every image of a piece of the input: id, hash, where it is
@@ -30,6 +31,7 @@ import pyarrow as pa
 
 from jobs.common.datasets import add_statistics
 from jobs.common.objects import digest, read_many, read_table, to_csv, write_table
+from jobs.display.rejects import REJECTS_FILE
 from jobs.lift.contact_sheet import SHOWN, filter_sheet
 from plinth.data import manifest as manifests
 from plinth.data.manifest import Manifest, ShardEntry
@@ -38,7 +40,7 @@ from plinth.storage import Storage
 from poma3d.lift.filters import find_duplicates
 
 INDEX, PLANS, COMMITS = "lift/index", "lift/plans", "lift/commits"
-REJECTS_FILE, CONTACT_SHEET_FILE = "rejects.csv", "gates.png"
+CONTACT_SHEET_FILE = "gates.png"
 DUPLICATE = "duplicate image"
 
 INDEX_SCHEMA = pa.schema(
@@ -215,6 +217,12 @@ def latest(storage: Storage) -> Manifest | None:
     return newest
 
 
+def write_rejects(storage: Storage, commits: Sequence[Commit]) -> None:
+    """The table of what a build left out: of a data set, or of one of its versions."""
+    rejects = (reject for commit in commits for reject in commit.rejects)
+    storage.write(REJECTS_FILE, to_csv(Rejected, rejects))
+
+
 def commit_version(
     storage: Storage,
     base: Manifest | None,
@@ -252,7 +260,7 @@ def commit_version(
         },
     )
     folder = storage.child(manifests.version_folder(number))
-    folder.write(REJECTS_FILE, to_csv(Rejected, rejects))
+    write_rejects(folder, commits)
     folder.write(CONTACT_SHEET_FILE, _contact_sheet(storage, commits))
     manifests.commit(folder, manifest)
     manifests.commit(storage, manifest)

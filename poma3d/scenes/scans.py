@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
@@ -43,6 +43,17 @@ class Scan:
     """Frames that are not among `frame_ids`: none is left out without a word."""
     warnings: list[str] = field(default_factory=list)
     """What is doubtful about the scan; `SceneFrames.warnings`."""
+
+
+def without_depth(scene_id: str, posed: Iterable[str], frame_ids: Iterable[str]) -> list[Reject]:
+    """Rows for the frames that have a pose and no depth map, such as of a copy that stopped.
+
+    Args:
+        posed: ids of the frames that have a pose.
+        frame_ids: of those that have a depth map.
+    """
+    lost = sorted(set(posed) - set(frame_ids))
+    return [Reject(scene_id, frame_id, "no depth map", "it has a pose") for frame_id in lost]
 
 
 C = TypeVar("C", bound=HasRoot)

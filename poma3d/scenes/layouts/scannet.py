@@ -40,7 +40,7 @@ from poma3d.scenes.files import (
 from poma3d.scenes.frame import BadFrame, Frame
 from poma3d.scenes.marks import Mark
 from poma3d.scenes.scan_captions import CAPTIONS_FILE
-from poma3d.scenes.scans import Scan, ScanReader
+from poma3d.scenes.scans import Scan, ScanReader, without_depth
 from poma3d.scenes.text_files import floats, read_text
 
 SOURCE = "scannet"
@@ -94,6 +94,7 @@ class ScanNetReader(ScanReader[ScanNetConfig, Scan]):
             transform=np.eye(4) if text is None else read_axis_alignment(text),
             intrinsics=intrinsics,
             size=size,
+            left_out=without_depth(scene_id, _posed(folder), frame_ids),
             warnings=[UNALIGNED] if text is None else [],
         )
 
@@ -118,6 +119,13 @@ def _files(folder: Path, frame_id: str) -> tuple[Path, Path, list[Path]]:
         colours = [folder / "color" / f"{frame_id}.{suffix}" for suffix in ("jpg", "png")]
         return folder / "depth" / f"{frame_id}.png", folder / "pose" / f"{frame_id}.txt", colours
     return folder / f"{frame_id}.png", folder / f"{frame_id}.txt", [folder / f"{frame_id}.jpg"]
+
+
+def _posed(folder: Path) -> list[str]:
+    """Ids of the frames that have a pose."""
+    if (folder / "depth").is_dir():
+        return [path.stem for path in listed(folder / "pose", "*.txt")]
+    return [path.stem for path in listed(folder, "[0-9]*.txt")]
 
 
 def _first_there(folder: Path, names: Sequence[str]) -> Path:

@@ -47,11 +47,12 @@ from poma3d.scenes.frame import BadFrame, ColourCamera, Frame, LazyFrames
 from poma3d.scenes.marks import Mark
 from poma3d.scenes.orientation import Up, estimate_up, upright_turns
 from poma3d.scenes.scan_captions import CAPTIONS_FILE
-from poma3d.scenes.scans import Scan, ScanReader
+from poma3d.scenes.scans import Scan, ScanReader, without_depth
 from poma3d.scenes.text_files import read_text
 
 SOURCE = "seven_scenes"
 DEPTH_SUFFIX = ".depth.png"
+POSE_SUFFIX = ".pose.txt"
 COLOUR_SUFFIXES = (".color.jpg", ".color.png")
 INTRINSICS_FILE = "camera-intrinsics.txt"
 RELEASE = "7-scenes"
@@ -89,7 +90,7 @@ class SevenScenesReader(ScanReader[SevenScenesConfig, Recorded]):
     marks = (
         Mark("depth", (f"frame-*{DEPTH_SUFFIX}",)),
         Mark("colour", tuple(f"frame-*{suffix}" for suffix in COLOUR_SUFFIXES)),
-        Mark("poses", ("frame-*.pose.txt",)),
+        Mark("poses", (f"frame-*{POSE_SUFFIX}",)),
         Mark(
             "intrinsics",
             (INTRINSICS_FILE, f"../{INTRINSICS_FILE}"),
@@ -143,7 +144,8 @@ class SevenScenesReader(ScanReader[SevenScenesConfig, Recorded]):
             )
         intrinsics = self._intrinsics(scene_id, folder)
         size = usual_size([folder / f"{frame_id}{DEPTH_SUFFIX}" for frame_id in frame_ids])
-        as_is = Recorded(folder, frame_ids, np.eye(3), intrinsics, size)
+        lost = without_depth(scene_id, frame_stems(folder, POSE_SUFFIX), frame_ids)
+        as_is = Recorded(folder, frame_ids, np.eye(3), intrinsics, size, left_out=lost)
         colour_camera, warnings = self._colour_camera(as_is)
         if self.config.up is not None:
             up = np.asarray(self.config.up, np.float64)
@@ -216,7 +218,7 @@ class SevenScenesReader(ScanReader[SevenScenesConfig, Recorded]):
 
 def _pose(scan: Recorded, frame_id: str) -> np.ndarray:
     """float64 [3, 4] in the z-up world, or BadFrame."""
-    return scan.transform @ read_pose(scan.folder / f"{frame_id}.pose.txt")
+    return scan.transform @ read_pose(scan.folder / f"{frame_id}{POSE_SUFFIX}")
 
 
 def _pose_or_none(scan: Recorded, frame_id: str) -> np.ndarray | None:

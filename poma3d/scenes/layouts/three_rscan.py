@@ -27,12 +27,13 @@ from poma3d.scenes.frame import BadFrame, ColourCamera, Frame
 from poma3d.scenes.marks import Mark
 from poma3d.scenes.orientation import upright_turns
 from poma3d.scenes.scan_captions import CAPTIONS_FILE
-from poma3d.scenes.scans import Scan, ScanReader
+from poma3d.scenes.scans import Scan, ScanReader, without_depth
 from poma3d.scenes.text_files import File, floats, read_lines
 
 SOURCE = "3rscan"
 SEQUENCE, ARCHIVE, INFO_FILE = "sequence", "sequence.zip", "_info.txt"
 DEPTH_SUFFIX = ".depth.pgm"
+POSE_SUFFIX = ".pose.txt"
 COLOUR_INTRINSICS = "m_calibrationColorIntrinsic"
 UNITS_PER_METRE = 1000.0
 """Where `_info.txt` has no m_depthShift."""
@@ -71,7 +72,7 @@ class ThreeRScanReader(ScanReader[ThreeRScanConfig, Sequenced]):
         Mark("sizes and intrinsics", (f"{SEQUENCE}/{INFO_FILE}", ARCHIVE)),
         Mark("depth", (f"{SEQUENCE}/frame-*{DEPTH_SUFFIX}", ARCHIVE)),
         Mark("colour", (f"{SEQUENCE}/frame-*.color.jpg", ARCHIVE)),
-        Mark("poses", (f"{SEQUENCE}/frame-*.pose.txt", ARCHIVE)),
+        Mark("poses", (f"{SEQUENCE}/frame-*{POSE_SUFFIX}", ARCHIVE)),
         Mark("captions", (CAPTIONS_FILE,), needed=False),
     )
 
@@ -91,6 +92,7 @@ class ThreeRScanReader(ScanReader[ThreeRScanConfig, Sequenced]):
         frame_ids = [n.removesuffix(DEPTH_SUFFIX) for n in sorted(files) if n.endswith(DEPTH_SUFFIX)]
         if not frame_ids:
             raise ValueError(f"scene {scene_id}: no frames named frame-000000{DEPTH_SUFFIX} in {folder}")
+        posed = [name.removesuffix(POSE_SUFFIX) for name in files if name.endswith(POSE_SUFFIX)]
         if INFO_FILE not in files:
             raise ValueError(f"scene {scene_id}: no {INFO_FILE} in {folder / SEQUENCE} or {folder / ARCHIVE}")
         info = read_info(files[INFO_FILE])
@@ -108,6 +110,7 @@ class ThreeRScanReader(ScanReader[ThreeRScanConfig, Sequenced]):
             size=size,
             depth_scale=1 / info.units_per_metre,
             files=files,
+            left_out=without_depth(scene_id, posed, frame_ids),
             colour_camera=info.colour_camera,
         )
         if not self.config.upright:
@@ -217,9 +220,9 @@ def _numbers(path: File, values: dict[str, str], key: str, count: int) -> np.nda
 
 def _pose(scan: Sequenced, frame_id: str) -> np.ndarray:
     """float64 [3, 4] in the z-up world, or BadFrame."""
-    file = scan.files.get(f"{frame_id}.pose.txt")
+    file = scan.files.get(f"{frame_id}{POSE_SUFFIX}")
     if file is None:
-        raise BadFrame("unreadable pose", f"no {frame_id}.pose.txt")
+        raise BadFrame("unreadable pose", f"no {frame_id}{POSE_SUFFIX}")
     return scan.transform @ read_pose(file)
 
 

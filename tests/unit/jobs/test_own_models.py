@@ -47,9 +47,9 @@ class OneCaption:
     def __init__(self, config, device):
         self.text = config.text
     def describe(self, pictures, key):
-        return [[self.text] for _ in pictures]
+        return [[self.text] if self.text else [] for _ in pictures]
     def summarise(self, captions, key):
-        return [self.text]
+        return [self.text] if self.text else []
 
 @dataclass
 class Width:
@@ -116,3 +116,33 @@ def test_own_lifter_captioner_and_teacher(
     assert captioned.samples()[0].view_captions == [[photo(0).caption, "a slope"]]
     assert captioned.manifest.attributes["recipe"]["captioner"]["options"] == {"text": "a slope"}
     np.testing.assert_array_equal(captioned.samples()[0].depth, sample.depth)
+
+
+def test_views_for_which_a_captioner_has_no_words_are_rows(
+    module: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_photos_tar(tmp_path / "tars" / "0.tar", range(3))
+    sets = [{"uri": str(tmp_path / "tars")}]
+    job = lift_job(tmp_path / "out", sets)
+    assert main(["lift", write(tmp_path / "lift.yaml", job)]) == 0
+    caption = {
+        "kind": "caption", "data": str(tmp_path / "out"), "output": str(tmp_path / "captioned"),
+        "captioner": {"kind": f"{module}:OneCaption", "options": {"text": ""}},
+        "teacher": {"kind": f"{module}:TextLength"}, "existing": "replace", "captions": 2, "workers": 0,
+    }  # fmt: skip
+    file = write(tmp_path / "caption.yaml", caption)
+    capsys.readouterr()
+    assert main(["caption", file]) == 0
+    assert "most often" not in capsys.readouterr().out, "the captions that were there stay"
+    header = "scene_id,frame_id,reason,value"
+    assert (tmp_path / "captioned" / "rejects.csv").read_text().splitlines() == [header]
+
+    job = lift_job(tmp_path / "bare", sets, gates={"require_caption": False, "min_caption_letters": 99})
+    assert main(["lift", write(tmp_path / "lift.yaml", job)]) == 0
+    capsys.readouterr()
+    assert main(["caption", file, f"data={tmp_path}/bare", f"output={tmp_path}/wordless"]) == 0
+    assert "no caption, 3 of 3 rejects: try another captioner" in capsys.readouterr().out.splitlines()[-1]
+    scenes = [sample.scene_id for sample in open_dataset(str(tmp_path / "bare"), StorageOptions()).samples()]
+    rows = [f"{scene},view 0,no caption,the model had no words for it" for scene in scenes]
+    for folder in ("wordless", "wordless/versions/000001"):
+        assert (tmp_path / folder / "rejects.csv").read_text().splitlines() == [header, *rows]
