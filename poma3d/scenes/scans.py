@@ -53,7 +53,7 @@ def without_depth(scene_id: str, posed: Iterable[str], frame_ids: Iterable[str])
         frame_ids: of those that have a depth map.
     """
     lost = sorted(set(posed) - set(frame_ids))
-    return [Reject(scene_id, frame_id, "no depth map", "it has a pose") for frame_id in lost]
+    return [Reject(scene_id, frame_id, "no depth", "it has a pose and no depth map") for frame_id in lost]
 
 
 C = TypeVar("C", bound=HasRoot)

@@ -15,26 +15,43 @@ from jobs.lift.versions import DUPLICATE
 from poma3d.scenes.frame import CAPTION_REASONS
 
 ROOT = Path(__file__).parents[4]
-PLACE = {"BadFrame": 0, "BadImage": 0, "BadRecord": 1, "Reject": 2}
+PLACE = {"BadFrame": 0, "BadImage": 0, "BadRecord": 1, "Reject": 2, "leave_out": 1}
 """Which argument is the reason."""
 UNKNOWN = "see what was found in the column `value` of rejects.csv"
 
 
-def literal(node: ast.AST) -> str | None:
+def texts(tree: ast.Module) -> dict[str, str]:
+    """The texts that a module gives names to."""
+    pairs: list[tuple[ast.AST, ast.AST]] = []
+    for each in tree.body:
+        for target in each.targets if isinstance(each, ast.Assign) else []:
+            both = isinstance(target, ast.Tuple) and isinstance(each.value, ast.Tuple)
+            pairs += zip(target.elts, each.value.elts, strict=True) if both else [(target, each.value)]
+    return {
+        target.id: value.value
+        for target, value in pairs
+        if isinstance(target, ast.Name) and isinstance(value, ast.Constant) and isinstance(value.value, str)
+    }
+
+
+def literal(node: ast.AST, named: dict[str, str]) -> str | None:
     """A reason as it is written; the parts that vary as a word."""
     if isinstance(node, ast.Constant):
         return str(node.value)
     if isinstance(node, ast.JoinedStr):
         return "".join(part.value if isinstance(part, ast.Constant) else "thing" for part in node.values)
-    return None
+    return named.get(node.id) if isinstance(node, ast.Name) else None
 
 
 def reasons(folder: str) -> Iterator[str]:
     """Every reason that is written in the source below a folder."""
-    for path in (ROOT / folder).rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            place = PLACE.get(getattr(node.func, "id", "")) if isinstance(node, ast.Call) else None
-            if place is not None and len(node.args) > place and (text := literal(node.args[place])):
+    trees = [ast.parse(path.read_text()) for path in (ROOT / folder).rglob("*.py")]
+    named = {name: text for tree in trees for name, text in texts(tree).items()}
+    for tree in trees:
+        for node in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+            called = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            place = PLACE.get(called)
+            if place is not None and len(node.args) > place and (text := literal(node.args[place], named)):
                 yield text
 
 

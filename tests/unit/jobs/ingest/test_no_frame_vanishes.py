@@ -28,7 +28,7 @@ NAN = NOT_A_ROTATION.replace("2", "nan")
 FRAMES = 6
 
 HARM: dict[str, Callable[[Path, str], object]] = {
-    "no depth map": lambda scan, stem: (scan / f"{stem}.depth.png").unlink(),
+    "no depth": lambda scan, stem: (scan / f"{stem}.depth.png").unlink(),
     "unreadable depth": lambda scan, stem: (scan / f"{stem}.depth.png").write_bytes(b"\x89PNG no"),
     "unreadable pose": lambda scan, stem: (scan / f"{stem}.pose.txt").unlink(),
     "pose is not a rotation": lambda scan, stem: (scan / f"{stem}.pose.txt").write_text(NOT_A_ROTATION),
@@ -84,9 +84,7 @@ def test_stored_and_rejected_are_all(scans: list[list[str | None]]) -> None:
         dataset = built(job(Path(folder) / "scans", Path(folder) / "out"))
         found = [(row["scene_id"], row["frame_id"], row["reason"]) for row in rows(Path(folder) / "out")]
     # A scan without any depth map is no scan of the listing.
-    listed = {
-        f"s{n}": harms for n, harms in enumerate(scans) if any(harm != "no depth map" for harm in harms)
-    }
+    listed = {f"s{n}": harms for n, harms in enumerate(scans) if any(harm != "no depth" for harm in harms)}
     expected = [
         (scan, f"frame-{i:06d}", harm)
         for scan, harms in listed.items()
