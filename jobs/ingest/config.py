@@ -13,6 +13,8 @@ from plinth.storage import StorageOptions
 from poma3d.scenes.config import (
     ArkitScenesConfig,
     NerfstudioConfig,
+    Open3dConfig,
+    ReplicaConfig,
     ScanNetConfig,
     ScenePointConfig,
     SevenScenesConfig,
@@ -32,6 +34,8 @@ READERS = {
     "scene_point": "poma3d.scenes.layouts.scene_point:ScenePointReader",
     "nerfstudio": "poma3d.scenes.layouts.nerfstudio:NerfstudioReader",
     "tum": "poma3d.scenes.layouts.tum:TumReader",
+    "open3d": "poma3d.scenes.layouts.open3d:Open3dReader",
+    "replica": "poma3d.scenes.layouts.replica:ReplicaReader",
 }
 """Built-in kinds of source; the settings of each are the section of its name in `ReaderConfig`."""
 
@@ -45,7 +49,8 @@ class ReaderConfig:
 
     kind: str = "rooms"
     """rooms (procedural), seven_scenes, scannet, scannet_sens, three_rscan, arkitscenes, scene_point,
-    nerfstudio or tum; or a reader of your own as module:Class (`poma3d.scenes.frame.Reader`)."""
+    nerfstudio, tum, open3d or replica; or a reader of your own as module:Class
+    (`poma3d.scenes.frame.Reader`)."""
     options: dict[str, Any] | None = None
     """Settings of a reader of your own: the fields of its Config."""
     rooms: RoomsConfig = field(default_factory=RoomsConfig)
@@ -66,6 +71,10 @@ class ReaderConfig:
     """Captures with a transforms.json and depth."""
     tum: TumConfig = field(default_factory=TumConfig)
     """TUM RGB-D."""
+    open3d: Open3dConfig = field(default_factory=Open3dConfig)
+    """Recordings of Open3D and Redwood."""
+    replica: ReplicaConfig = field(default_factory=ReplicaConfig)
+    """Replica as rendered for SLAM."""
 
 
 @dataclass

@@ -128,6 +128,26 @@ class TumConfig(PosedConfig):
 
 
 @dataclass
+class Open3dConfig(PosedConfig):
+    """Recordings of Open3D and Redwood."""
+
+    camera: str | None = None
+    """Known camera of recordings without a file of it: primesense."""
+    intrinsics: list[float] | None = None
+    """fx, fy, cx, cy of the depth maps in pixels; for recordings without a file of them."""
+    units_per_metre: float = 1000.0
+    """Units of depth."""
+
+
+@dataclass
+class ReplicaConfig(PosedConfig):
+    """Replica as rendered for SLAM."""
+
+    intrinsics: list[float] | None = None
+    """fx, fy, cx, cy of the depth maps in pixels; for renders without cam_params.json."""
+
+
+@dataclass
 class ViewConfig:
     """How views are chosen and stored."""
 

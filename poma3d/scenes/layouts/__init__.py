@@ -8,4 +8,6 @@ arkitscenes   ARKitScenes
 scene_point   ScenePoint's published point maps
 nerfstudio    transforms.json with depth
 tum           TUM RGB-D
+open3d        Open3D's and Redwood's trajectory.log
+replica       Replica as rendered for SLAM
 """

@@ -48,6 +48,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg")
 CORNER = 0.5
 """Pixels from the picture's corner to its first pixel's centre."""
 NOT_RIGID = 1e-3
+LARGEST = 1e9
+"""No number of a camera, and no scale, is as large."""
 
 
 class NerfstudioReader(PosedReader[NerfstudioConfig]):
@@ -169,7 +171,8 @@ def _camera(path: Path, frame_id: str, values: dict[str, Any], shared: tuple[int
     fx, fy, cx, cy = (_number(path, values, key, None) for key in CAMERA_KEYS)
     size = shared
     if "w" in values or "h" in values or size is None:
-        size = (int(_number(path, values, "h", None)), int(_number(path, values, "w", None)))
+        height, width = (round(_number(path, values, key, None)) for key in ("h", "w"))
+        size = (max(height, 1), max(width, 1))
     return Camera(np.array([fx, fy, cx - CORNER, cy - CORNER]), size)
 
 
@@ -180,7 +183,7 @@ def _number(
     value = values.get(key, otherwise)
     if value is None:
         raise ValueError(f"{path}: no {key}, neither for all frames nor in each")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least < value < np.inf:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least < value < LARGEST:
         expected = "a number" if least < 0 else "a number above 0"
         raise ValueError(f"{path}: {key} is {str(value)[:40]}, expected {expected}")
     return float(value)

@@ -39,6 +39,16 @@ from poma3d.scenes.scans import Scan, ScanReader
 Z_UP = (0.0, 0.0, 1.0)
 CAPTIONS = Mark("captions", (CAPTIONS_FILE,), needed=False)
 INTRINSICS_NUMBERS = 4
+CAMERA_FILE_ERRORS = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
+"""What reading numbers from a JSON file raises, where it is missing, damaged or something else."""
 NO_DEPTH, NO_POSE, NO_COLOUR = "no depth", "no pose", "no colour"
 """Reasons of frames that are left out, because the recording has nothing of the kind for them."""
 

@@ -95,3 +95,31 @@ def write_tum(folder: Path, scene: SceneFrames, apart_s: float = 0.01) -> None:
         lists["groundtruth"].append(f"{time_s - 0.004:.4f} " + " ".join(f"{x:.6f}" for x in numbers))
     for name, lines in lists.items():
         (folder / f"{name}.txt").write_text("\n".join(lines) + "\n")
+
+
+def write_open3d(folder: Path, scene: SceneFrames, world: np.ndarray = Y_UP, first: int = 0) -> None:
+    """Open3D's recording; files count from `first`, and have a time after their number."""
+    lines = []
+    for i, frame in enumerate(scene.frames):
+        save_depth(folder / "depth" / f"{i + first:07d}-{i * 33333:012d}.png", frame)
+        save_colour(folder / "color" / f"{i + first:07d}-{i * 33333 + 7:012d}.jpg", frame)
+        pose = full_pose(frame.pose, world)
+        lines += [f"{i} {i} {i + 1}", *(" ".join(f"{x:.9f}" for x in row) for row in pose)]
+    (folder / "trajectory.log").write_text("\n".join(lines) + "\n")
+    height, width = scene.frames[0].depth.shape
+    fx, fy, cx, cy = scene.frames[0].intrinsics
+    camera = {"width": width, "height": height, "intrinsic_matrix": [fx, 0, 0, 0, fy, 0, cx, cy, 1]}
+    (folder / "camera_primesense.json").write_text(json.dumps(camera))
+
+
+def write_replica(folder: Path, scene: SceneFrames) -> None:
+    """A rendered trajectory of Replica, with the camera's file in the folder above."""
+    for i, frame in enumerate(scene.frames):
+        save_depth(folder / "results" / f"depth{i:06d}.png", frame, 6553.5)
+        save_colour(folder / "results" / f"frame{i:06d}.jpg", frame)
+    rows = [full_pose(frame.pose, UPRIGHT).reshape(-1) for frame in scene.frames]
+    (folder / "traj.txt").write_text("\n".join(" ".join(f"{x:.18e}" for x in row) for row in rows) + "\n")
+    height, width = scene.frames[0].depth.shape
+    fx, fy, cx, cy = scene.frames[0].intrinsics.tolist()
+    camera = {"w": width, "h": height, "fx": fx, "fy": fy, "cx": cx, "cy": cy, "scale": 6553.5}
+    (folder.parent / "cam_params.json").write_text(json.dumps({"camera": camera}))
