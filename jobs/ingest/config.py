@@ -12,6 +12,8 @@ from plinth.locations import ResultLocation
 from plinth.storage import StorageOptions
 from poma3d.scenes.config import (
     ArkitScenesConfig,
+    BundleFusionConfig,
+    MatterportConfig,
     NerfstudioConfig,
     Open3dConfig,
     ReplicaConfig,
@@ -36,6 +38,8 @@ READERS = {
     "tum": "poma3d.scenes.layouts.tum:TumReader",
     "open3d": "poma3d.scenes.layouts.open3d:Open3dReader",
     "replica": "poma3d.scenes.layouts.replica:ReplicaReader",
+    "matterport": "poma3d.scenes.layouts.matterport:MatterportReader",
+    "bundle_fusion": "poma3d.scenes.layouts.bundle_fusion:BundleFusionReader",
 }
 """Built-in kinds of source; the settings of each are the section of its name in `ReaderConfig`."""
 
@@ -49,7 +53,7 @@ class ReaderConfig:
 
     kind: str = "rooms"
     """rooms (procedural), seven_scenes, scannet, scannet_sens, three_rscan, arkitscenes, scene_point,
-    nerfstudio, tum, open3d or replica; or a reader of your own as module:Class
+    nerfstudio, tum, open3d, replica, matterport or bundle_fusion; or a reader of your own as module:Class
     (`poma3d.scenes.frame.Reader`)."""
     options: dict[str, Any] | None = None
     """Settings of a reader of your own: the fields of its Config."""
@@ -75,6 +79,10 @@ class ReaderConfig:
     """Recordings of Open3D and Redwood."""
     replica: ReplicaConfig = field(default_factory=ReplicaConfig)
     """Replica as rendered for SLAM."""
+    matterport: MatterportConfig = field(default_factory=MatterportConfig)
+    """Matterport3D, its undistorted pictures."""
+    bundle_fusion: BundleFusionConfig = field(default_factory=BundleFusionConfig)
+    """BundleFusion and 12-Scenes."""
 
 
 @dataclass

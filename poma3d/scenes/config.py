@@ -148,6 +148,16 @@ class ReplicaConfig(PosedConfig):
 
 
 @dataclass
+class MatterportConfig(PosedConfig):
+    """Matterport3D, its undistorted pictures."""
+
+
+@dataclass
+class BundleFusionConfig(PosedConfig):
+    """BundleFusion and 12-Scenes."""
+
+
+@dataclass
 class ViewConfig:
     """How views are chosen and stored."""
 

@@ -10,4 +10,6 @@ nerfstudio    transforms.json with depth
 tum           TUM RGB-D
 open3d        Open3D's and Redwood's trajectory.log
 replica       Replica as rendered for SLAM
+matterport    Matterport3D, undistorted
+bundle_fusion BundleFusion and 12-Scenes
 """

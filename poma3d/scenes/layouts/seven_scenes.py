@@ -54,7 +54,8 @@ SOURCE = "seven_scenes"
 DEPTH_SUFFIX = ".depth.png"
 POSE_SUFFIX = ".pose.txt"
 COLOUR_SUFFIXES = (".color.jpg", ".color.png")
-INTRINSICS_FILE = "camera-intrinsics.txt"
+INTRINSICS_FILE, OTHER_CAMERAS = CAMERA_FILES = ("camera-intrinsics.txt", "info.txt")
+"""This layout's, and that of BundleFusion and 12-Scenes, whose frames have the same names."""
 RELEASE = "7-scenes"
 CAMERAS = {RELEASE: (585.0, 585.0, 320.0, 240.0)}
 """Published depth cameras by name: fx, fy, cx, cy."""
@@ -119,16 +120,30 @@ class SevenScenesReader(ScanReader[SevenScenesConfig, Recorded]):
 
     def find(self, root: Path) -> list[str]:
         """Folders that hold depth frames, relative to the root; the root's name if it is a scan itself."""
-        if frame_stems(root, DEPTH_SUFFIX):
+        if frame_stems(root, DEPTH_SUFFIX) and not self._has_other_cameras(root):
             return [root.resolve().name]
-        folders = sorted({path.parent for path in listed(root, f"**/*{DEPTH_SUFFIX}")})
-        if not folders:
+        found = sorted({path.parent for path in listed(root, f"**/*{DEPTH_SUFFIX}")})
+        if not found:
             raise ValueError(f"{root}: no scan here: no file named frame-000000{DEPTH_SUFFIX} or the like")
+        folders = [folder for folder in found if not self._has_other_cameras(folder)]
+        if not folders:
+            raise ValueError(
+                f"{root}: the scans have their cameras in {OTHER_CAMERAS}: read them with "
+                "reader.kind=bundle_fusion"
+            )
         if self.config.split is not None:
             folders = [folder for folder in folders if _in_split(folder, SPLITS[self.config.split])]
             if not folders:
                 raise ValueError(f"{root}: no sequence that a {SPLITS[self.config.split]} beside it names")
         return [folder.relative_to(root).as_posix() for folder in folders]
+
+    def _has_other_cameras(self, folder: Path) -> bool:
+        """Whether its frames are BundleFusion's or 12-Scenes', which have the same names."""
+        if self.config.camera is not None or self.config.intrinsics is not None:
+            return False
+        here = folder.resolve()
+        names = {name: (here / name).is_file() or (here.parent / name).is_file() for name in CAMERA_FILES}
+        return names[OTHER_CAMERAS] and not names[INTRINSICS_FILE]
 
     def folder(self, scene_id: str) -> Path:
         """The root itself where it is the scan."""

@@ -35,6 +35,9 @@ SEQUENCE, ARCHIVE, INFO_FILE = "sequence", "sequence.zip", "_info.txt"
 DEPTH_SUFFIX = ".depth.pgm"
 POSE_SUFFIX = ".pose.txt"
 COLOUR_INTRINSICS = "m_calibrationColorIntrinsic"
+EXTRINSICS = ("m_calibrationDepthExtrinsic", "m_calibrationColorExtrinsic")
+SAME_PLACE = 1e-3
+"""Metres, or radians: extrinsics below are the identity."""
 UNITS_PER_METRE = 1000.0
 """Where `_info.txt` has no m_depthShift."""
 LARGEST_MEMBER = 2**26
@@ -52,6 +55,8 @@ class Info:
     units_per_metre: float
     colour_camera: ColourCamera | None = None
     """None where it does not say, or where it is the depth's view."""
+    is_moved: bool = False
+    """Depth or colour has extrinsics that are not the identity."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +201,9 @@ def read_info(path: File) -> Info:
         matrix = _numbers(path, values, COLOUR_INTRINSICS, 16).reshape(4, 4)
         camera = np.array([matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]])
         colour = colour_camera_of(intrinsics, size, ColourCamera(camera, colour_size))
-    return Info(intrinsics, size, units, colour)
+    moved = [_numbers(path, values, key, 16) for key in EXTRINSICS if key in values]
+    is_moved = any(np.abs(matrix - np.eye(4).reshape(-1)).max() > SAME_PLACE for matrix in moved)
+    return Info(intrinsics, size, units, colour, is_moved)
 
 
 def _size(path: File, values: dict[str, str], what: str) -> tuple[int, int] | None:

@@ -153,6 +153,7 @@ class PosedReader(ScanReader[P, Posed]):
             for marker in self.markers
             for path in listed(root, f"**/{marker}")
         }
+        found = {folder for folder in found if self.holds_scan(folder)}
         if not found:
             raise ValueError(
                 f"{root}: no scan here: no file such as {' or '.join(self.markers)} at any depth"
@@ -193,8 +194,12 @@ class PosedReader(ScanReader[P, Posed]):
             colour_camera=scan.colour_camera,
         )
 
+    def holds_scan(self, folder: Path) -> bool:
+        """Whether a folder with a marker is a scan, for markers whose name others use, too."""
+        return True
+
     def _is_scan(self, folder: Path) -> bool:
-        return any(listed(folder, marker) for marker in self.markers)
+        return any(listed(folder, marker) for marker in self.markers) and self.holds_scan(folder)
 
     def _up(self, scan: Posed) -> tuple[np.ndarray, list[str]]:
         """Up in the recording's world: of the config, the layout, or the floors; and what is doubtful."""

@@ -60,8 +60,8 @@ def read_timed(path: Path) -> tuple[np.ndarray, np.ndarray]:
         ValueError: no such file, or a line that is not eight numbers.
     """
     times, poses = [], []
-    for number, line in _lines(path):
-        values = _numbers(path, number, line, TIMED_NUMBERS)
+    for number, line in lines_of(path):
+        values = numbers_of(path, number, line, TIMED_NUMBERS)
         times.append(values[0])
         poses.append(np.column_stack([quaternion_rotation(values[4:]), values[1:4]]))
     order = np.argsort(times, kind="stable")
@@ -75,11 +75,11 @@ def read_names(path: Path) -> tuple[np.ndarray, list[str]]:
         ValueError: no such file, or a line that is not a time and a path.
     """
     found = []
-    for number, line in _lines(path):
+    for number, line in lines_of(path):
         words = line.split(maxsplit=1)
         if len(words) != NAMED_WORDS:
             raise ValueError(f"{path}, line {number}: {line[:40]!r}, expected a time in seconds and a path")
-        found.append((float(_numbers(path, number, words[0], 1)[0]), words[1]))
+        found.append((float(numbers_of(path, number, words[0], 1)[0]), words[1]))
     found.sort()
     return np.array([time_s for time_s, _ in found]), [name for _, name in found]
 
@@ -90,17 +90,17 @@ def read_log(path: Path) -> list[tuple[int, np.ndarray]]:
     Raises:
         ValueError: no such file, or an entry that is not three integers and four lines of four numbers.
     """
-    lines = list(_lines(path))
+    lines = list(lines_of(path))
     found = []
     for start in range(0, len(lines), 5):
         entry = lines[start : start + 5]
         number, line = entry[0]
-        head = _numbers(path, number, line, LOG_INTEGERS)
+        head = numbers_of(path, number, line, LOG_INTEGERS)
         if not all(value.is_integer() for value in head):
             raise ValueError(f"{path}, line {number}: {line[:40]!r}, expected three integers")
         if len(entry) < 5:
             raise ValueError(f"{path}, line {number}: the file ends within this entry of five lines")
-        found.append((int(head[0]), np.stack([_numbers(path, *row, 4) for row in entry[1:]])))
+        found.append((int(head[0]), np.stack([numbers_of(path, *row, 4) for row in entry[1:]])))
     return found
 
 
@@ -110,10 +110,10 @@ def read_rows(path: Path) -> list[np.ndarray]:
     Raises:
         ValueError: no such file, or a line that is not 16 numbers.
     """
-    return [_numbers(path, number, line, 16).reshape(4, 4) for number, line in _lines(path)]
+    return [numbers_of(path, number, line, 16).reshape(4, 4) for number, line in lines_of(path)]
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def lines_of(path: Path) -> Iterator[tuple[int, str]]:
     """Number, counted from 1, and text of the lines that say something."""
     try:
         lines = read_lines(path)
@@ -124,7 +124,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             yield number, line.strip()
 
 
-def _numbers(path: Path, number: int, line: str, count: int) -> np.ndarray:
+def numbers_of(path: Path, number: int, line: str, count: int) -> np.ndarray:
     """The numbers of a line, or ValueError."""
     try:
         values = np.array(floats(line))

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from poma3d.scenes.frame import Frame, SceneFrames
-from tests.helpers.scans import full_pose
+from tests.helpers.scans import camera_matrix, full_pose, write_matrix
 
 UPRIGHT = np.eye(3)
 Y_UP = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
@@ -123,3 +123,46 @@ def write_replica(folder: Path, scene: SceneFrames) -> None:
     fx, fy, cx, cy = scene.frames[0].intrinsics.tolist()
     camera = {"w": width, "h": height, "fx": fx, "fy": fy, "cx": cx, "cy": cy, "scale": 6553.5}
     (folder.parent / "cam_params.json").write_text(json.dumps({"camera": camera}))
+
+
+def write_matterport(folder: Path, scene: SceneFrames) -> None:
+    """Matterport3D's undistorted pictures of a house; every frame repeats its intrinsics."""
+    lines = ["dataset matterport", f"n_images {len(scene.frames)}"]
+    lines += ["depth_directory undistorted_depth_images", "color_directory undistorted_color_images", ""]
+    for i, frame in enumerate(scene.frames):
+        depth, colour = f"8fdad0_d{i // 6}_{i % 6}.png", f"8fdad0_i{i // 6}_{i % 6}.jpg"
+        save_depth(folder / "undistorted_depth_images" / depth, frame, 4000)
+        save_colour(folder / "undistorted_color_images" / colour, frame)
+        fx, fy, cx, cy = frame.intrinsics
+        pose = " ".join(f"{x:.9f}" for x in opengl_pose(frame, UPRIGHT).reshape(-1))
+        lines.append(f"intrinsics_matrix {fx} 0 {cx}  0 {fy} {frame.depth.shape[0] - 1 - cy} 0 0 1")
+        lines.append(f"scan {depth} {colour} {pose}")
+    path = folder / "undistorted_camera_parameters" / f"{folder.name}.conf"
+    path.parent.mkdir()
+    path.write_text("\n".join(lines) + "\n")
+
+
+def write_bundle_fusion(folder: Path, scene: SceneFrames, data: str = "data", shift: int = 1000) -> None:
+    """12-Scenes with `data`, BundleFusion without; pictures are twice as large, of another camera."""
+    height, width = scene.frames[0].depth.shape
+    for i, frame in enumerate(scene.frames):
+        stem = folder / data / f"frame-{i:06d}"
+        save_depth(stem.with_suffix(".depth.png"), frame, shift)
+        save_colour(stem.with_suffix(".color.jpg"), frame, 2)
+        write_matrix(stem.with_suffix(".pose.txt"), full_pose(frame.pose, Y_UP))
+    colour = scene.frames[0].intrinsics * np.array([2.2, 2.2, 2, 2])
+    numbers = {
+        name: " ".join(f"{x:.6f}" for x in camera_matrix(camera, 4).reshape(-1))
+        for name, camera in (("Depth", scene.frames[0].intrinsics), ("Color", colour))
+    }
+    identity = " ".join(f"{x:g}" for x in np.eye(4).reshape(-1))
+    lines = [
+        "m_versionNumber = 4",
+        *(f"m_color{side} = {2 * size}" for side, size in (("Width", width), ("Height", height))),
+        *(f"m_depth{side} = {size}" for side, size in (("Width", width), ("Height", height))),
+        f"m_depthShift = {shift}",
+        *(f"m_calibration{name}Intrinsic = {matrix}" for name, matrix in numbers.items()),
+        *(f"m_calibration{name}Extrinsic = {identity}" for name in numbers),
+        f"m_frames.size = {len(scene.frames)}",
+    ]
+    (folder / "info.txt").write_text("\n".join(lines) + "\n")

@@ -13,7 +13,14 @@ from jobs.ingest.config import IngestJob
 from jobs.jobfile import load
 from tests.helpers.recordings import write_arkitscenes, write_sens, write_three_rscan
 from tests.helpers.scans import ALIGNMENT, room, write_scannet, write_scene_point, write_seven_scenes
-from tests.helpers.scenes.layouts import write_nerfstudio, write_open3d, write_replica, write_tum
+from tests.helpers.scenes.layouts import (
+    write_bundle_fusion,
+    write_matterport,
+    write_nerfstudio,
+    write_open3d,
+    write_replica,
+    write_tum,
+)
 
 NAME = "scene0000_00"
 WRITERS: dict[str, Callable[[Path], object]] = {
@@ -27,6 +34,8 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "tum": lambda root: write_tum(root / "rgbd_dataset_freiburg1_desk", room(views=2)),
     "open3d": lambda root: write_open3d(root / "livingroom", room(views=2)),
     "replica": lambda root: write_replica(root / "room0", room(views=2)),
+    "matterport": lambda root: write_matterport(root / "17DRP5sb8fy", room(views=2)),
+    "bundle_fusion": lambda root: write_bundle_fusion(root / "apt1" / "kitchen", room(views=2)),
 }
 
 
