@@ -67,6 +67,7 @@ COMMANDS = (
         "jobs.lift.command",
         "predict depth and camera of captioned images, add them to a data set; resumes by itself",
         SCHEMAS["lift"],
+        "jobs.lift.arguments",
     ),
     Command(
         "caption",

@@ -29,6 +29,15 @@ def add_overrides(parser: argparse.ArgumentParser, whose: str) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help=f"overrides of the {whose}'s keys")
 
 
+def add_check_inputs(parser: argparse.ArgumentParser) -> None:
+    """The flag of commands that build a data set."""
+    parser.add_argument(
+        "--check-inputs",
+        action="store_true",
+        help="read every byte of the inputs: record it with a new build, compare it with that of an old one",
+    )
+
+
 def add_storage_flags(parser: argparse.ArgumentParser) -> None:
     """How to reach the object store; credentials come from the environment."""
     parser.add_argument("--endpoint-url", help="S3 endpoint other than AWS's")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from jobs.common.flags import add_optional_job
+from jobs.common.flags import add_check_inputs, add_optional_job
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare them."""
     add_optional_job(parser, "job file, such as jobs/configs/rooms.yaml")
+    add_check_inputs(parser)
     group = parser.add_argument_group("in place of a job file")
     group.add_argument(
         "--detect",

@@ -19,12 +19,14 @@ from jobs.common.datasets import CLASSES_KEY, Dataset, add_statistics, statistic
 from jobs.common.objects import to_csv
 from jobs.display.rejects import OF_FRAMES, REJECTS_FILE, example, last_line, remedy
 from jobs.display.text import printable
+from jobs.ingest.built_from import record_scenes, refuse_changes, write_inputs
 from jobs.ingest.config import IngestJob
 from jobs.ingest.detect import detect
 from jobs.ingest.readers import make_reader
 from jobs.jobfile import asked
 from plinth import config, plugins
 from plinth.data import manifest as manifests
+from plinth.data.inputs import InputRecord
 from plinth.data.manifest import Manifest, ShardEntry
 from plinth.data.shards import write_shard
 from plinth.errors import ConfigError, DataError
@@ -49,6 +51,8 @@ class ShardTask:
     shape: SampleShape
     index: int
     scene_ids: list[str]
+    check_inputs: bool
+    """Record every byte of the inputs."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,8 @@ class ShardResult:
     frames: int
     warnings: list[tuple[str, str]]
     """What is doubtful, and the scene."""
+    inputs: dict[str, InputRecord]
+    """Per scene what it was read from."""
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -78,20 +84,20 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("--write and --layout go with --detect FOLDER.", "Leave them off.")
     if arguments.detect is not None:
         return detect(arguments.detect, arguments.layout, arguments.write)
-    return run_job(asked(IngestJob, arguments))
+    return run_job(asked(IngestJob, arguments), arguments.check_inputs)
 
 
-def run_job(job: IngestJob) -> int:
+def run_job(job: IngestJob, check_inputs: bool = False) -> int:
     """The same for a job that was read before."""
     start = time.monotonic()
     with ray_cluster(job.ray, job.workers):
-        dataset = ingest(job)
+        dataset = ingest(job, check_inputs)
     took_s = time.monotonic() - start
     stats = dataset.manifest.attributes["statistics"]
     size = sum(shard.size_bytes for shard in dataset.manifest.shards)
     print(
         f"{dataset.storage.uri}: {stats['samples']} samples, {stats['views']} views of {stats['frames']} "
-        f"frames, {stats['rejected_frames']} frames rejected, {stats['skipped_frames']} not needed, "
+        f"frames, {stats['rejected_frames']} frames rejected, {stats.get('skipped_frames', 'unknown')} not needed, "
         f"{len(dataset.manifest.shards)} shards, "
         f"{size / max(stats['views'], 1) / 1024:.1f} KiB per view, "
         f"{stats['frames'] / took_s:.1f} frames/s in {took_s:.0f} s"
@@ -107,22 +113,31 @@ def run_job(job: IngestJob) -> int:
     return 0
 
 
-def ingest(job: IngestJob) -> Dataset:
+def ingest(job: IngestJob, check_inputs: bool = False) -> Dataset:
     """Build the data set of `job`, on the Ray that runs already (or here, with `workers: 0`).
 
+    Args:
+        check_inputs: read every byte of the inputs: to record it, or to compare it with the record.
+
     Raises:
-        ConfigError: there is another data set at the output.
+        ConfigError: there is another data set at the output, or its inputs have changed.
         DataError: nothing was left of the input.
     """
     output = Storage.from_uri(job.output, job.storage)
     output.check(write=True)
     build = _build(job)
+    reader = make_reader(job.reader)
     built = _built_before(job, output, build)
     if built is not None:
-        print(f"{output.uri}: already built from this job")
-        return built
-    reader = make_reader(job.reader)
-    tasks = _tasks(job, reader, output)
+        try:
+            unknown = refuse_changes(output, built.manifest.shards, reader, check_inputs)
+        except ConfigError:
+            if not job.overwrite:
+                raise
+        else:
+            print(f"{output.uri}: already built from this job" + (f"; {unknown}" if unknown else ""))
+            return built
+    tasks = _tasks(job, reader, output, check_inputs)
     results = map_tasks(make_shard, tasks, job.workers, {"CPU": 1.0}, f"ingest {output.uri}", "shards")
     classes = reader.classes() if isinstance(reader, NamesClasses) else None
     return _commit(job, output, tasks[0].shape, build, classes, results)
@@ -147,7 +162,7 @@ def _built_before(job: IngestJob, output: Storage, build: str) -> Dataset | None
     )
 
 
-def _tasks(job: IngestJob, reader: Reader, output: Storage) -> list[ShardTask]:
+def _tasks(job: IngestJob, reader: Reader, output: Storage, check_inputs: bool) -> list[ShardTask]:
     """The scenes of the source, cut into shards.
 
     Raises:
@@ -170,12 +185,13 @@ def _tasks(job: IngestJob, reader: Reader, output: Storage) -> list[ShardTask]:
     size = job.scenes_per_shard
     groups = [scenes[start : start + size] for start in range(0, len(scenes), size)]
     job = absolute(job)
-    return [ShardTask(job, output, shape, index, group) for index, group in enumerate(groups)]
+    return [ShardTask(job, output, shape, index, group, check_inputs) for index, group in enumerate(groups)]
 
 
 def _build(job: IngestJob) -> str:
     """Hash of everything in a job that decides its data set."""
     deciding = {k: v for k, v in config.to_dict(job).items() if k not in ("ray", "workers")}
+    deciding["overwrite"] = False  # how it came to be there does not change a data set
     del deciding["reader"]["options"]
     deciding["reader"] |= plugins.identity(job.reader, "reader")
     return config.fingerprint(deciding)
@@ -184,6 +200,7 @@ def _build(job: IngestJob) -> str:
 def make_shard(task: ShardTask) -> ShardResult:
     """Read the scenes of one shard and write it."""
     reader = make_reader(task.job.reader)
+    inputs = record_scenes(reader, task.scene_ids, task.output, task.check_inputs)
     samples, rejects, frames = [], [], 0
     warnings: list[tuple[str, str]] = []
     for scene_id in task.scene_ids:
@@ -204,7 +221,7 @@ def make_shard(task: ShardTask) -> ShardResult:
         except ValueError as error:  # an empty caption, an array of another shape
             raise DataError(f"{error}.") from None
         entry = write_shard(task.output, f"{task.index:06d}", table, task.job.shards)
-    return ShardResult(entry, statistics(samples), rejects, frames, warnings)
+    return ShardResult(entry, statistics(samples), rejects, frames, warnings, inputs)
 
 
 def _commit(
@@ -233,6 +250,8 @@ def _commit(
     warnings: dict[str, list[str]] = {}
     for text, scene_id in (warning for result in results for warning in result.warnings):
         warnings.setdefault(text, []).append(scene_id)
+    inputs = {scene: kept for result in results for scene, kept in result.inputs.items()}
+    write_inputs(output, entries, inputs)
     manifest = Manifest(
         entries,
         {

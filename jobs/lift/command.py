@@ -28,6 +28,7 @@ from jobs.lift.config import LiftJob
 from jobs.lift.images.registry import open_set
 from jobs.lift.images.sets import InputPiece
 from jobs.lift.pipeline import lift_parts
+from jobs.lift.scanned_inputs import refuse_changes
 from jobs.lift.tasks import LiftWork, ScanTask, scan_piece
 from jobs.lift.versions import DUPLICATE, Commit, Rejected, VersionPlan
 from plinth import config
@@ -44,14 +45,14 @@ MAX_CHANGES_NAMED = 3
 
 def run(arguments: argparse.Namespace) -> int:
     """Build the next version and say what it holds; returns the exit code."""
-    return run_job(asked(LiftJob, arguments))
+    return run_job(asked(LiftJob, arguments), arguments.check_inputs)
 
 
-def run_job(job: LiftJob) -> int:
+def run_job(job: LiftJob, check_inputs: bool = False) -> int:
     """The same for a job that was read before."""
     start = time.monotonic()
     with ray_cluster(job.ray, job.workers):
-        dataset, added = lift(job)
+        dataset, added = lift(job, check_inputs)
     if not added:
         return 0
     attributes, took_s = dataset.manifest.attributes, time.monotonic() - start
@@ -73,22 +74,25 @@ def run_job(job: LiftJob) -> int:
     return 0
 
 
-def lift(job: LiftJob) -> tuple[Dataset, list[Commit]]:
+def lift(job: LiftJob, check_inputs: bool = False) -> tuple[Dataset, list[Commit]]:
     """Build the next version on the Ray that runs already (or here, with `workers: 0`).
+
+    Args:
+        check_inputs: read every byte of the inputs: to record it, or to compare it with the record.
 
     Returns:
         The data set at its newest version, and what was added to it: nothing when it had all inputs.
 
     Raises:
-        ConfigError: nothing to read, a data set of another recipe at the output, or another job that is
-            adding to it.
+        ConfigError: nothing to read, a data set of another recipe at the output, inputs of it that were
+            edited, or another job that is adding to it.
         DataError: a piece that is not of its layout, a set without a usable image, or nothing left.
     """
     job.validate()
     job = absolute(job)
     output = Storage.from_uri(job.output, job.storage)
     output.check(write=True)
-    work, attributes = _work(job, output)
+    work, attributes = _work(job, output, check_inputs)
     with RunLock(output, job.lock):
         return _next_version(job, work, attributes)
 
@@ -99,8 +103,11 @@ def _next_version(job: LiftJob, work: LiftWork, attributes: dict[str, Any]) -> t
     pieces = _pieces(job)
     known = set(base.attributes["pieces"]) if base else set()
     new = {identity: piece for identity, piece in pieces.items() if identity not in known}
+    old = [piece for identity, piece in pieces.items() if identity in known]
+    unknown = refuse_changes(output, old, work.check_inputs) if old else ""
     if base is not None and not new:
-        print(f"{output.uri}: has all of the inputs at version {base.attributes['version']}")
+        said = f"; {unknown}" if unknown else ""
+        print(f"{output.uri}: has all of the inputs at version {base.attributes['version']}{said}")
         return Dataset(output, base), []
     plan = _plan(job, work, base, new)
     commits = _lift_parts(work, plan, new)
@@ -111,7 +118,7 @@ def _next_version(job: LiftJob, work: LiftWork, attributes: dict[str, Any]) -> t
     return Dataset(output, manifest), commits
 
 
-def _work(job: LiftJob, output: Storage) -> tuple[LiftWork, dict[str, Any]]:
+def _work(job: LiftJob, output: Storage, check_inputs: bool) -> tuple[LiftWork, dict[str, Any]]:
     """What the tasks are told, and what the manifest says of the data set."""
     record = models.record(job.teacher, job.storage) if job.teacher else None
     shape = SampleShape(1, **asdict(job.shape), embedding=record.embedding if record else 0)
@@ -125,7 +132,7 @@ def _work(job: LiftJob, output: Storage) -> tuple[LiftWork, dict[str, Any]]:
         "teacher": recipe["teacher"],
         "recipe": recipe,
     }
-    return LiftWork(job, output, digest(attributes), shape), attributes
+    return LiftWork(job, output, digest(attributes), shape, check_inputs), attributes
 
 
 def _base(output: Storage, attributes: dict[str, Any]) -> Manifest | None:

@@ -27,6 +27,7 @@ from jobs.lift.config import LiftJob
 from jobs.lift.contact_sheet import THUMBNAIL_PX, thumbnail
 from jobs.lift.images.registry import open_set
 from jobs.lift.images.sets import VALUE_CHARACTERS, BadRecord, ImageRecord, InputPiece
+from jobs.lift.scanned_inputs import record_piece
 from jobs.lift.versions import DUPLICATE, INDEX_SCHEMA, Commit, Part, Rejected, index_key, write_commit
 from plinth.data.shards import write_shard
 from plinth.errors import DataError
@@ -52,6 +53,8 @@ class LiftWork:
     recipe: str
     """Fingerprint of what decides what an image becomes."""
     shape: SampleShape
+    check_inputs: bool = False
+    """Record every byte of the inputs."""
 
 
 @dataclass(frozen=True)
@@ -86,12 +89,13 @@ class LiftedPart:
 
 
 def scan_piece(task: ScanTask) -> None:
-    """Write the index of a piece.
+    """Write what a piece is, then its index.
 
     Raises:
         DataError: the piece is not of its set's layout.
     """
     work, piece = task.work, task.piece
+    record_piece(work.output, piece, work.check_inputs)
     rows = [_index_row(found, work.job.gates) for found in open_set(piece.config, piece.options).scan(piece)]
     table = pa.Table.from_pylist(rows, schema=INDEX_SCHEMA)
     write_table(work.output, index_key(work.recipe, piece.identity), table)

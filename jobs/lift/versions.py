@@ -8,6 +8,7 @@
     versions/000002/gates.png          some of what it accepted beside some of what it left out
     shards/...                         the rows
     lift/index/<recipe>/<piece>.parquet  every image of a piece of the input: id, hash, where it is
+    lift/inputs/<piece>.json           what the piece's files were then (`jobs.lift.scanned_inputs`)
     lift/plans/<plan>.json             what a version adds: runs of indexed images (parts) without the repeats
     lift/plans/<plan>.seen.parquet     ids and hashes of its images, for the versions after it
     lift/commits/<part>.json           a part that is done: its shard, and what it rejected

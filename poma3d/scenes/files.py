@@ -114,21 +114,27 @@ def listed(folder: Path, pattern: str) -> list[Path]:
     """
     deep = pattern.startswith(DEEP)
     name = pattern.removeprefix(DEEP)
-    found = (p for f in (_folders(folder) if deep else [folder]) for p in f.glob(name))
+    found = (p for f in (folders_below(folder) if deep else [folder]) for p in f.glob(name))
     return sorted(p for p in found if not any(n.startswith(".") for n in p.relative_to(folder).parts))
 
 
-def _folders(root: Path) -> Iterator[Path]:
-    """A folder and those below it, links followed but no folder twice."""
-    seen = set()
-    for name, below, _ in os.walk(root, followlinks=True):
-        real = os.path.realpath(name)
-        if real in seen:
-            below.clear()
-            continue
-        seen.add(real)
-        below[:] = sorted(part for part in below if not part.startswith("."))
-        yield Path(name)
+def folders_below(root: Path) -> Iterator[Path]:
+    """A folder and the visible ones below it. Links are followed after the folders themselves, so that each
+    is found once and under its own name; a link to a folder that holds it is a loop and leads nowhere."""
+    seen: set[Path] = set()
+    starts = [root]
+    while starts:
+        for name, below, _ in os.walk(starts.pop(0)):
+            folder = Path(name)
+            real = folder.resolve()
+            below[:] = sorted(part for part in below if not part.startswith("."))
+            if real in seen:
+                below.clear()
+                continue
+            seen.add(real)
+            links = [folder / part for part in below if (folder / part).is_symlink()]
+            starts += [link for link in links if not real.is_relative_to(link.resolve())]
+            yield folder
 
 
 def frame_stems(folder: Path, suffix: str) -> list[str]:

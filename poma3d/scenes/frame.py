@@ -160,6 +160,14 @@ class Reject:
 
 
 @runtime_checkable
+class NamesInputs(Protocol):
+    """A reader that knows which files a scene is read from: changes of them are noticed after a build."""
+
+    def inputs(self, scene_id: str) -> list[Path]:
+        """Files, and folders of which everything counts."""
+
+
+@runtime_checkable
 class NamesClasses(Protocol):
     """A reader that knows which classes its captions name; the manifest keeps them for the linear probe."""
 

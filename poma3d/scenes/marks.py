@@ -17,12 +17,13 @@ and is entered in `READERS` of `jobs/ingest/config.py`. That is all: `look` does
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Protocol
+
+from poma3d.scenes.files import folders_below
 
 SCANS_LOOKED_AT = 20
 """Scans whose files are compared with the marks, spread over all."""
@@ -110,9 +111,9 @@ def nearest_mark(marks: Sequence[Mark], names: Sequence[str]) -> list[tuple[Mark
 
 def _matches(folder: Path, pattern: str) -> bool:
     """Whether a visible file of the scan matches."""
-    pattern = pattern.replace("{scan}", folder.resolve().name)
+    pattern = pattern.replace("{scan}", folder.absolute().name)
     if pattern.startswith("../"):
-        folder, pattern = folder.resolve().parent, pattern.removeprefix("../")
+        folder, pattern = folder.absolute().parent, pattern.removeprefix("../")
     return any(not path.name.startswith(".") for path in folder.glob(pattern))
 
 
@@ -121,8 +122,7 @@ def _ends_like(name: str, pattern: str) -> bool:
 
 
 def _walk(root: Path) -> Iterator[str]:
-    for folder, below, files in os.walk(root):
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith("."):
-                yield (Path(folder) / name).relative_to(root).as_posix()
+    for folder in folders_below(root):
+        for path in sorted(folder.iterdir()):
+            if not path.name.startswith(".") and not path.is_dir():
+                yield path.relative_to(root).as_posix()

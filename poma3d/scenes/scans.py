@@ -101,6 +101,10 @@ class ScanReader(ABC, Generic[C, S]):
         """Folder of a scan."""
         return Path(self.config.root) / scene_id
 
+    def inputs(self, scene_id: str) -> list[Path]:
+        """What a scan is read from: its folder."""
+        return [self.folder(scene_id)]
+
     def scene_ids(self) -> list[str]:
         """The scans that the config names, or all.
 

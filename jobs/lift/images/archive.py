@@ -24,9 +24,11 @@ from jobs.lift.images.sets import (
     file_pieces,
     numbers,
     open_object,
+    own_file,
     set_folder,
     texts,
 )
+from plinth.data.inputs import InputFile
 from plinth.storage import StorageOptions
 
 SUFFIX = ".tar"
@@ -47,6 +49,10 @@ class ArchiveSet:
     def pieces(self) -> list[InputPiece]:
         """One per tar file."""
         return file_pieces(self.config, self.options, SUFFIX)
+
+    def files(self, piece: InputPiece) -> list[InputFile]:
+        """The tar file."""
+        return own_file(piece, SUFFIX)
 
     def scan(self, piece: InputPiece) -> Iterator[ImageRecord | BadRecord]:
         """Samples in the order of the tar, read front to back."""

@@ -10,6 +10,7 @@ from jobs.lift.images.caption_file import read_rows
 from jobs.lift.images.config import ImageSetConfig
 from jobs.lift.images.sets import BadRecord, ImageRecord, InputPiece, identity, numbers, texts
 from jobs.lift.images.table import picture_bytes, picture_folder
+from plinth.data.inputs import InputFile
 from plinth.errors import ConfigError, DataError
 from plinth.storage import MissingKeyError, Storage, StorageOptions
 
@@ -53,6 +54,13 @@ class FolderSet:
             )
             for start, run in runs
         ]
+
+    def files(self, piece: InputPiece) -> list[InputFile]:
+        """The pictures of the lines; none in an object store, where each would cost a request."""
+        images = picture_folder(self.config, self.options, Storage.from_uri(self.config.uri, self.options))
+        rows = [json.loads(line) for line in piece.lines] if images.is_local else []
+        paths = [row.get(field) for row in rows for field in (self.config.image, self.config.depth)]
+        return [InputFile(images, path, path) for path in paths if isinstance(path, str) and path]
 
     def scan(self, piece: InputPiece) -> Iterator[ImageRecord | BadRecord]:
         """The images of the lines."""

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from jobs.lift.images.config import ImageSetConfig
+from plinth.data.inputs import InputFile
 from plinth.digests import text_digest
 from plinth.errors import ConfigError
 from plinth.storage import Storage, StorageOptions
@@ -87,6 +88,9 @@ class ImageSet(Protocol):
             ConfigError: there is none.
         """
 
+    def files(self, piece: InputPiece) -> list[InputFile]:
+        """The files that hold a piece."""
+
     def scan(self, piece: InputPiece) -> Iterator[ImageRecord | BadRecord]:
         """Every image of a piece, in a fixed order.
 
@@ -113,6 +117,12 @@ def file_pieces(config: ImageSetConfig, options: StorageOptions, suffix: str) ->
             f"{config.uri} holds no {suffix} file.", f"Check the path, or inputs.kind ({config.kind.name})."
         )
     return [InputPiece(config, options, key, identity(config, storage, key, size)) for key, size in files]
+
+
+def own_file(piece: InputPiece, suffix: str) -> list[InputFile]:
+    """The file that is a piece."""
+    storage, _ = set_folder(piece.config, piece.options, suffix)
+    return [InputFile(storage, piece.key, piece.key)]
 
 
 def set_folder(config: ImageSetConfig, options: StorageOptions, suffix: str) -> tuple[Storage, str]:

@@ -16,9 +16,11 @@ from jobs.lift.images.sets import (
     file_pieces,
     numbers,
     open_object,
+    own_file,
     set_folder,
     texts,
 )
+from plinth.data.inputs import InputFile
 from plinth.errors import DataError
 from plinth.storage import MissingKeyError, Storage, StorageOptions
 
@@ -36,6 +38,10 @@ class TableSet:
     def pieces(self) -> list[InputPiece]:
         """One per Parquet file."""
         return file_pieces(self.config, self.options, SUFFIX)
+
+    def files(self, piece: InputPiece) -> list[InputFile]:
+        """The Parquet file. Pictures that it names by paths are not among them."""
+        return own_file(piece, SUFFIX)
 
     def scan(self, piece: InputPiece) -> Iterator[ImageRecord | BadRecord]:
         """Its rows.

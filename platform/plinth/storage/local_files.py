@@ -10,6 +10,8 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from plinth.errors import StorageError
+
 _TEMPORARY_SUFFIX = ".plinth-tmp"
 # Errors of file systems without hard links, such as mounted buckets.
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
@@ -83,11 +85,45 @@ def copy_synced(source: str, path: str) -> None:
 
 
 def list_files(base: Path, root: Path) -> list[tuple[str, int]]:
-    """(path relative to `root`, size_bytes) of every file below `base`, sorted; no temporary ones."""
+    """(path relative to `root`, size_bytes) of every file below `base`, sorted; no temporary ones.
+
+    Raises:
+        StorageError: a link leads nowhere.
+    """
     found = []
-    for folder, _, names in os.walk(base):
-        for name in names:
-            if not name.endswith(_TEMPORARY_SUFFIX):
-                path = Path(folder, name)
-                found.append((path.relative_to(root).as_posix(), path.stat().st_size))
+    for path in _files(base):
+        size = None if path.name.endswith(_TEMPORARY_SUFFIX) else _size(path)
+        if size is not None:
+            found.append((path.relative_to(root).as_posix(), size))
     return sorted(found)
+
+
+def _files(base: Path) -> Iterator[Path]:
+    """All files below a folder. Links to folders are followed after the folders themselves, so that each is
+    found once and under its own name; a link to a folder that holds it is a loop and leads nowhere."""
+    seen: set[Path] = set()
+    starts = [base]
+    while starts:
+        for name, below, files in os.walk(starts.pop(0)):
+            folder = Path(name)
+            real = folder.resolve()
+            if real in seen:
+                below.clear()
+                continue
+            seen.add(real)
+            links = [folder / part for part in sorted(below) if (folder / part).is_symlink()]
+            starts += [link for link in links if not real.is_relative_to(link.resolve())]
+            yield from (folder / file for file in files)
+
+
+def _size(path: Path) -> int | None:
+    """Bytes of a file; None where it has gone since it was listed."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise StorageError(
+                f"{path} is a link to {path.readlink()}, which does not exist.",
+                "Mount or restore what it leads to, or remove the link.",
+            ) from None
+        return None

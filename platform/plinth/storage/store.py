@@ -27,6 +27,8 @@ from plinth.storage.retry import retry
 T = TypeVar("T")
 
 PROTOCOL_PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+CONTENT_TAGS = ("ETag", "etag", "md5Hash")
+"""What stores call the tag that changes with an object's content."""
 
 
 class Storage:
@@ -211,6 +213,19 @@ class Storage:
             return self._retried(key, lambda: Path(path).stat().st_size)
         return self._retried(key, lambda: self._size(path))
 
+    def state(self, key: str) -> tuple[int, str]:
+        """Size in bytes, and what changes with the content: a file's time of change, an object's ETag.
+
+        Raises:
+            MissingKeyError: there is no such object.
+        """
+        path = self._path(key)
+        if self.is_local:
+            found = self._retried(key, lambda: Path(path).stat())
+            return found.st_size, str(found.st_mtime_ns)
+        info = self._retried(key, lambda: self._info(path))
+        return int(info["size"]), next((str(info[name]) for name in CONTENT_TAGS if info.get(name)), "")
+
     def exists(self, key: str) -> bool:
         """Whether there is an object at `key`."""
         try:
@@ -301,11 +316,14 @@ class Storage:
         )
 
     def _size(self, path: str) -> int:
+        return int(self._info(path)["size"])
+
+    def _info(self, path: str) -> dict[str, Any]:
         self.filesystem.invalidate_cache()
-        info = self.filesystem.info(path)
+        info: dict[str, Any] = self.filesystem.info(path)
         if info["type"] == "directory":
             raise FileNotFoundError(path)
-        return int(info["size"])
+        return info
 
     def _holds(self, key: str, data: bytes) -> bool:
         try:

@@ -98,6 +98,10 @@ class ScanNetReader(ScanReader[ScanNetConfig, Scan]):
             warnings=[UNALIGNED] if text is None else [],
         )
 
+    def inputs(self, scene_id: str) -> list[Path]:
+        """The scan's folder and its text file."""
+        return with_text(scene_id, self.folder(scene_id), self.config.texts)
+
     def load(self, scan: Scan, frame_id: str) -> Frame:
         """One frame."""
         if scan.intrinsics is None:
@@ -141,6 +145,12 @@ def text_file(scene_id: str, folder: Path, texts: str | None) -> Path | None:
         else [folder / name, Path(texts) / name, Path(texts) / scene_id / name]
     )
     return next((path for path in places if path.is_file()), None)
+
+
+def with_text(scene_id: str, folder: Path, texts: str | None) -> list[Path]:
+    """A scan's folder, and its text file where that lies elsewhere."""
+    text = text_file(scene_id, folder, texts)
+    return [folder] if text is None or text.parent == folder else [folder, text]
 
 
 def check_size(text: Path, intrinsics: np.ndarray, size: tuple[int, int]) -> None:

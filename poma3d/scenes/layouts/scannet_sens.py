@@ -32,7 +32,7 @@ from poma3d.depth_files import SATURATED
 from poma3d.scenes.config import ScanNetConfig
 from poma3d.scenes.files import listed
 from poma3d.scenes.frame import BadFrame, Frame, Reject
-from poma3d.scenes.layouts.scannet import UNALIGNED, aligned, read_axis_alignment, text_file
+from poma3d.scenes.layouts.scannet import UNALIGNED, aligned, read_axis_alignment, text_file, with_text
 from poma3d.scenes.marks import Mark
 from poma3d.scenes.scan_captions import CAPTIONS_FILE
 from poma3d.scenes.scans import Scan, ScanReader
@@ -95,6 +95,10 @@ class ScanNetSensReader(ScanReader[ScanNetConfig, Recording]):
         if not found:
             raise ValueError(f"{root}: no scan here: no file such as scene0000_00/scene0000_00.sens")
         return found
+
+    def inputs(self, scene_id: str) -> list[Path]:
+        """The scan's folder and its text file."""
+        return with_text(scene_id, self.folder(scene_id), self.config.texts)
 
     def open(self, scene_id: str, folder: Path) -> Recording:
         """One recording, of which only headers are read."""

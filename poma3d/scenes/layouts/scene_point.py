@@ -68,6 +68,11 @@ class ScenePointReader:
         """Folder of a scene's file."""
         return self._paths()[scene_id].parent
 
+    def inputs(self, scene_id: str) -> list[Path]:
+        """The scene's file and the files of captions."""
+        captions = filter(None, (self.config.view_captions_file, self.config.scene_captions_file))
+        return [self._paths()[scene_id], *map(Path, captions)]
+
     def read(self, scene_id: str) -> SceneFrames:
         """One scene, its views in order.
 

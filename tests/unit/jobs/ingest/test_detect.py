@@ -60,6 +60,22 @@ def test_a_layout_is_told_and_its_job_written(
     assert job.read_text() == before
 
 
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_layout_behind_a_link_is_told(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    WRITERS[kind](tmp_path / "disk")
+    (tmp_path / "data").mkdir()
+    for path in list((tmp_path / "disk").iterdir()):
+        moved = path.rename(tmp_path / "disk" / f"moved-{path.name}")
+        (tmp_path / "data" / path.name).symlink_to(moved)
+    command = ["ingest", "--detect", str(tmp_path / "data"), "--write", str(tmp_path / "job.yaml")]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"{kind}: ")
+    assert "  missing" not in printed
+
+
 def test_what_is_missing_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     WRITERS["scannet_sens"](tmp_path)
     WRITERS["scannet"](tmp_path / "exported")

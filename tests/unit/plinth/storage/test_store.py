@@ -115,6 +115,34 @@ def test_temporary_files_are_not_listed(storage: Storage) -> None:
         local_files.replace(str(Path(storage.root, "other")), killed)
 
 
+def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:
+    for name in ("root/b", "elsewhere/deep"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "root" / "b" / "1").write_text("x")
+    (tmp_path / "elsewhere" / "deep" / "2").write_text("xy")
+    (tmp_path / "elsewhere" / "own").symlink_to(tmp_path)  # holds the link: everything again, and more
+    (tmp_path / "root" / "a").symlink_to(tmp_path / "root" / "b")  # is found as b
+    (tmp_path / "root" / "c").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "root" / "loop").symlink_to(tmp_path / "root")
+    (tmp_path / "root" / "up").symlink_to("..")
+    (tmp_path / "root" / "3").symlink_to(tmp_path / "elsewhere" / "deep" / "2")
+    storage = Storage.from_uri(tmp_path / "root")
+    assert storage.list() == [("3", 2), ("b/1", 1), ("c/deep/2", 2)]
+    assert storage.read("c/deep/2") == b"xy"
+    assert storage.list("c/deep") == [("c/deep/2", 2)]
+    (tmp_path / "root" / "4").symlink_to(tmp_path / "gone")
+    with pytest.raises(StorageError, match=r"4 is a link to .*gone, which does not exist"):
+        storage.list()
+
+
+def test_state_changes_with_the_file(storage: Storage) -> None:
+    storage.write("key", b"x")
+    before = storage.state("key")
+    assert before == storage.state("key")
+    os.utime(Path(storage.root, "key"), (1, 1))
+    assert storage.state("key") == (1, str(10**9)) != before
+
+
 def test_check_of_local_folders(tmp_path: Path) -> None:
     storage = Storage.from_uri(tmp_path / "new")
     with pytest.raises(StorageError, match="new is not a folder"):

@@ -201,6 +201,7 @@ def test_linked_videos_are_found_and_loops_are_not_followed(tmp_path: Path) -> N
     root.mkdir()
     (root / VIDEO).symlink_to(tmp_path / "elsewhere" / VIDEO)
     (root / "loop").symlink_to(root)
+    (root / "up").symlink_to("..")
     assert arkit(root).scene_ids() == [VIDEO]
     assert len(arkit(root).read(VIDEO).frames) == 2
 

@@ -89,6 +89,15 @@ def test_captions_may_stand_in_the_json_and_be_several(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("kind", ["tar", "parquet"])
+def test_sets_behind_links_are_read(kind: str, tmp_path: Path) -> None:
+    write_set(tmp_path / "disk", kind)
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "all").symlink_to(tmp_path / "disk")
+    config = ImageSetConfig(str(tmp_path / "set"), SetKind[kind])
+    assert [record.captions for record in good(config)] == [[photo(seed).caption] for seed in SEEDS]
+
+
 def test_a_broken_member_costs_that_member(tmp_path: Path) -> None:
     path = tmp_path / "x.tar"
     write_photos_tar(path, SEEDS[:4])
