@@ -93,11 +93,11 @@ def run_job(job: IngestJob, check_inputs: bool = False) -> int:
     with ray_cluster(job.ray, job.workers):
         dataset = ingest(job, check_inputs)
     took_s = time.monotonic() - start
-    stats = dataset.manifest.attributes["statistics"]
+    stats = {"skipped_frames": "unknown", **dataset.manifest.attributes["statistics"]}
     size = sum(shard.size_bytes for shard in dataset.manifest.shards)
     print(
         f"{dataset.storage.uri}: {stats['samples']} samples, {stats['views']} views of {stats['frames']} "
-        f"frames, {stats['rejected_frames']} frames rejected, {stats.get('skipped_frames', 'unknown')} not needed, "
+        f"frames, {stats['rejected_frames']} frames rejected, {stats['skipped_frames']} not needed, "
         f"{len(dataset.manifest.shards)} shards, "
         f"{size / max(stats['views'], 1) / 1024:.1f} KiB per view, "
         f"{stats['frames'] / took_s:.1f} frames/s in {took_s:.0f} s"
