@@ -20,18 +20,26 @@ from plinth.data import manifest as manifests
 from plinth.data.config import SourceConfig
 from plinth.data.sources import OpenSource
 from plinth.storage import Storage, StorageOptions
+from plinth.storage.json_objects import damaged, read_json
 from plinth.train.resolve import StageSpec
 from poma3d.pretrained.config import TeacherRecord
 
 Pins = dict[str, dict[str, int]]
 """Stage -> data set -> version."""
+MEND = "Restore it; or name the versions in the job (uri#NUMBER) and delete it."
 
 
 def read_pins(run: Storage) -> Pins:
-    """What the run at `run` has read so far; nothing before its first start."""
+    """What the run at `run` has read so far; nothing before its first start.
+
+    Raises:
+        DamagedObjectError: it cannot be read.
+    """
     if not run.exists(PINS_KEY):
         return {}
-    pins: Pins = json.loads(run.read(PINS_KEY))
+    pins: Pins = read_json(run, PINS_KEY, MEND)
+    if not all(isinstance(of_stage, dict) for of_stage in pins.values()):
+        raise damaged(run, PINS_KEY, "expected {stage: {data set: version}}", MEND)
     return pins
 
 

@@ -18,7 +18,10 @@ from plinth.observe.failures import first_cause
 from plinth.observe.metrics import duration
 from plinth.observe.rank_logs import LOG_SUFFIX
 from plinth.storage import Storage, StorageOptions
+from plinth.storage.json_objects import DamagedObjectError
 
+DAMAGED = "damaged"
+"""Status of a run of which a file cannot be read."""
 LOG_NAME = re.compile(rf"{LOGS}/(?P<attempt>.+)-rank(?P<rank>\d+)\{LOG_SUFFIX}")
 
 
@@ -45,15 +48,21 @@ def list_runs(output: str, options: StorageOptions) -> int:
     names = [name for name, below in keys.items() if is_run(below)]
     if not names:
         raise StorageError(f"{storage.uri} holds no runs.", "Give the output of a pretraining job.")
+    problems: list[str] = []
     rows = [["run", "status", "where", "loss", "wall time", "productive", "restarts"]]
     for name in names:
-        state = read_run(storage.child(name), time.time())
+        try:
+            state = read_run(storage.child(name), time.time())
+        except DamagedObjectError as error:
+            rows.append([name, DAMAGED, "-", "-", "-", "-", "-"])
+            problems.append(f"{name}: {error}")
+            continue
         book = state.ledger
         rows.append([
             name, state.status, state.where, loss_text(state.stage), duration(book.wall_s),
             f"{book.share('productive'):.0%}", str(book.restarts),
         ])  # fmt: skip
-    print("\n".join(aligned(rows)))
+    print("\n".join([*aligned(rows), *problems]))
     return 0
 
 

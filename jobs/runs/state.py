@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ import yaml
 
 from jobs.common.run_layout import CONFIG_KEY, STAGES
 from plinth.checkpoint.store import CheckpointInfo, list_checkpoints, read_state
-from plinth.errors import CheckpointError, StorageError
+from plinth.errors import CheckpointError, StorageError, first_line
 from plinth.every import QUIET_HEARTBEATS
 from plinth.observe import failures, incidents, ledger
 from plinth.observe.failures import Failure
@@ -20,6 +21,7 @@ from plinth.observe.ledger import FAILED, FINISHED, RUNNING, STOPPED, LedgerSumm
 from plinth.observe.metrics import LINES_KEY, duration
 from plinth.observe.stragglers import find_straggler
 from plinth.storage import Storage
+from plinth.storage.json_objects import damaged
 from plinth.storage.lock import read_lock
 
 LOCKED_QUIET_S = 300.0
@@ -96,7 +98,7 @@ def read_run(storage: Storage, now: float) -> RunState:
         now: `time.time()`.
 
     Raises:
-        StorageError: it holds no run, or cannot be read.
+        StorageError: it holds no run, or cannot be read; `DamagedObjectError` for one of its files.
     """
     sizes = dict(storage.list())
     if not is_run(sizes):
@@ -152,7 +154,12 @@ def _last_lines(storage: Storage, size: int) -> list[dict[str, Any]]:
     tail = storage.read_range(LINES_KEY, start, size).splitlines()
     if start and len(tail) > 1:
         tail = tail[1:]  # half a line
-    return [json.loads(line) for line in tail]
+    lines = []
+    for line in tail:
+        with contextlib.suppress(ValueError):  # torn: the others tell enough
+            found = json.loads(line)
+            lines += [found] if isinstance(found, dict) else []
+    return lines
 
 
 def _status(storage: Storage, stages: list[StageState], records: list[Record], now: float) -> tuple[str, str]:
@@ -178,5 +185,9 @@ def _status(storage: Storage, stages: list[StageState], records: list[Record], n
 
 def _wanted(storage: Storage) -> set[str]:
     """The stages that the job has."""
-    job = yaml.safe_load(storage.read(CONFIG_KEY))
-    return {name for name in STAGES if job.get(name) is not None}
+    try:
+        job = yaml.safe_load(storage.read(CONFIG_KEY))
+        return {name for name in STAGES if job.get(name) is not None}
+    except (yaml.YAMLError, AttributeError, UnicodeDecodeError) as error:
+        fix = "Restore it: it is the job as it was resolved at the run's last start, which writes it anew."
+        raise damaged(storage, CONFIG_KEY, first_line(error), fix) from None

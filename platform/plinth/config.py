@@ -27,6 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from plinth.digests import json_digest
 from plinth.errors import ConfigError
+from plinth.yaml_text import quote_odd_integers
 
 T = TypeVar("T")
 MISSING: Any = "???"
@@ -83,7 +84,7 @@ def read(path: str | Path) -> DictConfig:
     if not path.is_file():
         raise ConfigError(f"{path}: no such job file.", _closest_file(path))
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not a text file in UTF-8.") from None
     return parse(text, str(path))
@@ -96,7 +97,7 @@ def parse(text: str, origin: str) -> DictConfig:
         ConfigError: not `key: value` lines.
     """
     try:
-        raw = OmegaConf.create(text)
+        raw = OmegaConf.create(quote_odd_integers(text))
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"{origin}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, DictConfig):
@@ -183,7 +184,7 @@ def _parse_overrides(schema: type, overrides: Sequence[str]) -> Iterator[tuple[s
         if not equals or not key.strip():
             raise ConfigError(f"'{text}': expected an override of the form key=value, such as optim.lr=3e-4.")
         try:
-            layer = OmegaConf.from_dotlist([text])
+            layer = OmegaConf.from_dotlist([f"{key}={quote_odd_integers(value)}"])
             if _is_text(_hint_of(schema, key)) and value != "null" and value[:1] not in ("'", '"'):
                 OmegaConf.update(layer, key, value)  # a revision such as 0123 is no number
             parsed = OmegaConf.to_container(layer)
@@ -279,6 +280,14 @@ def _check_keys(schema: type, value: Any, origin: str, prefix: str = "") -> None
                 f"{origin}: {prefix}{key} is text, but YAML reads {item!r} as a {type(item).__name__}.",
                 "Put it in quotes.",
             )
+        elif list[str] in (hints[key], *typing.get_args(hints[key])) and isinstance(item, list):
+            for i, element in enumerate(item):
+                if isinstance(element, bool | float):  # a whole number is its text already
+                    raise ConfigError(
+                        f"{origin}: {prefix}{key}[{i}] is text, but YAML reads {element!r} as a "
+                        f"{type(element).__name__}.",
+                        "Put it in quotes.",
+                    )
 
 
 def _long_form(schema: type, value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,6 +118,8 @@ class ScanReader(ABC, Generic[C, S]):
         found, named = self.find(root), getattr(self.config, "scans", None)
         if named is None:
             return found
+        if twice := [scene for scene, count in Counter(named).items() if count > 1]:
+            raise ValueError(f"scans names {len(twice)} scans more than once, the first is {twice[0]}")
         if missing := sorted(set(named) - set(found)):
             raise ValueError(
                 f"{root}: {len(missing)} of the named scans are not here, the first is {missing[0]}"

@@ -18,8 +18,10 @@ from plinth.data.plan import Cursor
 from plinth.digests import finite
 from plinth.observe.config import GuardConfig
 from plinth.storage import Storage
+from plinth.storage.json_objects import damaged, read_json
 
 FOLDER = "incidents"
+MEND = "Restore it; or delete it: what it left out is then trained on."
 MAD_TO_SIGMA = 1.4826
 """Standard deviation of normal values over their median absolute deviation."""
 LEAST_SPREAD = 1e-3
@@ -56,8 +58,20 @@ def write(storage: Storage, incident: Incident) -> str:
 
 
 def read_all(storage: Storage) -> list[Incident]:
-    """All incidents of a stage, by step."""
-    return [Incident(**json.loads(storage.read(key))) for key, _ in storage.list(FOLDER)]
+    """All incidents of a stage, by step.
+
+    Raises:
+        DamagedObjectError: one cannot be read: which samples it left out is then unknown.
+    """
+    return [_read(storage, key) for key, _ in storage.list(FOLDER)]
+
+
+def _read(storage: Storage, key: str) -> Incident:
+    content = read_json(storage, key, MEND)
+    try:
+        return Incident(**content)
+    except TypeError as error:
+        raise damaged(storage, key, error, MEND) from None
 
 
 def left_out(incidents: Sequence[Incident]) -> tuple[frozenset[str], frozenset[Cursor]]:

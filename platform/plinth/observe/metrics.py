@@ -256,17 +256,24 @@ def recover_lines(world: World, storage: Storage, local: Path) -> None:
 def _parsed(text: str) -> list[dict[str, Any]]:
     """The lines that are whole: the last one may be half written."""
     lines = []
-    for line in text.splitlines():
+    for line in text.split("\n"):
         with contextlib.suppress(ValueError):
-            lines.append(json.loads(line))
+            found = json.loads(line)
+            lines += [found] if isinstance(found, dict) and "step" in found else []
     return lines
 
 
 def read_lines(storage: Storage) -> list[dict[str, Any]]:
-    """The steps of a stage in order, from its metrics.jsonl; empty where there is none."""
+    """The steps of a stage in order, from its metrics.jsonl; empty where there is none. Torn lines are left
+    out with a warning: they decide nothing."""
     if not storage.exists(LINES_KEY):
         return []
-    return [json.loads(line) for line in storage.read(LINES_KEY).decode().splitlines()]
+    text = storage.read(LINES_KEY).decode(errors="replace")
+    lines = _parsed(text)
+    torn = sum(bool(line.strip()) for line in text.split("\n")) - len(lines)
+    if torn:
+        log.warning("%s/%s: %d torn lines are left out", storage.uri, LINES_KEY, torn)
+    return lines
 
 
 def progress_line(name: str, recent: list[StepRecord], total_steps: int) -> str:

@@ -24,11 +24,16 @@ from typing import Any
 from plinth.errors import ConfigError, StorageError
 from plinth.every import Every
 from plinth.storage import MissingKeyError, Storage
+from plinth.storage.json_objects import DamagedObjectError, read_json
 from plinth.storage.options import LockConfig
 
 LOCK_KEY, STOP_KEY, RUN_KEY = "LOCK.json", "STOP.json", "run.json"
 SETTLE_S = 0.5
 """Wait before checking whether another process wrote its lock at the same time."""
+
+NEEDED = {LOCK_KEY: ("holder",), STOP_KEY: ("token", "by")}
+MEND_LOCK = "If nothing is writing there, delete it and run the command again."
+MEND_RUN = "Restore it, or delete it: the run is then given another id."
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +102,11 @@ class RunLock:
     def _beat(self) -> None:
         """Renew the lock and look for a request to stop."""
         self._heartbeats += 1
-        now = read_lock(self._storage)
+        try:
+            now = read_lock(self._storage)
+        except DamagedObjectError as error:
+            log.warning("%s It is written anew.", error.problem)
+            now = None
         if now is not None and now["token"] != self._token:
             log.error("%s: %s has taken over, this run counted as dead", self._storage.uri, now["holder"])
             if self._beating is not None:
@@ -146,19 +155,22 @@ def run_id(storage: Storage) -> str:
     fresh = uuid.uuid4().hex[:12]
     if storage.create(RUN_KEY, json.dumps({"id": fresh, "created": time.time()}).encode()):
         return fresh
-    return str(json.loads(storage.read(RUN_KEY))["id"])
+    return str(read_json(storage, RUN_KEY, MEND_RUN, ("id",))["id"])
 
 
 def _read(storage: Storage, key: str) -> dict[str, Any] | None:
     try:
-        found: dict[str, Any] = json.loads(storage.read(key))
+        return read_json(storage, key, MEND_LOCK, NEEDED[key])
     except MissingKeyError:
         return None
-    return found
 
 
 def _who() -> str:
-    return f"{getpass.getuser()} on {socket.gethostname()}"
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a uid without a name, as containers are given: OSError since Python 3.13
+        user = f"uid {os.getuid()}"
+    return f"{user} on {socket.gethostname()}"
 
 
 def _machine() -> str:

@@ -267,4 +267,7 @@ def _folder(storage: Storage, index: int) -> Storage:
 
 
 def _unreadable(storage: Storage, key: str) -> StorageError:
-    return StorageError(f"{storage.uri}/{key} cannot be read.", "Was it written by another version of this?")
+    return StorageError(
+        f"{storage.uri}/{key} cannot be read.",
+        "Restore it; if another version of this program wrote it, use that one.",
+    )

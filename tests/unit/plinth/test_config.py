@@ -37,6 +37,10 @@ class Job:
     """Data sets."""
     teacher: Optim | None = None
     """An optional part."""
+    ids: list[str] | None = None
+    """Names."""
+    count: int = 0
+    """A number."""
 
 
 def job(tmp_path: Path, text: str, *overrides: str) -> Job:
@@ -69,7 +73,9 @@ def test_layers_win_in_order(tmp_path: Path) -> None:
         ("name: ${oc.env:SECRET}", [], "reads an environment variable"),
         ("name: a", ["optim.lr"], "expected an override of the form key=value"),
         ("name: ${nowhere}", [], "nowhere"),
-        ("name: 0123", [], "name is text, but YAML reads 83 as a int. Put it in quotes."),
+        ("name: 83", [], "name is text, but YAML reads 83 as a int. Put it in quotes."),
+        ("name: a\nids: [1.50]", [], "ids[0] is text, but YAML reads 1.5 as a float. Put it in quotes."),
+        ("name: a", ["ids=[a, no]"], "ids[1] is text, but YAML reads False as a bool"),
     ],
 )
 def test_refusals_name_the_key(tmp_path: Path, text: str, overrides: list[str], says: str) -> None:
@@ -83,6 +89,23 @@ def test_text_on_the_command_line_stays_text(tmp_path: Path) -> None:
     assert job(tmp_path, "name: a", "name=0123").name == "0123"
     assert job(tmp_path, "name: a", "name=1e5").name == "1e5"
     assert job(tmp_path, "name: a\nsources: [{uri: x}]", "sources=[{uri: y}]").sources[0].uri == "y"
+
+
+@pytest.mark.parametrize("written", ["0010", "1_000", "0x1F", "12:30", "0b11", "+5", "007", "41048190", "-0"])
+def test_ids_are_texts_as_they_are_written(written: str, tmp_path: Path) -> None:
+    """YAML 1.1 has octal, hexadecimal, sexagesimal and grouped numbers."""
+    for value in (f"[{written}]", f"['{written}']", f'["{written}", b]'):
+        assert job(tmp_path, f"name: a\nids: {value} # {written}").ids[0] == written
+        assert job(tmp_path, "name: a", f"ids={value}").ids[0] == written
+    assert job(tmp_path, f"name: a\nids:\n- b\n- {written}\n").ids == ["b", written]
+
+
+def test_numbers_are_decimal_however_they_are_written(tmp_path: Path) -> None:
+    assert job(tmp_path, "name: a\ncount: 0010").count == 10
+    assert job(tmp_path, "name: a", "count=1_000").count == 1000
+    assert job(tmp_path, "\ufeffname: 0123\ncount: 7").name == "0123"
+    with pytest.raises(ConfigError, match=r"count: .*12:30"):
+        job(tmp_path, "name: a\ncount: 12:30")
 
 
 def test_an_item_of_a_list_can_be_given(tmp_path: Path) -> None:

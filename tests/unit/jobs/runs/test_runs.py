@@ -117,6 +117,40 @@ def test_listing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "running  main, step 70 of 120  2.3008  60 min     72%         1" in line
 
 
+DAMAGE = {
+    "LOCK.json": b"",
+    "main/incidents/step-00000051-0.json": b'{"kind": "The loss',
+    "config.yaml": b"name: [",
+}
+
+
+@pytest.mark.parametrize("key", DAMAGE)
+def test_a_damaged_run_is_named_beside_the_others(
+    key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    killed_run(tmp_path / "a").write(key, DAMAGE[key])
+    killed_run(tmp_path / "b", step=120, outcome=FINISHED)
+    (tmp_path / "a" / "rooms").rename(tmp_path / "damaged")
+    (tmp_path / "b" / "rooms").rename(tmp_path / "whole")
+    assert runs.list_runs(str(tmp_path), OPTIONS) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines[1:3]] == [["damaged", "damaged"], ["whole", "finished"]]
+    assert lines[3].startswith(f"damaged: {tmp_path}/damaged/{key} is damaged (")
+    assert main(["runs", "show", str(tmp_path / "damaged")]) == 2
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert f"{key} is damaged" in line
+
+
+def test_torn_metrics_cost_their_lines(tmp_path: Path) -> None:
+    storage = killed_run(tmp_path)
+    lines = storage.read("main/metrics.jsonl")
+    storage.write(
+        "main/metrics.jsonl", lines[: len(lines) // 2] + b"\n\xff{\n" + lines[len(lines) // 2 : -20]
+    )
+    state = read_run(storage, NOW)
+    assert (state.status, state.where) == (RUNNING, "main, step 70 of 120")
+
+
 def test_logs_begin_with_the_oldest_and_end_with_the_first_cause(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,6 +13,7 @@ from plinth.observe import incidents
 from plinth.observe.config import GuardConfig
 from plinth.observe.incidents import CollapseWatch, Incident
 from plinth.storage import Storage
+from plinth.storage.json_objects import DamagedObjectError
 
 WATCH = GuardConfig(spike_sigmas=6.0, spike_window=20)
 
@@ -38,6 +39,15 @@ def test_incidents_say_what_is_left_out(tmp_path: Path) -> None:
     assert read[0].loss is None, "JSON has no NaN"
     assert incidents.left_out(read) == (frozenset({"a", "b"}), frozenset({Cursor(1, 7)}))
     assert incidents.read_all(storage.child("other")) == []
+
+
+@pytest.mark.parametrize("content", [b"", b'{"kind": "x", "st', b"[]", b'{"kind": "x"}'])
+def test_a_damaged_incident_is_named(content: bytes, tmp_path: Path) -> None:
+    """Leaving it out would train on what it left out."""
+    storage = Storage.from_uri(tmp_path)
+    storage.write("incidents/step-00000042-0.json", content)
+    with pytest.raises(DamagedObjectError, match=r"incidents/step-00000042-0\.json is damaged .*delete it"):
+        incidents.read_all(storage)
 
 
 def test_collapse_is_said_once_when_it_lasts() -> None:

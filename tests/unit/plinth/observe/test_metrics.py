@@ -69,6 +69,15 @@ def test_resumed_metrics_repeat_no_step(tmp_path: Path) -> None:
     assert sorted(scalars(tmp_path, "loss/total")) == list(range(8))
 
 
+def test_torn_lines_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    storage = Storage.from_uri(tmp_path)
+    storage.write(
+        "metrics.jsonl", '{"step": 0, "note": "a\u2028b"}\n{"st\n7\n{"step": 1}\n{"step": 2, "lo'.encode()
+    )
+    assert [line["step"] for line in read_lines(storage)] == [0, 1]
+    assert "metrics.jsonl: 3 torn lines are left out" in caplog.text
+
+
 def test_new_run_drops_earlier_metrics(tmp_path: Path) -> None:
     write(tmp_path, range(6), close=False)
     write(tmp_path, range(2), marker="b")

@@ -7,12 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from plinth.errors import ConfigError
 from plinth.storage import Storage, lock
+from plinth.storage.json_objects import DamagedObjectError
 from plinth.storage.lock import RunLock, read_lock, run_id
 from plinth.storage.options import LockConfig
 
@@ -66,6 +68,44 @@ def test_killed_holder_on_this_machine_is_replaced_at_once(storage: Storage) -> 
         holder.wait()
         with RunLock(storage, LockConfig(beat_every_s=1.0, dead_after_s=3600.0)):
             assert (read_lock(storage) or {})["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize("content", ["", '{"holder": "ann", "tok', "[]", "{}"])
+def test_a_damaged_lock_is_named(content: str, storage: Storage) -> None:
+    storage.write("LOCK.json", content.encode())
+    with (
+        pytest.raises(DamagedObjectError, match=r"LOCK\.json is damaged .*delete it"),
+        RunLock(storage, QUICK),
+    ):
+        pass
+    assert storage.read("LOCK.json") == content.encode()
+
+
+def test_a_holder_mends_its_lock(storage: Storage) -> None:
+    with RunLock(storage, QUICK):
+        storage.write("LOCK.json", b"")
+        deadline = time.monotonic() + 20
+        while storage.read("LOCK.json") == b"" and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert read_lock(storage) is not None
+    assert not storage.exists("LOCK.json")
+
+
+def test_a_damaged_run_record_is_named(storage: Storage) -> None:
+    storage.write("run.json", b'{"id": ')
+    with pytest.raises(DamagedObjectError, match=r"run\.json is damaged"):
+        run_id(storage)
+
+
+def test_a_uid_without_a_name_can_hold_it(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As containers are given one: no line in /etc/passwd, no USER."""
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 1_000_650_000)
+    with RunLock(storage, QUICK):
+        held = read_lock(storage)
+        assert held is not None
+        assert held["holder"].startswith("uid 1000650000 on ")
 
 
 def test_run_id_is_kept_until_folder_is_removed(storage: Storage) -> None:

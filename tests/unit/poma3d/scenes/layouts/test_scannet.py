@@ -97,6 +97,8 @@ def test_scans_are_listed_or_named(root: Path, tmp_path: Path) -> None:
     assert reader(root, scans=[NAME]).scene_ids() == [NAME]
     with pytest.raises(ValueError, match="1 of the named scans are not here, the first is scene9999_00"):
         reader(root, scans=[NAME, "scene9999_00"]).scene_ids()
+    with pytest.raises(ValueError, match=f"1 scans more than once, the first is {NAME}"):
+        reader(root, scans=[NAME, NAME]).scene_ids()
     with pytest.raises(ValueError, match="no scan here"):
         reader(root / NAME / "depth").scene_ids()
 
