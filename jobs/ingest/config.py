@@ -19,6 +19,7 @@ from poma3d.scenes.config import (
     ReplicaConfig,
     ScanNetConfig,
     ScenePointConfig,
+    ScenezooConfig,
     SevenScenesConfig,
     ThreeRScanConfig,
     TumConfig,
@@ -40,6 +41,7 @@ READERS = {
     "replica": "poma3d.scenes.layouts.replica:ReplicaReader",
     "matterport": "poma3d.scenes.layouts.matterport:MatterportReader",
     "bundle_fusion": "poma3d.scenes.layouts.bundle_fusion:BundleFusionReader",
+    "scenezoo": "poma3d.scenes.layouts.scenezoo:ScenezooReader",
 }
 """Built-in kinds of source; the settings of each are the section of its name in `ReaderConfig`."""
 
@@ -53,8 +55,8 @@ class ReaderConfig:
 
     kind: str = "rooms"
     """rooms (procedural), seven_scenes, scannet, scannet_sens, three_rscan, arkitscenes, scene_point,
-    nerfstudio, tum, open3d, replica, matterport or bundle_fusion; or a reader of your own as module:Class
-    (`poma3d.scenes.frame.Reader`)."""
+    nerfstudio, tum, open3d, replica, matterport, bundle_fusion or scenezoo (ScanNet++, MultiScan,
+    Structured3D); or a reader of your own as module:Class (`poma3d.scenes.frame.Reader`)."""
     options: dict[str, Any] | None = None
     """Settings of a reader of your own: the fields of its Config."""
     rooms: RoomsConfig = field(default_factory=RoomsConfig)
@@ -83,6 +85,8 @@ class ReaderConfig:
     """Matterport3D, its undistorted pictures."""
     bundle_fusion: BundleFusionConfig = field(default_factory=BundleFusionConfig)
     """BundleFusion and 12-Scenes."""
+    scenezoo: ScenezooConfig = field(default_factory=ScenezooConfig)
+    """ScanNet++, MultiScan and Structured3D, through the package scenezoo."""
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from poma3d.locations import Location
 
@@ -155,6 +156,21 @@ class MatterportConfig(PosedConfig):
 @dataclass
 class BundleFusionConfig(PosedConfig):
     """BundleFusion and 12-Scenes."""
+
+
+@dataclass
+class ScenezooConfig(PosedConfig):
+    """Data sets that the package scenezoo reads."""
+
+    dataset: str = "scannetppv2"
+    """scenezoo's name of the data set: scannetppv2 (ScanNet++, its iPhone recordings), multiscan or
+    structured3d; its root is the folder that scenezoo expects."""
+    split: str | None = None
+    """Official split of the data set; all scenes when not given."""
+    options: dict[str, Any] | None = None
+    """More arguments of scenezoo's get_frames, as {source: iphone_colmap}."""
+    offline: bool = True
+    """Let scenezoo download nothing, not even lists of splits."""
 
 
 @dataclass

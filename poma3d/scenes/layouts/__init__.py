@@ -12,4 +12,5 @@ open3d        Open3D's and Redwood's trajectory.log
 replica       Replica as rendered for SLAM
 matterport    Matterport3D, undistorted
 bundle_fusion BundleFusion and 12-Scenes
+scenezoo      ScanNet++, MultiScan, Structured3D, through a package
 """

@@ -78,7 +78,7 @@ class BundleFusionReader(PosedReader[BundleFusionConfig]):
             except BadFrame as bad:
                 scan.leave_out(frame_id, bad.reason, bad.value)
                 continue
-            scan.keep(frame_id, frames / f"{frame_id}{DEPTH_SUFFIX}", _picture(frames, frame_id), pose)
+            scan.keep(frame_id, pose, frames / f"{frame_id}{DEPTH_SUFFIX}", _picture(frames, frame_id))
         scan.left_out.extend(without_depth(scene_id, frame_stems(frames, POSE_SUFFIX), frame_ids))
         return scan
 

@@ -87,7 +87,7 @@ class MatterportReader(PosedReader[MatterportConfig]):
             fx, fy, cx, cy = shot.intrinsics
             scan.cameras.setdefault(frame_id, Camera(np.array([fx, fy, cx, size[0] - 1 - cy]), size))
             depth, colour = places["depth_directory"] / shot.depth, places["color_directory"] / shot.colour
-            scan.keep(frame_id, depth, colour, from_opengl(shot.pose))
+            scan.keep(frame_id, from_opengl(shot.pose), depth, colour)
         return scan
 
 

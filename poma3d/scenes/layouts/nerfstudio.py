@@ -98,7 +98,7 @@ class NerfstudioReader(PosedReader[NerfstudioConfig]):
                 continue
             pose[:3, 3] /= shrunk
             scan.cameras[frame_id] = _camera(path, frame_id, {**content, **frame}, shared)
-            scan.keep(frame_id, folder / depth, _picture(folder, frame), from_opengl(pose))
+            scan.keep(frame_id, from_opengl(pose), folder / depth, _picture(folder, frame))
         return scan
 
 

@@ -97,7 +97,7 @@ class Open3dReader(PosedReader[Open3dConfig]):
             elif number not in colours:
                 scan.leave_out(depth.stem, NO_COLOUR, f"no picture of number {number}")
             else:
-                scan.keep(depth.stem, depth, colours[number], poses[number])
+                scan.keep(depth.stem, poses[number], depth, colours[number])
         for number in sorted(set(poses) - set(depths)):
             scan.leave_out(str(number), NO_DEPTH, f"{POSES} has a pose of number {number}")
         return scan

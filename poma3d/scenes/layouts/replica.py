@@ -74,7 +74,7 @@ class ReplicaReader(PosedReader[ReplicaConfig]):
         for number, depth in sorted(depths.items()):
             frame_id = depth.stem.removeprefix("depth")
             if number < len(poses):
-                scan.keep(frame_id, depth, _picture(depth.parent, frame_id), poses[number])
+                scan.keep(frame_id, poses[number], depth, _picture(depth.parent, frame_id))
             else:
                 scan.leave_out(frame_id, NO_POSE, f"{POSES} has {len(poses)} lines")
         for number in sorted(set(range(len(poses))) - set(depths)):

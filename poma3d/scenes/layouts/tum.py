@@ -91,7 +91,7 @@ class TumReader(PosedReader[TumConfig]):
             elif colour_apart > SAME_TIME_S:
                 scan.leave_out(frame_id, NO_COLOUR, _apart(COLOURS, colour_apart))
             else:
-                scan.keep(frame_id, folder / name, folder / colours[colour], poses[pose])
+                scan.keep(frame_id, poses[pose], folder / name, folder / colours[colour])
         return scan
 
     def _camera(self, scene_id: str, folder: Path) -> Camera:

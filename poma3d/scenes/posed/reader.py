@@ -11,7 +11,7 @@ of `left_out`, with the reason.
 
         def recording(self, scene_id: str, folder: Path) -> Posed:
             scan = Posed(folder, scene_id=scene_id, camera=Camera(intrinsics, (480, 640)))
-            scan.keep("000", depth=folder / "000.png", colour=folder / "000.jpg", pose=pose)
+            scan.keep("000", pose, folder / "000.png", folder / "000.jpg")
             return scan
 
 Legend: h w pixels.
@@ -97,14 +97,17 @@ class Posed(Scan):
     up: tuple[float, float, float] | None = None
     """Up direction of the recording's world, where the scan itself says so."""
 
-    def keep(self, frame_id: str, depth: Path, colour: Path, pose: np.ndarray) -> None:
+    def keep(
+        self, frame_id: str, pose: np.ndarray, depth: Path | None = None, colour: Path | None = None
+    ) -> None:
         """Add a frame with its pose [3 or 4, 4], or leave it out where that is no rigid motion.
 
-        Ids are unique: a second frame of the same is left out, too.
+        Ids are unique: a second frame of the same is left out, too. A reader that decodes frames itself names
+        no files.
         """
         try:
-            if frame_id in self.depths:
-                raise BadFrame("named twice", f"{self.depths[frame_id].name} and {depth.name}")
+            if frame_id in self.poses:
+                raise BadFrame("named twice", f"frame {frame_id} is there already")
             if not np.isfinite(pose).all():
                 raise BadFrame("non-finite pose", str(np.asarray(pose)[0].tolist()))
             self.poses[frame_id] = rigid(pose)
@@ -112,7 +115,10 @@ class Posed(Scan):
             self.leave_out(frame_id, bad.reason, bad.value)
             return
         self.frame_ids.append(frame_id)
-        self.depths[frame_id], self.colours[frame_id] = depth, colour
+        if depth is not None:
+            self.depths[frame_id] = depth
+        if colour is not None:
+            self.colours[frame_id] = colour
 
     def leave_out(self, frame_id: str, reason: str, value: str = "") -> None:
         """Note a frame that cannot be used."""

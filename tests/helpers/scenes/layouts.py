@@ -142,14 +142,16 @@ def write_matterport(folder: Path, scene: SceneFrames) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
-def write_bundle_fusion(folder: Path, scene: SceneFrames, data: str = "data", shift: int = 1000) -> None:
+def write_bundle_fusion(
+    folder: Path, scene: SceneFrames, data: str = "data", shift: int = 1000, world: np.ndarray = Y_UP
+) -> None:
     """12-Scenes with `data`, BundleFusion without; pictures are twice as large, of another camera."""
     height, width = scene.frames[0].depth.shape
     for i, frame in enumerate(scene.frames):
         stem = folder / data / f"frame-{i:06d}"
         save_depth(stem.with_suffix(".depth.png"), frame, shift)
         save_colour(stem.with_suffix(".color.jpg"), frame, 2)
-        write_matrix(stem.with_suffix(".pose.txt"), full_pose(frame.pose, Y_UP))
+        write_matrix(stem.with_suffix(".pose.txt"), full_pose(frame.pose, world))
     colour = scene.frames[0].intrinsics * np.array([2.2, 2.2, 2, 2])
     numbers = {
         name: " ".join(f"{x:.6f}" for x in camera_matrix(camera, 4).reshape(-1))

@@ -23,6 +23,15 @@ from tests.helpers.scenes.layouts import (
 )
 
 NAME = "scene0000_00"
+
+
+def touch(iphone: Path) -> None:
+    """A ScanNet++ recording by its names, which is all that is looked at."""
+    iphone.mkdir(parents=True)
+    for name in ("rgb.mkv", "depth.bin", "pose_intrinsic_imu.json"):
+        (iphone / name).touch()
+
+
 WRITERS: dict[str, Callable[[Path], object]] = {
     "seven_scenes": lambda root: write_seven_scenes(root / "kitchen" / "seq-01", room(views=2), np.eye(3)),
     "scannet": lambda root: write_scannet(root, NAME, room(views=2), ALIGNMENT),
@@ -35,6 +44,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "open3d": lambda root: write_open3d(root / "livingroom", room(views=2)),
     "replica": lambda root: write_replica(root / "room0", room(views=2)),
     "matterport": lambda root: write_matterport(root / "17DRP5sb8fy", room(views=2)),
+    "scenezoo": lambda root: touch(root / "data" / "0a5c013435" / "iphone"),
     "bundle_fusion": lambda root: write_bundle_fusion(root / "apt1" / "kitchen", room(views=2)),
 }
 

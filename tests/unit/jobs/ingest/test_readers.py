@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,31 @@ import pytest
 from jobs.cli import main
 from jobs.common.datasets import open_dataset
 from plinth.storage import StorageOptions
+from poma3d.scenes.frame import SceneFrames
 from tests.helpers.recordings import write_arkitscenes, write_sens, write_three_rscan
 from tests.helpers.scans import room, write_scannet, write_scene_point, write_seven_scenes
+from tests.helpers.scenes.layouts import (
+    UPRIGHT,
+    write_bundle_fusion,
+    write_matterport,
+    write_nerfstudio,
+    write_open3d,
+    write_replica,
+    write_tum,
+)
 from tests.helpers.tiny_jobs import SIDE, ingest_job, pretrain_job, write
 
 NAME = "scene0000_00"
+TOOLS: dict[str, Callable[[Path, SceneFrames], None]] = {
+    "nerfstudio": lambda folder, scene: write_nerfstudio(folder, scene, UPRIGHT),
+    "tum": write_tum,
+    "open3d": lambda folder, scene: write_open3d(folder, scene, UPRIGHT),
+    "replica": write_replica,
+    "matterport": write_matterport,
+    "bundle_fusion": lambda folder, scene: write_bundle_fusion(folder, scene, world=UPRIGHT),
+}
+"""Layouts of SLAM and capture tools."""
+CAMERAS = {"tum": {"intrinsics": [float(x) for x in room(1, views=1).frames[0].intrinsics]}}
 
 
 def write_source(kind: str, root: Path) -> dict[str, Any]:
@@ -31,12 +52,17 @@ def write_source(kind: str, root: Path) -> dict[str, Any]:
         write_sens(root / NAME / f"{NAME}.sens", scene)
     elif kind == "three_rscan":
         write_three_rscan(root, NAME, scene)
+    elif kind in TOOLS:
+        TOOLS[kind](root / NAME, scene)
+        return {"root": str(root), "up": [0.0, 0.0, 1.0]} | CAMERAS.get(kind, {})
     else:
         write_arkitscenes(root / NAME, scene)
     return {"root": str(root)}
 
 
-@pytest.mark.parametrize("kind", ["seven_scenes", "scannet", "scannet_sens", "three_rscan", "arkitscenes"])
+@pytest.mark.parametrize(
+    "kind", ["seven_scenes", "scannet", "scannet_sens", "three_rscan", "arkitscenes", *TOOLS]
+)
 def test_a_scan_becomes_the_room_that_it_was_written_from(kind: str, tmp_path: Path) -> None:
     job = ingest_job(tmp_path / "out")
     job["reader"] = {"kind": kind, kind: write_source(kind, tmp_path / "scans")}
