@@ -12,6 +12,12 @@ from typing import Any, TypeVar
 from jobs.common.ray_config import RayConfig
 from jobs.display.progress import Progress
 from plinth.errors import ConfigError, PlinthError, first_line
+from plinth.ray_internals import cluster_of_this_node
+
+ANSWER_S = 5.0
+"""How long a cluster may take to take a connection."""
+RAY_CLIENT_PORT = "10001"
+"""Of ray://HOST without a port."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -40,6 +46,7 @@ def ray_cluster(config: RayConfig, workers: int) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         if address:
+            _check_answers(address)
             ray.init(address=address, logging_level=logging.WARNING)
         else:
             ray.init(
@@ -50,15 +57,37 @@ def ray_cluster(config: RayConfig, workers: int) -> Iterator[None]:
                 dashboard_host="127.0.0.1",
                 logging_level=logging.WARNING,
             )
-    except ConnectionError as error:
+    except (ConnectionError, SystemExit) as error:  # Ray exits where what listens there is no cluster
+        source = "ray.address" if config.address else "RAY_ADDRESS"
         raise ConfigError(
-            f"ray.address {address}: no Ray cluster answers there ({first_line(error)}).",
-            "Start one, or leave ray.address empty to run on this machine.",
+            f"{source} {address}: no Ray cluster answers there ({first_line(error)}).",
+            f"Start one, or {'leave' if config.address else 'unset'} {source} "
+            f"{'empty ' if config.address else ''}to run on this machine.",
         ) from None
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Ray itself waits minutes for a cluster that is not there.
+
+    Raises:
+        ConnectionError: nothing listens at the address.
+    """
+    scheme, _, place = address.rpartition("://")
+    if scheme not in ("", "ray") or place == "local":
+        return
+    if place == "auto":
+        place = cluster_of_this_node() or ""
+    host, _, port = place.rpartition(":") if ":" in place else (place, "", RAY_CLIENT_PORT)
+    if not host or not port.isdecimal():
+        return  # Ray has its own words for it
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_S).close()
+    except OSError as error:
+        raise ConnectionError(f"{place}: {first_line(error)}") from None
 
 
 def map_tasks(

@@ -18,6 +18,14 @@ DRIVER_BUNDLE = 0
 """Bundle of a trial's placement group that holds the trial itself; the workers have the bundles after it."""
 
 
+def cluster_of_this_node() -> str | None:
+    """host:port of the cluster that the address `auto` means; None where there is none."""
+    from ray._private.services import canonicalize_bootstrap_address
+
+    found: str | None = canonicalize_bootstrap_address("auto")
+    return found
+
+
 def draining_nodes() -> dict[str, int]:
     """Nodes that will be taken away, with the deadline (ms since 1970; 0: unknown). Not in the public API."""
     from ray._private.state import state

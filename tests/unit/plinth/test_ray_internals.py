@@ -17,6 +17,7 @@ from plinth.errors import DataError
 ROOT = Path(__file__).parents[3]
 TRAIN = "ray.train.v2._internal"
 BORROWED = [
+    "ray._private.services:canonicalize_bootstrap_address",
     "ray._private.state:state.get_draining_nodes",
     "ray._common.constants:RAY_WARN_BLOCKING_GET_INSIDE_ASYNC_ENV_VAR",
     f"{TRAIN}.execution.context:__file__",

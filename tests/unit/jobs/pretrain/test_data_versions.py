@@ -22,6 +22,7 @@ from plinth.data.manifest import Manifest
 from plinth.data.plan import Cursor
 from plinth.errors import CheckpointError, DataError
 from plinth.storage import Storage, StorageOptions
+from plinth.storage.json_objects import DamagedObjectError
 from plinth.train.resolve import first_cursor
 from tests.helpers.tiny_jobs import pretrain_job, write
 
@@ -76,6 +77,14 @@ def test_the_newest_is_pinned_at_the_first_start(images: Path, capsys: pytest.Ca
     assert "the pass under way is left, the next one begins" in capsys.readouterr().out
     with pytest.raises(DataError, match="images has no version 7; there are 1, 2, 3"):
         reads(images, f"warmup.data.sources[0].uri={images}/images#7")
+
+
+@pytest.mark.parametrize("content", [b"", b'{"main": {"s3', b"[]", b'{"main": 3}'])
+def test_damaged_pins_are_named(content: bytes, tmp_path: Path) -> None:
+    run = Storage.from_uri(tmp_path)
+    run.write("data.json", content)
+    with pytest.raises(DamagedObjectError, match=r"data\.json is damaged"):
+        data_versions.read_pins(run)
 
 
 def test_what_keeps_no_versions_is_read_as_it_is(folder: Path) -> None:
