@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from jobs.display.text import printable
 from plinth.data import manifest as manifests
 from plinth.data.manifest import Manifest
 from plinth.data.shards import RowGroupReader
@@ -18,6 +19,44 @@ from poma3d.pretrained.config import TeacherRecord
 from poma3d.sample import SCHEMA_VERSION, Classes, Sample, SampleShape, to_samples
 
 CLASSES_KEY = "classes"
+DISAGREEMENT_KEY = "disagreement"
+WARNINGS_KEY = "warnings"
+WORST = 3
+"""Scans that are named as those whose views disagree most."""
+
+
+@dataclass(frozen=True)
+class DisagreementRecord:
+    """How the views of each scan agree (`poma3d.scenes.disagreement`), as manifests keep it."""
+
+    median_mm: float | None
+    """Of the scans; None where none was measured."""
+    max_mm: float
+    """Above it ingest warned."""
+    scans: dict[str, float]
+    """mm of each scan that was measured."""
+    not_measured: dict[str, list[str]]
+    """Why not, and the scans."""
+
+    def lines(self) -> list[str]:
+        """For the terminal: the median, the worst scans, and what was not measured."""
+        said = []
+        if self.median_mm is not None:
+            most = sorted(self.scans.items(), key=lambda item: (-item[1], item[0]))[:WORST]
+            worst = ", ".join(f"{printable(scene_id)} {mm:g}" for scene_id, mm in most)
+            count = len(self.scans)
+            said.append(f"views disagree by {self.median_mm:g} mm, median of {count} scans; most: {worst}")
+        for why, scenes in self.not_measured.items():
+            first = printable(scenes[0])
+            said.append(f"disagreement of {len(scenes)} scans not measured: {why}; the first is {first}")
+        return said
+
+    def of(self, scene_id: str) -> str:
+        """A scan's figure in words, or why it has none."""
+        if scene_id in self.scans:
+            return f"views disagree by {self.scans[scene_id]:g} mm"
+        whys = [why for why, scenes in self.not_measured.items() if scene_id in scenes]
+        return f"disagreement not measured: {whys[0]}" if whys else ""
 
 
 @dataclass(frozen=True)
@@ -37,6 +76,34 @@ class Dataset:
         """Whose embeddings it holds; None before `poma embed`."""
         record = self.manifest.attributes.get("teacher")
         return TeacherRecord(**record) if record else None
+
+    @property
+    def disagreement(self) -> DisagreementRecord | None:
+        """How its views agree; None of what is no scan, or was ingested before this was measured."""
+        record = self.manifest.attributes.get(DISAGREEMENT_KEY)
+        return DisagreementRecord(**record) if record else None
+
+    @property
+    def warnings(self) -> dict[str, list[str]]:
+        """What is doubtful, and the scans."""
+        found: dict[str, list[str]] = self.manifest.attributes.get(WARNINGS_KEY, {})
+        return found
+
+    def remarks(self, sample_id: str) -> list[str]:
+        """What ingest found about the scan of a sample, or of a part of it (`scan/003`): how its views agree,
+        "" where nobody looked, then what is doubtful; nothing where nothing is known."""
+        parts = sample_id.split("/")
+        ids = ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
+        figures = [self.disagreement.of(scene_id) for scene_id in ids] if self.disagreement else []
+        doubts = [text for text, scenes in self.warnings.items() if set(ids) & set(scenes)]
+        return [max(figures, default=""), *doubts] if any(figures) or doubts else []
+
+    def doubts(self) -> list[str]:
+        """The warnings for the terminal, a line each."""
+        return [
+            f"{text}: {len(scenes)} scenes, the first is {printable(scenes[0])}"
+            for text, scenes in self.warnings.items()
+        ]
 
     @property
     def classes(self) -> Classes | None:

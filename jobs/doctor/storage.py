@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from jobs.common import models
-from jobs.common.datasets import open_dataset
+from jobs.common.datasets import Dataset, open_dataset
 from jobs.common.run_layout import STAGES
 from jobs.doctor.finding import Finding, Level
 from jobs.pretrain.config import PretrainJob, stage_config
@@ -174,6 +174,7 @@ def data(job: PretrainJob) -> Iterable[Finding]:
                 f"{name}: {source.uri} has {rows} samples in {groups} row groups of {len(shards)} shard(s), "
                 f"embedded by {record.name}; one row group read and whole",
             )  # fmt: skip
+            yield from agreement(f"{name}: {source.uri}", dataset)
             assert stage is not None
             if groups < stage.data.lanes:
                 yield Finding(
@@ -187,3 +188,15 @@ def data(job: PretrainJob) -> Iterable[Finding]:
                     f"{name}: {rows} samples, a global batch takes {stage.global_batch_size}",
                     "Samples are repeated within a batch.", "Lower global_batch_size, or add data.",
                 )  # fmt: skip
+
+
+def agreement(where: str, dataset: Dataset) -> Iterable[Finding]:
+    """How the views of its scans agree, and what ingest found doubtful about them."""
+    for line in dataset.disagreement.lines() if dataset.disagreement else []:
+        yield Finding("data", Level.ok, f"{where}: {line}")
+    for line in dataset.doubts():
+        yield Finding(
+            "data", Level.warn, f"{where}: {line}",
+            "Point maps that are wrong train as well as right ones: no later step tells.",
+            "Look at `poma shards preview`, mend the scans or the job, and run `poma ingest` again.",
+        )  # fmt: skip

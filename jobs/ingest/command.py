@@ -12,10 +12,19 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from statistics import median
 from typing import Any
 
 from jobs.common.cluster import map_tasks, ray_cluster
-from jobs.common.datasets import CLASSES_KEY, Dataset, add_statistics, statistics
+from jobs.common.datasets import (
+    CLASSES_KEY,
+    DISAGREEMENT_KEY,
+    WARNINGS_KEY,
+    Dataset,
+    DisagreementRecord,
+    add_statistics,
+    statistics,
+)
 from jobs.common.objects import to_csv
 from jobs.display.rejects import OF_FRAMES, REJECTS_FILE, example, last_line, remedy
 from jobs.display.text import printable
@@ -33,6 +42,7 @@ from plinth.errors import ConfigError, DataError
 from plinth.locations import absolute
 from plinth.storage import Storage
 from poma3d.sample import SCHEMA_VERSION, Classes, SampleShape, encode
+from poma3d.scenes.disagreement import Disagreement, Pairs, examine
 from poma3d.scenes.frame import CAPTION_REASONS, NamesClasses, Reader, Reject
 from poma3d.scenes.views import to_samples
 
@@ -67,6 +77,8 @@ class ShardResult:
     """What is doubtful, and the scene."""
     inputs: dict[str, InputRecord]
     """Per scene what it was read from."""
+    disagreements: list[tuple[str, Disagreement]]
+    """Of each scan, by its id."""
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -106,8 +118,10 @@ def run_job(job: IngestJob, check_inputs: bool = False) -> int:
         examples = ", ".join(dataset.manifest.attributes.get("reject_examples", {}).get(reason, []))
         such = f", such as {examples}" if examples else ""
         print(f"  rejected {count}: {printable(reason)}{printable(such)} (each in {REJECTS_FILE})")
-    for text, scenes in dataset.manifest.attributes.get("warnings", {}).items():
-        print(f"  warning: {text}: {len(scenes)} scenes, the first is {scenes[0]}")
+    for line in dataset.disagreement.lines() if dataset.disagreement else []:
+        print(f"  {line}")
+    for line in dataset.doubts():
+        print(f"  warning: {line}")
     if stats["rejects"]:
         print(last_line(Counter(stats["rejects"]), OF_FRAMES, REJECTS_FILE))
     return 0
@@ -193,6 +207,7 @@ def _build(job: IngestJob) -> str:
     deciding = {k: v for k, v in config.to_dict(job).items() if k not in ("ray", "workers")}
     deciding["overwrite"] = False  # how it came to be there does not change a data set
     del deciding["reader"]["options"]
+    del deciding["views"]["max_disagreement_mm"]  # decides what is said, not what is built
     deciding["reader"] |= plugins.identity(job.reader, "reader")
     return config.fingerprint(deciding)
 
@@ -203,17 +218,22 @@ def make_shard(task: ShardTask) -> ShardResult:
     inputs = record_scenes(reader, task.scene_ids, task.output, task.check_inputs)
     samples, rejects, frames = [], [], 0
     warnings: list[tuple[str, str]] = []
+    disagreements: list[tuple[str, Disagreement]] = []
     for scene_id in task.scene_ids:
         try:
             scene = reader.read(scene_id)
         except ValueError as error:  # the reader's words for a scan that cannot be used
             rejects.append(Reject(scene_id, "", UNUSABLE_SCAN, str(error)))
             continue
-        made, left_out = to_samples(scene, task.shape, task.job.views)
+        pairs = Pairs(scene, len(scene.frames) // task.job.views.candidate_step)
+        made, left_out = to_samples(scene, task.shape, task.job.views, pairs)
+        found = examine(pairs, task.job.views.max_disagreement_mm)
         samples += made
         rejects += left_out
         frames += len(scene.frames) + len(scene.left_out)
-        warnings += [(text, scene_id) for text in scene.warnings]
+        disagreements.append((scene_id, found))
+        doubts = [*scene.warnings, *([found.warning] if found.warning else [])]
+        warnings += [(text, scene_id) for text in doubts]
     entry = None
     if samples:
         try:
@@ -221,7 +241,18 @@ def make_shard(task: ShardTask) -> ShardResult:
         except ValueError as error:  # an empty caption, an array of another shape
             raise DataError(f"{error}.") from None
         entry = write_shard(task.output, f"{task.index:06d}", table, task.job.shards)
-    return ShardResult(entry, statistics(samples), rejects, frames, warnings, inputs)
+    return ShardResult(entry, statistics(samples), rejects, frames, warnings, inputs, disagreements)
+
+
+def _disagreement(found: Sequence[tuple[str, Disagreement]], job: IngestJob) -> DisagreementRecord:
+    """What was found about the scans, for the manifest; to a tenth of a millimetre, the same everywhere."""
+    scans = {scene_id: round(one.median_mm, 1) for scene_id, one in found if one.median_mm is not None}
+    not_measured: dict[str, list[str]] = {}
+    for scene_id, one in found:
+        if one.not_measured:
+            not_measured.setdefault(one.not_measured, []).append(scene_id)
+    of_set = round(median(scans.values()), 1) if scans else None
+    return DisagreementRecord(of_set, job.views.max_disagreement_mm, scans, not_measured)
 
 
 def _commit(
@@ -252,6 +283,7 @@ def _commit(
         warnings.setdefault(text, []).append(scene_id)
     inputs = {scene: kept for result in results for scene, kept in result.inputs.items()}
     write_inputs(output, entries, inputs)
+    disagreement = _disagreement([one for result in results for one in result.disagreements], job)
     manifest = Manifest(
         entries,
         {
@@ -261,7 +293,8 @@ def _commit(
             "teacher": None,
             **({CLASSES_KEY: classes} if classes else {}),
             "statistics": totals,
-            **({"warnings": warnings} if warnings else {}),
+            **({WARNINGS_KEY: warnings} if warnings else {}),
+            DISAGREEMENT_KEY: asdict(disagreement),
             "reject_examples": {reason: places[:EXAMPLES] for reason, places in examples.items()},
             "build": build,
             **({"reader": own} if (own := plugins.identity(job.reader, "reader")) else {}),

@@ -28,7 +28,11 @@ def show(dataset: Dataset, out: Path, samples: int) -> int:
     from jobs.lift.versions import filter_examples
     from jobs.shards.preview import PreviewConfig, preview
 
-    preview(dataset.samples(samples), out, PreviewConfig(scenes=samples))
+    shown = dataset.samples(samples)
+    remarks = [dataset.remarks(sample.scene_id) for sample in shown]
+    preview(shown, out, PreviewConfig(scenes=samples), remarks)
+    for line in dataset.disagreement.lines() if dataset.disagreement else []:
+        print(line)
     manifest = dataset.manifest
     version = manifest.attributes.get("version")
     if version and (found := filter_examples(dataset.storage, version)):
@@ -58,6 +62,10 @@ def inspect(dataset: Dataset) -> int:
     missing = "none: give one to `poma lift`" if version else "none yet: run `poma embed`"
     print(f"  teacher     {dataset.teacher or missing}")
     print(f"  rejected    {stats['rejected_frames']} frames {stats['rejects'] or ''}".rstrip())
+    for line in dataset.disagreement.lines() if dataset.disagreement else []:
+        print(f"  agreement   {line}")
+    for line in dataset.doubts():
+        print(f"  warning     {line}")
     groups = sum(len(shard.row_group_rows) for shard in manifest.shards)
     print(f"  shards      {len(manifest.shards)} with {groups} row groups, {size / 2**20:.1f} MiB")
     print(f"  bytes       {size / max(stats['views'], 1) / 1024:.1f} KiB a view, colour included")

@@ -23,7 +23,7 @@ from poma3d.geometry import unproject
 from poma3d.sample import Sample
 
 NO_DEPTH_GREY = 0.88
-INK, MUTED = "#1c2430", "#5b6675"
+INK, MUTED, WARNING = "#1c2430", "#5b6675", "#b3261e"
 DEPTH_COLOURS = colormaps["viridis_r"]
 HEIGHT_COLOURS = colormaps["viridis"]
 MARKER_PIXELS = 680.0
@@ -49,8 +49,16 @@ class PreviewConfig:
     """Dots per inch of the PNG; a tile is about 1.9 inches wide."""
 
 
-def preview(samples: Sequence[Sample], path: Path, config: PreviewConfig) -> Path:
+def preview(
+    samples: Sequence[Sample], path: Path, config: PreviewConfig, remarks: Sequence[Sequence[str]] = ()
+) -> Path:
     """Write a contact sheet of `samples` as PNG to `path`.
+
+    Args:
+        samples: to show.
+        path: of the PNG.
+        config: what it shows.
+        remarks: what is to be said of each sample: how its views agree, then what is doubtful.
 
     Raises:
         ValueError: there is no sample to show.
@@ -61,8 +69,8 @@ def preview(samples: Sequence[Sample], path: Path, config: PreviewConfig) -> Pat
     columns = min(config.views, max(len(s.depth) for s in shown))
     figure = Figure(figsize=((columns + 3.6) * TILE_INCHES, SCENE_INCHES * len(shown)), facecolor="white")
     FigureCanvasAgg(figure)
-    for block, sample in zip(figure.subfigures(len(shown), 1, squeeze=False)[:, 0], shown, strict=True):
-        _draw_scene(block, sample, columns, config)
+    for i, block in enumerate(figure.subfigures(len(shown), 1, squeeze=False)[:, 0]):
+        _draw_scene(block, shown[i], columns, config, remarks[i] if remarks else [])
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=config.dpi)
     return path
@@ -138,7 +146,9 @@ def draw_top_view(axes: Axes, sample: Sample, points: np.ndarray, ceiling_m: flo
     axes.set_xlabel("metres", fontsize=7, color=MUTED)
 
 
-def _draw_scene(block: Figure, sample: Sample, columns: int, config: PreviewConfig) -> None:
+def _draw_scene(
+    block: Figure, sample: Sample, columns: int, config: PreviewConfig, remarks: Sequence[str]
+) -> None:
     """One scene: a row each of colour, depth and point maps, and the view from above beside them."""
     points, images = point_maps(sample), colours(sample)
     metres = sample.depth.astype(np.float64) * sample.depth_scale
@@ -160,15 +170,19 @@ def _draw_scene(block: Figure, sample: Sample, columns: int, config: PreviewConf
             _draw_tile(axes, tile)
             if row == 0:
                 title = _wrap(caption if sample.view_valid[view] else "(a repeat)", 31, 4)
-                axes.set_title(title, fontsize=6.5, color=INK, loc="left", pad=3)
+                axes.set_title(title, fontsize=6.5, color=INK, loc="left", pad=3, parse_math=False)
     rows = ["colour", f"depth\n{nearest:.1f} - {farthest:.1f} m", "point map\nx y z as r g b"]
     for row, label in enumerate(rows):
         block.axes[row].set_ylabel(label, fontsize=8, color=MUTED)
     draw_top_view(block.add_subplot(grid[:, columns]), sample, points, config.ceiling_m)
     headline = f"{sample.scene_id}   ({sample.source}, {int(np.sum(sample.view_valid))} views)"
-    block.text(0.015, 0.985, headline, fontsize=10, weight="bold", color=INK, va="top")
+    block.text(0.015, 0.985, headline, fontsize=10, weight="bold", color=INK, va="top", parse_math=False)
+    figure, *doubts = remarks or [""]
+    block.text(0.985, 0.985, figure, fontsize=8, color=MUTED, va="top", ha="right", parse_math=False)
+    below = "\n".join(_wrap(text, 88, 2) for text in doubts)
+    block.text(0.985, 0.905, below, fontsize=7, color=WARNING, va="top", ha="right", parse_math=False)
     said = _wrap(sample.scene_captions[0], 150, 2) if sample.scene_captions else ""
-    block.text(0.015, 0.952, said, fontsize=8, color=MUTED, va="top")
+    block.text(0.015, 0.952, said, fontsize=8, color=MUTED, va="top", parse_math=False)
 
 
 def _draw_tile(axes: Axes, tile: np.ndarray | None) -> None:

@@ -196,6 +196,9 @@ class ViewConfig:
     max_off_centre: float = 0.1
     """Frames whose principal point lies farther from the middle of the depth map, as a share of its side, are
     rejected: their intrinsics are of another image size. Up to 0.5, the edge, for cropped pictures."""
+    max_disagreement_mm: float = 40.0
+    """Scans whose neighbouring views disagree by more (median of |depth of a pixel seen from the other view -
+    depth stored there|, in mm) get a warning with the mistake that explains it: 40 suits rooms."""
     colour: bool = True
     """Keep the colour pictures, which `embed` and `preview` need."""
     jpeg_quality: int = 90
@@ -211,6 +214,10 @@ class ViewConfig:
         if self.chunk_frames < 0 or self.single_median_depth_m < 0:
             raise ValueError(
                 "views: chunk_frames and single_median_depth_m must not be negative; 0 means off"
+            )
+        if self.max_disagreement_mm <= 0:
+            raise ValueError(
+                f"views: max_disagreement_mm is {self.max_disagreement_mm}, expected millimetres above 0"
             )
         if not 0 < self.max_off_centre <= 0.5:
             raise ValueError(f"views: max_off_centre is {self.max_off_centre}, expected above 0 to 0.5")

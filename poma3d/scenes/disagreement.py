@@ -27,13 +27,15 @@ from poma3d.scenes.frame import Frame, SceneFrames
 from poma3d.scenes.mistakes import Look, Mistake, mistakes
 from poma3d.scenes.orientation import QUARTER
 
-PAIRS = 12
-"""Pairs of views that are measured, spread over the scan."""
+PAIRS, APART = 12, 4
+"""At most so many pairs of views are measured, spread over the scan; and one in so many frames."""
 COLUMNS = 32
 """Every n-th pixel is sampled, so that a row has about this many."""
 MOVED_M, MOVED_DEG = 0.15, 8.0
 """A view makes a pair with the first one after it that was taken this far away, or turned by this much:
 enough for every mistake to show, and most of what is seen is still the same."""
+FAR_M, FAR_DEG = 1.5, 45.0
+"""Views farther apart, or turned by more, are no neighbours: most of what one sees the other does not."""
 HARDLY_MOVED = 0.25
 """Share of these by which a camera must have moved in all."""
 SHARED_PIXELS, SHARED = 30, 0.1
@@ -46,7 +48,10 @@ SURE = 0.02
 KEPT = 0.5
 """Share of the overlaps that must be left once it is undone."""
 MM = 1000.0
+MIN_FRAMES = 2
+NO_FRAME = "no usable frame with a camera"
 ONE_FRAME = "one frame only"
+NO_NEIGHBOURS = "views that follow each other are far apart"
 HARDLY_MOVES = "the camera hardly moves"
 NO_OVERLAP = "neighbouring views share too little"
 UNEXPLAINED = "no single mistake of poses, axes, unit, picture size, ray length or focal length explains it"
@@ -93,29 +98,41 @@ class Pairs:
         """Frames that came and have a camera."""
         self._scale = scene.depth_scale
         self._from_world = np.linalg.inv(_square(np.eye(3) if scene.world is None else scene.world))
-        self._spacing = max(1, candidates // PAIRS)
+        self._spacing = max(APART, candidates // PAIRS)
         self._found: list[tuple[Frame, Frame]] = []
         self._start: Frame | None = None
         self._last: Frame | None = None
+        self._jumps = False
 
     def add(self, frame: Frame) -> None:
         """One more frame, checked (`poma3d.scenes.checks`) and on its source's grid."""
         if frame.points is not None:
             return
-        if self._start is not None and moved(self._start.pose, frame.pose) >= 1:
-            self._found.append((self._start, frame))
-            self._start = None
+        if self._start is not None:
+            if moved(self._start.pose, frame.pose, FAR_M, FAR_DEG) > 1:
+                self._start = None
+                self._jumps = True
+            elif moved(self._start.pose, frame.pose, MOVED_M, MOVED_DEG) >= 1:
+                self._found.append((self._start, frame))
+                self._start = None
         due = len(self._found) * self._spacing
         if self._start is None and self.frames >= due and len(self._found) < PAIRS:
             self._start = frame
         self._last = frame
         self.frames += 1
 
+    @property
+    def why_none(self) -> str:
+        """Why there is no pair."""
+        if self.frames < MIN_FRAMES:
+            return ONE_FRAME if self.frames else NO_FRAME
+        return NO_NEIGHBOURS if self._jumps else HARDLY_MOVES
+
     def all(self) -> list[Pair]:
         """The pairs; of a camera that hardly moved the one of its first and last view."""
         found = self._found
         if not found and self._start is not None and self._last is not None:
-            apart = moved(self._start.pose, self._last.pose)
+            apart = moved(self._start.pose, self._last.pose, MOVED_M, MOVED_DEG)
             found = [(self._start, self._last)] if apart >= HARDLY_MOVED else []
         return [(self._stored(first), self._stored(second)) for first, second in found]
 
@@ -137,9 +154,7 @@ def examine(pairs: Pairs, max_mm: float) -> Disagreement:
     """
     found = pairs.all()
     if not found:
-        if pairs.frames == 0:
-            return Disagreement(not_measured="no frame with a camera")
-        return Disagreement(not_measured=ONE_FRAME if pairs.frames == 1 else HARDLY_MOVES)
+        return Disagreement(not_measured=pairs.why_none)
     now = compare(found)
     if now.shared and now.median_mm <= max_mm:
         return Disagreement(now.median_mm)
@@ -216,11 +231,11 @@ def seen_by(one: Look, other: Look) -> tuple[np.ndarray, np.ndarray, int]:
     return z[stored > 0], stored[stored > 0], len(depth)
 
 
-def moved(one: np.ndarray, other: np.ndarray) -> float:
-    """How far a camera moved or turned between two poses [3, 4]: 1 at `MOVED_M` or `MOVED_DEG`."""
+def moved(one: np.ndarray, other: np.ndarray, by_m: float, by_deg: float) -> float:
+    """How far a camera moved or turned between two poses [3, 4]: 1 at `by_m` or `by_deg`, the larger."""
     cosine = np.clip((np.sum(one[:, :3] * other[:, :3]) - 1) / 2, -1, 1)
     distance = np.linalg.norm(one[:, 3] - other[:, 3])
-    return max(float(distance) / MOVED_M, float(np.rad2deg(np.arccos(cosine))) / MOVED_DEG)
+    return max(float(distance) / by_m, float(np.rad2deg(np.arccos(cosine))) / by_deg)
 
 
 def _square(matrix: np.ndarray) -> np.ndarray:

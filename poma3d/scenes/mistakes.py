@@ -69,6 +69,11 @@ def mistakes(look: Look) -> Iterator[Mistake]:
         _inverted,
     )
     yield Mistake(
+        "the poses are inverted, of cameras with OpenGL's axes: invert the matrix of each pose file and, "
+        "unless the layout has those axes, negate columns 2 and 3 of its rotation",
+        _inverted_opengl,
+    )
+    yield Mistake(
         "the cameras have OpenGL's axes (y up, looking along -z): negate columns 2 and 3 of the rotation in "
         "each pose file",
         _opengl,
@@ -111,6 +116,11 @@ def _sizes(look: Look) -> list[float]:
 
 def _inverted(look: Look) -> Look:
     return replace(look, pose=np.linalg.inv(look.pose))
+
+
+def _inverted_opengl(look: Look) -> Look:
+    """A view matrix as OpenGL has it; or one of a layout whose reader turns OpenGL's axes."""
+    return replace(look, pose=np.linalg.inv(look.pose @ OPENGL) @ OPENGL)
 
 
 def _opengl(look: Look) -> Look:

@@ -22,6 +22,7 @@ from poma3d.sample import Sample, SampleShape
 from poma3d.scenes.checks import check_frame
 from poma3d.scenes.colour import cut_to_colour, picture_on_grid
 from poma3d.scenes.config import ViewConfig
+from poma3d.scenes.disagreement import Pairs
 from poma3d.scenes.frame import EMPTY_CAPTION, BadFrame, Frame, Reject, SceneFrames
 
 CAMERA_TO_Z_UP = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0]])
@@ -42,10 +43,16 @@ class _View:
 
 
 def to_samples(
-    scene: SceneFrames, shape: SampleShape, config: ViewConfig
+    scene: SceneFrames, shape: SampleShape, config: ViewConfig, pairs: Pairs | None = None
 ) -> tuple[list[Sample], list[Reject]]:
     """The samples of one scene (none where no frame can be used), and the frames and captions that were left
     out.
+
+    Args:
+        scene: its frames are decoded here, the candidates among them, each once.
+        shape: of the samples.
+        config: how views are chosen and stored.
+        pairs: is given each frame that can be used, as the source has it, to compare views by.
 
     Raises:
         ValueError: `shape` does not fit the configuration.
@@ -57,7 +64,7 @@ def to_samples(
     scene = replace(scene, captions=_with_words(scene, "", scene.captions, rejects))
     samples = []
     for name, places in _parts(len(scene.frames), shape.views, config):
-        views = list(_usable(scene, places, shape, config, rejects))
+        views = list(_usable(scene, places, shape, config, rejects, pairs))
         if config.single_images:
             samples += list(_single_images(scene, views, shape, config, rejects))
         elif views:
@@ -119,13 +126,20 @@ def _parts(frames: int, views: int, config: ViewConfig) -> Iterator[tuple[str, n
 
 
 def _usable(
-    scene: SceneFrames, places: np.ndarray, shape: SampleShape, config: ViewConfig, rejects: list[Reject]
+    scene: SceneFrames,
+    places: np.ndarray,
+    shape: SampleShape,
+    config: ViewConfig,
+    rejects: list[Reject],
+    pairs: Pairs | None,
 ) -> Iterator[_View]:
     """The frames at `places` that pass the filters, on the sample's grid; the others go to `rejects`."""
     for place in places.tolist():
         try:
             frame = scene.frames[place]
             check_frame(frame, config)
+            if pairs is not None:
+                pairs.add(frame)
             frame = cut_to_colour(frame, scene.depth_scale)
         except BadFrame as bad:
             rejects.append(_reject(scene, place, bad))

@@ -193,6 +193,11 @@ def halved(frame: Frame) -> Frame:
     return replace(frame, depth=np.ascontiguousarray(frame.depth[::2, ::2]))
 
 
+def doubled(frame: Frame) -> Frame:
+    """Depth at twice the size, the intrinsics as before."""
+    return replace(frame, depth=frame.depth.repeat(2, axis=0).repeat(2, axis=1))
+
+
 def five_thousand(frame: Frame) -> Frame:
     """Depth with 5000 units a metre, read as millimetres."""
     return replace(frame, depth=frame.depth * np.uint16(UNITS_OF_TUM))
@@ -215,6 +220,7 @@ MISTAKES: dict[str, tuple[Callable[[Frame], Frame], str]] = {
     "inverted": (inverted, "poses are inverted"),
     "opengl": (opengl, "OpenGL's axes"),
     "halved": (halved, "pictures of 2 times the depth maps' size"),
+    "doubled": (doubled, "pictures of 0.5 times the depth maps' size"),
     "5000": (five_thousand, "5000 units a metre, not 1000"),
     "ray": (along_ray, "length of the ray"),
     "focal": (focal_length, "focal length is off: about 0.91"),

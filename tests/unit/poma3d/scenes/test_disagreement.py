@@ -14,7 +14,7 @@ from poma3d.scenes.frame import Frame, SceneFrames
 from poma3d.scenes.layouts.seven_scenes import SevenScenesReader
 from poma3d.scenes.mistakes import Look
 from poma3d.scenes.orientation import turned
-from tests.helpers.scans import MISTAKES, REDKITCHEN, box_room, inverted, noisy, opengl
+from tests.helpers.scans import MISTAKES, REDKITCHEN, box_room, five_thousand, inverted, noisy, opengl, room
 
 VIEWS = 12
 WORLD = np.array([[0.0, 0, 1, 0.3], [1, 0, 0, -2], [0, 1, 0, 1], [0, 0, 0, 1]])
@@ -34,6 +34,10 @@ def examined(scene: SceneFrames, max_mm: float = 40.0) -> Disagreement:
 
 def changed(scene: SceneFrames, change: Callable[[Frame], Frame]) -> SceneFrames:
     return replace(scene, frames=[change(frame) for frame in scene.frames])
+
+
+def narrow(frame: Frame) -> Frame:
+    return replace(frame, depth=frame.depth[:, 36:84], intrinsics=frame.intrinsics - [0, 0, 36, 0])
 
 
 def naive(one: Look, other: Look) -> tuple[list[float], list[float]]:
@@ -96,16 +100,22 @@ def test_the_mistake_is_named(mistake: str, sigma_mm: float, turns: int) -> None
     assert words in found.warning
 
 
+@pytest.mark.parametrize("axes", [opengl, lambda frame: frame])
+def test_inverted_poses_of_opengl_are_named(axes: Callable[[Frame], Frame]) -> None:
+    """Also where the reader turns such axes, after it took the matrix at its word."""
+    scene = changed(box_room(VIEWS), lambda frame: axes(inverted(opengl(frame))))
+    assert "poses are inverted, of cameras with OpenGL's axes" in examined(scene).warning
+
+
 def test_two_mistakes_are_no_single_one() -> None:
-    found = examined(changed(box_room(VIEWS), lambda frame: inverted(opengl(frame))))
+    found = examined(changed(box_room(VIEWS), lambda frame: five_thousand(opengl(frame))))
     assert found.median_mm is None or found.median_mm > 40
     assert "no single mistake" in found.warning
 
 
 def test_a_mistake_that_leaves_no_overlap_is_named() -> None:
-    """With the wrong axes a camera that turns to one side seems to turn to the other."""
-    scene = box_room(25)
-    scene = replace(scene, frames=scene.frames[::9])
+    """With the wrong axes a camera that turns to one side seems to turn to the other: views of 27 degrees."""
+    scene = changed(replace(box_room(25), frames=box_room(25).frames[::4]), narrow)
     assert examined(scene).median_mm is not None
     found = examined(changed(scene, opengl))
     assert found.median_mm is None
@@ -118,14 +128,16 @@ def test_a_scan_that_cannot_be_measured_says_why() -> None:
     one = replace(scene, frames=scene.frames[:1])
     still = replace(scene, frames=[scene.frames[0]] * 5)
     elsewhere = replace(scene.frames[0], depth=np.where(np.arange(128) < 64, scene.frames[0].depth, 0))
-    away = [replace(scene.frames[0], pose=_shifted(scene.frames[0].pose, 100.0 * i)) for i in range(5)]
+    near = replace(scene.frames[0], depth=np.full((96, 128), 10, np.uint16))
+    away = [replace(near, pose=_shifted(near.pose, 0.5 * i)) for i in range(5)]
     points = replace(elsewhere, points=np.zeros((96, 128, 3), np.float16))
     for scan, why in (
         (one, "one frame only"),
         (still, "the camera hardly moves"),
         (replace(scene, frames=away), "neighbouring views share too little"),
-        (replace(scene, frames=[points] * 3), "no frame with a camera"),
-        (replace(scene, frames=[]), "no frame with a camera"),
+        (room(0, views=8), "views that follow each other are far apart"),
+        (replace(scene, frames=[points] * 3), "no usable frame with a camera"),
+        (replace(scene, frames=[]), "no usable frame with a camera"),
     ):
         assert examined(scan) == Disagreement(not_measured=why)
 
@@ -147,6 +159,7 @@ def test_pairs_are_spread_over_a_long_scan() -> None:
         at += [place] if len(pairs.all()) > before else []
     assert len(at) == 12
     assert at[-1] > 300
+    assert all(np.linalg.norm(one.pose[:3, 3] - other.pose[:3, 3]) < 1 for one, other in pairs.all())
 
 
 @pytest.fixture(scope="module")
