@@ -8,8 +8,10 @@
     <house>/undistorted_color_images/*.jpg              the same view
 
 Cameras have OpenGL's axes (y up, z backwards), and principal points count from the picture's lower left: cy
-is turned over with the height of the depth maps. The world is z up. A house is one scan of many rooms, 18
-views from each place: `views.chunk_frames=18` makes a sample of every place.
+is turned over with the height of the depth maps. One released camera has cy 509.202 here and 513.798 in
+matterport_camera_intrinsics, which counts from the top: together 1023, the last row of 1024. The world is z
+up. A house is one scan of many rooms, 18 views from each place: `views.chunk_frames=18` makes a sample of
+every place.
 
 Sources: data_organization.md of niessner/Matterport ("undistorted_camera_parameters"), public readers.
 """

@@ -44,6 +44,15 @@ PINHOLES = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV")
 """Camera models that are pinholes where their distortion is 0."""
 DEEPEST_MM = 65534
 """What the samples hold; deeper is none."""
+OWN_READERS = {
+    "scannetv2": "scannet_sens",
+    "scannet": "scannet_sens",
+    "arkitscenes": "arkitscenes",
+    "3rscan": "three_rscan",
+    "threerscan": "three_rscan",
+    "matterport3d": "matterport",
+}
+"""Sets that have a reader here; scenezoo 0.3.1 takes Matterport3D's cy from the wrong edge."""
 MISSING = "the package scenezoo is not installed: pip install 'poma3d-platform[scenezoo]'"
 
 
@@ -67,6 +76,14 @@ class ScenezooReader(PosedReader[ScenezooConfig]):
         Mark("depth", ("iphone/depth.bin",)),
         CAPTIONS,
     )
+
+    def __init__(self, config: ScenezooConfig) -> None:
+        super().__init__(config)
+        own = OWN_READERS.get(config.dataset.lower())
+        if own is not None:
+            raise ValueError(
+                f"dataset is {config.dataset}, which has a reader of its own: set reader.kind={own}"
+            )
 
     def find(self, root: Path) -> list[str]:
         """Ids of the scenes."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from poma3d.sample import SampleShape
 from poma3d.scenes.config import MatterportConfig, ViewConfig
@@ -38,6 +39,20 @@ def test_views_agree(tmp_path: Path) -> None:
         np.testing.assert_allclose(frame.pose, want.pose, atol=1e-8)
         np.testing.assert_allclose(frame.intrinsics, want.intrinsics)
         assert frame.colour().shape == want.colour().shape
+
+
+def test_a_released_camera_is_the_one_that_the_sensor_reports(tmp_path: Path) -> None:
+    """Of 1280 x 1024: the .conf has cy 509.202, matterport_camera_intrinsics 513.798 from the top."""
+    write_matterport(tmp_path / HOUSE, box_room(1))
+    path = conf(tmp_path)
+    lines = path.read_text().splitlines()
+    place = next(i for i, line in enumerate(lines) if line.startswith("intrinsics_matrix"))
+    lines[place] = "intrinsics_matrix 1076.45 0 631.116  0 1077.19 509.202  0 0 1"
+    path.write_text("\n".join(lines))
+    depth = tmp_path / HOUSE / "undistorted_depth_images" / "8fdad0_d0_0.png"
+    Image.fromarray(np.full((1024, 1280), 4000, np.uint16)).save(depth)
+    found = reader(tmp_path).read(HOUSE).frames[0].intrinsics
+    np.testing.assert_allclose(found, [1076.45, 1077.19, 631.116, 513.798])
 
 
 def test_a_principal_point_from_the_other_edge_would_show(tmp_path: Path) -> None:

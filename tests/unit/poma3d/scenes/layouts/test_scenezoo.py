@@ -96,6 +96,8 @@ def test_what_cannot_be_decoded_is_a_reject(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_what_is_missing_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"has a reader of its own: set reader\.kind=matterport"):
+        reader(tmp_path, dataset="matterport3d")
     monkeypatch.setitem(sys.modules, "scenezoo", None)
     with pytest.raises(ValueError, match=r"pip install 'poma3d-platform\[scenezoo\]'"):
         reader(tmp_path).read("scene")
