@@ -16,7 +16,9 @@ from omegaconf import DictConfig
 
 from jobs.common.secrets import refuse_secret_overrides, refuse_secrets
 from plinth import config, plugins
+from plinth.data.manifest import VERSION_MARK, split_version
 from plinth.errors import ConfigError
+from plinth.locations import RESULT, at_home, locations
 
 T = TypeVar("T")
 
@@ -46,16 +48,33 @@ class JobFile:
         """The job as a config of `schema`, with overrides.
 
         Raises:
-            ConfigError: a job of another kind, a secret in an override, or what `plinth.config.resolve`
-                refuses.
+            ConfigError: a job of another kind, a secret in an override, an output that is a version, or
+                what `plinth.config.resolve` refuses.
         """
         if self.kind != schema.kind:  # type: ignore[attr-defined]
             problem = f"{self.path} is a job for `poma {self.kind}`."
             raise ConfigError(problem, f"Run `poma {self.kind} {self.path}`.")
         refuse_secret_overrides(overrides)
-        job = config.resolve(schema, self.raw, str(self.path), overrides)
+        job = at_home(config.resolve(schema, self.raw, str(self.path), overrides))
         plugins.complete(job)
+        _check_results(job, str(self.path))
         return job
+
+
+def _check_results(job: object, origin: str) -> None:
+    """Refuse a place for a result whose name would be read as that of a version.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    for uri in locations(job, RESULT):
+        folder, version = split_version(uri)
+        if version is not None:
+            raise ConfigError(
+                f"{origin}: {uri} is read as version {version} of the data set {folder}, so nothing can be "
+                "written there.",
+                f"Leave out {VERSION_MARK}{version}.",
+            )
 
 
 def read(path: Path) -> JobFile:

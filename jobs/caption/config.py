@@ -9,6 +9,7 @@ from typing import Any
 from jobs.common.ray_config import RayConfig
 from plinth import config, plugins
 from plinth.config import MISSING
+from plinth.counts import CountOrZero
 from plinth.data.config import ShardOptions
 from plinth.errors import ConfigError
 from plinth.locations import Location, ResultLocation
@@ -63,7 +64,7 @@ class CaptionJob:
     """How to reach both data sets, the annotations, and models in storage."""
     lock: LockConfig = field(default_factory=LockConfig)
     """How the job makes sure that no other job writes the output."""
-    workers: int = 1
+    workers: CountOrZero = 1
     """Copies of both models that run at a time; 0 does everything here, without Ray."""
     gpus_per_worker: float = 0.0
     """GPUs that a copy claims; 0 runs on CPUs."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from plinth.counts import Count
+
 
 @dataclass
 class RayConfig:
@@ -12,9 +14,9 @@ class RayConfig:
 
     address: str | None = None
     """Address of a running cluster, `auto` for the one of this node; empty starts one on this machine."""
-    num_cpus: int | None = None
+    num_cpus: Count | None = None
     """CPUs that a cluster started here offers to tasks and workers; empty for all that the machine has."""
-    object_store_bytes: int = 1_000_000_000
+    object_store_bytes: Count = 1_000_000_000
     """Shared memory of a cluster started here."""
 
     @property

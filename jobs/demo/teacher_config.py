@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from plinth.counts import Count, CountOrZero
+
 
 @dataclass
 class TeacherTrainConfig:
@@ -12,40 +14,40 @@ class TeacherTrainConfig:
     image_size: int = 96
     """Side of the square colour image, in pixels; colour at another size is resized."""
 
-    patch_size: int = 16
+    patch_size: Count = 16
     """Side of a patch, in pixels."""
 
-    image_width: int = 96
+    image_width: Count = 96
     """Width of the image tower (and of the student, which starts from its weights)."""
 
-    image_layers: int = 4
+    image_layers: Count = 4
     """Blocks of the image tower."""
 
-    image_heads: int = 4
+    image_heads: Count = 4
     """Attention heads of the image tower."""
 
-    text_width: int = 64
+    text_width: Count = 64
     """Width of the text tower."""
 
-    text_layers: int = 2
+    text_layers: Count = 2
     """Blocks of the text tower."""
 
-    text_heads: int = 4
+    text_heads: Count = 4
     """Attention heads of the text tower."""
 
-    text_tokens: int = 160
+    text_tokens: Count = 160
     """Longest text in words and punctuation marks; longer ones are cut."""
 
-    embedding: int = 128
+    embedding: Count = 128
     """Width of the joint space."""
 
-    steps: int = 250
+    steps: Count = 250
     """Optimizer steps."""
 
-    scenes_per_batch: int = 32
+    scenes_per_batch: Count = 32
     """Scenes of a step; every view of each takes part."""
 
-    joined_captions: int = 3
+    joined_captions: Count = 3
     """A scene is described by its own caption or by up to this many joined captions of its views."""
 
     scene_weight: float = 0.5
@@ -54,7 +56,7 @@ class TeacherTrainConfig:
     lr: float = 2e-3
     """Peak learning rate of AdamW; linear warm-up, then cosine to zero."""
 
-    warmup_steps: int = 20
+    warmup_steps: CountOrZero = 20
     """Steps until the peak learning rate."""
 
     weight_decay: float = 0.05
@@ -72,5 +74,5 @@ class TeacherTrainConfig:
     seed: int = 0
     """Seed of weights, batches and augmentation."""
 
-    threads: int = 2
+    threads: Count = 2
     """CPU threads."""

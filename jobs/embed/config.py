@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from jobs.common.ray_config import RayConfig
 from plinth.config import MISSING
+from plinth.counts import CountOrZero
 from plinth.data.config import ShardOptions
 from plinth.locations import ResultLocation
 from plinth.storage import StorageOptions
@@ -28,7 +29,7 @@ class EmbedJob:
     """How a shard is written."""
     storage: StorageOptions = field(default_factory=StorageOptions)
     """How to reach the data set, and a teacher in storage."""
-    workers: int = 2
+    workers: CountOrZero = 2
     """Tasks that run at a time, each with a copy of the teacher; 0 embeds here, without Ray."""
     gpus_per_worker: float = 0.0
     """GPUs that a task claims; 0 runs on CPUs."""

@@ -13,6 +13,7 @@ from plinth import config
 from plinth.checkpoint import save_load as checkpoint
 from plinth.checkpoint import store
 from plinth.errors import CheckpointError, ConfigError
+from plinth.locations import is_local
 from plinth.storage import Storage, StorageOptions
 from poma3d import export
 from poma3d.export import Provenance, SceneEncoder
@@ -69,6 +70,21 @@ def read_job(storage: Storage) -> PretrainJob:
     return config.build(PretrainJob, [(origin, config.parse(storage.read(CONFIG_KEY).decode(), origin))])
 
 
+def _check_teacher(storage: Storage, teacher: TeacherConfig) -> None:
+    """Refuse a path that leads nowhere before a hub is asked for it. A hub id without its commit is none
+    that a run could have trained with.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    source = teacher.source
+    if source and is_local(source) and not Path(source).is_dir() and teacher.revision is None:
+        raise ConfigError(
+            f"The teacher of {storage.uri} is {source}, and there is no such folder here.",
+            "Run this in the folder where the run was started, or put the teacher's folder there.",
+        )
+
+
 def _has_checkpoint(storage: Storage, stage: str) -> bool:
     return store.latest(storage.child(stage).child("checkpoints")) is not None
 
@@ -84,6 +100,7 @@ def _from_run(
     job.storage = options
     if teacher is not None:
         job.teacher = teacher
+    _check_teacher(storage, job.teacher)
     if stage not in (None, *STAGES):
         raise ConfigError(f"stage is {stage!r}.", f"Use one of {', '.join(STAGES)}.")
     candidates = [stage] if stage else [s for s in reversed(STAGES) if stage_config(job, s) is not None]

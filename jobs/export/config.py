@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from plinth.config import MISSING
+from plinth.counts import CountOrZero
 from plinth.locations import Location, ResultLocation
 from plinth.storage import StorageOptions
 
@@ -21,7 +22,7 @@ class ExportJob:
     """Folder or URI that gets config.json and model.safetensors."""
     stage: str | None = None
     """warmup or main; empty for the last stage that has a checkpoint."""
-    step: int | None = None
+    step: CountOrZero | None = None
     """Step of the checkpoint; empty for the last."""
     storage: StorageOptions = field(default_factory=StorageOptions)
     """How to reach run and output."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from jobs.common.ray_config import RayConfig
 from plinth.config import MISSING
+from plinth.counts import Count, CountOrZero
 from plinth.data.config import ShardOptions
 from plinth.locations import ResultLocation
 from plinth.storage import StorageOptions
@@ -93,15 +94,15 @@ class ReaderConfig:
 class ShapeConfig:
     """The sizes that all samples of a data set share."""
 
-    views: int = 32
+    views: Count = 32
     """Views of a sample, V; 1 for single images."""
-    height: int = 224
+    height: Count = 224
     """Rows of a point map."""
-    width: int = 224
+    width: Count = 224
     """Columns of a point map."""
-    captions: int = 5
+    captions: CountOrZero = 5
     """Captions kept of a view, C; the rest is cut."""
-    scene_captions: int = 4
+    scene_captions: CountOrZero = 4
     """Captions kept of a scene, S; the rest is cut."""
 
 
@@ -121,13 +122,13 @@ class IngestJob:
     """Sizes of the samples."""
     views: ViewConfig = field(default_factory=ViewConfig)
     """How frames become samples."""
-    scenes_per_shard: int = 64
+    scenes_per_shard: Count = 64
     """Scenes that a task reads into one shard."""
     shards: ShardOptions = field(default_factory=ShardOptions)
     """How a shard is written."""
     storage: StorageOptions = field(default_factory=StorageOptions)
     """How to reach the output."""
-    workers: int = 2
+    workers: CountOrZero = 2
     """Tasks that run at a time; 0 reads here, without Ray."""
     ray: RayConfig = field(default_factory=RayConfig)
     """Where the tasks run."""

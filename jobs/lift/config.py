@@ -9,6 +9,7 @@ from jobs.common.ray_config import RayConfig
 from jobs.lift.images.config import ImageSetConfig
 from plinth import config, plugins
 from plinth.config import MISSING
+from plinth.counts import Count, CountOrZero
 from plinth.data.config import ShardOptions
 from plinth.errors import ConfigError
 from plinth.locations import ModelLocation, ResultLocation
@@ -40,9 +41,9 @@ class LifterConfig:
     allow_tensors: list[str] = field(default_factory=list)
     """Patterns (* for anything) of tensors that may be missing in the weights, unexpected, or of another
     shape; any other such tensor is an error. What is missing is drawn at random, for all workers alike."""
-    batch_size: int = 16
+    batch_size: Count = 16
     """Images that pass through the model at once; halved for good when memory runs out."""
-    actors: int = 1
+    actors: Count = 1
     """Copies of the model that run at a time."""
     gpus_per_actor: float = 0.0
     """GPUs that a copy claims; 0 runs on CPUs."""
@@ -59,13 +60,13 @@ class LifterConfig:
 class SingleShapeConfig:
     """The sizes that all samples of the data set share; they have one view each."""
 
-    height: int = 224
+    height: Count = 224
     """Rows of a point map."""
-    width: int = 224
+    width: Count = 224
     """Columns of a point map."""
-    captions: int = 5
+    captions: CountOrZero = 5
     """Captions kept of an image, C; the rest is cut."""
-    scene_captions: int = 4
+    scene_captions: CountOrZero = 4
     """Room for scene captions, S: single images have none, but data sets of a mixture share their shape."""
 
 
@@ -85,7 +86,7 @@ class LiftJob:
     """How depth and camera come about."""
     shape: SingleShapeConfig = field(default_factory=SingleShapeConfig)
     """Sizes of the samples."""
-    decode_side_px: int = 768
+    decode_side_px: Count = 768
     """Larger images are brought to this longer side as they are decoded: it sets memory (1.3 MB per image,
     and a shard's images travel together) and is plenty for maps of 224 pixels."""
     convention: ConventionConfig = field(default_factory=ConventionConfig)
@@ -94,7 +95,7 @@ class LiftJob:
     """What is rejected."""
     teacher: TeacherConfig | None = None
     """Whose embeddings go into the shards; training refuses a data set without them."""
-    images_per_shard: int = 256
+    images_per_shard: Count = 256
     """Images that are read, lifted and committed together: what a kill costs at most."""
     shards: ShardOptions = field(default_factory=ShardOptions)
     """How a shard is written."""
@@ -102,7 +103,7 @@ class LiftJob:
     """How to reach inputs, output, and weights in storage."""
     lock: LockConfig = field(default_factory=LockConfig)
     """How the job makes sure that no other job adds to the data set."""
-    workers: int = 2
+    workers: CountOrZero = 2
     """CPU tasks of each kind that run at a time; 0 does everything here, without Ray."""
     ray: RayConfig = field(default_factory=RayConfig)
     """Where the tasks run."""

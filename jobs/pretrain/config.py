@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from jobs.common.ray_config import RayConfig
 from plinth.checkpoint.config import CheckpointConfig
 from plinth.config import MISSING
+from plinth.counts import Count, CountOrZero
 from plinth.data.config import DataConfig
 from plinth.engine.config import OptimConfig, ZeroConfig
 from plinth.launch.config import FitConfig
@@ -24,22 +25,22 @@ class StageConfig:
 
     data: DataConfig = field(default_factory=DataConfig)
     """What is read, and in which order."""
-    global_batch_size: int = 48
+    global_batch_size: Count = 48
     """Samples of a step over all workers; they are each other's negatives."""
-    micro_batch_size: int = 6
+    micro_batch_size: Count = 6
     """Samples that pass through the model at once, on any number of workers. It sets memory; the loss and its
     gradient do not depend on it (dropout is drawn per micro-batch)."""
     epochs: float | None = None
     """Length in passes over the data; or give steps or samples."""
-    steps: int | None = None
+    steps: Count | None = None
     """Length in optimizer steps; or give epochs or samples."""
-    samples: int | None = None
+    samples: Count | None = None
     """Length in samples, whatever the batch size; or give epochs or steps."""
     lr: float | None = None
     """Peak learning rate of this stage, in place of optim.lr."""
-    warmup_steps: int | None = None
+    warmup_steps: CountOrZero | None = None
     """Warm-up of this stage, in place of optim.warmup_steps."""
-    warmup_samples: int | None = None
+    warmup_samples: CountOrZero | None = None
     """The same in samples, whatever the batch size; in place of warmup_steps."""
     loss: LossConfig = field(default_factory=LossConfig)
     """Weights of the loss terms."""

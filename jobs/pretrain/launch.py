@@ -12,6 +12,7 @@ from jobs.runs.page import page_kept
 from plinth import config
 from plinth.launch import fit
 from plinth.launch.check import CheckedRun
+from plinth.locations import absolute
 from plinth.storage.lock import RunLock, run_id
 from plinth.train.loop import StageEnd
 
@@ -30,6 +31,6 @@ def launch(job: PretrainJob, run: CheckedRun, placement: TrialPlacement | None =
     """
     storage = run_storage(job)
     with page_kept(storage, job.metrics.page_every_s), RunLock(storage, job.lock) as lock:
-        storage.write(CONFIG_KEY, config.to_yaml(job).encode())
+        storage.write(CONFIG_KEY, config.to_yaml(absolute(job)).encode())  # read from other folders
         data_versions.write_pins(storage, run.stages)
         return fit.launch(run.with_run_id(run_id(storage)), storage, lock.stop_wanted, placement)

@@ -25,6 +25,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from plinth.counts import too_small
 from plinth.digests import json_digest
 from plinth.errors import ConfigError
 from plinth.yaml_text import quote_odd_integers
@@ -130,13 +131,19 @@ def build(schema: type[T], layers: Sequence[tuple[str, Any]], prefix: str = "") 
     try:
         missing = sorted(OmegaConf.missing_keys(merged))
         if not missing:
-            return typing.cast(T, OmegaConf.to_object(merged))
+            return _checked(typing.cast(T, OmegaConf.to_object(merged)), file, prefix)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{file}: {' '.join(str(error).split())}") from None
     raise ConfigError(
         f"{file}: no value for {', '.join(prefix + key for key in missing)}.",
         f"Add it to the file or as {prefix}{missing[0]}=VALUE on the command line.",
     )
+
+
+def _checked(config: T, file: str, prefix: str) -> T:
+    for key, value, least in too_small(config, prefix):
+        raise ConfigError(f"{file}: {key} is {value}, expected {least} or more.")
+    return config
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -28,6 +28,16 @@ def absolute(config: T) -> T:
     return typing.cast(T, _replace_locations(config))
 
 
+def at_home(config: T) -> T:
+    """The same config with `~` and `~user` at the start of a path in such a field as the folder it stands
+    for: within brackets, quotes and files no shell does that."""
+
+    def change(value: str, marks: tuple[str, ...]) -> str:
+        return str(Path(value).expanduser()) if value.startswith("~") else value
+
+    return typing.cast(T, _replace_locations(config, change))
+
+
 def locations(config: Any, mark: str = LOCATION) -> list[str]:
     """The values of all fields of type `Location` that are set, in the schema's order.
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from poma3d.counts import Count
+
 
 @dataclass
 class BootstrapConfig:
     """How intervals are made."""
 
-    draws: int = 2000
+    draws: Count = 2000
     """How many times the scenes are drawn again with replacement."""
 
     confidence: float = 0.95
@@ -26,7 +28,7 @@ class ProbeConfig:
     l2: float = 1e-2
     """Factor of the squared weights beside the mean cross-entropy; features are standardised first."""
 
-    steps: int = 100
+    steps: Count = 100
     """L-BFGS iterations at most; it stops earlier once converged."""
 
     held_out: float = 0.5
@@ -49,7 +51,7 @@ class RetrievalConfig:
     best: list[int] = field(default_factory=lambda: [1, 5, 10])
     """Every N of R@M-N."""
 
-    queries_per_scene: int = 4
+    queries_per_scene: Count = 4
     """Independent draws of M utterances from each scene; the interval is over scenes, not queries."""
 
     seed: int = 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from poma3d.counts import Count
+
 FULL, LORA = "full", "lora"
 
 
@@ -16,7 +18,7 @@ class TuningConfig:
 
     mode: str = LORA
     """lora: low-rank adapters and the patch embedding; full: everything."""
-    rank: int = 32
+    rank: Count = 32
     """Rank of the adapters."""
     alpha: float = 64.0
     """Adapters are scaled by alpha / rank."""
@@ -44,9 +46,9 @@ class PredictorConfig:
 
     layers: int = 6
     """Transformer blocks."""
-    width: int = 384
+    width: Count = 384
     """Token width; a multiple of 4 and of `heads`."""
-    heads: int = 12
+    heads: Count = 12
     """Attention heads."""
     mlp_ratio: float = 4.0
     """Width of a block's MLP, as a multiple of `width`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from poma3d.counts import Count, CountOrZero
 from poma3d.locations import ModelLocation
 from poma3d.pretrained.folder import same_revision
 
@@ -32,7 +33,7 @@ class TeacherConfig:
     allow_tensors: list[str] = field(default_factory=list)
     """Patterns (* for anything) of tensors that may be missing in the weights, unexpected, or of another
     shape; any other such tensor is an error. What is missing is drawn at random, for all workers alike."""
-    batch_size: int = 64
+    batch_size: Count = 64
     """Images or texts per forward."""
     options: dict[str, Any] | None = None
     """Settings of a teacher of your own: the fields of its Config."""
@@ -56,7 +57,7 @@ class CaptionerConfig:
     allow_tensors: list[str] = field(default_factory=list)
     """Patterns (* for anything) of tensors that may be missing in the weights, unexpected, or of another
     shape; any other such tensor is an error. What is missing is drawn at random, for all workers alike."""
-    batch_size: int = 8
+    batch_size: Count = 8
     """Pictures that are described at once; halved for good when memory runs out."""
     prompts: list[str] = field(
         default_factory=lambda: [
@@ -64,22 +65,22 @@ class CaptionerConfig:
         ]
     )
     """What the model is asked about a view. Each prompt gives its own captions."""
-    candidates: int = 8
+    candidates: Count = 8
     """Captions that are drawn for every prompt; the best of all of them are kept."""
     temperature: float = 0.8
     """Temperature of the draw. 0 takes the likeliest words instead, so each prompt gives one caption."""
     top_p: float = 0.95
     """Share of the likeliest words that are drawn from."""
-    max_new_tokens: int = 64
+    max_new_tokens: Count = 64
     """Length of a caption."""
     summary_prompt: str = (
         "These sentences describe views of one room: {captions} "
         "Describe the whole room in two or three sentences, without mentioning views or pictures."
     )
     """What the model is asked about a scene; {captions} is replaced by the best caption of every view."""
-    summaries: int = 1
+    summaries: CountOrZero = 1
     """Captions that a scene gets, drawn likewise."""
-    summary_max_new_tokens: int = 160
+    summary_max_new_tokens: Count = 160
     """Length of a scene's caption."""
     seed: int = 0
     """Seed of the draws: the same job on the same machine gives the same captions."""

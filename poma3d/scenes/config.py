@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from poma3d.counts import Count, CountOrZero
 from poma3d.locations import Location
 
 
@@ -177,15 +178,15 @@ class ScenezooConfig(PosedConfig):
 class ViewConfig:
     """How views are chosen and stored."""
 
-    candidate_step: int = 2
+    candidate_step: Count = 2
     """Every n-th frame is a candidate (fewer are skipped where a scene would not fill its views)."""
     voxel_m: float = 0.1
     """Edge of the voxels whose coverage is maximised, in metres."""
-    coverage_stride: int = 4
+    coverage_stride: Count = 4
     """Every n-th row and column of a depth map counts for coverage."""
     captioned_first: bool = False
     """Take frames with captions before any without, where only some frames are captioned."""
-    chunk_frames: int = 0
+    chunk_frames: CountOrZero = 0
     """Cut a long scan into sub-scenes of about this many consecutive frames, each one sample; 0: do not."""
     single_images: bool = False
     """Each candidate frame is a sample of its own (V = 1) in its camera's frame, without scene captions."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from plinth.config import MISSING
+from plinth.counts import Count
 from plinth.locations import Location
 
 
@@ -42,5 +43,5 @@ class ImageSetConfig:
     """Metres per unit of those depth pictures."""
     images_uri: Location | None = None
     """Where paths of images lead; empty for the set's own folder."""
-    lines_per_piece: int = 4096
+    lines_per_piece: Count = 4096
     """folder: lines of the caption file that one task scans."""

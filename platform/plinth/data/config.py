@@ -7,6 +7,7 @@ from enum import Enum
 
 from omegaconf import MISSING
 
+from plinth.counts import Count
 from plinth.errors import ConfigError
 from plinth.locations import Location
 
@@ -43,25 +44,25 @@ class DataConfig:
 
     sources: list[SourceConfig] = field(default_factory=list)
     """The data sets that are mixed. Their tensor columns and their teacher must agree."""
-    lanes: int = 16
+    lanes: Count = 16
     """Logical readers, a part of the data order: world_size must divide it and it must divide
     global_batch_size. Every lane keeps a window in memory."""
-    window_row_groups: int = 4
+    window_row_groups: Count = 4
     """Row groups that a lane reads together and mixes: more mixes better and takes more memory."""
     reader: ReaderKind = ReaderKind.auto
     """ray: Ray Data tasks read and decode, on any node. threads: threads of the training process do.
     auto: ray where the process is part of a Ray cluster, threads elsewhere."""
-    prefetch_windows: int = 4
+    prefetch_windows: Count = 4
     """Windows that a rank reads ahead of those in use."""
-    prefetch_batches: int = 2
+    prefetch_batches: Count = 2
     """Batches that a rank assembles ahead."""
-    read_threads: int = 2
+    read_threads: Count = 2
     """reader threads: threads of a rank. reader ray: threads of a task."""
-    ray_windows_per_task: int = 4
+    ray_windows_per_task: Count = 4
     """reader ray: windows that one task reads. Fewer give a faster first batch, more a higher rate."""
-    ray_tasks_per_segment: int = 128
+    ray_tasks_per_segment: Count = 128
     """reader ray: tasks of one execution. The next one is prepared before it ends."""
-    ray_concurrency: int = 2
+    ray_concurrency: Count = 2
     """reader ray: tasks of a rank that run at once."""
     ray_task_cpus: float = 0.0
     """reader ray: CPUs that a task claims. 0 runs beside training workers that hold all CPUs; with more,
@@ -69,7 +70,7 @@ class DataConfig:
     ray_label: str | None = None
     """reader ray: the label of the nodes that read, as key=value, such as poma-role=data; any node when
     empty. With no such node in the cluster reading waits for one."""
-    ray_ahead_bytes: int = 256 << 20
+    ray_ahead_bytes: Count = 256 << 20
     """reader ray: decoded bytes that a rank reads ahead into the object store."""
     ray_progress: bool = False
     """reader ray: show Ray Data's progress bars and logs."""
@@ -117,7 +118,7 @@ def validate(config: DataConfig) -> None:
 class ShardOptions:
     """How rows become Parquet."""
 
-    row_group_rows: int = 64
+    row_group_rows: Count = 64
     """Rows of a row group, the unit of reading: about 64 views of 224 x 224 (1.5 MB) is good, so 8 rows
     of 8 views."""
     zstd_level: int = 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from plinth.counts import Count, CountOrZero
 from plinth.errors import ConfigError
 
 
@@ -22,7 +23,7 @@ class OptimConfig:
     """Added to the root of the second moment."""
     weight_decay: float = 0.01
     """Decoupled weight decay; the stage decides which parameter groups have it."""
-    warmup_steps: int = 500
+    warmup_steps: CountOrZero = 500
     """Steps of linear warm-up from 0; fewer than the steps of the stage."""
     min_lr_ratio: float = 0.1
     """Where the cosine ends, as a fraction of `lr`."""
@@ -75,7 +76,7 @@ class ZeroConfig:
     """Round the fp32 gradient of each micro-batch to a grid on which sums are exact, so that a run gives the
     same weights, bit by bit, at any number of workers; at stage 0 at powers of two, other sizes within 1e-6
     (see `plinth.engine.exact_sums`). bf16 ignores it: its gradients have few enough bits."""
-    bucket_size: int = 50_000_000
+    bucket_size: Count = 50_000_000
     """Elements of gradients or weights per message; also the size of its buffer."""
     overlap_communication: bool = False
     """Reduce gradients while the backward pass still runs (stages 1 to 3, CUDA): faster, more memory."""

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from plinth.counts import Count, CountOrZero
 from plinth.errors import ConfigError, StorageError
 
 S3_SECRETS = {"key": "access_key_env", "secret": "secret_key_env", "token": "session_token_env"}
@@ -35,13 +36,13 @@ class StorageOptions:
     """How long to wait for a connection."""
     read_timeout_s: float = 60.0
     """How long to wait for the next bytes of an answer."""
-    retries: int = 6
+    retries: CountOrZero = 6
     """How many times a transient failure is retried."""
     backoff_s: float = 0.3
     """Upper bound of the first wait between tries; the wait is random, and the bound doubles each time."""
     max_backoff_s: float = 10.0
     """Upper bound of any wait between tries."""
-    max_connections: int = 32
+    max_connections: Count = 32
     """Connections that a process keeps open to the object store."""
 
 

@@ -7,6 +7,7 @@ import enum
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from plinth.counts import Count
 from plinth.errors import ConfigError
 from plinth.sweep.space import Dimension, validate
 
@@ -110,7 +111,7 @@ class SweepConfig:
     """What trials are judged by: a training metric of the last stage, or one of the evaluation."""
     mode: Mode = Mode.min
     """Which end of the metric is the good one."""
-    trials: int = 16
+    trials: Count = 16
     """Number of trials; a grid has one for each of its points."""
     searcher: SearcherKind = SearcherKind.random
     """Which values are tried."""
@@ -132,7 +133,7 @@ class SweepConfig:
     """CPUs that Ray reserves for the driver of a trial, beside its workers."""
     driver_gpus: float = 0.0
     """GPUs (or a part of one) for the driver of a trial, to evaluate checkpoints on; on CPUs when 0."""
-    max_concurrent: int | None = None
+    max_concurrent: Count | None = None
     """Most trials at a time; as many as fit the cluster when null."""
     max_failures: int = 2
     """How often a trial that died is restarted, from its last checkpoint."""

@@ -6,12 +6,14 @@ import importlib
 import inspect
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jobs.cli import COMMANDS, Command, main
 from jobs.common.run_layout import CONFIGS
 from jobs.jobfile import SCHEMAS, open_schema
 from plinth import config
+from tests.helpers.scans import room, write_seven_scenes
 from tests.helpers.tiny_jobs import ingest_job, write
 
 REQUIRED = {
@@ -107,6 +109,28 @@ def test_ctrl_c_is_one_line(
     monkeypatch.setattr("jobs.ingest.command.run", interrupted)
     assert main(["ingest", write(tmp_path / "job.yaml", ingest_job(tmp_path / "out"))]) == 130
     assert one_line(capsys) == "poma ingest: interrupted"
+
+
+def test_a_result_is_not_written_where_a_version_would_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = write(tmp_path / "job.yaml", ingest_job(tmp_path / "out#1"))
+    assert main(["ingest", job]) == 2
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert "out#1 is read as version 1" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["job.yaml"]
+    assert main(["ingest", job, f"output={tmp_path}/out#one"]) == 0
+
+
+def test_home_is_found_in_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    write_seven_scenes(tmp_path / "scans" / "seq-00", room(views=2, size=20), np.eye(3))
+    job = write(tmp_path / "job.yaml", ingest_job("~/out"))
+    layout = "reader.seven_scenes={root: ~/scans, up: [0, 0, 1]}"
+    assert main(["ingest", job, "reader.kind=seven_scenes", layout]) == 0
+    assert (tmp_path / "out" / "MANIFEST.json").is_file()
+    assert not (tmp_path / "~").exists()
 
 
 def test_help_keys(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ import pytest
 import poma3d.locations
 from plinth import locations as plinth_locations
 from plinth.config import MISSING, build, describe
-from plinth.locations import RESULT, Location, ModelLocation, ResultLocation, absolute, locations
+from plinth.locations import RESULT, Location, ModelLocation, ResultLocation, absolute, at_home, locations
 
 
 @dataclass
@@ -55,6 +55,17 @@ def test_every_relative_path_becomes_absolute(tmp_path: Path, monkeypatch: pytes
     assert there.parts[0].note == "as/it/is"
     assert given.output == "runs", "the job that was given stays as it is"
     assert absolute(there) == there
+
+
+def test_home_is_the_folder_it_stands_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given = job(
+        output="~/runs", start="s3://b/~/a", source="~/teacher", parts=[{"folder": "~", "note": "~/as/it/is"}]
+    )
+    there = at_home(given)
+    assert locations(there) == [f"{tmp_path}/runs", "s3://b/~/a", f"{tmp_path}/teacher", str(tmp_path)]
+    assert there.parts[0].note == "~/as/it/is"
+    assert locations(at_home(job(output="a~b"))) == ["a~b", "org/model"]
 
 
 def test_hub_ids_and_what_is_left_out_stay() -> None:
