@@ -21,6 +21,7 @@ from jobs.common import models
 from jobs.common.datasets import statistics
 from jobs.common.devices import own_device
 from jobs.common.objects import read_table, write_table
+from jobs.display.text import printable
 from jobs.embed.command import embed_samples
 from jobs.lift import lifters
 from jobs.lift.config import LiftJob
@@ -183,13 +184,14 @@ def _known_reject(row: dict[str, str], earlier: str | None) -> Rejected | None:
 
 def _index_row(found: ImageRecord | BadRecord, gates: FilterConfig) -> dict[str, object]:
     if isinstance(found, BadRecord):
-        return {"place": found.place, "reason": found.reason, "value": found.value[:VALUE_CHARACTERS]}
-    row = {"image_id": found.image_id, "place": found.place, "locator": found.locator}
+        value = printable(found.value[:VALUE_CHARACTERS])
+        return {"place": printable(found.place), "reason": found.reason, "value": value}
+    row = {"image_id": found.image_id, "place": printable(found.place), "locator": found.locator}
     try:
         keep_captions(found.captions, gates)
         perceptual = perceptual_hash(found.image, gates)
     except BadImage as bad:
-        return {**row, "reason": bad.reason, "value": bad.value}
+        return {**row, "reason": bad.reason, "value": printable(bad.value)}
     return {**row, "hash": perceptual}
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+PILLOW_MEGAPIXELS = 178
+"""Larger pictures Pillow takes for an attack, and does not open (`Image.DecompressionBombError`)."""
 HASH_BITS = 64
 """Bits of a perceptual hash."""
 
@@ -15,7 +17,8 @@ class FilterConfig:
     min_side_px: int = 64
     """Images with a shorter side are rejected."""
     max_megapixels: float = 80.0
-    """Images with more pixels are rejected before they are decoded: they would fill a worker's memory."""
+    """Images with more pixels are rejected before they are decoded: they would fill a worker's memory. At
+    most 178, where Pillow refuses by itself."""
     min_caption_letters: int = 3
     """Captions with fewer letters are dropped; an image without any caption left is rejected."""
     require_caption: bool = True
@@ -47,6 +50,10 @@ class FilterConfig:
         for name in ("min_letter_share", "min_valid_depth", "min_relief"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"gates: {name} is {getattr(self, name)}, expected a share from 0 to 1")
+        if not 0 < self.max_megapixels <= PILLOW_MEGAPIXELS:
+            raise ValueError(
+                f"gates: max_megapixels is {self.max_megapixels}, expected above 0 to {PILLOW_MEGAPIXELS}"
+            )
         if not -1 <= self.duplicate_distance < HASH_BITS // 4:
             raise ValueError(
                 f"gates: duplicate_distance is {self.duplicate_distance}, expected -1 to {HASH_BITS // 4 - 1}"

@@ -28,7 +28,7 @@ LOW, HIGH = 5, 95
 
 
 def keep_captions(captions: Sequence[str], config: FilterConfig) -> list[str]:
-    """The captions that are text, stripped, each once.
+    """The captions that are text in Unicode, stripped, each once.
 
     Raises:
         BadImage: none is left.
@@ -165,7 +165,14 @@ def _decoded(encoded: bytes, config: FilterConfig, prepare: Callable[[Image.Imag
         prepare(picture)
         return to_rgb(picture)
     except UnreadablePicture as error:
-        raise BadImage("undecodable image", str(error)) from error
+        # Beyond a limit of its own, above that of the gates, Pillow refuses before its header is known here.
+        huge = isinstance(error.__cause__, Image.DecompressionBombError)
+        raise BadImage("huge image" if huge else "undecodable image", str(error)) from error
+
+
+def _is_surrogate(character: str) -> bool:
+    """Half of a character, as JSON can write it and UTF-8 cannot, or a byte that was none."""
+    return "\ud800" <= character <= "\udfff"
 
 
 def _check_size(image: Image.Image, config: FilterConfig) -> None:
@@ -177,6 +184,8 @@ def _check_size(image: Image.Image, config: FilterConfig) -> None:
 
 
 def _is_text(caption: str, config: FilterConfig) -> bool:
+    if any(_is_surrogate(c) for c in caption):
+        return False
     letters = sum(c.isalpha() for c in caption)
     spaces = sum(c.isspace() for c in caption)
     return letters >= config.min_caption_letters and (letters + spaces) >= config.min_letter_share * len(

@@ -26,11 +26,13 @@ def _lifted(picture: InputImage) -> Lifted | BadImage:
     if picture.given is None:
         return BadImage("no depth or camera", "none came with the image")
     (height, width), (rows, columns) = picture.rgb.shape[:2], picture.given.depth.shape
-    if not same_view((height, width), (rows, columns), picture.given.intrinsics):
+    camera = picture.given.intrinsics
+    is_camera = np.isfinite(camera).all() and min(camera[:2]) > 0  # else the gates reject it as absurd
+    if is_camera and not same_view((height, width), (rows, columns), camera):
         return BadImage(
             "picture of another shape", f"{width} x {height}, its depth map is {columns} x {rows}"
         )
-    return Lifted(picture.given.depth, picture.given.intrinsics, metric=True)
+    return Lifted(picture.given.depth, camera, metric=True)
 
 
 def decode_depth(encoded: bytes, unit_m: float) -> np.ndarray:

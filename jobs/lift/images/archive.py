@@ -2,21 +2,17 @@
 
     000123.jpg   000123.txt or 000123.json {"caption": ...}   [000123.depth.png and "intrinsics" in the JSON]
 
-A member whose header is damaged costs that member: reading continues at the next whole header, and
-what was skipped is a bad record. A tar that ends too early is one too.
+How a damaged tar is read stands in `jobs.lift.images.tar_members`.
 """
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from jobs.lift.images.config import ImageSetConfig
 from jobs.lift.images.sets import (
-    MIN_READ_BYTES,
     VALUE_CHARACTERS,
     BadRecord,
     ImageRecord,
@@ -28,11 +24,12 @@ from jobs.lift.images.sets import (
     set_folder,
     texts,
 )
+from jobs.lift.images.tar_members import Member, members_of
 from plinth.data.inputs import InputFile
 from plinth.storage import StorageOptions
 
 SUFFIX = ".tar"
-IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
+IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "avif", "heic", "heif", "tif", "tiff", "bmp", "gif")
 READ_BYTES = 64 << 20
 """Images of a part are fetched together in ranges of about this size."""
 
@@ -58,17 +55,11 @@ class ArchiveSet:
         """Samples in the order of the tar, read front to back."""
         storage, _ = set_folder(self.config, self.options, SUFFIX)
         with open_object(storage, piece.key) as file:
-            sample: list[_Member] = []
-            for found in _members(file, piece):
-                if isinstance(found, BadRecord):
-                    yield found
-                    continue
-                if sample and found.stem != sample[0].stem:
+            for sample in _samples(members_of(file, piece)):
+                if isinstance(sample, BadRecord):
+                    yield sample
+                else:
                     yield self._from_members(piece, sample)
-                    sample = []
-                sample.append(found)
-            if sample:
-                yield self._from_members(piece, sample)
 
     def read(self, piece: InputPiece, locators: Sequence[str]) -> Iterator[ImageRecord]:
         """The samples again; neighbours in one request."""
@@ -89,11 +80,11 @@ class ArchiveSet:
                     yield record
             at = end
 
-    def _from_members(self, piece: InputPiece, sample: Sequence[_Member]) -> ImageRecord | BadRecord:
-        members = {member.suffix: member for member in sample}
+    def _from_members(self, piece: InputPiece, sample: _Sample) -> ImageRecord | BadRecord:
+        members = {member.suffix: member for member in sample.members}
         image = next((suffix for suffix in members if suffix in IMAGE_SUFFIXES), None)
         if image is None:
-            return BadRecord(f"{piece.name}/{sample[0].stem}", "no image", f"only {', '.join(members)}")
+            return BadRecord(f"{piece.name}/{sample.stem}", "no image", sample.without_image())
         others = [s for s in ("txt", "json", f"{self.config.depth}.png") if s in members]
         wanted = {suffix: members[suffix] for suffix in (image, *others)}
         locator = json.dumps({suffix: (m.offset, len(m.content)) for suffix, m in wanted.items()})
@@ -105,7 +96,7 @@ class ArchiveSet:
         try:
             text = parts["txt"].decode("utf-8-sig") if "txt" in parts else None
             fields = json.loads(parts["json"]) if "json" in parts else {}
-        except ValueError as error:  # not UTF-8, not JSON
+        except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, nested without end
             return BadRecord(place, "caption is no text", str(error)[:VALUE_CHARACTERS])
         if not isinstance(fields, dict):
             return BadRecord(place, "caption is no text", "its JSON is not {key: value}")
@@ -115,51 +106,41 @@ class ArchiveSet:
         return ImageRecord(place, locator, parts[image], captions, depth, intrinsics)
 
 
-@dataclass(frozen=True)
-class _Member:
-    """A file of a sample: its name in two parts, and its bytes, which begin at `offset` of the tar."""
+@dataclass
+class _Sample:
+    """Members that stand together and share their stem."""
 
-    stem: str
-    suffix: str
-    offset: int
-    content: bytes
+    members: list[Member]
+    is_apart: bool
+    """Whether others of its stem stand elsewhere, before."""
 
+    @property
+    def stem(self) -> str:
+        return self.members[0].stem
 
-def _members(file: io.BufferedReader, piece: InputPiece) -> Iterator[_Member | BadRecord]:
-    """All files in a tar, front to back, and the damaged stretches between them."""
-    expected = 0
-    try:
-        # With `ignore_zeros` a damaged header is passed over block by block until one is whole.
-        for member in tarfile.TarFile(fileobj=file, mode="r", ignore_zeros=True):
-            yield from _gap(file, piece, expected, member.offset)
-            blocks = -(-member.size // tarfile.BLOCKSIZE) if member.isreg() else 0
-            expected = member.offset_data + blocks * tarfile.BLOCKSIZE
-            if not member.isreg():
-                continue
-            file.seek(member.offset_data)
-            content = file.read(member.size)
-            if len(content) != member.size:
-                name = f"{member.name}: {len(content)} of {member.size} bytes"
-                yield BadRecord(f"{piece.name} at byte {member.offset}", "broken archive", name)
-                continue
-            folder, _, name = member.name.rpartition("/")
-            stem, _, suffix = name.partition(".")
-            yield _Member(f"{folder}/{stem}" if folder else stem, suffix.lower(), member.offset_data, content)
-    except tarfile.TarError as error:
-        yield BadRecord(f"{piece.name} at byte {expected}", "broken archive", str(error))
-        return
-    yield from _gap(file, piece, expected, file.seek(0, io.SEEK_END))
+    def without_image(self) -> str:
+        """Why there is no image, where a rule of WebDataset's is the cause."""
+        only = f"only {', '.join(member.suffix for member in self.members)}"
+        if self.is_apart:
+            return f"{only}: other files of this name stand elsewhere; those of a sample must stand together"
+        if any(member.suffix.rpartition(".")[2] in IMAGE_SUFFIXES for member in self.members):
+            return f"{only}: a sample's name ends at the first dot, so names must have no other"
+        return only
 
 
-def _gap(file: io.BufferedReader, piece: InputPiece, start: int, stop: int) -> Iterator[BadRecord]:
-    """A bad record when the bytes [start, stop), which belong to no member, are not all zero."""
-    at = file.seek(start)
-    while at < stop:
-        content = file.read(min(MIN_READ_BYTES, stop - at))
-        if not content:
-            return
-        if content.count(0) != len(content):
-            lost = f"{stop - start} bytes without a readable header"
-            yield BadRecord(f"{piece.name} at byte {start}", "broken archive", lost)
-            return
-        at += len(content)
+def _samples(found: Iterator[Member | BadRecord]) -> Iterator[_Sample | BadRecord]:
+    """Members put together to samples; a second file of the same name begins another."""
+    sample: list[Member] = []
+    stems: set[str] = set()
+    for each in found:
+        if isinstance(each, BadRecord):
+            yield each
+            continue
+        is_next = sample and (each.stem != sample[0].stem or any(each.suffix == m.suffix for m in sample))
+        if is_next:
+            yield _Sample(sample, sample[0].stem in stems)
+            stems.add(sample[0].stem)
+            sample = []
+        sample.append(each)
+    if sample:
+        yield _Sample(sample, sample[0].stem in stems)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from jobs.lift.images.caption_file import read_rows
 from jobs.lift.images.config import ImageSetConfig
 from jobs.lift.images.sets import BadRecord, ImageRecord, InputPiece, identity, numbers, texts
-from jobs.lift.images.table import picture_bytes, picture_folder
+from jobs.lift.images.table import NoPicture, picture_bytes, picture_folder
 from plinth.data.inputs import InputFile
 from plinth.errors import ConfigError, DataError
 from plinth.storage import MissingKeyError, Storage, StorageOptions
@@ -109,6 +109,8 @@ class FolderSet:
         try:
             image = picture_bytes(path, images)
             depth = picture_bytes(row.get(self.config.depth), images)
+        except NoPicture as error:
+            return BadRecord(place, "no image", str(error))
         except (MissingKeyError, ValueError) as error:
             return BadRecord(place, "no such image", str(error))
         if image is None:

@@ -105,13 +105,16 @@ class ImageSet(Protocol):
 def file_pieces(config: ImageSetConfig, options: StorageOptions, suffix: str) -> list[InputPiece]:
     """One piece per file of a suffix in the set's folder, or the one file that the set's URI names.
 
+    Names with a part that begins with a dot are left out: a Mac's archives hold a `._NAME` beside every NAME.
+
     Raises:
         ConfigError: there is no such file.
         StorageError: the storage cannot be used.
     """
     storage, only = set_folder(config, options, suffix)
     storage.check()
-    files = [(key, size) for key, size in storage.list() if key.endswith(suffix) and only in ("", key)]
+    listed = ((key, size) for key, size in storage.list() if key.endswith(suffix))
+    files = [(key, size) for key, size in listed if only == key or (not only and not _is_hidden(key))]
     if not files:
         raise ConfigError(
             f"{config.uri} holds no {suffix} file.", f"Check the path, or inputs.kind ({config.kind.name})."
@@ -123,6 +126,10 @@ def own_file(piece: InputPiece, suffix: str) -> list[InputFile]:
     """The file that is a piece."""
     storage, _ = set_folder(piece.config, piece.options, suffix)
     return [InputFile(storage, piece.key, piece.key)]
+
+
+def _is_hidden(key: str) -> bool:
+    return any(part.startswith(".") for part in key.split("/"))
 
 
 def set_folder(config: ImageSetConfig, options: StorageOptions, suffix: str) -> tuple[Storage, str]:
@@ -141,12 +148,29 @@ def identity(config: ImageSetConfig, storage: Storage, key: str, content: object
 
 
 def texts(value: object) -> list[str]:
-    """Captions from a field: a text, a list of texts, or nothing."""
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, list | tuple):
-        return [text for text in value if isinstance(text, str)]
-    return []
+    """Captions from a field: a text, bytes of one, a list of them at any depth, such a list as JSON in a
+    text, or nothing. Bytes that are not UTF-8 give a text that is no Unicode: the gates reject it as such."""
+    left, found = [value], []
+    while left:
+        each = left.pop()
+        if isinstance(each, bytes):
+            each = each.decode("utf-8", "surrogateescape")
+        if isinstance(each, str):
+            found += _listed(each) or [each]
+        elif isinstance(each, list | tuple):
+            left += reversed(each)
+    return found
+
+
+def _listed(text: str) -> list[str]:
+    """The texts of a JSON list of texts; none of any other text."""
+    if not (text.startswith("[") and text.endswith("]")):
+        return []
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return []
+    return found if all(isinstance(each, str) for each in found) else []
 
 
 def numbers(value: object) -> list[float] | None:
@@ -156,7 +180,7 @@ def numbers(value: object) -> list[float] | None:
     if isinstance(value, list | tuple) and len(value) == 4:
         try:
             return [float(x) for x in value]
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):  # OverflowError: an integer of hundreds of digits
             return None
     return None
 

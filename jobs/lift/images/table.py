@@ -68,7 +68,7 @@ class TableSet:
                     stop = first + file.metadata.row_group(group).num_rows
                     if wanted is None or any(first <= row < stop for row in wanted):
                         batches = file.iter_batches(BATCH_ROWS, [group], columns, use_threads=False)
-                        rows = (row for batch in batches for row in batch.to_pylist())
+                        rows = (row for batch in batches for row in _dicts(batch))
                         for number, row in enumerate(rows, start=first):
                             if wanted is None or number in wanted:
                                 yield self._record(piece, number, row, images)
@@ -94,11 +94,16 @@ class TableSet:
         self, piece: InputPiece, number: int, row: dict[str, Any], images: Storage
     ) -> ImageRecord | BadRecord:
         place = f"{piece.name} row {number}"
+        for name, value in row.items():
+            if isinstance(value, _NoText):
+                return BadRecord(place, "caption is no text", f"column '{name}': {value}")
         try:
             image = picture_bytes(row[self.config.image], images)
             depth = picture_bytes(row.get(self.config.depth), images)
         except MissingKeyError as error:
             return BadRecord(place, "no such image", error.problem)
+        except NoPicture as error:
+            return BadRecord(place, "no image", str(error))
         except ValueError as error:
             return BadRecord(place, "no such image", str(error))
         if image is None:
@@ -109,20 +114,54 @@ class TableSet:
         )
 
 
+class NoPicture(ValueError):
+    """A value that holds no picture, or several."""
+
+
+class _NoText(ValueError):
+    """Stands where a value of a column of texts is not UTF-8."""
+
+
+def _dicts(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """The rows; where a value is not UTF-8 a `_NoText` in its place."""
+    try:
+        found: list[dict[str, Any]] = batch.to_pylist()
+    except UnicodeDecodeError:
+        return [
+            {name: _value(batch.column(name), row) for name in batch.schema.names}
+            for row in range(batch.num_rows)
+        ]
+    return found
+
+
+def _value(column: pa.Array, row: int) -> Any:
+    try:
+        return column[row].as_py()
+    except UnicodeDecodeError as error:
+        return _NoText(str(error))
+
+
 def picture_folder(config: ImageSetConfig, options: StorageOptions, own: Storage) -> Storage:
     """Where paths of a set's pictures lead."""
     return own if config.images_uri is None else Storage.from_uri(config.images_uri, options)
 
 
 def picture_bytes(value: object, images: Storage) -> bytes | None:
-    """An encoded picture from bytes, {bytes, path} or a path; None where there is none.
+    """An encoded picture from bytes, {bytes, path}, a path or a list of one of them; None without any.
 
     Raises:
         MissingKeyError: there is no such object.
         ValueError: a path that leaves the folder.
+        NoPicture: several pictures, or none of these types.
     """
+    if isinstance(value, list | tuple):
+        if len(value) > 1:
+            raise NoPicture(f"a list of {len(value)} pictures, expected one a record")
+        value = value[0] if value else None
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, bytes):
         return value or None
-    return images.read(value) if isinstance(value, str) and value else None
+    if value is not None and not isinstance(value, str):
+        raise NoPicture(f"{type(value).__name__}, expected bytes of a picture or a path")
+    return images.read(value) if value else None

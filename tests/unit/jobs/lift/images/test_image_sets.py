@@ -12,7 +12,7 @@ import pytest
 
 from jobs.lift.images.config import ImageSetConfig, SetKind
 from jobs.lift.images.registry import open_set
-from jobs.lift.images.sets import BadRecord, ImageRecord
+from jobs.lift.images.sets import BadRecord, ImageRecord, texts
 from plinth.errors import ConfigError, DataError
 from plinth.storage import StorageOptions
 from tests.helpers.lift.image_sets import (
@@ -206,3 +206,22 @@ def test_lines_that_are_added_leave_earlier_pieces_known(tmp_path: Path) -> None
     after = [piece.identity for piece in open_set(config, OPTIONS).pieces()]
     assert after[:2] == before
     assert len(after) == 4
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("a chair", ["a chair"]),
+        (b"a chair", ["a chair"]),
+        (b"\xff", ["\udcff"]),
+        (["a", ["b", (b"c", 1)], None], ["a", "b", "c"]),
+        ('["a chair", "a table"]', ["a chair", "a table"]),
+        ("[a chair]", ["[a chair]"]),
+        ("[1, 2]", ["[1, 2]"]),
+        ("[" * 100_000 + "]", ["[" * 100_000 + "]"]),
+        (None, []),
+        (3, []),
+    ],
+)
+def test_captions_of_a_field(value: object, expected: list[str]) -> None:
+    assert texts(value) == expected
