@@ -166,8 +166,9 @@ def _decoded(encoded: bytes, config: FilterConfig, prepare: Callable[[Image.Imag
         return to_rgb(picture)
     except UnreadablePicture as error:
         # Beyond a limit of its own, above that of the gates, Pillow refuses before its header is known here.
-        huge = isinstance(error.__cause__, Image.DecompressionBombError)
-        raise BadImage("huge image" if huge else "undecodable image", str(error)) from error
+        if isinstance(error.__cause__, Image.DecompressionBombError):
+            raise BadImage("huge image", str(error)) from error
+        raise BadImage("undecodable image", str(error)) from error
 
 
 def _is_surrogate(character: str) -> bool:

@@ -43,7 +43,7 @@ def _json_rows(text: str, where: str) -> list[Any]:
     for number, line in enumerate(text.split("\n"), start=1):
         try:
             rows += [json.loads(line)] if line.strip() else []
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # RecursionError: nested without end
             raise DataError(f"{where}, line {number}: not JSON ({error}).", "Mend the line.") from None
     return rows
 

@@ -16,6 +16,23 @@ _TEMPORARY_SUFFIX = ".plinth-tmp"
 # Errors of file systems without hard links, such as mounted buckets.
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
+_NO_FILE = {errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG}
+
+
+def read(path: str) -> bytes:
+    """The whole file.
+
+    Raises:
+        FileNotFoundError: there is none, also where a folder is asked for, or a name that no file can have:
+            in an object store these are keys without an object.
+    """
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        if error.errno in _NO_FILE:
+            raise FileNotFoundError(path) from error
+        raise
+
 
 def replace(path: str, fill: Callable[[str], None]) -> None:
     """Let `fill` make a temporary file beside `path`, then rename it there."""

@@ -104,7 +104,7 @@ class Storage:
 
         def read() -> bytes:
             if self.is_local:
-                return Path(path).read_bytes()
+                return local_files.read(path)
             size = self._size(path)  # before the read: if the object is replaced in between, it is retried
             one_request = {"max_concurrency": 1} if self.protocol == "s3" else {}
             return storage_errors.of_length(self.filesystem.cat_file(path, **one_request), size)

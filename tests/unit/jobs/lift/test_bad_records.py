@@ -28,6 +28,7 @@ from tests.helpers.lift.image_sets import (
     lift_job,
     members,
     photo,
+    write_folder,
     write_parquet,
     write_photos_tar,
     write_tar,
@@ -236,3 +237,27 @@ def test_odd_values_of_parquet_are_rows(tmp_path: Path) -> None:
     assert "x.parquet row 1" in rows[0]["place"]
     assert "column 'caption'" in rows[0]["value"]
     assert "a list of 2 pictures" in rows[1]["value"]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"image": "pictures"}, "no such image"),
+        ({"image": "pictures/0.jpg/x"}, "no such image"),
+        ({"image": "a caption in the place of a path " * 20}, "no such image"),
+        ({"image": "../x.jpg"}, "no such image"),
+        ({"image": "a\0.jpg"}, "no such image"),
+        ({"image": "\udcff.jpg"}, "no such image"),
+        ({"image": 3}, "no image"),
+        ({"image": ["pictures/0.jpg", "pictures/1.jpg"]}, "no image"),
+        ({"image": ""}, "no image"),
+        ({"caption": "half \ud800 of a character"}, "caption is no text"),
+    ],
+)
+def test_a_bad_line_of_a_caption_file_is_a_row(row: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    write_folder(tmp_path / "set", [0, 1])
+    with (tmp_path / "set" / "captions.jsonl").open("a") as file:
+        whole = {"image": "pictures/0.jpg", "depth": "pictures/0.png", "caption": "words"}
+        file.write(json.dumps({**whole, "intrinsics": INTRINSICS, **row}) + "\n")
+    kept, rows = lifted(tmp_path, {"uri": str(tmp_path / "set"), "kind": "folder"})
+    assert (kept, [found["reason"] for found in rows]) == (GOOD, [reason])

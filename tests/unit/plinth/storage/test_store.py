@@ -49,6 +49,15 @@ def test_local_objects_come_back(storage: Storage, tmp_path: Path) -> None:
         storage.read("c")
 
 
+@pytest.mark.parametrize("key", ["folder", "file/below", "x" * 300])
+def test_what_can_be_no_object_is_a_missing_one(key: str, tmp_path: Path) -> None:
+    """In a folder as in an object store, where none of these names an object."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(MissingKeyError):
+        Storage.from_uri(tmp_path).read(key)
+
+
 @pytest.mark.parametrize("uri", ["{path}", "file://{path}"])
 def test_uri_round_trip(uri: str, tmp_path: Path) -> None:
     storage = Storage.from_uri(uri.format(path=tmp_path))
