@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,6 +33,23 @@ def read(path: str) -> bytes:
         if error.errno in _NO_FILE:
             raise FileNotFoundError(path) from error
         raise
+
+
+def state(path: str) -> os.stat_result:
+    """What is known of a file without opening it.
+
+    Raises:
+        FileNotFoundError: as `read`.
+    """
+    try:
+        found = Path(path).stat()
+    except OSError as error:
+        if error.errno in _NO_FILE:
+            raise FileNotFoundError(path) from error
+        raise
+    if stat.S_ISDIR(found.st_mode):
+        raise FileNotFoundError(path)
+    return found
 
 
 def replace(path: str, fill: Callable[[str], None]) -> None:

@@ -210,7 +210,7 @@ class Storage:
         """
         path = self._path(key)
         if self.is_local:
-            return self._retried(key, lambda: Path(path).stat().st_size)
+            return self._retried(key, lambda: local_files.state(path).st_size)
         return self._retried(key, lambda: self._size(path))
 
     def state(self, key: str) -> tuple[int, str]:
@@ -221,7 +221,7 @@ class Storage:
         """
         path = self._path(key)
         if self.is_local:
-            found = self._retried(key, lambda: Path(path).stat())
+            found = self._retried(key, lambda: local_files.state(path))
             return found.st_size, str(found.st_mtime_ns)
         info = self._retried(key, lambda: self._info(path))
         return int(info["size"]), next((str(info[name]) for name in CONTENT_TAGS if info.get(name)), "")

@@ -54,8 +54,10 @@ def test_what_can_be_no_object_is_a_missing_one(key: str, tmp_path: Path) -> Non
     """In a folder as in an object store, where none of these names an object."""
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(MissingKeyError):
-        Storage.from_uri(tmp_path).read(key)
+    storage = Storage.from_uri(tmp_path)
+    for ask in (storage.read, storage.size, storage.state):
+        with pytest.raises(MissingKeyError):
+            ask(key)
 
 
 @pytest.mark.parametrize("uri", ["{path}", "file://{path}"])
