@@ -1,7 +1,8 @@
 """Recordings of Open3D and of the Redwood data sets, one folder each:
 
-    trajectory.log           five lines a frame: three integers, of which the first counts the frames from 0,
-                             then 4 x 4 camera -> world, row by row
+    trajectory.log           five lines a frame: three numbers, of which the first counts the frames from 0,
+                             then 4 x 4 camera -> world, row by row; or in scene/, where Open3D's
+                             reconstruction writes it
     depth/*.png              16-bit, 1000 units a metre; or depth_*.png beside trajectory.log
     color|image|rgb/*.jpg    registered to depth; or color_*.jpg beside trajectory.log; PNG, too
     camera_primesense.json   width, height and intrinsic_matrix, nine numbers **column by column**; also named
@@ -41,7 +42,7 @@ from poma3d.scenes.posed.trajectories import read_log
 from poma3d.scenes.text_files import read_text
 
 SOURCE = "open3d"
-POSES = "trajectory.log"
+POSES, SCENE = "trajectory.log", "scene"
 CAMERA_FILES = ("camera_primesense.json", "camera_intrinsic.json", "intrinsic.json")
 DEPTHS = ("depth/*.png", "depth_*.png")
 COLOURS = tuple(
@@ -57,9 +58,9 @@ class Open3dReader(PosedReader[Open3dConfig]):
 
     source = SOURCE
     title = "Open3D or Redwood, with a trajectory.log"
-    markers = (POSES,)
+    markers = (POSES, f"{SCENE}/{POSES}")
     marks = (
-        Mark("poses", (POSES,)),
+        Mark("poses", (POSES, f"{SCENE}/{POSES}")),
         Mark("depth", DEPTHS),
         Mark("colour", COLOURS),
         Mark(
@@ -80,11 +81,16 @@ class Open3dReader(PosedReader[Open3dConfig]):
         if not 0 < config.units_per_metre < np.inf:
             raise ValueError(f"units_per_metre is {config.units_per_metre}, expected a number such as 1000")
 
+    def holds_scan(self, folder: Path) -> bool:
+        """A folder scene/ is a part of the recording above it."""
+        return folder.resolve().name != SCENE or any(listed(folder, pattern) for pattern in DEPTHS)
+
     def recording(self, scene_id: str, folder: Path) -> Posed:
         """Depth maps with the pose and the picture of their number."""
         depths = _numbered(folder, DEPTHS)
         colours = _numbered(folder, COLOURS)
-        poses = _by_number(folder / POSES, sorted(depths))
+        here = folder / POSES
+        poses = _by_number(here if here.is_file() else folder / SCENE / POSES, sorted(depths))
         scan = Posed(
             folder,
             scene_id=scene_id,

@@ -2,7 +2,7 @@
 
     read_timed   a line each: time tx ty tz qx qy qz qw                (TUM RGB-D's groundtruth.txt)
     read_names   a line each: time path                                (TUM RGB-D's rgb.txt and depth.txt)
-    read_log     five lines each: three integers, then 4 x 4 numbers   (Open3D's trajectory.log)
+    read_log     five lines each: frame and two numbers, then 4 x 4    (Open3D's trajectory.log)
     read_rows    a line each: 4 x 4 numbers, row by row                (Replica's traj.txt)
 
 Lines that are empty or begin with # are passed over. What is no such file is a ValueError that names file and
@@ -18,7 +18,7 @@ import numpy as np
 
 from poma3d.scenes.text_files import floats, read_lines
 
-TIMED_NUMBERS, NAMED_WORDS, LOG_INTEGERS = 8, 2, 3
+TIMED_NUMBERS, NAMED_WORDS, LOG_NUMBERS = 8, 2, 3
 OPENGL = np.array([1.0, -1.0, -1.0, 1.0])
 """Camera axes of OpenGL (y up, z backwards) to ours (y down, z ahead), as factors of a pose's columns."""
 
@@ -85,19 +85,19 @@ def read_names(path: Path) -> tuple[np.ndarray, list[str]]:
 
 
 def read_log(path: Path) -> list[tuple[int, np.ndarray]]:
-    """The first integer of each entry, and its matrix float64 [4, 4] camera -> world.
+    """The number of the frame of each entry, and its matrix float64 [4, 4] camera -> world.
 
     Raises:
-        ValueError: no such file, or an entry that is not three integers and four lines of four numbers.
+        ValueError: no such file, or an entry that is not a line of three numbers and four lines of four.
     """
     lines = list(lines_of(path))
     found = []
     for start in range(0, len(lines), 5):
         entry = lines[start : start + 5]
         number, line = entry[0]
-        head = numbers_of(path, number, line, LOG_INTEGERS)
-        if not all(value.is_integer() for value in head):
-            raise ValueError(f"{path}, line {number}: {line[:40]!r}, expected three integers")
+        head = numbers_of(path, number, line, LOG_NUMBERS)
+        if not head[0].is_integer():
+            raise ValueError(f"{path}, line {number}: {line[:40]!r}, expected the number of a frame first")
         if len(entry) < 5:
             raise ValueError(f"{path}, line {number}: the file ends within this entry of five lines")
         found.append((int(head[0]), np.stack([numbers_of(path, *row, 4) for row in entry[1:]])))

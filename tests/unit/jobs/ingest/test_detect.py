@@ -156,3 +156,37 @@ def test_what_a_key_can_stand_for_is_said_in_the_job(
     assert "cannot be written" in capsys.readouterr().err
     assert main(["ingest", str(job), "--layout", "scannet"]) == 2
     assert "go with --detect" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kind", "gone", "said"),
+    [
+        ("tum", "*/rgb.txt", "missing: list of pictures (rgb.txt)"),
+        ("open3d", "*/camera_primesense.json", "or set reader.open3d.camera: primesense; or give intrinsics"),
+        ("replica", "cam_params.json", "or set reader.replica.intrinsics: [600, 600, 599.5, 339.5]"),
+        ("matterport", "*/undistorted_depth_images/*.png", "missing: depth (undistorted_depth_images/*.png)"),
+        (
+            "bundle_fusion",
+            "*/*/data/*.pose.txt",
+            "missing: poses (data/frame-*.pose.txt or frame-*.pose.txt)",
+        ),
+        ("scenezoo", "data/*/iphone/depth.bin", "missing: depth (iphone/depth.bin)"),
+    ],
+)
+def test_what_a_layout_lacks_is_said(
+    kind: str, gone: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "data"
+    WRITERS[kind](root)
+    files = list(root.glob(gone))
+    assert files
+    for path in files:
+        path.unlink()
+    main(["ingest", "--detect", str(root), "--layout", kind, "--write", str(tmp_path / "job.yaml")])
+    assert said in capsys.readouterr().out
+
+
+def test_a_camera_that_a_folders_name_would_tell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_tum(tmp_path / "data" / "mine", room(views=2))
+    assert main(["ingest", "--detect", str(tmp_path / "data"), "--write", str(tmp_path / "job.yaml")]) == 0
+    assert "or set reader.tum.camera: freiburg1, freiburg2" in capsys.readouterr().out

@@ -38,6 +38,20 @@ def test_views_agree_and_the_world_is_z_up(first: int, tmp_path: Path) -> None:
     np.testing.assert_allclose(estimated, original.frames[1].pose[2, :3], atol=0.03)
 
 
+def test_a_trajectory_of_the_reconstruction_lies_in_scene(tmp_path: Path) -> None:
+    """Its entries may have a fitness in place of the third integer."""
+    write_open3d(tmp_path / "apartment", box_room(4))
+    path = tmp_path / "apartment" / "trajectory.log"
+    (tmp_path / "apartment" / "scene").mkdir()
+    (tmp_path / "apartment" / "scene" / path.name).write_text(
+        path.read_text().replace("0 0 1\n", "0 0 0.93\n")
+    )
+    path.unlink()
+    assert reader(tmp_path).scene_ids() == ["apartment"]
+    assert reader(tmp_path / "apartment").scene_ids() == ["apartment"]
+    assert disagreement_mm(reader(tmp_path).read("apartment")) < AGREE_MM
+
+
 def test_wrong_conventions_would_show(tmp_path: Path) -> None:
     write_open3d(tmp_path / "scan", box_room(4))
     path = tmp_path / "scan" / "trajectory.log"

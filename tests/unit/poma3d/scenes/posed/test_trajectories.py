@@ -71,9 +71,9 @@ def test_files_with_comments_byte_order_marks_and_disorder(tmp_path: Path) -> No
     ("text", "error"),
     [
         ("0 0 1\n1 0 0 0\n", "line 1: the file ends within this entry"),
-        ("0 0.5 1\n" + "1 0 0 0\n" * 4, "line 1: .*expected three integers"),
+        ("0.5 0 1\n" + "1 0 0 0\n" * 4, "line 1: .*expected the number of a frame"),
         ("0 0 1\n1 0 0 0\n1 0 0\n1 0 0 0\n1 0 0 0\n", "line 3: 3 numbers, expected 4"),
-        ("nan 0 1\n" + "1 0 0 0\n" * 4, "line 1: .*expected three integers"),
+        ("nan 0 1\n" + "1 0 0 0\n" * 4, "line 1: .*expected the number of a frame"),
     ],
 )
 def test_a_damaged_log_is_named_by_its_line(text: str, error: str, tmp_path: Path) -> None:
