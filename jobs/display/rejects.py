@@ -35,6 +35,7 @@ OF_FRAMES: Remedies = {
     "wrong shape": "export these frames again at the size that the intrinsics are for",
     "non-finite pose": "nothing, where tracking was lost; if it is most of a scan, export its poses again",
     "pose is no rigid motion": "write the poses row by row; these look transposed",
+    "camera far from the origin": "give poses in metres, and take a common offset, as that of a map, away",
     "pose is not a rotation": "export the poses again as rotation and translation, without scale or mirror",
     "too little valid depth": "lower views.min_valid_depth where such frames are wanted; if it is most of a "
     "scan, check its unit and its depth files",

@@ -16,6 +16,10 @@ NOT_A_ROTATION = 0.01
 """Largest |R^T R - 1| of a pose that is still taken for a rotation. KinectFusion's have up to 0.0004, numbers
 of three digits up to 0.003; a pose that scales by half a percent is above."""
 
+FARTHEST_M = 10_000.0
+"""Of a camera from its world's origin: beyond, the samples' float32 rounds poses to a millimetre or more.
+Those of maps (UTM) have hundreds of kilometres."""
+
 
 def check_frame(frame: Frame, config: ViewConfig) -> None:
     """Raise BadFrame where a frame cannot be used."""
@@ -54,6 +58,9 @@ def _check_pose(pose: np.ndarray) -> None:
         raise BadFrame("wrong shape", f"pose is {list(pose.shape)}, not [3, 4]")
     if not np.isfinite(pose).all():
         raise BadFrame("non-finite pose", f"{pose[0].tolist()}")
+    away = float(np.abs(pose[:, 3]).max())
+    if away > FARTHEST_M:
+        raise BadFrame("camera far from the origin", f"{away:.6g} m, at most {FARTHEST_M:g}")
     rotation = pose[:, :3]
     error = float(np.abs(rotation.T @ rotation - np.eye(3)).max())
     determinant = float(np.linalg.det(rotation))

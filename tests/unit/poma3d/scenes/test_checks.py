@@ -66,6 +66,7 @@ def test_real_cameras_pass_and_cropped_pictures_may() -> None:
         (np.diag([1.0, 1, -1, 1])[:3], "pose is not a rotation"),
         (np.diag([1.01, 1.01, 1.01, 1])[:3], "pose is not a rotation"),
         (np.zeros((3, 4)), "pose is not a rotation"),
+        (np.column_stack([np.eye(3), [500_000.0, 5_300_000, 500]]), "camera far from the origin"),
         (np.eye(4), "wrong shape"),
     ],
 )
