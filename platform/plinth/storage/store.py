@@ -299,8 +299,10 @@ class Storage:
 
     def _path(self, key: str) -> str:
         parts = PurePosixPath(key).parts
-        if key.startswith("/") or ".." in parts:
+        if ".." in parts or (self.is_local and key.startswith("/")):
             raise ValueError(f"{key!r} is not a key relative to {self.uri}")
+        if not self.is_local and ("//" in key or key.startswith("/")):
+            return f"{self.root}/{key}"  # in a store a//b is another object than a/b
         return "/".join((self.root, *parts))
 
     def _retried(

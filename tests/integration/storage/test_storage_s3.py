@@ -52,6 +52,30 @@ def test_objects_are_written_read_listed_and_deleted(storage: Storage, tmp_path:
         storage.read("two.bin")
 
 
+def test_keys_with_two_slashes_are_objects_of_their_own(s3_server: S3Server, tmp_path: Path) -> None:
+    """Tools that join a prefix that ends in a slash make them."""
+    bucket = s3_server.bucket()
+    names = {"set/a.tar": b"1", "set//a.tar": b"22", "set/x//b.tar": b"333", "set/x/b.tar": b"4444"}
+    for key, content in names.items():
+        bucket.filesystem.pipe_file(f"{bucket.root}/{key}", content)
+    for storage in (bucket.child("set"), Storage.from_uri(f"{bucket.uri}/set/", s3_server.options)):
+        listed = dict(storage.list())
+        assert listed == {key.removeprefix("set/"): len(content) for key, content in names.items()}
+        for key in listed:
+            assert storage.read(key) == names[f"set/{key}"]
+            assert storage.read_range(key, 0, 1) == names[f"set/{key}"][:1]
+            assert storage.state(key)[0] == storage.size(key) == listed[key]
+            storage.download(key, tmp_path / "back")
+            assert (tmp_path / "back").read_bytes() == names[f"set/{key}"]
+    assert Storage.from_uri(f"{bucket.uri}/set//", s3_server.options).list() == bucket.child("set").list()
+    bucket.child("set").delete("/a.tar")
+    assert [key for key, _ in bucket.list()] == [
+        "set/a.tar",
+        "set/x//b.tar",
+        "set/x/b.tar",
+    ]
+
+
 def test_large_object_is_uploaded_in_parts(storage: Storage, tmp_path: Path) -> None:
     path = tmp_path / "large"
     with open(path, "wb") as file:
