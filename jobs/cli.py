@@ -23,6 +23,7 @@ from jobs.common.flags import add_job
 from jobs.jobfile import SCHEMAS
 from plinth import config
 from plinth.errors import EXIT_CODE, INTERRUPTED_EXIT_CODE, PlinthError
+from plinth.escapes import printable
 from plinth.redaction import redact
 
 EPILOG = """\
@@ -160,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         result = import_module(command.module).run(arguments)
     except PlinthError as error:
-        print(f"poma {command.name}: {redact(str(error))}", file=sys.stderr)
+        print(f"poma {command.name}: {printable(redact(str(error)))}", file=sys.stderr)
         return EXIT_CODE
     except KeyboardInterrupt:
         print(f"poma {command.name}: interrupted", file=sys.stderr)

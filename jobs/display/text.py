@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 
+from plinth.escapes import printable as printable
+
 
 def aligned(rows: Sequence[Sequence[str]], right: Container[int] = ()) -> list[str]:
     """A line per row, each cell padded to the width of its column.
@@ -19,8 +21,3 @@ def aligned(rows: Sequence[Sequence[str]], right: Container[int] = ()) -> list[s
         ).rstrip()
         for row in rows
     ]
-
-
-def printable(text: str) -> str:
-    """A text from data in one line: line breaks, escape codes and what is no Unicode as backslash escapes."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -12,6 +12,7 @@ from jobs.runs.state import is_run, read_run
 from jobs.runs.stop import stop
 from jobs.runs.text import describe, loss_text
 from plinth.errors import StorageError
+from plinth.escapes import without_codes
 from plinth.observe import failures
 from plinth.observe.failures import FOLDER as LOGS
 from plinth.observe.failures import first_cause
@@ -94,7 +95,7 @@ def logs(run_uri: str, options: StorageOptions, rank: int | None = None, lines: 
             f"{storage.uri} has no logs{which}.", "They come with the first checkpoint or failure."
         )
     for _, title, text in sorted(texts):  # a log's first line begins with its time
-        print("\n".join([title, *text]))
+        print(without_codes("\n".join([title, *text])))
     for of_attempt in failures.by_attempt(failures.read_failures(storage)).values():
         print(f"== first cause in {of_attempt[0].attempt}\n{first_cause(of_attempt)}")
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jobs.display.ledger import ledger_lines
 from jobs.runs.state import RunState, StageState
+from plinth.escapes import printable
 from plinth.observe.failures import first_cause, utc
 from plinth.observe.incidents import Incident
 
@@ -38,7 +39,9 @@ def describe(state: RunState) -> list[str]:
 def incident_text(stage: str, incident: Incident) -> str:
     """One line: where, what, what was done, which samples."""
     more = len(incident.sample_ids) - SHOWN_IDS
-    ids = ", ".join(incident.sample_ids[:SHOWN_IDS]) + (f" and {more} more" if more > 0 else "")
+    ids = ", ".join(map(printable, incident.sample_ids[:SHOWN_IDS])) + (
+        f" and {more} more" if more > 0 else ""
+    )
     return f"{stage} step {incident.step}, {utc(incident.time)}: {incident.kind}; {incident.action}; {ids}"
 
 

@@ -10,6 +10,8 @@ import os
 import re
 from collections.abc import Mapping
 
+from plinth.escapes import without_codes
+
 HIDDEN = "***"
 LEAST_SECRET_CHARS = 6
 """Shorter values of variables are shown: hiding every 1 or true would make logs unreadable."""
@@ -56,13 +58,14 @@ def is_secret_name(name: str) -> bool:
 
 
 class RedactionFilter(logging.Filter):
-    """For a handler: redacts a record's message, arguments and traceback, also for later handlers."""
+    """For a handler: redacts a record's message, arguments and traceback, also for later handlers; what is
+    no text in them is escaped."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Always lets the record pass."""
-        record.msg, record.args = redact(record.getMessage()), None
+        record.msg, record.args = without_codes(redact(record.getMessage())), None
         if record.exc_info:
-            record.exc_text = redact(logging.Formatter().formatException(record.exc_info))
+            record.exc_text = without_codes(redact(logging.Formatter().formatException(record.exc_info)))
             record.exc_info = None  # else a formatter renders it again
         return True
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from plinth.engine.stage import Batch
 from plinth.errors import NonFiniteError
+from plinth.escapes import printable
 from plinth.world import World
 
 SHOWN_IDS = 8
@@ -55,7 +56,7 @@ def fail(what: str, step: int, sample_ids: list[str], world: World) -> None:
     for rank, ids in enumerate(found):
         if ids:
             more = f" and {len(ids) - SHOWN_IDS} more" if len(ids) > SHOWN_IDS else ""
-            places.append(f"rank {rank}: {', '.join(ids[:SHOWN_IDS])}{more}")
+            places.append(f"rank {rank}: {', '.join(map(printable, ids[:SHOWN_IDS]))}{more}")
     where = f" Samples: {'; '.join(places)}." if places else ""
     error = NonFiniteError(
         f"The {what} of step {step} is not finite; nothing was applied.{where}",

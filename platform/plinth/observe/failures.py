@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from plinth.errors import PlinthError
+from plinth.escapes import printable, without_codes
 from plinth.redaction import redact
 from plinth.storage import Storage
 
@@ -138,11 +139,13 @@ def first_cause(failures: Sequence[Failure], lost_ranks: Mapping[int, str] | Non
     lines = [_opening(first, lost.get(first.rank, ""))]
     if first.sample_ids:
         more = len(first.sample_ids) - SHOWN_IDS
-        listed = ", ".join(first.sample_ids[:SHOWN_IDS]) + (f" and {more} more" if more > 0 else "")
+        listed = ", ".join(map(printable, first.sample_ids[:SHOWN_IDS])) + (
+            f" and {more} more" if more > 0 else ""
+        )
         lines.append(f"  samples in the step: {listed}")
     if others:
         lines.append(f"  {_followed(others)}")
-    return redact("\n".join(lines))
+    return without_codes(redact("\n".join(lines)))
 
 
 def _precedence(failure: Failure, lost: Mapping[int, str]) -> tuple[int, float, int]:
