@@ -25,7 +25,7 @@ import torch.distributed as dist
 
 from jobs.common.cluster import free_port, ray_cluster
 from jobs.common.ray_config import RayConfig
-from plinth.data.batches import LocalBatch
+from plinth.data.assemble import LocalBatch
 from plinth.data.plan import Cursor
 from plinth.engine.engine import StepResult
 from plinth.engine.process import Process

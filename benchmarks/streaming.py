@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from infra import objectstore
 from plinth.data import manifest
 from plinth.data.bad_rows import SAMPLE_ID
 from plinth.data.batches import open_batches
-from plinth.data.config import DataConfig, ReaderKind, ShardOptions
+from plinth.data.config import Codec, DataConfig, ReaderKind, ShardOptions
 from plinth.data.manifest import Manifest
 from plinth.data.plan import Cursor
 from plinth.data.shards import write_shard
@@ -79,7 +80,7 @@ def scan_depth(folder: Path) -> np.ndarray:
     return np.stack(views)
 
 
-def make_data_set(storage: Storage, depth: np.ndarray, count: int) -> OpenSource:
+def make_data_set(storage: Storage, depth: np.ndarray, count: int, options: ShardOptions) -> OpenSource:
     """`count` samples of one view, over and over again from `depth`."""
     rng = np.random.default_rng(0)
     shape = SampleShape(views=1, height=SIZE, width=SIZE, embedding=EMBEDDING)
@@ -95,7 +96,6 @@ def make_data_set(storage: Storage, depth: np.ndarray, count: int) -> OpenSource
             )
             for i in range(first, min(first + SHARD_VIEWS, count))
         ]  # fmt: skip
-        options = ShardOptions(row_group_rows=ROW_GROUP_VIEWS)
         entries.append(write_shard(storage, f"part-{first:07d}", encode(samples, shape), options))
     written = Manifest(entries)
     manifest.commit(storage, written)
@@ -206,16 +206,21 @@ def main() -> None:
     parser.add_argument("--scan", type=Path, help="folder of a scan whose depth is used")
     parser.add_argument("--views", type=int, default=8192)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--codec", choices=[codec.value for codec in Codec], default="zstd")
     parser.add_argument("--s3", action="store_true", help="read from a local S3 server over HTTP")
     arguments = parser.parse_args()
     depth = scan_depth(arguments.scan) if arguments.scan else made_depth(DISTINCT_VIEWS)
     with place(arguments.s3) as storage:
-        source = make_data_set(storage, depth, arguments.views)
-        size_bytes = sum(shard.size_bytes for shard in source.manifest.shards)
-        print(f"{arguments.views} views, {size_bytes / arguments.views / 1024:.1f} KiB each, {storage.uri}")
+        whole = ShardOptions(row_group_rows=ROW_GROUP_VIEWS, packed=[])  # as format 1 had it
+        plain = make_data_set(storage.child("whole-columns"), depth, arguments.views, whole)
+        options = replace(whole, packed=["depth"], depth_codec=Codec(arguments.codec))
+        source = make_data_set(storage.child("frames"), depth, arguments.views, options)
+        for name, made in (("whole columns", plain), (f"frames of {arguments.codec}", source)):
+            size_bytes = sum(shard.size_bytes for shard in made.manifest.shards)
+            print(f"{name}: {arguments.views} views, {size_bytes / arguments.views / 1024:.1f} KiB each")
         ray.init(address="local", num_cpus=THREADS, object_store_memory=2 << 30, logging_level="warning")
         works = {
-            "bare pyarrow": bare_pyarrow(source),
+            "bare pyarrow": bare_pyarrow(plain),
             "threads": ours(source, ReaderKind.threads),
             "ray": ours(source, ReaderKind.ray),
         }

@@ -101,7 +101,7 @@ COMMANDS = (
     Command(
         "shards",
         "jobs.shards.command",
-        "look into a data set: inspect, verify, preview",
+        "look into a data set: inspect, verify, preview; convert an old one",
         arguments="jobs.shards.arguments",
     ),
     Command(

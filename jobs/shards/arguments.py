@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from jobs.common.flags import add_storage_flags
+from plinth.data.config import Codec
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -22,3 +23,13 @@ def add(parser: argparse.ArgumentParser) -> None:
         if name == "preview":
             action.add_argument("--out", type=Path, default=Path("preview.png"), help="PNG to write")
             action.add_argument("--samples", type=int, default=4, help="how many scenes to show")
+    text = "write a data set of format 1, with its versions, to a new folder in today's format"
+    convert = actions.add_parser("convert", help=text, description=text)
+    convert.add_argument("old", metavar="OLD", help="a folder or s3://bucket/prefix; it is left as it is")
+    convert.add_argument("new", metavar="NEW", help="a folder or s3://bucket/prefix without a data set")
+    convert.add_argument(
+        "--codec", choices=[codec.value for codec in Codec], default=Codec.zstd.value,
+        help="of depth and points: zstd is read fastest, jxl is smallest (default: %(default)s)",
+    )  # fmt: skip
+    convert.add_argument("--level", type=int, help="of the codec; its own default when not given")
+    add_storage_flags(convert)

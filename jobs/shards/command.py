@@ -1,4 +1,4 @@
-"""`poma shards inspect|verify|preview`: looking into a data set without Ray."""
+"""`poma shards inspect|verify|preview|convert`: looking into a data set, without Ray."""
 
 from __future__ import annotations
 
@@ -8,18 +8,34 @@ from pathlib import Path
 from jobs.common.datasets import Dataset, open_dataset
 from jobs.common.flags import storage_options
 from plinth.data import manifest as manifests
+from plinth.data.config import Codec, ShardOptions
 from plinth.data.shards import verify
 from plinth.errors import EXIT_CODE
+from plinth.storage import Storage
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Dispatch one of the three actions; returns the exit code."""
+    """Dispatch one of the four actions; returns the exit code."""
+    if arguments.action == "convert":
+        return write_converted(arguments)
     dataset = open_dataset(arguments.uri, storage_options(arguments))
     if arguments.action == "inspect":
         return inspect(dataset)
     if arguments.action == "verify":
         return check(dataset)
     return show(dataset, arguments.out, arguments.samples)
+
+
+def write_converted(arguments: argparse.Namespace) -> int:
+    """Convert a data set and say what became of it."""
+    from jobs.shards.convert import convert
+
+    old, new = (Storage.from_uri(uri, storage_options(arguments)) for uri in (arguments.old, arguments.new))
+    options = ShardOptions(depth_codec=Codec(arguments.codec), depth_level=arguments.level)
+    made = convert(old, new, options)
+    size = sum(shard.size_bytes for shard in made.shards)
+    print(f"{new.uri}: {made.rows} samples in {len(made.shards)} shards, {size / 2**20:.1f} MiB, {made.hash}")
+    return 0
 
 
 def show(dataset: Dataset, out: Path, samples: int) -> int:
@@ -69,6 +85,8 @@ def inspect(dataset: Dataset) -> int:
     groups = sum(len(shard.row_group_rows) for shard in manifest.shards)
     print(f"  shards      {len(manifest.shards)} with {groups} row groups, {size / 2**20:.1f} MiB")
     print(f"  bytes       {size / max(stats['views'], 1) / 1024:.1f} KiB a view, colour included")
+    codecs = sorted({f"{column} {codec}" for s in manifest.shards for column, codec in s.codecs.items()})
+    print(f"  frames      {', '.join(codecs) or 'none: columns are compressed whole'}")
     print(f"  hash        {manifest.hash}")
     return 0
 

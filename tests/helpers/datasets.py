@@ -13,13 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from plinth.data import manifest
+from plinth.data import frames, manifest
+from plinth.data.assemble import LocalBatch
 from plinth.data.bad_rows import NO_SKIPS, Skips
-from plinth.data.batches import LocalBatch, open_batches
+from plinth.data.batches import open_batches
 from plinth.data.config import DataConfig, ShardOptions
 from plinth.data.manifest import Manifest
 from plinth.data.plan import Cursor
-from plinth.data.shards import write_shard
+from plinth.data.shards import RowGroupReader, write_shard
 from plinth.data.sources import OpenSource, mix
 from plinth.storage import Storage
 from plinth.world import World
@@ -82,6 +83,28 @@ def damage(source: OpenSource, shard: int, row_group: int) -> None:
     content = bytearray(path.read_bytes())
     content[depth.data_page_offset + depth.total_compressed_size // 2] ^= 0xFF
     path.write_bytes(content)
+
+
+def with_bad_frame(folder: Path, sample: int, view: int) -> OpenSource:
+    """The data set of `make_data_set` with a frame of one sample's depth broken before it was written: its
+    shard is what the manifest says."""
+    whole = make_data_set(folder)
+    reader, entries, first = RowGroupReader(whole.storage), [], 0
+    for i, shard in enumerate(whole.manifest.shards):
+        table = frames.pack(reader.read_shard(shard), ShardOptions())
+        if first <= sample < first + len(table):
+            rows = table["depth"].to_pylist()
+            rows[sample - first][view] = rows[sample - first][view][:-3]
+            at = table.schema.get_field_index("depth")
+            field = table.schema.field(at)
+            table = table.set_column(at, field, pa.array(rows, field.type))
+        entries.append(
+            write_shard(whole.storage, f"part-{i:05d}", table, ShardOptions(row_group_rows=4, packed=[]))
+        )
+        first += len(table)
+    written = Manifest(entries, whole.manifest.attributes)
+    manifest.commit(whole.storage, written)
+    return OpenSource(whole.storage, manifest.load(whole.storage))
 
 
 def decode(table: pa.Table, columns: Sequence[str]) -> dict[str, np.ndarray]:

@@ -89,14 +89,25 @@ class Budget:
             DataError: there were more than the job allows.
         """
         ends = np.cumsum(window.pieces[:, 3] - window.pieces[:, 2])
+        begin = 0
         for (source, row_group), end in zip(window.pieces[:, :2].tolist(), ends.tolist(), strict=True):
-            problem = problems[end - 1]
-            if problem in ("", LEFT_OUT) or (source, row_group) in self._seen:
-                continue
-            self._seen.add((source, row_group))
-            if len(self._seen) > self._most:
-                raise DataError(
-                    f"More than {self._most} row groups cannot be read. The last one: {problem}",
-                    "Run `poma shards verify`, or raise data.max_bad_row_groups.",
-                )
-            log.warning("skipped (%d of at most %d): %s", len(self._seen), self._most, problem)
+            problem = next((text for text in problems[begin:end] if text not in ("", LEFT_OUT)), "")
+            if problem:
+                self.spend_row(source, row_group, problem)
+            begin = end
+
+    def spend_row(self, source: int, row_group: int, problem: str) -> None:
+        """Take note of a row group of which at least one row cannot be read.
+
+        Raises:
+            DataError: there were more than the job allows.
+        """
+        if (source, row_group) in self._seen:
+            return
+        self._seen.add((source, row_group))
+        if len(self._seen) > self._most:
+            raise DataError(
+                f"More than {self._most} row groups cannot be read. The last one: {problem}",
+                "Run `poma shards verify`, or raise data.max_bad_row_groups.",
+            )
+        log.warning("skipped (%d of at most %d): %s", len(self._seen), self._most, problem)

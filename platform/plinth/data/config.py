@@ -20,6 +20,15 @@ class ReaderKind(Enum):
     threads = "threads"
 
 
+class DecodePlace(Enum):
+    """Where packed columns are decoded."""
+
+    trainer = "trainer"
+    """In the training worker, straight into the batch: few bytes travel."""
+    task = "task"
+    """reader ray: in the tasks that read, on any node: five times the bytes travel, decoded."""
+
+
 class OnBadShard(Enum):
     """What happens to data that cannot be read as it was written."""
 
@@ -50,7 +59,7 @@ class DataConfig:
     window_row_groups: Count = 4
     """Row groups that a lane reads together and mixes: more mixes better and takes more memory."""
     reader: ReaderKind = ReaderKind.auto
-    """ray: Ray Data tasks read and decode, on any node. threads: threads of the training process do.
+    """ray: Ray Data tasks read, on any node. threads: threads of the training process do.
     auto: ray where the process is part of a Ray cluster, threads elsewhere."""
     prefetch_windows: Count = 4
     """Windows that a rank reads ahead of those in use."""
@@ -71,7 +80,11 @@ class DataConfig:
     """reader ray: the label of the nodes that read, as key=value, such as poma-role=data; any node when
     empty. With no such node in the cluster reading waits for one."""
     ray_ahead_bytes: Count = 256 << 20
-    """reader ray: decoded bytes that a rank reads ahead into the object store."""
+    """reader ray: bytes that a rank reads ahead into the object store, as they come from the tasks."""
+    decode: DecodePlace = DecodePlace.trainer
+    """Where views are decoded: trainer, or (reader ray) task, where a node has more of it than cores."""
+    decode_threads: Count = 2
+    """Threads of a rank that decode views into its batches."""
     ray_progress: bool = False
     """reader ray: show Ray Data's progress bars and logs."""
     on_bad_shard: OnBadShard = OnBadShard.stop
@@ -99,6 +112,7 @@ def validate(config: DataConfig) -> None:
             )
     positive = (
         "lanes", "window_row_groups", "prefetch_windows", "prefetch_batches", "read_threads",
+        "decode_threads",
         "ray_windows_per_task", "ray_tasks_per_segment", "ray_concurrency", "ray_ahead_bytes",
     )  # fmt: skip
     for name in positive:
@@ -114,6 +128,22 @@ def validate(config: DataConfig) -> None:
             raise ConfigError(f"data.{name} is {getattr(config, name)}, expected 0 or more.")
 
 
+class Codec(Enum):
+    """Of the frames of a packed column (`plinth.data.frames`)."""
+
+    zstd = "zstd"
+    """The default: decoded at the speed of the disk."""
+    lz4 = "lz4"
+    """A third more bytes than zstd, decoded in half the time."""
+    jxl = "jxl"
+    """To archive: JPEG XL without loss, half the bytes of zstd, decoded in six times the time. Only uint16
+    images; other packed columns are then zstd."""
+
+
+CODEC_LEVELS = {Codec.zstd: (6, 1, 22), Codec.lz4: (9, 1, 12), Codec.jxl: (2, 1, 9)}
+"""Codec -> level when none is given, lowest and highest. Higher ones save bytes and write slower."""
+
+
 @dataclass(frozen=True)
 class ShardOptions:
     """How rows become Parquet."""
@@ -122,7 +152,14 @@ class ShardOptions:
     """Rows of a row group, the unit of reading: about 64 views of 224 x 224 (1.5 MB) is good, so 8 rows
     of 8 views."""
     zstd_level: int = 3
-    """Level of zstd for the compressed columns. 9 saves an eighth and writes ten times slower."""
+    """Level of zstd for the columns that Parquet compresses."""
+    packed: list[str] = field(default_factory=lambda: ["depth", "xyz"])
+    """Columns (glob patterns) of tensors that are stored as one compressed frame per view, which a training
+    worker decodes straight into its batch."""
+    depth_codec: Codec = Codec.zstd
+    """Of the packed columns: zstd, lz4 or jxl."""
+    depth_level: int | None = None
+    """Level of depth_codec: zstd 1 to 22 (6 when empty), lz4 1 to 12 (9), jxl effort 1 to 9 (2)."""
     uncompressed: list[str] = field(default_factory=lambda: ["*_embedding", "colour"])
     """Columns (glob patterns) that are stored as they are because they do not compress."""
 
@@ -136,3 +173,9 @@ class ShardOptions:
             raise ConfigError(f"shards.row_group_rows is {self.row_group_rows}, expected 1 or more.")
         if not 1 <= self.zstd_level <= 22:
             raise ConfigError(f"shards.zstd_level is {self.zstd_level}, expected 1 to 22.")
+        _, lowest, highest = CODEC_LEVELS[self.depth_codec]
+        if self.depth_level is not None and not lowest <= self.depth_level <= highest:
+            raise ConfigError(
+                f"shards.depth_level is {self.depth_level}, expected {lowest} to {highest} for "
+                f"depth_codec {self.depth_codec.value}."
+            )

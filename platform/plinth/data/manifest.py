@@ -25,7 +25,9 @@ from plinth.storage import MissingKeyError, Storage
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+CONVERTIBLE = 1
+"""The format version without packed columns: `poma shards convert` reads it."""
 MANIFEST_KEY = "MANIFEST.json"
 SHARD_FOLDER = "shards"
 VERSION_FOLDER = "versions"
@@ -48,8 +50,10 @@ class ShardEntry:
     """Length of the Parquet footer with its trailer, so that one request fetches it."""
     footer_sha256: str
     """SHA-256 of the footer, hexadecimal: Parquet has checksums for its pages but none for its footer."""
+    codecs: dict[str, str] = field(default_factory=dict)
+    """Packed column -> how its frames are compressed. Shards of one data set may differ in it."""
     columns: dict[str, str] = field(default_factory=dict)
-    """Column name -> type and metadata, in words that two shards can be compared by."""
+    """Column name -> type and metadata once it is decoded, in words that two shards can be compared by."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ def commit(storage: Storage, manifest: Manifest) -> None:
     storage.write(MANIFEST_KEY, text.encode())
 
 
-def load(storage: Storage) -> Manifest:
+def load(storage: Storage, format_version: int = FORMAT_VERSION) -> Manifest:
     """The manifest of the data set at `storage`. One that was altered on its way is read again.
 
     Raises:
@@ -113,10 +117,10 @@ def load(storage: Storage) -> Manifest:
         StorageError: the storage cannot be used.
     """
     try:
-        return _load(storage)
+        return _load(storage, format_version)
     except _NotAManifest as error:
         log.warning("%s Reading it again.", error.problem)
-        return _load(storage)
+        return _load(storage, format_version)
 
 
 def split_version(uri: str) -> tuple[str, int | None]:
@@ -163,7 +167,7 @@ class _NotAManifest(DataError):
     """A manifest that is not what was written."""
 
 
-def _load(storage: Storage) -> Manifest:
+def _load(storage: Storage, expected_version: int) -> Manifest:
     try:
         text = storage.read(MANIFEST_KEY)
     except MissingKeyError as error:
@@ -176,10 +180,9 @@ def _load(storage: Storage) -> Manifest:
         content = json.loads(text)
         expected = content.pop("sha256", None)
         version = content["format_version"]
-        if version != FORMAT_VERSION:
+        if version != expected_version:
             raise DataError(
-                f"{where} has format version {version}, this program reads {FORMAT_VERSION}.",
-                "Build the data set again, or use the version of this program that wrote it.",
+                f"{where} has format version {version}, {_READS[expected_version]}.", _mend(version)
             )
         columns = dict(content["columns"])
         shards = [ShardEntry(**entry, columns=columns) for entry in content["shards"]]
@@ -194,6 +197,21 @@ def _load(storage: Storage) -> Manifest:
             "Build the data set again, or restore the object.",
         )
     return manifest
+
+
+_READS = {
+    FORMAT_VERSION: f"this program reads {FORMAT_VERSION}",
+    CONVERTIBLE: f"`poma shards convert` converts {CONVERTIBLE}",
+}
+
+
+def _mend(version: object) -> str:
+    """What to do with a data set of a version that cannot be read."""
+    if version == CONVERTIBLE:
+        return "Convert it: poma shards convert OLD NEW."
+    if version == FORMAT_VERSION:
+        return "It needs no conversion."
+    return "Build the data set again, or use the version of this program that wrote it."
 
 
 def prune(storage: Storage, manifest: Manifest) -> list[str]:

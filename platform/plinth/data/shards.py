@@ -1,8 +1,9 @@
 """Shards: Parquet files of one row group per handful of rows, read by ranges.
 
 Parquet is told what these columns are: no dictionary and no statistics (neither helps on depth or
-embeddings), zstd where bytes repeat, nothing where they do not, a checksum on every page. A reader
-fetches the wanted columns of a row group with one range request and decodes only those.
+embeddings), zstd where bytes repeat, nothing where they do not or where a column comes packed
+(`plinth.data.frames`), a checksum on every page. A reader fetches the wanted columns of a row group with one
+range request and decodes only those.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from plinth.data import frames
 from plinth.data.config import ShardOptions
 from plinth.data.manifest import SHARD_FOLDER, Manifest, ShardEntry
 from plinth.errors import DataError
@@ -50,15 +52,21 @@ def write_shard(
     options.validate()
     if table.num_rows == 0:
         raise DataError(f"shard {name} has no rows.", "Leave empty shards out.")
-    packed = {n: not any(fnmatch.fnmatch(n, p) for p in options.uncompressed) for n in table.schema.names}
-    leaves = {path: packed[path.split(".")[0]] for path in _leaf_paths(table.schema)}
+    columns = describe_columns(table.schema)
+    table = frames.pack(table, options)
+    codecs = frames.codecs(table.schema)
+    zstd = {
+        name: name not in codecs and not any(fnmatch.fnmatch(name, p) for p in options.uncompressed)
+        for name in table.schema.names
+    }
+    leaves = {path: zstd[path.split(".")[0]] for path in _leaf_paths(table.schema)}
     sink = io.BytesIO()
     pq.write_table(
         table,
         sink,
         row_group_size=options.row_group_rows,
-        compression={path: "zstd" if zstd else "none" for path, zstd in leaves.items()},
-        compression_level={path: options.zstd_level for path, zstd in leaves.items() if zstd},
+        compression={path: "zstd" if is_zstd else "none" for path, is_zstd in leaves.items()},
+        compression_level={path: options.zstd_level for path, is_zstd in leaves.items() if is_zstd},
         use_dictionary=False,
         write_statistics=False,
         write_page_checksum=True,
@@ -78,18 +86,21 @@ def write_shard(
         row_group_rows=[metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)],
         footer_bytes=footer_bytes,
         footer_sha256=hashlib.sha256(content[-footer_bytes:]).hexdigest(),
-        columns=describe_columns(table.schema),
+        codecs=codecs,
+        columns=columns,
     )
 
 
 def describe_columns(schema: pa.Schema) -> dict[str, str]:
-    """Column name -> type and metadata in words, to compare schemas by."""
+    """Column name -> type and metadata in words, to compare schemas by; packed columns as once decoded."""
     described = {}
-    for f in schema:
+    for stored in schema:
+        f = frames.unpacked_field(stored) if frames.is_packed(stored) else stored
         metadata = {
             k.decode(): v.decode() for k, v in (f.metadata or {}).items() if not k.startswith(b"PARQUET:")
         }
-        described[f.name] = " ".join([str(f.type), *(f"{k}={v}" for k, v in sorted(metadata.items()))])
+        kind = str(f.type).replace("<item: ", "<element: ")  # Arrow's name of it, and Parquet's
+        described[f.name] = " ".join([kind, *(f"{k}={v}" for k, v in sorted(metadata.items()))])
     return described
 
 
@@ -111,7 +122,20 @@ class RowGroupReader:
         self._lock = threading.Lock()
 
     def read(self, shard: ShardEntry, row_group: int, columns: Sequence[str]) -> pa.Table:
-        """The wanted columns of a row group, in the order asked for, each in one chunk.
+        """The wanted columns of a row group, in the order asked for, each in one chunk, decoded.
+
+        Raises:
+            DataError: as `read_packed`; also where a frame of a packed column cannot be decoded: names the
+                row and the view.
+        """
+        table = self.read_packed(shard, row_group, columns)
+        try:
+            return frames.unpack(table)
+        except frames.FrameError as error:
+            raise DataError(f"{self._where(shard, row_group)}, {error}.", MEND) from error
+
+    def read_packed(self, shard: ShardEntry, row_group: int, columns: Sequence[str]) -> pa.Table:
+        """As `read`, with the packed columns as they are stored.
 
         Bytes that are not what was written are fetched once more: what was altered on its way is whole in
         the store.
@@ -120,7 +144,7 @@ class RowGroupReader:
             DataError: naming the shard and the row group, where the object is missing, truncated or
                 altered, or lacks a column.
         """
-        where = f"{self.storage.uri}/{shard.name}, row group {row_group}"
+        where = self._where(shard, row_group)
         missing = [name for name in columns if name not in shard.columns]
         if missing:
             raise DataError(
@@ -134,6 +158,9 @@ class RowGroupReader:
         with self._lock:
             self._footers.pop(shard.name, None)
         return self._read(shard, row_group, columns, where)
+
+    def _where(self, shard: ShardEntry, row_group: int) -> str:
+        return f"{self.storage.uri}/{shard.name}, row group {row_group}"
 
     def _read(self, shard: ShardEntry, row_group: int, columns: Sequence[str], where: str) -> pa.Table:
         footer = self._footer(shard)
@@ -158,7 +185,7 @@ class RowGroupReader:
         return table.select(list(columns)).combine_chunks()
 
     def schema(self, shard: ShardEntry, columns: Sequence[str]) -> pa.Schema:
-        """The schema of what `read` gives.
+        """The schema of what `read_packed` gives.
 
         Raises:
             DataError: the shard's footer cannot be read.

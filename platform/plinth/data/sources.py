@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from plinth.data import frames
 from plinth.data import manifest as manifests
-from plinth.data.bad_rows import SAMPLE_ID, place_id, stand_in, with_no_problem
+from plinth.data.bad_rows import PROBLEM, SAMPLE_ID, place_id, stand_in, with_no_problem
 from plinth.data.config import DataConfig, OnBadShard, validate
 from plinth.data.manifest import Manifest, ShardEntry, differing_columns
 from plinth.data.plan import Plan, SourceRows, make_plan
-from plinth.data.shards import RowGroupReader
+from plinth.data.shards import MEND, RowGroupReader
 from plinth.errors import DataError
 from plinth.storage import Storage, StorageOptions
 
@@ -154,11 +155,17 @@ class PieceReader:
     Args:
         columns: which to read besides the sample id.
         on_bad_shard: with `skip`, a row group that cannot be read becomes a stand-in (`bad_rows`).
+        decode: whether packed columns are decoded, or left to who puts them into batches.
     """
 
     def __init__(
-        self, sources: Sequence[OpenSource], columns: Sequence[str], on_bad_shard: OnBadShard
+        self,
+        sources: Sequence[OpenSource],
+        columns: Sequence[str],
+        on_bad_shard: OnBadShard,
+        decode: bool = False,
     ) -> None:
+        self._decodes = decode
         self._columns = [SAMPLE_ID, *columns]
         self._skips_bad = on_bad_shard is OnBadShard.skip
         self._sources = list(sources)
@@ -174,13 +181,33 @@ class PieceReader:
         source, row_group, start, stop = (int(x) for x in piece)
         shard, group = self._places[source].find(row_group)
         try:
-            table = self._readers[source].read(shard, group, self._columns).slice(start, stop - start)
+            table = self._readers[source].read_packed(shard, group, self._columns).slice(start, stop - start)
         except DataError as error:
             if not self._skips_bad:
                 raise
             ids = [self._places[source].id(row_group, row) for row in range(start, stop)]
-            return stand_in(self._schema(source, error), ids, error.problem)
-        return with_no_problem(table) if self._skips_bad else table
+            table = stand_in(self._schema(source, error), ids, error.problem)
+        else:
+            table = with_no_problem(table) if self._skips_bad else table
+        return self._decoded(table, piece) if self._decodes else table
+
+    def _decoded(self, table: pa.Table, piece: np.ndarray) -> pa.Table:
+        source, row_group, start, _ = (int(x) for x in piece)
+        found = [""] * len(table)
+        if PROBLEM in table.schema.names:
+            found = [text or "" for text in table.column(PROBLEM).to_pylist()]
+        already = list(found)
+        table = frames.unpack(table, found)
+        for row, text in enumerate(found):
+            if text == already[row]:
+                continue
+            found[row] = bad_frame(self._places[source], row_group, start + row, text)
+            if not self._skips_bad:
+                raise DataError(found[row], MEND)
+        if found != already:
+            column = pa.array([text or None for text in found], pa.string())
+            table = table.set_column(table.schema.get_field_index(PROBLEM), PROBLEM, column)
+        return table
 
     def _schema(self, source: int, error: DataError) -> pa.Schema:
         """The schema of what is read from a source, from its first readable shard."""
@@ -188,6 +215,16 @@ class PieceReader:
             with contextlib.suppress(DataError):
                 return self._readers[source].schema(shard, self._columns)
         raise error
+
+
+def bad_frame(places: Places, row_group: int, row: int, problem: str) -> str:
+    """What to say of a row whose frames cannot be decoded.
+
+    Args:
+        row: counts from the row group's start.
+        problem: names view and column.
+    """
+    return f"{places.where(row_group)}, row {row}, {problem}."
 
 
 class Places:
@@ -203,6 +240,11 @@ class Places:
         """Its shard, and its number in there."""
         shard = int(np.searchsorted(self._first_groups, row_group, side="right")) - 1
         return self._shards[shard], row_group - int(self._first_groups[shard])
+
+    def where(self, row_group: int) -> str:
+        """Its shard and its number in there, in words."""
+        shard, group = self.find(row_group)
+        return f"{self._uri}/{shard.name}, row group {group}"
 
     def id(self, row_group: int, row: int) -> str:
         """Stands for the sample id of a row that cannot be read."""

@@ -4,8 +4,9 @@
             -> cut at the rows where windows end
 
 An execution takes seconds to start, so one spans epochs, and the next is started before it ends. It cannot
-be endless, because Ray Data holds all its tasks in lists. Blocks arrive decoded in shared memory and are
-used there without a copy; rows are permuted only when they are gathered into a batch.
+be endless, because Ray Data holds all its tasks in lists. Blocks arrive in shared memory and are used there
+without a copy: packed columns as frames (unless data.decode is task), which are decoded when they are
+gathered into a batch.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from ray.data import DataContext, Datasource, ExecutionResources, ReadTask
 from ray.data.block import BlockMetadata
 
 from plinth import ray_internals
-from plinth.data.config import DataConfig
+from plinth.data.config import DataConfig, DecodePlace
 from plinth.data.plan import Window
 from plinth.data.sources import OpenSource, PieceReader
 from plinth.data.stream_threads import WindowTables, put_unless_closed, read_pieces
@@ -55,7 +56,8 @@ def read_windows(
         DataError, StorageError: as a task raised them.
     """
     warn_if_label_is_missing(config.ray_label)
-    shared = ray.put((list(sources), list(columns), config.on_bad_shard))
+    decodes = config.decode is DecodePlace.task
+    shared = ray.put((list(sources), list(columns), config.on_bad_shard, decodes))
     overlap = OVERLAP * config.ray_concurrency * config.ray_windows_per_task
     current = _Segment(windows, shared, config)
     running = [current]

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from plinth.data.batches import LocalBatch
+from plinth.data.assemble import LocalBatch
 from plinth.digests import finite
 from plinth.engine.engine import StepResult
 from plinth.engine.global_batch import gather

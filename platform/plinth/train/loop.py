@@ -20,8 +20,9 @@ from typing import Any
 from plinth.checkpoint import save_load as checkpoint
 from plinth.checkpoint import store
 from plinth.checkpoint.saver import Saver
+from plinth.data.assemble import LocalBatch
 from plinth.data.bad_rows import Skips
-from plinth.data.batches import Batches, LocalBatch, open_batches
+from plinth.data.batches import Batches, open_batches
 from plinth.data.locate import locate
 from plinth.data.plan import Cursor
 from plinth.data.sources import check_unchanged

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from plinth.checkpoint.saver import Saved
-from plinth.data.batches import LocalBatch
+from plinth.data.assemble import LocalBatch
 from plinth.engine.engine import Engine
 from plinth.engine.process import Process, on_all_ranks
 from plinth.errors import StorageError

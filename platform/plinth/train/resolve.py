@@ -19,7 +19,7 @@ from typing import Any
 from plinth import config as configs
 from plinth.checkpoint.config import CheckpointConfig
 from plinth.checkpoint.upload import UploadHook
-from plinth.data.batches import Decode
+from plinth.data.assemble import Decode
 from plinth.data.config import DataConfig
 from plinth.data.plan import Cursor, Plan
 from plinth.data.sources import Mixture, OpenSource, mix, open_sources

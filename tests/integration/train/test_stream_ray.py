@@ -14,9 +14,10 @@ import torch
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from plinth.data.assemble import LocalBatch
 from plinth.data.bad_rows import Skips
-from plinth.data.batches import LocalBatch, open_batches
-from plinth.data.config import DataConfig, OnBadShard, ReaderKind
+from plinth.data.batches import open_batches
+from plinth.data.config import DataConfig, DecodePlace, OnBadShard, ReaderKind
 from plinth.data.plan import Cursor
 from plinth.data.sources import OpenSource, mix
 from plinth.errors import DataError
@@ -30,6 +31,7 @@ from tests.helpers.datasets import (
     make_data_set,
     take,
     take_portable,
+    with_bad_frame,
 )
 
 pytestmark = pytest.mark.slow
@@ -141,6 +143,21 @@ def test_damaged_row_groups_are_skipped_as_by_threads(tmp_path: Path) -> None:
                 assert torch.equal(got[valid], whole.tensors[name][valid]), name
     with pytest.raises(DataError, match="More than 2 row groups cannot be read"):
         take([source], replace(by_ray, max_bad_row_groups=2), World(0, 1), Cursor(), 8)
+
+
+def test_decoding_in_tasks_gives_the_same_batches(sources: list[OpenSource], tmp_path: Path) -> None:
+    in_tasks = replace(SMALL, decode=DecodePlace.task)
+    expected = take(sources, THREADS, World(0, 1), Cursor(), STEPS)
+    assert_equal([take(sources, in_tasks, World(0, 1), Cursor(), STEPS)], expected)
+    broken = with_bad_frame(tmp_path / "broken", sample=25, view=1)
+    skip = {"on_bad_shard": OnBadShard.skip}
+    by_threads = take([broken], replace(THREADS, **skip), World(0, 1), Cursor(), 8)
+    by_tasks = take([broken], replace(in_tasks, **skip), World(0, 1), Cursor(), 8)
+    assert [b.sample_ids for b in by_tasks] == [b.sample_ids for b in by_threads]
+    assert [b.skipped for b in by_tasks] == [b.skipped for b in by_threads]
+    assert sum(len(b.skipped) for b in by_tasks) == 2, "once in each of two epochs"
+    with pytest.raises(DataError, match="row group 1, row 1, view 1: depth cannot be decoded"):
+        take([broken], in_tasks, World(0, 1), Cursor(), 8)
 
 
 def test_a_truncated_shard_is_named_in_one_line(sources: list[OpenSource], tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_a_manifest_of_another_version_or_a_damaged_one(
     content = json.loads(path.read_text())
     content["format_version"] = 7
     path.write_text(json.dumps(content))
-    assert "format version 7, this program reads 1" in refused(folder, capsys)
+    assert "format version 7, this program reads 2" in refused(folder, capsys)
     path.write_text("{")
     assert "MANIFEST.json is not a manifest" in refused(folder, capsys)
 

@@ -11,14 +11,14 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from plinth.data.assemble import LocalBatch
 from plinth.data.bad_rows import NO_SKIPS, Skips, place_id
-from plinth.data.batches import LocalBatch
 from plinth.data.config import DataConfig, OnBadShard, ReaderKind
 from plinth.data.plan import Cursor
 from plinth.data.sources import OpenSource
 from plinth.errors import DataError
 from plinth.world import World
-from tests.helpers.datasets import COLUMNS, damage, make_data_set, take
+from tests.helpers.datasets import COLUMNS, damage, make_data_set, take, with_bad_frame
 
 STOP = DataConfig(lanes=4, window_row_groups=2, reader=ReaderKind.threads)
 CONFIG = replace(STOP, on_bad_shard=OnBadShard.skip, max_bad_row_groups=2)
@@ -176,3 +176,34 @@ def test_a_data_set_without_a_readable_shard_is_no_matter_of_rows(tmp_path: Path
 def test_nothing_left_to_train_on(source: OpenSource) -> None:
     with pytest.raises(DataError, match="No sample of 8 epochs can be trained on"):
         batches(source, Skips(frozenset(f"toy-{row}" for row in range(46))))
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_a_frame_that_cannot_be_decoded_costs_its_row(
+    tmp_path: Path, expected: list[LocalBatch], world_size: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = with_bad_frame(tmp_path, sample=25, view=1)
+    ranks = [batches(source, world=World(r, world_size)) for r in range(world_size)]
+    for step, whole in enumerate(expected):
+        local = [rank[step] for rank in ranks]
+        assert_left_out(local, whole, {"toy-25": "toy-25"})
+        for part in local:
+            assert_replaced(part, {"toy-25"}, expected)
+    shard = source.manifest.shards[1].name
+    where = f"{source.storage.uri}/{shard}, row group 1, row 1, view 1: depth cannot be decoded"
+    said = {text for rank in ranks for batch in rank for text in batch.skipped}
+    assert len(said) == 1
+    assert said.pop().startswith(f"toy-25: {where}")
+    assert f"skipped (1 of at most 2): {where}" in caplog.text
+
+
+def test_a_frame_that_cannot_be_decoded_stops_the_run(tmp_path: Path) -> None:
+    source = with_bad_frame(tmp_path, sample=25, view=1)
+    with pytest.raises(DataError, match=r"row 1, view 1: depth cannot be decoded .*on_bad_shard"):
+        batches(source, config=STOP)
+
+
+def test_bad_frames_have_a_budget(tmp_path: Path) -> None:
+    source = with_bad_frame(tmp_path, sample=25, view=0)
+    with pytest.raises(DataError, match="More than 0 row groups cannot be read"):
+        batches(source, config=replace(CONFIG, max_bad_row_groups=0))

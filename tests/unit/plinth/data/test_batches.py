@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from plinth.data.batches import Batches, LocalBatch, open_batches, sample_key
+from plinth.data.assemble import LocalBatch, sample_key
+from plinth.data.batches import Batches, open_batches
 from plinth.data.config import DataConfig, ReaderKind
 from plinth.data.plan import Cursor, global_batch
 from plinth.data.sources import OpenSource, mix

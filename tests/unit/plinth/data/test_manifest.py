@@ -79,8 +79,9 @@ def test_no_manifest_is_no_data_set(storage: Storage) -> None:
     [
         ("{", "is not a manifest"),
         ("[]", "is not a manifest"),
-        ('{"format_version": 1}', "is not a manifest .KeyError"),
-        ('{"format_version": 99}', "format version 99, this program reads 1"),
+        ('{"format_version": 2}', "is not a manifest .KeyError"),
+        ('{"format_version": 1}', r"format version 1, this program reads 2. Convert it: poma shards convert"),
+        ('{"format_version": 99}', "format version 99, this program reads 2. Build the data set again"),
     ],
 )
 def test_manifests_that_cannot_be_read(storage: Storage, text: str, message: str) -> None:

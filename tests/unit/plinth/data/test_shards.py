@@ -15,7 +15,7 @@ from plinth.data.shards import RowGroupReader, verify, write_shard
 from plinth.data.sources import OpenSource
 from plinth.errors import ConfigError, DataError
 from plinth.storage import Storage
-from tests.helpers.datasets import COLUMNS, SHAPES, make_data_set, toy_table
+from tests.helpers.datasets import COLUMNS, SHAPES, make_data_set, toy_table, with_bad_frame
 
 ALL = ["sample_id", *COLUMNS, "captions"]
 
@@ -89,13 +89,33 @@ def test_parquet_settings(source: OpenSource) -> None:
         assert not column.is_stats_set
         assert not column.has_dictionary_page
     assert codecs == {
-        "sample_id": "ZSTD", "depth": "ZSTD", "pose": "ZSTD", "captions": "ZSTD",
-        "image_embedding": "UNCOMPRESSED",
+        "sample_id": "ZSTD", "pose": "ZSTD", "captions": "ZSTD",
+        "depth": "UNCOMPRESSED", "image_embedding": "UNCOMPRESSED",
     }  # fmt: skip
 
 
 def test_any_parquet_reader_can_read_them(source: OpenSource) -> None:
-    assert pq.read_table(Path(source.storage.root, source.manifest.shards[2].name)).equals(toy_table(37, 9))
+    """Frames are plain zstd: no program of ours is needed."""
+    stored = pq.read_table(Path(source.storage.root, source.manifest.shards[2].name))
+    written = toy_table(37, 9)
+    assert stored.drop_columns("depth").equals(written.drop_columns("depth"))
+    size = 96 * 48 * 2
+    decoded = [
+        b"".join(pa.Codec("zstd").decompress(frame, size, asbytes=True) for frame in views)
+        for views in stored["depth"].to_pylist()
+    ]
+    assert decoded == written["depth"].to_pylist()
+
+
+def test_tools_get_decoded_columns_and_a_bad_frame_by_name(tmp_path: Path) -> None:
+    source = make_data_set(tmp_path / "good")
+    shard = source.manifest.shards[0]
+    assert RowGroupReader(source.storage).read_shard(shard).equals(toy_table(0, 20))
+    assert shard.codecs == {"depth": "zstd"}
+    assert "codec" not in shard.columns["depth"]
+    broken = with_bad_frame(tmp_path / "bad", sample=6, view=1)
+    with pytest.raises(DataError, match=r"row group 1, row 2, view 1: depth cannot be decoded"):
+        RowGroupReader(broken.storage).read(broken.manifest.shards[0], 1, ["depth"])
 
 
 def flip(source: OpenSource, shard: ShardEntry, offset: int) -> None:

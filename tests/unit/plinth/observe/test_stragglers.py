@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from plinth.checkpoint.config import CheckpointConfig
-from plinth.data.batches import Batches, LocalBatch
+from plinth.data.assemble import LocalBatch
+from plinth.data.batches import Batches
 from plinth.engine import process
 from plinth.observe.config import MetricsConfig
 from plinth.observe.metrics import read_lines

@@ -15,7 +15,7 @@ import torch
 from plinth.checkpoint import save_load as checkpoint
 from plinth.checkpoint import store
 from plinth.checkpoint.config import CheckpointConfig
-from plinth.data.batches import sample_key
+from plinth.data.assemble import sample_key
 from plinth.data.config import OnBadShard
 from plinth.data.shards import RowGroupReader
 from plinth.data.sources import OpenSource, open_sources
