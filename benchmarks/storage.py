@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from plinth.data.config import ShardOptions
+from plinth.data.config import Codec, ShardOptions
 from plinth.data.shards import write_shard
 from plinth.storage import Storage
 from poma3d.geometry import unproject
@@ -27,6 +27,8 @@ from poma3d.scenes.layouts.seven_scenes import SevenScenesReader
 from poma3d.scenes.views import to_samples
 
 XYZ_ZSTD_LEVEL = 3
+LEVELS = ((Codec.lz4, 9), (Codec.zstd, 3), (Codec.zstd, 6), (Codec.zstd, 9), (Codec.jxl, 1), (Codec.jxl, 2))
+"""Codecs of a view's frame, each with a level."""
 
 
 def main() -> None:
@@ -43,10 +45,11 @@ def main() -> None:
     maps = [points(sample) for sample in samples]
     with tempfile.TemporaryDirectory() as folder:
         rows = [("fp16 xyz, zstd 3", xyz_bytes(maps, Path(folder)), max(half_error(m) for m in maps))]
-        for level in (3, 9):
-            options = ShardOptions(zstd_level=level)
-            entry = write_shard(Storage.from_uri(folder), f"level{level}", encode(samples, shape), options)
-            rows.append((f"depth + camera, zstd {level}", entry.size_bytes, 0.0))  # the sensor's own unit
+        for codec, level in LEVELS:
+            options = ShardOptions(depth_codec=codec, depth_level=level)
+            name = f"{codec.value}-{level}"
+            entry = write_shard(Storage.from_uri(folder), name, encode(samples, shape), options)
+            rows.append((f"depth + camera, {codec.value} {level}", entry.size_bytes, 0.0))  # exact
     print(f"{views} views of {arguments.size} x {arguments.size}")
     print(f"{'stored as':24} {'KiB/view':>9} {'times fewer':>12} {'largest error':>14}")
     for name, size, error in rows:

@@ -23,7 +23,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         if name == "preview":
             action.add_argument("--out", type=Path, default=Path("preview.png"), help="PNG to write")
             action.add_argument("--samples", type=int, default=4, help="how many scenes to show")
-    text = "write a data set of format 1, with its versions, to a new folder in today's format"
+    text = "write a data set of format 1, or of another codec, with its versions to a new folder"
     convert = actions.add_parser("convert", help=text, description=text)
     convert.add_argument("old", metavar="OLD", help="a folder or s3://bucket/prefix; it is left as it is")
     convert.add_argument("new", metavar="NEW", help="a folder or s3://bucket/prefix without a data set")

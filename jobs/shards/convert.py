@@ -1,4 +1,5 @@
-"""`poma shards convert OLD NEW`: a data set of format 1 (columns compressed whole) in the format of today.
+"""`poma shards convert OLD NEW`: a data set of format 1 (columns compressed whole) in the format of today, or a
+data set of today with another codec.
 
 The rows, their order, their ids and the row groups stay, so a plan over the new data set is the plan over the
 old one. The old one is left as it is.
@@ -37,7 +38,7 @@ def convert(old: Storage, new: Storage, options: ShardOptions) -> Manifest:
 
     Raises:
         ConfigError: there is a data set at `new` already.
-        DataError: `old` is not of format 1, or a shard is damaged.
+        DataError: `old` is of a format that nobody can read any more, or a shard is damaged.
     """
     options.validate()
     if new.exists(MANIFEST_KEY) or new.uri == old.uri:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -26,8 +27,9 @@ from plinth.storage import MissingKeyError, Storage
 log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 2
-CONVERTIBLE = 1
-"""The format version without packed columns: `poma shards convert` reads it."""
+READABLE = frozenset({FORMAT_VERSION})
+CONVERTIBLE = frozenset({1, FORMAT_VERSION})
+"""Format versions that `poma shards convert` reads. Version 1 has no packed columns."""
 MANIFEST_KEY = "MANIFEST.json"
 SHARD_FOLDER = "shards"
 VERSION_FOLDER = "versions"
@@ -109,7 +111,7 @@ def commit(storage: Storage, manifest: Manifest) -> None:
     storage.write(MANIFEST_KEY, text.encode())
 
 
-def load(storage: Storage, format_version: int = FORMAT_VERSION) -> Manifest:
+def load(storage: Storage, versions: Collection[int] = READABLE) -> Manifest:
     """The manifest of the data set at `storage`. One that was altered on its way is read again.
 
     Raises:
@@ -117,10 +119,10 @@ def load(storage: Storage, format_version: int = FORMAT_VERSION) -> Manifest:
         StorageError: the storage cannot be used.
     """
     try:
-        return _load(storage, format_version)
+        return _load(storage, versions)
     except _NotAManifest as error:
         log.warning("%s Reading it again.", error.problem)
-        return _load(storage, format_version)
+        return _load(storage, versions)
 
 
 def split_version(uri: str) -> tuple[str, int | None]:
@@ -167,7 +169,7 @@ class _NotAManifest(DataError):
     """A manifest that is not what was written."""
 
 
-def _load(storage: Storage, expected_version: int) -> Manifest:
+def _load(storage: Storage, readable: Collection[int]) -> Manifest:
     try:
         text = storage.read(MANIFEST_KEY)
     except MissingKeyError as error:
@@ -180,10 +182,12 @@ def _load(storage: Storage, expected_version: int) -> Manifest:
         content = json.loads(text)
         expected = content.pop("sha256", None)
         version = content["format_version"]
-        if version != expected_version:
+        if version not in readable:
             raise DataError(
-                f"{where} has format version {version}, {_READS[expected_version]}.", _mend(version)
-            )
+                f"{where} has format version {version}, this program reads {FORMAT_VERSION}.",
+                "Convert it: poma shards convert OLD NEW." if version in CONVERTIBLE
+                else "Build the data set again, or use the version of this program that wrote it.",
+            )  # fmt: skip
         columns = dict(content["columns"])
         shards = [ShardEntry(**entry, columns=columns) for entry in content["shards"]]
         manifest = Manifest(shards, content["attributes"], version)
@@ -197,21 +201,6 @@ def _load(storage: Storage, expected_version: int) -> Manifest:
             "Build the data set again, or restore the object.",
         )
     return manifest
-
-
-_READS = {
-    FORMAT_VERSION: f"this program reads {FORMAT_VERSION}",
-    CONVERTIBLE: f"`poma shards convert` converts {CONVERTIBLE}",
-}
-
-
-def _mend(version: object) -> str:
-    """What to do with a data set of a version that cannot be read."""
-    if version == CONVERTIBLE:
-        return "Convert it: poma shards convert OLD NEW."
-    if version == FORMAT_VERSION:
-        return "It needs no conversion."
-    return "Build the data set again, or use the version of this program that wrote it."
 
 
 def prune(storage: Storage, manifest: Manifest) -> list[str]:
