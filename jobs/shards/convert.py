@@ -1,5 +1,5 @@
-"""`poma shards convert OLD NEW`: a data set of format 1 (columns compressed whole) in the format of today, or a
-data set of today with another codec.
+"""`poma shards convert OLD NEW`: a data set of format 1 (columns compressed whole) in the format of today, or
+one of today with another codec.
 
 The rows, their order, their ids and the row groups stay, so a plan over the new data set is the plan over the
 old one. The old one is left as it is.
