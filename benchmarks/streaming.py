@@ -1,17 +1,24 @@
-"""Streaming alone: views per second of both readers beside bare pyarrow reading the same row groups.
+"""Streaming alone: views per second of both readers beside what one would use instead, on the same views.
 
-python benchmarks/streaming.py [--scan ../shared/data/rgbd/redkitchen] [--views 8192] [--rounds 5] [--s3]
+python -m benchmarks.streaming [--scan FOLDER] [--views 8192] [--rounds 5] [--codec zstd] [--s3] [--json FILE]
+
+    bare pyarrow     whole columns, row group by row group in 2 threads, thrown away: no order, no batches
+    threads, ray     ours: batches in the order of the plan, from frames
+    DataLoader       torch's, 2 worker processes that each read every second row group of the whole columns
+                     and hand over ready batches; local files only
+    plain Ray Data   read_parquet of the whole columns and iter_batches; local files only
 
 Depth at 224 x 224 with camera and embeddings, one view per sample, row groups of 64 views; made here
 (planes and bumps with the noise of a disparity sensor) or from the depth images of a scan, repeated.
 Rounds are interleaved and the medians shown, because the machine may be busy; CPU seconds are those of
-this process and of Ray's, and count more than the clock where other work runs beside.
+this process and of its children, and count more than the clock where other work runs beside.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import statistics
 import tempfile
@@ -27,6 +34,9 @@ import psutil
 import pyarrow.fs
 import pyarrow.parquet as pq
 import ray
+import ray.data
+import torch
+import torch.utils.data
 from PIL import Image
 
 from infra import objectstore
@@ -148,9 +158,67 @@ def ours(source: OpenSource, reader: ReaderKind) -> Work:
     return work
 
 
+class RowGroups(torch.utils.data.IterableDataset[dict[str, torch.Tensor]]):
+    """Batches made of the row groups of Parquet files, every N-th one in each of N worker processes."""
+
+    def __init__(self, files: list[str], groups: int) -> None:
+        self._groups = [(file, group) for file in files for group in range(groups)]
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        worker = torch.utils.data.get_worker_info()
+        assert worker is not None
+        parts = []
+        for file, group in self._groups[worker.id :: worker.num_workers]:
+            table = pq.ParquetFile(file).read_row_group(group, columns=COLUMNS, use_threads=False)
+            parts.append(decode(table, COLUMNS))
+            if len(parts) * ROW_GROUP_VIEWS == BATCH:
+                yield joined(parts)
+                parts = []
+        if parts:
+            yield joined(parts)
+
+
+def joined(parts: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
+    """One batch of several row groups. As int16: torch's processes cannot hand over uint16."""
+    arrays = {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}
+    return {n: torch.from_numpy(a.view(np.int16) if a.dtype == np.uint16 else a) for n, a in arrays.items()}
+
+
+def data_loader(source: OpenSource) -> Work:
+    """Ready batches from worker processes that start anew for each epoch, as by default."""
+    files = [f"{source.storage.root}/{shard.name}" for shard in source.manifest.shards]
+    groups = SHARD_VIEWS // ROW_GROUP_VIEWS
+
+    def work() -> float:
+        started = time.perf_counter()
+        loader = torch.utils.data.DataLoader(RowGroups(files, groups), batch_size=None, num_workers=THREADS)
+        first = 0.0
+        for _ in loader:
+            first = first or time.perf_counter() - started
+        return first
+
+    return work
+
+
+def plain_ray_data(source: OpenSource) -> Work:
+    """What Ray Data's guide shows: batches of NumPy arrays, in no given order."""
+    files = [f"{source.storage.root}/{shard.name}" for shard in source.manifest.shards]
+
+    def work() -> float:
+        started = time.perf_counter()
+        first = 0.0
+        data = ray.data.read_parquet(files, columns=COLUMNS)
+        for _ in data.iter_batches(batch_size=BATCH, batch_format="numpy"):
+            first = first or time.perf_counter() - started
+        return first
+
+    return work
+
+
 def cpu_s() -> float:
-    """CPU seconds so far of this process and of Ray's."""
-    total = 0.0
+    """CPU seconds so far of this process and of its children, those that have ended included."""
+    ended = psutil.Process().cpu_times()
+    total = ended.children_user + ended.children_system
     for process in (me := psutil.Process(), *me.children(recursive=True)):
         with contextlib.suppress(psutil.Error):
             if any("swift" in word for word in process.cmdline()):
@@ -160,8 +228,8 @@ def cpu_s() -> float:
     return total
 
 
-def compare(works: dict[str, Work], views: int, rounds: int) -> None:
-    """Run them in turn, once to warm up, and print medians and ratios to the first."""
+def compare(works: dict[str, Work], views: int, rounds: int) -> dict[str, dict[str, float]]:
+    """Run them in turn, once to warm up; print and return medians and ratios to the first."""
     seconds: dict[str, list[float]] = {name: [] for name in works}
     cpu: dict[str, list[float]] = {name: [] for name in works}
     first: dict[str, list[float]] = {name: [] for name in works}
@@ -174,14 +242,25 @@ def compare(works: dict[str, Work], views: int, rounds: int) -> None:
                 cpu[name].append(cpu_s() - cpu_before)
                 first[name].append(until_first)
     base = statistics.median(next(iter(seconds.values())))
-    print(f"{'':14}{'views/s':>10}{'ratio':>8}{'CPU-s per 1,000':>18}{'first, s':>10}")
-    for name in works:
-        wall = statistics.median(seconds[name])
-        per_thousand = statistics.median(cpu[name]) / views * 1000
+    found = {
+        name: {
+            "views_per_s": views / statistics.median(seconds[name]),
+            "ratio": base / statistics.median(seconds[name]),
+            "cpu_s_per_1000": statistics.median(cpu[name]) / views * 1000,
+            "first_s": statistics.median(first[name]),
+        }
+        for name in works
+    }
+    print(
+        f"{'':16}{'views/s':>10}{'ratio':>8}{'slowest, fastest':>22}{'CPU-s per 1,000':>18}{'first, s':>10}"
+    )
+    for name, row in found.items():
+        spread = f"{views / max(seconds[name]):.0f} to {views / min(seconds[name]):.0f}"
         print(
-            f"{name:14}{views / wall:10.0f}{base / wall:8.2f}{per_thousand:18.3f}"
-            f"{statistics.median(first[name]):10.2f}"
+            f"{name:16}{row['views_per_s']:10.0f}{row['ratio']:8.2f}{spread:>22}"
+            f"{row['cpu_s_per_1000']:18.3f}{row['first_s']:10.2f}"
         )
+    return found
 
 
 @contextlib.contextmanager
@@ -207,6 +286,7 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=8192)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--codec", choices=[codec.value for codec in Codec], default="zstd")
+    parser.add_argument("--json", type=Path, help="file that gets {name: {views_per_s, ratio, ...}}")
     parser.add_argument("--s3", action="store_true", help="read from a local S3 server over HTTP")
     arguments = parser.parse_args()
     depth = scan_depth(arguments.scan) if arguments.scan else made_depth(DISTINCT_VIEWS)
@@ -224,8 +304,13 @@ def main() -> None:
             "threads": ours(source, ReaderKind.threads),
             "ray": ours(source, ReaderKind.ray),
         }
-        compare(works, arguments.views, arguments.rounds)
+        if not arguments.s3:
+            works |= {"DataLoader": data_loader(plain), "plain Ray Data": plain_ray_data(plain)}
+            ray.data.DataContext.get_current().enable_progress_bars = False
+        found = compare(works, arguments.views, arguments.rounds)
         ray.shutdown()
+    if arguments.json:
+        arguments.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
