@@ -90,6 +90,9 @@ def lift(job: LiftJob, check_inputs: bool = False) -> tuple[Dataset, list[Commit
     """
     job.validate()
     job = absolute(job)
+    if job.decode_side_px is None:
+        wanted = max(lifters.decode_side_px(job.lifter), job.shape.height, job.shape.width)
+        job = replace(job, decode_side_px=wanted)
     output = Storage.from_uri(job.output, job.storage)
     output.check(write=True)
     work, attributes = _work(job, output, check_inputs)

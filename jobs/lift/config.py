@@ -86,9 +86,10 @@ class LiftJob:
     """How depth and camera come about."""
     shape: SingleShapeConfig = field(default_factory=SingleShapeConfig)
     """Sizes of the samples."""
-    decode_side_px: Count = 768
-    """Larger images are brought to this longer side as they are decoded: it sets memory (1.3 MB per image,
-    and a shard's images travel together) and is plenty for maps of 224 pixels."""
+    decode_side_px: Count | None = None
+    """Larger images are brought to this longer side as they are decoded; empty for what the lifter wants
+    (depth_pro 1536, the others 768, which is plenty for maps of 224 pixels). It sets memory, since a shard's
+    images travel together: 1.3 MB per image of 768 pixels, 5.3 MB at 1536."""
     convention: ConventionConfig = field(default_factory=ConventionConfig)
     """Axes, scale and confidence."""
     gates: FilterConfig = field(default_factory=FilterConfig)
@@ -125,7 +126,7 @@ class LiftJob:
             raise ConfigError("There is no input.", "List at least one set of images under inputs.")
         if self.images_per_shard < 1:
             raise ConfigError(f"images_per_shard is {self.images_per_shard}, expected 1 or more.")
-        if self.decode_side_px < max(self.shape.height, self.shape.width):
+        if self.decode_side_px is not None and self.decode_side_px < max(self.shape.height, self.shape.width):
             raise ConfigError(
                 f"decode_side_px is {self.decode_side_px}, less than a side of the samples' grid.",
                 "Decode images at least as large as they are stored.",

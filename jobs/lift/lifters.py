@@ -13,7 +13,7 @@ from plinth import plugins
 from plinth.errors import ConfigError
 from plinth.storage import StorageOptions
 from poma3d.lift.given import GivenLifter
-from poma3d.lift.lifter import HalvingLifter, Lifter
+from poma3d.lift.lifter import DECODE_SIDE_PX, HalvingLifter, Lifter
 from poma3d.pretrained.folder import weights_revision
 
 
@@ -47,6 +47,23 @@ def _load(config: LifterConfig) -> Lifter:
 
     load = depth_pro.load if config.kind == depth_pro.NAME else vggt.load
     return load(config.source, config.revision, own_device(), config.allow_tensors)
+
+
+def decode_side_px(config: LifterConfig) -> int:
+    """Longer side of the pictures that the lifter wants, without loading it: its class says so.
+
+    Raises:
+        ConfigError: an own class that cannot be used.
+    """
+    if plugins.is_own(config.kind):
+        own = plugins.open_class(config.kind, "lifter", config.OWN_METHODS)
+        return int(getattr(own, "decode_side_px", DECODE_SIDE_PX))
+    if config.kind == GivenLifter.name:
+        return GivenLifter.decode_side_px
+    from poma3d.lift import depth_pro, vggt
+
+    is_depth_pro = config.kind == depth_pro.NAME
+    return (depth_pro.DepthProLifter if is_depth_pro else vggt.VggtLifter).decode_side_px
 
 
 def revision(config: LifterConfig, options: StorageOptions) -> str:

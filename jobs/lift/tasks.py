@@ -214,5 +214,7 @@ def _picture(record: ImageRecord, piece: InputPiece, work: LiftWork) -> InputIma
     if record.depth is not None and record.intrinsics is not None and not work.job.lifter.needs_model:
         depth = decode_depth(record.depth, piece.config.depth_unit_m)
         given = GivenDepth(depth, np.array(record.intrinsics, np.float64))
-    rgb = decode_image(record.image, work.job.gates, work.job.decode_side_px)
+    side_px = work.job.decode_side_px
+    assert side_px is not None, "the driver puts in what the lifter wants"
+    rgb = decode_image(record.image, work.job.gates, side_px)
     return InputImage(record.image_id, rgb, keep_captions(record.captions, work.job.gates), given)

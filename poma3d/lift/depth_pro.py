@@ -39,6 +39,8 @@ class DepthProLifter:
     """
 
     name = NAME
+    decode_side_px = 1536
+    """The square that its published weights look at: smaller pictures would be scaled up to it."""
 
     def __init__(self, model: Any, revision: str, mean: Sequence[float], std: Sequence[float]) -> None:
         if model.fov_model is None:

@@ -8,13 +8,14 @@ import numpy as np
 
 from poma3d import depth_files
 from poma3d.geometry import same_view
-from poma3d.lift.lifter import BadImage, InputImage, Lifted
+from poma3d.lift.lifter import DECODE_SIDE_PX, BadImage, InputImage, Lifted
 
 
 class GivenLifter:
     """Hands over what came with each picture: `poma3d.lift.lifter.Lifter`."""
 
     name = "given"
+    decode_side_px = DECODE_SIDE_PX
     revision = ""
 
     def lift(self, pictures: Sequence[InputImage]) -> list[Lifted | BadImage]:

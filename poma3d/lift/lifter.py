@@ -16,6 +16,9 @@ from typing import Protocol
 import numpy as np
 import torch
 
+DECODE_SIDE_PX = 768
+"""Longer side of the pictures that a lifter gets which does not say what it wants."""
+
 
 class BadImage(Exception):
     """An image that is left out: `reason` in a few fixed words, `value` what was found."""
@@ -74,6 +77,8 @@ class Lifter(Protocol):
     """One of the kinds of `jobs.lift.config`."""
     revision: str
     """Which weights: another revision is another data set."""
+    # A class may say `decode_side_px`, the longer side of the pictures it wants, where that is not
+    # `DECODE_SIDE_PX`: larger ones are brought to it before they are handed over.
 
     def lift(self, pictures: Sequence[InputImage]) -> list[Lifted | BadImage]:
         """One answer per picture, in order; a picture that cannot be lifted is answered by why."""

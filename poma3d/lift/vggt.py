@@ -3,7 +3,11 @@
 Only the aggregator, the camera head and the depth head are run: unprojecting depth is more exact than the
 point head, and nothing is tracked. The package is not on the registries; it is installed from its repository.
 
-Legend: n pictures of one size, S = 1 frame each, y x the model's grid (sides are multiples of 14).
+It was trained on pictures 518 pixels wide and not higher than that. A picture in portrait is therefore laid
+in the middle of a white square, as the authors' `load_and_preprocess_images(mode="pad")` does, and its part of
+the answer is cut out again. The model's principal point is the middle of what it is shown: the picture's.
+
+Legend: n pictures of one size, S = 1 frame each, y x the picture's grid (sides are multiples of 14).
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from poma3d.lift.lifter import BadImage, InputImage, Lifted
+from poma3d.lift.lifter import DECODE_SIDE_PX, BadImage, InputImage, Lifted
 from poma3d.pretrained.folder import CONFIG, SAFETENSORS, hub_commit, weights_revision
 from poma3d.pretrained.loading import load_module, reported, seeded
 
@@ -26,6 +30,8 @@ NAME = "vggt"
 SIDE = 518
 """Longer side of the input: the width that the model was trained at."""
 PATCH = 14
+WHITE = 1.0
+"""Of the margins beside a picture in portrait; pixels are in [0, 1]."""
 INSTALL = "pip install git+https://github.com/facebookresearch/vggt.git"
 
 
@@ -40,6 +46,7 @@ class VggtLifter:
     """
 
     name = NAME
+    decode_side_px = DECODE_SIDE_PX
 
     def __init__(self, model: Any, decode: Any, revision: str, side: int = SIDE) -> None:
         self.revision = revision
@@ -59,7 +66,10 @@ class VggtLifter:
 
     @torch.inference_mode()
     def _same_size(self, pictures: Sequence[InputImage], grid: tuple[int, int]) -> list[Lifted]:
+        rows, columns = grid
+        left = max(0, rows - columns) // 2  # both are multiples of 14, so the margins are equal
         images = torch.stack([self._pixels(picture.rgb, grid) for picture in pictures])[:, None]
+        images = F.pad(images, (left, left), value=WHITE)
         # As in the authors' example: half precision in the aggregator alone, full in the heads.
         kind = self._device.type
         with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
@@ -67,12 +77,14 @@ class VggtLifter:
         with torch.autocast(kind, enabled=False):
             encoding = self._model.camera_head(tokens)[-1]
             depth, confidence = self._model.depth_head(tokens, images, first_patch)
-        _, cameras = self._decode(encoding, grid)
+        shown = slice(left, left + columns)
+        depth, confidence = depth[:, :, :, shown], confidence[:, :, :, shown]
+        _, cameras = self._decode(encoding, (rows, columns + 2 * left))
         out = []
         for i in range(len(pictures)):
             camera = cameras[i, 0].double().cpu().numpy()
             # Its principal point is the middle of the image, counted from the corner of the first pixel.
-            fx, fy, cx, cy = camera[0, 0], camera[1, 1], camera[0, 2] - 0.5, camera[1, 2] - 0.5
+            fx, fy, cx, cy = camera[0, 0], camera[1, 1], camera[0, 2] - 0.5 - left, camera[1, 2] - 0.5
             out.append(
                 Lifted(
                     depth[i, 0, :, :, 0].float().cpu().numpy(),

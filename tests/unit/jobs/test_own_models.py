@@ -11,6 +11,8 @@ import pytest
 
 from jobs.cli import main
 from jobs.common.datasets import open_dataset
+from jobs.lift.config import LifterConfig
+from jobs.lift.lifters import decode_side_px
 from plinth.storage import StorageOptions
 from tests.helpers.lift.image_sets import lift_job, photo, write_photos_tar
 from tests.helpers.tiny_jobs import write
@@ -35,6 +37,12 @@ class SlopeLifter:
     def lift(self, images):
         ramp = np.tile(np.linspace(self.near_m, 3 * self.near_m, 32), (24, 1)).astype(np.float32)
         return [Lifted(ramp, np.array([30.0, 30.0, 15.5, 11.5]), metric=True) for _ in images]
+
+class SmallLifter(SlopeLifter):
+    decode_side_px = 48
+    def lift(self, pictures):
+        assert [max(picture.rgb.shape) for picture in pictures] == [self.decode_side_px] * len(pictures)
+        return super().lift(pictures)
 
 @dataclass
 class Words:
@@ -146,3 +154,14 @@ def test_views_for_which_a_captioner_has_no_words_are_rows(
     rows = [f"{scene},view 0,no caption,the model had no words for it" for scene in scenes]
     for folder in ("wordless", "wordless/versions/000001"):
         assert (tmp_path / folder / "rejects.csv").read_text().splitlines() == [header, *rows]
+
+
+def test_a_lifter_gets_pictures_of_the_size_that_it_wants(module: str, tmp_path: Path) -> None:
+    write_photos_tar(tmp_path / "x.tar", range(2))
+    lifter = {"kind": f"{module}:SmallLifter"}
+    job = lift_job(tmp_path / "out", [{"uri": str(tmp_path / "x.tar")}], lifter=lifter)
+    assert main(["lift", write(tmp_path / "lift.yaml", job)]) == 0
+    recipe = open_dataset(str(tmp_path / "out"), StorageOptions()).manifest.attributes["recipe"]
+    assert recipe["decode_side_px"] == 48
+    kinds = {"given": 768, "depth_pro": 1536, "vggt": 768, f"{module}:SlopeLifter": 768}
+    assert {kind: decode_side_px(LifterConfig(kind=kind)) for kind in kinds} == kinds

@@ -121,7 +121,7 @@ def test_vggt_runs_images_of_one_grid_together_and_answers_in_order() -> None:
     lifter = vggt.VggtLifter(model, imitation_decode, "x", side=56)
     pictures = [picture(40, 80, 0), picture(80, 40, 1), picture(40, 80, 2)]
     answers = lifter.lift(pictures)
-    assert model.seen == [(2, 1, 3, 28, 56), (1, 1, 3, 56, 28)]
+    assert model.seen == [(2, 1, 3, 28, 56), (1, 1, 3, 56, 56)], "portrait stands in a square"
     for image, lifted in zip(pictures, answers, strict=True):
         assert isinstance(lifted, Lifted)
         assert not lifted.metric
@@ -131,7 +131,28 @@ def test_vggt_runs_images_of_one_grid_together_and_answers_in_order() -> None:
         assert lifted.confidence is not None
         assert lifted.confidence.shape == (rows, columns)
         np.testing.assert_allclose(lifted.intrinsics[2:], [(columns - 1) / 2, (rows - 1) / 2])
-        assert 2 * math.atan(columns / 2 / lifted.intrinsics[0]) == pytest.approx(0.9, abs=1e-4)
+        # The field of view is that of what the model was shown, the square.
+        assert 2 * math.atan(56 / 2 / lifted.intrinsics[0]) == pytest.approx(0.9, abs=1e-4)
+
+
+def test_vggt_sees_a_picture_in_portrait_between_white_margins() -> None:
+    """As the authors' `load_and_preprocess_images(mode="pad")`: in the middle, margins of 1.0."""
+    shown: list[torch.Tensor] = []
+
+    class Keeping(ImitationVggt):
+        def aggregator(self, images: torch.Tensor) -> tuple[list[torch.Tensor], int]:
+            shown.append(images)
+            return super().aggregator(images)
+
+    image = picture(80, 40, 1)
+    [lifted] = vggt.VggtLifter(Keeping(), imitation_decode, "x", side=56).lift([image])
+    assert isinstance(lifted, Lifted)
+    [[pixels]] = shown[0]
+    assert (pixels[..., :14] == 1).all()
+    assert (pixels[..., -14:] == 1).all()
+    assert pixels[..., 14:-14].max() < 1
+    np.testing.assert_array_equal(lifted.depth, pixels[0, :, 14:-14] + 1)
+    assert lifted.intrinsics[2] == 13.5
 
 
 def test_vggt_grids_are_whole_patches() -> None:
