@@ -3,9 +3,9 @@
 Only the aggregator, the camera head and the depth head are run: unprojecting depth is more exact than the
 point head, and nothing is tracked. The package is not on the registries; it is installed from its repository.
 
-It was trained on pictures 518 pixels wide and not higher than that. A picture in portrait is therefore laid
-in the middle of a white square, as the authors' `load_and_preprocess_images(mode="pad")` does, and its part of
-the answer is cut out again. The model's principal point is the middle of what it is shown: the picture's.
+It was trained on pictures 518 pixels wide and not higher than that. So a picture in portrait is laid in the
+middle of a white square, as the authors' `load_and_preprocess_images(mode="pad")` does, and its part of the
+answer is cut out again. The model's principal point is the middle of what it is shown: the picture's.
 
 Legend: n pictures of one size, S = 1 frame each, y x the picture's grid (sides are multiples of 14).
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,3 +138,14 @@ def shards(folder: Path) -> dict[str, bytes]:
 def captions(dataset: Dataset) -> list[str]:
     """The first caption of every sample."""
     return [sample.view_captions[0][0] for sample in dataset.samples()]
+
+
+def huge_png() -> bytes:
+    """A PNG of a few bytes that claims 60,000 x 60,000 samples of 16 bits."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4) + kind + data + zlib.crc32(kind + data).to_bytes(4)
+
+    side = (60_000).to_bytes(4)
+    head = chunk(b"IHDR", side + side + bytes([16, 0, 0, 0, 0]))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")

@@ -20,6 +20,7 @@ from jobs.ingest.config import IngestJob
 from plinth import config
 from plinth.errors import DataError
 from poma3d.scenes.frame import SceneFrames
+from tests.helpers.lift.image_sets import huge_png
 from tests.helpers.scans import room, write_seven_scenes
 from tests.helpers.tiny_jobs import ingest_job, write
 
@@ -152,3 +153,24 @@ def test_when_nothing_is_left_the_readers_own_words_are_the_error(
     assert "min_valid_depth" not in line
     assert [row["reason"] for row in rows(out)] == ["unusable scan"] * 2
     assert not (out / "MANIFEST.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "row"),
+    [
+        ("frame-000001.color.jpg", huge_png(), ["a", "frame-000001", "unreadable colour"]),
+        ("frame-000001.depth.png", huge_png(), ["a", "frame-000001", "unreadable depth"]),
+        ("captions.json", b"[" * 100_000, ["a", "", "unusable scan"]),
+    ],
+)
+def test_a_file_that_claims_too_much_costs_its_frame_or_scan(
+    name: str, content: bytes, row: list[str], tmp_path: Path
+) -> None:
+    for scan in ("a", "b"):
+        write_scan(tmp_path / "scans" / scan, [])
+    (tmp_path / "scans" / "a" / name).write_bytes(content)
+    dataset = built(job(tmp_path / "scans", tmp_path / "out"))
+    assert dataset is not None
+    assert [[each["scene_id"], each["frame_id"], each["reason"]] for each in rows(tmp_path / "out")] == [row]
+    views = dataset.manifest.attributes["statistics"]["views"]
+    assert views == (2 * FRAMES - 1 if row[1] else FRAMES)

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import tarfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from tests.helpers.lift.image_sets import (
     INTRINSICS,
     captions,
     encoded,
+    huge_png,
     lift_job,
     members,
     photo,
@@ -45,17 +45,6 @@ def lifted(tmp_path: Path, inputs: dict[str, Any], **changes: Any) -> tuple[list
     dataset, _ = lift.lift(config.build(LiftJob, [("job", job)]))
     table = (tmp_path / "out" / "rejects.csv").read_text()
     return captions(dataset), list(csv.DictReader(table.splitlines()))
-
-
-def huge_png() -> bytes:
-    """A PNG of a few bytes that claims 60,000 x 60,000 samples of 16 bits."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return len(data).to_bytes(4) + kind + data + zlib.crc32(kind + data).to_bytes(4)
-
-    side = (60_000).to_bytes(4)
-    head = chunk(b"IHDR", side + side + bytes([16, 0, 0, 0, 0]))
-    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
 def fields(**changes: Any) -> bytes:
