@@ -29,7 +29,7 @@ def check_frame(frame: Frame, config: ViewConfig) -> None:
         )
     _check_intrinsics(frame, config.max_off_centre)
     _check_pose(frame.pose)
-    valid = float((frame.depth > 0).mean())
+    valid = np.count_nonzero(frame.depth) / max(frame.depth.size, 1)
     if valid < config.min_valid_depth:
         raise BadFrame(
             "too little valid depth", f"{valid:.3f} of the pixels, at least {config.min_valid_depth}"

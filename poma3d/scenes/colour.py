@@ -47,7 +47,7 @@ def cut_to_colour(frame: Frame, depth_scale: float) -> Frame:
     if camera is None:
         return frame
     rows, columns = frame.depth.shape
-    z = float(np.median(frame.depth[frame.depth > 0])) * depth_scale
+    z = _median(frame.depth) * depth_scale
     across = _inside(*_pixels(frame, np.array(rows // 2), np.arange(columns), np.array(z)), camera.size)
     down = _inside(*_pixels(frame, np.arange(rows), np.array(columns // 2), np.array(z)), camera.size)
     if across.mean() < LEAST_SEEN or down.mean() < LEAST_SEEN:
@@ -113,6 +113,13 @@ def colour_camera_of(
     there = (rays * colour.intrinsics[:2] + colour.intrinsics[2:] + 0.5) * scale - 0.5
     apart = np.abs(there - corners).max() / max(size)
     return None if moved == 0 and apart < SAME_CORNER else colour
+
+
+def _median(depth: np.ndarray) -> float:
+    """Median of the depths uint16 [y, x] that are not 0, by counting: several times as fast as by sorting."""
+    below = np.cumsum(np.bincount(depth.ravel())[1:])
+    low, high = (np.searchsorted(below, rank, "right") + 1 for rank in ((below[-1] - 1) // 2, below[-1] // 2))
+    return (int(low) + int(high)) / 2
 
 
 def _focal_lengths(frame: Frame, source_hw: tuple[int, int]) -> np.ndarray:
