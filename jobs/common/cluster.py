@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from jobs.common.ray_config import RayConfig
@@ -14,6 +16,8 @@ from jobs.display.progress import Progress
 from plinth.errors import ConfigError, PlinthError, first_line
 from plinth.ray_internals import cluster_of_this_node
 
+TOKEN_ENV, TOKEN_PATH_ENV = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+TOKEN_BYTES = 32
 ANSWER_S = 5.0
 """How long a cluster may take to take a connection."""
 RAY_CLIENT_PORT = "10001"
@@ -49,6 +53,7 @@ def ray_cluster(config: RayConfig, workers: int) -> Iterator[None]:
             _check_answers(address)
             ray.init(address=address, logging_level=logging.WARNING)
         else:
+            _give_token()
             ray.init(
                 address="local",
                 num_cpus=config.num_cpus,
@@ -68,6 +73,23 @@ def ray_cluster(config: RayConfig, workers: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _give_token() -> None:
+    """Ray keeps the token of a cluster that it starts in the home folder. Containers may give a uid that has
+    none, or one that it cannot write: the cluster's processes then inherit a token of their own."""
+    given = os.environ.get(TOKEN_ENV) or os.environ.get(TOKEN_PATH_ENV)
+    if not given and not _can_keep_token():
+        os.environ[TOKEN_ENV] = secrets.token_hex(TOKEN_BYTES)
+
+
+def _can_keep_token() -> bool:
+    try:
+        home = Path.home()
+    except RuntimeError:
+        return False
+    has_token = (home / ".ray" / "auth_token").is_file()
+    return has_token or (home.is_dir() and os.access(home, os.W_OK))
 
 
 def _check_answers(address: str) -> None:

@@ -26,8 +26,17 @@ WANTED = (".json", ".txt", ".jinja", ".model", ".tiktoken", ".safetensors")
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept on a node: $POMA3D_CACHE, else ~/.cache/poma3d."""
-    return Path(os.environ.get(CACHE_ENV) or Path.home() / ".cache" / "poma3d")
+    """Where downloads are kept on a node: $POMA3D_CACHE, else ~/.cache/poma3d.
+
+    Raises:
+        ConfigError: neither is there.
+    """
+    try:
+        return Path(os.environ.get(CACHE_ENV) or Path.home() / ".cache" / "poma3d")
+    except RuntimeError:
+        raise ConfigError(
+            "This user has no home folder for downloads.", f"Set {CACHE_ENV} to a folder that it can write."
+        ) from None
 
 
 def open_teacher(config: TeacherConfig, options: StorageOptions, device: str = "cpu") -> Teacher:
@@ -77,7 +86,13 @@ def fetch(source: str, options: StorageOptions, key: str = "teacher.source") -> 
     folder = cache_folder() / "teachers" / name
     if folder.is_dir():
         return str(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{folder.parent} cannot be made for downloads ({error.strerror}).",
+            f"Set {CACHE_ENV} to a folder that can be written.",
+        ) from None
     partial = Path(tempfile.mkdtemp(dir=folder.parent))
     partial.chmod(
         folder.parent.stat().st_mode

@@ -90,6 +90,11 @@ def test_unknown_key_is_one_line(arguments: list[str], says: str, capsys: pytest
     assert says in one_line(capsys)
 
 
+def test_an_error_is_one_line_whatever_it_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pretrain", str(tmp_path / "a\nb\x1b[31m.yaml")]) == 2
+    assert "a\\nb\\x1b[31m.yaml: no such job file" in one_line(capsys)
+
+
 def test_a_missing_file_and_a_job_of_another_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pretrain", str(tmp_path / "nothing.yaml")]) == 2
     assert "no such job file" in one_line(capsys)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import posixpath
+from pathlib import Path
+
 import pytest
 
-from jobs.common.cluster import free_port, ray_cluster
+from jobs.common.cluster import free_port, map_tasks, ray_cluster
 from jobs.common.ray_config import RayConfig
 from plinth.errors import ConfigError
 
@@ -24,6 +27,20 @@ def test_a_cluster_that_is_not_there_is_named(scheme: str, monkeypatch: pytest.M
         ray_cluster(RayConfig(), 1),
     ):
         pass
+
+
+@pytest.mark.slow
+def test_a_cluster_starts_without_a_home_that_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container's uid without a name has HOME=/; root may write everywhere, a file is no folder for all."""
+    (tmp_path / "home").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "")
+    with ray_cluster(RayConfig(num_cpus=1, object_store_bytes=100 << 20), 1):
+        assert map_tasks(posixpath.basename, ["a/b"], 1, {"CPU": 1.0}, "a task", "tasks") == ["b"]
 
 
 def test_a_host_that_is_not_there_is_named() -> None:
