@@ -68,6 +68,8 @@ class ScanReader(ABC, Generic[C, S]):
     """Stored as the samples' source."""
     title = ""
     """The layout in a few words, for `poma ingest --detect`."""
+    above: tuple[str, ...] = ()
+    """Names of files in the folder above a scan's that it is read with."""
     marks: tuple[Mark, ...] = ()
     """Files of a scan, for the same (`poma3d.scenes.marks`)."""
 
@@ -103,8 +105,10 @@ class ScanReader(ABC, Generic[C, S]):
         return Path(self.config.root) / scene_id
 
     def inputs(self, scene_id: str) -> list[Path]:
-        """What a scan is read from: its folder."""
-        return [self.folder(scene_id)]
+        """What a scan is read from: its folder, and files that lie above it (`above`)."""
+        folder = self.folder(scene_id)
+        beside = [folder.resolve().parent / name for name in self.above]
+        return [folder, *(path for path in beside if path.is_file())]
 
     def scene_ids(self) -> list[str]:
         """The scans that the config names, or all.

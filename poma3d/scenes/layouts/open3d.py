@@ -57,6 +57,7 @@ class Open3dReader(PosedReader[Open3dConfig]):
     """Reads recordings of Open3D and Redwood."""
 
     source = SOURCE
+    above = CAMERA_FILES
     title = "Open3D or Redwood, with a trajectory.log"
     markers = (POSES, f"{SCENE}/{POSES}")
     marks = (

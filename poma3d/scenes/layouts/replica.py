@@ -44,6 +44,7 @@ class ReplicaReader(PosedReader[ReplicaConfig]):
     """Reads Replica as rendered for SLAM."""
 
     source = SOURCE
+    above = (CAMERA_FILE,)
     title = "Replica as rendered for SLAM"
     markers = (POSES,)
     marks = (

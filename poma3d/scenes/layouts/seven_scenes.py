@@ -87,6 +87,7 @@ class SevenScenesReader(ScanReader[SevenScenesConfig, Recorded]):
     """Reads scans in the style of 7-Scenes."""
 
     source = SOURCE
+    above = CAMERA_FILES
     title = "7-Scenes, or scans in its style"
     marks = (
         Mark("depth", (f"frame-*{DEPTH_SUFFIX}",)),

@@ -122,6 +122,17 @@ def test_inputs_that_are_gone_or_unknown_are_no_error(
     assert "inputs.json is not the record" in says(capsys)
 
 
+def test_a_camera_above_the_scans_is_an_input_of_each(
+    job: str, scans: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    camera = (scans / "seq-00" / "camera-intrinsics.txt").rename(scans / "camera-intrinsics.txt")
+    (scans / "seq-01" / "camera-intrinsics.txt").unlink()
+    assert main(["ingest", job]) == 0
+    edit(camera)
+    assert main(["ingest", job]) == 2
+    assert "2 scans changed (seq-00, seq-01)" in says(capsys)
+
+
 def test_a_build_that_did_not_finish_is_not_taken_for_the_old_one(
     job: str, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
