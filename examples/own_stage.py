@@ -31,7 +31,7 @@ from plinth.engine.stage import Batch, Contrast, Encoded, ParamGroup
 from plinth.launch.config import FitConfig, Workers
 from plinth.launch.fit import fit
 from plinth.storage import Storage
-from plinth.train.loop import StageEnd
+from plinth.train.outcome import StageEnd
 from plinth.train.resolve import StageSpec, resolve
 
 POINTS, ROWS = 32, 256

@@ -14,7 +14,7 @@ from plinth.launch import fit
 from plinth.launch.check import CheckedRun
 from plinth.locations import absolute
 from plinth.storage.lock import RunLock, run_id
-from plinth.train.loop import StageEnd
+from plinth.train.outcome import StageEnd
 
 if TYPE_CHECKING:
     from plinth.launch.placement import TrialPlacement

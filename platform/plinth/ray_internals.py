@@ -122,12 +122,19 @@ def torch_trainer(policy: Callable[[Any], Any], group: Any, *arguments: Any, **s
     """
     from ray.train.torch import TorchTrainer
     from ray.train.v2._internal.callbacks import DatasetsCallback
+    from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+
+    left_out: tuple[type, ...] = (DatasetsCallback,)
+    if group is not None:
+        left_out += (PlacementGroupCleanerCallback,)
 
     class Trainer(TorchTrainer):
         def _create_default_callbacks(self) -> list[Any]:
-            """Without the actor that splits Ray Data sets among the workers: each worker streams its own."""
+            """Without the actor that splits Ray Data sets among the workers: each worker streams its own. In
+            a borrowed group also without the actor that removes it: whoever reserved the group does. Each
+            costs seconds at every start."""
             callbacks: list[Any] = super()._create_default_callbacks()
-            return [callback for callback in callbacks if not isinstance(callback, DatasetsCallback)]
+            return [callback for callback in callbacks if not isinstance(callback, left_out)]
 
         def _initialize_and_run_controller(self, **controller: Any) -> Any:
             if self.scaling_config.elasticity_enabled:

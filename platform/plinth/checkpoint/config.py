@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from plinth.errors import ConfigError
+
+UploadHook = Callable[[int, str], None]
+"""Called before a file is uploaded, with the step of its checkpoint and its name. For fault injection."""
 
 
 class Best(enum.Enum):

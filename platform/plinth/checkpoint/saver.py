@@ -27,9 +27,8 @@ from typing import Any
 import torch
 
 from plinth.checkpoint import store, upload
-from plinth.checkpoint.config import CheckpointConfig
+from plinth.checkpoint.config import CheckpointConfig, UploadHook
 from plinth.checkpoint.maintenance import retain
-from plinth.checkpoint.upload import UploadHook
 from plinth.engine.process import on_all_ranks
 from plinth.engine.zero_shards import TensorShard
 from plinth.errors import CheckpointError, StorageError

@@ -16,11 +16,11 @@ import logging
 import re
 import shutil
 import socket
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from plinth.checkpoint import store, tensor_files
+from plinth.checkpoint.config import UploadHook
 from plinth.checkpoint.tensor_files import Slice
 from plinth.engine.process import on_all_ranks
 from plinth.engine.zero_shards import TensorShard
@@ -32,9 +32,6 @@ QUEUE_FOLDER = "waiting"
 PART_RECORD_KEY = "RECEIPT.json"
 FAILED_PREFIX = "given-up-"
 PART_RECORD_PATTERN = re.compile(store.PART_RECORD_PREFIX + r"(\w+)-(\d+)-of-(\d+)\.json")
-
-UploadHook = Callable[[int, str], None]
-"""Called before a file is uploaded, with the step of its checkpoint and its name. For fault injection."""
 
 log = logging.getLogger(__name__)
 

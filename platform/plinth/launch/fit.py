@@ -5,14 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from plinth.launch.check import CheckedRun, check
 from plinth.launch.config import FitConfig
-from plinth.launch.worker import train_stages
 from plinth.storage import Storage
 from plinth.train.control import Control, on_stop_signals
-from plinth.train.loop import StageEnd
+from plinth.train.outcome import StageEnd
 from plinth.train.resolve import ResolvedStage
 
 if TYPE_CHECKING:
@@ -54,11 +53,19 @@ def launch(
     if config.workers.max == 0:
         control = Control(stop)
         with on_stop_signals(control.request_stop):
-            return train_stages(run.stages, storage, config, None, control)
+            return _train_stages(run.stages, storage, config, None, control)
     from plinth.launch import ray_train  # here, because importing Ray takes seconds
 
     train = partial(
-        train_stages, run.stages, storage, config, config.gpus_per_worker > 0,
+        _train_stages, run.stages, storage, config, config.gpus_per_worker > 0,
         label=placement.label if placement is not None else "",
     )  # fmt: skip
     return ray_train.RayRun(config, run.sizes, storage, run.stages[0].run_id).fit(train, stop, placement)
+
+
+def _train_stages(*arguments: Any, **named: Any) -> StageEnd:
+    """`plinth.launch.worker.train_stages`. A driver that only sends it to workers need not load DeepSpeed and
+    checkpoints, which costs seconds."""
+    from plinth.launch.worker import train_stages
+
+    return train_stages(*arguments, **named)

@@ -27,7 +27,7 @@ from plinth.storage import Storage
 from plinth.storage.arrow import arrow_filesystem
 from plinth.train.attempt import local_folder
 from plinth.train.control import on_stop_signals
-from plinth.train.loop import StageEnd
+from plinth.train.outcome import StageEnd
 
 if TYPE_CHECKING:
     from plinth.launch.config import FitConfig

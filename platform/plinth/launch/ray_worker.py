@@ -20,7 +20,7 @@ from plinth import ray_internals
 from plinth.errors import PlinthError, StorageError
 from plinth.every import Every
 from plinth.train.control import Control
-from plinth.train.loop import StageEnd
+from plinth.train.outcome import StageEnd
 
 POLL_S = 0.5
 

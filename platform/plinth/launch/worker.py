@@ -13,7 +13,8 @@ from plinth.launch.config import FitConfig
 from plinth.storage import Storage
 from plinth.train import attempt as attempts
 from plinth.train.control import Control
-from plinth.train.loop import StageEnd, run_stage
+from plinth.train.loop import run_stage
+from plinth.train.outcome import StageEnd
 from plinth.train.resolve import ResolvedStage
 
 

@@ -14,7 +14,7 @@ import logging
 import time
 from collections.abc import Container
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from plinth.checkpoint import save_load as checkpoint
@@ -36,22 +36,13 @@ from plinth.observe.metrics import record_step
 from plinth.train.attempt import Attempt
 from plinth.train.control import Consensus, Control, PreemptionAction, StepDecision, checkpoint_report
 from plinth.train.observers import Observers
+from plinth.train.outcome import StageEnd
 from plinth.train.resolve import ResolvedStage, first_cursor
 
 RESIZE_LIMIT_S = 60.0
 """How long workers wait to be restarted at another size before they continue at their own."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class StageEnd:
-    """How a call of `run_stage` ended."""
-
-    summary: dict[str, Any] = field(default_factory=dict)
-    """The numbers of the last step; empty if the stage had ended before."""
-    is_stopped: bool = False
-    """Whether it stopped on request, after a checkpoint, before the stage's end."""
 
 
 class _BadStep(Exception):

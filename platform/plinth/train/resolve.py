@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from plinth import config as configs
-from plinth.checkpoint.config import CheckpointConfig
-from plinth.checkpoint.upload import UploadHook
+from plinth.checkpoint.config import CheckpointConfig, UploadHook
 from plinth.data.assemble import Decode
 from plinth.data.config import DataConfig
 from plinth.data.plan import Cursor, Plan

@@ -18,7 +18,7 @@ from plinth.launch.config import FitConfig, Workers
 from plinth.launch.fit import fit
 from plinth.observe.metrics import read_lines
 from plinth.storage import Storage
-from plinth.train.loop import StageEnd
+from plinth.train.outcome import StageEnd
 from plinth.train.resolve import ResolvedStage
 from tests.helpers.toy.run import build_bug, build_dying, build_nan, toy_run
 

@@ -42,3 +42,15 @@ def test_built_in_readers_exist() -> None:
     for name in READERS.values():
         module, _, reader = name.partition(":")
         assert set(ReaderConfig.OWN_METHODS) <= set(dir(getattr(import_module(module), reader)))
+
+
+def test_a_driver_loads_nothing_of_training() -> None:
+    """It resolves the job and sends it to workers: what they alone need costs seconds to load."""
+    code = (
+        "import sys\n"
+        "import jobs.pretrain.command, jobs.pretrain.launch, plinth.launch.ray_train\n"
+        "loaded = {'deepspeed', 'torch.distributed.checkpoint', 'plinth.train.loop'} & sys.modules.keys()\n"
+        "sys.exit(' '.join(sorted(loaded)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

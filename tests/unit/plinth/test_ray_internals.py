@@ -41,6 +41,7 @@ BORROWED = [
     f"{TRAIN}.execution.worker_group:WorkerGroup._create_placement_group",
     f"{TRAIN}.execution.worker_group:WorkerGroup._create_workers",
     f"{TRAIN}.callbacks:DatasetsCallback",
+    f"{TRAIN}.callbacks.placement_group_callback:PlacementGroupCleanerCallback",
     "ray.train.torch:TorchTrainer._create_default_callbacks",
     "ray.train.torch:TorchTrainer._initialize_and_run_controller",
     "ray.train.torch:TorchTrainer._register_sigint_handler",
