@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from jobs.cli import main
+from jobs.common.cluster import ray_cluster
+from jobs.common.ray_config import RayConfig
 from plinth.observe.metrics import read_lines
 from plinth.storage import Storage
 from plinth.sweep.records import Status, Trial, best_first, read_sweep, read_trials
@@ -99,9 +101,23 @@ def test_sweep_on_s3_killed_resumed_shown_and_promoted(
     job = write(tmp_path / "sweep.yaml", sweep_job(tmp_path, bucket))
     storage = bucket.child("sweeps/s")
     killed = killed_in_its_middle(job, tmp_path, storage)
+    with ray_cluster(RayConfig(num_cpus=2), workers=1):  # one start instead of one for each command
+        go_on(job, tmp_path, bucket, s3_server, killed, capsys, monkeypatch)
+
+
+def go_on(
+    job: str,
+    folder: Path,
+    bucket: Storage,
+    s3_server: S3Server,
+    killed: list[Trial],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is done after the kill, with what the commands say of it."""
+    storage = bucket.child("sweeps/s")
     warmup = read_lines(storage.child("shared/warmup"))
     assert len(warmup) == 4
-
     assert main(["sweep", job]) == 0
     trials = read_trials(storage)
     record = read_sweep(storage)
@@ -126,7 +142,7 @@ def test_sweep_on_s3_killed_resumed_shown_and_promoted(
     assert b"R@1-1" in storage.read("index.html")
     assert any("tfevents" in key for key, _ in storage.list("tensorboard"))
 
-    out = tmp_path / "promoted.yaml"
+    out = folder / "promoted.yaml"
     assert (
         main(["sweep", "promote", storage.uri, "best", "--with-checkpoint", "--out", str(out), *flags]) == 0
     )

@@ -75,20 +75,16 @@ def pretrain_job(folder: Path, bucket: Storage) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("scan", [False, True], ids=["rooms", "redkitchen"])
 def test_every_command_from_scans_to_an_exported_encoder(
-    scan: bool,
     s3_server: S3Server,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if scan and not SCAN.is_dir():
-        pytest.skip("the real RGB-D scan is not beside this checkout (../shared/data/rgbd/redkitchen)")
     monkeypatch.setenv("POMA3D_CACHE", str(tmp_path / "cache"))
     bucket = s3_server.bucket()
     with ray_cluster(RayConfig(num_cpus=4), workers=2):  # one start instead of one for each command
-        commands(scan, bucket, s3_server, tmp_path, capsys, monkeypatch)
+        commands(SCAN.is_dir(), bucket, s3_server, tmp_path, capsys, monkeypatch)
     run = bucket.child("runs/run")
     results = json.loads(run.read("evaluation.json"))
     assert 0 <= results["this encoder"]["R@1-1"]["value"] <= 1
