@@ -21,10 +21,10 @@ from typing import Any
 from jobs import jobfile
 from jobs.common.flags import add_job
 from jobs.jobfile import SCHEMAS
-from plinth import config
 from plinth.errors import EXIT_CODE, INTERRUPTED_EXIT_CODE, PlinthError
 from plinth.escapes import printable
 from plinth.redaction import redact
+from plinth.schema import describe
 
 EPILOG = """\
 a job is a YAML file; key=value words after it override its keys:
@@ -249,7 +249,7 @@ def _all_actions(parser: argparse.ArgumentParser) -> Iterator[Any]:
 def _job_keys(parsed_args: argparse.Namespace, **_: object) -> list[str]:
     """Keys of the job file on the command line, each with the sign that a value follows."""
     schema = jobfile.open_schema(jobfile.read(parsed_args.job).kind)
-    return [f"{key.name}=" for key in config.describe(schema) if "[]" not in key.name]
+    return [f"{key.name}=" for key in describe(schema) if "[]" not in key.name]
 
 
 if __name__ == "__main__":

@@ -48,12 +48,17 @@ class JobFile:
         """The job as a config of `schema`, with overrides.
 
         Raises:
-            ConfigError: a job of another kind, a secret in an override, an output that is a version, or
-                what `plinth.config.resolve` refuses.
+            ConfigError: a job of another kind, an override of the kind, a secret in an override, an output
+                that is a version, or what `plinth.config.resolve` refuses.
         """
         if self.kind != schema.kind:  # type: ignore[attr-defined]
             problem = f"{self.path} is a job for `poma {self.kind}`."
             raise ConfigError(problem, f"Run `poma {self.kind} {self.path}`.")
+        for override in overrides:
+            key, _, kind = override.partition("=")
+            if key.strip() == "kind" and kind.strip() != self.kind:
+                problem = f"'{override}': the kind of {self.path} is {self.kind}, which no override changes."
+                raise ConfigError(problem, "Leave it off.")
         refuse_secret_overrides(overrides)
         job = at_home(config.resolve(schema, self.raw, str(self.path), overrides))
         plugins.complete(job)
@@ -87,7 +92,8 @@ def read(path: Path) -> JobFile:
     refuse_secrets(raw, str(path))
     kind = raw.get("kind")
     if kind not in SCHEMAS:
-        raise ConfigError(f"{path}: kind is {kind!r}.", f"Say which job it is: one of {', '.join(SCHEMAS)}.")
+        problem = f"{path} has no kind." if kind is None else f"{path}: kind is {kind!r}."
+        raise ConfigError(problem, f"Say which job it is, as `kind: NAME`: one of {', '.join(SCHEMAS)}.")
     return JobFile(path, str(kind), raw)
 
 

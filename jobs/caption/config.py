@@ -8,11 +8,11 @@ from typing import Any
 
 from jobs.common.ray_config import RayConfig
 from plinth import config, plugins
-from plinth.config import MISSING
 from plinth.counts import CountOrZero
 from plinth.data.config import ShardOptions
 from plinth.errors import ConfigError
 from plinth.locations import Location, ResultLocation
+from plinth.schema import MISSING
 from plinth.storage import StorageOptions
 from plinth.storage.options import LockConfig
 from poma3d.pretrained.config import CaptionerConfig, TeacherConfig

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from jobs.jobfile import open_schema, read
 from plinth import config, plugins
+from plinth.schema import describe
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -19,7 +20,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(config.to_yaml(file.resolve(schema, arguments.overrides)), end="")
         return 0
     own = plugins.own_keys(OmegaConf.to_container(file.raw))
-    for key in (*config.describe(schema), *own):
+    for key in (*describe(schema), *own):
         print(f"{key.name}: {key.type} = {_shown(key.default)}\n    {key.help}")
     return 0
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from jobs.common.ray_config import RayConfig
-from plinth.config import MISSING
 from plinth.counts import CountOrZero
 from plinth.data.config import ShardOptions
 from plinth.locations import ResultLocation
+from plinth.schema import MISSING
 from plinth.storage import StorageOptions
 from poma3d.pretrained.config import TeacherConfig
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from plinth.config import MISSING
 from plinth.locations import Location, ResultLocation
+from plinth.schema import MISSING
 from plinth.storage import StorageOptions
 from poma3d.evaluate.config import ProbeConfig, RetrievalConfig
 from poma3d.pretrained.config import TeacherConfig

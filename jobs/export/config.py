@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from plinth.config import MISSING
 from plinth.counts import CountOrZero
 from plinth.locations import Location, ResultLocation
+from plinth.schema import MISSING
 from plinth.storage import StorageOptions
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.common.ray_config import RayConfig
-from plinth.config import MISSING
 from plinth.counts import Count, CountOrZero
 from plinth.data.config import ShardOptions
 from plinth.locations import ResultLocation
+from plinth.schema import MISSING
 from plinth.storage import StorageOptions
 from poma3d.scenes.config import (
     ArkitScenesConfig,

@@ -8,11 +8,11 @@ from typing import Any
 from jobs.common.ray_config import RayConfig
 from jobs.lift.images.config import ImageSetConfig
 from plinth import config, plugins
-from plinth.config import MISSING
 from plinth.counts import Count, CountOrZero
 from plinth.data.config import ShardOptions
 from plinth.errors import ConfigError
 from plinth.locations import ModelLocation, ResultLocation
+from plinth.schema import MISSING
 from plinth.storage import StorageOptions
 from plinth.storage.options import LockConfig
 from poma3d.lift.config import ConventionConfig, FilterConfig

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 
 from jobs.common.ray_config import RayConfig
 from plinth.checkpoint.config import CheckpointConfig
-from plinth.config import MISSING
 from plinth.counts import Count, CountOrZero
 from plinth.data.config import DataConfig
 from plinth.engine.config import OptimConfig, ZeroConfig
 from plinth.launch.config import FitConfig
 from plinth.locations import Location, ResultLocation
 from plinth.observe.config import GuardConfig, LedgerConfig, MetricsConfig
+from plinth.schema import MISSING
 from plinth.storage import StorageOptions
 from plinth.storage.options import LockConfig
 from poma3d.network.config import LossConfig, ModelConfig

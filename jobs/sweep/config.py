@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from jobs.pretrain.config import PretrainJob
-from plinth.config import MISSING
 from plinth.locations import Location
+from plinth.schema import MISSING
 from plinth.sweep.config import SweepConfig
 from poma3d.evaluate.config import ProbeConfig, RetrievalConfig
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from plinth.config import MISSING
+from plinth.schema import MISSING
 
 T = TypeVar("T")
 LOCATION, MODEL, RESULT = "location", "model", "result"

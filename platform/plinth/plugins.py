@@ -26,6 +26,7 @@ from typing import Any
 from plinth import config
 from plinth.errors import ConfigError
 from plinth.locations import absolute
+from plinth.schema import Key, describe
 
 
 def is_own(kind: str) -> bool:
@@ -118,12 +119,12 @@ def open_class(kind: str, key: str, methods: Sequence[str] = ()) -> type[Any]:
     return cls
 
 
-def own_keys(raw: Any, key: str = "") -> Iterator[config.Key]:
+def own_keys(raw: Any, key: str = "") -> Iterator[Key]:
     """The options of every own class that a job file (nested dicts) names, with their help text."""
     if isinstance(raw, dict):
         kind = raw.get("kind")
         if isinstance(kind, str) and is_own(kind):
-            yield from config.describe(open_class(kind, key).Config, f"{key}.options.")
+            yield from describe(open_class(kind, key).Config, f"{key}.options.")
         for name, value in raw.items():
             yield from own_keys(value, f"{key}.{name}" if key else str(name))
 

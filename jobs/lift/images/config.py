@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from plinth.config import MISSING
 from plinth.counts import Count
 from plinth.locations import Location
+from plinth.schema import MISSING
 
 
 class SetKind(Enum):

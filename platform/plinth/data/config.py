@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from omegaconf import MISSING
-
 from plinth.counts import Count
 from plinth.errors import ConfigError
 from plinth.locations import Location
+from plinth.schema import MISSING
 
 
 class ReaderKind(Enum):

@@ -22,7 +22,8 @@ from jobs import cli, jobfile
 from jobs.cli import main
 from jobs.ingest.config import ReaderConfig
 from jobs.lift.config import LifterConfig
-from plinth import config, plugins
+from plinth import plugins
+from plinth.schema import describe
 from poma3d import export
 from poma3d.export import Provenance, SceneEncoder
 from poma3d.network.config import LossConfig
@@ -174,7 +175,7 @@ def test_python_of_the_pages_runs(block: Block, tmp_path: Path, monkeypatch: pyt
     for name, section in OWN_CLASSES.items():
         if name in names:
             own = plugins.open_class(f"page:{name}", section.__name__, section.OWN_METHODS)
-            config.describe(own.Config)
+            describe(own.Config)
 
 
 def test_the_pages_show_own_classes() -> None:

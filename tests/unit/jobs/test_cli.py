@@ -13,6 +13,7 @@ from jobs.cli import COMMANDS, Command, main
 from jobs.common.run_layout import CONFIGS
 from jobs.jobfile import SCHEMAS, open_schema
 from plinth import config
+from plinth.schema import describe
 from tests.helpers.scans import room, write_seven_scenes
 from tests.helpers.tiny_jobs import ingest_job, write
 
@@ -71,7 +72,7 @@ def test_shipped_jobs_resolve(path: Path, capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.mark.parametrize("kind", SCHEMAS)
 def test_every_key_of_every_job_has_its_help(kind: str) -> None:
-    bare = [key.name for key in config.describe(open_schema(kind)) if not key.help]
+    bare = [key.name for key in describe(open_schema(kind)) if not key.help]
     assert not bare
 
 
@@ -151,3 +152,14 @@ def test_overrides_may_stand_after_options(tmp_path: Path, capsys: pytest.Captur
         with pytest.raises(SystemExit):
             main(words)
         assert "unrecognized arguments" in capsys.readouterr().err
+
+
+def test_no_override_changes_the_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text("kind: ingest\noutput: rooms\nreader: {kind: rooms}\n")
+    assert main(["config", str(path), "kind=ingest"]) == 0
+    assert main(["config", str(path), "kind=export"]) == 2
+    assert "is ingest, which no override changes" in capsys.readouterr().err
+    path.write_text("output: rooms\n")
+    assert main(["config", str(path)]) == 2
+    assert "has no kind. Say which job it is" in capsys.readouterr().err

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 
 import pytest
 
 from plinth import config
 from plinth.errors import ConfigError
+from plinth.schema import MISSING, describe
 
 
 @dataclass
@@ -19,17 +21,24 @@ class Optim:
     """Adam's decay rates."""
 
 
+class Order(Enum):
+    fixed = 1
+    shuffled = 2
+
+
 @dataclass
 class Source:
-    uri: str = config.MISSING
+    uri: str = MISSING
     """Where the shards are."""
     weight: float = 1.0
     """Passes over it per epoch."""
+    order: Order = Order.fixed
+    """How it is read."""
 
 
 @dataclass
 class Job:
-    name: str = config.MISSING
+    name: str = MISSING
     """Name of the run."""
     optim: Optim = field(default_factory=Optim)
     """The optimizer."""
@@ -62,17 +71,47 @@ def test_layers_win_in_order(tmp_path: Path) -> None:
         ("name: a\noptim: {lrr: 1}", [], "unknown key optim.lrr. Did you mean optim.lr?"),
         ("name: a", ["lr=1"], "unknown key lr. Did you mean optim.lr or"),
         ("name: a\nsources: [{uri: x, wait: 2}]", [], "unknown key sources[0].wait"),
-        ("name: a\noptim: {lr: fast}", [], "optim.lr: Value 'fast'"),
-        ("name: a", ["optim.lr=[1]"], "optim.lr"),
+        ("name: a\noptim: {lr: fast}", [], "optim.lr is 'fast', expected a number."),
+        ("name: a", ["optim.lr=[1]"], "optim.lr is [1], expected a number."),
+        ("name: a\noptim: {lr: }", [], "optim.lr has no value, expected a number."),
+        ("name: a\noptim:", [], "optim has no value, expected keys below it."),
+        (
+            "name: a",
+            ["optim=[1, 2]"],
+            "optim: expected keys below it, found [1, 2]. It has the keys lr, betas.",
+        ),
+        (
+            "name: a",
+            ["sources={uri: x}"],
+            "sources: expected a list, found {'uri': 'x'}. Each item has the keys",
+        ),
+        (
+            "name: a\nsources: x",
+            [],
+            "sources: expected a list, found 'x'. Each item has the keys uri, weight, order.",
+        ),
+        ("name: a", ["optim.betas=0.9"], "optim.betas: expected a list, found 0.9. Write it in brackets"),
+        ("name: a\noptim: {betas: [a]}", [], "optim.betas[0] is 'a', expected a number."),
+        ("name: a\nsources: [{uri: x, weight: y}]", [], "sources[0].weight is 'y', expected a number."),
+        (
+            "name: a\nsources: [{uri: x, order: fixd}]",
+            [],
+            "sources[0].order is 'fixd', expected one of fixed",
+        ),
+        ("name: a", ["sources=[{uri: x, order: fixd}]"], "shuffled. Did you mean fixed?"),
+        ("name: a", ["count=1.5"], "count is 1.5, expected a whole number."),
+        ("name: {a: b}", [], "name: expected text, found {'a': 'b'}."),
         ("name: a", ["optim=3"], "optim: expected keys below it"),
         ("optim: {lr: 1}", [], "no value for name"),
         ("name: a\nsources: [{weight: 2}]", [], "no value for sources[0].uri"),
         ("name: [unclosed", [], "not valid YAML"),
         ("- a list", [], "expected `key: value`"),
-        ("name: a\nname: b", [], "duplicate key name"),
+        ("name: a\nname: b", [], "duplicate key name at line 2"),
+        ("name: a\n\tcount: 1", [], "found a tab character that violates indentation at line 2"),
+        ('name: "a\\0b"', [], "name is 'a\\x00b', and no name holds the character \\0."),
         ("name: ${oc.env:SECRET}", [], "reads an environment variable"),
         ("name: a", ["optim.lr"], "expected an override of the form key=value"),
-        ("name: ${nowhere}", [], "nowhere"),
+        ("name: ${nowhere}", [], "name: Interpolation key 'nowhere' not found."),
         ("name: 83", [], "name is text, but YAML reads 83 as a int. Put it in quotes."),
         ("name: a\nids: [1.50]", [], "ids[0] is text, but YAML reads 1.5 as a float. Put it in quotes."),
         ("name: a", ["ids=[a, no]"], "ids[1] is text, but YAML reads False as a bool"),
@@ -104,7 +143,7 @@ def test_numbers_are_decimal_however_they_are_written(tmp_path: Path) -> None:
     assert job(tmp_path, "name: a\ncount: 0010").count == 10
     assert job(tmp_path, "name: a", "count=1_000").count == 1000
     assert job(tmp_path, "\ufeffname: 0123\ncount: 7").name == "0123"
-    with pytest.raises(ConfigError, match=r"count: .*12:30"):
+    with pytest.raises(ConfigError, match="count is '12:30', expected a whole number"):
         job(tmp_path, "name: a\ncount: 12:30")
 
 
@@ -133,6 +172,12 @@ def test_missing_file_suggests_a_near_one(tmp_path: Path) -> None:
         config.load(Job, tmp_path / "pretrian.yaml")
 
 
+def test_a_folder_is_no_job_file(tmp_path: Path) -> None:
+    (tmp_path / "pretrain.yaml").write_text("name: a")
+    with pytest.raises(ConfigError, match=r"is a folder\. Job files in .*: pretrain\.yaml"):
+        config.load(Job, tmp_path)
+
+
 def test_changed_keys_and_fingerprint(tmp_path: Path) -> None:
     a = job(tmp_path, "name: a\nsources: [{uri: x}]")
     b = job(tmp_path, "name: a\nsources: [{uri: x, weight: 2}]")
@@ -142,7 +187,7 @@ def test_changed_keys_and_fingerprint(tmp_path: Path) -> None:
 
 
 def test_every_key_has_its_help() -> None:
-    keys = {key.name: key for key in config.describe(Job)}
+    keys = {key.name: key for key in describe(Job)}
     assert keys["optim.lr"].help == "Peak learning rate."
     assert keys["name"].default == "(required)"
     assert set(keys) >= {"sources[].uri", "teacher.lr"}

@@ -10,8 +10,9 @@ import pytest
 
 import poma3d.locations
 from plinth import locations as plinth_locations
-from plinth.config import MISSING, build, describe
+from plinth.config import build
 from plinth.locations import RESULT, Location, ModelLocation, ResultLocation, absolute, at_home, locations
+from plinth.schema import MISSING, describe
 
 
 @dataclass

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from plinth import config, plugins
+from plinth import plugins
 from plinth.errors import ConfigError
+from plinth.schema import Key
 
 MODULE = '''
 from dataclasses import dataclass
@@ -88,8 +89,8 @@ def test_options_become_the_config_of_the_class(module: str) -> None:
 
 def test_help_lists_the_keys_of_the_class(module: str) -> None:
     [root, step] = plugins.own_keys({"reader": {"kind": f"{module}:Scans"}, "output": "out"})
-    assert root == config.Key("reader.options.root", "str", "(required)", "The folder.")
-    assert step == config.Key("reader.options.step", "int", 2, "Every n-th frame.")
+    assert root == Key("reader.options.root", "str", "(required)", "The folder.")
+    assert step == Key("reader.options.step", "int", 2, "Every n-th frame.")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,11 @@ def test_help_lists_the_keys_of_the_class(module: str) -> None:
             {"rot": "x"},
             "unknown key reader.options.rot. Did you mean reader.options.ro",
         ),
-        ("own_scans:Scans", {"root": "x", "step": "two"}, "reader.options.step: Value 'two'"),
+        (
+            "own_scans:Scans",
+            {"root": "x", "step": "two"},
+            "reader.options.step is 'two', expected a whole number",
+        ),
         ("own_scans:Scans", {"root": "${oc.env:HOME}"}, "reader.options.root reads an environment variable"),
         ("own_scans:Scans", {}, "no value for reader.options.root. Add it to the file or as reader.options."),
         ("own_scans:Scan", {}, "own_scans has no class 'Scan'. Did you mean own_scans:Scans?"),

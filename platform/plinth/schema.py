@@ -1,0 +1,217 @@
+"""What a schema says of its keys: their types, their help, and whether a value fits.
+
+A schema is a tree of dataclasses whose fields each have a docstring underneath. Values are compared with it
+before OmegaConf merges them: OmegaConf would refuse them too, but without the whole key, a suggestion, or
+words that its user knows.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import enum
+import inspect
+import itertools
+import textwrap
+import types
+import typing
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from omegaconf import BooleanNode, FloatNode, IntegerNode, ValueNode
+from omegaconf.errors import ValidationError
+
+from plinth.errors import ConfigError
+
+MISSING: Any = "???"
+"""Default of a field that the job file must give."""
+NUMBERS: dict[type, tuple[Callable[[Any], ValueNode], str]] = {
+    bool: (BooleanNode, "true or false"),
+    int: (IntegerNode, "a whole number"),
+    float: (FloatNode, "a number"),
+}
+"""Type of a field -> what converts to it, and its name for people."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """One leaf of a schema: dotted name, type, default and help text."""
+
+    name: str
+    type: str
+    default: Any
+    help: str
+
+
+def describe(schema: type, prefix: str = "") -> Iterator[Key]:
+    """Every key of a schema with its help text, for `poma config --help-keys`."""
+    docs = _field_docs(schema)
+    hints = typing.get_type_hints(schema)
+    for f in dataclasses.fields(schema):
+        name = f"{prefix}{f.name}"
+        inner = dataclass_in(hints[f.name])
+        if inner is not None and typing.get_origin(hints[f.name]) is not dict:
+            suffix = "[]." if typing.get_origin(hints[f.name]) is list else "."
+            yield from describe(inner, f"{name}{suffix}")
+            continue
+        default = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
+        shown = "(required)" if default in (MISSING, dataclasses.MISSING) else default
+        yield Key(name, type_name(hints[f.name]), shown, docs.get(f.name, ""))
+
+
+def check(schema: type, value: Any, origin: str, prefix: str = "") -> None:
+    """Refuse keys that a schema does not have, and values that do not fit their type.
+
+    Args:
+        value: nested dicts and lists, as of a YAML file; only the keys that it has are looked at.
+        origin: names it in errors.
+        prefix: of its keys in errors.
+
+    Raises:
+        ConfigError: naming `origin`, the key and what would be right.
+    """
+    if not isinstance(value, dict):
+        return
+    hints = typing.get_type_hints(schema)
+    for key, item in value.items():
+        if key not in hints:
+            close = difflib.get_close_matches(str(key), hints, n=1)
+            fix = f"Did you mean {prefix}{close[0]}?" if close else _elsewhere(schema, str(key), hints)
+            raise ConfigError(f"{origin}: unknown key {prefix}{key}.", fix)
+        _check_value(hints[key], item, origin, f"{prefix}{key}")
+
+
+def _check_value(hint: Any, value: Any, origin: str, key: str) -> None:
+    """Compare a value with the type of its field, at any depth."""
+    if hint is Any or (isinstance(value, str) and (value == MISSING or "${" in value)):
+        return  # not given yet, or another key's value
+    where = f"{origin}: {key}"
+    bare = _without_none(hint)
+    parts = typing.get_args(bare)
+    if value is None:
+        if bare is hint:
+            raise ConfigError(f"{where} has no value, expected {_expected(bare)}.")
+    elif dataclasses.is_dataclass(bare):
+        if not isinstance(value, dict):
+            raise ConfigError(
+                f"{where}: expected keys below it, found {value!r}.", f"It has {_keys_of(bare)}"
+            )
+        check(typing.cast(type, bare), value, origin, f"{key}.")
+    elif typing.get_origin(bare) is list:
+        if not isinstance(value, list):
+            inner = dataclass_in(parts[0])
+            fix = f"Each item has {_keys_of(inner)}" if inner else f"Write it in brackets: {key}=[...]."
+            raise ConfigError(f"{where}: expected a list, found {value!r}.", fix)
+        for i, item in enumerate(value):
+            if parts[0] is str and isinstance(item, int) and not isinstance(item, bool):
+                continue  # a whole number is its text already
+            _check_value(parts[0], item, origin, f"{key}[{i}]")
+    elif typing.get_origin(bare) is dict:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where}: expected keys below it, found {value!r}.")
+        for name, item in value.items():
+            _check_value(parts[1], item, origin, f"{key}.{name}")
+    elif bare is str:
+        if isinstance(value, bool | int | float):
+            raise ConfigError(
+                f"{where} is text, but YAML reads {value!r} as a {type(value).__name__}.", "Put it in quotes."
+            )
+        if isinstance(value, dict | list):
+            raise ConfigError(f"{where}: expected text, found {value!r}.")
+        if "\0" in value:
+            raise ConfigError(f"{where} is {value!r}, and no name holds the character \\0.", "Leave it out.")
+    elif isinstance(bare, type) and issubclass(bare, enum.Enum):
+        if not isinstance(value, bare) and value not in bare.__members__:
+            close = difflib.get_close_matches(str(value), bare.__members__, n=1)
+            fix = f"Did you mean {close[0]}?" if close else ""
+            raise ConfigError(f"{where} is {value!r}, expected {_expected(bare)}.", fix)
+    elif bare in NUMBERS:
+        try:
+            NUMBERS[bare][0](value)
+        except ValidationError:
+            raise ConfigError(f"{where} is {value!r}, expected {_expected(bare)}.") from None
+
+
+def _without_none(hint: Any) -> Any:
+    """`X` of `X | None`; any other type as it is."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        left = [part for part in typing.get_args(hint) if part is not type(None)]
+        return left[0] if len(left) == 1 else hint
+    return hint
+
+
+def _expected(hint: Any) -> str:
+    """A type in the words of a job file."""
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return f"one of {', '.join(hint.__members__)}"
+    if dataclasses.is_dataclass(hint) or typing.get_origin(hint) is dict:
+        return "keys below it"
+    if typing.get_origin(hint) is list:
+        return "a list"
+    return NUMBERS[hint][1] if hint in NUMBERS else "text"
+
+
+def _keys_of(schema: Any) -> str:
+    return f"the keys {', '.join(field.name for field in dataclasses.fields(schema))}."
+
+
+def _elsewhere(schema: type, key: str, hints: dict[str, Any]) -> str:
+    """Where in the tree a key of that name lives, else what is possible here."""
+    places = [k.name for k in describe(schema) if k.name.split(".")[-1] == key]
+    if places:
+        return f"Did you mean {' or '.join(places[:3])}?"
+    return f"Possible here: {', '.join(hints)}."
+
+
+def dataclass_in(hint: Any) -> type | None:
+    """The dataclass in `X`, `X | None`, `list[X]` or `dict[str, X]`."""
+    if dataclasses.is_dataclass(hint):
+        return typing.cast(type, hint)
+    if typing.get_origin(hint) in (list, dict, typing.Union, types.UnionType):
+        for argument in typing.get_args(hint):
+            if (found := dataclass_in(argument)) is not None:
+                return found
+    return None
+
+
+def hint_of(schema: type, dotted: str) -> Any:
+    """The type of a dotted key such as data.sources[0].uri; None for a key that the schema lacks."""
+    hint: Any = schema
+    for part in dotted.replace("]", "").replace("[", ".").split("."):
+        if part.isdigit():
+            continue
+        inner = dataclass_in(hint)
+        hint = typing.get_type_hints(inner).get(part) if inner is not None else None
+    return hint
+
+
+def is_text(hint: Any) -> bool:
+    """Whether a field of a type takes text: `str` or `str | None`."""
+    return _without_none(hint) is str
+
+
+def type_name(hint: Any) -> str:
+    """A type as `poma config --help-keys` shows it."""
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return "one of " + ", ".join(m.name for m in hint)
+    if typing.get_origin(hint) is typing.Union:
+        return " | ".join("None" if h is type(None) else type_name(h) for h in typing.get_args(hint))
+    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
+
+
+def _field_docs(schema: type) -> dict[str, str]:
+    """The string literal under each field (nearest class in the MRO wins)."""
+    docs: dict[str, str] = {}
+    for cls in reversed([c for c in schema.__mro__ if dataclasses.is_dataclass(c)]):
+        body = typing.cast(ast.ClassDef, ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]).body
+        for here, below in itertools.pairwise(body):
+            if (
+                isinstance(here, ast.AnnAssign)
+                and isinstance(here.target, ast.Name)
+                and isinstance(below, ast.Expr)
+                and isinstance(below.value, ast.Constant)
+                and isinstance(below.value.value, str)
+            ):
+                docs[here.target.id] = " ".join(below.value.value.split())
+    return docs
