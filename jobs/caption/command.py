@@ -63,8 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
 def run_job(job: CaptionJob) -> int:
     """The same for a job that was read before."""
     start = time.monotonic()
-    with ray_cluster(job.ray, job.workers):
-        dataset = caption(job)
+    dataset = caption(job)
     counts = dataset.manifest.attributes["captions"]["counts"]
     stats = dataset.manifest.attributes["statistics"]
     print(
@@ -81,7 +80,7 @@ def run_job(job: CaptionJob) -> int:
 
 
 def caption(job: CaptionJob) -> Dataset:
-    """Caption the data set of `job`, on the Ray that runs already (or here, with `workers: 0`).
+    """Caption the data set of `job`; what needs no cluster is checked before one starts.
 
     Raises:
         ConfigError: a value that cannot be, a model that cannot be loaded, or another data set at the output.
@@ -100,7 +99,8 @@ def caption(job: CaptionJob) -> Dataset:
         print(f"{output.uri}: already captioned by this job")
         return Dataset(output, before)
     with RunLock(output, job.lock):
-        _caption_shards(job, work, data.manifest.shards)
+        with ray_cluster(job.ray, job.workers):
+            _caption_shards(job, work, data.manifest.shards)
         return _commit(work, data, recipe, record)
 
 

@@ -48,8 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def run_job(job: EmbedJob) -> int:
     """The same for a job that was read before."""
-    with ray_cluster(job.ray, job.workers):
-        dataset = embed(job)
+    dataset = embed(job)
     print(f"{dataset.storage.uri}: embedded by {dataset.teacher}")
     return 0
 
@@ -83,7 +82,8 @@ def embed(job: EmbedJob) -> Dataset:
     shards = dataset.manifest.shards
     tasks = [EmbedTask(job, dataset.storage, shape, index, entry) for index, entry in enumerate(shards)]
     each = {"CPU": 1.0, "GPU": job.gpus_per_worker}
-    entries = map_tasks(embed_shard, tasks, job.workers, each, f"embed {dataset.storage.uri}", "shards")
+    with ray_cluster(job.ray, job.workers):
+        entries = map_tasks(embed_shard, tasks, job.workers, each, f"embed {dataset.storage.uri}", "shards")
     attributes = {**dataset.manifest.attributes, "shape": shape.to_dict(), "teacher": asdict(record)}
     manifest = Manifest(entries, attributes)
     manifests.commit(dataset.storage, manifest)

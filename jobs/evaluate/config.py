@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from plinth.counts import Count
 from plinth.locations import Location, ResultLocation
 from plinth.schema import MISSING
 from plinth.storage import StorageOptions
@@ -27,7 +28,7 @@ class EvaluateJob:
     """Zero-shot scene retrieval."""
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     """Linear probe of the classes in view."""
-    batch_size: int = 16
+    batch_size: Count = 16
     """Scenes that pass through the encoder at once."""
     output: Location | None = None
     """Where evaluation.json goes; beside the run when empty."""

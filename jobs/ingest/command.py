@@ -102,8 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
 def run_job(job: IngestJob, check_inputs: bool = False) -> int:
     """The same for a job that was read before."""
     start = time.monotonic()
-    with ray_cluster(job.ray, job.workers):
-        dataset = ingest(job, check_inputs)
+    dataset = ingest(job, check_inputs)
     took_s = time.monotonic() - start
     stats = {"skipped_frames": "unknown", **dataset.manifest.attributes["statistics"]}
     size = sum(shard.size_bytes for shard in dataset.manifest.shards)
@@ -128,7 +127,7 @@ def run_job(job: IngestJob, check_inputs: bool = False) -> int:
 
 
 def ingest(job: IngestJob, check_inputs: bool = False) -> Dataset:
-    """Build the data set of `job`, on the Ray that runs already (or here, with `workers: 0`).
+    """Build the data set of `job`; what needs no cluster is checked before one starts.
 
     Args:
         check_inputs: read every byte of the inputs: to record it, or to compare it with the record.
@@ -152,7 +151,8 @@ def ingest(job: IngestJob, check_inputs: bool = False) -> Dataset:
             print(f"{output.uri}: already built from this job" + (f"; {unknown}" if unknown else ""))
             return built
     tasks = _tasks(job, reader, output, check_inputs)
-    results = map_tasks(make_shard, tasks, job.workers, {"CPU": 1.0}, f"ingest {output.uri}", "shards")
+    with ray_cluster(job.ray, job.workers):
+        results = map_tasks(make_shard, tasks, job.workers, {"CPU": 1.0}, f"ingest {output.uri}", "shards")
     classes = reader.classes() if isinstance(reader, NamesClasses) else None
     return _commit(job, output, tasks[0].shape, build, classes, results)
 

@@ -51,8 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
 def run_job(job: LiftJob, check_inputs: bool = False) -> int:
     """The same for a job that was read before."""
     start = time.monotonic()
-    with ray_cluster(job.ray, job.workers):
-        dataset, added = lift(job, check_inputs)
+    dataset, added = lift(job, check_inputs)
     if not added:
         return 0
     attributes, took_s = dataset.manifest.attributes, time.monotonic() - start
@@ -75,7 +74,7 @@ def run_job(job: LiftJob, check_inputs: bool = False) -> int:
 
 
 def lift(job: LiftJob, check_inputs: bool = False) -> tuple[Dataset, list[Commit]]:
-    """Build the next version on the Ray that runs already (or here, with `workers: 0`).
+    """Build the next version; what needs no cluster is checked before one starts.
 
     Args:
         check_inputs: read every byte of the inputs: to record it, or to compare it with the record.
@@ -112,8 +111,9 @@ def _next_version(job: LiftJob, work: LiftWork, attributes: dict[str, Any]) -> t
         said = f"; {unknown}" if unknown else ""
         print(f"{output.uri}: has all of the inputs at version {base.attributes['version']}{said}")
         return Dataset(output, base), []
-    plan = _plan(job, work, base, new)
-    commits = _lift_parts(work, plan, new)
+    with ray_cluster(job.ray, job.workers):
+        plan = _plan(job, work, base, new)
+        commits = _lift_parts(work, plan, new)
     versions.write_rejects(output, commits)
     grown = {piece.config.uri for identity, piece in pieces.items() if identity in known}
     _refuse_empty_sets(output, plan, commits, new, grown)

@@ -6,6 +6,7 @@ Each manifest is opened once and the teacher is opened once, here in the driver.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -48,6 +49,7 @@ def resolve(job: PretrainJob, accept_changes: bool = False) -> list[ResolvedStag
     names = [name for name in STAGES if stage_config(job, name) is not None]
     if not names:
         raise ConfigError("The job has neither a warmup nor a main section.", "Give at least one.")
+    _check_settings(job, names)
     there = absolute(job)  # workers run in other folders
     record = models.record(there.teacher, job.storage)
     kept = data_versions.read_pins(run_storage(job))
@@ -93,6 +95,25 @@ def resolve(job: PretrainJob, accept_changes: bool = False) -> list[ResolvedStag
         )
         resolved.append(stages.resolve(spec, opened))
     return resolved
+
+
+def _check_settings(job: PretrainJob, names: Sequence[str]) -> None:
+    """What can be said without a network: opening teacher and data takes seconds to minutes.
+
+    Raises:
+        ConfigError: the first value that is out of range.
+    """
+    for settings in (job.fit, job.zero, job.checkpoint, job.metrics, job.guard, job.ledger, job.lock):
+        settings.validate()
+    job.optim.validate()
+    try:
+        model.validate_settings(job.model)
+    except ValueError as error:
+        raise ConfigError(f"model.{error}") from None
+    for name in names:
+        stage = stage_config(job, name)
+        assert stage is not None
+        _in_steps(stage, name, job.optim.warmup_steps)
 
 
 def _start(job: PretrainJob) -> Storage | None:

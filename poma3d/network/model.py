@@ -24,15 +24,24 @@ MAX_SCALE = 100.0
 """exp(logit_scale) is clamped here when it is trained, as in CLIP."""
 
 
+def validate_settings(model: ModelConfig) -> None:
+    """What can be refused without samples and a teacher.
+
+    Raises:
+        ValueError: naming the field.
+    """
+    encoder.validate(model.encoder)
+    predictor.validate(model.predictor)
+    ema.validate(model.ema)
+
+
 def validate(model: ModelConfig, loss: LossConfig, shape: SampleShape, tower: ImageTower) -> None:
     """Refuse contradictions before anything is built.
 
     Raises:
         ValueError: naming the fields, the numbers that disagree and what to do.
     """
-    encoder.validate(model.encoder)
-    predictor.validate(model.predictor)
-    ema.validate(model.ema)
+    validate_settings(model)
     masking.validate(model.masks, patch_grid(shape, tower))
     if tower.shape.channels != 3:
         raise ValueError(

@@ -138,7 +138,7 @@ def test_a_scan_with_no_valid_frame_leaves_nothing(
     ("change", "words"),
     [
         ("reader={kind: scannet, scannet: {root: /nowhere/scans}}", "/nowhere/scans"),
-        ("reader.rooms.rooms=0", "rooms is 0, expected at least 1"),
+        ("reader.rooms.rooms=0", "reader.rooms.rooms is 0, expected 1 or more"),
         ("shape.views=1", "views.single_images"),
         ("output=s3://", "names no bucket"),
     ],
@@ -150,6 +150,28 @@ def test_a_source_that_cannot_be_is_named(
     extra = ["views.single_images=true", "shape.views=2"] if change == "shape.views=1" else [change]
     assert main(["ingest", write(tmp_path / "job.yaml", job), *extra]) == 2
     assert words in says(capsys)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["ingest", "reader={kind: tum, tum: {root: /nowhere}}"],
+        ["embed", "data=/nowhere"],
+    ],
+)
+def test_a_wrong_folder_starts_no_cluster(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: object) -> None:
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr("ray.init", refuse)
+    jobs = {
+        "ingest": write(tmp_path / "ingest.yaml", ingest_job(tmp_path / "out")),
+        "embed": embed_file(tmp_path, "out"),
+    }
+    assert main([words[0], jobs[words[0]], *words[1:], "workers=2"]) == 2
+    assert "/nowhere" in says(capsys)
 
 
 def test_embedding_fills_the_columns_and_keeps_the_geometry(
