@@ -41,7 +41,7 @@ from jobs.display.rejects import OF_VIEWS, REJECTS_FILE, last_line
 from jobs.jobfile import asked
 from plinth.data import manifest as manifests
 from plinth.data.manifest import Manifest, ShardEntry
-from plinth.data.shards import RowGroupReader
+from plinth.data.shards import RowGroupReader, refuse_incomplete
 from plinth.errors import ConfigError, DataError
 from plinth.locations import absolute
 from plinth.storage import MissingKeyError, Storage, StorageOptions
@@ -96,6 +96,7 @@ def caption(job: CaptionJob) -> Dataset:
     work, recipe, record = _work(job, data, output)
     before = _before(output, recipe)
     if before is not None and before.attributes["captions"]["data"] == data.manifest.hash:
+        refuse_incomplete(output, before, "Restore them, or give another output.")
         print(f"{output.uri}: already captioned by this job")
         return Dataset(output, before)
     with RunLock(output, job.lock):

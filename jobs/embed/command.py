@@ -22,7 +22,7 @@ from jobs.embed.config import EmbedJob
 from jobs.jobfile import asked
 from plinth.data import manifest as manifests
 from plinth.data.manifest import Manifest, ShardEntry
-from plinth.data.shards import RowGroupReader, write_shard
+from plinth.data.shards import RowGroupReader, refuse_incomplete, write_shard
 from plinth.errors import DataError
 from plinth.storage import Storage
 from poma3d.pretrained.config import FGCLIP
@@ -64,6 +64,7 @@ def embed(job: EmbedJob) -> Dataset:
     record = models.record(job.teacher, job.storage)
     done = dataset.teacher == record and (dataset.shape.image_tokens > 0 or not job.image_tokens)
     if done:
+        refuse_incomplete(dataset.storage, dataset.manifest, "Restore them, or build the data set again.")
         print(f"{dataset.storage.uri}: already embedded by {record}")
         return dataset
     if "version" in dataset.manifest.attributes:

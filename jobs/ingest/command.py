@@ -37,7 +37,7 @@ from plinth import config, plugins
 from plinth.data import manifest as manifests
 from plinth.data.inputs import InputRecord
 from plinth.data.manifest import Manifest, ShardEntry
-from plinth.data.shards import write_shard
+from plinth.data.shards import refuse_incomplete, write_shard
 from plinth.errors import ConfigError, DataError
 from plinth.locations import absolute
 from plinth.storage import Storage
@@ -50,6 +50,7 @@ EXAMPLES = 3
 """Rejects that are named for each reason; all are in the table."""
 UNUSABLE_SCAN = "unusable scan"
 SCANS_NAMED = 5
+AGAIN = "overwrite=true builds it again"
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def ingest(job: IngestJob, check_inputs: bool = False) -> Dataset:
 
     Raises:
         ConfigError: there is another data set at the output, or its inputs have changed.
-        DataError: nothing was left of the input.
+        DataError: nothing was left of the input, or the data set that is there is damaged.
     """
     output = Storage.from_uri(job.output, job.storage)
     output.check(write=True)
@@ -144,7 +145,8 @@ def ingest(job: IngestJob, check_inputs: bool = False) -> Dataset:
     if built is not None:
         try:
             unknown = refuse_changes(output, built.manifest.shards, reader, check_inputs)
-        except ConfigError:
+            refuse_incomplete(output, built.manifest, f"Restore them; or {AGAIN}.")
+        except (ConfigError, DataError):
             if not job.overwrite:
                 raise
         else:
@@ -162,10 +164,16 @@ def _built_before(job: IngestJob, output: Storage, build: str) -> Dataset | None
 
     Raises:
         ConfigError: another job built one there.
+        DataError: what lies there cannot be read.
     """
     if not output.exists(manifests.MANIFEST_KEY):
         return None
-    dataset = Dataset(output, manifests.load(output))
+    try:
+        dataset = Dataset(output, manifests.load(output))
+    except DataError as error:
+        if job.overwrite:
+            return None
+        raise DataError(error.problem, f"{error.fix.removesuffix('.')}; {AGAIN}.") from error
     if dataset.manifest.attributes.get("build") == build:
         return dataset
     if job.overwrite:

@@ -34,6 +34,7 @@ from jobs.lift.versions import DUPLICATE, Commit, Rejected, VersionPlan
 from plinth import config
 from plinth.data import manifest as manifests
 from plinth.data.manifest import Manifest
+from plinth.data.shards import refuse_incomplete
 from plinth.errors import ConfigError, DataError
 from plinth.locations import absolute
 from plinth.storage import Storage
@@ -102,6 +103,8 @@ def lift(job: LiftJob, check_inputs: bool = False) -> tuple[Dataset, list[Commit
 def _next_version(job: LiftJob, work: LiftWork, attributes: dict[str, Any]) -> tuple[Dataset, list[Commit]]:
     output = work.output
     base = _base(output, attributes)
+    if base is not None:
+        refuse_incomplete(output, base, "Restore them, or give another output.")
     pieces = _pieces(job)
     known = set(base.attributes["pieces"]) if base else set()
     new = {identity: piece for identity, piece in pieces.items() if identity not in known}

@@ -259,20 +259,47 @@ def verify(storage: Storage, manifest: Manifest) -> list[Problem]:
     problems = []
     for shard in manifest.shards:
         try:
-            size = storage.size(shard.name)
+            size: int | None = storage.size(shard.name)
         except MissingKeyError:
-            problems.append(Problem(shard.name, "missing", f"expected {shard.size_bytes} bytes"))
-            continue
-        if size != shard.size_bytes:
-            kind = "truncated" if size < shard.size_bytes else "altered"
-            problems.append(Problem(shard.name, kind, f"{size} bytes, expected {shard.size_bytes}"))
+            size = None
+        problem = _wrong_size(shard, size)
+        if problem is not None:
+            problems.append(problem)
             continue
         digest = hashlib.sha256()
-        for start in range(0, size, HASH_BLOCK_BYTES):
-            digest.update(storage.read_range(shard.name, start, min(size, start + HASH_BLOCK_BYTES)))
+        for start in range(0, shard.size_bytes, HASH_BLOCK_BYTES):
+            stop = min(shard.size_bytes, start + HASH_BLOCK_BYTES)
+            digest.update(storage.read_range(shard.name, start, stop))
         if digest.hexdigest() != shard.sha256:
             problems.append(Problem(shard.name, "altered", "its SHA-256 differs from the manifest's"))
     return problems
+
+
+def refuse_incomplete(storage: Storage, manifest: Manifest, fix: str) -> None:
+    """Before a command says that a data set is done: its shards are there, by name and size, in one listing.
+
+    Args:
+        fix: what to do where they are not.
+
+    Raises:
+        DataError: shards are missing or of another size; says how many and names the first.
+    """
+    sizes = dict(storage.list(SHARD_FOLDER))
+    found = [_wrong_size(shard, sizes.get(shard.name)) for shard in manifest.shards]
+    problems = [problem for problem in found if problem is not None]
+    if problems:
+        count = f"{len(problems)} of {len(manifest.shards)} shards are damaged"
+        raise DataError(f"{storage.uri}: {count}, the first is {problems[0]}.", fix)
+
+
+def _wrong_size(shard: ShardEntry, size: int | None) -> Problem | None:
+    """What the size of a shard tells, None for one that is not there; None when it is right."""
+    if size is None:
+        return Problem(shard.name, "missing", f"expected {shard.size_bytes} bytes")
+    if size == shard.size_bytes:
+        return None
+    kind = "truncated" if size < shard.size_bytes else "altered"
+    return Problem(shard.name, kind, f"{size} bytes, expected {shard.size_bytes}")
 
 
 class _Pieces(io.RawIOBase):

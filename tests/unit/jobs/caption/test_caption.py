@@ -124,6 +124,9 @@ def test_views_get_their_best_captions_and_scenes_a_summary(
             assert (np.diff(scores) <= 1e-6).all(), "the best first"
     assert main(["caption", str(bare / "job.yaml")]) == 0
     assert "already captioned by this job" in capsys.readouterr().out
+    min((bare / "out" / "shards").iterdir()).unlink()
+    assert main(["caption", str(bare / "job.yaml")]) == 2
+    assert "missing (expected" in capsys.readouterr().err
 
 
 def test_those_that_are_there_can_be_compared_or_replaced(bare: Path, made: Path, model: Path) -> None:

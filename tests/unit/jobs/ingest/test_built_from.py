@@ -153,3 +153,36 @@ def test_a_data_set_beside_its_scans(scans: Path, tmp_path: Path) -> None:
     job = write(tmp_path / "job.yaml", content)
     assert main(["ingest", job]) == 0
     assert main(["ingest", job]) == 0
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated"])
+def test_a_data_set_whose_shards_are_damaged_is_not_called_built(
+    damage: str, job: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ingest", job]) == 0
+    shard = min((tmp_path / "out" / "shards").iterdir())
+    whole = shard.read_bytes()
+    shard.unlink() if damage == "missing" else shard.write_bytes(whole[:100])
+    capsys.readouterr()
+    assert main(["ingest", job]) == 2
+    said = says(capsys)
+    assert f"shards/{shard.name}: {damage}" in said
+    assert "overwrite=true builds it again" in said
+    assert main(["ingest", job, "overwrite=true"]) == 0
+    assert shard.read_bytes() == whole
+
+
+def test_a_data_set_whose_manifest_is_damaged_is_built_again_where_asked(
+    job: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ingest", job]) == 0
+    manifest = tmp_path / "out" / "MANIFEST.json"
+    whole = manifest.read_bytes()
+    manifest.write_bytes(whole[:100])
+    capsys.readouterr()
+    assert main(["ingest", job]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "MANIFEST.json is not a manifest" in said
+    assert said.endswith("; overwrite=true builds it again.")
+    assert main(["ingest", job, "overwrite=true"]) == 0
+    assert manifest.read_bytes() == whole

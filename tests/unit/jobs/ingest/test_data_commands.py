@@ -196,6 +196,9 @@ def test_embedding_fills_the_columns_and_keeps_the_geometry(
         assert np.rint(lengths).tolist() == expected
     assert main(["embed", embed_file(folder, "rooms")]) == 0
     assert "already embedded" in capsys.readouterr().out
+    min((folder / "rooms" / "shards").iterdir()).unlink()
+    assert main(["embed", embed_file(folder, "rooms")]) == 2
+    assert "missing (expected" in capsys.readouterr().err
 
 
 def test_embedding_needs_colour(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -82,3 +82,13 @@ def test_what_was_not_recorded_is_unknown(tmp_path: Path, capsys: pytest.Capture
     capsys.readouterr()
     assert lift.lift(job(tmp_path, "tar"))[1] == []
     assert "of 1 pieces there is no record, so changes are unknown" in capsys.readouterr().out
+
+
+def test_a_version_whose_shards_are_damaged_is_neither_done_nor_built_upon(tmp_path: Path) -> None:
+    write_set(tmp_path / "set", "tar")
+    lift.lift(job(tmp_path, "tar"))
+    min((tmp_path / "out" / "shards").iterdir()).write_bytes(b"")
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"truncated \(0 bytes.* Restore them, or give another output"):
+            lift.lift(job(tmp_path, "tar"))
+        write_photos_tar(tmp_path / "set" / "1.tar", range(4, 6))

@@ -9,7 +9,7 @@ import pytest
 
 from plinth.data import manifest
 from plinth.data.manifest import MANIFEST_KEY, Manifest
-from plinth.data.shards import verify, write_shard
+from plinth.data.shards import refuse_incomplete, verify, write_shard
 from plinth.data.sources import open_source
 from plinth.errors import DataError
 from plinth.storage import Storage, StorageOptions
@@ -143,3 +143,17 @@ def test_a_version_is_named_after_the_data_set(tmp_path: Path) -> None:
     assert open_source(str(tmp_path), StorageOptions()).manifest == newest.manifest
     with pytest.raises(DataError, match=r"has no version 3; there are 1, 2"):
         open_source(f"{tmp_path}#3", StorageOptions())
+
+
+def test_a_data_set_is_complete_when_its_shards_are_there_at_their_sizes(storage: Storage) -> None:
+    written = make_data_set(storage).manifest
+    refuse_incomplete(storage, written, "")
+    first, second, *_ = (shard.name for shard in written.shards)
+    storage.delete(first)
+    storage.write(second, storage.read(second) + b"x")
+    said = f"2 of {len(written.shards)} shards are damaged, the first is {first}: missing.* Restore them"
+    with pytest.raises(DataError, match=said):
+        refuse_incomplete(storage, written, "Restore them.")
+    storage.write(first, b"")
+    with pytest.raises(DataError, match=f"{first}: truncated .0 bytes"):
+        refuse_incomplete(storage, written, "")
