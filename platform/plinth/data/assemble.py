@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from plinth.data.bad_rows import SAMPLE_ID, Budget, Skips, problems
 from plinth.data.config import OnBadShard
 from plinth.data.frames import FrameColumn, FrameError, is_packed
+from plinth.data.memory import BatchMemory
 from plinth.data.plan import Cursor, Window
 from plinth.data.shards import MEND
 from plinth.data.sources import Mixture, Places, bad_frame
@@ -87,6 +87,7 @@ class Assembler:
         self._budget = Budget(config.max_bad_row_groups)
         self._places = [Places(source) for source in mixture.sources]
         self._threads = config.decode_threads
+        self._memory = BatchMemory()
         self._plan = plan
         self._start = start
         self._columns = list(columns)
@@ -113,7 +114,7 @@ class Assembler:
             while row < end:
                 while not windows:
                     self._open_next(stream)
-                out = out or _Rows(self._rows, cursor.epoch, windows[0].columns)
+                out = out or _Rows(self._rows, cursor.epoch, windows[0].columns, self._memory)
                 row += windows[0].take(out, row, end - row)
                 if windows[0].is_empty:
                     windows.popleft()
@@ -222,17 +223,18 @@ def _decode_share(frames: Sequence[_Frame]) -> list[tuple[_Frame, str]]:
 class _Rows:
     """The memory of one batch: tensors, and NumPy views of them to write through."""
 
-    def __init__(self, rows: int, epoch: int, columns: Mapping[str, list[Part]]) -> None:
+    def __init__(self, rows: int, epoch: int, columns: Mapping[str, list[Part]], memory: BatchMemory) -> None:
+        empty = memory.empty
         self.ids = [""] * rows
         self.problems: dict[int, str] = {}
         """Row -> why it cannot be trained on."""
         self.frames: list[_Frame] = []
         """Rows of packed columns, to be decoded once all places are known."""
         self.columns = list(columns)
-        self.tensors = {n: _empty(rows, parts[0].dtype, _row_shape(parts[0])) for n, parts in columns.items()}
-        self.tensors["sample_valid"] = _empty(rows, np.dtype(bool))
-        self.tensors["sample_key"] = _empty(rows, np.dtype(np.int64))
-        self.tensors["epoch"] = _empty(rows, np.dtype(np.int64)).fill_(epoch)
+        self.tensors = {n: empty(rows, parts[0].dtype, _row_shape(parts[0])) for n, parts in columns.items()}
+        self.tensors["sample_valid"] = empty(rows, np.dtype(bool))
+        self.tensors["sample_key"] = empty(rows, np.dtype(np.int64))
+        self.tensors["epoch"] = empty(rows, np.dtype(np.int64)).fill_(epoch)
         self.arrays = {name: tensor.numpy() for name, tensor in self.tensors.items()}
 
 
@@ -336,9 +338,3 @@ def _row_shape(part: Part) -> tuple[int, ...]:
 def _is_big(part: Part) -> bool:
     """Whether its rows are put into a batch one by one."""
     return isinstance(part, FrameColumn) or part[:1].nbytes >= BIG_ROW_BYTES
-
-
-def _empty(rows: int, dtype: np.dtype[Any], shape: Sequence[int] = ()) -> torch.Tensor:
-    """Memory for `rows` rows of a shape, page-locked where there is a GPU."""
-    kind = torch.from_numpy(np.empty(0, dtype)).dtype
-    return torch.empty((rows, *shape), dtype=kind, pin_memory=torch.cuda.is_available())
