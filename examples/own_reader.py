@@ -28,6 +28,8 @@ from jobs.cli import main as poma
 from poma3d.locations import Location
 from poma3d.scenes.frame import BadFrame, Frame, LazyFrames, SceneFrames
 
+WALL_M = 2.0
+
 
 @dataclass
 class NpzConfig:
@@ -57,6 +59,10 @@ class NpzReader:
             raise ValueError(f"{root}: no scan here: no file such as kitchen/000.npz")
         return scans
 
+    def inputs(self, scene_id: str) -> list[Path]:
+        """What a scan is read from: where it changes after the build, `poma ingest` says so."""
+        return [Path(self.config.root) / scene_id]
+
     def read(self, scene_id: str) -> SceneFrames:
         """One scan; a frame is decoded when it is asked for."""
         folder = Path(self.config.root) / scene_id
@@ -81,16 +87,18 @@ def load(folder: Path, name: str) -> Frame:
 
 
 def write_scan(folder: Path, frames: int = 6, side: int = 64) -> None:
-    """A camera that looks along a wall, turning a little in every frame."""
+    """A camera that turns before a wall 2 m away, a little in every frame."""
     folder.mkdir(parents=True, exist_ok=True)
-    columns = np.linspace(0, 1, side)
+    centre = (side - 1) / 2
+    across = (np.arange(side) - centre) / side  # x of the points at depth 1, column by column
     for number in range(frames):
-        angle = number * np.pi / 12
+        angle = number * np.pi / 36
         right, ahead = [np.cos(angle), np.sin(angle), 0], [-np.sin(angle), np.cos(angle), 0]
+        depth_m = WALL_M / (across * right[1] + ahead[1])  # where each column's ray meets y = WALL_M
         np.savez(
             folder / f"{number:03d}.npz",
-            depth=np.tile(1500 + 1000 * columns, (side, 1)).astype(np.uint16),
-            intrinsics=np.array([side, side, (side - 1) / 2, (side - 1) / 2]),
+            depth=np.tile(np.rint(depth_m * 1000), (side, 1)).astype(np.uint16),
+            intrinsics=np.array([side, side, centre, centre]),
             pose=np.stack([right, [0, 0, -1], ahead, [0, 0, 1.5]], axis=1, dtype=np.float64),
             colour=np.full((side, side, 3), 40 * number, np.uint8),
         )

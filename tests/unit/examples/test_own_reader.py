@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "1 of 1 scenes, 4 views each" in done.stdout
+    assert "warning" not in done.stdout, "its views agree"
     return folder
 
 
@@ -57,6 +59,17 @@ def test_the_options_are_part_of_the_job(example: Path) -> None:
     other = poma("ingest", job, "reader.options.step=2", folder=EXAMPLES)
     assert other.returncode == 2
     assert "holds a data set that another job built" in other.stderr
+
+
+def test_an_edited_scan_is_noticed(example: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(example, folder)
+    words = [f"reader.options.root={folder / 'scans'}", f"output={folder / 'again'}"]
+    assert poma("ingest", str(folder / "ingest.yaml"), *words, folder=EXAMPLES).returncode == 0
+    (folder / "scans" / "kitchen" / "000.npz").unlink()
+    done = poma("ingest", str(folder / "ingest.yaml"), *words, folder=EXAMPLES)
+    assert done.returncode == 2
+    assert "kitchen" in done.stderr
 
 
 def test_config_checks_and_explains_the_options(example: Path) -> None:
