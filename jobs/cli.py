@@ -185,7 +185,7 @@ def parse(words: list[str], command: Command | None) -> argparse.Namespace:
     """The command line; key=value words may also stand after the options."""
     if command is not None and command.name == "sweep":
         words = import_module("jobs.sweep.arguments").with_action(words)
-    parser = _parser(command)
+    parser = parser_of(command)
     arguments, late = parser.parse_known_args(words)
     is_override = [not word.startswith("-") and "=" in word for word in late]
     if not all(is_override) or (late and not hasattr(arguments, "overrides")):
@@ -195,7 +195,7 @@ def parse(words: list[str], command: Command | None) -> argparse.Namespace:
     return arguments
 
 
-def _parser(asked: Command | None) -> argparse.ArgumentParser:
+def parser_of(asked: Command | None) -> argparse.ArgumentParser:
     """All commands by name and help line; flags only of the one that was asked for."""
     parser = argparse.ArgumentParser(
         prog="poma",
@@ -228,7 +228,7 @@ def _complete() -> None:
     if len(words) > 2 and words[1] == "sweep" and any(sign in words[2] for sign in "./"):  # a job file
         os.environ["COMP_LINE"] = line.replace(" sweep ", " sweep run ", 1)
         os.environ["COMP_POINT"] = str(int(os.environ["COMP_POINT"]) + len("run "))
-    parser = _parser(find_command(words[1:]))
+    parser = parser_of(find_command(words[1:]))
     for action in _all_actions(parser):
         if action.dest in ("job", "cluster"):
             action.completer = argcomplete.FilesCompleter(("yaml",))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from jobs.common.flags import add_storage_flags
+from jobs.common.flags import add_action, add_storage_flags
 from jobs.common.run_layout import STAGES
 
 
@@ -13,7 +13,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
     def action(name: str, text: str) -> argparse.ArgumentParser:
-        sub = actions.add_parser(name, help=text, description=text)
+        sub = add_action(actions, name, text)
         sub.add_argument("uri", help="the run's folder: STORAGE/NAME")
         add_storage_flags(sub)
         return sub
@@ -24,12 +24,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     verify.add_argument("--step", type=int, help="only this one")
     action("repair", "commit what was whole, take damaged ones out of use, remove what no record names")
     prune = action("prune", "delete all but those that are kept")
-    prune.add_argument("--keep-last", type=int, default=3, help="newest to keep (default 3)")
+    prune.add_argument("--keep-last", type=int, default=3, help="newest to keep (default %(default)s)")
     prune.add_argument("--keep-every", type=int, default=0, help="keep steps that are multiples of this, too")
     prune.add_argument("--keep-best", type=int, default=0, help="keep this many with the lowest loss, too")
     prune.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
     pin = action("pin", "keep one whatever the settings say")
-    pin.add_argument("stage", choices=STAGES)
-    pin.add_argument("step", type=int)
+    pin.add_argument("stage", choices=STAGES, help="which stage's checkpoint")
+    pin.add_argument("step", type=int, help="its step, as `poma checkpoints list` shows it")
     pin.add_argument("--reason", default="", help="why it is kept; shown in its record")
     pin.add_argument("--remove", action="store_true", help="let the settings decide again")

@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from plinth.storage.options import StorageOptions
 
+Actions = argparse._SubParsersAction  # argparse has no public name for what add_subparsers returns
+
+
+def add_action(actions: Actions[Any], name: str, text: str) -> argparse.ArgumentParser:
+    """An action of a command, such as `list` of `poma runs`.
+
+    Args:
+        text: what it does, as a line of the command's help.
+    """
+    return actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+
 
 def add_job(parser: argparse.ArgumentParser, name: str) -> None:
-    """The job file and its overrides, both positional."""
+    """The job file and its overrides, both positional.
+
+    Args:
+        name: of the shipped job file that the help shows, without its suffix.
+    """
     parser.add_argument("job", type=Path, help=f"job file, such as jobs/configs/{name}.yaml")
     add_overrides(parser, "job")
 

@@ -9,5 +9,5 @@ from jobs.common.flags import add_job
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare them."""
-    add_job(parser, "config")
+    add_job(parser, "pretrain")
     parser.add_argument("--help-keys", action="store_true", help="list keys, types, defaults and meanings")

@@ -13,5 +13,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Declare them."""
     add_overrides(parser, "demo")
     parser.add_argument(
-        "--job", type=Path, default=CONFIGS / "demo.yaml", help="another file of the same kind"
+        "--job",
+        type=Path,
+        default=CONFIGS / "demo.yaml",
+        help="another file of the same kind, such as jobs/configs/rooms.yaml (default the demo's)",
     )

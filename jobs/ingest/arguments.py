@@ -10,7 +10,7 @@ from jobs.common.flags import add_check_inputs, add_optional_job
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare them."""
-    add_optional_job(parser, "job file, such as jobs/configs/rooms.yaml")
+    add_optional_job(parser, "job file, such as jobs/configs/ingest_scannet.yaml")
     add_check_inputs(parser)
     group = parser.add_argument_group("in place of a job file")
     group.add_argument(
@@ -20,6 +20,6 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="say which layout of scans lies there, write its job",
     )
     group.add_argument(
-        "--write", type=Path, metavar="FILE", help="the job file to write (default: ingest_LAYOUT.yaml here)"
+        "--write", type=Path, metavar="FILE", help="the job file to write (default ingest_LAYOUT.yaml here)"
     )
     group.add_argument("--layout", help="which one, where more than one fits")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from jobs.common.flags import add_storage_flags
+from jobs.common.flags import add_action, add_storage_flags
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +16,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         ("logs", "the run's folder: STORAGE/NAME", "messages of every rank, and what failed first"),
         ("stop", "the run's folder: STORAGE/NAME", "have it save and end, wherever it runs; waits for it"),
     ):
-        action = actions.add_parser(name, help=text, description=text)
+        action = add_action(actions, name, text)
         action.add_argument("uri", help=what)
         add_storage_flags(action)
         if name == "logs":

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import inspect
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from jobs.cli import COMMANDS, Command, main
+from jobs.cli import COMMANDS, Command, main, parser_of
 from jobs.common.run_layout import CONFIGS
 from jobs.jobfile import SCHEMAS, open_schema
 from plinth import config
@@ -17,6 +20,7 @@ from plinth.schema import describe
 from tests.helpers.scans import room, write_seven_scenes
 from tests.helpers.tiny_jobs import ingest_job, write
 
+ROOT = Path(__file__).parents[3]
 REQUIRED = {
     "ingest": ["output=x"],
     "embed": ["data=x", "teacher.revision=abc"],
@@ -44,6 +48,29 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert ended.value.code == 0
     text = capsys.readouterr().out
     assert all(f"\n    {command.name}" in text for command in COMMANDS)
+
+
+def flags_of(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.Action]]:
+    """Every flag and positional of a parser and its actions, with the command line that it belongs to."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                yield from flags_of(below)
+        else:
+            yield parser.prog, action
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_every_flag_says_what_it_is(command: Command) -> None:
+    """Also what it is when it is left out; and files that it names as examples are there, of a right kind."""
+    for prog, flag in flags_of(parser_of(command)):
+        text = flag.help or ""
+        assert text, f"{prog} {flag.dest}"
+        assert "default" in text or flag.default in (None, False, 0, "", [], argparse.SUPPRESS), flag.dest
+        for path in re.findall(r"\b(?:jobs/configs|clusters)/\S+\.yaml", text):
+            assert (ROOT / path).is_file(), f"{prog}: {path}"
+            if command.schema and path.startswith("jobs/"):
+                assert config.read(ROOT / path).get("kind") == command.name, f"{prog}: {path}"
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
