@@ -45,6 +45,8 @@ CLEARLY = 1.5
 """The mistake that is named makes the disagreement smaller by this factor."""
 SURE = 0.02
 """Views that shared nothing must agree to this share of their depth once the mistake is undone."""
+SHARE = 0.03
+"""Views may agree in mm where all depth is too small: above this share of it a mistake is looked for, too."""
 KEPT = 0.5
 """Share of the overlaps that must be left once it is undone."""
 MM = 1000.0
@@ -54,6 +56,10 @@ ONE_FRAME = "one frame only"
 NO_NEIGHBOURS = "views that follow each other are far apart"
 HARDLY_MOVES = "the camera hardly moves"
 NO_OVERLAP = "neighbouring views share too little"
+UNMOVED = (
+    "the poses stay where they are while the views change, so they do not tell where the camera was: export "
+    "the poses again"
+)
 UNEXPLAINED = "no single mistake of poses, axes, unit, picture size, ray length or focal length explains it"
 
 
@@ -100,21 +106,27 @@ class Pairs:
         self._from_world = np.linalg.inv(_square(np.eye(3) if scene.world is None else scene.world))
         self._spacing = max(APART, candidates // PAIRS)
         self._found: list[tuple[Frame, Frame]] = []
+        self._far: list[tuple[Frame, Frame]] = []
+        self._still: list[tuple[Frame, Frame]] = []
         self._start: Frame | None = None
         self._last: Frame | None = None
-        self._jumps = False
 
     def add(self, frame: Frame) -> None:
         """One more frame, checked (`poma3d.scenes.checks`) and on its source's grid."""
         if frame.points is not None:
             return
         if self._start is not None:
+            pair = (self._start, frame)
+            apart = moved(self._start.pose, frame.pose, MOVED_M, MOVED_DEG)
             if moved(self._start.pose, frame.pose, FAR_M, FAR_DEG) > 1:
+                self._far.append(pair)
                 self._start = None
-                self._jumps = True
-            elif moved(self._start.pose, frame.pose, MOVED_M, MOVED_DEG) >= 1:
-                self._found.append((self._start, frame))
+            elif apart >= 1:
+                self._found.append(pair)
                 self._start = None
+            elif apart < HARDLY_MOVED and self.frames >= (len(self._still) + 1) * self._spacing:
+                self._still.append(pair)
+        del self._far[PAIRS:], self._still[PAIRS:]
         due = len(self._found) * self._spacing
         if self._start is None and self.frames >= due and len(self._found) < PAIRS:
             self._start = frame
@@ -126,7 +138,7 @@ class Pairs:
         """Why there is no pair."""
         if self.frames < MIN_FRAMES:
             return ONE_FRAME if self.frames else NO_FRAME
-        return NO_NEIGHBOURS if self._jumps else HARDLY_MOVES
+        return NO_NEIGHBOURS if self._far else HARDLY_MOVES
 
     def all(self) -> list[Pair]:
         """The pairs; of a camera that hardly moved the one of its first and last view."""
@@ -134,7 +146,18 @@ class Pairs:
         if not found and self._start is not None and self._last is not None:
             apart = moved(self._start.pose, self._last.pose, MOVED_M, MOVED_DEG)
             found = [(self._start, self._last)] if apart >= HARDLY_MOVED else []
-        return [(self._stored(first), self._stored(second)) for first, second in found]
+        return self._looks(found)
+
+    def far(self) -> list[Pair]:
+        """Views that follow each other and are no neighbours by their poses, which may be wrong."""
+        return self._looks(self._far)
+
+    def still(self) -> list[Pair]:
+        """Views between which the camera hardly moved by their poses, which may be wrong."""
+        return self._looks(self._still)
+
+    def _looks(self, pairs: Sequence[tuple[Frame, Frame]]) -> list[Pair]:
+        return [(self._stored(first), self._stored(second)) for first, second in pairs]
 
     def _stored(self, frame: Frame) -> Look:
         """The view before its reader turned picture and world; its depth is not copied."""
@@ -150,21 +173,38 @@ class Pairs:
 def examine(pairs: Pairs, max_mm: float) -> Disagreement:
     """The disagreement of a scan, or why it has none; a warning where it is larger than `max_mm`.
 
-    Views that share nothing as they stand, and agree once a mistake is undone, are a warning, too.
+    Views that share nothing as they stand, and agree once a mistake is undone, are a warning, too; so are
+    views that change while their poses do not.
     """
     found = pairs.all()
     if not found:
-        return Disagreement(not_measured=pairs.why_none)
+        return _without_neighbours(pairs, max_mm)
     now = compare(found)
-    if now.shared and now.median_mm <= max_mm:
+    agree = bool(now.shared) and now.median_mm <= max_mm
+    if agree and now.relative <= SHARE:
         return Disagreement(now.median_mm)
     mistake = diagnose(found, now, max_mm)
+    if agree and mistake is None:
+        return Disagreement(now.median_mm)
     if not now.shared and mistake is None:
         return Disagreement(not_measured=NO_OVERLAP)
     cause = mistake.what if mistake is not None else UNEXPLAINED
     if not now.shared:
         return Disagreement(not_measured=NO_OVERLAP, warning=f"views share nothing: {cause}")
     return Disagreement(now.median_mm, warning=f"views disagree: {cause}")
+
+
+def _without_neighbours(pairs: Pairs, max_mm: float) -> Disagreement:
+    """What can be said where no two views are neighbours by their poses."""
+    why, far, still = pairs.why_none, pairs.far(), pairs.still()
+    if far:
+        mistake = diagnose(far, Comparison(np.nan, np.nan, 0), max_mm)
+        return Disagreement(
+            not_measured=why, warning=f"views share nothing: {mistake.what}" if mistake else ""
+        )
+    if still and (now := compare(still)).shared and now.median_mm > max_mm:
+        return Disagreement(now.median_mm, warning=f"views disagree: {UNMOVED}")
+    return Disagreement(not_measured=why)
 
 
 def diagnose(pairs: Sequence[Pair], now: Comparison, max_mm: float) -> Mistake | None:

@@ -18,6 +18,8 @@ from poma3d.geometry import off_centre
 
 UNITS = (100.0, 1000.0, 4000.0, 5000.0, 6553.5, 10000.0)
 """Units of depth a metre: cm, mm, Matterport3D, TUM RGB-D, Replica's renders, 0.1 mm."""
+UNITS_OF_POSES = {"centimetres": 100.0, "millimetres": 1000.0}
+"""What poses are given in where they are not in metres, in units a metre."""
 SAME_UNIT = 0.01
 """Relative difference below which two units are one."""
 SIZES = (0.5, 2.0)
@@ -86,6 +88,11 @@ def mistakes(look: Look) -> Iterator[Mistake]:
                 "unit that the scan states",
                 partial(_in_units, unit=unit),
             )
+    for name, unit in UNITS_OF_POSES.items():
+        yield Mistake(
+            f"the poses are in {name}, not in metres: divide the last column of each pose by {unit:g}",
+            partial(_poses_in_units, unit=unit),
+        )
     yield Mistake(
         "depth is the length of the ray, not the distance along the optical axis: divide each pixel by "
         "sqrt(1 + ((u - cx) / fx)^2 + ((v - cy) / fy)^2)",
@@ -129,6 +136,10 @@ def _opengl(look: Look) -> Look:
 
 def _in_units(look: Look, unit: float) -> Look:
     return replace(look, scale=1 / unit)
+
+
+def _poses_in_units(look: Look, unit: float) -> Look:
+    return replace(look, pose=look.pose * np.array([1, 1, 1, 1 / unit]))
 
 
 def _along_axis(look: Look) -> Look:

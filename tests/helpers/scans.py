@@ -203,6 +203,16 @@ def five_thousand(frame: Frame) -> Frame:
     return replace(frame, depth=frame.depth * np.uint16(UNITS_OF_TUM))
 
 
+def poses_in_cm(frame: Frame) -> Frame:
+    """Translations in centimetres."""
+    return replace(frame, pose=frame.pose * np.array([1.0, 1, 1, 100]))
+
+
+def poses_in_mm(frame: Frame) -> Frame:
+    """Translations in millimetres."""
+    return replace(frame, pose=frame.pose * np.array([1.0, 1, 1, 1000]))
+
+
 def along_ray(frame: Frame) -> Frame:
     """Depth is the distance from the camera, not z."""
     fx, fy, cx, cy = frame.intrinsics
@@ -222,6 +232,8 @@ MISTAKES: dict[str, tuple[Callable[[Frame], Frame], str]] = {
     "halved": (halved, "pictures of 2 times the depth maps' size"),
     "doubled": (doubled, "pictures of 0.5 times the depth maps' size"),
     "5000": (five_thousand, "5000 units a metre, not 1000"),
+    "cm": (poses_in_cm, "the poses are in centimetres"),
+    "mm": (poses_in_mm, "the poses are in millimetres"),
     "ray": (along_ray, "length of the ray"),
     "focal": (focal_length, "focal length is off: about 0.91"),
 }

@@ -45,7 +45,7 @@ def warned(out: str) -> list[str]:
 
 
 @pytest.mark.parametrize("sigma_mm", [0, 4])
-@pytest.mark.parametrize("mistake", [name for name in MISTAKES if name != "halved"])
+@pytest.mark.parametrize("mistake", [name for name in MISTAKES if name not in ("halved", "cm", "mm")])
 def test_each_mistake_is_named_once(
     mistake: str, sigma_mm: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -62,6 +62,19 @@ def test_each_mistake_is_named_once(
     assert record.scans["right"] < 20 < record.scans["wrong"]
     assert record.median_mm == pytest.approx(np.mean(list(record.scans.values())), abs=0.1)
     assert f"most: wrong {record.scans['wrong']:g}, right" in out
+
+
+@pytest.mark.parametrize("unit", ["cm", "mm"])
+def test_poses_in_another_unit_are_named_though_no_views_are_neighbours(
+    unit: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_scan(tmp_path / "scans" / "wrong", noisy(box_room(VIEWS), 4), unit)
+    assert main(["ingest", job(tmp_path)]) == 0
+    [line] = warned(capsys.readouterr().out)
+    assert f"views share nothing: {MISTAKES[unit][1]}, not in metres: divide" in line
+    record = open_dataset(str(tmp_path / "out"), StorageOptions()).disagreement
+    assert record is not None
+    assert record.not_measured == {"views that follow each other are far apart": ["wrong"]}
 
 
 def test_a_halved_picture_is_named_as_the_reason_of_its_rejects(

@@ -107,6 +107,23 @@ def test_inverted_poses_of_opengl_are_named(axes: Callable[[Frame], Frame]) -> N
     assert "poses are inverted, of cameras with OpenGL's axes" in examined(scene).warning
 
 
+def test_poses_that_stay_while_the_views_change_are_named() -> None:
+    scene = noisy(box_room(VIEWS), 5)
+    found = examined(changed(scene, lambda frame: replace(frame, pose=scene.frames[0].pose)))
+    assert found.median_mm is not None
+    assert found.median_mm > 40
+    assert "the poses stay where they are while the views change" in found.warning
+
+
+def test_depth_that_is_too_small_to_differ_by_much_is_named() -> None:
+    """Millimetres read as a tenth of one: what disagrees is as small as the room."""
+    scene = changed(noisy(box_room(VIEWS), 5), lambda frame: replace(frame, depth=frame.depth // 10))
+    found = examined(scene, max_mm=400)
+    assert found.median_mm is not None
+    assert found.median_mm < 400
+    assert "depth has 100 units a metre, not 1000" in found.warning
+
+
 def test_two_mistakes_are_no_single_one() -> None:
     found = examined(changed(box_room(VIEWS), lambda frame: five_thousand(opengl(frame))))
     assert found.median_mm is None or found.median_mm > 40
