@@ -49,7 +49,7 @@ class JobFile:
 
         Raises:
             ConfigError: a job of another kind, an override of the kind, a secret in an override, an output
-                that is a version, or what `plinth.config.resolve` refuses.
+                that is empty or a version, or what `plinth.config.resolve` refuses.
         """
         if self.kind != schema.kind:  # type: ignore[attr-defined]
             problem = f"{self.path} is a job for `poma {self.kind}`."
@@ -67,12 +67,15 @@ class JobFile:
 
 
 def _check_results(job: object, origin: str) -> None:
-    """Refuse a place for a result whose name would be read as that of a version.
+    """Refuse a place for a result that is empty, or whose name would be read as that of a version.
 
     Raises:
         ConfigError: naming it.
     """
     for uri in locations(job, RESULT):
+        if not uri.strip():  # Path("") is the folder that the command was started in
+            problem = f"{origin}: the place for the result is empty."
+            raise ConfigError(problem, "Name a folder or URI; `.` is the folder that you are in.")
         folder, version = split_version(uri)
         if version is not None:
             raise ConfigError(

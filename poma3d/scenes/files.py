@@ -66,9 +66,13 @@ def read_pose(path: File) -> np.ndarray:
     """A pose float64 [3, 4] from a text file of 3 x 4 or 4 x 4 numbers.
 
     Raises:
-        BadFrame: it cannot be read, or its last row says that it is no rigid motion.
+        BadFrame: it cannot be read, its last row says that it is no rigid motion, or it is not finite: -inf
+            must not meet another matrix, where it would become NaN.
     """
-    return rigid(_whole_matrix(path, (3, 4), "pose"))
+    pose = rigid(_whole_matrix(path, (3, 4), "pose"))
+    if not np.isfinite(pose).all():
+        raise BadFrame("non-finite pose", f"{path.name}: {pose[0].tolist()}")
+    return pose
 
 
 def rigid(matrix: np.ndarray) -> np.ndarray:

@@ -119,6 +119,9 @@ class ScanReader(ABC, Generic[C, S]):
         if not self.config.root:
             raise ValueError("root is not given: name the folder that holds the scans")
         root = Path(self.config.root)
+        if not root.is_dir():
+            what = "is a file" if root.exists() else "does not exist"
+            raise ValueError(f"root is {root}, which {what}: name the folder that holds the scans")
         found, named = self.find(root), getattr(self.config, "scans", None)
         if named is None:
             return found

@@ -155,6 +155,16 @@ def test_a_result_is_not_written_where_a_version_would_be_read(
     assert main(["ingest", job, f"output={tmp_path}/out#one"]) == 0
 
 
+def test_a_result_is_not_written_where_the_command_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = write(tmp_path / "job.yaml", ingest_job(tmp_path / "out"))
+    monkeypatch.chdir(tmp_path)
+    assert main(["ingest", job, "output="]) == 2
+    assert "the place for the result is empty" in one_line(capsys)
+    assert [path.name for path in tmp_path.iterdir()] == ["job.yaml"]
+
+
 def test_home_is_found_in_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
