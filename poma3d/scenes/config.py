@@ -2,11 +2,50 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from poma3d.counts import Count, CountOrZero
 from poma3d.locations import Location
+
+INTRINSICS_NUMBERS = 4
+
+
+def refuse_intrinsics(intrinsics: Sequence[float] | None) -> None:
+    """Refuse intrinsics that are given and not fx, fy, cx, cy.
+
+    Raises:
+        ValueError: naming them.
+    """
+    if intrinsics is not None and len(intrinsics) != INTRINSICS_NUMBERS:
+        raise ValueError(f"intrinsics are {intrinsics}, expected [fx, fy, cx, cy]")
+
+
+def refuse_camera(camera: str | None, intrinsics: Sequence[float] | None, known: Collection[str]) -> None:
+    """Refuse a published camera that is not known, and one beside intrinsics.
+
+    Args:
+        known: names of the published cameras of a layout.
+
+    Raises:
+        ValueError: naming the field.
+    """
+    if camera is not None and camera not in known:
+        raise ValueError(f"camera is {camera}, expected one of {', '.join(known)}")
+    if camera is not None and intrinsics is not None:
+        raise ValueError("camera and intrinsics are both given: give one of them")
+
+
+def refuse_units(units_per_metre: float, usual: int) -> None:
+    """Refuse a number of units of depth in a metre that cannot be.
+
+    Raises:
+        ValueError: naming the field and what is usual.
+    """
+    if not 0 < units_per_metre < math.inf:
+        raise ValueError(f"units_per_metre is {units_per_metre}, expected a number such as {usual}")
 
 
 @dataclass

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
 from poma3d.sample import MILLIMETRE
-from poma3d.scenes.frame import Frame, LazyFrames, Reject, SceneFrames
+from poma3d.scenes.frame import BadFrame, Frame, LazyFrames, Reject, SceneFrames
 from poma3d.scenes.marks import Mark
-from poma3d.scenes.orientation import turned
+from poma3d.scenes.orientation import turned, upright_turns
 from poma3d.scenes.scan_captions import read_captions
 
 
@@ -59,6 +60,22 @@ def without_depth(scene_id: str, posed: Iterable[str], frame_ids: Iterable[str])
 
 C = TypeVar("C", bound=HasRoot)
 S = TypeVar("S", bound=Scan)
+
+
+def upright(scan: S, pose: Callable[[S, str], np.ndarray]) -> S:
+    """The scan with the turns that bring each picture upright by its own pose.
+
+    Args:
+        pose: camera -> z-up world [3, 4] of a frame; one that raises BadFrame leaves its picture as it is.
+    """
+
+    def pose_or_none(frame_id: str) -> np.ndarray | None:
+        with contextlib.suppress(BadFrame):
+            return pose(scan, frame_id)
+        return None
+
+    turns = upright_turns([pose_or_none(frame_id) for frame_id in scan.frame_ids])
+    return replace(scan, turns=dict(zip(scan.frame_ids, turns, strict=True)))
 
 
 class ScanReader(ABC, Generic[C, S]):

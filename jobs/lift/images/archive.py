@@ -11,22 +11,17 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from jobs.lift.images.config import ImageSetConfig
 from jobs.lift.images.sets import (
     VALUE_CHARACTERS,
     BadRecord,
+    FileSet,
     ImageRecord,
     InputPiece,
-    file_pieces,
     numbers,
     open_object,
-    own_file,
-    set_folder,
     texts,
 )
 from jobs.lift.images.tar_members import Member, members_of
-from plinth.data.inputs import InputFile
-from plinth.storage import StorageOptions
 
 SUFFIX = ".tar"
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "avif", "heic", "heif", "tif", "tiff", "bmp", "gif")
@@ -37,23 +32,14 @@ Extent = tuple[int, int]
 """Offset and size of a member's bytes in the tar."""
 
 
-class ArchiveSet:
+class ArchiveSet(FileSet):
     """`jobs.lift.images.sets.ImageSet` of tar files."""
 
-    def __init__(self, config: ImageSetConfig, options: StorageOptions) -> None:
-        self.config, self.options = config, options
-
-    def pieces(self) -> list[InputPiece]:
-        """One per tar file."""
-        return file_pieces(self.config, self.options, SUFFIX)
-
-    def files(self, piece: InputPiece) -> list[InputFile]:
-        """The tar file."""
-        return own_file(piece, SUFFIX)
+    suffix = SUFFIX
 
     def scan(self, piece: InputPiece) -> Iterator[ImageRecord | BadRecord]:
         """Samples in the order of the tar, read front to back."""
-        storage, _ = set_folder(self.config, self.options, SUFFIX)
+        storage = self.storage()
         with open_object(storage, piece.key) as file:
             for sample in _samples(members_of(file, piece)):
                 if isinstance(sample, BadRecord):
@@ -63,7 +49,7 @@ class ArchiveSet:
 
     def read(self, piece: InputPiece, locators: Sequence[str]) -> Iterator[ImageRecord]:
         """The samples again; neighbours in one request."""
-        storage, _ = set_folder(self.config, self.options, SUFFIX)
+        storage = self.storage()
         extents: list[dict[str, Extent]] = [json.loads(locator) for locator in locators]
         at = 0
         while at < len(locators):

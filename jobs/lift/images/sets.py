@@ -12,7 +12,7 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from jobs.lift.images.config import ImageSetConfig
 from plinth.data.inputs import InputFile
@@ -122,10 +122,25 @@ def file_pieces(config: ImageSetConfig, options: StorageOptions, suffix: str) ->
     return [InputPiece(config, options, key, identity(config, storage, key, size)) for key, size in files]
 
 
-def own_file(piece: InputPiece, suffix: str) -> list[InputFile]:
-    """The file that is a piece."""
-    storage, _ = set_folder(piece.config, piece.options, suffix)
-    return [InputFile(storage, piece.key, piece.key)]
+class FileSet:
+    """What sets whose pieces are files of one suffix share; a layout adds `scan` and `read`."""
+
+    suffix: ClassVar[str]
+
+    def __init__(self, config: ImageSetConfig, options: StorageOptions) -> None:
+        self.config, self.options = config, options
+
+    def pieces(self) -> list[InputPiece]:
+        """One per file."""
+        return file_pieces(self.config, self.options, self.suffix)
+
+    def files(self, piece: InputPiece) -> list[InputFile]:
+        """The file that is the piece. Pictures that it names by paths are not among them."""
+        return [InputFile(self.storage(), piece.key, piece.key)]
+
+    def storage(self) -> Storage:
+        """The set's folder."""
+        return set_folder(self.config, self.options, self.suffix)[0]
 
 
 def _is_hidden(key: str) -> bool:

@@ -11,16 +11,13 @@ import pyarrow.parquet as pq
 from jobs.lift.images.config import ImageSetConfig
 from jobs.lift.images.sets import (
     BadRecord,
+    FileSet,
     ImageRecord,
     InputPiece,
-    file_pieces,
     numbers,
     open_object,
-    own_file,
-    set_folder,
     texts,
 )
-from plinth.data.inputs import InputFile
 from plinth.errors import DataError
 from plinth.storage import MissingKeyError, Storage, StorageOptions
 
@@ -29,19 +26,10 @@ BATCH_ROWS = 64
 """Rows in memory at a time: pages of images are large."""
 
 
-class TableSet:
+class TableSet(FileSet):
     """`jobs.lift.images.sets.ImageSet` of Parquet files."""
 
-    def __init__(self, config: ImageSetConfig, options: StorageOptions) -> None:
-        self.config, self.options = config, options
-
-    def pieces(self) -> list[InputPiece]:
-        """One per Parquet file."""
-        return file_pieces(self.config, self.options, SUFFIX)
-
-    def files(self, piece: InputPiece) -> list[InputFile]:
-        """The Parquet file. Pictures that it names by paths are not among them."""
-        return own_file(piece, SUFFIX)
+    suffix = SUFFIX
 
     def scan(self, piece: InputPiece) -> Iterator[ImageRecord | BadRecord]:
         """Its rows.
@@ -58,7 +46,7 @@ class TableSet:
                 yield record
 
     def _rows(self, piece: InputPiece, wanted: set[int] | None) -> Iterator[ImageRecord | BadRecord]:
-        storage, _ = set_folder(self.config, self.options, SUFFIX)
+        storage = self.storage()
         images = picture_folder(self.config, self.options, storage)
         try:
             with pq.ParquetFile(pa.PythonFile(open_object(storage, piece.key), mode="r")) as file:

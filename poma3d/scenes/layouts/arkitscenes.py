@@ -20,7 +20,7 @@ depth files' stems as ids.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +30,8 @@ from poma3d.scenes.config import ArkitScenesConfig
 from poma3d.scenes.files import listed, read_depth
 from poma3d.scenes.frame import BadFrame, Frame, Reject
 from poma3d.scenes.marks import Mark
-from poma3d.scenes.orientation import upright_turns
 from poma3d.scenes.scan_captions import CAPTIONS_FILE
-from poma3d.scenes.scans import Scan, ScanReader
+from poma3d.scenes.scans import Scan, ScanReader, upright
 from poma3d.scenes.text_files import floats, read_lines, read_text
 
 SOURCE = "arkitscenes"
@@ -129,10 +128,7 @@ class ArkitScenesReader(ScanReader[ArkitScenesConfig, Video]):
                 f"scene {scene_id}: none of the {len(video.left_out)} files in {folder / names.depth} has a "
                 f"pose in {names.trajectory} and a file in {names.intrinsics} of its time"
             )
-        if not self.config.upright:
-            return video
-        turns = upright_turns([video.poses[frame_id] for frame_id in video.frame_ids])
-        return replace(video, turns=dict(zip(video.frame_ids, turns, strict=True)))
+        return upright(video, lambda scan, frame_id: scan.poses[frame_id]) if self.config.upright else video
 
     def load(self, scan: Video, frame_id: str) -> Frame:
         """One frame."""

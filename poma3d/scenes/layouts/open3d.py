@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from poma3d.scenes.config import Open3dConfig
+from poma3d.scenes.config import Open3dConfig, refuse_camera, refuse_units
 from poma3d.scenes.files import listed
 from poma3d.scenes.marks import Mark
 from poma3d.scenes.posed.reader import (
@@ -75,12 +75,8 @@ class Open3dReader(PosedReader[Open3dConfig]):
 
     def __init__(self, config: Open3dConfig) -> None:
         super().__init__(config)
-        if config.camera is not None and config.camera not in CAMERAS:
-            raise ValueError(f"camera is {config.camera}, expected one of {', '.join(CAMERAS)}")
-        if config.camera is not None and config.intrinsics is not None:
-            raise ValueError("camera and intrinsics are both given: give one of them")
-        if not 0 < config.units_per_metre < np.inf:
-            raise ValueError(f"units_per_metre is {config.units_per_metre}, expected a number such as 1000")
+        refuse_camera(config.camera, config.intrinsics, CAMERAS)
+        refuse_units(config.units_per_metre, 1000)
 
     def holds_scan(self, folder: Path) -> bool:
         """A folder scene/ is a part of the recording above it."""

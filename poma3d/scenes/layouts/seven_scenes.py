@@ -24,7 +24,6 @@ Pictures of a camera that was held on its side are turned upright (`upright`), e
 
 from __future__ import annotations
 
-import contextlib
 import re
 from dataclasses import dataclass, replace
 from functools import partial
@@ -34,7 +33,7 @@ import numpy as np
 
 from poma3d.geometry import rotation_to_z_up
 from poma3d.sample import MILLIMETRE
-from poma3d.scenes.config import SevenScenesConfig
+from poma3d.scenes.config import INTRINSICS_NUMBERS, SevenScenesConfig, refuse_camera, refuse_intrinsics
 from poma3d.scenes.files import (
     frame_stems,
     listed,
@@ -45,9 +44,9 @@ from poma3d.scenes.files import (
 )
 from poma3d.scenes.frame import BadFrame, ColourCamera, Frame, LazyFrames
 from poma3d.scenes.marks import Mark
-from poma3d.scenes.orientation import Up, estimate_up, upright_turns
+from poma3d.scenes.orientation import Up, estimate_up
 from poma3d.scenes.scan_captions import CAPTIONS_FILE
-from poma3d.scenes.scans import Scan, ScanReader, without_depth
+from poma3d.scenes.scans import Scan, ScanReader, upright, without_depth
 from poma3d.scenes.text_files import read_text
 
 SOURCE = "seven_scenes"
@@ -72,7 +71,7 @@ UNTOLD_COLOUR = (
     "colour is taken to be registered to depth, which no file says: set reader.seven_scenes.registered=true, "
     "or colour_camera=[fx, fy, cx, cy]"
 )
-INTRINSICS_NUMBERS, OFFSET_NUMBERS = 4, 3
+OFFSET_NUMBERS = 3
 SPLITS = {"train": "TrainSplit.txt", "test": "TestSplit.txt"}
 
 
@@ -104,12 +103,8 @@ class SevenScenesReader(ScanReader[SevenScenesConfig, Recorded]):
 
     def __init__(self, config: SevenScenesConfig) -> None:
         super().__init__(config)
-        if config.camera is not None and config.camera not in CAMERAS:
-            raise ValueError(f"camera is {config.camera}, expected one of {', '.join(CAMERAS)}")
-        if config.camera is not None and config.intrinsics is not None:
-            raise ValueError("camera and intrinsics are both given: give one of them")
-        if config.intrinsics is not None and len(config.intrinsics) != INTRINSICS_NUMBERS:
-            raise ValueError(f"intrinsics are {config.intrinsics}, expected [fx, fy, cx, cy]")
+        refuse_camera(config.camera, config.intrinsics, CAMERAS)
+        refuse_intrinsics(config.intrinsics)
         if config.registered and config.colour_camera is not None:
             raise ValueError("registered and colour_camera are both given: give one of them")
         if config.colour_camera is not None and len(config.colour_camera) != INTRINSICS_NUMBERS:
@@ -170,10 +165,7 @@ class SevenScenesReader(ScanReader[SevenScenesConfig, Recorded]):
             up = estimated.direction
             warnings += [] if estimated.is_sure else [UNSURE_UP]
         scan = replace(as_is, transform=rotation_to_z_up(up), colour_camera=colour_camera, warnings=warnings)
-        if not self.config.upright:
-            return scan
-        turns = upright_turns([_pose_or_none(scan, frame_id) for frame_id in frame_ids])
-        return replace(scan, turns=dict(zip(frame_ids, turns, strict=True)))
+        return upright(scan, _pose) if self.config.upright else scan
 
     def load(self, scan: Recorded, frame_id: str) -> Frame:
         """One frame."""
@@ -235,12 +227,6 @@ class SevenScenesReader(ScanReader[SevenScenesConfig, Recorded]):
 def _pose(scan: Recorded, frame_id: str) -> np.ndarray:
     """float64 [3, 4] in the z-up world, or BadFrame."""
     return scan.transform @ read_pose(scan.folder / f"{frame_id}{POSE_SUFFIX}")
-
-
-def _pose_or_none(scan: Recorded, frame_id: str) -> np.ndarray | None:
-    with contextlib.suppress(BadFrame):
-        return _pose(scan, frame_id)
-    return None
 
 
 def _picture(folder: Path, frame_id: str) -> Path:

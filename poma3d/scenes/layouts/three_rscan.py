@@ -11,10 +11,9 @@ pictures are turned upright. `captions.json` is optional (`poma3d.scenes.scan_ca
 
 from __future__ import annotations
 
-import contextlib
 import zipfile
 import zlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +24,8 @@ from poma3d.scenes.config import ThreeRScanConfig
 from poma3d.scenes.files import listed, read_depth, read_pose, usual_size
 from poma3d.scenes.frame import BadFrame, ColourCamera, Frame
 from poma3d.scenes.marks import Mark
-from poma3d.scenes.orientation import upright_turns
 from poma3d.scenes.scan_captions import CAPTIONS_FILE
-from poma3d.scenes.scans import Scan, ScanReader, without_depth
+from poma3d.scenes.scans import Scan, ScanReader, upright, without_depth
 from poma3d.scenes.text_files import File, floats, read_lines
 
 SOURCE = "3rscan"
@@ -118,10 +116,7 @@ class ThreeRScanReader(ScanReader[ThreeRScanConfig, Sequenced]):
             left_out=without_depth(scene_id, posed, frame_ids),
             colour_camera=info.colour_camera,
         )
-        if not self.config.upright:
-            return scan
-        turns = upright_turns([_pose_or_none(scan, frame_id) for frame_id in frame_ids])
-        return replace(scan, turns=dict(zip(frame_ids, turns, strict=True)))
+        return upright(scan, _pose) if self.config.upright else scan
 
     def load(self, scan: Sequenced, frame_id: str) -> Frame:
         """One frame."""
@@ -231,9 +226,3 @@ def _pose(scan: Sequenced, frame_id: str) -> np.ndarray:
     if file is None:
         raise BadFrame("unreadable pose", f"no {frame_id}{POSE_SUFFIX}")
     return scan.transform @ read_pose(file)
-
-
-def _pose_or_none(scan: Sequenced, frame_id: str) -> np.ndarray | None:
-    with contextlib.suppress(BadFrame):
-        return _pose(scan, frame_id)
-    return None

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from poma3d.scenes.config import TumConfig
+from poma3d.scenes.config import TumConfig, refuse_camera, refuse_units
 from poma3d.scenes.marks import Mark
 from poma3d.scenes.posed.reader import CAPTIONS, NO_COLOUR, NO_POSE, Z_UP, Camera, Posed, PosedReader
 from poma3d.scenes.posed.trajectories import nearest, read_names, read_timed
@@ -64,12 +64,8 @@ class TumReader(PosedReader[TumConfig]):
 
     def __init__(self, config: TumConfig) -> None:
         super().__init__(config)
-        if config.camera is not None and config.camera not in CAMERAS:
-            raise ValueError(f"camera is {config.camera}, expected one of {', '.join(CAMERAS)}")
-        if config.camera is not None and config.intrinsics is not None:
-            raise ValueError("camera and intrinsics are both given: give one of them")
-        if not 0 < config.units_per_metre < np.inf:
-            raise ValueError(f"units_per_metre is {config.units_per_metre}, expected a number such as 5000")
+        refuse_camera(config.camera, config.intrinsics, CAMERAS)
+        refuse_units(config.units_per_metre, 5000)
 
     def recording(self, scene_id: str, folder: Path) -> Posed:
         """Depth maps with the pose and the picture of their time."""

@@ -28,17 +28,16 @@ from typing import ClassVar, TypeVar
 import numpy as np
 
 from poma3d.geometry import rotation_to_z_up, same_view
-from poma3d.scenes.config import PosedConfig
+from poma3d.scenes.config import PosedConfig, refuse_intrinsics
 from poma3d.scenes.files import listed, read_depth, rigid
 from poma3d.scenes.frame import BadFrame, ColourCamera, Frame, LazyFrames, Reject
 from poma3d.scenes.marks import Mark
-from poma3d.scenes.orientation import estimate_up, upright_turns
+from poma3d.scenes.orientation import estimate_up
 from poma3d.scenes.scan_captions import CAPTIONS_FILE
-from poma3d.scenes.scans import Scan, ScanReader
+from poma3d.scenes.scans import Scan, ScanReader, upright
 
 Z_UP = (0.0, 0.0, 1.0)
 CAPTIONS = Mark("captions", (CAPTIONS_FILE,), needed=False)
-INTRINSICS_NUMBERS = 4
 CAMERA_FILE_ERRORS = (
     OSError,
     ValueError,
@@ -125,6 +124,11 @@ class Posed(Scan):
         self.left_out.append(Reject(self.scene_id, frame_id, reason, value))
 
 
+def _world_pose(scan: Posed, frame_id: str) -> np.ndarray:
+    pose: np.ndarray = scan.transform @ scan.poses[frame_id]
+    return pose
+
+
 P = TypeVar("P", bound=PosedConfig)
 
 
@@ -138,9 +142,7 @@ class PosedReader(ScanReader[P, Posed]):
 
     def __init__(self, config: P) -> None:
         super().__init__(config)
-        intrinsics = getattr(config, "intrinsics", None)
-        if intrinsics is not None and len(intrinsics) != INTRINSICS_NUMBERS:
-            raise ValueError(f"intrinsics are {intrinsics}, expected [fx, fy, cx, cy]")
+        refuse_intrinsics(getattr(config, "intrinsics", None))
 
     @abstractmethod
     def recording(self, scene_id: str, folder: Path) -> Posed:
@@ -180,10 +182,7 @@ class PosedReader(ScanReader[P, Posed]):
             return scan
         up, warnings = self._up(scan)
         scan = replace(scan, transform=rotation_to_z_up(up), warnings=scan.warnings + warnings)
-        if not self.config.upright:
-            return scan
-        turns = upright_turns([scan.transform @ scan.poses[frame_id] for frame_id in scan.frame_ids])
-        return replace(scan, turns=dict(zip(scan.frame_ids, turns, strict=True)))
+        return upright(scan, _world_pose) if self.config.upright else scan
 
     def load(self, scan: Posed, frame_id: str) -> Frame:
         """One frame."""
@@ -195,7 +194,7 @@ class PosedReader(ScanReader[P, Posed]):
             frame_id=frame_id,
             depth=depth,
             intrinsics=camera.at((depth.shape[0], depth.shape[1])),
-            pose=scan.transform @ scan.poses[frame_id],
+            pose=_world_pose(scan, frame_id),
             picture=scan.colours[frame_id],
             colour_camera=scan.colour_camera,
         )
