@@ -13,11 +13,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from poma3d.scenes.frame import CAPTION_OF_NO_FRAME, Reject
 from poma3d.scenes.text_files import read_text
 
 CAPTIONS_FILE = "captions.json"
+FORM = '{"scene_captions": [text, ...], "view_captions": {frame: [text, ...]}}'
 FILE_ENDING = re.compile(r"(\.(color|colour|rgb|depth|pose))?\.(jpe?g|png|webp|pgm|txt)$", re.IGNORECASE)
 LAST_NUMBER = re.compile(r"(\d+)$")
 SHOWN_CHARACTERS = 80
@@ -49,14 +51,12 @@ def read_captions(scene_id: str, folder: Path, frame_ids: Sequence[str]) -> Capt
         return Captions()
     try:
         content = json.loads(read_text(path))
-        scene, views = content.get("scene_captions", []), content.get("view_captions", {})
-        lists = [scene, *views.values()]
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path}: not a captions file ({error})") from error
-    if not all(isinstance(c, list) and all(isinstance(text, str) for text in c) for c in lists):
-        raise ValueError(
-            f'{path}: expected {{"scene_captions": [text, ...], "view_captions": {{frame id: [text, ...]}}}}'
-        )
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not a captions file ({error}); expected {FORM}") from error
+    wrong = _misplaced(content)
+    if wrong:
+        raise ValueError(f"{path}: {wrong}; expected {FORM}")
+    scene, views = content.get("scene_captions", []), content.get("view_captions", {})
     names = _frames_named(list(views), frame_ids, folder)
     found: dict[str, list[str]] = {}
     for key, frame_id in names.items():
@@ -68,6 +68,29 @@ def read_captions(scene_id: str, folder: Path, frame_ids: Sequence[str]) -> Capt
         if key not in names
     ]
     return Captions(scene, found, rejects)
+
+
+def _misplaced(content: Any) -> str:
+    """What in a captions file is not of its form, by its key; empty where all is."""
+    if not isinstance(content, dict):
+        return f"it holds {_kind(content)}"
+    views = content.get("view_captions", {})
+    if not isinstance(views, dict):
+        return f"view_captions is {_kind(views)}"
+    lists = {"scene_captions": content.get("scene_captions", [])}
+    lists |= {f"view_captions of {key[:SHOWN_CHARACTERS]}": texts for key, texts in views.items()}
+    for key, texts in lists.items():
+        if not isinstance(texts, list):
+            return f"{key} is {_kind(texts)}"
+        if others := [text for text in texts if not isinstance(text, str)]:
+            return f"{key} holds {_kind(others[0])}"
+    return ""
+
+
+def _kind(value: Any) -> str:
+    """What a value of JSON is, in words."""
+    kinds = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return kinds.get(type(value), "a number")
 
 
 def _frames_named(keys: Sequence[str], frame_ids: Sequence[str], folder: Path) -> dict[str, str]:

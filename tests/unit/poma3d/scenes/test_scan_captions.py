@@ -69,3 +69,21 @@ def test_nested_too_deep_is_no_captions_file(tmp_path: Path) -> None:
     (tmp_path / "captions.json").write_text("[" * 200_000)
     with pytest.raises(ValueError, match=r"captions\.json: not a captions file"):
         read_captions("scan", tmp_path, FRAMES)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ([1], "it holds a list"),
+        (None, "it holds null"),
+        ({"scene_captions": "a kitchen"}, "scene_captions is a text"),
+        ({"scene_captions": [True]}, "scene_captions holds true or false"),
+        ({"view_captions": ["a wall"]}, "view_captions is a list"),
+        ({"view_captions": {"2": "a wall"}}, "view_captions of 2 is a text"),
+        ({"view_captions": {"1": ["a wall"], "2": ["a wall", 3]}}, "view_captions of 2 holds a number"),
+    ],
+)
+def test_what_is_not_of_the_form_is_named_by_its_key(content: object, words: str, tmp_path: Path) -> None:
+    (tmp_path / "captions.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=rf"captions\.json: {words}; expected .\"scene_captions\""):
+        read_captions("scan", tmp_path, FRAMES)
