@@ -77,6 +77,7 @@ def run_job(job: SweepJob) -> int:
     """Print the job, run or resume the sweep, say what is best; returns the exit code."""
     print(config.to_yaml(job))
     log_to_terminal()
+    job.sweep.validate(metrics_of(job))  # before any data set is opened
     storage = sweep_storage(job)
     before = read_sweep(storage)
     job = pinned(job, storage, resumes=before is not None)

@@ -200,3 +200,11 @@ def test_no_override_changes_the_kind(tmp_path: Path, capsys: pytest.CaptureFixt
     path.write_text("output: rooms\n")
     assert main(["config", str(path)]) == 2
     assert "has no kind. Say which job it is" in capsys.readouterr().err
+
+
+def test_mistakes_of_a_sweep_are_said_before_its_data_is_opened(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["sweep", str(CONFIGS / "sweep.yaml"), "sweep.metric=R@3-7"]) == 2
+    assert "sweep.metric R@3-7: no trial of this job reports it. Did you mean R@3-5?" in one_line(capsys)
