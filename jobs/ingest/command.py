@@ -11,9 +11,8 @@ import argparse
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from statistics import median
-from typing import Any
 
 from jobs.common.cluster import map_tasks, ray_cluster
 from jobs.common.datasets import (
@@ -23,63 +22,31 @@ from jobs.common.datasets import (
     Dataset,
     DisagreementRecord,
     add_statistics,
-    statistics,
 )
 from jobs.common.objects import to_csv
 from jobs.display.rejects import OF_FRAMES, REJECTS_FILE, example, last_line, remedy
 from jobs.display.text import printable
-from jobs.ingest.built_from import record_scenes, refuse_changes, write_inputs
+from jobs.ingest.build import ShardResult, ShardTask, make_shard
+from jobs.ingest.built_from import refuse_changes, write_inputs
 from jobs.ingest.config import IngestJob
 from jobs.ingest.detect import detect
 from jobs.ingest.readers import make_reader
 from jobs.jobfile import asked
 from plinth import config, plugins
 from plinth.data import manifest as manifests
-from plinth.data.inputs import InputRecord
-from plinth.data.manifest import Manifest, ShardEntry
-from plinth.data.shards import refuse_incomplete, write_shard
+from plinth.data.manifest import Manifest
+from plinth.data.shards import refuse_incomplete
 from plinth.errors import ConfigError, DataError
 from plinth.locations import absolute
 from plinth.storage import Storage
-from poma3d.sample import SCHEMA_VERSION, Classes, SampleShape, encode
-from poma3d.scenes.disagreement import Disagreement, Pairs, examine
+from poma3d.sample import SCHEMA_VERSION, Classes, SampleShape
+from poma3d.scenes.disagreement import Disagreement
 from poma3d.scenes.frame import CAPTION_REASONS, NamesClasses, Reader, Reject
-from poma3d.scenes.views import to_samples
 
 EXAMPLES = 3
 """Rejects that are named for each reason; all are in the table."""
-UNUSABLE_SCAN = "unusable scan"
 SCANS_NAMED = 5
 AGAIN = "overwrite=true builds it again"
-
-
-@dataclass(frozen=True)
-class ShardTask:
-    """One shard to be made."""
-
-    job: IngestJob
-    output: Storage
-    shape: SampleShape
-    index: int
-    scene_ids: list[str]
-    check_inputs: bool
-    """Record every byte of the inputs."""
-
-
-@dataclass(frozen=True)
-class ShardResult:
-    """What a task made of its scenes; no entry when all were rejected."""
-
-    entry: ShardEntry | None
-    statistics: dict[str, Any]
-    rejects: list[Reject]
-    frames: int
-    warnings: list[tuple[str, str]]
-    """What is doubtful, and the scene."""
-    inputs: dict[str, InputRecord]
-    """Per scene what it was read from."""
-    disagreements: list[tuple[str, Disagreement]]
-    """Of each scan, by its id."""
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -218,38 +185,6 @@ def _build(job: IngestJob) -> str:
     del deciding["views"]["max_disagreement_mm"]  # decides what is said, not what is built
     deciding["reader"] |= plugins.identity(job.reader, "reader")
     return config.fingerprint(deciding)
-
-
-def make_shard(task: ShardTask) -> ShardResult:
-    """Read the scenes of one shard and write it."""
-    reader = make_reader(task.job.reader)
-    inputs = record_scenes(reader, task.scene_ids, task.output, task.check_inputs)
-    samples, rejects, frames = [], [], 0
-    warnings: list[tuple[str, str]] = []
-    disagreements: list[tuple[str, Disagreement]] = []
-    for scene_id in task.scene_ids:
-        try:
-            scene = reader.read(scene_id)
-        except ValueError as error:  # the reader's words for a scan that cannot be used
-            rejects.append(Reject(scene_id, "", UNUSABLE_SCAN, str(error)))
-            continue
-        pairs = Pairs(scene, len(scene.frames) // task.job.views.candidate_step)
-        made, left_out = to_samples(scene, task.shape, task.job.views, pairs)
-        found = examine(pairs, task.job.views.max_disagreement_mm)
-        samples += made
-        rejects += left_out
-        frames += len(scene.frames) + len(scene.left_out)
-        disagreements.append((scene_id, found))
-        doubts = [*scene.warnings, *([found.warning] if found.warning else [])]
-        warnings += [(text, scene_id) for text in doubts]
-    entry = None
-    if samples:
-        try:
-            table = encode(samples, task.shape)
-        except ValueError as error:  # an empty caption, an array of another shape
-            raise DataError(f"{error}.") from None
-        entry = write_shard(task.output, f"{task.index:06d}", table, task.job.shards)
-    return ShardResult(entry, statistics(samples), rejects, frames, warnings, inputs, disagreements)
 
 
 def _disagreement(found: Sequence[tuple[str, Disagreement]], job: IngestJob) -> DisagreementRecord:

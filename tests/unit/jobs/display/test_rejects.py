@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobs.display.rejects import OF_FRAMES, OF_IMAGES, OF_VIEWS, Remedies, example, last_line, remedy
-from jobs.ingest.command import UNUSABLE_SCAN
+from jobs.ingest.build import UNUSABLE_SCAN
 from jobs.lift.versions import DUPLICATE
 from poma3d.scenes.frame import CAPTION_REASONS
 
