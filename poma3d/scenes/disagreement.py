@@ -49,6 +49,9 @@ SHARE = 0.03
 """Views may agree in mm where all depth is too small: above this share of it a mistake is looked for, too."""
 KEPT = 0.5
 """Share of the overlaps that must be left once it is undone."""
+EVIDENCE = 4
+"""Overlaps that there must be once a mistake is undone in views that shared nothing: one pair may agree by
+chance."""
 MM = 1000.0
 MIN_FRAMES = 2
 NO_FRAME = "no usable frame with a camera"
@@ -215,9 +218,10 @@ def diagnose(pairs: Sequence[Pair], now: Comparison, max_mm: float) -> Mistake |
         now: how they agree as they stand.
         max_mm: the largest disagreement of views that agree.
     """
-    tried = [(compare(pairs, mistake.undo), mistake) for mistake in mistakes(pairs[0][0])]
-    whole = now.shared or 2 * len(pairs)
-    open_to = [(found.relative, i) for i, (found, _) in enumerate(tried) if found.shared >= KEPT * whole]
+    possible = [mistake for mistake in mistakes(pairs[0][0]) if now.shared or mistake.parts]
+    tried = [(compare(pairs, mistake.undo), mistake) for mistake in possible]
+    needed = KEPT * now.shared if now.shared else max(KEPT * 2 * len(pairs), EVIDENCE)
+    open_to = [(found.relative, i) for i, (found, _) in enumerate(tried) if found.shared >= needed]
     if not open_to:
         return None
     _, place = min(open_to)

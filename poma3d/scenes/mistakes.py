@@ -61,6 +61,9 @@ class Mistake:
     what: str
     """The finding and its remedy, in words that all scans with it share."""
     undo: Callable[[Look], Look]
+    parts: bool = True
+    """Whether it can make views that see the same share nothing. One that moves pixels a little cannot:
+    undone in views that share just too little it lifts them over the bar, and right views agree."""
 
 
 def mistakes(look: Look) -> Iterator[Mistake]:
@@ -109,6 +112,7 @@ def mistakes(look: Look) -> Iterator[Mistake]:
             f"the focal length is off: about {factor:.2f} times what the intrinsics say fits the views: give "
             "the depth camera's, not the colour camera's or the data sheet's",
             partial(_focal, factor=factor),
+            parts=False,
         )
 
 

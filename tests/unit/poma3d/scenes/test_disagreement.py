@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from poma3d.scenes.config import SevenScenesConfig
-from poma3d.scenes.disagreement import Disagreement, Pairs, examine, seen_by
+from poma3d.scenes.disagreement import Comparison, Disagreement, Pairs, diagnose, examine, seen_by
 from poma3d.scenes.frame import Frame, SceneFrames
 from poma3d.scenes.layouts.seven_scenes import SevenScenesReader
 from poma3d.scenes.mistakes import Look
@@ -75,6 +75,16 @@ def test_what_a_view_sees_of_another_equals_a_naive_projection() -> None:
         assert 100 < len(z) < sampled
         np.testing.assert_allclose(z, expected_z, rtol=1e-12)
         np.testing.assert_array_equal(stored, expected_stored)
+
+
+def test_right_views_that_share_too_little_have_no_mistake() -> None:
+    """The bar is met or missed by a pixel: what moves pixels a little, or a pair alone, is no cause."""
+    pairs = pairs_of(box_room(VIEWS)).all()
+    assert len(pairs) > 1
+    unmeasured = Comparison(np.nan, np.nan, 0)
+    assert all(diagnose([pair], unmeasured, 40.0) is None for pair in pairs)
+    found = diagnose(pairs, unmeasured, 40.0)
+    assert found is None or found.parts
 
 
 @pytest.mark.parametrize("sigma_mm", [0, 5])
