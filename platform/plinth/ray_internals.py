@@ -69,6 +69,15 @@ def is_start_timeout(error: BaseException) -> bool:
     return isinstance(getattr(error, "controller_failure", None), WorkerGroupStartupTimeoutError)
 
 
+def is_lost_worker(error: BaseException) -> bool:
+    """Whether a worker's error, as Ray Train's controller has it, says that its process died."""
+    from ray.exceptions import RayError
+    from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
+
+    cause = error.health_check_failure if isinstance(error, WorkerHealthCheckFailedError) else error
+    return isinstance(cause, RayError)
+
+
 def worker_errors(error: BaseException) -> dict[int, BaseException]:
     """Rank -> what its worker raised, unwrapped, from a `ray.train.TrainingFailedError`."""
     from ray.train.v2._internal.util import UserExceptionWithTraceback

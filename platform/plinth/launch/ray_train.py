@@ -18,6 +18,7 @@ from plinth import ray_internals
 from plinth.errors import ConfigError, PlinthError, WorkersLostError
 from plinth.every import Every
 from plinth.launch.coordinator import Coordinator
+from plinth.launch.lost_ranks import LostRanks
 from plinth.launch.placement import TrialPlacement
 from plinth.launch.ray_worker import POLL_S, Train, work
 from plinth.launch.scaling_policy import LadderPolicy
@@ -101,6 +102,7 @@ class RayRun:
                 name="train",
                 storage_path=path,
                 storage_filesystem=filesystem,
+                callbacks=[LostRanks(self._storage)],
                 logging_config=ray.train.LoggingConfig(log_level="WARNING"),  # else it logs its states
                 failure_config=ray.train.FailureConfig(
                     max_failures=config.max_failures,

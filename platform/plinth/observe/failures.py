@@ -12,7 +12,7 @@ import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,7 +22,7 @@ from plinth.redaction import redact
 from plinth.storage import Storage
 
 FOLDER = "logs"
-FAILURE_SUFFIX, BATCHES_SUFFIX = ".failure.json", ".batches"
+FAILURE_SUFFIX, BATCHES_SUFFIX, LOST_SUFFIX = ".failure.json", ".batches", ".lost.json"
 BATCHES_KEY = re.compile(rf"{FOLDER}/(?P<attempt>.+)-rank(?P<rank>\d+)\{BATCHES_SUFFIX}")
 VANISHED = "vanished"
 SHOWN_IDS = 8
@@ -60,6 +60,8 @@ class Failure:
     """Whether the error may be a consequence of another rank's death."""
     stage: str = ""
     """Stage of that step, where known."""
+    is_first_lost: bool = False
+    """Whether the launcher saw its process die while others lived: what it ended itself is not among them."""
 
 
 def is_collective(error: BaseException) -> bool:
@@ -82,12 +84,35 @@ def read_failures(storage: Storage) -> list[Failure]:
             except (ValueError, TypeError) as error:
                 log.warning("%s/%s is skipped, it cannot be read: %s", storage.uri, key, error)
     failed = {failure.attempt for failure in failures}
+    failed |= {
+        k.removeprefix(f"{FOLDER}/").removesuffix(LOST_SUFFIX) for k in keys if k.endswith(LOST_SUFFIX)
+    }
     known = {(failure.attempt, failure.rank) for failure in failures}
     for found in filter(None, map(BATCHES_KEY.fullmatch, keys)):
         attempt, rank = found["attempt"], int(found["rank"])
         if attempt in failed and (attempt, rank) not in known:
             failures.append(vanished(attempt, rank, last_batch(storage.read(found.string))))
+    lost = {(attempt, rank) for attempt in failed for rank in _first_lost(storage, keys, attempt)}
+    failures = [replace(f, is_first_lost=(f.attempt, f.rank) in lost) for f in failures]
     return sorted(failures, key=lambda failure: (failure.time or 0.0, failure.rank))
+
+
+def record_lost(storage: Storage, ranks: Sequence[int]) -> None:
+    """Keep which ranks' processes died first in the newest attempt, as the launcher sees it."""
+    attempts = [found["attempt"] for key, _ in storage.list(FOLDER) if (found := BATCHES_KEY.fullmatch(key))]
+    if attempts:
+        storage.write(f"{FOLDER}/{max(attempts)}{LOST_SUFFIX}", json.dumps(sorted(ranks)).encode())
+
+
+def _first_lost(storage: Storage, keys: Sequence[str], attempt: str) -> list[int]:
+    key = f"{FOLDER}/{attempt}{LOST_SUFFIX}"
+    if key not in keys:
+        return []
+    try:
+        return [int(rank) for rank in json.loads(storage.read(key))]
+    except (ValueError, TypeError) as error:
+        log.warning("%s/%s is skipped, it cannot be read: %s", storage.uri, key, error)
+        return []
 
 
 def vanished(attempt: str, rank: int, last: dict[str, Any]) -> Failure:
@@ -150,7 +175,8 @@ def first_cause(failures: Sequence[Failure], lost_ranks: Mapping[int, str] | Non
 
 def _precedence(failure: Failure, lost: Mapping[int, str]) -> tuple[int, float, int]:
     if failure.error == VANISHED:
-        kind = 1 if failure.rank in lost else 2  # the launcher ends the other ranks too
+        # The launcher ends the other ranks too.
+        kind = 1 if failure.rank in lost or failure.is_first_lost else 2
     else:
         kind = 3 if failure.is_collective else 0
     return kind, float("inf") if failure.time is None else failure.time, failure.rank

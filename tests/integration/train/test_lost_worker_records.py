@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import time
@@ -17,7 +18,7 @@ from jobs.runs.state import read_run
 from plinth.launch.config import FitConfig, Workers
 from plinth.launch.fit import fit
 from plinth.observe.config import LedgerConfig
-from plinth.observe.failures import VANISHED, first_cause, read_failures
+from plinth.observe.failures import LOST_SUFFIX, VANISHED, first_cause, read_failures
 from plinth.observe.ledger import CATEGORIES, FAILED, FINISHED, IDLE, RUNNING, read_records
 from plinth.storage import Storage, StorageOptions
 from plinth.train import attempt
@@ -58,6 +59,8 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Storage:
 
 
 def test_first_cause_is_the_killed_rank(run_folder: Storage) -> None:
+    (lost,) = [key for key, _ in run_folder.list("logs") if key.endswith(LOST_SUFFIX)]
+    assert json.loads(run_folder.read(lost)) == [1], "Ray's controller saw it die before it ended rank 0"
     failures = read_failures(run_folder)
     (killed,) = [failure for failure in failures if failure.rank == 1]
     assert (killed.error, killed.step, killed.host) == (VANISHED, DIED_IN, socket.gethostname())

@@ -40,6 +40,7 @@ BORROWED = [
     f"{TRAIN}.execution.worker_group:DefaultPlacementGroupHandle.shutdown",
     f"{TRAIN}.execution.worker_group:WorkerGroup._create_placement_group",
     f"{TRAIN}.execution.worker_group:WorkerGroup._create_workers",
+    f"{TRAIN}.exceptions:WorkerHealthCheckFailedError",
     f"{TRAIN}.callbacks:DatasetsCallback",
     f"{TRAIN}.callbacks.placement_group_callback:PlacementGroupCleanerCallback",
     "ray.train.torch:TorchTrainer._create_default_callbacks",

@@ -12,7 +12,16 @@ from pathlib import Path
 import pytest
 
 from plinth.errors import StorageError
-from plinth.observe.failures import VANISHED, Failure, by_attempt, first_cause, is_collective, read_failures
+from plinth.observe.failures import (
+    LOST_SUFFIX,
+    VANISHED,
+    Failure,
+    by_attempt,
+    first_cause,
+    is_collective,
+    read_failures,
+    record_lost,
+)
 from plinth.storage import Storage
 
 GLOO = (
@@ -118,3 +127,22 @@ def test_failures_come_back_by_time_and_attempt(tmp_path: Path, caplog: pytest.L
     assert len(caplog.messages) == 1
     assert "half.failure.json" in caplog.messages[0]
     assert {name: len(failures) for name, failures in by_attempt(found).items()} == {"a": 3, "b": 1}
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_of_two_that_vanished_the_launcher_knows_which_was_first(tmp_path: Path, first: int) -> None:
+    """Both wrote their last batch within a millisecond; the one that the launcher ended is no cause."""
+    storage = Storage.from_uri(tmp_path)
+    attempt = "20261129-113740-abc"
+    for rank in (0, 1):
+        line = {"time": 10.0 + rank, "host": "vm", "pid": 5, "stage": "main", "step": 6, "sample_ids": []}
+        storage.write(f"logs/20261129-113700-old-rank{rank}.batches", b"{}")
+        storage.write(f"logs/{attempt}-rank{rank}.batches", json.dumps(line).encode() + b"\n")
+    record = asdict(Failure(attempt, 2, "vm", 5, 9.0, "RuntimeError", "gloo", is_collective=True))
+    storage.write(f"logs/{attempt}-rank2.failure.json", json.dumps(record).encode())
+    record_lost(storage, [first])
+    assert first_cause(read_failures(storage)).startswith(f"rank {first} on vm vanished in step 6 of main")
+    storage.write(f"logs/{attempt}{LOST_SUFFIX}", b"[")
+    assert first_cause(read_failures(storage)).startswith("rank 0 on vm vanished"), (
+        "a torn record is passed over"
+    )
