@@ -20,6 +20,8 @@ UINT16_BITS = 0xFFFF
 SAME_ASPECT = 0.02
 """Sizes are rounded to whole pixels (ScanNet's 1296 x 968 differs from 640 x 480 by 0.4 %); what differs by
 more was cropped, or lies on its side."""
+OPENGL = np.array([1.0, -1.0, -1.0, 1.0])
+"""Factors of a pose's columns between a camera with OpenGL's axes and one with ours."""
 OPPOSITE = 1e-12  # 1 + cosine below this: two directions are opposite and their cross product is noise
 
 
@@ -121,6 +123,12 @@ def scale_intrinsics(intrinsics: np.ndarray, from_hw: tuple[int, int], to_hw: tu
     fx, cx = _scale_axis(fx, cx, width, new_width)
     fy, cy = _scale_axis(fy, cy, height, new_height)
     return np.array([fx, fy, cx, cy])
+
+
+def from_opengl(pose: np.ndarray) -> np.ndarray:
+    """A pose [3 or 4, 4] camera -> world of a camera with OpenGL's axes (y up, z backwards), for one with
+    ours (y down, z ahead); and the other way round."""
+    return pose * OPENGL
 
 
 def off_centre(intrinsics: np.ndarray, hw: tuple[int, int]) -> float:

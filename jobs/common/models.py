@@ -94,9 +94,8 @@ def fetch(source: str, options: StorageOptions, key: str = "teacher.source") -> 
             f"Set {CACHE_ENV} to a folder that can be written.",
         ) from None
     partial = Path(tempfile.mkdtemp(dir=folder.parent))
-    partial.chmod(
-        folder.parent.stat().st_mode
-    )  # mkdtemp's is for its owner alone, a cache is for all of a node
+    # mkdtemp's mode is for its owner alone, a cache is for all of a node.
+    partial.chmod(folder.parent.stat().st_mode)
     for key, _ in files:
         storage.download(key, partial / key)
     try:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 
-from plinth.escapes import printable as printable
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """The first few of several names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def aligned(rows: Sequence[Sequence[str]], right: Container[int] = ()) -> list[str]:

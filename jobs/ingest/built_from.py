@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
+from jobs.display.text import some
 from plinth.data.inputs import InputRecord, files_below, is_same, record
 from plinth.data.manifest import ShardEntry
 from plinth.digests import json_digest
@@ -20,8 +21,6 @@ from poma3d.scenes.frame import NamesInputs, Reader
 
 INPUTS_KEY = "inputs.json"
 THREADS = 16
-NAMED = 3
-"""Scans that a message names of each kind."""
 
 
 def record_scenes(
@@ -111,6 +110,5 @@ def _read(output: Storage, shards: Sequence[ShardEntry]) -> dict[str, InputRecor
 
 def _named(scenes: Sequence[str], what: str) -> str:
     """How many scans, and the first of them; empty for none."""
-    more = f" and {len(scenes) - NAMED} more" if len(scenes) > NAMED else ""
     count = f"{len(scenes)} scan{'s' if len(scenes) > 1 else ''}"
-    return f"{count} {what} ({', '.join(scenes[:NAMED])}{more})" if scenes else ""
+    return f"{count} {what} ({some(scenes)})" if scenes else ""

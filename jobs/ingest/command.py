@@ -25,7 +25,7 @@ from jobs.common.datasets import (
 )
 from jobs.common.objects import to_csv
 from jobs.display.rejects import OF_FRAMES, REJECTS_FILE, example, last_line, remedy
-from jobs.display.text import printable
+from jobs.display.text import some
 from jobs.ingest.build import ShardResult, ShardTask, make_shard
 from jobs.ingest.built_from import refuse_changes, write_inputs
 from jobs.ingest.config import IngestJob
@@ -37,6 +37,7 @@ from plinth.data import manifest as manifests
 from plinth.data.manifest import Manifest
 from plinth.data.shards import refuse_incomplete
 from plinth.errors import ConfigError, DataError
+from plinth.escapes import printable
 from plinth.locations import absolute
 from plinth.storage import Storage
 from poma3d.sample import SCHEMA_VERSION, Classes, SampleShape
@@ -253,13 +254,12 @@ def _nothing_left(output: Storage, rejects: Sequence[Reject]) -> DataError:
     rejects = [reject for reject in rejects if reject.reason not in CAPTION_REASONS]
     reasons = Counter(reject.reason for reject in rejects).most_common()
     scans = list(dict.fromkeys(printable(reject.scene_id) for reject in rejects))
-    named = ", ".join(scans[:SCANS_NAMED])
-    named += f" and {len(scans) - SCANS_NAMED} more" if len(scans) > SCANS_NAMED else ""
     counts = "; ".join(f"{n} x {printable(reason)}" for reason, n in reasons)
     often = reasons[0][0]
     first = next(reject for reject in rejects if reject.reason == often)
     where = "/".join(part for part in (first.scene_id, first.frame_id) if part)
     return DataError(
-        f"No valid frame in {named}: {counts}. First {printable(often)}: {example(where, first.value)}.",
+        f"No valid frame in {some(scans, SCANS_NAMED)}: {counts}. "
+        f"First {printable(often)}: {example(where, first.value)}.",
         f"To do about it: {remedy(often, OF_FRAMES)}. Each is a row of {output.uri}/{REJECTS_FILE}.",
     )

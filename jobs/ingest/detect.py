@@ -13,11 +13,11 @@ from typing import Any
 
 import yaml
 
+from jobs.display.text import some
 from jobs.ingest.config import READERS, ReaderConfig
 from plinth.errors import ConfigError, DataError
 from poma3d.scenes.marks import HasMarks, Mark, Seen, look, names_below, nearest_mark
 
-NAMED = 3
 """Scans that are named of a list."""
 
 
@@ -97,13 +97,13 @@ def _folders(each: Found) -> set[Path]:
 
 def _say(each: Found, folder: Path) -> None:
     seen = each.seen
-    print(f"{each.kind}: {each.reader.title}: {len(seen.scans)} scans in {folder}: {_some(seen.scans)}")
+    print(f"{each.kind}: {each.reader.title}: {len(seen.scans)} scans in {folder}: {some(seen.scans)}")
     for mark, scans in seen.missing.items():
         need = "missing" if mark.needed else "without (optional)"
         instead = f"; or set reader.{each.kind}.{mark.instead}: {mark.advice}" if mark.instead else ""
         print(
             f"  {need}: {mark.what} ({' or '.join(mark.patterns)}) in {len(scans)} of {seen.looked_at} scans "
-            f"looked at: {_some(scans)}{instead}"
+            f"looked at: {some(scans)}{instead}"
         )
 
 
@@ -131,10 +131,6 @@ def _share(reader: HasMarks, names: list[str]) -> float:
 
 def _marks_of(marks: Sequence[Mark]) -> str:
     return ", ".join(f"{mark.what} ({' or '.join(mark.patterns)})" for mark in marks if mark.needed)
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
 def _job(chosen: Found, folder: Path) -> str:

@@ -21,7 +21,6 @@ from jobs.common.cluster import Progress, map_tasks, ray_cluster
 from jobs.common.datasets import Dataset
 from jobs.common.objects import digest, names_in
 from jobs.display.rejects import OF_IMAGES, REJECTS_FILE, example, last_line, remedy
-from jobs.display.text import printable
 from jobs.jobfile import asked
 from jobs.lift import lifters, versions
 from jobs.lift.config import LiftJob
@@ -36,6 +35,7 @@ from plinth.data import manifest as manifests
 from plinth.data.manifest import Manifest
 from plinth.data.shards import refuse_incomplete
 from plinth.errors import ConfigError, DataError
+from plinth.escapes import printable
 from plinth.locations import absolute
 from plinth.storage import Storage
 from plinth.storage.lock import RunLock

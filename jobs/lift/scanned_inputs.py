@@ -15,6 +15,7 @@ from dataclasses import asdict
 from itertools import repeat
 
 from jobs.common.objects import names_in, read_many
+from jobs.display.text import some
 from jobs.lift.images.registry import open_set
 from jobs.lift.images.sets import InputPiece
 from plinth.data.inputs import InputFile, InputRecord, is_same, record
@@ -23,8 +24,6 @@ from plinth.storage import Storage
 
 INPUTS = "lift/inputs"
 THREADS = 16
-NAMED = 3
-"""Pieces that a message names."""
 
 
 def record_piece(output: Storage, piece: InputPiece, check_inputs: bool) -> None:
@@ -60,9 +59,8 @@ def refuse_changes(output: Storage, pieces: Sequence[InputPiece], check_inputs: 
         same = list(pool.map(is_same, records, map(_files, known), repeat(check_inputs)))
     changed = [piece.name for piece, is_unchanged in zip(known, same, strict=True) if not is_unchanged]
     if changed:
-        more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
         raise ConfigError(
-            f"{output.uri} was built from other content of {', '.join(changed[:NAMED])}{more}, which changed "
+            f"{output.uri} was built from other content of {some(changed)}, which changed "
             "since, at the same size.",
             "Restore it; give the changed file another name to add its images; or build into another output.",
         )

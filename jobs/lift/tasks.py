@@ -21,7 +21,6 @@ from jobs.common import models
 from jobs.common.datasets import statistics
 from jobs.common.devices import own_device
 from jobs.common.objects import read_table, write_table
-from jobs.display.text import printable
 from jobs.embed.command import embed_samples
 from jobs.lift import lifters
 from jobs.lift.config import LiftJob
@@ -32,6 +31,7 @@ from jobs.lift.scanned_inputs import record_piece
 from jobs.lift.versions import DUPLICATE, INDEX_SCHEMA, Commit, Part, Rejected, index_key, write_commit
 from plinth.data.shards import write_shard
 from plinth.errors import DataError
+from plinth.escapes import printable
 from plinth.storage import Storage
 from poma3d.lift.config import FilterConfig
 from poma3d.lift.convention import to_sample

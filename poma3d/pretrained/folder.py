@@ -33,6 +33,13 @@ PARTS = {
 }
 """Part of a model -> files of which one must be there. transformers makes up a tokenizer of two words for a
 folder without one (its issue 30524)."""
+ON_HUB = {
+    TOKENIZER: (
+        "tokenizer.json", "vocab.json", "vocab.txt", "tekken.json", "tokenizer.model", "spiece.model",
+    ),
+    PREPROCESSOR: PARTS[PREPROCESSOR],
+}  # fmt: skip
+"""The same for a hub, which is asked for one name at a time."""
 LFS = b"version https://git-lfs.github.com/"
 """How a file begins that Git left in the place of a large one."""
 LENGTH_BYTES = 8
@@ -121,8 +128,7 @@ def check_parts(source: str, commit: str | None, section: str, parts: Sequence[s
     from transformers.utils import has_file
 
     for part in parts:
-        names = [name for name in PARTS[part] if "*" not in name] + ["tokenizer.model", "spiece.model"]
-        if not any(has_file(source, name, revision=commit) for name in names):
+        if not any(has_file(source, name, revision=commit) for name in ON_HUB[part]):
             raise UnusableModel(f"{section}.source {source}: {_lacks(part)}")
 
 

@@ -6,7 +6,7 @@ import os
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +139,12 @@ def folders_below(root: Path) -> Iterator[Path]:
             links = [folder / part for part in below if (folder / part).is_symlink()]
             starts += [link for link in links if not real.is_relative_to(link.resolve())]
             yield folder
+
+
+def first_there(folder: Path, names: Iterable[str]) -> Path:
+    """The first of some files of a folder that is there; else where the first should be."""
+    paths = [folder / name for name in names]
+    return next((path for path in paths if path.exists()), paths[0])
 
 
 def frame_stems(folder: Path, suffix: str) -> list[str]:

@@ -14,7 +14,7 @@ from functools import partial
 
 import numpy as np
 
-from poma3d.geometry import off_centre
+from poma3d.geometry import from_opengl, off_centre
 
 UNITS = (100.0, 1000.0, 4000.0, 5000.0, 6553.5, 10000.0)
 """Units of depth a metre: cm, mm, Matterport3D, TUM RGB-D, Replica's renders, 0.1 mm."""
@@ -27,7 +27,6 @@ FOCAL_LENGTHS = tuple(float(f) for f in 1.05 ** np.arange(-7, 8) if f != 1)
 """Factors of a focal length, from 0.71 to 1.41: 10 % off lies within 1 % of one of them."""
 SAME_SIZE = 0.1
 """Principal points that tell a size this close to the true one are a camera's own."""
-OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
 @dataclass(frozen=True)
@@ -131,11 +130,11 @@ def _inverted(look: Look) -> Look:
 
 def _inverted_opengl(look: Look) -> Look:
     """A view matrix as OpenGL has it; or one of a layout whose reader turns OpenGL's axes."""
-    return replace(look, pose=np.linalg.inv(look.pose @ OPENGL) @ OPENGL)
+    return replace(look, pose=from_opengl(np.linalg.inv(from_opengl(look.pose))))
 
 
 def _opengl(look: Look) -> Look:
-    return replace(look, pose=look.pose @ OPENGL)
+    return replace(look, pose=from_opengl(look.pose))
 
 
 def _in_units(look: Look, unit: float) -> Look:

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -15,7 +16,7 @@ import numpy as np
 from poma3d.sample import MILLIMETRE
 from poma3d.scenes.frame import BadFrame, Frame, LazyFrames, Reject, SceneFrames
 from poma3d.scenes.marks import Mark
-from poma3d.scenes.orientation import turned, upright_turns
+from poma3d.scenes.orientation import estimate_up, turned, upright_turns
 from poma3d.scenes.scan_captions import read_captions
 
 
@@ -76,6 +77,26 @@ def upright(scan: S, pose: Callable[[S, str], np.ndarray]) -> S:
 
     turns = upright_turns([pose_or_none(frame_id) for frame_id in scan.frame_ids])
     return replace(scan, turns=dict(zip(scan.frame_ids, turns, strict=True)))
+
+
+def estimated_up(
+    scene_id: str, source: str, scan: S, load: Callable[[S, str], Frame]
+) -> tuple[np.ndarray, list[str]]:
+    """Up in the world of a scan that does not say: a unit vector [3], and a warning where it is not sure.
+
+    Raises:
+        ValueError: no frame can be used.
+    """
+    try:
+        found = estimate_up(LazyFrames(scan.frame_ids, partial(load, scan)), scan.depth_scale)
+    except ValueError as error:
+        count = len(scan.frame_ids)
+        raise ValueError(f"scene {scene_id}: none of its {count} frames can be used ({error})") from error
+    unsure = (
+        "which way is up was estimated and is not sure: look at `poma shards preview`, or set "
+        f"reader.{source}.up"
+    )
+    return found.direction, [] if found.is_sure else [unsure]
 
 
 class ScanReader(ABC, Generic[C, S]):

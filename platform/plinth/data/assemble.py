@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 import pyarrow as pa
@@ -261,7 +261,7 @@ class _OpenWindow:
         """Column -> its parts, one after the other: several for big rows, a single one for small."""
         for name in decoded[0]:
             parts = [arrays[name] for arrays in decoded]
-            small = [part for part in parts if isinstance(part, np.ndarray) and not _is_big(part)]
+            small = [part for part in parts if _is_small(part)]
             self.columns[name] = [np.concatenate(small)] if len(small) == len(parts) > 1 else parts
         self._ends = np.cumsum([len(next(iter(arrays.values()))) for arrays in decoded])
 
@@ -301,7 +301,7 @@ class _OpenWindow:
         inner = chosen - np.concatenate([[0], self._ends])[part]
         for name, parts in self.columns.items():
             target = out.arrays[name]
-            if len(parts) == 1 and not _is_big(first := parts[0]) and isinstance(first, np.ndarray):
+            if len(parts) == 1 and _is_small(first := parts[0]):
                 np.take(first, chosen, axis=0, out=target[row : row + count], mode="clip")
                 continue
             for place, (i, j) in enumerate(zip(part.tolist(), inner.tolist(), strict=True), row):
@@ -335,6 +335,6 @@ def _row_shape(part: Part) -> tuple[int, ...]:
     return part.shape if isinstance(part, FrameColumn) else part.shape[1:]
 
 
-def _is_big(part: Part) -> bool:
-    """Whether its rows are put into a batch one by one."""
-    return isinstance(part, FrameColumn) or part[:1].nbytes >= BIG_ROW_BYTES
+def _is_small(part: Part) -> TypeGuard[np.ndarray]:
+    """Whether its rows are taken together, rather than put into a batch one by one."""
+    return isinstance(part, np.ndarray) and part[:1].nbytes < BIG_ROW_BYTES

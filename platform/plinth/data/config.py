@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from plinth.counts import Count
+from plinth.counts import Count, CountOrZero, too_small
 from plinth.errors import ConfigError
 from plinth.locations import Location
 from plinth.schema import MISSING
@@ -90,7 +90,7 @@ class DataConfig:
     """What happens when a row group is missing, truncated or cannot be decoded, also when read again.
     stop: the run ends and names it. skip: its rows keep their places in the order, count in no loss and
     are listed in the run's records."""
-    max_bad_row_groups: int = 16
+    max_bad_row_groups: CountOrZero = 16
     """on_bad_shard skip: row groups that a rank may skip in a stage from one start to the next; one more
     ends the run."""
 
@@ -109,22 +109,15 @@ def validate(config: DataConfig) -> None:
                 f"data.sources[{i}].weight is {source.weight}, expected more than 0.",
                 "Leave a source out rather than giving it no weight.",
             )
-    positive = (
-        "lanes", "window_row_groups", "prefetch_windows", "prefetch_batches", "read_threads",
-        "decode_threads",
-        "ray_windows_per_task", "ray_tasks_per_segment", "ray_concurrency", "ray_ahead_bytes",
-    )  # fmt: skip
-    for name in positive:
-        if getattr(config, name) < 1:
-            raise ConfigError(f"data.{name} is {getattr(config, name)}, expected 1 or more.")
+    for key, value, least in too_small(config, "data."):
+        raise ConfigError(f"{key} is {value}, expected {least} or more.")
     if config.ray_label is not None and not all(config.ray_label.partition("=")):
         raise ConfigError(
             f"data.ray_label is {config.ray_label!r}, expected key=value.",
             "The files in clusters/ label their data nodes poma-role=data.",
         )
-    for name in ("ray_task_cpus", "max_bad_row_groups"):
-        if getattr(config, name) < 0:
-            raise ConfigError(f"data.{name} is {getattr(config, name)}, expected 0 or more.")
+    if config.ray_task_cpus < 0:
+        raise ConfigError(f"data.ray_task_cpus is {config.ray_task_cpus}, expected 0 or more.")
 
 
 class Codec(Enum):
@@ -168,8 +161,8 @@ class ShardOptions:
         Raises:
             ConfigError: naming the field.
         """
-        if self.row_group_rows < 1:
-            raise ConfigError(f"shards.row_group_rows is {self.row_group_rows}, expected 1 or more.")
+        for key, value, least in too_small(self, "shards."):
+            raise ConfigError(f"{key} is {value}, expected {least} or more.")
         if not 1 <= self.zstd_level <= 22:
             raise ConfigError(f"shards.zstd_level is {self.zstd_level}, expected 1 to 22.")
         _, lowest, highest = CODEC_LEVELS[self.depth_codec]

@@ -9,7 +9,6 @@ column hands out compressed frames instead, and each is decoded where it is need
     frame of zstd, lz4   the bytes of tensor[v], compressed
     frame of jxl         uint32 bytes of the next part | distinct values | JPEG XL of each pixel's place in
                          them (a depth camera knows a few hundred distances: their numbers are smooth)
-
 """
 
 from __future__ import annotations
@@ -143,11 +142,6 @@ class FrameColumn:
 
     def __len__(self) -> int:
         return len(self._rows) - 1
-
-    @property
-    def row_bytes(self) -> int:
-        """Of a decoded row."""
-        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
     def read_row(self, row: int, out: np.ndarray) -> None:
         """Decode a row.

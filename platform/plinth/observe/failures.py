@@ -11,7 +11,7 @@ import contextlib
 import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -23,7 +23,11 @@ from plinth.storage import Storage
 
 FOLDER = "logs"
 FAILURE_SUFFIX, BATCHES_SUFFIX, LOST_SUFFIX = ".failure.json", ".batches", ".lost.json"
-BATCHES_KEY = re.compile(rf"{FOLDER}/(?P<attempt>.+)-rank(?P<rank>\d+)\{BATCHES_SUFFIX}")
+ATTEMPT_TIME = "%Y%m%d-%H%M%S"
+"""How the id of an attempt begins: when it did, in UTC. Ids sort by it."""
+RANK_MARK = "-rank"
+"""Between attempt and rank in the names of their files."""
+BATCHES_KEY = re.compile(rf"{FOLDER}/(?P<attempt>.+){RANK_MARK}(?P<rank>\d+)\{BATCHES_SUFFIX}")
 VANISHED = "vanished"
 SHOWN_IDS = 8
 SHOWN_CHARS, SHOWN_CHARS_OF_FOLLOWERS = 300, 120
@@ -84,35 +88,41 @@ def read_failures(storage: Storage) -> list[Failure]:
             except (ValueError, TypeError) as error:
                 log.warning("%s/%s is skipped, it cannot be read: %s", storage.uri, key, error)
     failed = {failure.attempt for failure in failures}
-    failed |= {
-        k.removeprefix(f"{FOLDER}/").removesuffix(LOST_SUFFIX) for k in keys if k.endswith(LOST_SUFFIX)
-    }
+    lost = _first_lost(storage, keys)
+    failed |= {attempt for attempt, _ in lost}
     known = {(failure.attempt, failure.rank) for failure in failures}
     for found in filter(None, map(BATCHES_KEY.fullmatch, keys)):
         attempt, rank = found["attempt"], int(found["rank"])
         if attempt in failed and (attempt, rank) not in known:
             failures.append(vanished(attempt, rank, last_batch(storage.read(found.string))))
-    lost = {(attempt, rank) for attempt in failed for rank in _first_lost(storage, keys, attempt)}
     failures = [replace(f, is_first_lost=(f.attempt, f.rank) in lost) for f in failures]
     return sorted(failures, key=lambda failure: (failure.time or 0.0, failure.rank))
 
 
+def attempts_of(keys: Iterable[str]) -> list[str]:
+    """The attempts that have files among the keys of a run's logs, oldest first."""
+    names = (key.removeprefix(f"{FOLDER}/").partition(RANK_MARK) for key in keys)
+    return sorted({attempt for attempt, mark, _ in names if mark})
+
+
 def record_lost(storage: Storage, ranks: Sequence[int]) -> None:
-    """Keep which ranks' processes died first in the newest attempt, as the launcher sees it."""
-    attempts = [found["attempt"] for key, _ in storage.list(FOLDER) if (found := BATCHES_KEY.fullmatch(key))]
-    if attempts:
-        storage.write(f"{FOLDER}/{max(attempts)}{LOST_SUFFIX}", json.dumps(sorted(ranks)).encode())
+    """Keep which ranks' processes died first, as the launcher sees it now. It does not know the attempt, of
+    which nothing may be in storage yet: the time tells."""
+    now = datetime.now(UTC).strftime(ATTEMPT_TIME)
+    storage.write(f"{FOLDER}/{now}{LOST_SUFFIX}", json.dumps(sorted(ranks)).encode())
 
 
-def _first_lost(storage: Storage, keys: Sequence[str], attempt: str) -> list[int]:
-    key = f"{FOLDER}/{attempt}{LOST_SUFFIX}"
-    if key not in keys:
-        return []
-    try:
-        return [int(rank) for rank in json.loads(storage.read(key))]
-    except (ValueError, TypeError) as error:
-        log.warning("%s/%s is skipped, it cannot be read: %s", storage.uri, key, error)
-        return []
+def _first_lost(storage: Storage, keys: Sequence[str]) -> set[tuple[str, int]]:
+    """(attempt, rank) of what the launcher saw die first: in the newest attempt that had begun by then."""
+    attempts, lost = attempts_of(keys), set()
+    for key in (key for key in keys if key.endswith(LOST_SUFFIX)):
+        time = key.removeprefix(f"{FOLDER}/").removesuffix(LOST_SUFFIX)
+        begun = [attempt for attempt in attempts if attempt[: len(time)] <= time]
+        try:
+            lost |= {(begun[-1], int(rank)) for rank in json.loads(storage.read(key)) if begun}
+        except (ValueError, TypeError) as error:
+            log.warning("%s/%s is skipped, it cannot be read: %s", storage.uri, key, error)
+    return lost
 
 
 def vanished(attempt: str, rank: int, last: dict[str, Any]) -> Failure:

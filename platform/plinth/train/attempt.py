@@ -15,7 +15,14 @@ from pathlib import Path
 from plinth.digests import text_digest
 from plinth.engine.process import Process, on_all_ranks
 from plinth.errors import StorageError
-from plinth.observe.failures import FOLDER, by_attempt, first_cause, read_failures
+from plinth.observe.failures import (
+    ATTEMPT_TIME,
+    FOLDER,
+    attempts_of,
+    by_attempt,
+    first_cause,
+    read_failures,
+)
 from plinth.observe.rank_logs import RankLog, salvage
 from plinth.storage import Storage
 from plinth.train.control import Control
@@ -47,7 +54,7 @@ def begin(
         run_id: tells the run from an earlier one in the same folder, whose logs may still be on this disk.
         logs_every_s: seconds between two copies of this rank's logs to storage.
     """
-    came = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    came = time.strftime(ATTEMPT_TIME, time.gmtime())
     launched = control.launched()
     proposals = on_all_ranks(process.world, lambda: (f"{came}-{uuid.uuid4().hex[:6]}", launched))
     attempt_id = proposals[0][0]
@@ -67,7 +74,7 @@ def _tell_of_the_last(storage: Storage) -> None:
     """Say why the attempt before failed, if it did: the first cause, not what followed from it."""
     try:
         failed = by_attempt(read_failures(storage))
-        attempts = sorted({key.partition("/")[2].split("-rank")[0] for key, _ in storage.list(FOLDER)})
+        attempts = attempts_of(key for key, _ in storage.list(FOLDER))
     except StorageError:
         return
     if attempts and attempts[-1] in failed:

@@ -18,7 +18,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from poma3d.scenes.config import BundleFusionConfig
-from poma3d.scenes.files import frame_stems, read_pose, usual_size
+from poma3d.scenes.files import first_there, frame_stems, read_pose, usual_size
 from poma3d.scenes.frame import BadFrame
 from poma3d.scenes.layouts.three_rscan import read_info
 from poma3d.scenes.marks import Mark
@@ -90,5 +90,4 @@ def _frames(folder: Path) -> Path:
 
 def _picture(folder: Path, frame_id: str) -> Path:
     """The frame's colour file, or where it should be."""
-    files = [folder / f"{frame_id}{suffix}" for suffix in COLOUR_SUFFIXES]
-    return next((path for path in files if path.exists()), files[0])
+    return first_there(folder, (f"{frame_id}{suffix}" for suffix in COLOUR_SUFFIXES))

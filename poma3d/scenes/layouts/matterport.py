@@ -23,11 +23,12 @@ from pathlib import Path
 
 import numpy as np
 
+from poma3d.geometry import from_opengl
 from poma3d.scenes.config import MatterportConfig
 from poma3d.scenes.files import listed, usual_size
 from poma3d.scenes.marks import Mark
 from poma3d.scenes.posed.reader import CAPTIONS, Z_UP, Camera, Posed, PosedReader
-from poma3d.scenes.posed.trajectories import from_opengl, lines_of, numbers_of
+from poma3d.scenes.posed.trajectories import lines_of, numbers_of
 
 SOURCE = "matterport"
 PARAMETERS = "undistorted_camera_parameters/*.conf"

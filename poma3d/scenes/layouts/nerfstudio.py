@@ -28,11 +28,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from poma3d.geometry import from_opengl
 from poma3d.scenes.config import NerfstudioConfig
 from poma3d.scenes.files import usual_size
 from poma3d.scenes.marks import Mark
 from poma3d.scenes.posed.reader import CAPTIONS, NO_DEPTH, NO_POSE, Z_UP, Camera, Posed, PosedReader
-from poma3d.scenes.posed.trajectories import from_opengl
 from poma3d.scenes.text_files import read_text
 
 SOURCE = "nerfstudio"

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from poma3d.scenes.config import ReplicaConfig
-from poma3d.scenes.files import listed
+from poma3d.scenes.files import first_there, listed
 from poma3d.scenes.marks import Mark
 from poma3d.scenes.posed.reader import (
     CAMERA_FILE_ERRORS,
@@ -120,5 +120,4 @@ def read_camera(path: Path) -> tuple[Camera, float]:
 
 def _picture(folder: Path, frame_id: str) -> Path:
     """The frame's colour file, or where it should be."""
-    files = [folder / f"frame{frame_id}{suffix}" for suffix in (".jpg", ".png")]
-    return next((path for path in files if path.exists()), files[0])
+    return first_there(folder, (f"frame{frame_id}{suffix}" for suffix in (".jpg", ".png")))

@@ -23,13 +23,13 @@ grid. `captions.json` is optional, with frame numbers as ids (`poma3d.scenes.sca
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from poma3d.scenes.config import ScanNetConfig
 from poma3d.scenes.files import (
+    first_there,
     listed,
     read_depth,
     read_intrinsics,
@@ -85,7 +85,7 @@ class ScanNetReader(ScanReader[ScanNetConfig, Scan]):
             raise ValueError(f"scene {scene_id}: no frames named depth/0.png, or 00000.png, in {folder}")
         text = text_file(scene_id, folder, self.config.texts)
         size = usual_size([depth / f"{frame_id}.png" for frame_id in frame_ids])
-        intrinsics = read_intrinsics(_first_there(folder, INTRINSICS))
+        intrinsics = read_intrinsics(first_there(folder, INTRINSICS))
         if text is not None and intrinsics is not None and size is not None:
             check_size(text, intrinsics, size)
         return Scan(
@@ -130,10 +130,6 @@ def _posed(folder: Path) -> list[str]:
     if (folder / "depth").is_dir():
         return [path.stem for path in listed(folder / "pose", "*.txt")]
     return [path.stem for path in listed(folder, "[0-9]*.txt")]
-
-
-def _first_there(folder: Path, names: Sequence[str]) -> Path:
-    return next((folder / name for name in names if (folder / name).exists()), folder / names[0])
 
 
 def text_file(scene_id: str, folder: Path, texts: str | None) -> Path | None:

@@ -26,15 +26,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from poma3d.geometry import rotation_to_z_up
-from poma3d.sample import MILLIMETRE
 from poma3d.scenes.config import INTRINSICS_NUMBERS, SevenScenesConfig, refuse_camera, refuse_intrinsics
 from poma3d.scenes.files import (
+    first_there,
     frame_stems,
     listed,
     read_depth,
@@ -42,11 +41,10 @@ from poma3d.scenes.files import (
     read_pose,
     usual_size,
 )
-from poma3d.scenes.frame import BadFrame, ColourCamera, Frame, LazyFrames
+from poma3d.scenes.frame import BadFrame, ColourCamera, Frame
 from poma3d.scenes.marks import Mark
-from poma3d.scenes.orientation import Up, estimate_up
 from poma3d.scenes.scan_captions import CAPTIONS_FILE
-from poma3d.scenes.scans import Scan, ScanReader, upright, without_depth
+from poma3d.scenes.scans import Scan, ScanReader, estimated_up, upright, without_depth
 from poma3d.scenes.text_files import read_text
 
 SOURCE = "seven_scenes"
@@ -61,10 +59,6 @@ CAMERAS = {RELEASE: (585.0, 585.0, 320.0, 240.0)}
 RELEASE_SIZE = (480, 640)
 RELEASE_COLOUR = (525.0, 525.0, 320.0, 240.0)
 KINECT_OFFSET_M, NO_OFFSET_M = (0.025, 0.0, 0.0), (0.0, 0.0, 0.0)
-UNSURE_UP = (
-    "which way is up was estimated and is not sure: look at `poma shards preview`, or set "
-    "reader.seven_scenes.up"
-)
 SAME_CAMERA_PX = 0.5
 """Intrinsics that differ by less are one camera's."""
 UNTOLD_COLOUR = (
@@ -161,9 +155,8 @@ class SevenScenesReader(ScanReader[SevenScenesConfig, Recorded]):
         if self.config.up is not None:
             up = np.asarray(self.config.up, np.float64)
         else:
-            estimated = self._estimated_up(scene_id, as_is)
-            up = estimated.direction
-            warnings += [] if estimated.is_sure else [UNSURE_UP]
+            up, doubts = estimated_up(scene_id, self.source, as_is, self.load)
+            warnings += doubts
         scan = replace(as_is, transform=rotation_to_z_up(up), colour_camera=colour_camera, warnings=warnings)
         return upright(scan, _pose) if self.config.upright else scan
 
@@ -216,13 +209,6 @@ class SevenScenesReader(ScanReader[SevenScenesConfig, Recorded]):
             "reader.seven_scenes.intrinsics=[fx, fy, cx, cy]"
         )
 
-    def _estimated_up(self, scene_id: str, scan: Recorded) -> Up:
-        try:
-            return estimate_up(LazyFrames(scan.frame_ids, partial(self.load, scan)), MILLIMETRE)
-        except ValueError as error:
-            count = len(scan.frame_ids)
-            raise ValueError(f"scene {scene_id}: none of its {count} frames can be used ({error})") from error
-
 
 def _pose(scan: Recorded, frame_id: str) -> np.ndarray:
     """float64 [3, 4] in the z-up world, or BadFrame."""
@@ -231,8 +217,7 @@ def _pose(scan: Recorded, frame_id: str) -> np.ndarray:
 
 def _picture(folder: Path, frame_id: str) -> Path:
     """The frame's colour file, or where it should be."""
-    colours = [folder / f"{frame_id}{suffix}" for suffix in COLOUR_SUFFIXES]
-    return next((path for path in colours if path.exists()), colours[0])
+    return first_there(folder, (f"{frame_id}{suffix}" for suffix in COLOUR_SUFFIXES))
 
 
 def _in_split(folder: Path, split: str) -> bool:

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
@@ -30,11 +29,10 @@ import numpy as np
 from poma3d.geometry import rotation_to_z_up, same_view
 from poma3d.scenes.config import PosedConfig, refuse_intrinsics
 from poma3d.scenes.files import listed, read_depth, rigid
-from poma3d.scenes.frame import BadFrame, ColourCamera, Frame, LazyFrames, Reject
+from poma3d.scenes.frame import BadFrame, ColourCamera, Frame, Reject
 from poma3d.scenes.marks import Mark
-from poma3d.scenes.orientation import estimate_up
 from poma3d.scenes.scan_captions import CAPTIONS_FILE
-from poma3d.scenes.scans import Scan, ScanReader, upright
+from poma3d.scenes.scans import Scan, ScanReader, estimated_up, upright
 
 Z_UP = (0.0, 0.0, 1.0)
 CAPTIONS = Mark("captions", (CAPTIONS_FILE,), needed=False)
@@ -211,15 +209,4 @@ class PosedReader(ScanReader[P, Posed]):
         for given in (self.config.up, scan.up, self.known_up):
             if given is not None:
                 return np.asarray(given, np.float64), []
-        try:
-            found = estimate_up(LazyFrames(scan.frame_ids, partial(self.load, scan)), scan.depth_scale)
-        except ValueError as error:
-            count = len(scan.frame_ids)
-            raise ValueError(
-                f"scene {scan.scene_id}: none of its {count} frames can be used ({error})"
-            ) from error
-        unsure = (
-            "which way is up was estimated and is not sure: look at `poma shards preview`, or set "
-            f"reader.{self.source}.up"
-        )
-        return found.direction, [] if found.is_sure else [unsure]
+        return estimated_up(scan.scene_id, self.source, scan, self.load)

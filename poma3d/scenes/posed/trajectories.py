@@ -19,13 +19,6 @@ import numpy as np
 from poma3d.scenes.text_files import floats, read_lines
 
 TIMED_NUMBERS, NAMED_WORDS, LOG_NUMBERS = 8, 2, 3
-OPENGL = np.array([1.0, -1.0, -1.0, 1.0])
-"""Camera axes of OpenGL (y up, z backwards) to ours (y down, z ahead), as factors of a pose's columns."""
-
-
-def from_opengl(pose: np.ndarray) -> np.ndarray:
-    """A pose [3 or 4, 4] camera -> world of a camera with OpenGL's axes, for one with ours."""
-    return pose * OPENGL
 
 
 def quaternion_rotation(quaternion: Sequence[float] | np.ndarray) -> np.ndarray:

@@ -101,55 +101,42 @@ def test_sweep_on_s3_killed_resumed_shown_and_promoted(
     job = write(tmp_path / "sweep.yaml", sweep_job(tmp_path, bucket))
     storage = bucket.child("sweeps/s")
     killed = killed_in_its_middle(job, tmp_path, storage)
-    with ray_cluster(RayConfig(num_cpus=2), workers=1):  # one start instead of one for each command
-        go_on(job, tmp_path, bucket, s3_server, killed, capsys, monkeypatch)
-
-
-def go_on(
-    job: str,
-    folder: Path,
-    bucket: Storage,
-    s3_server: S3Server,
-    killed: list[Trial],
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """What is done after the kill, with what the commands say of it."""
-    storage = bucket.child("sweeps/s")
     warmup = read_lines(storage.child("shared/warmup"))
     assert len(warmup) == 4
-    assert main(["sweep", job]) == 0
-    trials = read_trials(storage)
-    record = read_sweep(storage)
-    assert record is not None
-    assert (record.status, record.starts) == ("finished", 2)
-    assert len(trials) == 2
-    assert {trial.record.status for trial in trials} <= {Status.finished, Status.stopped}
-    for before, now in zip(killed, trials, strict=False):
-        assert now.record.values == before.record.values
-        assert now.history.reports[: len(before.history.reports)] == before.history.reports
-        assert [report.step for report in now.history.reports] == [4, 8][: len(now.history.reports)]
-        lines = read_lines(storage.child(f"trials/{now.record.name}/main"))
-        assert [line["step"] for line in lines] == list(range(len(lines)))
-    assert read_lines(storage.child("shared/warmup")) == warmup, "the warm-up is not trained again"
+    with ray_cluster(RayConfig(num_cpus=2), workers=1):  # one start instead of one for each command
+        assert main(["sweep", job]) == 0
+        trials = read_trials(storage)
+        record = read_sweep(storage)
+        assert record is not None
+        assert (record.status, record.starts) == ("finished", 2)
+        assert len(trials) == 2
+        assert {trial.record.status for trial in trials} <= {Status.finished, Status.stopped}
+        for before, now in zip(killed, trials, strict=False):
+            assert now.record.values == before.record.values
+            assert now.history.reports[: len(before.history.reports)] == before.history.reports
+            assert [report.step for report in now.history.reports] == [4, 8][: len(now.history.reports)]
+            lines = read_lines(storage.child(f"trials/{now.record.name}/main"))
+            assert [line["step"] for line in lines] == list(range(len(lines)))
+        assert read_lines(storage.child("shared/warmup")) == warmup, "the warm-up is not trained again"
 
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.store.access_key)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.store.secret_key)
-    flags = ["--endpoint-url", str(bucket.options.endpoint_url), "--region", str(bucket.options.region)]
-    capsys.readouterr()
-    assert main(["sweep", "show", storage.uri, *flags]) == 0
-    assert "2 of 2" in (shown := capsys.readouterr().out), shown
-    assert b"R@1-1" in storage.read("index.html")
-    assert any("tfevents" in key for key, _ in storage.list("tensorboard"))
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.store.access_key)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.store.secret_key)
+        flags = ["--endpoint-url", str(bucket.options.endpoint_url), "--region", str(bucket.options.region)]
+        capsys.readouterr()
+        assert main(["sweep", "show", storage.uri, *flags]) == 0
+        assert "2 of 2" in (shown := capsys.readouterr().out), shown
+        assert b"R@1-1" in storage.read("index.html")
+        assert any("tfevents" in key for key, _ in storage.list("tensorboard"))
 
-    out = folder / "promoted.yaml"
-    assert (
-        main(["sweep", "promote", storage.uri, "best", "--with-checkpoint", "--out", str(out), *flags]) == 0
-    )
-    assert main(["pretrain", str(out)]) == 0
-    best = best_first(trials, "R@1-1", "max")[0].record.name
-    promoted = bucket.child(f"sweeps/s-{best}")
-    assert len(read_lines(promoted.child("main"))) == STEPS
-    assert not promoted.list("warmup"), "it goes on from the trial's weights"
-    written = b"".join(bucket.read(key) for key, _ in bucket.list("sweeps"))
-    assert s3_server.store.secret_key.encode() not in written
+        out = tmp_path / "promoted.yaml"
+        assert (
+            main(["sweep", "promote", storage.uri, "best", "--with-checkpoint", "--out", str(out), *flags])
+            == 0
+        )
+        assert main(["pretrain", str(out)]) == 0
+        best = best_first(trials, "R@1-1", "max")[0].record.name
+        promoted = bucket.child(f"sweeps/s-{best}")
+        assert len(read_lines(promoted.child("main"))) == STEPS
+        assert not promoted.list("warmup"), "it goes on from the trial's weights"
+        written = b"".join(bucket.read(key) for key, _ in bucket.list("sweeps"))
+        assert s3_server.store.secret_key.encode() not in written

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from poma3d.geometry import (
     agreement,
+    from_opengl,
     nearest_indices,
     project,
     resize_depth_nearest,
@@ -157,3 +158,9 @@ def test_agreement_of_a_view_with_itself_and_with_a_moved_camera() -> None:
     away = np.concatenate([np.diag([1.0, -1.0, -1.0]), np.zeros((3, 1))], axis=1)
     assert agreement(points, depth, camera, away).overlap == 0
     assert np.isnan(agreement(np.zeros((2, 2, 3)), depth, camera, pose).median_m)
+
+
+def test_axes_of_opengl() -> None:
+    np.testing.assert_array_equal(from_opengl(np.eye(4)), np.diag([1, -1, -1, 1]))
+    moved = from_opengl(np.arange(12.0).reshape(3, 4))
+    np.testing.assert_array_equal(moved[:, 3], [3, 7, 11], err_msg="the camera stays where it is")

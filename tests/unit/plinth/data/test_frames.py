@@ -46,27 +46,25 @@ def replaced(table: pa.Table, row: int, view: int, frame: bytes) -> pa.Table:
     return table.set_column(0, table.schema.field(0), pa.array(rows, table.schema.field(0).type))
 
 
-@pytest.mark.parametrize("codec", CODECS)
-@pytest.mark.parametrize("level", ["lowest", "default", "highest"])
-@pytest.mark.parametrize(
-    "frame",
-    [
-        np.zeros((5, 4), np.uint16),
-        np.full((5, 4), 65535, np.uint16),
-        np.array([[0, 65535], [65535, 0]], np.uint16),
-        np.arange(2**16, dtype=np.uint16).reshape(256, 256),
-        np.random.default_rng(1).integers(0, 2**16, (33, 47)).astype(np.uint16),
-        np.zeros((1, 1), np.uint16),
-    ],
-    ids=["zeros", "ones", "ends", "all values", "noise", "one pixel"],
-)
-def test_a_frame_comes_back_bit_for_bit(codec: Codec, level: str, frame: np.ndarray) -> None:
-    default, lowest, highest = CODEC_LEVELS[codec]
-    if codec is Codec.jxl and level == "highest" and frame.size > 10_000:
-        pytest.skip("minutes of search for the last bytes")
-    chosen = {"lowest": lowest, "default": default, "highest": highest}[level]
-    out = np.full_like(frame, 7)
-    decode_into(encode(frame, codec, chosen), codec, out)
+FRAMES = {
+    "zeros": np.zeros((5, 4), np.uint16),
+    "ones": np.full((5, 4), 65535, np.uint16),
+    "ends": np.array([[0, 65535], [65535, 0]], np.uint16),
+    "all values": np.arange(2**16, dtype=np.uint16).reshape(256, 256),
+    "noise": np.random.default_rng(1).integers(0, 2**16, (33, 47)).astype(np.uint16),
+    "one pixel": np.zeros((1, 1), np.uint16),
+}
+LEVELS = [(codec, level) for codec, levels in CODEC_LEVELS.items() for level in levels]
+
+
+@pytest.mark.parametrize(("codec", "level"), LEVELS)
+@pytest.mark.parametrize("name", FRAMES)
+def test_a_frame_comes_back_bit_for_bit(codec: Codec, level: int, name: str) -> None:
+    frame = FRAMES[name]
+    if codec is Codec.jxl and level == CODEC_LEVELS[codec][2]:
+        frame = frame[:64, :64]  # its search for the last bytes takes minutes on larger ones
+    out = np.full_like(frame, 7, order="C")
+    decode_into(encode(frame, codec, level), codec, out)
     np.testing.assert_array_equal(out, frame)
 
 

@@ -16,6 +16,7 @@ from plinth.observe.failures import (
     LOST_SUFFIX,
     VANISHED,
     Failure,
+    attempts_of,
     by_attempt,
     first_cause,
     is_collective,
@@ -131,18 +132,25 @@ def test_failures_come_back_by_time_and_attempt(tmp_path: Path, caplog: pytest.L
 
 @pytest.mark.parametrize("first", [0, 1])
 def test_of_two_that_vanished_the_launcher_knows_which_was_first(tmp_path: Path, first: int) -> None:
-    """Both wrote their last batch within a millisecond; the one that the launcher ended is no cause."""
+    """Both wrote their last batch within a second; the one that the launcher ended is no cause."""
     storage = Storage.from_uri(tmp_path)
-    attempt = "20261129-113740-abc"
+    before, attempt = "20260101-113700-old", "20260101-113740-abc"
     for rank in (0, 1):
         line = {"time": 10.0 + rank, "host": "vm", "pid": 5, "stage": "main", "step": 6, "sample_ids": []}
-        storage.write(f"logs/20261129-113700-old-rank{rank}.batches", b"{}")
-        storage.write(f"logs/{attempt}-rank{rank}.batches", json.dumps(line).encode() + b"\n")
-    record = asdict(Failure(attempt, 2, "vm", 5, 9.0, "RuntimeError", "gloo", is_collective=True))
-    storage.write(f"logs/{attempt}-rank2.failure.json", json.dumps(record).encode())
+        for name in (before, attempt):
+            storage.write(f"logs/{name}-rank{rank}.batches", json.dumps(line).encode() + b"\n")
     record_lost(storage, [first])
-    assert first_cause(read_failures(storage)).startswith(f"rank {first} on vm vanished in step 6 of main")
-    storage.write(f"logs/{attempt}{LOST_SUFFIX}", b"[")
-    assert first_cause(read_failures(storage)).startswith("rank 0 on vm vanished"), (
-        "a torn record is passed over"
-    )
+    ((lost, _),) = [entry for entry in storage.list("logs") if entry[0].endswith(LOST_SUFFIX)]
+    assert attempts_of(key for key, _ in storage.list("logs")) == [before, attempt]
+    expected = f"rank {first} on vm vanished in step 6 of main"
+    ((name, found),) = by_attempt(read_failures(storage)).items()
+    assert name == attempt, "no word of the attempt before"
+    assert first_cause(found).startswith(expected)
+
+    storage.write(f"logs/20260101-113710{LOST_SUFFIX}", json.dumps([1 - first]).encode())
+    of_both = by_attempt(read_failures(storage))
+    assert first_cause(of_both[attempt]).startswith(expected)
+    assert first_cause(of_both[before]).startswith(f"rank {1 - first} on vm vanished")
+
+    storage.write(lost, b"[")
+    assert list(by_attempt(read_failures(storage))) == [before], "a torn record is passed over"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from plinth.engine.process import Process
-from plinth.observe.failures import read_failures
+from plinth.observe.failures import read_failures, record_lost
 from plinth.storage import Storage
 from plinth.train import attempt
 from plinth.train.control import Control
@@ -19,6 +20,7 @@ from plinth.world import World
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[4]
+ALONE = Process(World(0, 1), torch.device("cpu"), threads=1, host="here")
 DIES = """
 import os, sys
 from plinth.storage import Storage
@@ -30,9 +32,9 @@ with attempt.begin(process.start(threads=1), Storage.from_uri(sys.argv[1]), sys.
 """
 
 
-def test_a_new_run_in_an_old_place_hears_nothing_of_the_old_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def died(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
+    """The folder of the run `old`, whose only process was killed; its logs are still local."""
     monkeypatch.setenv("TMPDIR", str(tmp_path / "local"))
     (tmp_path / "local").mkdir()
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "platform")}
@@ -40,10 +42,21 @@ def test_a_new_run_in_an_old_place_hears_nothing_of_the_old_one(
     ended = subprocess.run([sys.executable, "-c", DIES, storage.uri, "old"], env=environment, check=False)
     assert ended.returncode == -9
     monkeypatch.setattr("tempfile.tempdir", None)  # it looks at TMPDIR once
+    return storage
 
-    alone = Process(World(0, 1), torch.device("cpu"), threads=1, host="here")
-    with attempt.begin(alone, storage, "new", Control(), 60.0):
-        assert not read_failures(storage)
-    with attempt.begin(alone, storage, "old", Control(), 60.0):
-        (failure,) = read_failures(storage)
+
+def test_a_new_run_in_an_old_place_hears_nothing_of_the_old_one(died: Storage) -> None:
+    with attempt.begin(ALONE, died, "new", Control(), 60.0):
+        assert not read_failures(died)
+    with attempt.begin(ALONE, died, "old", Control(), 60.0):
+        (failure,) = read_failures(died)
     assert failure.error == "vanished"
+
+
+def test_the_next_attempt_tells_who_was_lost(died: Storage, caplog: pytest.LogCaptureFixture) -> None:
+    record_lost(died, [0])
+    time.sleep(1.0)  # attempts begin seconds apart, and are told apart by that
+    with attempt.begin(ALONE, died, "old", Control(), 60.0):
+        (failure,) = read_failures(died)
+    assert failure.is_first_lost
+    assert "the attempt before failed: rank 0" in caplog.text

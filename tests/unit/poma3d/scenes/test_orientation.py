@@ -10,7 +10,7 @@ import pytest
 from poma3d.geometry import rotation_to_z_up
 from poma3d.scenes.config import SevenScenesConfig
 from poma3d.scenes.frame import BadFrame, Frame, LazyFrames
-from poma3d.scenes.layouts.seven_scenes import UNSURE_UP, UNTOLD_COLOUR, SevenScenesReader
+from poma3d.scenes.layouts.seven_scenes import UNTOLD_COLOUR, SevenScenesReader
 from poma3d.scenes.orientation import estimate_up, upright_turns
 from tests.helpers.recordings import stored
 from tests.helpers.scans import room, write_seven_scenes
@@ -114,6 +114,8 @@ class TestSevenScenes:
         frames = [replace(f, depth=wall, pose=np.eye(4)[:3]) for f in scene.frames]
         write_seven_scenes(tmp_path / "seq-01", replace(scene, frames=frames), np.eye(3))
         reader = SevenScenesReader(SevenScenesConfig(str(tmp_path), registered=True))
-        assert reader.read("seq-01").warnings == [UNSURE_UP]
+        (warning,) = reader.read("seq-01").warnings
+        assert "which way is up was estimated and is not sure" in warning
+        assert warning.endswith("or set reader.seven_scenes.up")
         told = SevenScenesReader(SevenScenesConfig(str(tmp_path), registered=True, up=[0, -1, 0]))
         assert told.read("seq-01").warnings == []

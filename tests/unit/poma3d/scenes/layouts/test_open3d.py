@@ -128,7 +128,7 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
             reader(tmp_path, **config)
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real frames lie beside the project only")
+@pytest.mark.skipif(not REAL.is_dir(), reason="Open3D's sample frames are not in this repository")
 def test_real_frames_of_open3d_agree() -> None:
     """Its world is y-up, which the estimate finds."""
     scene = reader(REAL).read(REAL.name)

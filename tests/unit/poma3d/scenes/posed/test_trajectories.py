@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poma3d.scenes.posed.trajectories import (
-    from_opengl,
     nearest,
     quaternion_rotation,
     read_log,
@@ -44,12 +43,6 @@ def test_the_nearest_is_the_nearest(times: list[int], time_s: int) -> None:
     assert apart == min((abs(t - time_s) for t in times), default=np.inf)
     if times:
         assert abs(sorted(times)[place] - time_s) == apart
-
-
-def test_axes_of_opengl() -> None:
-    np.testing.assert_array_equal(from_opengl(np.eye(4)), np.diag([1, -1, -1, 1]))
-    moved = from_opengl(np.arange(12.0).reshape(3, 4))
-    np.testing.assert_array_equal(moved[:, 3], [3, 7, 11], err_msg="the camera stays where it is")
 
 
 def test_files_with_comments_byte_order_marks_and_disorder(tmp_path: Path) -> None:
