@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeGuard
 
@@ -100,13 +100,20 @@ class Assembler:
         cursor = self._start
         with ThreadPoolExecutor(self._threads, thread_name_prefix="plinth-decode") as pool:
             try:
+                decoding = self._begin(stream, cursor, pool)
                 while True:
-                    yield self._batch(stream, cursor, pool)
                     cursor = self._plan.after(cursor)
+                    try:  # its rows are put together while those of the one before are decoded
+                        following = self._begin(stream, cursor, pool)
+                    except Exception:
+                        yield self._finish(decoding, stream)
+                        raise
+                    yield self._finish(decoding, stream)
+                    decoding = following
             finally:
                 stream.close()
 
-    def _batch(self, stream: Generator[WindowTables], cursor: Cursor, pool: Executor) -> LocalBatch:
+    def _begin(self, stream: Generator[WindowTables], cursor: Cursor, pool: Executor) -> _Decoding:
         out: _Rows | None = None
         row = 0
         for windows in self._lanes.values():
@@ -119,27 +126,29 @@ class Assembler:
                 if windows[0].is_empty:
                     windows.popleft()
         assert out is not None, "every rank owns a lane: checked by open_batches"
-        self._decode_frames(out, pool)
-        return LocalBatch(
-            {**out.tensors, "sample_id": out.ids}, cursor, self._plan.after(cursor), out.ids,
-            skipped=self._replace_bad(out, stream, cursor.epoch),
-        )  # fmt: skip
+        shares = [out.frames[i :: self._threads] for i in range(self._threads)]
+        return _Decoding(cursor, out, [pool.submit(_decode_share, share) for share in shares])
 
-    def _decode_frames(self, out: _Rows, pool: Executor) -> None:
-        """Decode what the batch's rows have as frames, each to its place; bad ones join `out.problems`.
+    def _finish(self, batch: _Decoding, stream: Generator[WindowTables]) -> LocalBatch:
+        """Wait until the frames of a batch are decoded; bad rows get the tensors of others.
 
         Raises:
             DataError: a frame cannot be decoded, and bad rows are not skipped; or too many are bad.
         """
-        shares = [out.frames[i :: self._threads] for i in range(self._threads)]
-        failed = [found for share in pool.map(_decode_share, shares) for found in share]
+        out, cursor = batch.rows, batch.cursor
+        failed = [found for share in batch.shares for found in share.result()]
         for frame, reason in sorted(failed, key=lambda found: found[0].place):
-            problem = bad_frame(self._places[frame.source], frame.row_group, frame.stored_row, reason)
+            source, row_group, stored_row = frame.window.stored_at(frame.window_row)
+            problem = bad_frame(self._places[source], row_group, stored_row, reason)
             if not self._skips_bad:
                 raise DataError(problem, MEND)
             if frame.place not in out.problems:
-                self._budget.spend_row(frame.source, frame.row_group, problem)
+                self._budget.spend_row(source, row_group, problem)
                 out.problems[frame.place] = problem
+        return LocalBatch(
+            {**out.tensors, "sample_id": out.ids}, cursor, self._plan.after(cursor), out.ids,
+            skipped=self._replace_bad(out, stream, cursor.epoch),
+        )  # fmt: skip
 
     def _replace_bad(self, out: _Rows, stream: Generator[WindowTables], epoch: int) -> list[str]:
         """Give the bad rows of a batch the tensors of a good one; returns those that were to be valid."""
@@ -203,10 +212,8 @@ class _Frame(NamedTuple):
     row: int
     """Of the column."""
     target: np.ndarray
-    source: int
-    row_group: int
-    stored_row: int
-    """Counts from the row group's start."""
+    window: _OpenWindow
+    window_row: int
 
 
 def _decode_share(frames: Sequence[_Frame]) -> list[tuple[_Frame, str]]:
@@ -236,6 +243,14 @@ class _Rows:
         self.tensors["sample_key"] = empty(rows, np.dtype(np.int64))
         self.tensors["epoch"] = empty(rows, np.dtype(np.int64)).fill_(epoch)
         self.arrays = {name: tensor.numpy() for name, tensor in self.tensors.items()}
+
+
+class _Decoding(NamedTuple):
+    """A batch whose rows have their places, while its frames are decoded."""
+
+    cursor: Cursor
+    rows: _Rows
+    shares: list[Future[list[tuple[_Frame, str]]]]
 
 
 class _OpenWindow:
@@ -304,12 +319,14 @@ class _OpenWindow:
             if len(parts) == 1 and _is_small(first := parts[0]):
                 np.take(first, chosen, axis=0, out=target[row : row + count], mode="clip")
                 continue
-            for place, (i, j) in enumerate(zip(part.tolist(), inner.tolist(), strict=True), row):
+            for place, i, j, window_row in zip(
+                range(row, row + count), part.tolist(), inner.tolist(), chosen.tolist(), strict=True
+            ):
                 column = parts[i]
-                if isinstance(column, FrameColumn):
-                    self._leave_frame(out, place, column, j, target[place], int(chosen[place - row]))
-                else:
+                if not isinstance(column, FrameColumn):
                     target[place] = column[j]
+                elif not (self._problems and self._problems[window_row]):
+                    out.frames.append(_Frame(place, column, j, target[place], self, window_row))
         out.arrays["sample_key"][row : row + count] = self._keys[chosen]
         out.arrays["sample_valid"][row : row + count] = np.arange(begin, begin + count) < self._valid
         out.ids[row : row + count] = [self._ids[i] for i in chosen.tolist()]
@@ -319,16 +336,11 @@ class _OpenWindow:
         self._position += count
         return count
 
-    def _leave_frame(
-        self, out: _Rows, place: int, column: FrameColumn, row: int, target: np.ndarray, chosen: int
-    ) -> None:
-        """Note a row of a packed column, unless it is one that cannot be trained on."""
-        if self._problems and self._problems[chosen]:
-            return
-        number = int(np.searchsorted(self._piece_ends, chosen, side="right"))
+    def stored_at(self, window_row: int) -> tuple[int, int, int]:
+        """Where a row of the window is stored: source, row group, and the row counted from the group's start."""
+        number = int(np.searchsorted(self._piece_ends, window_row, side="right"))
         source, row_group, _, end = self._pieces[number].tolist()
-        stored_row = end - (int(self._piece_ends[number]) - chosen)
-        out.frames.append(_Frame(place, column, row, target, source, row_group, stored_row))
+        return source, row_group, end - (int(self._piece_ends[number]) - window_row)
 
 
 def _row_shape(part: Part) -> tuple[int, ...]:

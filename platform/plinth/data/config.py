@@ -132,7 +132,7 @@ class Codec(Enum):
     images; other packed columns are then zstd."""
 
 
-CODEC_LEVELS = {Codec.zstd: (6, 1, 22), Codec.lz4: (9, 1, 12), Codec.jxl: (2, 1, 9)}
+CODEC_LEVELS = {Codec.zstd: (9, 1, 22), Codec.lz4: (9, 1, 12), Codec.jxl: (2, 1, 9)}
 """Codec -> level when none is given, lowest and highest. Higher ones save bytes and write slower."""
 
 
@@ -151,7 +151,7 @@ class ShardOptions:
     depth_codec: Codec = Codec.zstd
     """Of the packed columns: zstd, lz4 or jxl."""
     depth_level: int | None = None
-    """Level of depth_codec: zstd 1 to 22 (6 when empty), lz4 1 to 12 (9), jxl effort 1 to 9 (2)."""
+    """Level of depth_codec: zstd 1 to 22 (9 when empty), lz4 1 to 12 (9), jxl effort 1 to 9 (2)."""
     uncompressed: list[str] = field(default_factory=lambda: ["*_embedding", "colour"])
     """Columns (glob patterns) that are stored as they are because they do not compress."""
 

@@ -136,7 +136,7 @@ class FrameColumn:
         self._column = column  # owns the memory below
         self._rows = _offsets(column)
         frames = column.values
-        self._frames = _offsets(frames)
+        self._frames: list[int] = _offsets(frames)[self._rows[0] : self._rows[-1] + 1].tolist()
         data = frames.buffers()[2]
         self._data = memoryview(data if data is not None else b"").cast("B")
 
@@ -152,13 +152,13 @@ class FrameColumn:
         Raises:
             FrameError: naming column and view; `out` may be half written then.
         """
-        first, end = int(self._rows[row]), int(self._rows[row + 1])
+        first, end = (self._rows[row : row + 2] - self._rows[0]).tolist()
         if end - first != self.shape[0]:
             raise FrameError(f"{self.name}: {end - first} frames, expected {self.shape[0]}")
         for view in range(self.shape[0]):
-            start, stop = self._frames[first + view], self._frames[first + view + 1]
+            frame = self._data[self._frames[first + view] : self._frames[first + view + 1]]
             try:
-                decode_into(self._data[start:stop], self._codec, out[view])
+                decode_into(frame, self._codec, out[view])
             except (RuntimeError, ValueError, TypeError, struct.error) as error:  # as codecs say it
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 raise FrameError(f"view {view}: {self.name} cannot be decoded ({reason})") from error

@@ -3,7 +3,7 @@
 Parquet is told what these columns are: no dictionary and no statistics (neither helps on depth or
 embeddings), zstd where bytes repeat, nothing where they do not or where a column comes packed
 (`plinth.data.frames`), a checksum on every page. A reader fetches the wanted columns of a row group with one
-range request and decodes only those.
+range request, compares their checksums (`plinth.data.checksums`) and decodes only those.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ import io
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from plinth.data import frames
+from plinth.data import checksums, frames
 from plinth.data.config import ShardOptions
+from plinth.data.fetched_ranges import FetchedRanges
 from plinth.data.manifest import SHARD_FOLDER, Manifest, ShardEntry
 from plinth.errors import DataError
 from plinth.storage import MissingKeyError, Storage
@@ -59,20 +60,8 @@ def write_shard(
         name: name not in codecs and not any(fnmatch.fnmatch(name, p) for p in options.uncompressed)
         for name in table.schema.names
     }
-    leaves = {path: zstd[path.split(".")[0]] for path in _leaf_paths(table.schema)}
-    sink = io.BytesIO()
-    pq.write_table(
-        table,
-        sink,
-        row_group_size=options.row_group_rows,
-        compression={path: "zstd" if is_zstd else "none" for path, is_zstd in leaves.items()},
-        compression_level={path: options.zstd_level for path, is_zstd in leaves.items() if is_zstd},
-        use_dictionary=False,
-        write_statistics=False,
-        write_page_checksum=True,
-        data_page_size=PAGE_BYTES,
-    )
-    content = sink.getvalue()
+    content = _parquet(table, zstd, options, {})
+    content = _parquet(table, zstd, options, checksums.of_chunks(content))
     digest = hashlib.sha256(content).hexdigest()
     key = f"{SHARD_FOLDER}/{name}-{digest[:NAME_HASH_CHARACTERS]}.parquet"
     storage.write(key, content)
@@ -89,6 +78,32 @@ def write_shard(
         codecs=codecs,
         columns=columns,
     )
+
+
+def _parquet(
+    table: pa.Table, zstd: Mapping[str, bool], options: ShardOptions, metadata: Mapping[bytes, bytes]
+) -> bytes:
+    """The table as a Parquet file with `metadata` in its footer, which change no byte before it.
+
+    Args:
+        zstd: column -> whether Parquet compresses it.
+    """
+    leaves = {path: zstd[path.split(".")[0]] for path in _leaf_paths(table.schema)}
+    sink = io.BytesIO()
+    with pq.ParquetWriter(
+        sink,
+        table.schema,
+        compression={path: "zstd" if is_zstd else "none" for path, is_zstd in leaves.items()},
+        compression_level={path: options.zstd_level for path, is_zstd in leaves.items() if is_zstd},
+        use_dictionary=False,
+        write_statistics=False,
+        write_page_checksum=True,
+        data_page_size=PAGE_BYTES,
+    ) as writer:
+        writer.write_table(table, options.row_group_rows)
+        if metadata:
+            writer.add_key_value_metadata(metadata)
+    return sink.getvalue()
 
 
 def describe_columns(schema: pa.Schema) -> dict[str, str]:
@@ -164,15 +179,24 @@ class RowGroupReader:
 
     def _read(self, shard: ShardEntry, row_group: int, columns: Sequence[str], where: str) -> pa.Table:
         footer = self._footer(shard)
-        pieces = _Pieces(shard.size_bytes)
-        for start, stop in _ranges(footer.row_group(row_group), set(columns)):
+        chunks = _chunks(footer.row_group(row_group), set(columns))
+        fetched = FetchedRanges(shard.size_bytes)
+        for start, stop in _ranges(list(chunks.values())):
             if not 0 <= start <= stop <= shard.size_bytes:
                 raise AlteredError(f"{where}: its footer points outside the shard.", MEND)
-            content = self._fetch(shard, start, stop, where)
-            pieces.add(start, content)
+            fetched.add(start, self._fetch(shard, start, stop, where))
+        expected = checksums.from_footer(footer)
+        if expected is not None:
+            for column, (start, stop) in chunks.items():
+                if checksums.crc32(fetched.view(start, stop)) != expected[row_group, column]:
+                    name = footer.schema.column(column).path.split(".")[0]
+                    raise AlteredError(f"{where}: cannot be decoded (checksum of column {name}).", MEND)
         try:
             file = pq.ParquetFile(
-                pa.PythonFile(pieces, mode="r"), metadata=footer, page_checksum_verification=True
+                pa.PythonFile(fetched, mode="r"),
+                metadata=footer,
+                page_checksum_verification=expected is None,
+                pre_buffer=False,
             )
             table = file.read_row_group(row_group, columns=list(columns), use_threads=False)
         except (pa.ArrowException, OSError, ValueError) as error:
@@ -182,7 +206,7 @@ class RowGroupReader:
                 f"{where}: {table.num_rows} rows, the manifest says {shard.row_group_rows[row_group]}.",
                 MEND,
             )
-        return table.select(list(columns)).combine_chunks()
+        return table.select(list(columns)).replace_schema_metadata(None).combine_chunks()
 
     def schema(self, shard: ShardEntry, columns: Sequence[str]) -> pa.Schema:
         """The schema of what `read_packed` gives.
@@ -302,49 +326,18 @@ def _wrong_size(shard: ShardEntry, size: int | None) -> Problem | None:
     return Problem(shard.name, kind, f"{size} bytes, expected {shard.size_bytes}")
 
 
-class _Pieces(io.RawIOBase):
-    """A file of which only some ranges are at hand: those that the Parquet reader will ask for."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._position = 0
-        self._pieces: list[tuple[int, memoryview]] = []
-
-    def add(self, start: int, content: bytes) -> None:
-        self._pieces.append((start, memoryview(content)))
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        self._position = base + offset
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def read(self, size: int = -1) -> bytes:
-        for start, content in self._pieces:
-            offset = self._position - start
-            if 0 <= offset < len(content):
-                part = content[offset : len(content) if size < 0 else offset + size]
-                self._position += len(part)
-                return part.tobytes()
-        return b""
-
-
-def _ranges(group: pq.RowGroupMetaData, columns: set[str]) -> list[tuple[int, int]]:
-    """Byte ranges of the wanted column chunks, neighbours and near neighbours joined."""
-    chunks = []
+def _chunks(group: pq.RowGroupMetaData, columns: set[str]) -> dict[int, tuple[int, int]]:
+    """Leaf column -> byte range of its chunk, of the wanted columns."""
+    found = {}
     for i in range(group.num_columns):
         chunk = group.column(i)
         if chunk.path_in_schema.split(".")[0] in columns:
-            start = chunk.dictionary_page_offset or chunk.data_page_offset
-            chunks.append((start, start + chunk.total_compressed_size))
+            found[i] = checksums.chunk_range(chunk)
+    return found
+
+
+def _ranges(chunks: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Byte ranges to fetch: those of the chunks, neighbours and near neighbours joined."""
     ranges: list[tuple[int, int]] = []
     for start, stop in sorted(chunks):
         if ranges and start - ranges[-1][1] <= MAX_GAP_BYTES:
