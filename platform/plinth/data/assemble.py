@@ -337,7 +337,7 @@ class _OpenWindow:
         return count
 
     def stored_at(self, window_row: int) -> tuple[int, int, int]:
-        """Where a row of the window is stored: source, row group, and the row counted from the group's start."""
+        """Where a row of the window is stored: source, row group, row counted from the group's start."""
         number = int(np.searchsorted(self._piece_ends, window_row, side="right"))
         source, row_group, _, end = self._pieces[number].tolist()
         return source, row_group, end - (int(self._piece_ends[number]) - window_row)

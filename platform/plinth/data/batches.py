@@ -20,7 +20,7 @@ from plinth.data.bad_rows import NO_SKIPS, Skips
 from plinth.data.config import DataConfig, ReaderKind
 from plinth.data.plan import Cursor, Plan, Window, rank_windows
 from plinth.data.sources import Mixture, OpenSource, PieceReader, check_sources
-from plinth.data.stream_threads import WindowTables, put_unless_closed, read_windows
+from plinth.data.stream_threads import Ahead, WindowTables, put_unless_closed, read_windows
 from plinth.errors import ConfigError
 from plinth.world import World
 
@@ -63,8 +63,9 @@ def _open_stream(
             "Use workers, or set data.reader=threads: the order is the same.",
         )
     if config.reader is ReaderKind.threads or not in_ray:
-        read = PieceReader(sources, columns, config.on_bad_shard).read
-        return read_windows(windows, read, config.read_threads, config.prefetch_windows)
+        read = PieceReader(sources, columns, config.on_bad_shard).read_run
+        ahead = Ahead(config.read_threads, config.prefetch_windows, config.max_prefetch_windows)
+        return read_windows(windows, read, ahead)
     from plinth.data import stream  # here, because importing Ray takes seconds
 
     return stream.read_windows(windows, sources, columns, config)

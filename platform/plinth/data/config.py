@@ -61,11 +61,15 @@ class DataConfig:
     """ray: Ray Data tasks read, on any node. threads: threads of the training process do.
     auto: ray where the process is part of a Ray cluster, threads elsewhere."""
     prefetch_windows: Count = 4
-    """Windows that a rank reads ahead of those in use."""
+    """Windows that a rank reads ahead of those in use, while the storage keeps up."""
+    max_prefetch_windows: Count = 16
+    """Windows that it reads ahead at most: one more each time the next one was not there yet. The requests
+    that are under way at once grow with them."""
     prefetch_batches: Count = 2
     """Batches that a rank assembles ahead."""
     read_threads: Count = 2
-    """reader threads: threads of a rank. reader ray: threads of a task."""
+    """reader threads: threads of a rank. reader ray: threads of a task. For a store that is not a local disk
+    max_prefetch_windows / prefetch_windows times as many, at once in a task, as needed in a rank."""
     ray_windows_per_task: Count = 4
     """reader ray: windows that one task reads. Fewer give a faster first batch, more a higher rate."""
     ray_tasks_per_segment: Count = 128
@@ -111,6 +115,11 @@ def validate(config: DataConfig) -> None:
             )
     for key, value, least in too_small(config, "data."):
         raise ConfigError(f"{key} is {value}, expected {least} or more.")
+    if config.max_prefetch_windows < config.prefetch_windows:
+        raise ConfigError(
+            f"data.max_prefetch_windows is {config.max_prefetch_windows}, "
+            f"expected data.prefetch_windows ({config.prefetch_windows}) or more."
+        )
     if config.ray_label is not None and not all(config.ray_label.partition("=")):
         raise ConfigError(
             f"data.ray_label is {config.ray_label!r}, expected key=value.",

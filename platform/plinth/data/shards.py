@@ -3,7 +3,7 @@
 Parquet is told what these columns are: no dictionary and no statistics (neither helps on depth or
 embeddings), zstd where bytes repeat, nothing where they do not or where a column comes packed
 (`plinth.data.frames`), a checksum on every page. A reader fetches the wanted columns of a row group with one
-range request, compares their checksums (`plinth.data.checksums`) and decodes only those.
+range request, compares their checksums (`plinth.data.parquet.checksums`) and decodes only those.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from plinth.data import checksums, frames
+from plinth.data import frames
 from plinth.data.config import ShardOptions
-from plinth.data.fetched_ranges import FetchedRanges
 from plinth.data.manifest import SHARD_FOLDER, Manifest, ShardEntry
+from plinth.data.parquet import checksums
+from plinth.data.parquet.fetched_ranges import FetchedRanges
 from plinth.errors import DataError
 from plinth.storage import MissingKeyError, Storage
 
@@ -149,11 +150,35 @@ class RowGroupReader:
         except frames.FrameError as error:
             raise DataError(f"{self._where(shard, row_group)}, {error}.", MEND) from error
 
-    def read_packed(self, shard: ShardEntry, row_group: int, columns: Sequence[str]) -> pa.Table:
+    def fetch(
+        self, shard: ShardEntry, row_groups: Sequence[int], columns: Sequence[str]
+    ) -> FetchedRanges | None:
+        """The bytes of neighbouring row groups, with one request where no gap between them is large.
+
+        Returns:
+            For `read_packed`; None where they cannot be had, which reading each by itself will explain.
+        """
+        try:
+            footer = self._footer(shard)
+            chunks = [c for g in row_groups for c in _chunks(footer.row_group(g), set(columns)).values()]
+            return self._fetch_ranges(shard, chunks, f"{self.storage.uri}/{shard.name}")
+        except DataError:
+            return None
+
+    def read_packed(
+        self,
+        shard: ShardEntry,
+        row_group: int,
+        columns: Sequence[str],
+        fetched: FetchedRanges | None = None,
+    ) -> pa.Table:
         """As `read`, with the packed columns as they are stored.
 
         Bytes that are not what was written are fetched once more: what was altered on its way is whole in
         the store.
+
+        Args:
+            fetched: its bytes, where they are at hand.
 
         Raises:
             DataError: naming the shard and the row group, where the object is missing, truncated or
@@ -167,7 +192,7 @@ class RowGroupReader:
                 "Ask for columns that the data set has, or build it with them.",
             )
         try:
-            return self._read(shard, row_group, columns, where)
+            return self._read(shard, row_group, columns, where, fetched)
         except AlteredError as error:
             log.warning("%s Reading it again.", error.problem)
         with self._lock:
@@ -177,14 +202,27 @@ class RowGroupReader:
     def _where(self, shard: ShardEntry, row_group: int) -> str:
         return f"{self.storage.uri}/{shard.name}, row group {row_group}"
 
-    def _read(self, shard: ShardEntry, row_group: int, columns: Sequence[str], where: str) -> pa.Table:
-        footer = self._footer(shard)
-        chunks = _chunks(footer.row_group(row_group), set(columns))
+    def _fetch_ranges(
+        self, shard: ShardEntry, chunks: Sequence[tuple[int, int]], where: str
+    ) -> FetchedRanges:
         fetched = FetchedRanges(shard.size_bytes)
-        for start, stop in _ranges(list(chunks.values())):
+        for start, stop in _ranges(chunks):
             if not 0 <= start <= stop <= shard.size_bytes:
                 raise AlteredError(f"{where}: its footer points outside the shard.", MEND)
             fetched.add(start, self._fetch(shard, start, stop, where))
+        return fetched
+
+    def _read(
+        self,
+        shard: ShardEntry,
+        row_group: int,
+        columns: Sequence[str],
+        where: str,
+        fetched: FetchedRanges | None = None,
+    ) -> pa.Table:
+        footer = self._footer(shard)
+        chunks = _chunks(footer.row_group(row_group), set(columns))
+        fetched = fetched or self._fetch_ranges(shard, list(chunks.values()), where)
         expected = checksums.from_footer(footer)
         if expected is not None:
             for column, (start, stop) in chunks.items():

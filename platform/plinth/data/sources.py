@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from plinth.data import manifest as manifests
 from plinth.data.bad_rows import PROBLEM, SAMPLE_ID, place_id, stand_in, with_no_problem
 from plinth.data.config import DataConfig, OnBadShard, validate
 from plinth.data.manifest import Manifest, ShardEntry, differing_columns
+from plinth.data.parquet.fetched_ranges import FetchedRanges
 from plinth.data.plan import Plan, SourceRows, make_plan
 from plinth.data.shards import MEND, RowGroupReader
 from plinth.errors import DataError
@@ -172,22 +173,45 @@ class PieceReader:
         self._readers = [RowGroupReader(source.storage) for source in sources]
         self._places = [Places(source) for source in sources]
 
-    def read(self, piece: np.ndarray) -> pa.Table:
-        """The rows of a piece, int64 [4]: source, row group in the source, first row, end row.
+    @property
+    def is_local(self) -> bool:
+        """Whether all data sets are on a disk of this machine."""
+        return all(source.storage.is_local for source in self._sources)
+
+    def read_run(self, pieces: np.ndarray) -> list[pa.Table]:
+        """The rows of each piece; one request for those whose row groups are next to each other in a shard.
+
+        Args:
+            pieces: int64 [n, 4] of source, row group in the source, first row, end row; row groups in
+                ascending order, each the same as the one before or the next.
 
         Raises:
-            DataError: the row group cannot be read, and bad ones are not skipped.
+            DataError: a row group cannot be read, and bad ones are not skipped.
         """
+        source = int(pieces[0, 0])
+        in_shards: dict[str, tuple[ShardEntry, list[int]]] = {}
+        for row_group in pieces[:, 1].tolist():
+            shard, group = self._places[source].find(row_group)
+            in_shards.setdefault(shard.name, (shard, []))[1].append(group)
+        fetched = {
+            shard.name: self._readers[source].fetch(shard, groups, self._columns)
+            for shard, groups in in_shards.values()
+            if len(groups) > 1
+        }
+        return [self._read(piece, fetched) for piece in pieces]
+
+    def _read(self, piece: np.ndarray, fetched: Mapping[str, FetchedRanges | None]) -> pa.Table:
         source, row_group, start, stop = (int(x) for x in piece)
         shard, group = self._places[source].find(row_group)
         try:
-            table = self._readers[source].read_packed(shard, group, self._columns).slice(start, stop - start)
+            table = self._readers[source].read_packed(shard, group, self._columns, fetched.get(shard.name))
         except DataError as error:
             if not self._skips_bad:
                 raise
             ids = [self._places[source].id(row_group, row) for row in range(start, stop)]
             table = stand_in(self._schema(source, error), ids, error.problem)
         else:
+            table = table.slice(start, stop - start)
             table = with_no_problem(table) if self._skips_bad else table
         return self._decoded(table, piece) if self._decodes else table
 

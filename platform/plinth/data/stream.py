@@ -4,9 +4,10 @@
             -> cut at the rows where windows end
 
 An execution takes seconds to start, so one spans epochs, and the next is started before it ends. It cannot
-be endless, because Ray Data holds all its tasks in lists. Blocks arrive in shared memory and are used there
-without a copy: packed columns as frames (unless data.decode is task), which are decoded when they are
-gathered into a batch.
+be endless, because Ray Data holds all its tasks in lists. Each piece of a row group travels as one binary
+value (an Arrow stream), because Ray takes eight times as long for a table of many columns. Blocks arrive in
+shared memory and are used there without a copy: packed columns as frames (unless data.decode is task), which
+are decoded when they are gathered into a batch.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -32,9 +33,11 @@ from plinth import ray_internals
 from plinth.data.config import DataConfig, DecodePlace
 from plinth.data.plan import Window
 from plinth.data.sources import OpenSource, PieceReader
-from plinth.data.stream_threads import WindowTables, put_unless_closed, read_pieces
+from plinth.data.stream_threads import Ahead, WindowTables, put_unless_closed, read_pieces
 
 CLOSE_TIMEOUT_S = 20.0
+STREAM = "stream"
+"""The only column of a block: the rows of a piece as an Arrow stream."""
 # Ray Data's scheduling loop runs in this process and does not wait while the consumer is behind: it would
 # take half of the interpreter's time from the training step. A pause after each round delays a task by that.
 SCHEDULING_PAUSE_S = 0.02
@@ -96,7 +99,8 @@ class _Segment:
         while (item := self._queue.get()) is not None:
             if isinstance(item, BaseException):
                 raise ray_internals.cause_of(item)
-            yield from item.to_batches()
+            for chunk in item.column(STREAM).chunks:
+                yield from unsealed(chunk)
 
     @property
     def is_running(self) -> bool:
@@ -129,7 +133,11 @@ class _Segment:
         ]
         with DataContext.current(_context(config)):
             return ray.data.read_datasource(
-                _Pieces(tasks, self._shared, config.read_threads),
+                _Pieces(
+                    tasks,
+                    self._shared,
+                    Ahead(config.read_threads, config.prefetch_windows, config.max_prefetch_windows),
+                ),
                 override_num_blocks=len(tasks),
                 concurrency=config.ray_concurrency,
                 num_cpus=config.ray_task_cpus,
@@ -146,11 +154,11 @@ class _Pause(ExecutionCallback):
 class _Pieces(Datasource):
     """The plan as a Ray Data source: each task reads some pieces of row groups in order."""
 
-    def __init__(self, tasks: list[np.ndarray], shared: ray.ObjectRef, threads: int) -> None:
+    def __init__(self, tasks: list[np.ndarray], shared: ray.ObjectRef, ahead: Ahead) -> None:
         super().__init__()
         self._tasks = tasks
         self._shared = shared
-        self._threads = threads
+        self._ahead = ahead
 
     def get_name(self) -> str:
         return "Windows"
@@ -161,7 +169,7 @@ class _Pieces(Datasource):
     def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
         return [
             ReadTask(
-                partial(read_task, pieces, self._shared, self._threads),
+                partial(read_task, pieces, self._shared, self._ahead),
                 BlockMetadata(
                     num_rows=int((pieces[:, 3] - pieces[:, 2]).sum()),
                     size_bytes=None, input_files=None, exec_stats=None,
@@ -171,9 +179,30 @@ class _Pieces(Datasource):
         ]  # fmt: skip
 
 
-def read_task(pieces: np.ndarray, shared: ray.ObjectRef, threads: int) -> Iterable[pa.Table]:
+def read_task(pieces: np.ndarray, shared: ray.ObjectRef, ahead: Ahead) -> Iterable[pa.Table]:
     """Runs in a worker of Ray."""
-    yield from read_pieces(pieces, _reader(shared).read, threads)
+    reader = _reader(shared)
+    threads = ahead.threads if reader.is_local else ahead.most_threads
+    for table in read_pieces(pieces, reader.read_run, threads):
+        yield sealed(table)
+
+
+def sealed(table: pa.Table) -> pa.Table:
+    """A table as one value of the column `STREAM`."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    content = sink.getvalue()
+    ends = pa.py_buffer(np.array([0, content.size], np.int64))
+    return pa.table({STREAM: pa.Array.from_buffers(pa.large_binary(), 1, [None, ends, content])})
+
+
+def unsealed(column: pa.LargeBinaryArray) -> Iterator[pa.RecordBatch]:
+    """The rows of the tables in `column`, in its memory."""
+    _, ends, content = column.buffers()
+    places = np.frombuffer(ends, np.int64)[column.offset : column.offset + len(column) + 1].tolist()
+    for start, stop in pairwise(places):
+        yield from pa.ipc.open_stream(content.slice(start, stop - start))
 
 
 @lru_cache(maxsize=4)

@@ -1,7 +1,7 @@
 """CRC-32 of every column chunk, in the footer of a shard, whose own hash the manifest knows.
 
-Parquet has a CRC-32 for each page, and ours are written with it. But Arrow computes it byte by byte from tables:
-checking a view takes half as long as reading it. libdeflate's takes a tenth of that.
+Parquet has a CRC-32 for each page, and ours are written with it. But Arrow computes it byte by byte from
+tables: checking a view takes as long as reading it. libdeflate's takes a tenth of that.
 
     footer   plinth.crc32 = base64 of uint32 little-endian [row groups, leaf columns]
 """

@@ -1,0 +1,1 @@
+"""What Parquet files need beside the library that reads and writes them."""
