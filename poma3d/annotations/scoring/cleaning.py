@@ -24,6 +24,8 @@ REPAIRS = {
 DROPPED = re.compile(r"[^a-zA-Z0-9,'\s\-:]+")
 """What is no letter of ASCII, digit, white space or one of , ' - : goes, without a blank in its place."""
 BLANKS = re.compile(" +")
+OUTER_BLANKS = re.compile("^ +| +$")
+"""Also those before a final line break, which `$` passes over."""
 WORD = re.compile(rf"\b(?:{'|'.join(sorted(REPAIRS, key=len, reverse=True))})\b")
 CLOCK = re.compile(r"\bo' +clock\b")
 GLUED_DIGIT = re.compile(r"\b([a-zA-Z]+)[0-9]\b")
@@ -33,7 +35,7 @@ BACKWARDS = re.compile(r"\bbackwards\b")
 
 def clean(answer: str) -> str:
     """A predicted or listed answer as the matches of `poma3d.annotations.scoring.matching` compare it."""
-    text = BLANKS.sub(" ", answer.lower().strip(" "))
+    text = BLANKS.sub(" ", OUTER_BLANKS.sub("", answer.lower()))
     text = DROPPED.sub("", text)
     text = WORD.sub(lambda found: REPAIRS[found[0]], text)
     text = CLOCK.sub("o'clock", text)

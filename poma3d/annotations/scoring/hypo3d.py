@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import re
 
+from poma3d.annotations.scoring.cleaning import UNITS
+
 NOTHING = ("to the", "by the", "on the", "near", "next", "corner")
 PHRASES = {
     "front": ("top", "front side", "in front of", "north", "forward", "front of"),
@@ -33,11 +35,8 @@ PHRASE = re.compile(rf"\b(?:{'|'.join(sorted(REPLACED, key=len, reverse=True))})
 ARTICLE = re.compile(r"\b(?:a|an|the)\b")
 PUNCTUATION = re.compile(r"[^a-zA-Z0-9\s]")
 NUMBERS = {
-    **{word: number for number, word in enumerate((
-        "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
-        "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
-    ))},
-    "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90,
+    **{word: number for number, word in enumerate(UNITS)},
+    "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90,
     "hundred": 100, "thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000, "point": 0,
 }  # fmt: skip
 """Single words as word2number 1.1 reads them; digits count, too."""

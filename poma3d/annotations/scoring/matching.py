@@ -2,7 +2,7 @@
 
     raw      equal to a listed answer, nothing cleaned (ScanQA's EM@1; what a classifier is scored by)
     strict   equal to a listed answer after cleaning (MSR3D's EM)
-    leo      LEO's EM: the listed answers in order, ended by the first that agrees in any way; right if it is equal
+    leo      LEO's EM: ended by the first listed answer that agrees in any way; right if that is equal
     refined  EM-R: one of the two holds the other, white space removed (MSR3D's and LEO's target metric)
 
 LEO's EM is below the true one: with ["dark brown", "brown"], "brown" is wrong, because "dark brown" holds it

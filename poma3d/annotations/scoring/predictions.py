@@ -1,8 +1,8 @@
 """Files of predictions: JSON lines.
 
-    {"question_id": ..., "answer": "two"}                  one answer
-    {"question_id": ..., "answers": ["two", "three"]}      the best first
-    {"question_id": ..., "positions": [[x, y, z]], "rotations": [[x, y, z, w]]}        localisation, up to three
+    {"question_id": ..., "answer": "two"}                                          one answer
+    {"question_id": ..., "answers": ["two", "three"]}                              the best first
+    {"question_id": ..., "positions": [[x, y, z]], "rotations": [[x, y, z, w]]}    localisation, up to three
 
 An id is a text or an integer. Unlike a bad row of annotations, a bad prediction refuses the file: a score of
 the others would look like a score of all.
@@ -21,6 +21,7 @@ from poma3d.annotations.notes import BadRow
 from poma3d.annotations.rows import Quaternion, Vector
 from poma3d.annotations.scoring.localisation import MOST_GUESSES
 
+EXAMPLE = '{"question_id": 1, "answer": "two"}'
 ID_NAMES = ("question_id", "situation_id")
 Prediction = TypeVar("Prediction")
 
@@ -78,7 +79,8 @@ def refuse_strangers(path: Path, given: Iterable[str], known: Iterable[str]) -> 
             f"{strangers[0]}, is in the annotations, where the first is {next(iter(known), '')}{hint}"
         )
     raise ValueError(
-        f"{path}: {len(strangers)} of {len(ids)} ids are not in the annotations, the first is {strangers[0]}{hint}"
+        f"{path}: {len(strangers)} of {len(ids)} ids are not in the annotations, the first is "
+        f"{strangers[0]}{hint}"
     )
 
 

@@ -164,8 +164,8 @@ def _refuse_other_vocabulary(predictions: Mapping[str, Answered], vocabulary: Vo
             if answer not in vocabulary:
                 raise ValueError(
                     f"line {each.line} (id {key}): the answer {answer!r} is not in the vocabulary of "
-                    f"{len(vocabulary)}: the head was trained with another one, or the answers are generated; "
-                    "leave --vocabulary out for those"
+                    f"{len(vocabulary)}: the head was trained with another one. Leave --vocabulary out for "
+                    "generated answers"
                 )
 
 
