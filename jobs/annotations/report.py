@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -45,10 +45,10 @@ class Poses:
     lowest: Vector | None = None
     """Least x, y and z in our world, metres."""
     highest: Vector | None = None
-    missing: dict[str, list[str]] = field(default_factory=dict)
-    """What is missing -> the scenes."""
-    unaligned: list[str] = field(default_factory=list)
-    """Scenes without axisAlignment: they keep their frame."""
+    missing: dict[str, dict[str, int]] = field(default_factory=dict)
+    """What is missing -> the scenes with their rows."""
+    unaligned: dict[str, int] = field(default_factory=dict)
+    """Scenes without axisAlignment, which keep their frame, with their rows."""
 
 
 @dataclass
@@ -152,9 +152,8 @@ def poses_of(annotations: Annotations, scans: ScanFrames | None) -> list[Poses]:
         poses.rows += 1
         scan, missing = _scan_of(row.scene_id, row.frame, scans, poses)
         if missing:
-            scenes = poses.missing.setdefault(missing, [])
-            if row.scene_id not in scenes:
-                scenes.append(row.scene_id)
+            scenes = poses.missing.setdefault(missing, {})
+            scenes[row.scene_id] = scenes.get(row.scene_id, 0) + 1
             continue
         position, _ = in_world(np.array(row.position), AHEAD, row.frame, scan)
         placed.setdefault(row.frame, []).append(position)
@@ -178,8 +177,8 @@ def _scan_of(
         return None, f"SCAN/SCAN.txt in {scans.root}"
     if frame == SQA3D and scan.centre is None:
         return None, f"SCAN/SCAN{MESH} in {scans.root}"
-    if scan.alignment is None and scene_id not in poses.unaligned:
-        poses.unaligned.append(scene_id)
+    if scan.alignment is None:
+        poses.unaligned[scene_id] = poses.unaligned.get(scene_id, 0) + 1
     return scan, ""
 
 
@@ -213,5 +212,5 @@ def _known(vocabulary: KnownAnswers) -> str:
     )
 
 
-def _names(scenes: Sequence[str]) -> str:
+def _names(scenes: Iterable[str]) -> str:
     return some([printable(scene) for scene in scenes])

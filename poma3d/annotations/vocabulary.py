@@ -80,7 +80,7 @@ class Vocabulary:
         for answer in answers:
             index = self.classes.get(answer)
             if index is None and unknown is not UnknownAnswers.wrong:
-                index = self._u() if unknown is UnknownAnswers.class_u else len(self)
+                index = self.class_u() if unknown is UnknownAnswers.class_u else len(self)
             if index is not None:
                 found[index] = None
         return tuple(found)
@@ -89,7 +89,12 @@ class Vocabulary:
         """`k`, but not more than there are classes: top 10 of 4 classes raises in PyTorch."""
         return min(k, len(self))
 
-    def _u(self) -> int:
+    def class_u(self) -> int:
+        """The class of `CLASS_U`.
+
+        Raises:
+            ValueError: there is none.
+        """
         if CLASS_U not in self.classes:
             raise ValueError(f"unknown answers cannot be class_u: the vocabulary has no answer {CLASS_U!r}")
         return self.classes[CLASS_U]
