@@ -52,6 +52,7 @@ def test_json_has_the_documented_form_and_text_the_protocols(
     ]
     code, record = score("sqa3d", files, predictions, tmp_path)
     assert code == 0
+    assert record["options"] == {"k": 10, "question_types": "prefix", "unknown_answers": None}
     assert (record["task"], record["rows"], record["missing"]) == ("sqa3d", 3, 1)
     assert record["figures"] == {
         "raw": 100 / 3, "strict": 100 / 3, "leo": 100 / 3, "refined": 100 / 3, "em10": 200 / 3,
