@@ -1,4 +1,4 @@
-"""Whatever value stands where another should: a bad row is named or the file refused, nothing else happens."""
+"""Whatever value stands where another should, a bad row is named or the file refused, and that is all."""
 
 from __future__ import annotations
 
