@@ -1,10 +1,10 @@
-"""What `poma annotations check` and `poma score` take for a split of SQA3D's size, beside parsing its JSON alone.
+"""What `poma annotations check` and `poma score` take for a split of SQA3D's size, beside parsing its JSON.
 
     python -m benchmarks.annotations [--rows 30000] [--rounds 3]
 
-The split is made up: SQA3D's two files with a situation, two alternatives, a pose and an answer per row, in other
-orders; ten predicted answers a row. Each command is a process of its own, started from nothing. Printed are the least
-CPU time and wall time over the rounds, and the greatest resident memory.
+The split is made up: SQA3D's two files with a situation, two alternatives, a pose and an answer per row, in
+other orders; ten predicted answers a row. Each command is a process of its own, started from nothing. Printed
+are the least CPU time and wall time over the rounds, and the greatest resident memory.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-WORDS = [
+WORDS = (
+    "bed", "brown", "chair", "desk", "door", "floor", "front", "in", "is", "lamp", "left", "many", "near", "on",
+    "right", "the", "three", "two", "window",
+)  # fmt: skip
     "bed",
     "brown",
     "chair",
