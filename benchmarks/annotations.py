@@ -25,26 +25,6 @@ WORDS = (
     "bed", "brown", "chair", "desk", "door", "floor", "front", "in", "is", "lamp", "left", "many", "near", "on",
     "right", "the", "three", "two", "window",
 )  # fmt: skip
-    "bed",
-    "brown",
-    "chair",
-    "desk",
-    "door",
-    "floor",
-    "front",
-    "in",
-    "is",
-    "lamp",
-    "left",
-    "many",
-    "near",
-    "on",
-    "right",
-    "the",
-    "three",
-    "two",
-    "window",
-]
 SCENES = 518
 FIRST_ID = 220_602_000_000
 BARE = "import json, sys; [json.load(open(path)) for path in sys.argv[1:]]"
