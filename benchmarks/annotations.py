@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 WORDS = (
-    "bed", "brown", "chair", "desk", "door", "floor", "front", "in", "is", "lamp", "left", "many", "near", "on",
-    "right", "the", "three", "two", "window",
+    "bed", "brown", "chair", "desk", "door", "floor", "front", "in", "is", "lamp", "left", "many", "near",
+    "on", "right", "the", "three", "two", "window",
 )  # fmt: skip
 SCENES = 518
 FIRST_ID = 220_602_000_000
