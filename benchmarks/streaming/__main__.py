@@ -13,9 +13,9 @@ python -m benchmarks.streaming [--scan FOLDER] [--views 8192] [--rounds 5] [--co
 
 Depth at 224 x 224 with camera and embeddings, one view per sample, row groups of 64 views; made here
 (planes and bumps with the noise of a disparity sensor) or from the depth images of a scan, repeated.
-Every consumer is a process of its own that has imported what it needs; 2 consumers take half each, and share
-the threads. Rounds are interleaved and the medians shown, because the machine may be busy; CPU seconds are
-those of all processes, and count more than the clock where other work runs beside.
+Every consumer is a process of its own (with Ray an actor) that has imported what it needs; 2 consumers take
+half each, and share the threads. Rounds are interleaved and the medians shown, because the machine may be
+busy; CPU seconds are those of all processes, and count more than the clock where other work runs beside.
 
 Ratios are to bare pyarrow on whole columns (data set format 1) in the same setting.
 """
@@ -33,6 +33,7 @@ from pathlib import Path
 import ray
 
 from benchmarks.streaming import content, measure, report
+from benchmarks.streaming.actors import Actors
 from benchmarks.streaming.content import DataSet
 from benchmarks.streaming.cut import cuts
 from benchmarks.streaming.measure import ReadPath
@@ -63,27 +64,25 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--consumers", type=int, nargs="+", default=[1], choices=[1, 2], help="default: 1")
     parser.add_argument("--cold", type=int, default=0, metavar="ROUNDS", help="measure cold epochs, too")
     parser.add_argument("--cut", action="store_true", help="cut an epoch and resume at another size, too")
-    parser.add_argument("--peers", type=Path, metavar="FOLDER", 
+    parser.add_argument("--peers", type=lambda name: Path(name).absolute(), metavar="FOLDER", 
                         help="compare with other libraries, installed into FOLDER once (2 GB)")  # fmt: skip
     parser.add_argument("--json", type=Path, help="file that gets {name: {views_per_s, ratio, ...}}")
     parser.add_argument("--markdown", type=Path, help="file that the tables are appended to")
     return parser.parse_args()
 
 
-def our_path(name: str, made: DataSet, address: str) -> ReadPath:
+def our_path(name: str, made: DataSet) -> ReadPath:
     """A path of `benchmarks.streaming.ours`."""
     storage = made.storage
-    config = {
-        "path": name, "uri": storage.uri, "options": vars(storage.options),
-        "ray": address if name in WITH_RAY else "",
-    }  # fmt: skip
+    config = {"path": name, "uri": storage.uri, "options": vars(storage.options)}
     command = [sys.executable, "-m", "benchmarks.streaming.ours"]
+    start = partial(Actors, config) if name in WITH_RAY else partial(Group, command, config)
 
     def drop() -> None:
         if storage.is_local:
             measure.drop_pages(Path(storage.root))
 
-    return ReadPath(partial(Group, command, config), made.bytes_per_view, drop)
+    return ReadPath(start, made.bytes_per_view, drop)
 
 
 def peer_path(name: str, peers: Peers) -> ReadPath:
@@ -109,16 +108,24 @@ def main() -> None:
     depth = (
         content.scan_depth(arguments.scan) if arguments.scan else content.made_depth(content.DISTINCT_VIEWS)
     )
+    if arguments.peers:
+        arguments.peers.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=arguments.peers)))
         storage = stack.enter_context(content.place(arguments.s3, folder))
         whole, frames = content.make_data_sets(storage, depth, arguments.views, Codec(arguments.codec))
-        address = start_ray()
+        ray.init(
+            address="local",
+            num_cpus=CORES,
+            object_store_memory=OBJECT_STORE_BYTES,
+            logging_level="warning",
+            log_to_driver=False,
+        )
         stack.callback(ray.shutdown)
-        paths = {name: our_path(name, frames if name in OURS else whole, address) for name in (BASE, *OURS)}
+        paths = {name: our_path(name, frames if name in OURS else whole) for name in (BASE, *OURS)}
         if not arguments.s3:
-            paths["DataLoader"] = our_path("DataLoader", whole, address)
-        paths["plain Ray Data"] = our_path("plain Ray Data", whole, address)
+            paths["DataLoader"] = our_path("DataLoader", whole)
+        paths["plain Ray Data"] = our_path("plain Ray Data", whole)
         if arguments.peers:
             columns = folder / "columns"
             columns.mkdir()
@@ -139,14 +146,6 @@ def main() -> None:
         )
         with open(arguments.markdown, "a") as file:
             print(f"{title}\n\n{report.machine()}.\n\n{text}", file=file)
-
-
-def start_ray() -> str:
-    """A local cluster; its address."""
-    context = ray.init(
-        address="local", num_cpus=CORES, object_store_memory=OBJECT_STORE_BYTES, logging_level="warning"
-    )
-    return str(context.address_info["address"])
 
 
 def run(arguments: argparse.Namespace, paths: dict[str, ReadPath]) -> tuple[dict[str, report.Numbers], str]:

@@ -194,11 +194,6 @@ class PlainRayData(WithoutState):
 
 def opener(config: dict[str, Any]) -> Callable[[], Consumer]:
     """What makes the consumer that `config` names."""
-    if config["ray"]:
-        import ray
-        import ray.data
-
-        ray.init(address=config["ray"], logging_level="warning", log_to_driver=False)
     paths: dict[str, Callable[[OpenSource, int, int], Consumer]] = {
         "bare pyarrow": BarePyarrow,
         "threads": lambda source, rank, consumers: Ours(source, rank, consumers, ReaderKind.threads),

@@ -6,7 +6,7 @@ import datetime
 import os
 import platform
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -38,7 +38,7 @@ def numbers(rows: Mapping[str, Row], base: str, sizes: Mapping[str, float]) -> d
 
 def table(found: Mapping[str, Numbers]) -> str:
     """One line a path, as Markdown."""
-    return _markdown(
+    return markdown(
         HEADER,
         [
             (
@@ -53,7 +53,7 @@ def table(found: Mapping[str, Numbers]) -> str:
 
 def cut_table(found: Mapping[str, list[Cut]]) -> str:
     """One line a path and change of size, as Markdown."""
-    return _markdown(
+    return markdown(
         CUT_HEADER,
         [
             (name, f"{cut.before} to {cut.after}", *_counts(cut), "yes" if cut.has_state else "no")
@@ -88,6 +88,7 @@ def _counts(cut: Cut) -> tuple[str, str, str]:
     return f"{cut.once:,}", f"{cut.twice:,}", f"{cut.never:,}"
 
 
-def _markdown(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def markdown(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    """A table."""
     lines = [header, tuple("---" for _ in header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

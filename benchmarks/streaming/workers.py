@@ -60,14 +60,15 @@ def serve(opener: Callable[[dict[str, Any]], Callable[[], Consumer]]) -> None:
     print(READY, file=answers, flush=True)
     consumer: Consumer | None = None
     for line in sys.stdin:
-        asked = json.loads(line)
         started = time.perf_counter()
         consumer = consumer or make()
-        answer = _epoch(consumer, started) if asked["do"] == "epoch" else _part(consumer, asked)
-        print(json.dumps(answer), file=answers, flush=True)
+        print(json.dumps(answer(consumer, json.loads(line), started)), file=answers, flush=True)
 
 
-def _epoch(consumer: Consumer, started: float) -> dict[str, Any]:
+def answer(consumer: Consumer, asked: Mapping[str, Any], started: float) -> dict[str, Any]:
+    """Do what is asked for; the first batch counts from `started`, a time of `time.perf_counter`."""
+    if asked["do"] == "part":
+        return _part(consumer, asked)
     first_s, count = 0.0, 0
     for _ in consumer.batches():
         first_s = first_s or time.perf_counter() - started
@@ -85,7 +86,10 @@ def _part(consumer: Consumer, asked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Group:
-    """The consumers of one path: `count` processes, each of which takes its share. Use it in a `with`."""
+    """The consumers of one path: `count` processes, each of which takes its share. Use it in a `with`.
+
+    `benchmarks.streaming.actors` has the same for consumers that use Ray.
+    """
 
     def __init__(self, command: Sequence[str], config: Mapping[str, Any], count: int) -> None:
         port = _free_port()
