@@ -7,7 +7,8 @@ python -m benchmarks.streaming [--scan FOLDER] [--views 8192] [--rounds 5] [--co
     threads, ray      ours: batches in the order of the plan, from frames
     DataLoader        torch's, 2 worker processes that each read every second row group of the whole columns
                       and hand over ready batches, in no order; local files only
-    plain Ray Data    read_parquet of the whole columns and iter_batches, in no order
+    plain Ray Data    read_parquet of the whole columns and iter_batches (2 consumers: streaming_split), in no
+                      order
     StreamingDataset, LitData, WebDataset    with --peers: shuffled, each in its own format, with a DataLoader
                       of 2 worker processes
 
@@ -82,7 +83,7 @@ def our_path(name: str, made: DataSet) -> ReadPath:
         if storage.is_local:
             measure.drop_pages(Path(storage.root))
 
-    return ReadPath(start, made.bytes_per_view, drop)
+    return ReadPath(start, made.bytes_per_view, list, drop)
 
 
 def peer_path(name: str, peers: Peers) -> ReadPath:
@@ -99,7 +100,7 @@ def peer_path(name: str, peers: Peers) -> ReadPath:
         if peers.storage.is_local:
             measure.drop_pages(Path(peers.storage.root))
 
-    return ReadPath(start, peers.bytes_per_view(name), drop)
+    return ReadPath(start, peers.bytes_per_view(name), partial(peers.caches, name), drop)
 
 
 def main() -> None:
@@ -159,7 +160,9 @@ def run(arguments: argparse.Namespace, paths: dict[str, ReadPath]) -> tuple[dict
                 (measure.cold, arguments.cold) if is_cold else (measure.warm, arguments.rounds)
             )
             rows = take_turns(paths, arguments.views, consumers, rounds)
-            of_setting = report.numbers(rows, BASE, sizes)
+            cached = {name: sum(p.stat().st_size for p in path.caches()) for name, path in paths.items()}
+            per_view = {name: size / arguments.views for name, size in cached.items()}
+            of_setting = report.numbers(rows, BASE, sizes, per_view)
             title = f"{'Cold' if is_cold else 'Warm'}, {consumers} consumer{'s' * (consumers > 1)}"
             text += heading(f"{title}, {rounds} rounds", report.table(of_setting))
             suffix = (", cold" if is_cold else "") + (f", {consumers} consumers" if consumers > 1 else "")

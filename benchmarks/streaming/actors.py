@@ -8,6 +8,7 @@ from typing import Any
 
 import ray
 
+from benchmarks.streaming.ours import open_config, opener, ray_data
 from benchmarks.streaming.workers import Consumer, answer
 
 
@@ -16,7 +17,13 @@ class Actors:
 
     def __init__(self, config: Mapping[str, Any], count: int) -> None:
         remote = ray.remote(num_cpus=0)(_Reader)
-        self._actors = [remote.remote({**config, "rank": rank, "consumers": count}) for rank in range(count)]
+        splits = [None] * count
+        if count > 1 and config["path"] == "plain Ray Data":
+            splits = ray_data(open_config(config)).streaming_split(count)
+        self._actors = [
+            remote.remote({**config, "rank": rank, "consumers": count, "split": split})
+            for rank, split in enumerate(splits)
+        ]
 
     def wait_until_ready(self) -> None:
         """Until all have imported what they need."""
@@ -40,8 +47,6 @@ class Actors:
 
 class _Reader:
     def __init__(self, config: dict[str, Any]) -> None:
-        from benchmarks.streaming.ours import opener
-
         self._make = opener(config)
         self._consumer: Consumer | None = None
 

@@ -25,6 +25,9 @@ class ReadPath:
     start: Callable[[int], Group | Actors]
     """Consumers of it, as many as are asked for."""
     bytes_per_view: float
+    """As stored."""
+    caches: Callable[[], list[Path]]
+    """Files that its library has made of what it has read."""
     drop: Callable[[], None]
     """Throw away what its library keeps, and what the operating system does of its files."""
 

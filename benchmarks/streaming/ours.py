@@ -6,7 +6,7 @@ Each is a process (`workers.serve`) that is told as JSON: path, uri, storage opt
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -174,22 +174,34 @@ class DataLoader(WithoutState):
         yield from self._loader
 
 
-class PlainRayData(WithoutState):
-    """What Ray Data's guide shows: batches of NumPy arrays, in no given order."""
+def ray_data(source: OpenSource) -> Any:
+    """The whole columns as Ray Data's guide shows."""
+    import ray.data
 
-    def __init__(self, source: OpenSource, rank: int, consumers: int) -> None:
-        self._filesystem, root = arrow_filesystem(source.storage)
-        self._files = [f"{root}/{shard.name}" for shard in source.manifest.shards][rank::consumers]
-        self._batch = BATCH // consumers
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    filesystem, root = arrow_filesystem(source.storage)
+    files = [f"{root}/{shard.name}" for shard in source.manifest.shards]
+    return ray.data.read_parquet(files, columns=[SAMPLE_ID, *COLUMNS], filesystem=filesystem)
+
+
+class PlainRayData(WithoutState):
+    """What Ray Data's guide shows: batches of NumPy arrays, in no given order.
+
+    Args:
+        split: this consumer's part of `streaming_split`; the data set itself for one.
+    """
+
+    def __init__(self, split: Any, consumers: int) -> None:
+        self._split, self._batch = split, BATCH // consumers
 
     def batches(self) -> Iterator[Any]:
         """An epoch."""
-        import ray.data
+        yield from self._split.iter_batches(batch_size=self._batch, batch_format="numpy")
 
-        ray.data.DataContext.get_current().enable_progress_bars = False
-        columns = [SAMPLE_ID, *COLUMNS]
-        data = ray.data.read_parquet(self._files, columns=columns, filesystem=self._filesystem)
-        yield from data.iter_batches(batch_size=self._batch, batch_format="numpy")
+
+def open_config(config: Mapping[str, Any]) -> OpenSource:
+    """The data set that `config` names."""
+    return open_source(config["uri"], StorageOptions(**config["options"]))
 
 
 def opener(config: dict[str, Any]) -> Callable[[], Consumer]:
@@ -199,11 +211,13 @@ def opener(config: dict[str, Any]) -> Callable[[], Consumer]:
         "threads": lambda source, rank, consumers: Ours(source, rank, consumers, ReaderKind.threads),
         "ray": lambda source, rank, consumers: Ours(source, rank, consumers, ReaderKind.ray),
         "DataLoader": DataLoader,
-        "plain Ray Data": PlainRayData,
+        "plain Ray Data": lambda source, _, consumers: PlainRayData(
+            config.get("split") or ray_data(source), consumers
+        ),
     }
 
     def make() -> Consumer:
-        source = open_source(config["uri"], StorageOptions(**config["options"]))
+        source = open_config(config)
         return paths[config["path"]](source, config["rank"], config["consumers"])
 
     return make

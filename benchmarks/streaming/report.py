@@ -15,13 +15,24 @@ from benchmarks.streaming.cut import Cut
 from benchmarks.streaming.measure import Row
 
 Numbers = dict[str, float]
-HEADER = ("", "views/s", "ratio", "slowest to fastest", "CPU-s per 1,000", "first batch, s", "KiB/view")
+HEADER = (
+    "",
+    "views/s",
+    "ratio",
+    "slowest to fastest",
+    "CPU-s per 1,000",
+    "first batch, s",
+    "KiB/view",
+    "cached",
+)
 CUT_HEADER = ("", "consumers", "once", "more than once", "never", "state in mid-epoch")
 KIB = 1024
 
 
-def numbers(rows: Mapping[str, Row], base: str, sizes: Mapping[str, float]) -> dict[str, Numbers]:
-    """Medians, and ratios to `base`."""
+def numbers(
+    rows: Mapping[str, Row], base: str, sizes: Mapping[str, float], cached: Mapping[str, float]
+) -> dict[str, Numbers]:
+    """Medians, and ratios to `base`; `sizes` and `cached` are bytes of a view."""
     return {
         name: {
             "views_per_s": row.views_per_s,
@@ -31,6 +42,7 @@ def numbers(rows: Mapping[str, Row], base: str, sizes: Mapping[str, float]) -> d
             "slowest": row.spread[0],
             "fastest": row.spread[1],
             "bytes_per_view": sizes[name],
+            "cached_bytes_per_view": cached[name],
         }
         for name, row in rows.items()
     }
@@ -38,17 +50,17 @@ def numbers(rows: Mapping[str, Row], base: str, sizes: Mapping[str, float]) -> d
 
 def table(found: Mapping[str, Numbers]) -> str:
     """One line a path, as Markdown."""
-    return markdown(
-        HEADER,
-        [
+    lines = []
+    for name, row in found.items():
+        stored, cached = row["bytes_per_view"] / KIB, row["cached_bytes_per_view"] / KIB
+        lines.append(
             (
                 name, f"{row['views_per_s']:,.0f}", f"{row['ratio']:.2f}",
                 f"{row['slowest']:,.0f} to {row['fastest']:,.0f}", f"{row['cpu_s_per_1000']:.3f}",
-                f"{row['first_s']:.2f}", f"{row['bytes_per_view'] / KIB:.1f}",
+                f"{row['first_s']:.2f}", f"{stored:.1f}", f"{cached:.1f}",
             )
-            for name, row in found.items()
-        ],
-    )  # fmt: skip
+        )  # fmt: skip
+    return markdown(HEADER, lines)
 
 
 def cut_table(found: Mapping[str, list[Cut]]) -> str:

@@ -53,7 +53,7 @@ def path(keeps: bool = True, fails: bool = False) -> ReadPath:
     start: Callable[[int], Group] = partial(
         Group, [sys.executable, "-c", CONSUMER], {"keeps": keeps, "fails": fails}
     )
-    return ReadPath(start, 1.0, drop)
+    return ReadPath(start, 1.0, list, drop)
 
 
 def test_consumers_share_an_epoch() -> None:
@@ -107,9 +107,12 @@ def test_numbers_are_medians_and_ratios() -> None:
         "bare pyarrow": Row(100, [1.0, 2.0, 9.0], [0.1, 0.2, 0.9], [0.5, 0.5, 0.5]),
         "ray": Row(100, [4.0, 4.0, 4.0], [0.3, 0.3, 0.3], [1.0, 2.0, 3.0]),
     }
-    found = numbers(rows, "bare pyarrow", {"bare pyarrow": 2048.0, "ray": 1024.0})
+    found = numbers(
+        rows, "bare pyarrow", {"bare pyarrow": 2048.0, "ray": 1024.0}, {"bare pyarrow": 0.0, "ray": 512.0}
+    )
     assert found["ray"] == {
         "views_per_s": 25.0, "ratio": 0.5, "cpu_s_per_1000": 3.0, "first_s": 2.0,
         "slowest": 25.0, "fastest": 25.0, "bytes_per_view": 1024.0,
+        "cached_bytes_per_view": 512.0,
     }  # fmt: skip
-    assert "| ray | 25 | 0.50 | 25 to 25 | 3.000 | 2.00 | 1.0 |" in table(found)
+    assert "| ray | 25 | 0.50 | 25 to 25 | 3.000 | 2.00 | 1.0 | 0.5 |" in table(found)
