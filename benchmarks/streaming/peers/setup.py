@@ -52,8 +52,8 @@ class Peers:
     def caches(self, name: str) -> list[Path]:
         """Files that its library has made from what it read."""
         made = list((self.folder / f"cache-{FORMATS[name]}").rglob("*"))
-        if self.storage.is_local:  # shards are decompressed where they lie
-            made += (Path(self.storage.root) / "mds").glob("*.mds")
+        if self.storage.is_local and name == "StreamingDataset":  # it decompresses shards where they lie
+            made += (Path(self.storage.root) / FORMATS[name]).glob("*.mds")
         return [path for path in made if path.is_file()]
 
     def _url(self, key: str) -> str:
