@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # alone: each of them starts a Ray that takes both cores, and what they time is killed and restarted.
 PARALLEL ?= 2
 
-.PHONY: demo test quick check format clean
+.PHONY: demo test quick check bench format clean
 
 demo: $(STAMP)
 	$(BIN)/poma demo
@@ -25,6 +25,11 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -q tests/unit/test_architecture.py
+
+# All benchmarks that need no hours, in short settings: about a quarter of an hour. SCAN=FOLDER adds those that need
+# a scan in the layout of 7-Scenes.
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks.all $(if $(SCAN),--scan $(SCAN))
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

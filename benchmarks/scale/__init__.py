@@ -1,0 +1,1 @@
+"""Streaming beyond this machine, on paper with measured costs: `python -m benchmarks.scale --help`."""

@@ -1,0 +1,1 @@
+"""Streaming alone, beside what one would use instead: `python -m benchmarks.streaming --help`."""
