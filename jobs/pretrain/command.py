@@ -19,6 +19,7 @@ from jobs.pretrain.check import check
 from jobs.pretrain.config import PretrainJob
 from jobs.pretrain.launch import launch
 from jobs.pretrain.resolve import resolve, run_storage
+from jobs.pretrain.told import missing_terms, target_way
 from plinth import config
 from plinth.engine.process import log_to_terminal
 from plinth.errors import STOPPED_EXIT_CODE
@@ -30,10 +31,14 @@ def run(arguments: argparse.Namespace) -> int:
     print(config.to_yaml(job))
     log_to_terminal()
     checked = check(job, resolve(job, arguments.accept_changes))
+    for line in missing_terms(job, checked.stages):
+        print(line)
     with ray_cluster(job.ray, job.fit.workers.max):
         end = launch(job, checked)
     if end.is_stopped:
         print(f"{run_storage(job).uri}: stopped as asked; the same command resumes from there")
         return STOPPED_EXIT_CODE
+    for line in target_way(job, checked.stages):
+        print(line)
     print(f"{run_storage(job).uri}: done")
     return 0
