@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,11 +29,13 @@ R = TypeVar("R")
 
 
 @contextmanager
-def ray_cluster(config: RayConfig, workers: int) -> Iterator[None]:
+def ray_cluster(config: RayConfig, workers: int, saves_on_sigterm: bool = False) -> Iterator[None]:
     """Join the cluster, or start one on loopback and end it afterwards. Nests: the outermost decides.
 
     Args:
         workers: how many tasks or workers will run on it; with 0 none is needed.
+        saves_on_sigterm: SIGTERM is a request to save, for which the cluster must outlive it; costs three
+            seconds at the end, because Ray ends its processes by SIGTERM first.
 
     Raises:
         ConfigError: there is no cluster at the address.
@@ -54,14 +57,15 @@ def ray_cluster(config: RayConfig, workers: int) -> Iterator[None]:
             ray.init(address=address, logging_level=logging.WARNING)
         else:
             _give_token()
-            ray.init(
-                address="local",
-                num_cpus=config.num_cpus,
-                object_store_memory=config.object_store_bytes,
-                include_dashboard=True,
-                dashboard_host="127.0.0.1",
-                logging_level=logging.WARNING,
-            )
+            with _children_without_sigterm() if saves_on_sigterm else nullcontext():
+                ray.init(
+                    address="local",
+                    num_cpus=config.num_cpus,
+                    object_store_memory=config.object_store_bytes,
+                    include_dashboard=True,
+                    dashboard_host="127.0.0.1",
+                    logging_level=logging.WARNING,
+                )
     except (ConnectionError, SystemExit) as error:  # Ray exits where what listens there is no cluster
         source = "ray.address" if config.address else "RAY_ADDRESS"
         raise ConfigError(
@@ -73,6 +77,20 @@ def ray_cluster(config: RayConfig, workers: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _children_without_sigterm() -> Iterator[None]:
+    """Processes that start in here, and theirs, never see SIGTERM: signal masks are inherited.
+
+    `timeout`, a shell, Slurm and systemd signal all processes of a job at once. Without this Ray's own die
+    first, and with them the workers that were to save. Ray does the same with SIGINT (`start_ray_process`).
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _give_token() -> None:

@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     checked = check(job, resolve(job, arguments.accept_changes))
     for line in missing_terms(job, checked.stages):
         print(line)
-    with ray_cluster(job.ray, job.fit.workers.max):
+    with ray_cluster(job.ray, job.fit.workers.max, saves_on_sigterm=True):
         end = launch(job, checked)
     if end.is_stopped:
         print(f"{run_storage(job).uri}: stopped as asked; the same command resumes from there")

@@ -12,9 +12,10 @@ import numpy as np
 from jobs.common.run_layout import CONFIG_KEY
 from jobs.display.figures import Curve
 from jobs.display.html import render
-from jobs.runs.state import RunState, read_run
+from jobs.runs.state import SILENT, RunState, read_run
 from jobs.runs.text import checkpoints_text, incident_text
 from plinth.every import Every
+from plinth.observe.config import MetricsConfig
 from plinth.observe.failures import first_cause, utc
 from plinth.observe.ledger import FAILED, PRODUCTIVE, RUNNING, STOPPED
 from plinth.observe.metrics import duration, read_lines
@@ -22,13 +23,16 @@ from plinth.redaction import redact
 from plinth.storage import Storage
 
 PAGE_KEY = "index.html"
+EVERY_S = MetricsConfig().page_every_s
 REFRESH_S = 30
 """How often a browser loads the page of a running run again."""
 CURVE_POINTS = 400
 """Longer curves are averaged over neighbours: the plot is about as many pixels wide."""
 RATE_STEPS = 20
 SHOWN_INCIDENTS = 50
-TONES = {FAILED: "bad", STOPPED: "fair"}
+TONES = {FAILED: "bad", STOPPED: "fair", SILENT: "fair"}
+MISSED_WRITES = 3
+"""A page of a running run that was not written again for this many times is of one that has died."""
 
 Line = dict[str, Any]
 
@@ -37,15 +41,18 @@ Line = dict[str, Any]
 def page_kept(storage: Storage, every_s: float) -> Iterator[None]:
     """Keep the page of the run in `storage` up to date, and write it again at the end. Enter it before
     the run's lock, so that the last page is written after the lock is released."""
-    with Every(every_s, lambda: write_page(storage), "the run's page cannot be written", at_end=True):
+    with Every(
+        every_s, lambda: write_page(storage, every_s=every_s), "the run's page cannot be written", at_end=True
+    ):
         yield
 
 
-def write_page(storage: Storage, now: float | None = None) -> str:
+def write_page(storage: Storage, now: float | None = None, every_s: float = EVERY_S) -> str:
     """Write the page of the run in `storage`; returns where it is.
 
     Args:
         now: `time.time()`; asked for when None.
+        every_s: seconds to the next time while the run lasts.
 
     Raises:
         StorageError: it holds no run, or cannot be written.
@@ -58,7 +65,9 @@ def write_page(storage: Storage, now: float | None = None) -> str:
     text = render(
         "runs/page.html",
         title=f"{name}: {state.status}",
-        refresh_s=REFRESH_S if state.status == RUNNING else 0,
+        refresh_s=REFRESH_S if state.status in (RUNNING, SILENT) else 0,
+        written_s=now,
+        dead_after_s=MISSED_WRITES * every_s + REFRESH_S if state.status in (RUNNING, SILENT) else 0,
         name=name,
         status=state.status,
         tone=TONES.get(state.status, "good"),

@@ -83,7 +83,7 @@ def run_job(job: SweepJob) -> int:
     job = pinned(job, storage, resumes=before is not None)
     trials = prepare(job, storage)
     record = start_record(job, trials, before, storage)
-    with ray_cluster(job.ray, job.sweep.workers), RunLock(storage, job.lock) as lock:
+    with ray_cluster(job.ray, job.sweep.workers, saves_on_sigterm=True), RunLock(storage, job.lock) as lock:
         storage.write(JOB_KEY, config.to_yaml(job).encode())
         if trials.shares_warmup and not _train_shared(job, storage, lock.stop_wanted):
             return STOPPED_EXIT_CODE

@@ -122,7 +122,7 @@ def elastic_policy() -> Any:
 
 
 def torch_trainer(policy: Callable[[Any], Any], group: Any, *arguments: Any, **settings: Any) -> Any:
-    """Ray's TorchTrainer with four private methods replaced.
+    """Ray's TorchTrainer with four private methods replaced, and the actor that runs it as `controller`.
 
     Args:
         policy: makes the scaling policy from the ScalingConfig, where its number of workers is a range.
@@ -138,6 +138,8 @@ def torch_trainer(policy: Callable[[Any], Any], group: Any, *arguments: Any, **s
         left_out += (PlacementGroupCleanerCallback,)
 
     class Trainer(TorchTrainer):
+        controller: Any = None
+
         def _create_default_callbacks(self) -> list[Any]:
             """Without the actor that splits Ray Data sets among the workers: each worker streams its own. In
             a borrowed group also without the actor that removes it: whoever reserved the group does. Each
@@ -149,22 +151,24 @@ def torch_trainer(policy: Callable[[Any], Any], group: Any, *arguments: Any, **s
             if self.scaling_config.elasticity_enabled:
                 controller["scaling_policy"] = policy(self.scaling_config)
             if group is not None:
-                return _run_controller(group, controller)
+                return _run_controller(group, controller, self._register_sigint_handler)
             return super()._initialize_and_run_controller(**controller)
 
         def _register_sigint_handler(self, controller: Any) -> None:
             """Ray's would discard what is not saved yet: see `plinth.train.control.on_stop_signals`."""
+            self.controller = controller
 
     return Trainer(*arguments, **settings)
 
 
-def _run_controller(group: Any, settings: dict[str, Any]) -> Any:
+def _run_controller(group: Any, settings: dict[str, Any], tell: Callable[[Any], None]) -> Any:
     """What TorchTrainer does with its controller, with controller and workers inside `group`.
 
     Ray Train would reserve a placement group of its own for the workers, and remove it at the end.
 
     Args:
         settings: arguments of the controller.
+        tell: is given the controller's actor.
     """
     import ray
     from ray._common.constants import RAY_WARN_BLOCKING_GET_INSIDE_ASYNC_ENV_VAR as WARN_BLOCKING_GET
@@ -193,6 +197,7 @@ def _run_controller(group: Any, settings: dict[str, Any]) -> Any:
     environment = {"env_vars": {WARN_BLOCKING_GET: "0"} | get_env_vars_to_propagate()}
     remote = ray.remote(num_cpus=0, scheduling_strategy=here, runtime_env=environment)(Controller)
     controller = remote.remote(**settings)
+    tell(controller)
     ray.get(controller.run.remote())
     return ray.get(controller.get_result.remote())
 

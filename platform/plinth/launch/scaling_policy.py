@@ -42,7 +42,7 @@ class LadderPolicy(ElasticPolicy):
         """Start at the largest size that fits."""
         log_to_terminal()  # this runs in the process of Ray's controller
         self._asked = False
-        ray.get(self._coordinator.clear_resize.remote(), timeout=ANSWER_TIMEOUT_S)
+        ray.get(self._coordinator.clear_group.remote(), timeout=ANSWER_TIMEOUT_S)
         return super().make_decision_for_non_running_worker_group()
 
     def make_decision_for_running_worker_group(self, **state: Any) -> Any:
