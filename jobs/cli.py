@@ -21,7 +21,7 @@ from typing import Any
 from jobs import jobfile
 from jobs.common.flags import add_job
 from jobs.jobfile import SCHEMAS
-from plinth.errors import EXIT_CODE, INTERRUPTED_EXIT_CODE, PlinthError
+from plinth.errors import EXIT_CODE, INTERRUPTED_EXIT_CODE, PlinthError, SeveralErrors
 from plinth.escapes import printable
 from plinth.redaction import redact
 from plinth.schema import describe
@@ -161,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         result = import_module(command.module).run(arguments)
     except PlinthError as error:
-        print(f"poma {command.name}: {printable(redact(str(error)))}", file=sys.stderr)
+        print("\n".join(_lines(command.name, error)), file=sys.stderr)
         return EXIT_CODE
     except KeyboardInterrupt:
         print(f"poma {command.name}: interrupted", file=sys.stderr)
@@ -169,6 +169,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `poma ... | head`
         return 0
     return int(result or 0)
+
+
+def _lines(command: str, error: PlinthError) -> Iterator[str]:
+    """A line for the mistake, or one for each of several."""
+    if not isinstance(error, SeveralErrors):
+        yield f"poma {command}: {printable(redact(str(error)))}"
+        return
+    yield f"poma {command}: {len(error.errors)} things to mend:"
+    for number, one in enumerate(error.errors, 1):
+        yield f"  {number}. {printable(redact(str(one)))}"
 
 
 def _report_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -70,7 +70,7 @@ def _step_after(step: int, run: Storage, driver: subprocess.Popen[bytes], log: P
     deadline = time.monotonic() + START_LIMIT_S
     while time.monotonic() < deadline and driver.poll() is None:
         state = read_run(run, time.time()) if run.exists("config.yaml") else None
-        if state is not None and state.step is not None and state.step > step:
-            return state.step
+        if state is not None and state.stage is not None and state.stage.step > step:
+            return state.stage.step
         time.sleep(0.5)
     raise AssertionError(f"no step after {START_LIMIT_S} s: {log.read_text()[-3000:]}")
