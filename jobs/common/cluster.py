@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -23,6 +24,9 @@ ANSWER_S = 5.0
 """How long a cluster may take to take a connection."""
 RAY_CLIENT_PORT = "10001"
 """Of ray://HOST without a port."""
+
+USUAL_WORKERS = 2
+"""Tasks at a time where a job does not say."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -128,6 +132,29 @@ def _check_answers(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), ANSWER_S).close()
     except OSError as error:
         raise ConnectionError(f"{place}: {first_line(error)}") from None
+
+
+def chosen_workers(workers: int | None, tasks: int, config: RayConfig, unit: str) -> int:
+    """How many tasks run at a time, where the job leaves it open: one task needs no cluster, whose start
+    takes longer than a small scan.
+
+    Args:
+        workers: of the job; None leaves it open.
+        tasks: how many there are.
+        unit: what one task makes, such as "shard".
+    """
+    if workers is not None:
+        return workers
+    if tasks > 1 or config.joined_address is not None or ("ray" in sys.modules and _is_initialized()):
+        return USUAL_WORKERS
+    print(f"1 {unit}: done in this process, without Ray (workers=1 starts it)")
+    return 0
+
+
+def _is_initialized() -> bool:
+    import ray
+
+    return bool(ray.is_initialized())
 
 
 def map_tasks(

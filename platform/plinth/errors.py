@@ -83,8 +83,8 @@ def raise_together(checks: Iterable[Callable[[], object]]) -> None:
                 found.setdefault(str(one), one)
     if len(found) > 1:
         raise SeveralErrors(list(found.values()))
-    for error in found.values():
-        raise error
+    for only in found.values():
+        raise only
 
 
 class NonFiniteError(PlinthError):
