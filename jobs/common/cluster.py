@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 from jobs.common.ray_config import RayConfig
 from jobs.display.progress import Progress
 from plinth.errors import ConfigError, PlinthError, first_line
-from plinth.ray_internals import cluster_of_this_node
+from plinth.observe import noise
+from plinth.ray_internals import cluster_of_this_node, drop_lines
 
 TOKEN_ENV, TOKEN_PATH_ENV = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 TOKEN_BYTES = 32
@@ -52,6 +53,8 @@ def ray_cluster(config: RayConfig, workers: int, saves_on_sigterm: bool = False)
     if ray.is_initialized():
         yield
         return
+    noise.drop_known()
+    drop_lines(noise.is_known_line)
     address = config.joined_address
     # Ray's own switch: without it a task would see no accelerator it did not ask for, also where none is.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

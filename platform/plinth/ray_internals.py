@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -231,6 +232,39 @@ def block_refs(dataset: Any) -> Iterator[Any]:
     """References to the blocks of a Ray data set as they are made. The public iterators copy blocks."""
     for bundle in dataset.iter_internal_ref_bundles():
         yield from bundle.block_refs
+
+
+Print = Callable[..., None]
+"""Ray's printer of lines that workers wrote: a mapping with "lines" and more, and ignore_prefix."""
+
+
+def without_lines(show: Print, is_noise: Callable[[str], bool], is_plain: bool = False) -> Print:
+    """The printer without some lines.
+
+    Args:
+        is_plain: leave out which process wrote a line to its standard output; errors say it anyway.
+    """
+
+    def show_rest(data: dict[str, Any], ignore_prefix: bool) -> None:
+        lines = [line for line in data["lines"] if not is_noise(str(line))]
+        if lines:
+            show({**data, "lines": lines}, ignore_prefix=ignore_prefix or (is_plain and not data["is_err"]))
+
+    return show_rest
+
+
+def drop_lines(is_noise: Callable[[str], bool]) -> None:
+    """Print no such lines of workers and of Ray itself in this driver; into a file, which has no colours,
+    without which process wrote each. Call before `ray.init`."""
+    from ray._private import worker
+
+    is_file = not sys.stdout.isatty()
+    if is_file:
+        os.environ.setdefault("RAY_COLOR_PREFIX", "0")
+    if not hasattr(worker.print_to_stdstream, "is_filtered"):
+        shown = without_lines(worker.print_to_stdstream, is_noise, is_file)
+        shown.is_filtered = True  # type: ignore[attr-defined]
+        worker.print_to_stdstream = shown
 
 
 def quiet_data_progress() -> None:
