@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from jobs.common.ray_config import RayConfig
 from jobs.runs import page as run_page
 from jobs.runs.page import page_kept, stage_curves, write_page
+from jobs.runs.started import read_starts, record_start
 from jobs.runs.state import read_run
 from jobs.runs.text import describe
 from plinth.errors import StorageError
@@ -176,3 +178,42 @@ def test_a_run_whose_process_is_gone_is_not_running(tmp_path: Path) -> None:
     storage.write("LOCK.json", json.dumps({**json.loads(own), "process_start": 1}).encode())
     state = read_run(storage, NOW)
     assert (state.status, "its process is gone" in state.detail) == ("failed", True)
+
+
+def test_evaluations_starts_and_data_are_on_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = killed_run(tmp_path)
+    own = {"R@1-5": {"value": 0.25, "low": 0.125, "high": 0.5}}
+    old, new = ({"about": {"data": {"uri": f"set-{n}"}, "date": f"2026-01-0{n}"}} for n in (1, 2))
+    for name, content in (("b", old), ("a", new)):
+        results = content | {"chance": {"R@1-5": 0.1}, "this <encoder>": own, "probe": "none"}
+        storage.write(f"evaluations/{name}.json", json.dumps(results).encode())
+    storage.write("evaluations/torn.json", b"{")
+    job = b"teacher: {source: tiny}\nmain: {data: {sources: [{uri: rooms}]}}\n"
+    storage.write("config.yaml", job)
+    storage.write("data.json", json.dumps({"main": {"rooms": 3}}).encode())
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/poma", "pretrain", "job.yaml", "name=<b>"])
+    record_start(storage, RayConfig(address="ray://head:10001"), workers=2)
+    record_start(storage, RayConfig(), workers=0)
+    text = written(storage)
+    assert text.index("set-2, 2026-01-02") < text.index("set-1, 2026-01-01"), "the newest first"
+    assert "0.250 [0.125, 0.500]" in text
+    assert "this &lt;encoder&gt;" in text
+    assert "<li>main: rooms, version 3</li>" in text
+    assert "<li>teacher: tiny</li>" in text
+    assert "poma pretrain job.yaml name=&lt;b&gt;" in text
+    assert "none: trained in the driver" in text
+    assert [start.cluster for start in read_starts(storage)][0] == "ray://head:10001"
+
+
+def test_one_evaluation_of_a_run_from_before_there_were_several(tmp_path: Path) -> None:
+    storage = killed_run(tmp_path)
+    results = {"chance": {"R@1-5": 0.1}, "this encoder": {"R@1-5": {"value": 0.25, "low": 0.1, "high": 0.5}}}
+    storage.write("evaluation.json", json.dumps(results).encode())
+    assert "0.250 [0.100, 0.500]" in written(storage)
+
+
+def test_restarts_are_marked_in_the_curves(tmp_path: Path) -> None:
+    text = written(killed_run(tmp_path))
+    assert "Dotted: where it went on after a restart (1)." in text
+    (loss,) = [c for c in stage_curves("main", read_lines(killed_run(tmp_path).child("main")), (40.0,))][:1]
+    assert loss.marks == (40.0,)
