@@ -46,11 +46,10 @@ def record_start(storage: Storage, ray: RayConfig, workers: int) -> None:
     Args:
         workers: 0 for a run without Ray.
     """
-    here = "started for this run, on this machine" if workers else "none: trained in the driver"
+    cluster = ray.joined_address or "started for this run, on this machine"
+    where = cluster if workers else "none: trained in the driver"
     command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    start = Start(
-        time.time(), redact(command), code_version(), ray.joined_address or here if workers else here
-    )
+    start = Start(time.time(), redact(command), code_version(), where)
     found = [asdict(one) for one in read_starts(storage)]
     storage.write(STARTS_KEY, json.dumps([*found, asdict(start)][-KEPT:], indent=1).encode())
 

@@ -202,7 +202,7 @@ def test_evaluations_starts_and_data_are_on_the_page(tmp_path: Path, monkeypatch
     assert "<li>teacher: tiny</li>" in text
     assert "poma pretrain job.yaml name=&lt;b&gt;" in text
     assert "none: trained in the driver" in text
-    assert [start.cluster for start in read_starts(storage)][0] == "ray://head:10001"
+    assert read_starts(storage)[0].cluster == "ray://head:10001"
 
 
 def test_one_evaluation_of_a_run_from_before_there_were_several(tmp_path: Path) -> None:
@@ -215,5 +215,5 @@ def test_one_evaluation_of_a_run_from_before_there_were_several(tmp_path: Path) 
 def test_restarts_are_marked_in_the_curves(tmp_path: Path) -> None:
     text = written(killed_run(tmp_path))
     assert "Dotted: where it went on after a restart (1)." in text
-    (loss,) = [c for c in stage_curves("main", read_lines(killed_run(tmp_path).child("main")), (40.0,))][:1]
-    assert loss.marks == (40.0,)
+    curves = stage_curves("main", read_lines(killed_run(tmp_path).child("main")), (40.0,))
+    assert all(curve.marks == (40.0,) for curve in curves)
