@@ -9,29 +9,37 @@ because `poma --help` and a mistyped key should not wait for torch and Ray.
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
+import platform
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import version
 from types import TracebackType
 from typing import Any
 
 from jobs import jobfile
 from jobs.common.flags import add_job
 from jobs.jobfile import SCHEMAS
-from plinth.errors import EXIT_CODE, INTERRUPTED_EXIT_CODE, PlinthError
+from plinth.errors import EXIT_CODE, INTERRUPTED_EXIT_CODE, PlinthError, SeveralErrors
 from plinth.escapes import printable
 from plinth.redaction import redact
 from plinth.schema import describe
 
 EPILOG = """\
-a job is a YAML file; key=value words after it override its keys:
-  poma pretrain jobs/configs/pretrain.yaml optim.lr=3e-4 fit.workers=8
-  poma config jobs/configs/pretrain.yaml --help-keys     every key with its meaning
+a job is a YAML file, or a shipped one as @NAME; key=value words after it override its keys:
+  poma pretrain @pretrain optim.lr=3e-4 fit.workers=8
+  poma config @pretrain --help-keys     every key with its meaning
 an error that you can mend is one line and exit code 2; the same command run again resumes.
 """
+
+
+MEANT = 3
+"""Keys that a flag which is none may have been meant for, named at most."""
+DISTRIBUTION = "poma3d-platform"
 
 
 @dataclass(frozen=True)
@@ -161,6 +169,15 @@ COMMANDS = (
 )
 
 
+class _Version(argparse.Action):
+    """`poma --version`: what a report of a bug needs."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        versions = (f"{name} {version(name)}" for name in ("torch", "ray", "deepspeed"))
+        print(f"poma {version(DISTRIBUTION)} (Python {platform.python_version()}, {', '.join(versions)})")
+        parser.exit()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script; returns the exit code."""
     if "_ARGCOMPLETE" in os.environ:
@@ -168,12 +185,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.excepthook = _report_bug
     words = sys.argv[1:] if argv is None else list(argv)
     command = find_command(words)
+    if suggestion := _suggestion(words):
+        print(printable(suggestion), file=sys.stderr)
+        return EXIT_CODE
     arguments = parse(words, command)
     assert command is not None, "argparse has refused anything else"
     try:
         result = import_module(command.module).run(arguments)
     except PlinthError as error:
-        print(f"poma {command.name}: {printable(redact(str(error)))}", file=sys.stderr)
+        print("\n".join(_lines(command.name, error)), file=sys.stderr)
         return EXIT_CODE
     except KeyboardInterrupt:
         print(f"poma {command.name}: interrupted", file=sys.stderr)
@@ -181,6 +201,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `poma ... | head`
         return 0
     return int(result or 0)
+
+
+def _lines(command: str, error: PlinthError) -> Iterator[str]:
+    """A line for the mistake, or one for each of several."""
+    if not isinstance(error, SeveralErrors):
+        yield f"poma {command}: {printable(redact(str(error)))}"
+        return
+    yield f"poma {command}: {len(error.errors)} things to mend:"
+    for number, one in enumerate(error.errors, 1):
+        yield f"  {number}. {printable(redact(str(one)))}"
 
 
 def _report_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -199,12 +229,41 @@ def parse(words: list[str], command: Command | None) -> argparse.Namespace:
         words = import_module("jobs.sweep.arguments").with_action(words)
     parser = parser_of(command)
     arguments, late = parser.parse_known_args(words)
+    if flags := [word for word in late if word.startswith("--") and hasattr(arguments, "overrides")]:
+        print(f"poma {arguments.command}: {printable(_as_key(flags[0], words, command))}", file=sys.stderr)
+        raise SystemExit(EXIT_CODE)
     is_override = [not word.startswith("-") and "=" in word for word in late]
     if not all(is_override) or (late and not hasattr(arguments, "overrides")):
         parser.error(f"unrecognized arguments: {' '.join(late)}")
     if late:
         arguments.overrides = [*arguments.overrides, *late]
     return arguments
+
+
+def _as_key(flag: str, words: Sequence[str], command: Command | None) -> str:
+    """What a flag that is none may have been meant for: keys of a job are words without dashes."""
+    name, _, value = flag.lstrip("-").partition("=")
+    after = words[words.index(flag) + 1 :] if flag in words else []
+    value = value or (after[0] if after and "=" not in after[0] else "VALUE")
+    ends = name.replace("-", "_")
+    keys = describe(jobfile.open_schema(command.name)) if command and command.schema else []
+    parts = [key.name.split(".") for key in keys]  # sections count: fit.workers is one
+    found = [".".join(of[: of.index(ends) + 1]) for of in parts if ends in of]
+    meant = list(dict.fromkeys(found))
+    if not meant:
+        return f"there is no flag {flag}. Keys of a job are words without dashes: key=value."
+    return f"there is no flag {flag}. Did you mean {' or '.join(f'{key}={value}' for key in meant[:MEANT])}?"
+
+
+def _suggestion(words: Sequence[str]) -> str | None:
+    """What a mistyped command is told; None where the words begin with none or a right one."""
+    names = [command.name for command in COMMANDS]
+    if not words or words[0].startswith("-") or words[0] in names:
+        return None
+    close = difflib.get_close_matches(words[0], names, n=1)
+    return f"poma: there is no command {words[0]!r}. " + (
+        f"Did you mean {close[0]}?" if close else f"There are: {', '.join(names)}."
+    )
 
 
 def parser_of(asked: Command | None) -> argparse.ArgumentParser:
@@ -215,6 +274,7 @@ def parser_of(asked: Command | None) -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="say which version this is")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:
         text = command.help

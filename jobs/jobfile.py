@@ -6,6 +6,7 @@ The file is parsed once (`read`); the secrets check, the kind and the job all co
 from __future__ import annotations
 
 import argparse
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 
 from omegaconf import DictConfig
 
+from jobs.common.run_layout import CONFIGS
 from jobs.common.secrets import refuse_secret_overrides, refuse_secrets
 from plinth import config, plugins
 from plinth.data.manifest import VERSION_MARK, split_version
@@ -21,6 +23,10 @@ from plinth.errors import ConfigError
 from plinth.locations import RESULT, at_home, locations
 
 T = TypeVar("T")
+
+TEACHER = "teacher"
+SHIPPED_MARK = "@"
+"""A job file of this package from any folder: @pretrain is jobs/configs/pretrain.yaml."""
 
 SCHEMAS: dict[str, str] = {
     "ingest": "jobs.ingest.config:IngestJob",
@@ -60,10 +66,27 @@ class JobFile:
                 problem = f"'{override}': the kind of {self.path} is {self.kind}, which no override changes."
                 raise ConfigError(problem, "Leave it off.")
         refuse_secret_overrides(overrides)
+        overrides = [*_of_another_teacher(overrides), *overrides]
         job = at_home(config.resolve(schema, self.raw, str(self.path), overrides))
         plugins.complete(job)
         _check_results(job, str(self.path))
         return job
+
+
+def _of_another_teacher(overrides: Sequence[str]) -> list[str]:
+    """The overrides that go with a local folder as teacher: `revision` and `trust_remote_code` of the job
+    file belong to the teacher that the file names, not to this one."""
+    found = []
+    for override in overrides:
+        key, _, value = override.partition("=")
+        section, _, name = key.strip().rpartition(".")
+        if (
+            name == "source"
+            and section.split(".")[-1] == TEACHER
+            and Path(value.strip()).expanduser().is_dir()
+        ):
+            found += [f"{section}.revision=null", f"{section}.trust_remote_code=false"]
+    return found
 
 
 def _check_results(job: object, origin: str) -> None:
@@ -85,12 +108,36 @@ def _check_results(job: object, origin: str) -> None:
             )
 
 
+def shipped() -> list[str]:
+    """The shipped jobs by their names on a command line."""
+    return sorted(f"{SHIPPED_MARK}{path.stem}" for path in CONFIGS.glob("*.yaml"))
+
+
+def place(path: Path) -> Path:
+    """Where a job file lies that a command line names: `@NAME` is a shipped one.
+
+    Raises:
+        ConfigError: no shipped job has that name.
+    """
+    name = str(path)
+    if not name.startswith(SHIPPED_MARK) or path.is_file():
+        return path
+    if name not in shipped():
+        close = difflib.get_close_matches(name, shipped(), n=1)
+        raise ConfigError(
+            f"{name} is no shipped job.",
+            f"Did you mean {close[0]}?" if close else f"There are: {', '.join(shipped())}.",
+        )
+    return CONFIGS / f"{name.removeprefix(SHIPPED_MARK)}.yaml"
+
+
 def read(path: Path) -> JobFile:
     """Parse a job file, once.
 
     Raises:
         ConfigError: no job file, a kind that is none, or a secret in it.
     """
+    path = place(path)
     raw = config.read(path)
     refuse_secrets(raw, str(path))
     kind = raw.get("kind")

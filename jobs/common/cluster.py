@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
 from jobs.common.ray_config import RayConfig
 from jobs.display.progress import Progress
 from plinth.errors import ConfigError, PlinthError, first_line
-from plinth.ray_internals import cluster_of_this_node
+from plinth.observe import noise
+from plinth.ray_internals import cluster_of_this_node, drop_lines
 
 TOKEN_ENV, TOKEN_PATH_ENV = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 TOKEN_BYTES = 32
@@ -23,16 +26,21 @@ ANSWER_S = 5.0
 RAY_CLIENT_PORT = "10001"
 """Of ray://HOST without a port."""
 
+USUAL_WORKERS = 2
+"""Tasks at a time where a job does not say."""
+
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 @contextmanager
-def ray_cluster(config: RayConfig, workers: int) -> Iterator[None]:
+def ray_cluster(config: RayConfig, workers: int, saves_on_sigterm: bool = False) -> Iterator[None]:
     """Join the cluster, or start one on loopback and end it afterwards. Nests: the outermost decides.
 
     Args:
         workers: how many tasks or workers will run on it; with 0 none is needed.
+        saves_on_sigterm: SIGTERM is a request to save, for which the cluster must outlive it; costs three
+            seconds at the end, because Ray ends its processes by SIGTERM first.
 
     Raises:
         ConfigError: there is no cluster at the address.
@@ -45,6 +53,8 @@ def ray_cluster(config: RayConfig, workers: int) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    noise.drop_known()
+    drop_lines(noise.is_known_line)
     address = config.joined_address
     # Ray's own switch: without it a task would see no accelerator it did not ask for, also where none is.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -54,14 +64,15 @@ def ray_cluster(config: RayConfig, workers: int) -> Iterator[None]:
             ray.init(address=address, logging_level=logging.WARNING)
         else:
             _give_token()
-            ray.init(
-                address="local",
-                num_cpus=config.num_cpus,
-                object_store_memory=config.object_store_bytes,
-                include_dashboard=True,
-                dashboard_host="127.0.0.1",
-                logging_level=logging.WARNING,
-            )
+            with _children_without_sigterm() if saves_on_sigterm else nullcontext():
+                ray.init(
+                    address="local",
+                    num_cpus=config.num_cpus,
+                    object_store_memory=config.object_store_bytes,
+                    include_dashboard=True,
+                    dashboard_host="127.0.0.1",
+                    logging_level=logging.WARNING,
+                )
     except (ConnectionError, SystemExit) as error:  # Ray exits where what listens there is no cluster
         source = "ray.address" if config.address else "RAY_ADDRESS"
         raise ConfigError(
@@ -73,6 +84,20 @@ def ray_cluster(config: RayConfig, workers: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _children_without_sigterm() -> Iterator[None]:
+    """Processes that start in here, and theirs, never see SIGTERM: signal masks are inherited.
+
+    `timeout`, a shell, Slurm and systemd signal all processes of a job at once. Without this Ray's own die
+    first, and with them the workers that were to save. Ray does the same with SIGINT (`start_ray_process`).
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _give_token() -> None:
@@ -110,6 +135,29 @@ def _check_answers(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), ANSWER_S).close()
     except OSError as error:
         raise ConnectionError(f"{place}: {first_line(error)}") from None
+
+
+def chosen_workers(workers: int | None, tasks: int, config: RayConfig, unit: str) -> int:
+    """How many tasks run at a time, where the job leaves it open: one task needs no cluster, whose start
+    takes longer than a small scan.
+
+    Args:
+        workers: of the job; None leaves it open.
+        tasks: how many there are.
+        unit: what one task makes, such as "shard".
+    """
+    if workers is not None:
+        return workers
+    if tasks > 1 or config.joined_address is not None or ("ray" in sys.modules and _is_initialized()):
+        return USUAL_WORKERS
+    print(f"1 {unit}: done in this process, without Ray (workers=1 starts it)")
+    return 0
+
+
+def _is_initialized() -> bool:
+    import ray
+
+    return bool(ray.is_initialized())
 
 
 def map_tasks(

@@ -26,7 +26,7 @@ def add_job(parser: argparse.ArgumentParser, name: str) -> None:
     Args:
         name: of the shipped job file that the help shows, without its suffix.
     """
-    parser.add_argument("job", type=Path, help=f"job file, such as jobs/configs/{name}.yaml")
+    parser.add_argument("job", type=Path, help=f"job file, or a shipped one by name: @{name}")
     add_overrides(parser, "job")
 
 

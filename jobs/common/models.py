@@ -15,6 +15,7 @@ from typing import Any
 from plinth import plugins
 from plinth.config import fingerprint
 from plinth.errors import ConfigError
+from plinth.observe import noise
 from plinth.storage import Storage, StorageOptions
 from poma3d.pretrained.config import TeacherConfig, TeacherRecord
 from poma3d.pretrained.folder import same_revision
@@ -60,6 +61,7 @@ def _open(settings: str, device: str) -> Teacher:
     if plugins.is_own(config.kind):
         own: Teacher = plugins.make(config, "teacher", device)
         return own
+    noise.drop_known()  # transformers and peft import DeepSpeed where it is installed
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # it would write a line for each worker and task

@@ -16,5 +16,5 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--job",
         type=Path,
         default=CONFIGS / "demo.yaml",
-        help="another file of the same kind, such as jobs/configs/rooms.yaml (default the demo's)",
+        help="another file of the same kind, such as @rooms (default the demo's)",
     )

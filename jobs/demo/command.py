@@ -76,7 +76,7 @@ def run_job(job: DemoJob) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     record = folder / RECORD
     timings = Timings(record, json.loads(record.read_text()) if record.exists() else {})
-    with ray_cluster(job.pretrain.ray, job.pretrain.fit.workers.max):
+    with ray_cluster(job.pretrain.ray, job.pretrain.fit.workers.max, saves_on_sigterm=True):
         make_data(job, timings)
         held_out = open_dataset(job.held_out.output, job.held_out.storage)
         preview(held_out.samples(4), folder / "rooms.png", PreviewConfig())

@@ -11,7 +11,15 @@ from markupsafe import Markup
 INK_STAND_IN = "#12ab34"
 # Of the same lightness on white and on near-black, and told apart by colour-blind readers.
 SERIES_COLOURS = ("#3b82f6", "#f97316", "#10b981", "#a855f7", "#ec4899", "#84cc16", "#06b6d4", "#eab308")
-CURVE_INCHES = (4.6, 2.5)
+TERM_COLOURS = {
+    name: SERIES_COLOURS[i]
+    for i, name in enumerate(
+        ("total", "view_image", "view_text", "scene_image", "scene_text", "jepa", "dense", "val")
+    )
+}
+"""A loss term has one colour on every page."""
+CURVE_INCHES = (4.2, 2.7)
+LEGEND_COLUMNS = 3
 
 
 @dataclass(frozen=True)
@@ -21,6 +29,17 @@ class Curve:
     title: str
     x_label: str
     series: dict[str, tuple[list[float], list[float]]]
+    marks: tuple[float, ...] = ()
+    """x of restarts, drawn as dotted lines."""
+
+
+def series_colours(names: list[str]) -> dict[str, str]:
+    """A colour for each series: a loss term's own, the others in their order from those that are left."""
+    taken = {TERM_COLOURS[name] for name in names if name in TERM_COLOURS}
+    free = [colour for colour in SERIES_COLOURS if colour not in taken] or list(SERIES_COLOURS)
+    others = [name for name in names if name not in TERM_COLOURS]
+    chosen = {name: free[i % len(free)] for i, name in enumerate(others)}
+    return {name: TERM_COLOURS.get(name) or chosen[name] for name in names}
 
 
 def curve_svg(curve: Curve) -> Markup:
@@ -32,7 +51,7 @@ def curve_svg(curve: Curve) -> Markup:
     style = {
         "svg.fonttype": "none",
         "svg.hashsalt": curve.title,  # ids that differ from those of the page's other figures
-        "font.size": 8.0,
+        "font.size": 9.0,
         "font.family": "sans-serif",
         "text.parse_math": False,
     }
@@ -40,18 +59,27 @@ def curve_svg(curve: Curve) -> Markup:
         figure = Figure(figsize=CURVE_INCHES, layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
-        for i, (name, (x, y)) in enumerate(curve.series.items()):
-            colour = SERIES_COLOURS[i % len(SERIES_COLOURS)]
+        for mark in curve.marks:
+            axes.axvline(mark, color=INK_STAND_IN, alpha=0.45, linewidth=0.9, linestyle=":")
+        for name, colour in series_colours(list(curve.series)).items():
+            x, y = curve.series[name]
             dot = "o" if len(x) == 1 else ""  # a line of one point cannot be seen
             axes.plot(x, y, marker=dot, color=colour, linewidth=1.5, label=name, solid_capstyle="round")
-        axes.set_title(curve.title, loc="left", fontsize=9, fontweight="bold", color=INK_STAND_IN)
+        axes.set_title(curve.title, loc="left", fontsize=10, fontweight="bold", color=INK_STAND_IN)
         axes.set_xlabel(curve.x_label, color=INK_STAND_IN)
         axes.tick_params(which="both", colors=INK_STAND_IN, length=0)
         axes.grid(color=INK_STAND_IN, alpha=0.15, linewidth=0.6)
         axes.spines[:].set_visible(False)
         axes.margins(x=0.01)
         if len(curve.series) > 1:
-            axes.legend(frameon=False, labelcolor=INK_STAND_IN, handlelength=1.2, fontsize=7.5)
+            figure.legend(  # below the axes: on them it would lie on the curves
+                loc="outside lower left",
+                ncols=min(LEGEND_COLUMNS, len(curve.series)),
+                frameon=False,
+                labelcolor=INK_STAND_IN,
+                handlelength=1.2,
+                fontsize=8.5,
+            )
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()

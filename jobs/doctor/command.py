@@ -24,7 +24,7 @@ from jobs.plan.machines import Cluster, read_cluster
 from jobs.pretrain.check import check as check_run
 from jobs.pretrain.config import PretrainJob
 from jobs.pretrain.resolve import resolve
-from plinth.errors import EXIT_CODE, PlinthError
+from plinth.errors import EXIT_CODE, ConfigError, PlinthError, raise_together
 from plinth.launch.config import Workers
 from plinth.units import GIB
 
@@ -69,7 +69,7 @@ def checks(job: PretrainJob | None, cluster: Cluster | None) -> list[Check]:
     if job is None:
         return always
     is_elsewhere = cluster is not None or job.ray.joined_address is not None
-    on_cluster, here = partial(cluster_file.machines, job, cluster), partial(machine.gpus, job)
+    on_cluster, here = partial(cluster_file.machines, job, cluster), partial(machine.room, job)
     return [
         ("workers", partial(_sizes, job)),
         ("machine", partial(machine.machine, job)),
@@ -81,6 +81,35 @@ def checks(job: PretrainJob | None, cluster: Cluster | None) -> list[Check]:
         ("nodes", partial(nodes.nodes, job)),
         *always,
     ]
+
+
+def before_a_run(job: PretrainJob) -> list[str]:
+    """What is doubtful about a checked job, as lines: `poma pretrain` says it before it starts anything."""
+    is_here = _trains_here(job)
+    looks: list[Check] = [("machine", partial(machine.machine, job))] if is_here else []
+    looks += [("data", partial(storage.data, job)), ("memory", partial(_memory, job, None))]
+    found = [finding for name, check in looks for finding in examined(name, check)]
+    return [finding.text() for finding in found if finding.level is not Level.ok]
+
+
+def refuse_no_room(job: PretrainJob) -> None:
+    """Refuse workers that this machine can never give room to, where no cluster is named: nothing can grow.
+
+    Raises:
+        PlinthError: naming the keys.
+    """
+
+    def refuse(finding: Finding) -> None:
+        if finding.level is Level.bad:
+            raise ConfigError(f"{finding.what}. {finding.why}", finding.fix)
+
+    if _trains_here(job):
+        raise_together([partial(refuse, finding) for finding in machine.room(job)])
+
+
+def _trains_here(job: PretrainJob) -> bool:
+    """Whether the job starts a Ray of its own."""
+    return job.fit.workers.max > 0 and job.ray.joined_address is None
 
 
 def examined(name: str, check: Callable[[], Iterable[Finding]]) -> list[Finding]:

@@ -61,8 +61,8 @@ def packages() -> Iterable[Finding]:
         yield Finding("packages", Level.ok, what)
 
 
-def gpus(job: PretrainJob) -> Iterable[Finding]:
-    """What a job without a cluster asks of this machine's GPUs."""
+def room(job: PretrainJob) -> Iterable[Finding]:
+    """What the workers of a job without a cluster ask of this machine's GPUs and cores."""
     there, each, least = torch.cuda.device_count(), job.fit.gpus_per_worker, max(1, job.fit.workers.min)
     if there and not each:
         yield Finding(
@@ -72,6 +72,15 @@ def gpus(job: PretrainJob) -> Iterable[Finding]:
     elif there < each * least:
         yield Finding(
             "machine", Level.bad, f"fit.gpus_per_worker is {each:g}, and this machine has {there} GPU(s)",
-            f"{least} worker(s) would wait for them until fit.start_timeout_s.",
-            "Name a cluster (--cluster FILE, ray.address), or set fit.gpus_per_worker=0.",
+            f"{least} worker(s) would wait for them for ever.",
+            "Name a cluster (ray.address), or set fit.gpus_per_worker=0.",
+        )  # fmt: skip
+    cores, needed = job.ray.num_cpus or os.cpu_count() or 1, job.fit.cpus_per_worker * least
+    if needed > cores:
+        yield Finding(
+            "machine", Level.bad,
+            f"{least} worker(s) need {needed:g} CPUs (fit.cpus_per_worker {job.fit.cpus_per_worker:g}), and "
+            f"the Ray that is started here has {cores}",
+            "They would wait for them for ever.",
+            "Lower fit.workers or fit.cpus_per_worker (a fraction will do), or name a cluster (ray.address).",
         )  # fmt: skip

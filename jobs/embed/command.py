@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from jobs.common import models
-from jobs.common.cluster import map_tasks, ray_cluster
+from jobs.common.cluster import USUAL_WORKERS, chosen_workers, map_tasks, ray_cluster
 from jobs.common.datasets import Dataset, open_dataset
 from jobs.common.devices import own_device
 from jobs.embed.config import EmbedJob
@@ -83,8 +83,12 @@ def embed(job: EmbedJob) -> Dataset:
     shards = dataset.manifest.shards
     tasks = [EmbedTask(job, dataset.storage, shape, index, entry) for index, entry in enumerate(shards)]
     each = {"CPU": 1.0, "GPU": job.gpus_per_worker}
-    with ray_cluster(job.ray, job.workers):
-        entries = map_tasks(embed_shard, tasks, job.workers, each, f"embed {dataset.storage.uri}", "shards")
+    workers = job.workers
+    if workers is None and job.gpus_per_worker == 0:
+        workers = chosen_workers(None, len(tasks), job.ray, "shard")
+    workers = USUAL_WORKERS if workers is None else workers
+    with ray_cluster(job.ray, workers):
+        entries = map_tasks(embed_shard, tasks, workers, each, f"embed {dataset.storage.uri}", "shards")
     attributes = {**dataset.manifest.attributes, "shape": shape.to_dict(), "teacher": asdict(record)}
     manifest = Manifest(entries, attributes)
     manifests.commit(dataset.storage, manifest)

@@ -29,8 +29,9 @@ class EmbedJob:
     """How a shard is written."""
     storage: StorageOptions = field(default_factory=StorageOptions)
     """How to reach the data set, and a teacher in storage."""
-    workers: CountOrZero = 2
-    """Tasks that run at a time, each with a copy of the teacher; 0 embeds here, without Ray."""
+    workers: CountOrZero | None = None
+    """Tasks that run at a time, each with a copy of the teacher; 0 embeds here, without Ray. Empty for 2, and
+    for 0 where there is one shard and no cluster to join."""
     gpus_per_worker: float = 0.0
     """GPUs that a task claims; 0 runs on CPUs."""
     ray: RayConfig = field(default_factory=RayConfig)

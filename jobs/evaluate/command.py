@@ -67,7 +67,7 @@ def evaluate(job: EvaluateJob) -> Outcome:
         CheckpointError: no encoder at `job.run`.
     """
     dataset, samples = held_out(job)
-    encoder = encoders.load(job.run, job.storage, job.teacher)
+    encoder = encoders.load(job.run, job.storage, job.teacher, weights=job.weights)
     known = {measure.MODEL: encoder}
     run_storage = Storage.from_uri(job.run, job.storage)
     if run_storage.exists(CONFIG_KEY):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 
 from plinth.counts import Count
 from plinth.locations import Location, ResultLocation
@@ -10,6 +11,13 @@ from plinth.schema import MISSING
 from plinth.storage import StorageOptions
 from poma3d.evaluate.config import ProbeConfig, RetrievalConfig
 from poma3d.pretrained.config import TeacherConfig
+
+
+class EncoderWeights(Enum):
+    """Which of a run's encoders."""
+
+    target = "target"
+    student = "student"
 
 
 @dataclass
@@ -20,6 +28,9 @@ class EvaluateJob:
     """Which command this file is for."""
     run: ResultLocation = MISSING
     """Folder of the run (output/name), or of an exported encoder."""
+    weights: EncoderWeights = EncoderWeights.target
+    """Of a run's main stage: target, the moving average that the paper uses, or student, the encoder that it
+    follows: after a short run the target is still near its start."""
     data: Location = MISSING
     """Folder or URI of the held-out data set, embedded by the run's teacher."""
     teacher: TeacherConfig = field(default_factory=TeacherConfig)

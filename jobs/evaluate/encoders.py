@@ -7,13 +7,14 @@ from pathlib import Path
 
 from jobs.common import models
 from jobs.common.run_layout import CONFIG_KEY, STAGES
+from jobs.evaluate.config import EncoderWeights
 from jobs.pretrain.build import build_stage
 from jobs.pretrain.config import PretrainJob, stage_config
 from plinth import config
 from plinth.checkpoint import save_load as checkpoint
 from plinth.checkpoint import store
 from plinth.errors import CheckpointError, ConfigError
-from plinth.locations import is_local
+from plinth.locations import absolute, is_local
 from plinth.storage import Storage, StorageOptions
 from poma3d import export
 from poma3d.export import Provenance, SceneEncoder
@@ -29,6 +30,7 @@ def load(
     teacher: TeacherConfig | None = None,
     stage: str | None = None,
     step: int | None = None,
+    weights: EncoderWeights = EncoderWeights.target,
 ) -> SceneEncoder:
     """The trained encoder at `uri`: a run's folder, or an exported encoder's.
 
@@ -36,14 +38,16 @@ def load(
         teacher: where the run's teacher lies now, if not where the run found it.
         stage: of a run; the last one that has a committed checkpoint when None.
         step: of the checkpoint; the last when None.
+        weights: of the run's main stage; the warm-up has one encoder, and an exported one is what it is.
 
     Raises:
         CheckpointError: neither a run nor an exported encoder, or no such checkpoint.
+        ConfigError: an exported encoder of the other weights.
     """
     storage = Storage.from_uri(uri, options)
     storage.check()
     if storage.exists(CONFIG_KEY):
-        return _from_run(storage, options, teacher, stage, step)
+        return _from_run(storage, options, teacher, stage, step, weights)
     if not storage.exists(export.CONFIG):
         raise CheckpointError(
             f"{storage.uri} is neither a run (no {CONFIG_KEY}) nor an exported encoder (no {export.CONFIG}).",
@@ -53,9 +57,15 @@ def load(
         for key in (export.CONFIG, export.WEIGHTS):
             storage.download(key, Path(folder) / key)
         try:
-            return export.load(folder)
+            encoder = export.load(folder)
         except ValueError as error:
             raise CheckpointError(str(error).replace(folder, storage.uri)) from None
+    if weights is EncoderWeights.student and encoder.provenance.weights != weights.value:
+        raise ConfigError(
+            f"{storage.uri} was exported from the {encoder.provenance.weights} encoder.",
+            "Leave weights=student off, or give the run.",
+        )
+    return encoder
 
 
 def untrained(job: PretrainJob, shape: SampleShape) -> SceneEncoder:
@@ -95,6 +105,7 @@ def _from_run(
     teacher: TeacherConfig | None,
     stage: str | None,
     step: int | None,
+    weights: EncoderWeights,
 ) -> SceneEncoder:
     job = read_job(storage)
     job.storage = options
@@ -108,10 +119,10 @@ def _from_run(
     saved_in = storage.child(found).child("checkpoints")
     saved = store.read_state(saved_in, step)
     with tempfile.TemporaryDirectory() as scratch:
-        weights = checkpoint.read_full(saved_in, Path(scratch), saved["step"])
+        tensors = checkpoint.read_full(saved_in, Path(scratch), saved["step"])
     built = build_stage(job, found, SampleShape(**saved["notes"]["config"]["shape"]))
     try:
-        built.load_state_dict(weights)
+        built.load_state_dict(tensors)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(
@@ -124,5 +135,9 @@ def _from_run(
         teacher_revision=record.revision,
         logit_scale=models.open_teacher(job.teacher, options).logit_scale,
         run=f"{storage.uri}/{found} step {saved['step']}",
+        teacher_source=absolute(job.teacher).source,
+        teacher_kind=job.teacher.kind,
+        weights=weights.value,
     )
-    return SceneEncoder.of(built.trained_encoder, origin)
+    is_student = weights is EncoderWeights.student
+    return SceneEncoder.of(built.encoder if is_student else built.trained_encoder, origin)

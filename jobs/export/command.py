@@ -22,7 +22,7 @@ def run_job(job: ExportJob) -> int:
     """The same for a job that is at hand."""
     output = Storage.from_uri(job.output, job.storage)
     output.check(write=True)
-    encoder = encoders.load(job.run, job.storage, stage=job.stage, step=job.step)
+    encoder = encoders.load(job.run, job.storage, stage=job.stage, step=job.step, weights=job.weights)
     with tempfile.TemporaryDirectory() as folder:
         export.save(encoder, folder)
         for name in (export.WEIGHTS, export.CONFIG):  # the config last: a folder without it is no export

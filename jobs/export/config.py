@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from jobs.evaluate.config import EncoderWeights
 from plinth.counts import CountOrZero
 from plinth.locations import Location, ResultLocation
 from plinth.schema import MISSING
@@ -20,6 +21,9 @@ class ExportJob:
     """Folder of the run: output/name."""
     output: ResultLocation = MISSING
     """Folder or URI that gets config.json and model.safetensors."""
+    weights: EncoderWeights = EncoderWeights.target
+    """Of a run's main stage: target, the moving average that the paper uses, or student, the encoder that it
+    follows: after a short run the target is still near its start."""
     stage: str | None = None
     """warmup or main; empty for the last stage that has a checkpoint."""
     step: CountOrZero | None = None

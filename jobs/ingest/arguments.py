@@ -10,7 +10,7 @@ from jobs.common.flags import add_check_inputs, add_optional_job
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare them."""
-    add_optional_job(parser, "job file, such as jobs/configs/ingest_scannet.yaml")
+    add_optional_job(parser, "job file, or a shipped one by name: @ingest_scannet")
     add_check_inputs(parser)
     group = parser.add_argument_group("in place of a job file")
     group.add_argument(

@@ -7,7 +7,7 @@ scene; of others, and of data sets from before this record, it is unknown whethe
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
@@ -39,11 +39,18 @@ def write_inputs(output: Storage, shards: Sequence[ShardEntry], records: Mapping
     output.write(INPUTS_KEY, (json.dumps(content, indent=1) + "\n").encode())
 
 
-def refuse_changes(output: Storage, shards: Sequence[ShardEntry], reader: Reader, read_all: bool) -> str:
+def refuse_changes(
+    output: Storage,
+    shards: Sequence[ShardEntry],
+    reader: Reader,
+    scene_ids: Callable[[], list[str]],
+    read_all: bool,
+) -> str:
     """Compare the inputs with the record of a data set that is built.
 
     Args:
         shards: of the data set that is there.
+        scene_ids: lists the scans that belong to the data set now.
         read_all: believe no time of change (`--check-inputs`).
 
     Returns:
@@ -60,7 +67,7 @@ def refuse_changes(output: Storage, shards: Sequence[ShardEntry], reader: Reader
     except MissingKeyError:
         return "it has no record of its inputs, so it is unknown whether they have changed"
     try:
-        there = reader.scene_ids()
+        there = scene_ids()
     except ValueError as error:
         return f"its inputs are not there any more, so they were not compared ({error})"
     known = [scene for scene in there if scene in before]

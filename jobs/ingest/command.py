@@ -11,10 +11,11 @@ import argparse
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from statistics import median
 
-from jobs.common.cluster import map_tasks, ray_cluster
+from jobs.common.cluster import chosen_workers, map_tasks, ray_cluster
 from jobs.common.datasets import (
     CLASSES_KEY,
     DISAGREEMENT_KEY,
@@ -70,9 +71,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 def run_job(job: IngestJob, check_inputs: bool = False) -> int:
     """The same for a job that was read before."""
-    start = time.monotonic()
-    dataset = ingest(job, check_inputs)
-    took_s = time.monotonic() - start
+    for part in parts(job):
+        start = time.monotonic()
+        dataset = _ingest(part, check_inputs)
+        _say(dataset, time.monotonic() - start)
+    return 0
+
+
+def _say(dataset: Dataset, took_s: float) -> None:
+    """What it holds, what was left out and what is doubtful."""
     stats = {"skipped_frames": "unknown", **dataset.manifest.attributes["statistics"]}
     size = sum(shard.size_bytes for shard in dataset.manifest.shards)
     print(
@@ -92,11 +99,51 @@ def run_job(job: IngestJob, check_inputs: bool = False) -> int:
         print(f"  warning: {line}")
     if stats["rejects"]:
         print(last_line(Counter(stats["rejects"]), OF_FRAMES, REJECTS_FILE))
-    return 0
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the data sets that a job builds."""
+
+    job: IngestJob
+    """With the output of this part."""
+    is_held_out: bool = False
+
+    def scene_ids(self, reader: Reader) -> list[str]:
+        """The scans that belong to it."""
+        found, every = reader.scene_ids(), self.job.held_out.every
+        if every == 0:
+            return found
+        return [scene for i, scene in enumerate(found) if (i % every == every - 1) == self.is_held_out]
+
+
+def parts(job: IngestJob) -> list[Part]:
+    """The data set that is trained on, and the held-out one where the job asks for it.
+
+    Raises:
+        ConfigError: half of what it takes to hold out.
+    """
+    held_out = job.held_out
+    if (held_out.every > 0) != (held_out.output is not None):
+        raise ConfigError(
+            f"held_out.every is {held_out.every} and held_out.output is {held_out.output}.",
+            "Give both, such as held_out.every=5 held_out.output=held_out, or neither.",
+        )
+    if held_out.every == 1:
+        raise ConfigError("held_out.every is 1, which leaves nothing to train on.", "Give 2 or more.")
+    if held_out.output is None:
+        return [Part(job)]
+    return [Part(job), Part(replace(job, output=held_out.output), is_held_out=True)]
 
 
 def ingest(job: IngestJob, check_inputs: bool = False) -> Dataset:
-    """Build the data set of `job`; what needs no cluster is checked before one starts.
+    """Build the data sets of `job`; returns the one that is trained on. See `run_job` for the arguments."""
+    datasets = [_ingest(part, check_inputs) for part in parts(job)]
+    return datasets[0]
+
+
+def _ingest(part: Part, check_inputs: bool) -> Dataset:
+    """Build one data set; what needs no cluster is checked before one starts.
 
     Args:
         check_inputs: read every byte of the inputs: to record it, or to compare it with the record.
@@ -105,14 +152,17 @@ def ingest(job: IngestJob, check_inputs: bool = False) -> Dataset:
         ConfigError: there is another data set at the output, or its inputs have changed.
         DataError: nothing was left of the input, or the data set that is there is damaged.
     """
+    job = part.job
     output = Storage.from_uri(job.output, job.storage)
     output.check(write=True)
-    build = _build(job)
+    build = _build(part)
     reader = make_reader(job.reader)
     built = _built_before(job, output, build)
     if built is not None:
         try:
-            unknown = refuse_changes(output, built.manifest.shards, reader, check_inputs)
+            unknown = refuse_changes(
+                output, built.manifest.shards, reader, partial(part.scene_ids, reader), check_inputs
+            )
             refuse_incomplete(output, built.manifest, f"Restore them; or {AGAIN}.")
         except (ConfigError, DataError):
             if not job.overwrite:
@@ -120,9 +170,10 @@ def ingest(job: IngestJob, check_inputs: bool = False) -> Dataset:
         else:
             print(f"{output.uri}: already built from this job" + (f"; {unknown}" if unknown else ""))
             return built
-    tasks = _tasks(job, reader, output, check_inputs)
-    with ray_cluster(job.ray, job.workers):
-        results = map_tasks(make_shard, tasks, job.workers, {"CPU": 1.0}, f"ingest {output.uri}", "shards")
+    tasks = _tasks(part, reader, output, check_inputs)
+    workers = chosen_workers(job.workers, len(tasks), job.ray, "shard")
+    with ray_cluster(job.ray, workers):
+        results = map_tasks(make_shard, tasks, workers, {"CPU": 1.0}, f"ingest {output.uri}", "shards")
     classes = reader.classes() if isinstance(reader, NamesClasses) else None
     return _commit(job, output, tasks[0].shape, build, classes, results)
 
@@ -152,12 +203,13 @@ def _built_before(job: IngestJob, output: Storage, build: str) -> Dataset | None
     )
 
 
-def _tasks(job: IngestJob, reader: Reader, output: Storage, check_inputs: bool) -> list[ShardTask]:
+def _tasks(part: Part, reader: Reader, output: Storage, check_inputs: bool) -> list[ShardTask]:
     """The scenes of the source, cut into shards.
 
     Raises:
         ConfigError: no scene, or settings that contradict each other.
     """
+    job = part.job
     shape = SampleShape(**asdict(job.shape), xyz=getattr(reader, "stores_points", False))
     if job.views.single_images and shape.views != 1:
         problem = f"shape.views is {shape.views}, but views.single_images makes samples of 1 view."
@@ -167,9 +219,12 @@ def _tasks(job: IngestJob, reader: Reader, output: Storage, check_inputs: bool) 
         raise ConfigError(problem, "Leave it off.")
     try:
         job.views.validate()
-        scenes = reader.scene_ids()
+        scenes = part.scene_ids(reader)
     except ValueError as error:
         raise ConfigError(f"{error}.") from None
+    if not scenes and part.is_held_out:
+        problem = f"{job.reader.kind} found fewer than {job.held_out.every} scans, so none is held out."
+        raise ConfigError(problem, "Lower held_out.every, or leave held_out off.")
     if not scenes:
         raise ConfigError(f"{job.reader.kind} found no scene.", "Check the folder that it reads.")
     size = job.scenes_per_shard
@@ -178,10 +233,14 @@ def _tasks(job: IngestJob, reader: Reader, output: Storage, check_inputs: bool) 
     return [ShardTask(job, output, shape, index, group, check_inputs) for index, group in enumerate(groups)]
 
 
-def _build(job: IngestJob) -> str:
+def _build(part: Part) -> str:
     """Hash of everything in a job that decides its data set."""
+    job = part.job
     deciding = {k: v for k, v in config.to_dict(job).items() if k not in ("ray", "workers")}
     deciding["overwrite"] = False  # how it came to be there does not change a data set
+    every = deciding.pop("held_out")["every"]
+    if every:
+        deciding["held_out"] = {"every": every, "is_held_out": part.is_held_out}
     del deciding["reader"]["options"]
     del deciding["views"]["max_disagreement_mm"]  # decides what is said, not what is built
     deciding["reader"] |= plugins.identity(job.reader, "reader")

@@ -107,6 +107,16 @@ class ShapeConfig:
 
 
 @dataclass
+class HeldOutConfig:
+    """Scans that are kept apart, to evaluate on."""
+
+    output: ResultLocation | None = None
+    """Folder or URI of the data set that they become."""
+    every: CountOrZero = 0
+    """Every n-th scan of the source is held out, beginning with the n-th; 0 holds out none."""
+
+
+@dataclass
 class IngestJob:
     """`poma ingest`: a source of scenes -> a data set."""
 
@@ -114,6 +124,8 @@ class IngestJob:
     """Which command this file is for."""
     output: ResultLocation = MISSING
     """Folder or URI of the data set."""
+    held_out: HeldOutConfig = field(default_factory=HeldOutConfig)
+    """Scans that are kept apart, to evaluate on."""
     overwrite: bool = False
     """Replace a data set that another job built there."""
     reader: ReaderConfig = field(default_factory=ReaderConfig)
@@ -128,7 +140,8 @@ class IngestJob:
     """How a shard is written."""
     storage: StorageOptions = field(default_factory=StorageOptions)
     """How to reach the output."""
-    workers: CountOrZero = 2
-    """Tasks that run at a time; 0 reads here, without Ray."""
+    workers: CountOrZero | None = None
+    """Tasks that run at a time; 0 reads here, without Ray. Empty for 2, and for 0 where there is one shard to
+    write and no cluster to join."""
     ray: RayConfig = field(default_factory=RayConfig)
     """Where the tasks run."""

@@ -12,28 +12,38 @@ The same command again resumes inside whichever stage it was in, on as many work
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
 from jobs.common.cluster import ray_cluster
+from jobs.common.run_layout import CONFIG_KEY
+from jobs.doctor import command as doctor
 from jobs.jobfile import asked
 from jobs.pretrain.check import check
 from jobs.pretrain.config import PretrainJob
 from jobs.pretrain.launch import launch
-from jobs.pretrain.resolve import resolve, run_storage
-from plinth import config
+from jobs.pretrain.resolve import check_settings, resolve, run_storage
+from jobs.pretrain.told import missing_terms, target_way
 from plinth.engine.process import log_to_terminal
-from plinth.errors import STOPPED_EXIT_CODE
+from plinth.errors import STOPPED_EXIT_CODE, raise_together
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Read the job, resolve it, check it, launch it; returns the exit code."""
     job = asked(PretrainJob, arguments)
-    print(config.to_yaml(job))
     log_to_terminal()
+    raise_together([partial(doctor.refuse_no_room, job), partial(check_settings, job)])
     checked = check(job, resolve(job, arguments.accept_changes))
-    with ray_cluster(job.ray, job.fit.workers.max):
+    print(f"job: {run_storage(job).uri}/{CONFIG_KEY}")
+    for line in doctor.before_a_run(job):
+        print(line)
+    for line in missing_terms(job, checked.stages):
+        print(line)
+    with ray_cluster(job.ray, job.fit.workers.max, saves_on_sigterm=True):
         end = launch(job, checked)
     if end.is_stopped:
         print(f"{run_storage(job).uri}: stopped as asked; the same command resumes from there")
         return STOPPED_EXIT_CODE
+    for line in target_way(job, checked.stages):
+        print(line)
     print(f"{run_storage(job).uri}: done")
     return 0

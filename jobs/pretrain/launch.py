@@ -9,6 +9,7 @@ from jobs.pretrain import data_versions
 from jobs.pretrain.config import PretrainJob
 from jobs.pretrain.resolve import run_storage
 from jobs.runs.page import page_kept
+from jobs.runs.started import record_start
 from plinth import config
 from plinth.launch import fit
 from plinth.launch.check import CheckedRun
@@ -32,5 +33,6 @@ def launch(job: PretrainJob, run: CheckedRun, placement: TrialPlacement | None =
     storage = run_storage(job)
     with page_kept(storage, job.metrics.page_every_s), RunLock(storage, job.lock) as lock:
         storage.write(CONFIG_KEY, config.to_yaml(absolute(job)).encode())  # read from other folders
+        record_start(storage, job.ray, job.fit.workers.max)
         data_versions.write_pins(storage, run.stages)
         return fit.launch(run.with_run_id(run_id(storage)), storage, lock.stop_wanted, placement)

@@ -6,7 +6,8 @@ Each manifest is opened once and the teacher is opened once, here in the driver.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -20,13 +21,16 @@ from jobs.pretrain.config import PretrainJob, StageConfig, stage_config
 from jobs.pretrain.resume import check_resume
 from plinth import config
 from plinth.checkpoint import store
+from plinth.data import config as data_config
 from plinth.engine.config import OptimConfig
-from plinth.errors import CheckpointError, ConfigError, DataError
+from plinth.errors import CheckpointError, ConfigError, DataError, raise_together
 from plinth.locations import absolute
 from plinth.storage import Storage
 from plinth.train import resolve as stages
 from plinth.train.resolve import ResolvedStage, StageSpec
+from plinth.world import check_divisibility
 from poma3d.network import model
+from poma3d.network.config import ModelConfig
 from poma3d.pretrained.config import TeacherRecord
 from poma3d.sample import SampleShape, decode
 
@@ -46,10 +50,8 @@ def resolve(job: PretrainJob, accept_changes: bool = False) -> list[ResolvedStag
         ConfigError: no stage, or a model that does not fit the samples.
         DataError: data of another schema version or teacher.
     """
-    names = [name for name in STAGES if stage_config(job, name) is not None]
-    if not names:
-        raise ConfigError("The job has neither a warmup nor a main section.", "Give at least one.")
-    _check_settings(job, names)
+    check_settings(job)
+    names = _names(job)
     there = absolute(job)  # workers run in other folders
     record = models.record(there.teacher, job.storage)
     kept = data_versions.read_pins(run_storage(job))
@@ -58,10 +60,6 @@ def resolve(job: PretrainJob, accept_changes: bool = False) -> list[ResolvedStag
         weights_from = resolved[-1].storage if resolved else _start(job)
         stage = stage_config(there, name)
         assert stage is not None
-        if not stage.data.sources:
-            raise ConfigError(
-                f"{name}.data.sources is empty.", f"Name a data set: {name}.data.sources[0].uri."
-            )
         opened = data_versions.open_pinned(stage.data.sources, kept.get(name, {}), job.storage, record)
         sources = data_versions.at_versions(stage.data.sources, opened)
         stage = replace(stage, data=replace(stage.data, sources=sources))
@@ -97,23 +95,65 @@ def resolve(job: PretrainJob, accept_changes: bool = False) -> list[ResolvedStag
     return resolved
 
 
-def _check_settings(job: PretrainJob, names: Sequence[str]) -> None:
+def _names(job: PretrainJob) -> list[str]:
+    return [name for name in STAGES if stage_config(job, name) is not None]
+
+
+def check_settings(job: PretrainJob) -> None:
     """What can be said without a network: opening teacher and data takes seconds to minutes.
 
     Raises:
-        ConfigError: the first value that is out of range.
+        PlinthError: the value that is out of range, or all of them together.
     """
-    for settings in (job.fit, job.zero, job.checkpoint, job.metrics, job.guard, job.ledger, job.lock):
-        settings.validate()
-    job.optim.validate()
-    try:
-        model.validate_settings(job.model)
-    except ValueError as error:
-        raise ConfigError(f"model.{error}") from None
+    settings = (job.fit, job.zero, job.checkpoint, job.metrics, job.guard, job.ledger, job.lock, job.optim)
+    checks: list[Callable[[], object]] = [one.validate for one in settings]
+    checks.append(partial(_check_model_settings, job.model))
+    names = _names(job)
+    if not names:
+        raise ConfigError("The job has neither a warmup nor a main section.", "Give at least one.")
     for name in names:
         stage = stage_config(job, name)
         assert stage is not None
-        _in_steps(stage, name, job.optim.warmup_steps)
+        checks += [
+            partial(check, job, stage, name) for check in (_check_sources, _check_length, _check_sizes)
+        ]
+    raise_together(checks)
+
+
+def _check_model_settings(config: ModelConfig) -> None:
+    try:
+        model.validate_settings(config)
+    except ValueError as error:
+        raise ConfigError(f"model.{error}") from None
+
+
+def _check_sources(job: PretrainJob, stage: StageConfig, name: str) -> None:
+    if not stage.data.sources:
+        raise ConfigError(f"{name}.data.sources is empty.", f"Name a data set: {name}.data.sources[0].uri.")
+
+
+def _check_length(job: PretrainJob, stage: StageConfig, name: str) -> None:
+    """Refuse a length that is given twice, or not at all, and a warm-up that is as long."""
+    steps, warmup_steps = _in_steps(stage, name, job.optim.warmup_steps)
+    if (steps is None) == (stage.epochs is None):
+        raise ConfigError(f"{name}.epochs is {stage.epochs} and {name}.steps is {steps}.", "Give one.")
+    if steps is not None and warmup_steps >= max(steps, 1):
+        raise ConfigError(
+            f"{name}: warmup_steps {warmup_steps} is not less than the stage's {steps} steps.",
+            f"The learning rate would never reach optim.lr: lower {name}.warmup_steps or train longer.",
+        )
+
+
+def _check_sizes(job: PretrainJob, stage: StageConfig, name: str) -> None:
+    """Refuse lanes and batches that do not divide by any number of workers that the job allows."""
+    low, high = max(1, job.fit.workers.min), max(1, job.fit.workers.max)
+    try:
+        data_config.validate(stage.data)
+        check_divisibility(
+            low if low == high else 1, stage.data.lanes, stage.global_batch_size, stage.micro_batch_size
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error.problem}", error.fix) from None
 
 
 def _start(job: PretrainJob) -> Storage | None:
@@ -155,7 +195,12 @@ def _check_model(job: PretrainJob, stage: StageConfig, shape: SampleShape) -> No
     try:
         model.validate(job.model, stage.loss, shape, tower)
     except ValueError as error:
-        raise ConfigError(str(error)) from None
+        raise ConfigError(_with_section(str(error))) from None
+
+
+def _with_section(message: str) -> str:
+    """Keys as the job has them: the model names its own section's from there."""
+    return re.sub(r"(?<![\w.])(masks|encoder|predictor|ema)\.(?=[a-z])", r"model.\1.", message)
 
 
 def _identity(

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from jobs.common.cluster import ray_cluster
+from jobs.common.cluster import USUAL_WORKERS, ray_cluster
 from jobs.common.ray_config import RayConfig
 from jobs.common.run_layout import STAGES
 from jobs.demo import command as demo
@@ -95,7 +95,8 @@ def _load(path: Path, overrides: Sequence[str], folder: str) -> PretrainJob:
         return file.resolve(PretrainJob, overrides)
     job = file.resolve(DemoJob, [f"folder={folder}/data", *overrides])
     Path(job.folder).mkdir(parents=True, exist_ok=True)
-    with ray_cluster(job.pretrain.ray, job.rooms.workers):
+    rooms_workers = USUAL_WORKERS if job.rooms.workers is None else job.rooms.workers
+    with ray_cluster(job.pretrain.ray, rooms_workers):
         demo.make_data(job, demo.Timings(Path(job.folder) / demo.RECORD))
     return job.pretrain
 

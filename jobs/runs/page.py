@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import yaml
 
-from jobs.common.run_layout import CONFIG_KEY
+from jobs.common.run_layout import CONFIG_KEY, PINS_KEY, STAGES
 from jobs.display.figures import Curve
 from jobs.display.html import render
-from jobs.runs.state import RunState, read_run
+from jobs.runs.evaluations import read_evaluations
+from jobs.runs.started import read_starts
+from jobs.runs.state import SILENT, RunState, read_run
 from jobs.runs.text import checkpoints_text, incident_text
 from plinth.every import Every
+from plinth.observe.config import MetricsConfig
 from plinth.observe.failures import first_cause, utc
-from plinth.observe.ledger import FAILED, PRODUCTIVE, RUNNING, STOPPED
+from plinth.observe.ledger import FAILED, PRODUCTIVE, RUNNING, STOPPED, Record, read_records
 from plinth.observe.metrics import duration, read_lines
 from plinth.redaction import redact
 from plinth.storage import Storage
 
 PAGE_KEY = "index.html"
+EVERY_S = MetricsConfig().page_every_s
 REFRESH_S = 30
 """How often a browser loads the page of a running run again."""
 CURVE_POINTS = 400
 """Longer curves are averaged over neighbours: the plot is about as many pixels wide."""
 RATE_STEPS = 20
 SHOWN_INCIDENTS = 50
-TONES = {FAILED: "bad", STOPPED: "fair"}
+TONES = {FAILED: "bad", STOPPED: "fair", SILENT: "fair"}
+MISSED_WRITES = 3
+"""A page of a running run that was not written again for this many times is of one that has died."""
 
 Line = dict[str, Any]
 
@@ -37,15 +46,18 @@ Line = dict[str, Any]
 def page_kept(storage: Storage, every_s: float) -> Iterator[None]:
     """Keep the page of the run in `storage` up to date, and write it again at the end. Enter it before
     the run's lock, so that the last page is written after the lock is released."""
-    with Every(every_s, lambda: write_page(storage), "the run's page cannot be written", at_end=True):
+    with Every(
+        every_s, lambda: write_page(storage, every_s=every_s), "the run's page cannot be written", at_end=True
+    ):
         yield
 
 
-def write_page(storage: Storage, now: float | None = None) -> str:
+def write_page(storage: Storage, now: float | None = None, every_s: float = EVERY_S) -> str:
     """Write the page of the run in `storage`; returns where it is.
 
     Args:
         now: `time.time()`; asked for when None.
+        every_s: seconds to the next time while the run lasts.
 
     Raises:
         StorageError: it holds no run, or cannot be written.
@@ -53,19 +65,31 @@ def write_page(storage: Storage, now: float | None = None) -> str:
     now = time.time() if now is None else now
     state = read_run(storage, now)
     lines = {stage.name: read_lines(storage.child(stage.name)) for stage in state.stages}
+    starts, restarts = read_starts(storage), _restarts(read_records(storage))
     name = storage.uri.rstrip("/").rsplit("/", 1)[-1]
     found = [incident_text(stage.name, incident) for stage in state.stages for incident in stage.incidents]
     text = render(
         "runs/page.html",
         title=f"{name}: {state.status}",
-        refresh_s=REFRESH_S if state.status == RUNNING else 0,
+        refresh_s=REFRESH_S if state.status in (RUNNING, SILENT) else 0,
+        written_s=now,
+        dead_after_s=MISSED_WRITES * every_s + REFRESH_S if state.status in (RUNNING, SILENT) else 0,
         name=name,
         status=state.status,
         tone=TONES.get(state.status, "good"),
         detail=redact(". ".join(text for text in (state.detail, state.slow) if text)),
         facts=_facts(state, lines, now),
+        started=starts[-1].facts() if starts else {},
+        starts=[f"{utc(one.time)}: {one.command} ({one.code})" for one in reversed(starts)],
+        data=_data(storage),
+        evaluations=read_evaluations(storage),
         stages=[
-            {"name": stage, "curves": stage_curves(stage, of) if of else []} for stage, of in lines.items()
+            {
+                "name": stage,
+                "curves": stage_curves(stage, of, restarts.get(stage, ())) if of else [],
+                "restarts": len(restarts.get(stage, ())),
+            }
+            for stage, of in lines.items()
         ],
         ledger=state.ledger,
         failures=[
@@ -80,8 +104,40 @@ def write_page(storage: Storage, now: float | None = None) -> str:
     return f"{storage.uri}/{PAGE_KEY}"
 
 
-def stage_curves(stage: str, lines: Sequence[Line]) -> list[Curve]:
-    """What the metrics of a stage show over its steps."""
+def _restarts(records: Sequence[Record]) -> dict[str, tuple[float, ...]]:
+    """Stage -> the steps from which it went on after its workers were started again."""
+    found: dict[str, list[float]] = {}
+    seen: set[str] = set()
+    for record in sorted(records, key=lambda one: one.started):
+        if record.stage in seen and record.marks:
+            found.setdefault(record.stage, []).append(float(record.marks[0].step))
+        seen.add(record.stage)
+    return {stage: tuple(steps) for stage, steps in found.items()}
+
+
+def _data(storage: Storage) -> list[str]:
+    """The teacher, and the data sets that it reads, with their versions."""
+    pins = json.loads(storage.read(PINS_KEY)) if storage.exists(PINS_KEY) else {}
+    found = []
+    with contextlib.suppress(yaml.YAMLError, AttributeError, TypeError, KeyError):
+        job = yaml.safe_load(storage.read(CONFIG_KEY))
+        for stage in (name for name in STAGES if job.get(name)):
+            for source in (job[stage].get("data") or {}).get("sources") or []:
+                version = pins.get(stage, {}).get(source["uri"])
+                found.append(
+                    f"{stage}: {source['uri']}" + (f", version {version}" if version is not None else "")
+                )
+        if teacher := (job.get("teacher") or {}).get("source"):
+            found.append(f"teacher: {teacher}")
+    return [redact(line) for line in found]
+
+
+def stage_curves(stage: str, lines: Sequence[Line], restarts: tuple[float, ...] = ()) -> list[Curve]:
+    """What the metrics of a stage show over its steps.
+
+    Args:
+        restarts: steps to mark.
+    """
     terms = {name: [line["terms"].get(name) for line in lines] for name in _names(lines, "terms")}
     logs = {name: [line["logs"].get(name) for line in lines] for name in _names(lines, "logs")}
     rates = [line["samples"] / max(line["step_s"] + line["checkpoint_s"], 1e-9) for line in lines]
@@ -93,7 +149,7 @@ def stage_curves(stage: str, lines: Sequence[Line]) -> list[Curve]:
     }
     steps = [line["step"] for line in lines]
     return [
-        Curve(f"{stage}: {title}", "step", {name: _thinned(steps, y) for name, y in series.items()})
+        Curve(f"{stage}: {title}", "step", {name: _thinned(steps, y) for name, y in series.items()}, restarts)
         for title, series in drawn.items()
         if series
     ]

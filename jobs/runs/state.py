@@ -22,10 +22,11 @@ from plinth.observe.metrics import LINES_KEY, duration
 from plinth.observe.stragglers import find_straggler
 from plinth.storage import Storage
 from plinth.storage.json_objects import damaged
-from plinth.storage.lock import read_lock
+from plinth.storage.lock import is_gone, read_lock
 
+SILENT = "silent"
 LOCKED_QUIET_S = 300.0
-"""Silence that a locked run is allowed: its workers may be in the middle of a restart."""
+"""A locked run that is silent for longer counts as lost: until then its workers may be restarting."""
 TAIL_BYTES = 1 << 18
 
 
@@ -63,7 +64,8 @@ class RunState:
 
     uri: str
     status: str
-    """running, finished, stopped or failed."""
+    """running, silent, finished, stopped or failed. Silent: it has not ended by its own account, and gives no
+    sign of life; its workers may be restarting."""
     detail: str
     """More about the status; may be empty."""
     stages: list[StageState]
@@ -117,7 +119,7 @@ def read_run(storage: Storage, now: float) -> RunState:
         status=status,
         detail=detail,
         stages=stages,
-        ledger=ledger.add_up(records, now if status == RUNNING else None),
+        ledger=ledger.add_up(records, now if status in (RUNNING, SILENT) else None),
         failures=[failures.by_precedence(of_attempt) for of_attempt in found.values()],
     )
 
@@ -168,6 +170,8 @@ def _status(storage: Storage, stages: list[StageState], records: list[Record], n
     done = {stage.name for stage in stages if stage.is_done}
     if done and done >= _wanted(storage):
         return FINISHED, ""
+    if lock and is_gone(lock):
+        return FAILED, f"its process is gone; its lock was left behind ({holder})"
     if not records:
         return (RUNNING, holder) if lock else (STOPPED, "")
     last = max(records, key=lambda record: record.beat)
@@ -177,7 +181,7 @@ def _status(storage: Storage, stages: list[StageState], records: list[Record], n
         if quiet_s <= patience_s:
             return RUNNING, holder
         if lock and quiet_s <= LOCKED_QUIET_S:
-            return RUNNING, f"{holder}; no sign of life for {duration(quiet_s)}, restarting or lost"
+            return SILENT, f"{holder}; no sign of life for {duration(quiet_s)}, restarting or lost"
         left = f"; its lock was left behind ({holder})" if lock else ""
         return FAILED, f"no sign of life for {duration(quiet_s)}{left}"
     return (STOPPED if last.outcome == FINISHED else last.outcome), ""

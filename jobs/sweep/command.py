@@ -74,8 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def run_job(job: SweepJob) -> int:
-    """Print the job, run or resume the sweep, say what is best; returns the exit code."""
-    print(config.to_yaml(job))
+    """Run or resume the sweep, say what is best; returns the exit code."""
     log_to_terminal()
     job.sweep.validate(metrics_of(job))  # before any data set is opened
     storage = sweep_storage(job)
@@ -83,8 +82,9 @@ def run_job(job: SweepJob) -> int:
     job = pinned(job, storage, resumes=before is not None)
     trials = prepare(job, storage)
     record = start_record(job, trials, before, storage)
-    with ray_cluster(job.ray, job.sweep.workers), RunLock(storage, job.lock) as lock:
+    with ray_cluster(job.ray, job.sweep.workers, saves_on_sigterm=True), RunLock(storage, job.lock) as lock:
         storage.write(JOB_KEY, config.to_yaml(job).encode())
+        print(f"job: {storage.uri}/{JOB_KEY}")
         if trials.shares_warmup and not _train_shared(job, storage, lock.stop_wanted):
             return STOPPED_EXIT_CODE
         ended = _run_trials(job, storage, trials, record, lock.stop_wanted)

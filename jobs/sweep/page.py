@@ -19,6 +19,8 @@ from plinth.sweep.records import FINISHED, RUNNING, Status
 
 REFRESH_S = 30
 """Seconds after which a browser loads the page of a running sweep again."""
+MISSED_WRITES = 3
+"""A page of a running sweep that was not written again for this many times is of one that has died."""
 SHOWN_BEST = 8
 
 
@@ -32,17 +34,20 @@ def write_page(storage: Storage, now: float | None = None, state: SweepState | N
     Raises:
         StorageError: it holds no sweep, or cannot be written.
     """
+    now = time.time() if now is None else now
     state = read_state(storage) if state is None else state
     record, best = state.record, state.ranked[:SHOWN_BEST]
     text = render(
         "sweep/page.html",
         title=f"{record.name}: {record.status}",
         refresh_s=0 if state.is_over else REFRESH_S,
+        written_s=now,
+        dead_after_s=0 if state.is_over else MISSED_WRITES * max(record.beat_every_s, REFRESH_S) + REFRESH_S,
         record=record,
         uri=state.uri,
         tone="good" if record.status in (RUNNING, FINISHED) else "fair",
         summary=redact(f"Judged by {judged_by(state)}, seed {record.seed}. Spent: {spent_text(state)}."),
-        facts=_facts(state, time.time() if now is None else now),
+        facts=_facts(state, now),
         header=header(state),
         best=[cells(state, trial) for trial in best],
         curve=Curve(record.metric, "samples", {f"trial {t.record.name}": state.curve(t) for t in best}),

@@ -6,7 +6,7 @@ traceback.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 EXIT_CODE = 2
 INTERRUPTED_EXIT_CODE = 130
@@ -50,6 +50,41 @@ class CheckpointError(PlinthError):
 
 class WorkersLostError(PlinthError):
     """Workers that were lost too often, or failed too often for a reason outside the job."""
+
+
+class SeveralErrors(PlinthError):
+    """Mistakes that were found together, so that they can be mended together.
+
+    Args:
+        errors: two or more.
+    """
+
+    def __init__(self, errors: Sequence[PlinthError]) -> None:
+        self.errors = tuple(errors)
+        super().__init__("; ".join(str(error) for error in errors))
+
+    def __reduce__(self) -> tuple[type[SeveralErrors], tuple[Sequence[PlinthError]]]:  # type: ignore[override]
+        return type(self), (self.errors,)
+
+
+def raise_together(checks: Iterable[Callable[[], object]]) -> None:
+    """Run all checks.
+
+    Raises:
+        PlinthError: the one that was found.
+        SeveralErrors: more than one, each once.
+    """
+    found: dict[str, PlinthError] = {}
+    for check in checks:
+        try:
+            check()
+        except PlinthError as error:
+            for one in error.errors if isinstance(error, SeveralErrors) else (error,):
+                found.setdefault(str(one), one)
+    if len(found) > 1:
+        raise SeveralErrors(list(found.values()))
+    for only in found.values():
+        raise only
 
 
 class NonFiniteError(PlinthError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -122,7 +123,7 @@ def elastic_policy() -> Any:
 
 
 def torch_trainer(policy: Callable[[Any], Any], group: Any, *arguments: Any, **settings: Any) -> Any:
-    """Ray's TorchTrainer with four private methods replaced.
+    """Ray's TorchTrainer with four private methods replaced, and the actor that runs it as `controller`.
 
     Args:
         policy: makes the scaling policy from the ScalingConfig, where its number of workers is a range.
@@ -138,6 +139,8 @@ def torch_trainer(policy: Callable[[Any], Any], group: Any, *arguments: Any, **s
         left_out += (PlacementGroupCleanerCallback,)
 
     class Trainer(TorchTrainer):
+        controller: Any = None
+
         def _create_default_callbacks(self) -> list[Any]:
             """Without the actor that splits Ray Data sets among the workers: each worker streams its own. In
             a borrowed group also without the actor that removes it: whoever reserved the group does. Each
@@ -149,22 +152,24 @@ def torch_trainer(policy: Callable[[Any], Any], group: Any, *arguments: Any, **s
             if self.scaling_config.elasticity_enabled:
                 controller["scaling_policy"] = policy(self.scaling_config)
             if group is not None:
-                return _run_controller(group, controller)
+                return _run_controller(group, controller, self._register_sigint_handler)
             return super()._initialize_and_run_controller(**controller)
 
         def _register_sigint_handler(self, controller: Any) -> None:
             """Ray's would discard what is not saved yet: see `plinth.train.control.on_stop_signals`."""
+            self.controller = controller
 
     return Trainer(*arguments, **settings)
 
 
-def _run_controller(group: Any, settings: dict[str, Any]) -> Any:
+def _run_controller(group: Any, settings: dict[str, Any], tell: Callable[[Any], None]) -> Any:
     """What TorchTrainer does with its controller, with controller and workers inside `group`.
 
     Ray Train would reserve a placement group of its own for the workers, and remove it at the end.
 
     Args:
         settings: arguments of the controller.
+        tell: is given the controller's actor.
     """
     import ray
     from ray._common.constants import RAY_WARN_BLOCKING_GET_INSIDE_ASYNC_ENV_VAR as WARN_BLOCKING_GET
@@ -193,6 +198,7 @@ def _run_controller(group: Any, settings: dict[str, Any]) -> Any:
     environment = {"env_vars": {WARN_BLOCKING_GET: "0"} | get_env_vars_to_propagate()}
     remote = ray.remote(num_cpus=0, scheduling_strategy=here, runtime_env=environment)(Controller)
     controller = remote.remote(**settings)
+    tell(controller)
     ray.get(controller.run.remote())
     return ray.get(controller.get_result.remote())
 
@@ -226,6 +232,39 @@ def block_refs(dataset: Any) -> Iterator[Any]:
     """References to the blocks of a Ray data set as they are made. The public iterators copy blocks."""
     for bundle in dataset.iter_internal_ref_bundles():
         yield from bundle.block_refs
+
+
+Print = Callable[..., None]
+"""Ray's printer of lines that workers wrote: a mapping with "lines" and more, and ignore_prefix."""
+
+
+def without_lines(show: Print, is_noise: Callable[[str], bool], is_plain: bool = False) -> Print:
+    """The printer without some lines.
+
+    Args:
+        is_plain: leave out which process wrote a line to its standard output; errors say it anyway.
+    """
+
+    def show_rest(data: dict[str, Any], ignore_prefix: bool) -> None:
+        lines = [line for line in data["lines"] if not is_noise(str(line))]
+        if lines:
+            show({**data, "lines": lines}, ignore_prefix=ignore_prefix or (is_plain and not data["is_err"]))
+
+    return show_rest
+
+
+def drop_lines(is_noise: Callable[[str], bool]) -> None:
+    """Print no such lines of workers and of Ray itself in this driver; into a file, which has no colours,
+    without which process wrote each. Call before `ray.init`."""
+    from ray._private import worker
+
+    is_file = not sys.stdout.isatty()
+    if is_file:
+        os.environ.setdefault("RAY_COLOR_PREFIX", "0")
+    if not hasattr(worker.print_to_stdstream, "is_filtered"):
+        shown = without_lines(worker.print_to_stdstream, is_noise, is_file)
+        shown.is_filtered = True  # type: ignore[attr-defined]
+        worker.print_to_stdstream = shown
 
 
 def quiet_data_progress() -> None:

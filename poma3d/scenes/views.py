@@ -107,6 +107,18 @@ def choose_views(
     return sorted(chosen)
 
 
+def to_grid(frame: Frame, height: int, width: int) -> Frame:
+    """The frame with its depth, camera and points on a grid [height, width]; the whole view, not cropped."""
+    depth = resize_depth_nearest(frame.depth, height, width)
+    intrinsics = scale_intrinsics(
+        frame.intrinsics, (frame.depth.shape[0], frame.depth.shape[1]), (height, width)
+    )
+    points = frame.points
+    if points is not None:
+        points = resize_depth_nearest(points, height, width)
+    return replace(frame, depth=depth, intrinsics=intrinsics, points=points)
+
+
 def encode_colour(picture: np.ndarray, height: int, width: int, quality: int) -> bytes:
     """JPEG of a picture uint8 [any, any, 3] on the grid [height, width]."""
     image = Image.fromarray(picture)
@@ -145,13 +157,8 @@ def _usable(
             rejects.append(_reject(scene, place, bad))
             continue
         source_hw = (frame.depth.shape[0], frame.depth.shape[1])
-        depth = resize_depth_nearest(frame.depth, shape.height, shape.width)
-        intrinsics = scale_intrinsics(frame.intrinsics, source_hw, depth.shape)
-        points = frame.points
-        if points is not None:
-            points = resize_depth_nearest(points, shape.height, shape.width)
         captions = _with_words(scene, scene.frame_id(place), frame.captions, rejects)
-        frame = replace(frame, depth=depth, intrinsics=intrinsics, points=points, captions=captions)
+        frame = replace(to_grid(frame, shape.height, shape.width), captions=captions)
         yield _View(frame, source_hw, place, _voxels(frame, scene.depth_scale, config))
 
 

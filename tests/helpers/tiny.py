@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import torch
-from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    PreTrainedTokenizerFast,
+    SiglipConfig,
+    SiglipModel,
+)
 
 from poma3d.network.config import EncoderConfig, ModelConfig, PredictorConfig, TuningConfig
 from poma3d.network.vit import ImageTower
@@ -14,6 +25,7 @@ IMAGE_SIZE, PATCH, WIDTH, JOINT, VOCABULARY = 48, 8, 32, 16, 64
 TOKENS = (IMAGE_SIZE // PATCH) ** 2
 TEXT_TOKENS = 16
 PAD, START, END = 0, 1, 3
+WORDS = ["<pad>", "<start>", "<unk>", "<end>", "a", "chair", "table", "red", "by", "the"]
 _TEXT = {
     "hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
     "vocab_size": VOCABULARY, "max_position_embeddings": TEXT_TOKENS,
@@ -41,6 +53,26 @@ def siglip_model(seed: int = 0) -> SiglipModel:
             text_config={**_TEXT, "projection_size": WIDTH}, vision_config={**_VISION, "hidden_size": WIDTH}
         )
         return _shaken(SiglipModel(config)).eval()
+
+
+def _tokenizer() -> PreTrainedTokenizerFast:
+    words = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.post_processor = processors.TemplateProcessing(
+        single="<start> $A <end>", special_tokens=[("<start>", START), ("<end>", END)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", bos_token="<start>", eos_token="<end>", unk_token="<unk>",
+        model_max_length=TEXT_TOKENS,
+    )  # fmt: skip
+
+
+def save_teacher(folder: Path, model: Any) -> Path:
+    """The folder of a teacher whose tokenizer knows `WORDS`."""
+    model.save_pretrained(folder)
+    _tokenizer().save_pretrained(folder)
+    CLIPImageProcessor(image_mean=[0.4] * 3, image_std=[0.3] * 3).save_pretrained(folder)
+    return folder
 
 
 def tower(kind: str = "clip") -> ImageTower:

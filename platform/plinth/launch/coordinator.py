@@ -23,6 +23,7 @@ class Coordinator:
         self._stop = self._resize = False
         self._waiting: set[int] = set()
         self._workers = 0
+        self._has_started = False
         self._launched: float | None = launched
         self._reports: list[dict[str, Any]] = []
 
@@ -36,7 +37,7 @@ class Coordinator:
     def register(self, rank: int, world_size: int) -> tuple[bool, float | None]:
         """A worker has started. Returns whether an earlier error makes it exit at once, and the driver's
         start time, once, to the first rank 0: starting Ray belongs to the first attempt."""
-        self._workers = world_size
+        self._workers, self._has_started = world_size, True
         self._waiting.clear()
         launched = None
         if rank == 0:
@@ -51,17 +52,19 @@ class Coordinator:
         reports, self._reports = self._reports, []
         return reports
 
-    def request_stop(self) -> None:
-        """Ask the run to save and exit."""
+    def request_stop(self) -> bool:
+        """Ask the run to save and exit. Returns whether there are workers that can: before they have started,
+        or while a lost group waits to be started again, nothing is there to be saved."""
         self._stop = True
+        return self._has_started
 
     def request_resize(self) -> None:
         """Ask the workers to save at their next checkpoint and wait to be restarted."""
         self._resize = True
 
-    def clear_resize(self) -> None:
-        """A new group of workers is about to start, or the resize was cancelled."""
-        self._resize = False
+    def clear_group(self) -> None:
+        """No workers are there: a new group is about to start."""
+        self._resize = self._has_started = False
         self._waiting.clear()
 
     def requests(self) -> tuple[bool, bool]:

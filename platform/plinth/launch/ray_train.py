@@ -6,7 +6,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -73,9 +73,14 @@ class RayRun:
         if placement is not None:
             placement.attach(coordinator)
         trainer = self._trainer(train, coordinator, placement)
+        request = _StopRequest(coordinator, trainer)
         try:
-            with on_stop_signals(coordinator.request_stop.remote), _passing_on(stop, coordinator):
+            with on_stop_signals(request.start), _passing_on(stop, request.send):
                 result = trainer.fit()
+        except ray.exceptions.RayActorError:
+            if request.has_ended_waiting:
+                return StageEnd(is_stopped=True)
+            raise
         except ray.train.TrainingFailedError as error:
             salvage(local_folder(self._storage, self._run_id), self._storage)
             raise self._explained(error) from error
@@ -113,6 +118,7 @@ class RayRun:
         )
 
     def _warn_if_short(self) -> None:
+        """Say what a run waits for. What can never come is refused before (`jobs.pretrain.command`)."""
         total, workers = ray.cluster_resources(), self._sizes[0]
         for kind, each in self._resources.items():
             if each * workers > total.get(kind, 0):
@@ -164,13 +170,44 @@ def explain_failures(
     )
 
 
-def _passing_on(stop: threading.Event | None, coordinator: Any) -> contextlib.AbstractContextManager[Any]:
-    """Once `stop` is set, the coordinator hears of it."""
+class _StopRequest:
+    """A request to stop, on its way to the workers. Where there are none yet, Ray Train would go on waiting
+    for them: its controller is ended, and with it the run.
+
+    Args:
+        trainer: `ray_internals.torch_trainer`.
+    """
+
+    def __init__(self, coordinator: Any, trainer: Any) -> None:
+        self._coordinator, self._trainer = coordinator, trainer
+        self.has_ended_waiting = False
+
+    def start(self) -> None:
+        """Send it from a thread: a signal's handler may have interrupted a call of Ray's."""
+        threading.Thread(target=self._send_to_controller, daemon=True).start()
+
+    def _send_to_controller(self) -> None:
+        while self._trainer.controller is None:  # Ctrl-C in the first second
+            time.sleep(POLL_S)
+        self.send()
+
+    def send(self) -> None:
+        if ray.get(self._coordinator.request_stop.remote()) or self._trainer.controller is None:
+            return
+        self.has_ended_waiting = True
+        log.info("no workers have started, so there is nothing to save: ending")
+        ray.kill(self._trainer.controller)
+
+
+def _passing_on(
+    stop: threading.Event | None, send: Callable[[], None]
+) -> contextlib.AbstractContextManager[Any]:
+    """Once `stop` is set, `send` is called, again and again."""
     if stop is None:
         return contextlib.nullcontext()
 
     def pass_on() -> None:
         if stop.is_set():
-            coordinator.request_stop.remote()
+            send()
 
     return Every(POLL_S, pass_on, "the request to stop cannot be passed on")

@@ -147,7 +147,7 @@ def request_stop(storage: Storage, lock: dict[str, Any]) -> None:
 
 def is_gone(lock: dict[str, Any]) -> bool:
     """Whether the holder was a process of this machine that is no longer running."""
-    return lock["machine"] == _machine() and _process_start(lock["pid"]) != lock["process_start"]
+    return lock.get("machine") == _machine() and _process_start(lock["pid"]) != lock["process_start"]
 
 
 def run_id(storage: Storage) -> str:

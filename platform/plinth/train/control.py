@@ -25,6 +25,8 @@ import torch.distributed as dist
 from plinth.engine.process import Process
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+ONE_REQUEST_S = 1.0
+"""`timeout` signals its child and then the child's group, so the child hears one request twice."""
 MARGIN = 1.5
 """Start saving when the time left is below MARGIN x the time that the last save took."""
 
@@ -71,9 +73,13 @@ class Control:
 
 
 @contextlib.contextmanager
-def on_stop_signals(act: Callable[[], None]) -> Iterator[None]:
+def on_stop_signals(act: Callable[[], None], one_request_s: float = ONE_REQUEST_S) -> Iterator[None]:
     """The first SIGTERM or Ctrl-C calls `act`, the next one does what it did before. Outside the main thread
-    nothing is handled."""
+    nothing is handled.
+
+    Args:
+        one_request_s: signals that come within this time of the first one belong to it.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -83,8 +89,15 @@ def on_stop_signals(act: Callable[[], None]) -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
 
+    asked_at: list[float] = []
+
     def handle(number: int, frame: FrameType | None) -> None:
-        restore()
+        if asked_at:
+            if time.monotonic() - asked_at[0] > one_request_s:
+                restore()
+                signal.raise_signal(number)
+            return
+        asked_at.append(time.monotonic())
         # In a thread: this one may be in the middle of a line.
         message = "asked to stop: saving; a second signal ends the run at once"
         threading.Thread(target=log.info, args=(message,)).start()

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 
@@ -26,10 +27,9 @@ from plinth import plugins
 from plinth.schema import describe
 from poma3d import export
 from poma3d.export import Provenance, SceneEncoder
-from poma3d.network.config import LossConfig
-from poma3d.stages import MainStage, build_stage
 from tests.helpers import tiny
 from tests.helpers.docs.pages import PAGES, ROOT, Block, Command, blocks, commands
+from tests.helpers.scans import camera_matrix, full_pose, room
 
 COMMANDS = [each for page in PAGES for block in blocks(page, "bash") for each in commands(block)]
 PYTHON = [block for page in PAGES for block in blocks(page, "python")]
@@ -66,6 +66,7 @@ RUN_BY = {
 HERE = r"poma --help|poma \S+( \S+)? --help|poma config|poma plan|make \S+$"
 """Commands that are run by `test_it_runs_here`."""
 
+FRAMES = 4
 OWN_CLASSES = {"MyReader": ReaderConfig, "FlatLifter": LifterConfig}
 """Class of a page -> the section of a job that takes it."""
 
@@ -160,20 +161,21 @@ def planned(words: list[str]) -> list[str]:
 
 @pytest.mark.parametrize("block", PYTHON, ids=lambda block: f"{block.page}:{block.line}")
 def test_python_of_the_pages_runs(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With an exported encoder in `encoder` and a batch of depth with cameras; own classes are accepted."""
-    stage = build_stage("main", tiny.model_config("full"), LossConfig(), tiny.shape(), tiny.tower("clip"), 0)
-    assert isinstance(stage, MainStage)
-    encoder = SceneEncoder.of(stage.trained_encoder, Provenance("tiny", "abc", 2.5, "run"))
+    """With an exported encoder in `encoder` and frames as recorded; own classes are accepted."""
+    teacher = tiny.save_teacher(tmp_path / "teacher", tiny.clip_model())
+    encoder = SceneEncoder(tiny.tower().build(), Provenance("tiny", teacher_source=str(teacher)))
     export.save(encoder, tmp_path / "encoder")
-    batch = stage.fake_batch(2)
+    frames = room(views=FRAMES).frames
     monkeypatch.chdir(tmp_path)
     page = ModuleType("page")
     monkeypatch.setitem(sys.modules, "page", page)
     names = vars(page)
-    names.update((name, batch[name]) for name in ("depth", "intrinsics", "pose"))
+    names["depth"] = np.stack([frame.depth for frame in frames])
+    names["K"] = camera_matrix(frames[0].intrinsics, 3)
+    names["poses"] = [full_pose(frame.pose, np.eye(3)) for frame in frames]
     exec(compile(block.text, f"{block.page}:{block.line}", "exec"), names)
     if "views" in names:
-        torch.testing.assert_close(names["views"].features.norm(dim=-1), torch.ones(2, tiny.shape().views))
+        torch.testing.assert_close(names["views"].features.norm(dim=-1), torch.ones(1, FRAMES))
     for name, section in OWN_CLASSES.items():
         if name in names:
             own = plugins.open_class(f"page:{name}", section.__name__, section.OWN_METHODS)

@@ -12,10 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jobs import jobfile
 from jobs.cli import COMMANDS, Command, main, parser_of
 from jobs.common.run_layout import CONFIGS
 from jobs.jobfile import SCHEMAS, open_schema
+from jobs.pretrain.config import PretrainJob
 from plinth import config
+from plinth.errors import ConfigError
 from plinth.schema import describe
 from tests.helpers.scans import room, write_seven_scenes
 from tests.helpers.tiny_jobs import ingest_job, write
@@ -67,10 +70,12 @@ def test_every_flag_says_what_it_is(command: Command) -> None:
         text = flag.help or ""
         assert text, f"{prog} {flag.dest}"
         assert "default" in text or flag.default in (None, False, 0, "", [], argparse.SUPPRESS), flag.dest
-        for path in re.findall(r"\b(?:jobs/configs|clusters)/\S+\.yaml", text):
+        for path in re.findall(r"\bclusters/\S+\.yaml", text):
             assert (ROOT / path).is_file(), f"{prog}: {path}"
-            if command.schema and path.startswith("jobs/"):
-                assert config.read(ROOT / path).get("kind") == command.name, f"{prog}: {path}"
+        for name in re.findall(r"@\w+", text):
+            assert name in jobfile.shipped(), f"{prog}: {name}"
+            if command.schema:
+                assert jobfile.read(Path(name)).kind == command.name, f"{prog}: {name}"
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
@@ -91,6 +96,8 @@ def test_shipped_jobs_resolve(path: Path, capsys: pytest.CaptureFixture[str]) ->
     given = [*REQUIRED[str(kind)]]
     if "root: ???" in path.read_text():
         given.append(f"reader.{config.read(path).reader.kind}.root=y")
+    if "source: ???" in path.read_text():
+        given.append("teacher.source=z")
     assert main(["config", str(path), *given]) == 0
     printed = capsys.readouterr().out
     again = config.build(open_schema(str(kind)), [("printed", config.parse(printed, "printed"))])
@@ -185,10 +192,61 @@ def test_overrides_may_stand_after_options(tmp_path: Path, capsys: pytest.Captur
     job = str(CONFIGS / "pretrain.yaml")
     assert main(["pretrain", job, "--accept-changes", "optim.lrr=1"]) == 2
     assert "unknown key optim.lrr" in one_line(capsys)
-    for words in (["pretrain", job, "--accept-changes", "--nonsense=1"], ["runs", "list", "x", "a=b"]):
-        with pytest.raises(SystemExit):
-            main(words)
-        assert "unrecognized arguments" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["runs", "list", "x", "a=b"])
+    assert "unrecognized arguments" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--workers", "2"], "no flag --workers. Did you mean fit.workers=2?"),
+        (["--lr=3e-4"], " or optim.lr=3e-4?"),
+        (
+            ["--accept-changes", "--nonsense=1"],
+            "no flag --nonsense=1. Keys of a job are words without dashes",
+        ),
+    ],
+)
+def test_a_flag_that_is_a_key(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["pretrain", str(CONFIGS / "pretrain.yaml"), *words])
+    assert ended.value.code == 2
+    assert says in one_line(capsys)
+
+
+def test_a_mistyped_command_and_job(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prtrain"]) == 2
+    assert one_line(capsys) == "poma: there is no command 'prtrain'. Did you mean pretrain?"
+    assert main(["pretrain", "@pretrian"]) == 2
+    assert one_line(capsys) == "poma pretrain: @pretrian is no shipped job. Did you mean @pretrain?"
+
+
+def test_the_version_names_what_a_report_of_a_bug_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert re.fullmatch(r"poma \d\S+ \(Python 3\.\S+, torch \S+, ray \S+, deepspeed \S+\)\n", said)
+
+
+def test_shipped_jobs_have_names_in_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["config", "@demo"]) == 0
+    assert "kind: demo" in capsys.readouterr().out
+
+
+def test_a_local_teacher_takes_one_key(tmp_path: Path) -> None:
+    """The revision and the remote code of a job file are those of the teacher that the file names."""
+    given = ["output=x", "warmup=null", "main.data.sources=[{uri: y}]", f"teacher.source={tmp_path}"]
+    job = jobfile.load(PretrainJob, Path("@pretrain"), given)
+    assert (job.teacher.revision, job.teacher.trust_remote_code) == (None, False)
+    pinned = jobfile.load(PretrainJob, Path("@pretrain"), [*given, "teacher.revision=0123"])
+    assert pinned.teacher.revision == "0123"
+    with pytest.raises(ConfigError, match=r"teacher\.revision"):
+        jobfile.load(PretrainJob, Path("@pretrain"), [*given[:-1], "teacher.source=some/hub-id"])
 
 
 def test_no_override_changes_the_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

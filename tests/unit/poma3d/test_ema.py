@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from poma3d.ema import momentum, validate
+from poma3d.ema import momentum, validate, way_come
 from poma3d.network.config import EmaConfig
 from tests.helpers.reference import Ema
 
@@ -34,3 +34,17 @@ def test_it_starts_as_a_copy_not_as_the_weights_themselves() -> None:
 def test_a_momentum_outside_its_range_is_refused() -> None:
     with pytest.raises(ValueError, match=r"ema.momentum_end 1.5"):
         validate(EmaConfig(momentum_end=1.5))
+
+
+@pytest.mark.parametrize(("steps", "total"), [(0, 40), (1, 1), (40, 40), (7, 40)])
+def test_the_way_come_is_that_of_an_average_of_a_trained_encoder_that_stays(steps: int, total: int) -> None:
+    config = EmaConfig()
+    average = Ema({"w": torch.zeros(1)})
+    for step in range(steps):
+        average.update({"w": torch.ones(1)}, momentum(config, step / max(1, total - 1)))
+    assert way_come(config, steps, total) == pytest.approx(float(average.averages["w"]), abs=1e-6)
+
+
+def test_forty_steps_leave_the_target_encoder_near_its_start() -> None:
+    assert way_come(EmaConfig(), 40, 40) == pytest.approx(0.077, abs=0.001)
+    assert way_come(EmaConfig(), 10_000, 10_000) > 0.999

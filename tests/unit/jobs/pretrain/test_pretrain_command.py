@@ -29,14 +29,14 @@ from tests.helpers.tiny_jobs import ingest_job, pretrain_job, write
 
 
 def refused(folder: Path, capsys: pytest.CaptureFixture[str], *overrides: str, **changes: Any) -> str:
-    """The line that `poma pretrain` refuses the job with; checks that nothing was written."""
+    """What `poma pretrain` refuses the job with, a line for each mistake; checks that nothing was written."""
     job = write(folder / "job.yaml", pretrain_job(folder, **changes))
     capsys.readouterr()
     assert main(["pretrain", job, *overrides]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1, lines
+    assert len(lines) == 1 or lines[0].endswith(f": {len(lines) - 1} things to mend:"), lines
     assert not (folder / "runs" / "run" / "config.yaml").exists()
-    return lines[0]
+    return "\n".join(lines)
 
 
 @pytest.mark.parametrize(
@@ -69,6 +69,45 @@ def test_contradictions(
     overrides: list[str], words: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert words in refused(folder, capsys, *overrides)
+
+
+def test_all_mistakes_are_said_together(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = (
+        "optim.lr=-1", "zero.stage=7", "main.epochs=1", "main.global_batch_size=5", "warmup.warmup_steps=500",
+        "model.encoder.tuning.mode=lroa", "fit.workers=1", "fit.gpus_per_worker=1",
+    )  # fmt: skip
+    said = refused(folder, capsys, *wrong).splitlines()
+    assert said[0] == "poma pretrain: 7 things to mend:"
+    for words in (
+        "fit.gpus_per_worker is 1, and this machine has 0 GPU(s)", "optim.lr is -1", "zero.stage is 7",
+        "main.epochs is 1.0 and main.steps is 4", "main: global_batch_size 5 is not a multiple of lanes 2",
+        "warmup: warmup_steps 500 is not less than the stage's 4 steps", "model.encoder.tuning.mode is",
+    ):  # fmt: skip
+        assert sum(words in line for line in said) == 1, words
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("fit.gpus_per_worker=1", "would wait for them for ever"),
+        ("fit.cpus_per_worker=1000", "2 worker(s) need 2000 CPUs"),
+    ],
+)
+def test_workers_that_this_machine_cannot_hold_are_refused_before_ray_starts(
+    override: str,
+    words: str,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray.init", lambda **_: pytest.fail("Ray was started"))
+    assert words in refused(folder, capsys, "fit.workers=2", override)
+
+
+def test_keys_are_said_as_the_job_has_them(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(folder, capsys, "model.masks.min_context=1000")
+    assert "lower model.masks.min_context or model.masks.target_scale_max" in said
 
 
 def test_data_without_a_teacher_or_of_another(

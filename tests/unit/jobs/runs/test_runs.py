@@ -61,8 +61,8 @@ def test_a_run_that_was_killed_once_and_goes_on(tmp_path: Path, capsys: pytest.C
     ("step", "silent_s", "outcome", "locked", "status", "detail"),
     [
         (70, 3, RUNNING, True, "running", "held by ann on node-1, process 11"),
-        (70, 100, RUNNING, True, "running", "no sign of life for 2 min, restarting or lost"),
-        (70, 100, FAILED, True, "running", "restarting or lost"),
+        (70, 100, RUNNING, True, "silent", "no sign of life for 2 min, restarting or lost"),
+        (70, 100, FAILED, True, "silent", "restarting or lost"),
         (70, 3, RUNNING, False, "running", ""),
         (70, 100, RUNNING, False, "failed", "no sign of life for 2 min"),
         (70, 7200, RUNNING, True, "failed", "2 h 0 min; its lock was left behind (held by ann"),

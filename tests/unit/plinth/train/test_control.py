@@ -95,11 +95,13 @@ def test_a_signal_asks_once_and_then_ends_the_process(number: signal.Signals) ->
     control, fatal = Control(), []
     before = signal.signal(number, lambda *_: fatal.append(1))
     try:
-        with on_stop_signals(control.request_stop):
+        with on_stop_signals(control.request_stop, one_request_s=0.2):
             assert not control.stop_wanted()
             os.kill(os.getpid(), number)
             assert control.stop_wanted()
-            assert fatal == []
+            os.kill(os.getpid(), number)
+            assert fatal == [], "the same request, told twice"
+            time.sleep(0.3)
             os.kill(os.getpid(), number)
             assert fatal == [1]
     finally:

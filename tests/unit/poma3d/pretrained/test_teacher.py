@@ -3,45 +3,21 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import CLIPImageProcessor, PreTrainedTokenizerFast
 
 from poma3d.pretrained.config import TeacherConfig
 from poma3d.pretrained.folder import weight_hash, weights_revision
 from poma3d.pretrained.teacher import load_teacher, validate
 from tests.helpers import tiny
 
-WORDS = ["<pad>", "<start>", "<unk>", "<end>", "a", "chair", "table", "red", "by", "the"]
-
-
-def tokenizer() -> PreTrainedTokenizerFast:
-    words = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    words.post_processor = processors.TemplateProcessing(
-        single="<start> $A <end>", special_tokens=[("<start>", tiny.START), ("<end>", tiny.END)]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="<pad>", bos_token="<start>", eos_token="<end>", unk_token="<unk>",
-        model_max_length=tiny.TEXT_TOKENS,
-    )  # fmt: skip
-
-
-def save(folder: Path, model: Any) -> Path:
-    model.save_pretrained(folder)
-    tokenizer().save_pretrained(folder)
-    CLIPImageProcessor(image_mean=[0.4] * 3, image_std=[0.3] * 3).save_pretrained(folder)
-    return folder
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save(tmp_path_factory.mktemp("teachers") / "tiny-clip", tiny.clip_model())
+    return tiny.save_teacher(tmp_path_factory.mktemp("teachers") / "tiny-clip", tiny.clip_model())
 
 
 def images(n: int = 3, side: int = tiny.IMAGE_SIZE) -> np.ndarray:
@@ -93,7 +69,7 @@ def test_images_of_another_size_are_resized_whole(folder: Path) -> None:
 
 
 def test_a_siglip_folder(tmp_path: Path) -> None:
-    teacher = load_teacher(TeacherConfig(str(save(tmp_path / "siglip", tiny.siglip_model()))))
+    teacher = load_teacher(TeacherConfig(str(tiny.save_teacher(tmp_path / "siglip", tiny.siglip_model()))))
     assert (teacher.kind, teacher.embedding) == ("siglip", tiny.WIDTH)
     assert teacher.encode_images(images()).shape == (3, tiny.WIDTH)
     assert teacher.encode_texts(["a chair"]).shape == (1, tiny.WIDTH)
@@ -101,16 +77,16 @@ def test_a_siglip_folder(tmp_path: Path) -> None:
 
 
 def test_the_revision_of_a_folder_follows_its_weights(tmp_path: Path, folder: Path) -> None:
-    other = save(tmp_path / "tiny-clip", tiny.clip_model(seed=1))
+    other = tiny.save_teacher(tmp_path / "tiny-clip", tiny.clip_model(seed=1))
     assert weight_hash(other) != weight_hash(folder)
-    assert weight_hash(save(tmp_path / "again", tiny.clip_model())) == weight_hash(folder)
+    assert weight_hash(tiny.save_teacher(tmp_path / "again", tiny.clip_model())) == weight_hash(folder)
     load_teacher(TeacherConfig(str(folder), revision=weight_hash(folder)))
     with pytest.raises(ValueError, match=f"has weights {weight_hash(other)}.*{weight_hash(folder)}"):
         load_teacher(TeacherConfig(str(other), revision=weight_hash(folder)))
 
 
 def test_pickled_weights_are_refused(tmp_path: Path) -> None:
-    folder = save(tmp_path / "pickled", tiny.clip_model())
+    folder = tiny.save_teacher(tmp_path / "pickled", tiny.clip_model())
     (folder / "model.safetensors").unlink()
     torch.save(tiny.clip_model().state_dict(), folder / "pytorch_model.bin")
     with pytest.raises(ValueError, match=r"no \*.safetensors"):
@@ -154,7 +130,7 @@ class FGCLIPModel(CLIPModel):
 @pytest.fixture(scope="module")
 def fgclip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder laid out as FG-CLIP's: a CLIP with more weights and with code of its own."""
-    folder = save(tmp_path_factory.mktemp("teachers") / "tiny-fgclip", tiny.clip_model())
+    folder = tiny.save_teacher(tmp_path_factory.mktemp("teachers") / "tiny-fgclip", tiny.clip_model())
     (folder / "modeling_fgclip.py").write_text(FGCLIP_CODE)
     config = json.loads((folder / "config.json").read_text())
     config |= {

@@ -75,7 +75,7 @@ def test_it_loads_without_the_platform_or_the_training_libraries(tmp_path: Path)
         "print(tuple(e(torch.zeros(1, 2, 48, 48, 3)).features.shape))\n"
         "print(sorted({'plinth', 'ray', 'deepspeed', 'peft', 'transformers'} & set(sys.modules)))"
     )
-    root = Path(__file__).parents[3]
+    root = Path(__file__).parents[4]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[:2] == ["(1, 2, 16)", "[]"]
 

@@ -1,0 +1,73 @@
+"""What `poma evaluate` has found of a run, as rows for its page."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from plinth.storage import Storage
+
+NEWEST, FOLDER = "evaluation.json", "evaluations/"
+"""The last one, and the folder of all of them."""
+SHOWN = 10
+"""The newest ones."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation: a table of encoders and measures."""
+
+    title: str
+    """Data set, encoder and date, as far as the file says them."""
+    header: list[str]
+    rows: list[list[str]]
+
+
+def read_evaluations(storage: Storage) -> list[Evaluation]:
+    """The evaluations in a run's folder, the newest first; what cannot be read is left out."""
+    kept = sorted(key for key, _ in storage.list() if key.startswith(FOLDER) and key.endswith(".json"))
+    keys = kept or ([NEWEST] if storage.exists(NEWEST) else [])
+    read = []
+    for key in keys:
+        with contextlib.suppress(ValueError, AttributeError, TypeError, KeyError):
+            content = json.loads(storage.read(key))
+            read.append((str(content.get("about", {}).get("date", "")), _shown(key, content)))
+    return [shown for _, shown in sorted(read, key=lambda one: one[0], reverse=True)][:SHOWN]
+
+
+def _shown(key: str, content: dict[str, Any]) -> Evaluation:
+    about = content.get("about", {})
+    parts = (about.get("data", {}).get("uri"), about.get("encoder"), about.get("date"))
+    title = ", ".join(str(part) for part in parts if part) or key
+    chance = content.get("chance", {})
+    encoders = {
+        name: values
+        for name, values in content.items()
+        if name not in ("about", "chance") and isinstance(values, dict) and "value" in _first(values)
+    }
+    columns = list(dict.fromkeys(column for values in encoders.values() for column in values))
+    rows = [["chance", *(_number(chance.get(column)) for column in columns)]]
+    rows += [
+        [name, *(_estimate(values.get(column)) for column in columns)] for name, values in encoders.items()
+    ]
+    return Evaluation(title, ["encoder", *columns], rows)
+
+
+def _first(values: dict[str, Any]) -> dict[str, Any]:
+    first = next(iter(values.values()), {})
+    return first if isinstance(first, dict) else {}
+
+
+def _number(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, int | float) and math.isfinite(value) else ""
+
+
+def _estimate(found: dict[str, Any] | None) -> str:
+    """Value with its interval, where there is one."""
+    if not found:
+        return ""
+    low, high = _number(found.get("low")), _number(found.get("high"))
+    return _number(found.get("value")) + (f" [{low}, {high}]" if low and high else "")

@@ -1,0 +1,73 @@
+"""Messages of libraries that nobody can act on, dropped where they are logged: by their words, so that
+anything else that the same logger says passes. Each has its reason beside it."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Noise:
+    """One such message."""
+
+    logger: str
+    """Name of its logger; empty for a line that a C++ process writes."""
+    words: str
+    """A pattern that it contains."""
+    why: str
+    """Why it is dropped."""
+
+
+KNOWN = (
+    Noise(
+        "ray._private.authentication.authentication_token_setup",
+        r"Token authentication is enabled",
+        "A cluster that is started here keeps strangers out: as it should be.",
+    ),
+    Noise(
+        "DeepSpeed",
+        r"Setting accelerator to CPU",
+        "Said at every import on a machine without GPUs. `poma doctor` says which device trains.",
+    ),
+    Noise(
+        "ray.train.v2._internal.callbacks.backend_setup",
+        r"Graceful shutdown of backend failed",
+        "25 lines of traceback after each killed worker; the line of its first cause says it.",
+    ),
+    Noise(
+        "",
+        r"class name: 'PreemptionWatcher'.*max_restarts > 0",
+        "Ray Train's own actor at every start of workers, written as an error (Ray's issue 53727): its "
+        "arguments are handles of workers, and it ends with them.",
+    ),
+    Noise(
+        "",
+        r"A worker died or was killed while executing a task by an unexpected system error",
+        "Ray's ten lines of guesses about each killed worker; the line of its first cause says which.",
+    ),
+)
+
+
+class _Without(logging.Filter):
+    def __init__(self, noise: Sequence[Noise]) -> None:
+        super().__init__()
+        self.patterns = [re.compile(one.words) for one in noise]
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not any(pattern.search(record.getMessage()) for pattern in self.patterns)
+
+
+def drop_known(known: Sequence[Noise] = KNOWN) -> None:
+    """Drop what is known in this process, now and of libraries that are imported later."""
+    for name in {one.logger for one in known if one.logger}:
+        logger = logging.getLogger(name)
+        if not any(isinstance(each, _Without) for each in logger.filters):
+            logger.addFilter(_Without([one for one in known if one.logger == name]))
+
+
+def is_known_line(line: str, known: Sequence[Noise] = KNOWN) -> bool:
+    """Whether a line that a process of Ray wrote is one of them."""
+    return any(re.search(one.words, line, re.DOTALL) for one in known if not one.logger)
