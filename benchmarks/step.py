@@ -21,10 +21,30 @@ WARM_STEPS = 5
 
 CASES = {
     "warmup": Case(
-        "demo's warm-up", "warmup", DEMO_VIT, 1, 4, 4, 64, 32, DEMO_PREDICTOR, MaskConfig(min_context=4), 1.5e-3
+        "demo's warm-up",
+        "warmup",
+        DEMO_VIT,
+        1,
+        4,
+        4,
+        64,
+        32,
+        DEMO_PREDICTOR,
+        MaskConfig(min_context=4),
+        1.5e-3,
     ),
     "main": Case(
-        "demo's main stage", "main", DEMO_VIT, 4, 4, 4, 32, 16, DEMO_PREDICTOR, MaskConfig(min_context=4), 1e-3
+        "demo's main stage",
+        "main",
+        DEMO_VIT,
+        4,
+        4,
+        4,
+        32,
+        16,
+        DEMO_PREDICTOR,
+        MaskConfig(min_context=4),
+        1e-3,
     ),
 }
 

@@ -73,7 +73,9 @@ class Case:
     def stage(self) -> Any:
         """The stage with random weights, the same on every rank."""
         torch.manual_seed(0)
-        state = {n: torch.randn_like(p) * INIT_STD for n, p in VisionTransformer(self.vit).state_dict().items()}
+        state = {
+            n: torch.randn_like(p) * INIT_STD for n, p in VisionTransformer(self.vit).state_dict().items()
+        }
         shape = SampleShape(
             self.views, *self.vit.image_size, captions=self.captions, scene_captions=self.scene_captions,
             embedding=self.vit.joint,

@@ -88,9 +88,7 @@ def watch_engine(engine: Engine, parts: Parts) -> Iterator[None]:
                 timed = parts.wrap(part, getattr(owner, name))
                 patched.enter_context(mock.patch.object(owner, name, timed))
         if engine.sums:
-            patched.enter_context(
-                mock.patch.object(engine.sums, "clock", parts.wrap, create=True)
-            )
+            patched.enter_context(mock.patch.object(engine.sums, "clock", parts.wrap, create=True))
             patched.enter_context(
                 mock.patch.object(engine.sums, "settle", parts.wrap("exact sums", engine.sums.settle))
             )
