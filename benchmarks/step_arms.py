@@ -1,8 +1,8 @@
 """What `benchmarks.step` compares: one optimizer step of a stage on two ranks, done in several ways.
 
-    bare        torch alone, as one would write it by hand: DistributedDataParallel, AdamW, clipping, an average
-                of the encoder, features gathered with gradient
-    deepspeed   the same loss through `deepspeed.initialize` at the platform's ZeRO stage, without the platform
+    bare        torch alone, as one would write it by hand: DistributedDataParallel, AdamW, clipping, an
+                average of the encoder, features gathered with gradient
+    deepspeed   the same loss through `deepspeed.initialize` at the platform's ZeRO stage, nothing else of it
     engine      `plinth.engine.Engine`: exact gradients at any split, exact sums, guards, sharded average
 
 All of them train the same stage on the same batch, which stays in memory. Each way has processes of its own,
@@ -27,8 +27,15 @@ from plinth.engine.engine import Engine, EngineConfig
 from plinth.engine.global_batch import to_device
 from plinth.engine.process import Process, prepare_deepspeed, start, without_prints
 from plinth.engine.zero_config import deepspeed_config
-from poma3d.network.config import EmaConfig, EncoderConfig, LossConfig, MaskConfig, ModelConfig
-from poma3d.network.config import PredictorConfig, TuningConfig
+from poma3d.network.config import (
+    EmaConfig,
+    EncoderConfig,
+    LossConfig,
+    MaskConfig,
+    ModelConfig,
+    PredictorConfig,
+    TuningConfig,
+)
 from poma3d.network.vit import ImageTower, VisionTransformer, VitShape
 from poma3d.sample import SampleShape
 from poma3d.stages import build_stage
@@ -212,8 +219,8 @@ def _gathered(rows: Tensor) -> Tensor:
 
 
 def serve(arm: str, case: Case, rank: int, port: int, pipe: Connection) -> None:
-    """A rank: `("run", n)` answers (wall seconds, CPU seconds, loss) of n steps, `("parts", n)` seconds by part,
-    `("end",)` ends."""
+    """A rank: `("run", n)` answers (wall seconds, CPU seconds, loss) of n steps, `("parts", n)` seconds by
+    part, `("end",)` ends."""
     os.environ.update(
         MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank),
         WORLD_SIZE=str(WORLD_SIZE), OMP_NUM_THREADS="1",

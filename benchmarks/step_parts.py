@@ -71,14 +71,15 @@ def watch_engine(engine: Engine, parts: Parts) -> Iterator[None]:
         (engine, "_encode", "forward"),
         (engine, "_contrast", "contrast"),
         (engine, "_result", "metrics"),
-        (engine, "_apply", "clip and norm"),
-        (deepspeed, "backward", "backward"),
-        (optimizer, "reduce_ipg_grads", "reduction"),
+        (engine, "_exchange", "metrics"),
+        (engine.stage, "prepare", "draws"),
+        (engine._gradients, "backward", "backward"),
+        (engine._gradients, "_add", "adding up"),
+        (engine._gradients, "squares", "reduction and norm"),
+        (deepspeed, "step", "clip and step"),
         (adam, "step", "optimizer"),
         (engine.ema, "update", "EMA"),
         (engine_module.global_batch, "gather", "gather"),
-        (engine_module.guards, "is_bad_anywhere", "finite check"),
-        (engine_module.guards, "check_replay", "finite check"),
     ]
     for name in ("all_reduce", "all_gather_into_tensor", "all_gather_object"):
         watched.append((dist, name, "waiting in collectives"))
@@ -88,7 +89,8 @@ def watch_engine(engine: Engine, parts: Parts) -> Iterator[None]:
                 timed = parts.wrap(part, getattr(owner, name))
                 patched.enter_context(mock.patch.object(owner, name, timed))
         if engine.sums:
-            patched.enter_context(mock.patch.object(engine.sums, "clock", parts.wrap, create=True))
+            rounding = parts.wrap("exact sums", engine.sums.round_)
+            patched.enter_context(mock.patch.object(engine.sums, "round_", rounding))
             patched.enter_context(
                 mock.patch.object(engine.sums, "settle", parts.wrap("exact sums", engine.sums.settle))
             )

@@ -4,16 +4,16 @@
 
 The rule works on single elements, so it can be applied to any slices of w. Below stage 3 every rank has the
 weights whole. Where the forward pass computes in fp32 they are the masters and the target parameters are the
-averages: each rank moves all of them, which sends nothing. In bf16 each rank averages the slices of w that it
-owns, and the forward pass needs the averages as whole target parameters in its own precision. At stages 1 and
-2 slices are runs of the flattened parameter group and take one all-gather per step; at stage 3 a target is cut
-in the same way as its source:
+averages: each rank moves all of them, which sends nothing. In bf16 each rank averages the slices of w that
+it owns, and the forward pass needs the averages as whole target parameters in its own precision. At stages 1
+and 2 slices are runs of the flattened parameter group and take one all-gather per step; at stage 3 a target
+is cut in the same way as its source:
 
     below 3, fp32     every rank   [ w1 | w2 | w3 ] -> its own targets          nothing is sent
     stage 1,2, bf16   rank 0       [ w1 | w2.        -> all-gather -> copy of all targets on every rank
                       rank 1              .w2 | w3 ]
-    stage 3           rank 0       [ .w1 | .w2 | .w3 ] -> the same slices of the targets; small targets, which are
-                      rank 1       [ w1. | w2. | w3. ]    kept whole, are gathered anew
+    stage 3           rank 0       [ .w1 | .w2 | .w3 ] -> the same slices of the targets; small targets, which
+                      rank 1       [ w1. | w2. | w3. ]    are kept whole, are gathered anew
 
 A bf16 average would not move: for m near 1 the change is below its last bit.
 """

@@ -13,7 +13,7 @@ speed and memory. A step is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -133,15 +133,12 @@ class Engine:
 
     # -- the step ---------------------------------------------------------------------------------------
 
-    def step(
-        self, batch: Batch, details: bool = False, tell: Callable[[], Sequence[float]] | None = None
-    ) -> StepResult:
+    def step(self, batch: Batch, details: bool = False, tell: Sequence[float] = ()) -> StepResult:
         """Train on this rank's rows of the global batch. Call it on all ranks.
 
         Args:
             details: have the stage compute its costlier logs too.
-            tell: numbers for the callers on the other ranks, as many on each; asked for when all of this rank's
-                backward passes are queued.
+            tell: numbers for the callers on the other ranks, as many on each.
 
         Raises:
             NonFiniteError: on all ranks, before anything is applied. Gradients of the step may be left, so
@@ -170,12 +167,11 @@ class Engine:
 
     def _first_pass(self, batch: Batch) -> _Work:
         """Features of all micro-batches, with their graph only if there is one micro-batch."""
-        on_device = global_batch.to_device(batch, self.process.device)
-        micro_batches = global_batch.split(on_device, self.config.micro_batch_size)
-        if len(micro_batches) != self.micro_batches:
-            raise ValueError(
-                f"the batch has {len(micro_batches)} micro-batches, expected {self.micro_batches}"
-            )
+        of_host = global_batch.split(batch, self.config.micro_batch_size)
+        if len(of_host) != self.micro_batches:
+            raise ValueError(f"the batch has {len(of_host)} micro-batches, expected {self.micro_batches}")
+        prepared = [self.stage.prepare(m) for m in of_host]
+        micro_batches = [global_batch.to_device(m, self.process.device) for m in prepared]
         two_pass = self.micro_batches > 1
         encoded = [self._encode(m, k, features_only=two_pass) for k, m in enumerate(micro_batches)]
         return _Work(micro_batches, encoded)
@@ -223,7 +219,7 @@ class Engine:
                 loss = loss + through_features
             self._gradients.backward(loss, is_last=k == self.micro_batches - 1)
 
-    def _exchange(self, work: _Work, tell: Callable[[], Sequence[float]] | None) -> Mapping[str, np.ndarray]:
+    def _exchange(self, work: _Work, tell: Sequence[float]) -> Mapping[str, np.ndarray]:
         """The numbers of the step, from all ranks.
 
         Raises:
@@ -241,7 +237,7 @@ class Engine:
         if self.sums:
             message.add("largest", self.sums.largest)
         message.add("squares", self._gradients.squares())
-        message.add("told", torch.tensor(tell() if tell is not None else (), dtype=torch.float64))
+        message.add("told", torch.tensor(tell, dtype=torch.float64))
         found = message.exchange(self.world)
         if not np.isfinite(found["losses"]).all():
             self._fail("loss", work)
@@ -299,7 +295,7 @@ class Engine:
 
     def pictures(self, batch: Batch) -> dict[str, np.ndarray]:
         """The stage's pictures of the first micro-batch. Call it on all ranks: stage 3 gathers weights."""
-        first = global_batch.split(batch, self.config.micro_batch_size)[0]
+        first = self.stage.prepare(global_batch.split(batch, self.config.micro_batch_size)[0])
         self.stage.eval()
         try:
             with torch.no_grad():

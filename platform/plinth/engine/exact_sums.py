@@ -123,7 +123,7 @@ class ExactSums:
         """In the order of the gradients of `round_`."""
         return [p for _, p in self._trained]
 
-    def round_(self, gradients: Sequence[Tensor]) -> None:
+    def round_(self, gradients: list[Tensor]) -> None:
         """Round the gradients of all parameters from one backward pass in place."""
         torch.maximum(
             self.largest, torch.stack(torch._foreach_max(torch._foreach_abs(gradients))), out=self.largest
@@ -134,9 +134,9 @@ class ExactSums:
     def watch(self) -> None:
         """Round each gradient as it comes from a backward pass, where DeepSpeed takes it at once.
 
-        The hooks also multiply it by the number of ranks, because DeepSpeed averages over ranks. This is exact
-        at any number of ranks at stages 1 to 3, which divide before they add over ranks; stage 0 divides
-        afterwards and is exact at powers of two.
+        The hooks also multiply it by the number of ranks, because DeepSpeed averages over ranks. This is
+        exact at any number of ranks at stages 1 to 3, which divide before they add over ranks; stage 0
+        divides afterwards and is exact at powers of two.
         """
         self._hooks = [p.register_hook(partial(self._seen, i)) for i, (_, p) in enumerate(self._trained)]
 

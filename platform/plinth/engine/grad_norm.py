@@ -23,9 +23,9 @@ def square(gradients: Sequence[Tensor]) -> Tensor:
 
 
 class ExactNorm:
-    """The norm of each parameter group, from squares that were summed in fp64 over all ranks. It then rounds to
-    the same fp32 number however the gradients are sharded; in about one of 10^8 steps the last bits of fp64
-    make a difference.
+    """The norm of each parameter group, from squares that were summed in fp64 over all ranks. It then rounds
+    to the same fp32 number however the gradients are sharded; in about one of 10^8 steps the last bits of
+    fp64 make a difference.
 
     Called by DeepSpeed in its step, once for each group in turn. The numbers are on the host, so it does not
     wait for the device.

@@ -2,15 +2,15 @@
 
 Two ways lead there, and give the same bits with exact sums:
 
-    short    at stages 1 and 2, if all gradients fit in one message: they are added locally in one flat buffer,
-             laid out as DeepSpeed's flat weights are, which travels once per step
+    short    at stages 1 and 2, if all gradients fit in one message: they are added locally in one flat
+             buffer, laid out as DeepSpeed's flat weights are, which travels once per step
     long     through DeepSpeed's hooks on every parameter: stages 0 and 3, and what is larger than a message
 
         p.grad, p.grad, ...  -> round (exact sums) -> [ group 1 | group 2 ] -> all-reduce -> this rank's parts
                                     k times, added here ^
 
-DeepSpeed's hooks cost tens of microseconds of Python per parameter and backward pass, and at stage 2 a message
-for every micro-batch. The flat buffer takes the place of the bucket that the hooks would fill.
+DeepSpeed's hooks cost tens of microseconds of Python per parameter and backward pass, and at stage 2 a
+message for every micro-batch. The flat buffer takes the place of the bucket that the hooks would fill.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def check_replay(differences: Mapping[str, float]) -> None:
     for name, difference in differences.items():
         if difference > REPLAY_TOLERANCE:
             raise RuntimeError(
-                f"feature {name!r} differs by {difference:.3g} of its largest element between the passes of a "
-                "micro-batch: the stage must draw the random numbers of its features before those of its local "
-                "losses"
+                f"feature {name!r} differs by {difference:.3g} of its largest element between the passes of "
+                "a micro-batch: the stage must draw the random numbers of its features before those of its "
+                "local losses"
             )

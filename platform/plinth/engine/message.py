@@ -1,8 +1,9 @@
-"""What the ranks tell each other at the end of a step: all numbers in one message, and one wait for the device.
+"""What the ranks tell each other at the end of a step: all numbers in one message, with one wait for the
+device.
 
-A step ends with a few hundred numbers: losses, counts of what was seen, the largest gradients, squares for the
-norm, and what the caller wants to pass on. Sent and read one by one they would cost more than the step of a
-small model.
+A step ends with a few hundred numbers: losses, counts of what was seen, the largest gradients, squares for
+the norm, and what the caller wants to pass on. Sent and read one by one they would cost more than the step of
+a small model.
 """
 
 from __future__ import annotations
