@@ -59,9 +59,9 @@ from poma3d.masking import Masks, draw_masks
 from poma3d.network.config import CHAMFER, MEAN, LossConfig, ModelConfig
 from poma3d.network.encoder import PointMapEncoder, build_encoder
 from poma3d.network.model import Temperature, patch_grid, validate
+from poma3d.network.outputs import Contrast, Encoded, ParamGroup, jepa_logs
 from poma3d.network.predictor import Predictor
 from poma3d.network.vit import ImageTower, VitOutput, take
-from poma3d.outputs import Contrast, Encoded, ParamGroup, jepa_logs
 from poma3d.sample import SampleShape
 
 CONTEXT_MASK, TARGET_MASK = "drawn/context-mask", "drawn/target-mask"
