@@ -15,7 +15,6 @@ from torch import Tensor
 
 from poma3d.geometry import unproject
 from poma3d.losses import layer_norm, unit
-from poma3d.network.config import AugmentConfig
 from poma3d.randomness import generator
 from poma3d.sample import XYZ, SampleShape
 
@@ -24,39 +23,47 @@ FAKE_ROOM_M = 5.0
 """Edge of the room in which a fake batch has its points."""
 
 
+VIEW_CAPTIONS, SCENE_CAPTIONS, ROTATION = "drawn/view-captions", "drawn/scene-captions", "drawn/rotation"
+"""Keys of a prepared batch: numbers in [0, 1) [n, V] and [n], and rotations [n, 3, 3]."""
+
+
 class Samples(NamedTuple):
-    """Who is in a batch: with the seed, the source of all randomness; and what counts."""
+    """Who is in a batch: with the seed, the source of all randomness."""
 
     epochs: list[int]
     keys: list[int]
-    valid: Tensor
-    """bool [n, V]: real samples' views that are no repeats."""
 
 
 def read_samples(batch: Batch) -> Samples:
-    """Identity of the samples. One wait for the device, however often they are used."""
+    """Identity of the samples of a batch that is still on the host."""
     epochs, keys = torch.stack([batch["epoch"], batch["sample_key"]]).tolist()
-    return Samples(epochs, keys, batch["view_valid"].bool() & batch["sample_valid"][:, None])
+    return Samples(epochs, keys)
 
 
-def point_maps(batch: Batch, samples: Samples, config: AugmentConfig, seed: int) -> Tensor:
-    """Point maps float32 [n, V, H, W, 3] in metres from depth and cameras (or as stored), augmented."""
+def valid_views(batch: Batch) -> Tensor:
+    """bool [n, V]: real samples' views that are no repeats."""
+    valid: Tensor = batch["view_valid"].bool() & batch["sample_valid"][:, None]
+    return valid
+
+
+def point_maps(batch: Batch, rotation: Tensor | None = None) -> Tensor:
+    """Point maps float32 [n, V, H, W, 3] in metres from depth and cameras (or as stored), each sample turned
+    by its rotation [n, 3, 3]."""
     if XYZ in batch:
         points: Tensor = batch[XYZ].float()
-        if config.rotate_z_degrees:
-            rotation = turn(samples, config.rotate_z_degrees, seed).to(points.device)[:, None, None, None]
+        if rotation is not None:
             # Not as a matrix product, which autocast would do in half precision.
-            points = (points[..., None, :] * rotation).sum(dim=-1)
+            points = (points[..., None, :] * rotation[:, None, None, None]).sum(dim=-1)
         return points
     pose = batch["pose"].float()
-    if config.rotate_z_degrees:
-        pose = turn(samples, config.rotate_z_degrees, seed).to(pose.device)[:, None] @ pose
+    if rotation is not None:
+        pose = rotation[:, None] @ pose
     return unproject(batch["depth"], batch["depth_scale"][:, None], batch["intrinsics"], pose)
 
 
 def turn(samples: Samples, degrees: float, seed: int) -> Tensor:
     """Rotations about the vertical [n, 3, 3], one per sample; turning the cameras turns the scene."""
-    angle = (_uniform((), "rotation", seed, samples) * 2 - 1) * math.radians(degrees)
+    angle = (uniform((), "rotation", seed, samples) * 2 - 1) * math.radians(degrees)
     rotation = torch.eye(3).repeat(len(angle), 1, 1)
     rotation[:, 0, 0] = rotation[:, 1, 1] = angle.cos()
     rotation[:, 1, 0] = angle.sin()
@@ -64,18 +71,17 @@ def turn(samples: Samples, degrees: float, seed: int) -> Tensor:
     return rotation
 
 
-def draw_captions(embeddings: Tensor, counts: Tensor, tag: str, seed: int, samples: Samples) -> Tensor:
-    """One of the captions of each row, drawn per (seed, epoch, sample).
+def choose_captions(embeddings: Tensor, counts: Tensor, drawn: Tensor) -> Tensor:
+    """One of the captions of each row.
 
     Args:
         embeddings: [n, V, C, E], or [n, S, E] for scenes.
         counts: [n, V], or [n]: how many captions exist; rows without any give padding, to be masked.
-        tag: of the random stream.
+        drawn: like `counts`, in [0, 1).
 
     Returns:
         [n, V, E], or [n, E].
     """
-    drawn = _uniform(tuple(counts.shape[1:]), tag, seed, samples).to(counts.device, non_blocking=True)
     counts = counts.long()
     index = (drawn * counts).long()
     index = torch.minimum(index, (counts - 1).clamp(min=0))  # u * count may round up to count
@@ -83,8 +89,12 @@ def draw_captions(embeddings: Tensor, counts: Tensor, tag: str, seed: int, sampl
     return chosen.squeeze(-2)
 
 
-def _uniform(size: tuple[int, ...], tag: str, seed: int, samples: Samples) -> Tensor:
-    """Numbers in [0, 1) [n, *size] on the CPU, each sample's from its own generator."""
+def uniform(size: tuple[int, ...], tag: str, seed: int, samples: Samples) -> Tensor:
+    """Numbers in [0, 1) [n, *size] on the CPU, drawn per (seed, epoch, sample).
+
+    Args:
+        tag: of the random stream.
+    """
     identities = zip(samples.epochs, samples.keys, strict=True)
     return torch.stack([torch.rand(size, generator=generator(tag, seed, e, k)) for e, k in identities])
 

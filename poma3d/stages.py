@@ -22,6 +22,9 @@ Batch: the tensor columns of `poma3d.sample` [n, ...] (depth as uint16 or its bi
     sample_key     int64  [n]   hash of the sample's id, the key of its randomness
     epoch          int64  [n]   the same for all of a micro-batch
 
+`prepare` adds what is drawn for the samples (masks, captions, rotations), on the host before the batch goes
+to a device: afterwards nothing waits for the device.
+
 Legend, also of the suffixes of tensors: n samples of a micro-batch, N of the global batch, V views of a
 sample, m = n * V views, R rows (N * V views of a loss, tokens of a log), S captions of a scene, H W pixels,
 P patches, K context patches, M target blocks of T patches, L = V * M * T targets of a sample, D width,
@@ -32,57 +35,39 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from poma3d import ema, losses, pictures
-from poma3d.inputs import Batch, Samples, draw_captions, fake_batch, point_maps, read_samples
+from poma3d.inputs import (
+    ROTATION,
+    SCENE_CAPTIONS,
+    VIEW_CAPTIONS,
+    Batch,
+    Samples,
+    choose_captions,
+    fake_batch,
+    point_maps,
+    read_samples,
+    turn,
+    uniform,
+    valid_views,
+)
 from poma3d.masking import Masks, draw_masks
 from poma3d.network.config import CHAMFER, MEAN, LossConfig, ModelConfig
 from poma3d.network.encoder import PointMapEncoder, build_encoder
 from poma3d.network.model import Temperature, patch_grid, validate
+from poma3d.network.outputs import Contrast, Encoded, ParamGroup, jepa_logs
 from poma3d.network.predictor import Predictor
 from poma3d.network.vit import ImageTower, VitOutput, take
 from poma3d.sample import SampleShape
 
+CONTEXT_MASK, TARGET_MASK = "drawn/context-mask", "drawn/target-mask"
+"""Keys of a prepared batch: `poma3d.masking.Masks`."""
 VIEW_EMBEDDINGS = ("image_embedding", "caption_embedding", "caption_count")
 SCENE_EMBEDDINGS = ("scene_caption_embedding", "scene_caption_count")
-RANK_ROWS = 1024
-"""Tokens from which the effective rank is estimated."""
-
-
-@dataclass
-class Encoded:
-    """What a micro-batch yields. Mirrors `plinth.engine.stage.Encoded`, kept equal by test_stages."""
-
-    features: dict[str, Tensor] = field(default_factory=dict)
-    sums: dict[str, Tensor] = field(default_factory=dict)
-    counts: dict[str, Tensor] = field(default_factory=dict)
-    weights: dict[str, float] = field(default_factory=dict)
-    logs: dict[str, Tensor] = field(default_factory=dict)
-
-
-@dataclass
-class Contrast:
-    """Losses over the global batch. Mirrors `plinth.engine.stage.Contrast`, kept equal by test_stages."""
-
-    total: Tensor
-    terms: dict[str, Tensor] = field(default_factory=dict)
-    logs: dict[str, Tensor] = field(default_factory=dict)
-
-
-class ParamGroup(TypedDict):
-    """Parameters that share optimizer settings. Mirrors `plinth.engine.stage.ParamGroup`, kept equal by
-    test_stages."""
-
-    name: str
-    params: list[nn.Parameter]
-    weight_decay: float
-    lr_scale: float
 
 
 class WarmupStage(nn.Module):
@@ -109,13 +94,28 @@ class WarmupStage(nn.Module):
         Raises:
             ValueError: a column that is missing or has another shape than the stage was built for.
         """
-        self._check(batch)
-        samples = read_samples(batch)
-        output = self.encoder(self._views(batch, samples))
-        encoded = Encoded(features=self._view_features(batch, samples, output.pooled))
+        batch = self.prepare(batch)
+        output = self.encoder(self._views(batch))
+        encoded = Encoded(features=self._view_features(batch, output.pooled))
         if self.loss_config.dense:
-            self._add_dense(encoded, batch, samples, output, features_only)
+            self._add_dense(encoded, batch, output, features_only)
         return encoded
+
+    def prepare(self, batch: Batch) -> Batch:
+        """The batch with what is drawn for its samples; itself if it has that. Call it before the batch goes
+        to a device.
+
+        Raises:
+            ValueError: as `forward`.
+        """
+        if VIEW_CAPTIONS in batch:
+            return batch
+        self._check(batch)
+        samples, degrees = read_samples(batch), self.model_config.augment.rotate_z_degrees
+        drawn = {VIEW_CAPTIONS: uniform((self.shape.views,), "view-captions", self.seed, samples)}
+        if degrees:
+            drawn[ROTATION] = turn(samples, degrees, self.seed)
+        return {**batch, **drawn}
 
     def contrast(self, features: dict[str, Tensor]) -> Contrast:
         """L_view over all valid views of the global batch."""
@@ -173,19 +173,20 @@ class WarmupStage(nn.Module):
 
     def pictures(self, batch: Batch) -> dict[str, np.ndarray]:
         """The views of the first sample, coloured by x, y, z."""
-        points = self._points(batch, read_samples(batch))
+        points = self._points(self.prepare(batch))
         return {"point_maps": pictures.sheet([pictures.colour_points(points[0])])}
 
-    def _points(self, batch: Batch, samples: Samples) -> Tensor:
-        return point_maps(batch, samples, self.model_config.augment, self.seed)
+    @staticmethod
+    def _points(batch: Batch) -> Tensor:
+        return point_maps(batch, batch.get(ROTATION))
 
-    def _views(self, batch: Batch, samples: Samples) -> Tensor:
+    def _views(self, batch: Batch) -> Tensor:
         """[m, 3, H, W], without a copy of the point maps."""
-        return self._points(batch, samples).flatten(0, 1).permute(0, 3, 1, 2)
+        return self._points(batch).flatten(0, 1).permute(0, 3, 1, 2)
 
-    def _view_features(self, batch: Batch, samples: Samples, pooled_mE: Tensor) -> dict[str, Tensor]:
-        valid_nV, counts_nV = samples.valid, batch["caption_count"]
-        text_nVE = draw_captions(batch["caption_embedding"], counts_nV, "view-captions", self.seed, samples)
+    def _view_features(self, batch: Batch, pooled_mE: Tensor) -> dict[str, Tensor]:
+        valid_nV, counts_nV = valid_views(batch), batch["caption_count"]
+        text_nVE = choose_captions(batch["caption_embedding"], counts_nV, batch[VIEW_CAPTIONS])
         return {
             "view": self.temperature(losses.unit(pooled_mE)).unflatten(0, valid_nV.shape),
             "image": batch["image_embedding"],
@@ -195,10 +196,8 @@ class WarmupStage(nn.Module):
             "key": batch["sample_key"],
         }
 
-    def _add_dense(
-        self, encoded: Encoded, batch: Batch, samples: Samples, output: VitOutput, features_only: bool
-    ) -> None:
-        valid_nV = samples.valid
+    def _add_dense(self, encoded: Encoded, batch: Batch, output: VitOutput, features_only: bool) -> None:
+        valid_nV = valid_views(batch)
         encoded.counts["dense"] = valid_nV.any(dim=1).sum()
         encoded.weights["dense"] = self.loss_config.dense
         if not features_only:
@@ -247,22 +246,36 @@ class MainStage(WarmupStage):
         Raises:
             ValueError: as in the warm-up.
         """
-        self._check(batch)
-        samples = read_samples(batch)
-        views_m3HW = self._views(batch, samples)
+        batch = self.prepare(batch)
+        views_m3HW = self._views(batch)
         predicts = self.predictor is not None and not features_only
-        masks = self._masks(samples) if predicts else None
+        masks = Masks(batch[CONTEXT_MASK], batch[TARGET_MASK]) if predicts else None
         output = self.encoder(views_m3HW, None if masks is None else masks.context.flatten(0, 1))
-        encoded = Encoded(features=self._view_features(batch, samples, output.pooled))
-        encoded.features.update(self._scene_features(batch, samples, encoded.features))
+        encoded = Encoded(features=self._view_features(batch, output.pooled))
+        encoded.features.update(self._scene_features(batch, encoded.features))
         if self.loss_config.dense:
-            self._add_dense(encoded, batch, samples, output, features_only)
+            self._add_dense(encoded, batch, output, features_only)
         if self.predictor is not None:
-            encoded.counts["jepa"] = samples.valid.any(dim=1).sum()
+            encoded.counts["jepa"] = valid_views(batch).any(dim=1).sum()
             encoded.weights["jepa"] = self.loss_config.jepa
         if masks is not None and output.kept is not None:
-            self._add_jepa(encoded, samples, views_m3HW, output.kept, masks)
+            self._add_jepa(encoded, valid_views(batch), views_m3HW, output.kept, masks)
         return encoded
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Besides the warm-up's: masks, and which caption of its scene each sample gets.
+
+        Raises:
+            ValueError: as `forward`.
+        """
+        if VIEW_CAPTIONS in batch:
+            return batch
+        prepared, samples = super().prepare(batch), read_samples(batch)
+        prepared[SCENE_CAPTIONS] = uniform((), "scene-captions", self.seed, samples)
+        if self.predictor is not None:
+            masks = self._masks(samples)
+            prepared |= {CONTEXT_MASK: masks.context, TARGET_MASK: masks.targets}
+        return prepared
 
     def contrast(self, features: dict[str, Tensor]) -> Contrast:
         """L_view and L_scene over the global batch."""
@@ -301,26 +314,24 @@ class MainStage(WarmupStage):
 
     def pictures(self, batch: Batch) -> dict[str, np.ndarray]:
         """The views of the first sample: whole, what the context encoder sees, what it must predict."""
-        samples = read_samples(batch)
-        coloured = pictures.colour_points(self._points(batch, samples)[0])
-        masks = self._masks(samples)
+        coloured = pictures.colour_points(self._points(self.prepare(batch))[0])
+        masks = self._masks(read_samples(batch))
         context = pictures.keep_patches(coloured, masks.context[0].cpu(), self.grid)
         targets = pictures.keep_patches(coloured, masks.targets[0].flatten(1).cpu(), self.grid)
         return {"masks": pictures.sheet([coloured, context, targets])}
 
     def _masks(self, samples: Samples) -> Masks:
         config, views = self.model_config.masks, self.shape.views
-        masks = draw_masks(config, self.grid, views, self.seed, samples.epochs, samples.keys)
-        return Masks(*(index.to(samples.valid.device, non_blocking=True) for index in masks))
+        return draw_masks(config, self.grid, views, self.seed, samples.epochs, samples.keys)
 
-    def _scene_features(self, batch: Batch, samples: Samples, view: dict[str, Tensor]) -> dict[str, Tensor]:
-        valid_nV1, counts_n = samples.valid[..., None], batch["scene_caption_count"]
-        captions_nSE = batch["scene_caption_embedding"]
-        text_nE = draw_captions(captions_nSE, counts_n, "scene-captions", self.seed, samples)
+    def _scene_features(self, batch: Batch, view: dict[str, Tensor]) -> dict[str, Tensor]:
+        valid_nV, counts_n = valid_views(batch), batch["scene_caption_count"]
+        valid_nV1 = valid_nV[..., None]
+        text_nE = choose_captions(batch["scene_caption_embedding"], counts_n, batch[SCENE_CAPTIONS])
         # Every row of `view` has the same length s, so the mean's direction is that of the unit rows.
         mean_nE = losses.masked_mean(view["view"], valid_nV1, dim=1)
         image_nE = losses.masked_mean(losses.unit(view["image"]), valid_nV1, dim=1)
-        valid_n = samples.valid.any(dim=1)
+        valid_n = valid_nV.any(dim=1)
         return {
             "scene": self.temperature(losses.unit(mean_nE)),
             "scene_image": losses.unit(image_nE),
@@ -330,7 +341,7 @@ class MainStage(WarmupStage):
         }
 
     def _add_jepa(
-        self, encoded: Encoded, samples: Samples, views_m3HW: Tensor, kept_mKD: Tensor, masks: Masks
+        self, encoded: Encoded, valid_nV: Tensor, views_m3HW: Tensor, kept_mKD: Tensor, masks: Masks
     ) -> None:
         assert self.predictor is not None
         context_mK, targets_mMT = masks.context.flatten(0, 1), masks.targets.flatten(0, 1)
@@ -340,9 +351,9 @@ class MainStage(WarmupStage):
         # CLIP leaves its patch tokens un-normalised: the predictor starts from the same space it ends in.
         start_mKD = losses.layer_norm(kept_mKD).to(kept_mKD.dtype)
         predicted = self.predictor(start_mKD, context_mK, targets_mMT).flatten(1, 2)
-        n = len(samples.keys)
+        n = len(valid_nV)
         z_hat_nLD, z_nLD = (x.reshape(n, -1, x.shape[-1]) for x in (predicted.float(), wanted))
-        valid_nL = samples.valid.repeat_interleave(targets_mMT[0].numel(), dim=1)
+        valid_nL = valid_nV.repeat_interleave(targets_mMT[0].numel(), dim=1)
         if self.loss_config.jepa_distance == CHAMFER:
             distance_n = losses.chamfer(z_hat_nLD, z_nLD, valid_nL, valid_nL)
         else:
@@ -351,7 +362,7 @@ class MainStage(WarmupStage):
             distance_n = distance_n / z_nLD.shape[-1]
         encoded.sums["jepa"] = distance_n.sum()
         if self.log_details:
-            encoded.logs.update(_jepa_logs(tokens_mPD, z_hat_nLD.detach(), z_nLD, valid_nL))
+            encoded.logs.update(jepa_logs(tokens_mPD, z_hat_nLD.detach(), z_nLD, valid_nL))
 
 
 def build_stage(
@@ -378,19 +389,3 @@ def build_stage(
 
 
 STAGES: dict[str, type[WarmupStage]] = {"warmup": WarmupStage, "main": MainStage}
-
-
-def _jepa_logs(tokens_mPD: Tensor, z_hat_nLD: Tensor, z_nLD: Tensor, valid_nL: Tensor) -> dict[str, Tensor]:
-    """Signs of collapse and of a cheated Chamfer distance."""
-    matches = losses.nearest(z_hat_nLD, z_nLD, valid_nL, valid_nL)
-    rows_RD = tokens_mPD.flatten(0, 1)
-    rows_RD = rows_RD[:: max(1, len(rows_RD) // RANK_ROWS)][:RANK_ROWS]
-    targets = z_nLD.shape[1]
-    own_nL = matches.of_prediction == torch.arange(targets, device=z_nLD.device)
-    return {
-        "target_feature_std": rows_RD.std(dim=0).mean(),
-        "target_effective_rank": losses.effective_rank(rows_RD),
-        "unique_match_rate": losses.unique_match_rate(matches, valid_nL, targets),
-        "own_match_rate": losses.masked_mean(own_nL.float(), valid_nL),
-        "positional_ratio": losses.positional_ratio(z_hat_nLD, z_nLD, valid_nL),
-    }

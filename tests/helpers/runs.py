@@ -35,14 +35,16 @@ class Case:
     total_steps: int = 20
     clips: bool = True
     exact_sums: bool = True
+    one_message: bool = False
+    """Whether a bucket holds all gradients; a small one makes them travel in several messages."""
 
     def zero_config(self) -> ZeroConfig:
-        """A small bucket, so that gradients travel in several messages."""
+        """ZeRO at this stage."""
         return ZeroConfig(
             stage=self.zero,
             precision=Precision[self.precision],
             exact_sums=self.exact_sums,
-            bucket_size=1000,
+            bucket_size=1_000_000 if self.one_message else 1000,
         )
 
     def optim_config(self) -> OptimConfig:

@@ -16,12 +16,26 @@ from tests.helpers.toy.stage import ToyStage
 pytestmark = pytest.mark.slow
 TOLERANCE = 1e-5
 STAGES = (0, 1, 2, 3)
+SHORT = (1, 2)
+"""Stages at which gradients of one message go round DeepSpeed's hooks."""
 # 20 steps, dropout on: several micro-batches (two passes) at every stage, and one (a single pass).
 FP32 = {
-    1: [*(Case(z, micro_batch_size=4) for z in STAGES), Case(2, micro_batch_size=16)],
-    2: [*(Case(z, micro_batch_size=4) for z in STAGES), *(Case(z, micro_batch_size=8) for z in (0, 2, 3))],
+    1: [
+        *(Case(z, micro_batch_size=4) for z in STAGES),
+        *(Case(z, micro_batch_size=4, one_message=True) for z in SHORT),
+        *(Case(2, micro_batch_size=16, one_message=is_short) for is_short in (False, True)),
+    ],
+    2: [
+        *(Case(z, micro_batch_size=4) for z in STAGES),
+        *(Case(z, micro_batch_size=4, one_message=True) for z in SHORT),
+        *(Case(z, micro_batch_size=8) for z in (0, 2, 3)),
+        Case(2, micro_batch_size=8, one_message=True),
+    ],
 }
-BF16 = [Case(z, precision="bf16", micro_batch_size=4, steps=8, clips=False) for z in (1, 2, 3)]
+BF16 = [
+    *(Case(z, precision="bf16", micro_batch_size=4, steps=8, clips=False) for z in (1, 2, 3)),
+    Case(2, precision="bf16", micro_batch_size=4, steps=8, clips=False, one_message=True),
+]
 GRADIENTS = [(1, 1), (1, 4), (1, 16), (2, 2), (2, 8), (4, 1), (4, 4)]  # world size, micro-batch size
 
 
@@ -57,10 +71,12 @@ def test_fp32_equals_plain_pytorch_after_20_steps(world_size: int) -> None:
 
 def test_fp32_is_identical_at_any_world_size() -> None:
     """From the first step on; test_checkpoint_parity goes on with four ranks, and has the moments."""
-    alone = {(c.zero, c.micro_batch_size): run for c, run in engine_runs(1) if c.precision == "fp32"}
+    alone = {
+        (c.zero, c.micro_batch_size, c.one_message): r for c, r in engine_runs(1) if c.precision == "fp32"
+    }
     compared = 0
     for case, trained in engine_runs(2):
-        expected = alone.get((case.zero, case.micro_batch_size))
+        expected = alone.get((case.zero, case.micro_batch_size, case.one_message))
         if case.precision != "fp32" or expected is None:
             continue
         assert trained.losses == expected.losses, case
@@ -68,7 +84,25 @@ def test_fp32_is_identical_at_any_world_size() -> None:
         for name, weights in expected.weights.items():
             assert torch.equal(trained.weights[name], weights), f"{case}: {name}"
         compared += 1
-    assert compared == len(STAGES)
+    assert compared == len(STAGES) + len(SHORT)
+
+
+@pytest.mark.parametrize("world_size", FP32)
+def test_both_ways_of_gradients_give_the_same_bits(world_size: int) -> None:
+    runs = engine_runs(world_size)
+    long = {
+        (c.zero, c.micro_batch_size): run for c, run in runs if c.precision == "fp32" and not c.one_message
+    }
+    compared = 0
+    for case, trained in runs:
+        if case.precision == "fp32" and case.one_message:
+            expected = long[case.zero, case.micro_batch_size]
+            assert trained.losses == expected.losses, case
+            assert trained.grad_norms == expected.grad_norms, case
+            for name, weights in expected.weights.items():
+                assert torch.equal(trained.weights[name], weights), f"{case}: {name}"
+            compared += 1
+    assert compared == len(SHORT) + 1
 
 
 def test_training_changes_what_it_should() -> None:

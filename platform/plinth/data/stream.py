@@ -39,8 +39,10 @@ CLOSE_TIMEOUT_S = 20.0
 STREAM = "stream"
 """The only column of a block: the rows of a piece as an Arrow stream."""
 # Ray Data's scheduling loop runs in this process and does not wait while the consumer is behind: it would
-# take half of the interpreter's time from the training step. A pause after each round delays a task by that.
+# take half of the interpreter's time from the training step. A pause after each round delays a task by that;
+# while a block is ready that nobody has asked for, there is no hurry.
 SCHEDULING_PAUSE_S = 0.02
+IDLE_PAUSE_S = 0.5
 # The next execution starts when this many tasks are left per task that may run at once: it delivers by the
 # time that they have ended.
 OVERLAP = 4
@@ -110,6 +112,7 @@ class _Segment:
     def close(self) -> None:
         """Stop reading and wait until Ray Data has shut the execution down: Ray must outlive it."""
         self._closed.set()
+        _demand.ask(self)
         self._thread.join(CLOSE_TIMEOUT_S)
 
     def _run(self) -> None:
@@ -122,7 +125,11 @@ class _Segment:
             self._put(error)
 
     def _put(self, item: pa.Table | BaseException | None) -> bool:
-        return put_unless_closed(self._queue, item, self._closed)
+        if item is not None and self._queue.full():
+            _demand.wait(self)
+        was_put = put_unless_closed(self._queue, item, self._closed)
+        _demand.ask(self)
+        return was_put
 
     def _dataset(self) -> ray.data.Dataset:
         config = self._config
@@ -144,11 +151,43 @@ class _Segment:
             )
 
 
+class _Demand:
+    """Whether some execution of this process is asked for more blocks."""
+
+    def __init__(self) -> None:
+        self._waiting: set[_Segment] = set()
+        """Those that have a block that nobody has asked for."""
+        self._lock = threading.Lock()
+        self._asked = threading.Event()
+
+    def ask(self, segment: _Segment) -> None:
+        """The segment may deliver."""
+        with self._lock:
+            self._waiting.discard(segment)
+            self._asked.set()
+
+    def wait(self, segment: _Segment) -> None:
+        """The segment has delivered enough for now."""
+        with self._lock:
+            self._waiting.add(segment)
+            self._asked.clear()
+
+    def pause(self) -> None:
+        """Sleep a little, or longer while nothing is asked for."""
+        if self._waiting:
+            self._asked.wait(IDLE_PAUSE_S)
+        else:
+            time.sleep(SCHEDULING_PAUSE_S)
+
+
+_demand = _Demand()
+
+
 class _Pause(ExecutionCallback):
     """Leaves the interpreter to the training step between two rounds of Ray Data's scheduling."""
 
     def on_execution_step(self, executor: object) -> None:
-        time.sleep(SCHEDULING_PAUSE_S)
+        _demand.pause()
 
 
 class _Pieces(Datasource):

@@ -68,7 +68,8 @@ def skip_muon_compiler() -> None:
 
 
 def replace_grad_norm(optimizer: Any, norm: Callable[..., Tensor]) -> None:
-    """Clip by `norm(gradients, params)`, a scalar or `INVALID_NORM`, in place of DeepSpeed's own."""
+    """Clip by `norm(gradients, params)` of each group in turn, a scalar or `INVALID_NORM`, in place of
+    DeepSpeed's own."""
     optimizer.get_grad_norm_direct = norm
 
 
@@ -76,6 +77,67 @@ def torch_optimizer(optimizer: Any) -> torch.optim.Optimizer:
     """The torch optimizer that steps the masters."""
     found: torch.optim.Optimizer = optimizer.optimizer
     return found
+
+
+class FlatPlace(NamedTuple):
+    """Where a parameter lies in the flat weights of a group."""
+
+    parameter: torch.nn.Parameter
+    offset: int
+
+
+class FlatGroup(NamedTuple):
+    """A group's flat weights at stages 1 and 2: `partition` elements for each rank, one after the other."""
+
+    numel: int
+    partition: int
+    places: list[FlatPlace]
+
+
+def keeps_flat_groups(optimizer: Any) -> bool:
+    """Whether `flat_groups` can tell: not at stage 3, and not at stage 1 in bf16, which is another class."""
+    return hasattr(optimizer, "bit16_groups_flat") and hasattr(optimizer, "averaged_gradients")
+
+
+def flat_groups(optimizer: Any) -> list[FlatGroup]:
+    """The layout of the flat weights, by parameter group."""
+    groups = []
+    for flat, parameters, size in zip(
+        optimizer.bit16_groups_flat, optimizer.bit16_groups, optimizer.partition_size, strict=True
+    ):
+        start = flat.storage_offset()
+        places = [FlatPlace(p, p.data.storage_offset() - start) for p in parameters]
+        groups.append(FlatGroup(flat.numel(), int(size), places))
+    return groups
+
+
+def leave_gradients_alone(optimizer: Any) -> None:
+    """Stages 1 and 2: DeepSpeed neither reduces gradients nor looks for overflow; `give_gradients` brings
+    what it steps with."""
+    for hook in optimizer._grad_acc_hooks:
+        hook.remove()
+    optimizer._grad_acc_hooks.clear()
+    optimizer.check_grad_overflow = False
+
+
+class _Partition(list[Tensor]):
+    """A group's gradient that is flat already, which spares DeepSpeed a copy."""
+
+    def __init__(self, flat_partition: Tensor) -> None:
+        super().__init__([flat_partition])
+        self.flat_partition = flat_partition
+
+
+def give_gradients(optimizer: Any, partitions: Sequence[Tensor]) -> None:
+    """Stages 1 and 2: this rank's part of every group's reduced gradient, for the next step."""
+    for group, partition in enumerate(partitions):
+        optimizer.averaged_gradients[group] = _Partition(partition)
+
+
+def reduced_gradients(optimizer: Any) -> list[Sequence[Tensor]]:
+    """After the last backward of a step: what this rank holds of the reduced gradient, by group."""
+    found = optimizer.averaged_gradients
+    return [found[group] for group in sorted(found) if found[group] is not None]
 
 
 def flat_masters(optimizer: Any, zero_stage: int) -> Sequence[Tensor]:

@@ -2,16 +2,18 @@
 
     a <- m a + (1 - m) w        element by element: w fp32 master, a fp32 average, m momentum
 
-The rule works on single elements, so each rank averages the slices of w that it owns, without communication.
-The forward pass needs the averages as whole target parameters in its own precision. At stages 1 and 2 slices
-are runs of the flattened parameter group and take one all-gather per step; at stage 3 a target is cut in the
-same way as its source:
+The rule works on single elements, so it can be applied to any slices of w. Below stage 3 every rank has the
+weights whole. Where the forward pass computes in fp32 they are the masters and the target parameters are the
+averages: each rank moves all of them, which sends nothing. In bf16 each rank averages the slices of w that
+it owns, and the forward pass needs the averages as whole target parameters in its own precision. At stages 1
+and 2 slices are runs of the flattened parameter group and take one all-gather per step; at stage 3 a target
+is cut in the same way as its source:
 
-    stage 0    every rank   [ w1 | w2 | w3 ] -> its own copy               nothing is sent
-    stage 1,2  rank 0       [ w1 | w2.        -> all-gather -> copy of all targets on every rank
-               rank 1              .w2 | w3 ]
-    stage 3    rank 0       [ .w1 | .w2 | .w3 ] -> the same slices of the targets; small targets, which are
-               rank 1       [ w1. | w2. | w3. ]    kept whole, are gathered anew
+    below 3, fp32     every rank   [ w1 | w2 | w3 ] -> its own targets          nothing is sent
+    stage 1,2, bf16   rank 0       [ w1 | w2.        -> all-gather -> copy of all targets on every rank
+                      rank 1              .w2 | w3 ]
+    stage 3           rank 0       [ .w1 | .w2 | .w3 ] -> the same slices of the targets; small targets, which
+                      rank 1       [ w1. | w2. | w3. ]    are kept whole, are gathered anew
 
 A bf16 average would not move: for m near 1 the change is below its last bit.
 """
@@ -42,8 +44,17 @@ class EmaShards:
         self.shards = shards
         self.pairs = dict(pairs)
         self._targets = {n: stage.get_parameter(n) for n in self.pairs.values()}
+        self._online = [stage.get_parameter(n) for n in self.pairs]
         self._sources: list[ParamShard] = [f for f in shards.params if f.name in self.pairs]
-        self.averages: list[Tensor] = [f.master.clone() for f in self._sources]
+        held = [*self._targets.values(), *self._online]
+        self._is_whole = shards.zero_stage < 3 and all(p.dtype == torch.float32 for p in held)
+        """Whether the target parameters are the averages."""
+        if self._is_whole:
+            self.averages = [
+                self._target_slice(self.pairs[f.name], f.start, len(f.master)) for f in self._sources
+            ]
+        else:
+            self.averages = [f.master.clone() for f in self._sources]
         self._layout = self._exchange_layout()
 
     def restart(self) -> None:
@@ -55,6 +66,10 @@ class EmaShards:
     @torch.no_grad()
     def update(self, momentum: float) -> None:
         """average <- momentum * average + (1 - momentum) * master; then the target copy."""
+        if self._is_whole and self.pairs:
+            targets, weights = [p.data for p in self._targets.values()], [p.data for p in self._online]
+            torch._foreach_lerp_(targets, weights, 1.0 - momentum)
+            return
         if self.averages:
             torch._foreach_lerp_(self.averages, [f.master for f in self._sources], 1.0 - momentum)
         self.refresh()
@@ -74,7 +89,7 @@ class EmaShards:
         if self.shards.zero_stage == 3:
             self._refresh_slices()
         elif self.shards.zero_stage == 0 or self.shards.world.world_size == 1:
-            for shard in self.target_shards():
+            for shard in [] if self._is_whole else self.target_shards():
                 self._target_slice(shard.key, shard.start, shard.tensor.numel()).copy_(shard.tensor)
         else:
             self._refresh_gathered()

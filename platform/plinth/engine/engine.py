@@ -6,15 +6,17 @@ speed and memory. A step is
     first pass    features of every micro-batch (`global_batch` explains the two passes)
     contrast      the loss over the gathered features, and its gradient for this rank's features
     backward      every micro-batch, through its features and its local losses; twice if `exact_sums` asks
+    tell          all numbers of the step in one message (`message`): the only wait for the device
     apply         clip, step; nothing is applied if a number is not finite (`guards`)
     update        the target copy (`ema`)
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -22,10 +24,10 @@ from torch import Tensor, nn
 
 from plinth.engine import global_batch, guards
 from plinth.engine.config import OptimConfig, Precision, ZeroConfig
-from plinth.engine.deepspeed_internals import replace_grad_norm
 from plinth.engine.ema import EmaShards
 from plinth.engine.exact_sums import ExactSums
-from plinth.engine.grad_norm import ExactNorm
+from plinth.engine.gradients import Gradients, LongWay, ShortWay, is_short
+from plinth.engine.message import Message
 from plinth.engine.process import Process, prepare_deepspeed, without_prints
 from plinth.engine.schedules import lr_at
 from plinth.engine.stage import Batch, Contrast
@@ -34,6 +36,7 @@ from plinth.engine.zero_shards import ZeroShards
 from plinth.world import check_divisibility
 
 ENCODED_FIELDS = ("features", "sums", "counts", "weights", "logs")
+COUNT = "count/"
 REPLAYS_CHECKED = 3  # more than one: LoRA's dropout has no effect until its second factor has left zero
 
 
@@ -42,7 +45,8 @@ class StepResult:
     """What a step did; the same on every rank.
 
     `loss` is the total over the global batch, `terms` are its parts before their weights, `logs` are shown
-    only. `step` counts from 0, `grad_norm` is before clipping.
+    only. `step` counts from 0, `grad_norm` is before clipping. `told` [ranks, k] is what the callers on all
+    ranks passed on.
     """
 
     step: int
@@ -51,6 +55,7 @@ class StepResult:
     logs: dict[str, float]
     grad_norm: float
     lr: float
+    told: np.ndarray = field(default_factory=lambda: np.zeros((1, 0)))
 
 
 @dataclass
@@ -60,7 +65,7 @@ class _Work:
     micro_batches: list[Batch]
     encoded: list[dict[str, Any]]
     """Outputs of the first pass."""
-    counts: dict[str, Tensor]
+    counts: dict[str, Tensor] = field(init=False)
     """How many samples each local loss has in the global batch."""
     contrast: Contrast = field(init=False)
     grads: list[global_batch.Features] = field(init=False)
@@ -69,6 +74,8 @@ class _Work:
     """Local losses, this rank's share of the global mean, weighted."""
     shown: list[dict[str, Any]] = field(default_factory=list)
     """`sums` and `logs` without their graphs."""
+    replays: dict[str, Tensor] = field(default_factory=dict)
+    """By micro-batch and feature: how far the second pass was from the first."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +118,12 @@ class Engine:
         exact = {} if self.zero.precision is Precision.fp32 else _copies(stage)
         self._linear = torch.nn.functional.linear
         self.sums = self._exact_sums()
-        self._deepspeed, self._hook, self._norm = self._initialize()
+        self._deepspeed, self._hook = self._initialize()
+        self._gradients: Gradients
+        if is_short(self.zero, stage.parameters()):
+            self._gradients = ShortWay(stage, self._deepspeed, self.world, self.sums)
+        else:
+            self._gradients = LongWay(stage, self._deepspeed, self.zero, self.world, self.sums)
         self.shards = ZeroShards(self._deepspeed, stage, self.zero.stage, self.world)
         for shard in self.shards.params if exact else []:
             whole = exact[shard.name].view(-1)
@@ -121,11 +133,12 @@ class Engine:
 
     # -- the step ---------------------------------------------------------------------------------------
 
-    def step(self, batch: Batch, details: bool = False) -> StepResult:
+    def step(self, batch: Batch, details: bool = False, tell: Sequence[float] = ()) -> StepResult:
         """Train on this rank's rows of the global batch. Call it on all ranks.
 
         Args:
             details: have the stage compute its costlier logs too.
+            tell: numbers for the callers on the other ranks, as many on each.
 
         Raises:
             NonFiniteError: on all ranks, before anything is applied. Gradients of the step may be left, so
@@ -136,39 +149,48 @@ class Engine:
         work = self._first_pass(batch)
         self._contrast(work)
         self._backward(work)
-        if self.sums and not self.sums.settle():
-            self._discard()
+        found = self._exchange(work, tell)
+        if self.sums and not self.sums.settle(found["largest"].max(axis=0).tolist()):
+            self._gradients.discard()
             self._backward(work, again=True)
-            self.sums.settle()
-        grad_norm = self._apply(work)
+            found = self._exchange(work, tell)
+            self.sums.settle(found["largest"].max(axis=0).tolist())
+        if not self._gradients.is_finite(found["squares"]):
+            self._fail("gradient norm", work)
+        grad_norm = self._gradients.step()
+        if grad_norm is None:
+            self._fail("gradient norm", work)
         self.ema.update(self.stage.ema_momentum(self.completed_steps / max(1, self.total_steps - 1)))
-        result = self._result(work, lr, grad_norm)
+        result = self._result(work, found, lr, grad_norm)
         self.completed_steps += 1
         return result
 
     def _first_pass(self, batch: Batch) -> _Work:
         """Features of all micro-batches, with their graph only if there is one micro-batch."""
-        on_device = global_batch.to_device(batch, self.process.device)
-        micro_batches = global_batch.split(on_device, self.config.micro_batch_size)
-        if len(micro_batches) != self.micro_batches:
-            raise ValueError(
-                f"the batch has {len(micro_batches)} micro-batches, expected {self.micro_batches}"
-            )
+        of_host = global_batch.split(batch, self.config.micro_batch_size)
+        if len(of_host) != self.micro_batches:
+            raise ValueError(f"the batch has {len(of_host)} micro-batches, expected {self.micro_batches}")
+        prepared = [self.stage.prepare(m) for m in of_host]
+        micro_batches = [global_batch.to_device(m, self.process.device) for m in prepared]
         two_pass = self.micro_batches > 1
         encoded = [self._encode(m, k, features_only=two_pass) for k, m in enumerate(micro_batches)]
-        counts = global_batch.all_sum(_added(encoded, "counts"), self.process.device, self.world)
-        return _Work(micro_batches, encoded, counts)
+        return _Work(micro_batches, encoded)
 
     def _encode(self, batch: Batch, index: int, features_only: bool) -> dict[str, Any]:
         """One pass of one micro-batch; without a graph if only its features are wanted."""
         global_index = self.world.rank * self.micro_batches + index
         torch.manual_seed(global_batch.pass_seed(self.config.seed, self.completed_steps, global_index))
         with torch.no_grad() if features_only else nullcontext():
-            return self._deepspeed(batch, features_only=features_only)
+            return self._gradients.forward(batch, features_only)
 
     def _contrast(self, work: _Work) -> None:
-        """The loss over the global batch, and its gradient for this rank's features."""
-        gathered = global_batch.gather([e["features"] for e in work.encoded], self.world)
+        """The loss over the global batch, and its gradient for this rank's features. The counts of the local
+        losses travel with the features."""
+        counted = [{f"{COUNT}{n}": c.detach().view(1) for n, c in e["counts"].items()} for e in work.encoded]
+        gathered = global_batch.gather(
+            [{**e["features"], **c} for e, c in zip(work.encoded, counted, strict=True)], self.world
+        )
+        work.counts = {name: gathered.pop(f"{COUNT}{name}").sum() for name in work.encoded[0]["counts"]}
         for rows in gathered.values():
             rows.requires_grad_(rows.is_floating_point())
         work.contrast = self.stage.contrast(gathered)
@@ -183,7 +205,8 @@ class Engine:
             if self.micro_batches > 1 or again:
                 encoded = self._encode(micro_batch, k, features_only=False)
                 if self.completed_steps - self._first_step < REPLAYS_CHECKED:
-                    guards.check_replay(work.encoded[k]["features"], encoded["features"])
+                    found = guards.replay_differences(work.encoded[k]["features"], encoded["features"])
+                    work.replays |= {f"{k}/{name}": difference for name, difference in found.items()}
             parts = [
                 encoded["weights"][name] * total / work.counts[name].clamp(min=1).float()
                 for name, total in encoded["sums"].items()
@@ -191,41 +214,39 @@ class Engine:
             loss = torch.stack(parts).sum() if parts else work.contrast.total.new_zeros(())
             work.losses.append(loss.detach())
             work.shown.append({f: {n: v.detach() for n, v in encoded[f].items()} for f in ("sums", "logs")})
-            is_last = k == self.micro_batches - 1
-            if is_last and guards.is_bad_anywhere([work.contrast.total, *work.losses], self.world):
-                self._fail("loss", work)
             through_features = global_batch.surrogate(encoded["features"], work.grads[k])
             if through_features is not None:
                 loss = loss + through_features
-            self._deepspeed.set_gradient_accumulation_boundary(is_last)
-            # DeepSpeed averages over ranks, but the loss is already this rank's share of the global one.
-            share = 1 if self.sums else self.world.world_size  # exact sums multiply the gradient instead
-            self._deepspeed.backward(loss * share, scale_wrt_gas=False)
+            self._gradients.backward(loss, is_last=k == self.micro_batches - 1)
 
-    def _discard(self) -> None:
-        """Drop the gradients of this step."""
-        if self.zero.stage == 0:
-            self._deepspeed.zero_grad()
-            return
-        self._norm.refuses = True  # DeepSpeed then skips its step and drops the gradients
-        self._deepspeed.step()
-        self._norm.refuses = False
+    def _exchange(self, work: _Work, tell: Sequence[float]) -> Mapping[str, np.ndarray]:
+        """The numbers of the step, from all ranks.
 
-    def _apply(self, work: _Work) -> float:
-        """Clip and step, unless the norm of the gradient is not finite; returns the norm."""
-        if self.zero.stage == 0:  # the only stage at which DeepSpeed would apply it
-            found = [p.grad for p in self.stage.parameters() if p.grad is not None]
-            norm = float(torch.nn.utils.get_total_norm(found))
-            if not np.isfinite(norm):
-                self._fail("gradient norm", work)
-            self._deepspeed.step()
-            return norm
-        self._deepspeed.step()
-        if not self._deepspeed.was_step_applied():  # the norm is summed over ranks: all skipped, or none
-            self._fail("gradient norm", work)
-        return float(self._deepspeed.get_global_grad_norm())
+        Raises:
+            NonFiniteError: the loss is not finite on some rank.
+            RuntimeError: as `guards.check_replay`.
+        """
+        message = Message(self.process.device)
+        message.add_scalars("losses", [work.contrast.total, *work.losses])
+        shown = work.contrast
+        message.add_scalars("global", [shown.total, *shown.terms.values(), *shown.logs.values()])
+        message.add_scalars("counts", list(work.counts.values()))
+        message.add("sums", _added(work.shown, "sums"))
+        message.add("logs", _added(work.shown, "logs"))
+        message.add_scalars("replays", list(work.replays.values()))
+        if self.sums:
+            message.add("largest", self.sums.largest)
+        message.add("squares", self._gradients.squares())
+        message.add("told", torch.tensor(tell, dtype=torch.float64))
+        found = message.exchange(self.world)
+        if not np.isfinite(found["losses"]).all():
+            self._fail("loss", work)
+        guards.check_replay(
+            {n.split("/", 1)[1]: v for n, v in zip(work.replays, found["replays"].max(axis=0), strict=True)}
+        )
+        return found
 
-    def _fail(self, what: str, work: _Work) -> None:
+    def _fail(self, what: str, work: _Work) -> NoReturn:
         """Raise on all ranks. A gradient does not tell which sample is to blame, so all are named."""
         ids: list[str] = []
         for k, micro_batch in enumerate(work.micro_batches):
@@ -235,21 +256,27 @@ class Engine:
             ids += guards.suspects(micro_batch, features, loss)
         guards.fail(what, self.completed_steps, ids, self.world)
 
-    def _result(self, work: _Work, lr: float, grad_norm: float) -> StepResult:
-        device, passes = self.process.device, self.micro_batches * self.world.world_size
-        sums = global_batch.all_sum(_added(work.shown, "sums"), device, self.world)
-        logs = global_batch.all_sum(_added(work.shown, "logs"), device, self.world)
-        local = {name: total / work.counts[name].clamp(min=1) for name, total in sums.items()}
-        weights = work.encoded[0]["weights"]
-        terms = {**work.contrast.terms, **local}
-        shown = {**work.contrast.logs, **{name: total / passes for name, total in logs.items()}}
+    def _result(
+        self, work: _Work, found: Mapping[str, np.ndarray], lr: float, grad_norm: float
+    ) -> StepResult:
+        passes = self.micro_batches * self.world.world_size
+        encoded, shown, contrast = work.encoded[0], work.shown[0], work.contrast
+        total, *of_contrast = found["global"][self.world.rank].tolist()
+        counts = dict(zip(work.counts, found["counts"][0].tolist(), strict=True))
+        sums = dict(zip(shown["sums"], found["sums"].sum(axis=0).tolist(), strict=True))
+        logs = dict(zip(shown["logs"], found["logs"].sum(axis=0).tolist(), strict=True))
+        local = {name: value / max(counts[name], 1) for name, value in sums.items()}
+        names = [*contrast.terms, *contrast.logs]
+        by_name = list(zip(names, of_contrast, strict=True))
+        terms, of_logs = dict(by_name[: len(contrast.terms)]), dict(by_name[len(contrast.terms) :])
         return StepResult(
             step=self.completed_steps,
-            loss=float(work.contrast.total.detach()) + sum(weights[n] * float(v) for n, v in local.items()),
-            terms={name: float(value) for name, value in terms.items()},
-            logs={name: float(value) for name, value in shown.items()},
+            loss=total + sum(encoded["weights"][name] * value for name, value in local.items()),
+            terms=terms | local,
+            logs=of_logs | {name: value / passes for name, value in logs.items()},
             grad_norm=grad_norm,
             lr=lr,
+            told=found["told"],
         )
 
     # -- around the step --------------------------------------------------------------------------------
@@ -268,7 +295,7 @@ class Engine:
 
     def pictures(self, batch: Batch) -> dict[str, np.ndarray]:
         """The stage's pictures of the first micro-batch. Call it on all ranks: stage 3 gathers weights."""
-        first = global_batch.split(batch, self.config.micro_batch_size)[0]
+        first = self.stage.prepare(global_batch.split(batch, self.config.micro_batch_size)[0])
         self.stage.eval()
         try:
             with torch.no_grad():
@@ -297,7 +324,7 @@ class Engine:
         wanted = self.zero.adds_exactly and micro_batches > 1
         return ExactSums(self.stage.named_parameters(), micro_batches, self.process) if wanted else None
 
-    def _initialize(self) -> tuple[Any, Any, ExactNorm]:
+    def _initialize(self) -> tuple[Any, Any]:
         prepare_deepspeed()
         import deepspeed
 
@@ -313,16 +340,13 @@ class Engine:
         config = deepspeed_config(self.zero, optim, self.config.micro_batch_size, self.micro_batches)
         with without_prints():  # stage 1 in bf16 prints its memory a dozen times
             engine, *_ = deepspeed.initialize(model=self.stage, optimizer=optimizer, config=config)
-        norm = ExactNorm(self.world)
-        if self.zero.stage:
-            replace_grad_norm(engine.optimizer, norm)
-        return engine, hook, norm
+        return engine, hook
 
 
-def _added(encoded: list[dict[str, Any]], field: str) -> dict[str, Tensor]:
-    """Sum over micro-batches of the scalars in `field`, by name."""
-    names = encoded[0][field]
-    return {n: torch.stack([e[field][n].detach().double() for e in encoded]).sum() for n in names}
+def _added(shown: list[dict[str, Any]], field: str) -> Tensor:
+    """Sums over micro-batches of the scalars in `field` [names], fp64."""
+    columns = [torch.stack([s[field][name] for s in shown]).double().sum() for name in shown[0][field]]
+    return torch.stack(columns) if columns else torch.zeros(0, dtype=torch.float64)
 
 
 def _copies(stage: nn.Module) -> dict[str, Tensor]:

@@ -31,12 +31,12 @@ Legend: M micro-batches of the global batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from plinth.engine.process import Process
 from plinth.errors import ConfigError
@@ -77,7 +77,7 @@ def shift_of(ceiling: int, bits: int) -> float:
     return math.ldexp(1.5, ceiling - bits + EXACT_BITS - 1)
 
 
-def on_grid(values: Tensor, shift: Tensor) -> Tensor:
+def on_grid(values: Tensor, shift: float) -> Tensor:
     """The nearest multiples of the quantum. fp32 numbers beside `shift` are its multiples, so the addition
     does the rounding. Values that are too large or not finite stay nearly as they are."""
     return values.add(shift).sub_(shift)
@@ -100,10 +100,6 @@ def next_ceiling(needed: int, ceiling: int) -> int:
 class ExactSums:
     """Rounds the gradients of a backward pass to the grid before they are added, and keeps the ceilings.
 
-    Its hooks also multiply gradients by the number of ranks, because DeepSpeed averages over ranks. This is
-    exact at any number of ranks at stages 1 to 3, which divide before they add over ranks; stage 0 divides
-    afterwards and is exact at powers of two.
-
     Args:
         parameters: of the stage, by name, before DeepSpeed has them; those without gradient are ignored.
         micro_batches: M.
@@ -112,30 +108,51 @@ class ExactSums:
     def __init__(
         self, parameters: Iterable[tuple[str, nn.Parameter]], micro_batches: int, process: Process
     ) -> None:
-        trained = [(name, p) for name, p in parameters if p.requires_grad]
+        self._trained = [(name, p) for name, p in parameters if p.requires_grad]
         self.redone = 0
-        self._names = [name for name, _ in trained]
         self._bits = grid_bits(micro_batches)
         self._world, self._device = process.world, process.device
-        self._largest = torch.zeros(len(trained), device=self._device)
+        self.largest = torch.zeros(len(self._trained), device=self._device)
+        """Largest element of each parameter's gradients on this rank since the last `settle`."""
         self._ceilings: list[int] = []
-        self._set([LOWEST] * len(trained))
-        self._hooks = [p.register_hook(partial(self._seen, i)) for i, (_, p) in enumerate(trained)]
+        self._set([LOWEST] * len(self._trained))
+        self._hooks: list[RemovableHandle] = []
 
-    def settle(self) -> bool:
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """In the order of the gradients of `round_`."""
+        return [p for _, p in self._trained]
+
+    def round_(self, gradients: list[Tensor]) -> None:
+        """Round the gradients of all parameters from one backward pass in place."""
+        torch.maximum(
+            self.largest, torch.stack(torch._foreach_max(torch._foreach_abs(gradients))), out=self.largest
+        )
+        torch._foreach_add_(gradients, self._shifts)
+        torch._foreach_sub_(gradients, self._shifts)
+
+    def watch(self) -> None:
+        """Round each gradient as it comes from a backward pass, where DeepSpeed takes it at once.
+
+        The hooks also multiply it by the number of ranks, because DeepSpeed averages over ranks. This is
+        exact at any number of ranks at stages 1 to 3, which divide before they add over ranks; stage 0
+        divides afterwards and is exact at powers of two.
+        """
+        self._hooks = [p.register_hook(partial(self._seen, i)) for i, (_, p) in enumerate(self._trained)]
+
+    def settle(self, largest: Sequence[float]) -> bool:
         """After all micro-batches went backward: whether their sums are exact. If not, discard the gradients
-        and repeat the pass: then they are. Call it on all ranks.
+        and repeat the pass: then they are.
 
         Gradients that are not finite are caught by the norm check.
+
+        Args:
+            largest: of all ranks' `largest`, the same on every rank.
         """
-        largest = self._largest.nan_to_num(nan=torch.inf, posinf=torch.inf)
-        if self._world.world_size > 1:
-            dist.all_reduce(largest, dist.ReduceOp.MAX)
-        self._largest.zero_()
-        found = largest.tolist()
-        if math.inf in found:
+        self.largest.zero_()
+        if not all(map(math.isfinite, largest)):
             return True
-        pairs = [(needed_for(size), ceiling) for size, ceiling in zip(found, self._ceilings, strict=True)]
+        pairs = [(needed_for(size), ceiling) for size, ceiling in zip(largest, self._ceilings, strict=True)]
         fits = all(needed <= ceiling for needed, ceiling in pairs)
         self._set([next_ceiling(*pair) for pair in pairs])
         self.redone += not fits
@@ -143,11 +160,11 @@ class ExactSums:
 
     def state(self) -> dict[str, int]:
         """Ceilings by name."""
-        return dict(zip(self._names, self._ceilings, strict=True))
+        return {name: ceiling for (name, _), ceiling in zip(self._trained, self._ceilings, strict=True)}
 
     def restore(self, state: Mapping[str, int]) -> None:
         """Continue with these ceilings; a parameter that has none finds its own."""
-        self._set([state.get(name, LOWEST) for name in self._names])
+        self._set([state.get(name, LOWEST) for name, _ in self._trained])
 
     def close(self) -> None:
         """Remove the hooks."""
@@ -155,14 +172,13 @@ class ExactSums:
             hook.remove()
 
     def _set(self, ceilings: list[int]) -> None:
-        if ceilings == self._ceilings:
-            return
-        self._ceilings = ceilings
-        self._shifts = torch.tensor([shift_of(c, self._bits) for c in ceilings], device=self._device).unbind()
+        if ceilings != self._ceilings:
+            self._ceilings = ceilings
+            self._shifts = [shift_of(ceiling, self._bits) for ceiling in ceilings]
 
     def _seen(self, i: int, gradient: Tensor) -> Tensor:
         """The gradient of a parameter from one backward pass, rounded to the grid."""
-        largest = self._largest[i]
+        largest = self.largest[i]
         torch.maximum(largest, gradient.abs().amax(), out=largest)
         gridded = on_grid(gradient, self._shifts[i])
         return gridded.mul_(self._world.world_size) if self._world.world_size > 1 else gridded

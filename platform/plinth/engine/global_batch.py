@@ -20,8 +20,9 @@ Legend: K micro-batches of n samples on this rank, N samples of the global batch
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -53,7 +54,8 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 
 def gather(micro_batches: Iterable[Features], world: World) -> Features:
-    """Features [N, ...] of the global batch on every rank, without a graph; floating point in fp32.
+    """Features [N, ...] of the global batch on every rank, in one message, without a graph; floating point in
+    fp32.
 
     Args:
         micro_batches: the features [n, ...] of this rank's micro-batches, in order.
@@ -62,18 +64,25 @@ def gather(micro_batches: Iterable[Features], world: World) -> Features:
     for features in micro_batches:
         for name, rows in features.items():
             columns.setdefault(name, []).append(rows.detach())
-    return {name: _gather_rows(torch.cat(rows), world) for name, rows in columns.items()}
+    own = {name: torch.cat(rows) if len(rows) > 1 else rows[0] for name, rows in columns.items()}
+    return {name: _widened(rows) for name, rows in _gather_rows(own, world).items()}
 
 
-def _gather_rows(rows: Tensor, world: World) -> Tensor:
-    if rows.dtype in (torch.bfloat16, torch.float16):
-        rows = rows.float()
-    if world.world_size == 1:
-        return rows.clone()
-    sent = rows.contiguous().view(torch.uint8) if rows.dtype == torch.bool else rows.contiguous()
-    received = sent.new_empty(world.world_size * len(sent), *sent.shape[1:])
-    dist.all_gather_into_tensor(received, sent)
-    return received.view(rows.dtype)
+def _widened(rows: Tensor) -> Tensor:
+    return rows.float() if rows.dtype in (torch.bfloat16, torch.float16) else rows
+
+
+def _gather_rows(own: Features, world: World) -> Features:
+    if world.world_size == 1 or not own:
+        return {name: rows.clone() for name, rows in own.items()}
+    sent = torch.cat([rows.contiguous().view(-1).view(torch.uint8) for rows in own.values()])
+    received = sent.new_empty(world.world_size, len(sent))
+    dist.all_gather_into_tensor(received.view(-1), sent)
+    parts = received.split([rows.numel() * rows.element_size() for rows in own.values()], dim=1)
+    return {
+        name: part.contiguous().view(-1).view(rows.dtype).view(-1, *rows.shape[1:])
+        for (name, rows), part in zip(own.items(), parts, strict=True)
+    }
 
 
 def gradients(total: Tensor, features: Features, world: World, micro_batches: int) -> list[Features]:
@@ -100,12 +109,16 @@ def surrogate(features: Features, grads: Features) -> Tensor | None:
     return torch.stack(parts).sum() if parts else None
 
 
-def all_sum(values: Mapping[str, Tensor], device: torch.device, world: World) -> dict[str, Tensor]:
-    """Sums over all ranks of scalars, in one message, in float64 (exact for counts). Every rank must
-    have the same names."""
-    if not values:
-        return {}
-    packed = torch.stack([v.detach().to(device, torch.float64) for v in values.values()])
-    if world.world_size > 1:
-        dist.all_reduce(packed)
-    return dict(zip(values, packed.unbind(), strict=True))
+def exchange(numbers: Tensor, world: World) -> Tensor:
+    """Numbers [k] of every rank, [ranks, k], in one message."""
+    if world.world_size == 1:
+        return numbers[None]
+    received = numbers.new_empty(world.world_size, len(numbers))
+    dist.all_gather_into_tensor(received.view(-1), numbers)
+    return received
+
+
+def host(numbers: Tensor) -> np.ndarray:
+    """The only place where a step waits for the device."""
+    found: np.ndarray = numbers.cpu().numpy()
+    return found

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from typing import NoReturn
 
 import torch
 import torch.distributed as dist
@@ -19,14 +20,6 @@ REPLAY_TOLERANCE = (
 )
 
 
-def is_bad_anywhere(values: Iterable[Tensor], world: World) -> bool:
-    """Whether one of these scalars is not finite on any rank. Call it on all ranks."""
-    bad = (~torch.isfinite(torch.stack([v.detach().float() for v in values]))).any().float()
-    if world.world_size > 1:
-        dist.all_reduce(bad, op=dist.ReduceOp.MAX)
-    return bool(bad.item())
-
-
 def suspects(batch: Batch, features: Mapping[str, Tensor], loss: Tensor) -> list[str]:
     """Ids of the samples of a micro-batch whose features are not finite; all of them if only the
     micro-batch's own loss is not finite; none if all is finite."""
@@ -40,7 +33,7 @@ def suspects(batch: Batch, features: Mapping[str, Tensor], loss: Tensor) -> list
     return [name for name, is_bad in zip(ids, bad.tolist(), strict=True) if is_bad]
 
 
-def fail(what: str, step: int, sample_ids: list[str], world: World) -> None:
+def fail(what: str, step: int, sample_ids: list[str], world: World) -> NoReturn:
     """Raise on every rank, naming the ranks and samples at fault.
 
     Args:
@@ -66,18 +59,30 @@ def fail(what: str, step: int, sample_ids: list[str], world: World) -> None:
     raise error
 
 
-def check_replay(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> None:
+def replay_differences(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """How far the features of two passes of a micro-batch are apart, as a share of the largest; scalars."""
+    found = {}
+    for name, rows in second.items():
+        if rows.requires_grad:
+            known = first[name].detach().float()
+            largest = known.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
+            found[name] = (rows.detach().float() - known).abs().amax() / largest
+    return found
+
+
+def check_replay(differences: Mapping[str, float]) -> None:
     """Refuse a stage whose second pass gives other features than its first: the gradients would be wrong.
+
+    Args:
+        differences: as `replay_differences`, by feature.
 
     Raises:
         RuntimeError: naming the feature. The stage is at fault, not the job.
     """
-    for name, rows in second.items():
-        if rows.requires_grad:
-            known = first[name].detach()
-            difference = float((rows.detach() - known).abs().max())
-            if difference > REPLAY_TOLERANCE * float(known.abs().max()):
-                raise RuntimeError(
-                    f"feature {name!r} differs by {difference:.3g} between the passes of a micro-batch: "
-                    "the stage must draw the random numbers of its features before those of its local losses"
-                )
+    for name, difference in differences.items():
+        if difference > REPLAY_TOLERANCE:
+            raise RuntimeError(
+                f"feature {name!r} differs by {difference:.3g} of its largest element between the passes of "
+                "a micro-batch: the stage must draw the random numbers of its features before those of its "
+                "local losses"
+            )

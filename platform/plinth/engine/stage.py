@@ -64,6 +64,11 @@ class Stage(Protocol):
     log_details: bool
     """Set by the engine before a step: whether costlier `logs` are wanted this time."""
 
+    def prepare(self, batch: Batch) -> Batch:
+        """A micro-batch that is still on the host, with what `forward` needs of the host: random draws,
+        decisions by value. On a device, reading a number back would make the step wait."""
+        ...
+
     def forward(self, batch: Batch, features_only: bool = False) -> Encoded:
         """Encode a micro-batch; with `features_only` (the first of two passes) without `sums`."""
         ...

@@ -17,7 +17,7 @@ import resource
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,6 @@ import torch
 from plinth.data.assemble import LocalBatch
 from plinth.digests import finite
 from plinth.engine.engine import StepResult
-from plinth.engine.global_batch import gather
 from plinth.engine.process import Process, on_all_ranks
 from plinth.observe.config import MetricsConfig
 from plinth.observe.sinks import Sinks
@@ -39,7 +38,8 @@ from plinth.world import World
 LINES_KEY = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
 RATE_WINDOW_STEPS = 20
-MICROSECONDS = 10**6
+HALF_BITS = 32
+HALF_MASK = (1 << HALF_BITS) - 1
 
 log = logging.getLogger(__name__)
 
@@ -78,8 +78,20 @@ class StepRecord:
         return numbers | self.terms
 
 
+def told(batch: LocalBatch, compute_s: float) -> np.ndarray:
+    """What this rank tells the others for the record of a step, fp64 [2 n + 2]: its sample keys, in halves
+    that fp64 holds exactly, and its times.
+
+    Args:
+        compute_s: of the step before: this one's is known when the device is done with it.
+    """
+    keys = batch.tensors["sample_key"].numpy()
+    return np.concatenate([keys >> HALF_BITS, keys & HALF_MASK, [batch.wait_s, compute_s]]).astype(np.float64)
+
+
 def record_step(
     result: StepResult,
+    of_ranks: np.ndarray,
     batch: LocalBatch,
     process: Process,
     global_batch_size: int,
@@ -87,42 +99,33 @@ def record_step(
     checkpoint_s: float,
     compute_s: float = 0.0,
 ) -> StepRecord:
-    """The record of a step; call it on all ranks, right after the step.
+    """The record of a step; call it right after the step.
 
     Args:
+        of_ranks: [ranks, k], what they `told`.
         started: `time.perf_counter()` before the batch was requested.
         checkpoint_s: time that a checkpoint took between the step before and this one.
         compute_s: time of the step's forward passes on this rank.
     """
-    step_s = time.perf_counter() - started
-    keys, ranks = _gathered(batch, process, compute_s)
+    upper, lower = np.split(of_ranks[:, :-2].astype(np.int64), 2, axis=1)
+    keys = (upper << HALF_BITS) | lower
+    waits, computes = of_ranks[:, -2:].T.tolist()
+    numbers = {f.name: getattr(result, f.name) for f in fields(result) if f.name != "told"}
     return StepRecord(
-        **asdict(result),
+        **numbers,
         epoch=batch.cursor.epoch,
         step_in_epoch=batch.cursor.step,
         digest=hashlib.blake2b(keys.tobytes(), digest_size=8).hexdigest(),
         world_size=process.world.world_size,
         samples=global_batch_size,
-        step_s=step_s,
+        step_s=time.perf_counter() - started,
         data_wait_s=batch.wait_s,
         checkpoint_s=checkpoint_s,
         memory_bytes=_memory_bytes(process.device),
         time=time.time(),
         compute_s=compute_s,
-        ranks=ranks,
+        ranks={DATA_WAIT: waits, COMPUTE: computes} if len(of_ranks) > 1 else {},
     )
-
-
-def _gathered(batch: LocalBatch, process: Process, compute_s: float) -> tuple[np.ndarray, RankSeconds]:
-    """Sample keys of the global batch in order, and the times of each rank, in one message."""
-    own = [round(MICROSECONDS * seconds) for seconds in (batch.wait_s, compute_s)]
-    sent = torch.cat([batch.tensors["sample_key"].cpu(), torch.tensor(own)]).to(process.device)
-    received = gather([{"sent": sent}], process.world)["sent"].cpu().numpy()
-    rows = received.reshape(process.world.world_size, -1)
-    if len(rows) == 1:
-        return rows[:, : -len(own)].copy(), {}
-    waits, computes = (rows[:, -len(own) :].T / MICROSECONDS).tolist()
-    return rows[:, : -len(own)].copy(), {DATA_WAIT: waits, COMPUTE: computes}
 
 
 def _memory_bytes(device: torch.device) -> int:
@@ -155,6 +158,7 @@ class MetricsWriter:
         hosts: Sequence[str] = (),
         sinks: Sinks | None = None,
     ) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
         from torch.utils.tensorboard.writer import SummaryWriter
 
         self._config, self._storage, self._local, self._name = config, storage, local, name
@@ -166,6 +170,7 @@ class MetricsWriter:
         self._lines = (local / LINES_KEY).open("a")
         # purge_step: TensorBoard hides what a run that died had written from this step on.
         self._board = SummaryWriter(str(local / TENSORBOARD_FOLDER), purge_step=first_step)
+        self._summary = Summary
         self._recent: list[StepRecord] = []
         self._flushed_bytes = 0
         self._shown_at = time.monotonic()
@@ -200,8 +205,10 @@ class MetricsWriter:
         return line | ({"ranks": times} if is_due and (times := self._rank_times.take()) else {})
 
     def _scalars(self, values: Mapping[str, float], step: int) -> None:
-        for tag, value in values.items():
-            self._board.add_scalar(tag, value, step)
+        # One event for all: `add_scalar` writes one for each, at 50 us.
+        points = [self._summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+        events: Any = self._board.file_writer
+        events.add_summary(self._summary(value=points), step)
         if self._sinks:
             self._sinks.log(values, step)
 

@@ -48,6 +48,8 @@ from plinth.storage import Storage, local_files
 
 LOG_SUFFIX, STACKS_SUFFIX = ".log", ".stacks"
 CUT_SUFFIX = ".batches-cut"
+ARMED_ANEW = 0.1
+"""Share of its time after which the alarm for a hang is set again."""
 BATCHES_KEPT = 4
 BATCHES_BEFORE_CUT = 64
 CLOSE_TIMEOUT_S = 10.0
@@ -81,6 +83,7 @@ class RankLog:
         self._has_failed = False
         self._is_whole = True
         self._copying: Every | None = None
+        self._armed_at = self._timeout_s = 0.0
 
     def __enter__(self) -> RankLog:
         with self._disk_may_be_full():
@@ -131,9 +134,13 @@ class RankLog:
                 self._cut()
 
     def arm(self, timeout_s: float) -> None:
-        """Write the stacks of all threads unless this is called again within `timeout_s`."""
-        if self._stacks is not None:
-            faulthandler.dump_traceback_later(timeout_s, file=self._stacks)
+        """Write the stacks of all threads unless this is called again within `timeout_s`; up to `ARMED_ANEW`
+        of it later, because arming starts a thread."""
+        now = time.monotonic()
+        is_fresh = timeout_s == self._timeout_s and now - self._armed_at < ARMED_ANEW * timeout_s
+        if self._stacks is not None and not is_fresh:
+            faulthandler.dump_traceback_later((1 + ARMED_ANEW) * timeout_s, file=self._stacks)
+            self._armed_at, self._timeout_s = now, timeout_s
 
     def expect_end(self) -> None:
         """From now on the process may be killed without a failure, as when the workers are restarted."""

@@ -1,7 +1,7 @@
 """What comes from outside while a stage trains: stop, make room for another size, this node goes away.
 
-Ranks may hear of different things first, so they exchange what they heard after each step, in one message,
-and all act at the same step. `Control` is a run without Ray; the one that asks Ray Train is in
+Ranks may hear of different things first, so they exchange what they heard with the numbers of each step, and
+all act at the same step. `Control` is a run without Ray; the one that asks Ray Train is in
 `plinth.launch.ray_worker`.
 """
 
@@ -19,8 +19,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-import torch
-import torch.distributed as dist
+import numpy as np
 
 from plinth.engine.process import Process
 
@@ -154,34 +153,37 @@ class StepDecision:
 class Consensus:
     """The ranks' agreement after each step. One per stage and rank."""
 
+    NUMBERS = 5
+
     def __init__(self, process: Process, control: Control) -> None:
         self._process, self._control = process, control
         self._deadline: float | None = None
         self._saved_for: float | None = None
         self._asked_at = time.time()
 
-    def after_step(self, has_skipped: bool, save_s: float | None) -> StepDecision:
-        """Exchange what this rank heard for what all ranks do.
+    def heard(self, has_skipped: bool, save_s: float | None) -> list[float]:
+        """What this rank tells the others with a step, `NUMBERS` of them; `decide` takes those of all.
 
         Args:
             has_skipped: whether this rank's batch had invalid samples.
             save_s: what a checkpoint takes until it counts, as measured; None if there was none yet.
         """
         deadline = self._control.deadline()
-        heard = torch.tensor(
-            [
-                float(self._control.stop_wanted()),
-                float(self._control.resize_wanted()),
-                float(has_skipped),
-                float(self._preemption(save_s)) if self._process.world.rank == 0 else 0.0,
-                -deadline if deadline is not None else -math.inf,
-            ],
-            dtype=torch.float64,
-            device=self._process.device,
-        )
-        if self._process.world.world_size > 1:
-            dist.all_reduce(heard, op=dist.ReduceOp.MAX)
-        stop, resize, skipped, preemption, earliest = heard.tolist()
+        return [
+            float(self._control.stop_wanted()),
+            float(self._control.resize_wanted()),
+            float(has_skipped),
+            float(self._preemption(save_s)) if self._process.world.rank == 0 else 0.0,
+            -deadline if deadline is not None else -math.inf,
+        ]
+
+    def decide(self, of_ranks: np.ndarray) -> StepDecision:
+        """What all ranks do after the step.
+
+        Args:
+            of_ranks: fp64 [ranks, NUMBERS], what they told.
+        """
+        stop, resize, skipped, preemption, earliest = of_ranks.max(axis=0).tolist()
         self._deadline = None if earliest == -math.inf else -earliest
         if preemption:
             self._saved_for = self._deadline

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -32,7 +32,7 @@ from plinth.errors import NonFiniteError, PlinthError, StorageError
 from plinth.observe import incidents
 from plinth.observe.config import OnBadStep, OnCollapse
 from plinth.observe.incidents import CollapseWatch, Incident
-from plinth.observe.metrics import record_step
+from plinth.observe.metrics import record_step, told
 from plinth.train.attempt import Attempt
 from plinth.train.control import Consensus, Control, PreemptionAction, StepDecision, checkpoint_report
 from plinth.train.observers import Observers
@@ -112,17 +112,20 @@ def _train(state: StageState) -> StageEnd:
         state.observers.begin(engine)
         consensus, collapse = Consensus(process, state.control), CollapseWatch(stage.guard)
 
-        end, stall_s = StageEnd(), 0.0
+        end, stall_s, compute_s = StageEnd(), 0.0, 0.0
         unreported: list[dict[str, float]] = []
         while (step := engine.completed_steps) < stage.total_steps and not end.is_stopped:
             started = time.perf_counter()
             batch = _next_batch(batches, out_batches)
             state.observers.batch(step, batch)
-            result = _step(state, engine, batch, losses)
-            decision = consensus.after_step(bool(batch.skipped), state.observers.save_s)
+            heard = consensus.heard(bool(batch.skipped), state.observers.save_s)
+            result = _step(state, engine, batch, losses, [*heard, *told(batch, compute_s)])
+            decision = consensus.decide(result.told[:, : len(heard)])
+            compute_s = state.observers.compute_s()
             record = record_step(
-                result, batch, process, stage.global_batch_size, started, stall_s, state.observers.compute_s()
-            )
+                result, result.told[:, len(heard) :], batch, process, stage.global_batch_size, started,
+                stall_s, compute_s,
+            )  # fmt: skip
             if decision.has_skipped:
                 record.skipped = _gathered(state, batch.skipped)
             end.summary, stall_s = record.summary(), 0.0
@@ -177,8 +180,13 @@ def _next_batch(batches: Batches, left_out: Container[Cursor]) -> LocalBatch:
     return batch
 
 
-def _step(state: StageState, engine: Engine, batch: LocalBatch, losses: list[float]) -> StepResult:
+def _step(
+    state: StageState, engine: Engine, batch: LocalBatch, losses: list[float], tell: Sequence[float]
+) -> StepResult:
     """One optimizer step; `losses` grows by one.
+
+    Args:
+        tell: to the other ranks.
 
     Raises:
         _BadStep: it is not finite, or a spike, and the job asks for a rollback.
@@ -186,7 +194,7 @@ def _step(state: StageState, engine: Engine, batch: LocalBatch, losses: list[flo
     guard = state.stage.guard
     details = _is_due(engine.completed_steps, state.stage.metrics.details_every_steps)
     try:
-        result = engine.step(batch.tensors, details=details)
+        result = engine.step(batch.tensors, details, tell)
     except NonFiniteError as error:
         if guard.on_bad_step is OnBadStep.stop:
             raise

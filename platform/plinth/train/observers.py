@@ -57,6 +57,7 @@ class Observers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._telemetry.close()
         self._close_writer()
         self._close_sinks(FAILED)
         if self._ledger and kind is not None:

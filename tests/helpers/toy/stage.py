@@ -71,6 +71,9 @@ class ToyStage(nn.Module):
         self.register_buffer("centre", torch.linspace(-1, 1, INPUT))
         self.local_weight = local_weight
 
+    def prepare(self, batch: Batch) -> Batch:
+        return batch
+
     def forward(self, batch: Batch, features_only: bool = False) -> Encoded:
         centred = batch["x"] - self.centre
         student = F.normalize(_wide(self.encoder(centred)), dim=-1) * _wide(self.log_scale).exp()

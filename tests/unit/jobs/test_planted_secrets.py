@@ -48,7 +48,7 @@ def test_run_leaves_no_planted_secret_anywhere(
             folder, metrics=sinks, storage={"access_key_env": "HF_TOKEN", "secret_key_env": "HF_TOKEN"}
         ),
     )
-    step, after_step = Engine.step, loop.Consensus.after_step
+    step, decide = Engine.step, loop.Consensus.decide
 
     def failing(self: Engine, *arguments: Any, **settings: Any) -> Any:
         if self.completed_steps == 2:
@@ -62,7 +62,7 @@ def test_run_leaves_no_planted_secret_anywhere(
             main(["pretrain", job])
         sys.excepthook(caught.type, caught.value, caught.tb)
     monkeypatch.setattr(
-        loop.Consensus, "after_step", lambda *heard: replace(after_step(*heard), has_skipped=True)
+        loop.Consensus, "decide", lambda *of_ranks: replace(decide(*of_ranks), has_skipped=True)
     )
     monkeypatch.setattr(loop, "_gathered", lambda it, own: [SAID])
     assert main(["pretrain", job]) == 0

@@ -4,14 +4,28 @@ from dataclasses import replace
 import pytest
 import torch
 
-from poma3d.inputs import Samples, draw_captions, fake_batch, point_maps, read_samples, turn
-from poma3d.network.config import AugmentConfig
+from poma3d.inputs import (
+    Samples,
+    choose_captions,
+    fake_batch,
+    point_maps,
+    read_samples,
+    turn,
+    uniform,
+    valid_views,
+)
 from poma3d.sample import TENSOR_COLUMNS
 from tests.helpers import tiny
 
 
 def samples(epoch: int, keys: list[int]) -> Samples:
-    return Samples([epoch] * len(keys), keys, torch.ones(len(keys), 1, dtype=torch.bool))
+    return Samples([epoch] * len(keys), keys)
+
+
+def draw_captions(
+    embeddings: torch.Tensor, counts: torch.Tensor, tag: str, seed: int, of: Samples
+) -> torch.Tensor:
+    return choose_captions(embeddings, counts, uniform(tuple(counts.shape[1:]), tag, seed, of))
 
 
 def test_captions_are_drawn_per_sample_and_epoch_among_those_that_exist() -> None:
@@ -40,7 +54,7 @@ def test_identity_and_validity_are_read_from_the_batch() -> None:
     found = read_samples(batch)
     assert found.epochs == [4, 4, 4]
     assert found.keys == batch["sample_key"].tolist()
-    assert found.valid.tolist() == [[True, False, True], [True, True, True], [False, False, False]]
+    assert valid_views(batch).tolist() == [[True, False, True], [True, True, True], [False, False, False]]
 
 
 def test_a_row_without_captions_gives_padding_not_an_error() -> None:
@@ -52,7 +66,7 @@ def test_depth_as_bits_of_int16_or_as_uint16_is_the_same() -> None:
     batch = fake_batch(tiny.shape(), TENSOR_COLUMNS, 2, 0)
     batch["depth"][0, 0, 0, 0] = -1  # the bits of 65535
     as_uint16 = {**batch, "depth": batch["depth"].view(torch.uint16)}
-    points = [point_maps(b, samples(0, [1, 2]), AugmentConfig(), 0) for b in (batch, as_uint16)]
+    points = [point_maps(b) for b in (batch, as_uint16)]
     assert torch.equal(*points)
     assert points[0].shape == (2, 3, 48, 48, 3)
     assert points[0][0, 0, 0, 0].norm() > 65
@@ -61,8 +75,8 @@ def test_depth_as_bits_of_int16_or_as_uint16_is_the_same() -> None:
 def test_turning_the_cameras_turns_the_scene_about_the_vertical() -> None:
     batch = fake_batch(tiny.shape(), TENSOR_COLUMNS, 2, 0)
     batch["depth"][0, 0, :4] = 0
-    plain = point_maps(batch, samples(3, [1, 2]), AugmentConfig(), 0)
-    turned = point_maps(batch, samples(3, [1, 2]), AugmentConfig(rotate_z_degrees=180), 0)
+    plain = point_maps(batch)
+    turned = point_maps(batch, turn(samples(3, [1, 2]), 180, 0))
     rotation = turn(samples(3, [1, 2]), 180, 0)
     expected = torch.einsum("nij,nvhwj->nvhwi", rotation, plain)
     torch.testing.assert_close(turned, expected, atol=1e-4, rtol=1e-4)
@@ -78,10 +92,10 @@ def test_stored_points_are_the_points_and_turn_with_the_scene() -> None:
     assert "depth" not in batch
     batch["xyz"][0, 0, 0, 0] = 0
     keys = samples(0, [1, 2])
-    plain = point_maps(batch, keys, AugmentConfig(), 0)
+    plain = point_maps(batch)
     assert plain.dtype == torch.float32
     assert torch.equal(plain, batch["xyz"].float())
-    turned = point_maps(batch, keys, AugmentConfig(rotate_z_degrees=180.0), 0)
+    turned = point_maps(batch, turn(keys, 180.0, 0))
     rotation = turn(keys, 180.0, 0)
     torch.testing.assert_close(turned, torch.einsum("nij,nvhwj->nvhwi", rotation, plain))
     assert turned[0, 0, 0, 0].tolist() == [0, 0, 0], "no point stays no point"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import plinth.engine.stage as contract
 from poma3d import losses
-from poma3d.inputs import point_maps, read_samples
+from poma3d.inputs import ROTATION, point_maps, read_samples
 from poma3d.masking import draw_masks
 from poma3d.network.config import AugmentConfig, EmaConfig, LossConfig
 from poma3d.stages import Contrast, Encoded, MainStage, WarmupStage, build_stage
@@ -37,7 +37,7 @@ def total_loss(stage: Any, batch: dict[str, Any]) -> Tensor:
 
 def network_inputs(stage: Any, batch: dict[str, Any]) -> Tensor:
     """[n*V, 3, H, W]: the point maps as the encoders take them."""
-    points = point_maps(batch, read_samples(batch), stage.model_config.augment, stage.seed)
+    points = point_maps(batch, stage.prepare(batch).get(ROTATION))
     return points.flatten(0, 1).permute(0, 3, 1, 2)
 
 

@@ -24,7 +24,12 @@ from tests.helpers.runs import (
 from tests.helpers.toy.stage import ToyStage
 
 pytestmark = pytest.mark.slow
-EVERY = [Case(z) for z in (0, 1, 2, 3)] + [Case(z, precision="bf16") for z in (1, 2, 3)]
+EVERY = [
+    *(Case(z) for z in (0, 1, 2, 3)),
+    *(Case(z, precision="bf16") for z in (1, 2, 3)),
+    *(Case(z, one_message=True) for z in (1, 2)),
+    Case(2, precision="bf16", one_message=True),
+]
 BAD_ROW = 13  # on the second of two ranks
 
 
@@ -82,6 +87,7 @@ def stopped(cases: list[Case], trap: str) -> list[tuple[str, list[str]]]:
 @pytest.mark.parametrize("micro_batch_size", [2, 8])
 def test_non_finite_loss_stops_all_ranks(world_size: int, micro_batch_size: int) -> None:
     cases = [Case(z, micro_batch_size=micro_batch_size) for z in (0, 2, 3)]
+    cases.append(Case(2, micro_batch_size=micro_batch_size, one_message=True))
     for of_rank in run_ranks(world_size, stopped, cases, "loss"):
         for message, changed in of_rank:
             assert "The loss of step 1 is not finite; nothing was applied" in message

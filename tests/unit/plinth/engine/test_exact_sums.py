@@ -60,7 +60,7 @@ def added(parts: list[Tensor], order: random.Random) -> Tensor:
 def test_any_order_gives_the_exact_sum(seed: int, count: int, ceiling: int, order: random.Random) -> None:
     bits = grid_bits(count)
     plain = gradients(seed, count, ceiling)
-    gridded = [on_grid(g, torch.tensor(shift_of(ceiling, bits))) for g in plain]
+    gridded = [on_grid(g, shift_of(ceiling, bits)) for g in plain]
     exact = torch.stack([g.double() for g in gridded]).sum(0)
     assert torch.equal(added(gridded, order).double(), exact)
     quantum = math.ldexp(1.0, ceiling - bits)
@@ -72,7 +72,7 @@ def test_any_order_gives_the_exact_sum(seed: int, count: int, ceiling: int, orde
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4, 6, 12])
 def test_sharing_over_ranks_and_averaging_is_exact(world_size: int) -> None:
     """As DeepSpeed does it at stages 1 to 3: times the ranks, added on each, divided, added over all."""
-    gridded = [on_grid(g, torch.tensor(shift_of(0, grid_bits(12)))) for g in gradients(3, 12, 0)]
+    gridded = [on_grid(g, shift_of(0, grid_bits(12))) for g in gradients(3, 12, 0)]
     of_ranks = [
         added([g * world_size for g in gridded[rank::world_size]], random.Random(rank)) / world_size
         for rank in range(world_size)
@@ -86,7 +86,7 @@ def test_without_the_grid_the_order_shows() -> None:
 
 
 def test_on_grid_keeps_non_finite_values() -> None:
-    odd = on_grid(torch.tensor([math.inf, -math.inf, math.nan, 0.0]), torch.tensor(shift_of(0, 20)))
+    odd = on_grid(torch.tensor([math.inf, -math.inf, math.nan, 0.0]), shift_of(0, 20))
     assert odd[:2].tolist() == [math.inf, -math.inf]
     assert odd[2].isnan()
     assert odd[3] == 0
@@ -132,17 +132,24 @@ X = torch.tensor([0.7, 1e-3, 3e-7])
 
 def sums_of(model: nn.Module, world_size: int = 1) -> ExactSums:
     world = World(0, 1) if world_size == 1 else World(0, world_size)
-    return ExactSums(model.named_parameters(), 8, Process(world, torch.device("cpu"), 1, "here"))
+    sums = ExactSums(model.named_parameters(), 8, Process(world, torch.device("cpu"), 1, "here"))
+    sums.watch()
+    return sums
+
+
+def settled(sums: ExactSums) -> bool:
+    """With the numbers of this rank."""
+    return sums.settle(sums.largest.tolist())
 
 
 def test_first_step_finds_ceilings_and_is_repeated() -> None:
     model = Model()
     sums = sums_of(model)
     model.backward(X)
-    assert not sums.settle()
+    assert not settled(sums)
     assert sums.state() == {"used": 1 + HEADROOM, "unused": LOWEST}
     gradient = model.backward(X)
-    assert sums.settle()
+    assert settled(sums)
     assert sums.redone == 1
     quantum = 2.0 ** (1 + HEADROOM - grid_bits(8))  # 1.4 < 2^1
     assert torch.equal(gradient, (2 * X / quantum).round() * quantum)
@@ -154,14 +161,14 @@ def test_gradient_above_ceiling_repeats_step_once() -> None:
     sums = sums_of(model)
     sums.restore({"used": 1, "not in this model": 3})
     model.backward(X)
-    assert sums.settle()
+    assert settled(sums)
     assert sums.state()["used"] == 1 + HEADROOM, "the next step has room to grow"
     model.backward(100 * X)
     model.backward(X)  # the largest of all micro-batches counts
-    assert not sums.settle()
+    assert not settled(sums)
     assert sums.state()["used"] == 8 + HEADROOM  # 140 < 2^8
     model.backward(100 * X)
-    assert sums.settle()
+    assert settled(sums)
 
 
 def test_gradients_leave_times_the_number_of_ranks() -> None:
@@ -176,7 +183,7 @@ def test_gradients_that_are_not_finite_are_left_to_the_norm(bad: float) -> None:
     model = Model()
     sums = sums_of(model)
     assert not model.backward(X * bad).isfinite().any()
-    assert sums.settle()
+    assert settled(sums)
     assert set(sums.state().values()) == {LOWEST}
 
 
@@ -187,3 +194,19 @@ def test_closed_it_leaves_gradients_alone() -> None:
     assert torch.equal(model.backward(X)[1:], torch.zeros(2))
     sums.close()
     assert torch.equal(model.backward(X), 2 * X)
+
+
+def test_hooks_and_the_buffer_round_alike() -> None:
+    generator = torch.Generator().manual_seed(0)
+    model = nn.ParameterList([nn.Parameter(torch.zeros(shape)) for shape in ((3, 5), (7,), (1,))])
+    hooked, flat = sums_of(model), sums_of(nn.ParameterList(nn.Parameter(p.detach()) for p in model))
+    gradients = [torch.randn(p.shape, generator=generator) for p in model]
+    for sums in (hooked, flat):
+        sums.restore({"0": 3, "1": 2, "2": -4})
+    sum((p * g).sum() for p, g in zip(model, gradients, strict=True)).backward()
+    flat.round_(gradients)
+    for parameter, gradient in zip(model, gradients, strict=True):
+        assert torch.equal(parameter.grad, gradient)
+    assert torch.equal(hooked.largest, flat.largest)
+    flat.round_([torch.full_like(g, math.nan) for g in gradients])
+    assert flat.largest.isnan().all()

@@ -7,8 +7,9 @@ import signal
 import time
 
 import pytest
+import torch
 
-from plinth.engine import process
+from plinth.engine import global_batch, process
 from plinth.train.control import (
     STOP_SIGNALS,
     Consensus,
@@ -51,7 +52,16 @@ def hear(which: str) -> list[StepDecision]:
         "deadline": Told(deadline=soon if last else None),
     }[which]
     consensus = Consensus(proc, told)
-    return [consensus.after_step(which == "stop" and last, save_s=4.0) for _ in range(2)]
+    return [after_step(consensus, proc, which == "stop" and last, 4.0) for _ in range(2)]
+
+
+def after_step(
+    consensus: Consensus, proc: process.Process, has_skipped: bool, save_s: float | None
+) -> StepDecision:
+    """What is told and decided, as the engine and the loop do it."""
+    heard = torch.tensor(consensus.heard(has_skipped, save_s), dtype=torch.float64)
+    assert len(heard) == Consensus.NUMBERS
+    return consensus.decide(global_batch.host(global_batch.exchange(heard, proc.world)))
 
 
 @pytest.mark.slow
@@ -70,8 +80,9 @@ def test_what_one_rank_hears_all_do(which: str, expected: list[StepDecision]) ->
 
 def rescue_at(left_s: float, save_s: float | None) -> list[PreemptionAction]:
     """Alone: what is done with so much time left, asked three times."""
-    consensus = Consensus(process.start(threads=1), Told(deadline=time.time() + left_s))
-    return [consensus.after_step(False, save_s).preemption for _ in range(3)]
+    proc = process.start(threads=1)
+    consensus = Consensus(proc, Told(deadline=time.time() + left_s))
+    return [after_step(consensus, proc, False, save_s).preemption for _ in range(3)]
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import torch
 
 from poma3d import export
 from poma3d.export import Provenance, SceneEncoder
-from poma3d.inputs import fake_batch, point_maps, read_samples
+from poma3d.inputs import ROTATION, fake_batch, point_maps
 from poma3d.network.config import LossConfig
 from poma3d.sample import TENSOR_COLUMNS
 from poma3d.stages import MainStage, build_stage
@@ -41,7 +41,7 @@ def test_a_round_trip_gives_the_target_encoder_s_features(mode: str, tower: str,
     assert loaded.provenance == provenance
     batch = fake_batch(tiny.shape(), TENSOR_COLUMNS, 2, 0)
     found = loaded.from_depth(*(batch[n] for n in ("depth", "depth_scale", "intrinsics", "pose")))
-    points = point_maps(batch, read_samples(batch), stage.model_config.augment, stage.seed)
+    points = point_maps(batch, stage.prepare(batch).get(ROTATION))
     with torch.no_grad():
         expected = stage.target(points.flatten(0, 1).permute(0, 3, 1, 2))
     pooled = torch.nn.functional.normalize(expected.pooled, dim=-1).unflatten(0, (2, 3))
