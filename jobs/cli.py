@@ -105,6 +105,18 @@ COMMANDS = (
         arguments="jobs.shards.arguments",
     ),
     Command(
+        "view",
+        "jobs.view.command",
+        "write a scene as a page: cloud and cameras in 3D, every view beside its depth",
+        arguments="jobs.view.arguments",
+    ),
+    Command(
+        "locate",
+        "jobs.locate.command",
+        "rank the views of a scene by texts, on such a page",
+        arguments="jobs.locate.arguments",
+    ),
+    Command(
         "checkpoints",
         "jobs.checkpoints.command",
         "a run's checkpoints: list, verify, repair, prune, pin",
