@@ -49,7 +49,7 @@
       item.textContent = caption;
       return item;
     }));
-    drawn.choose();
+    drawn.show();
   }
 
   const step = (by) => choose(order[Math.min(Math.max(order.indexOf(chosen) + by, 0), order.length - 1)]);
@@ -105,7 +105,7 @@
     geometry.setAttribute("rgb", new THREE.BufferAttribute(own.slice(), 3, true));
     geometry.setAttribute("out3", new THREE.BufferAttribute(new Int8Array(bytes(data.normals).buffer), 3, true));
     geometry.setAttribute("seen", new THREE.BufferAttribute(new Uint8Array(count), 1, true));
-    const spacing = data.spacing || radius / Math.sqrt(count);
+    const spacing = data.spacing || (1.5 * radius) / Math.sqrt(count);
     const uniforms = {
       size: { value: FULL * spacing }, scale: { value: 1 }, cut: { value: 1e9 }, amount: { value: 0 },
       mark: { value: new THREE.Color() }, walls: { value: 1 }, shade: { value: data.coloured ? 0 : 1 },
@@ -150,7 +150,7 @@
     // What is marked, in which colours
     const textures = new Map();
     let inside = -1; // the view whose camera one looks through
-    function choose() {
+    function show() {
       const css = getComputedStyle(document.documentElement), colour = (name) => css.getPropertyValue(name).trim();
       renderer.setClearColor(colour("--stage"));
       grid.material.color.set(colour("--muted"));
@@ -251,7 +251,7 @@
       if (inside < 0) return;
       inside = -1;
       eye.fov = FOV;
-      choose();
+      show();
     }
     function orbit(x, y) {
       leave();
@@ -282,7 +282,7 @@
       inside = chosen;
       press("turn", false);
       turning = false;
-      choose();
+      show();
       fly({
         target: at.clone().addScaledVector(towards, away), distance: away, fov: (360 / Math.PI) * Math.atan(tall),
         azimuth: Math.atan2(-towards.y, -towards.x), elevation: Math.asin(Math.min(Math.max(-towards.z, -1), 1)),
@@ -290,7 +290,7 @@
     }
     function go(to) {
       inside = -1;
-      choose();
+      show();
       fly(to);
     }
 
@@ -372,7 +372,7 @@
       go({ ...home(), elevation: STEEPEST, azimuth: -Math.PI / 2, distance: 1.05 * fit() }));
     byId("through").addEventListener("click", through);
     byId("turn").addEventListener("click", () => { leave(); turning = toggled("turn"); draw(); });
-    for (const id of ["cameras", "tint", "walls"]) byId(id).addEventListener("click", () => { toggled(id); choose(); });
+    for (const id of ["cameras", "tint", "walls"]) byId(id).addEventListener("click", () => { toggled(id); show(); });
     byId("height").addEventListener("click", () => paint(toggled("height")));
     byId("height").hidden = !data.coloured;
     const none = data.pyramids.every((corners) => !corners);
@@ -402,12 +402,12 @@
     }
     fitCanvas();
     new ResizeObserver(fitCanvas).observe(byId("stage"));
-    dark.addEventListener("change", choose);
+    dark.addEventListener("change", show);
     cut();
-    return { choose };
+    return { show };
   }
 
-  let drawn = { choose() {} };
+  let drawn = { show() {} };
   try {
     drawn = start(byId("canvas"));
   } catch (error) {
