@@ -26,6 +26,8 @@ class Ranking:
     text: str
     cosines: list[float]
     """[V], in the page's order of views."""
+    right: int | None = None
+    """The view that the text was said of, where that is known."""
 
 
 def page_of(scene: ShownScene, config: ViewConfig, rankings: Sequence[Ranking] = (), note: str = "") -> str:

@@ -21,7 +21,7 @@
       const high = Math.max(...ranking.cosines), low = Math.min(0, ...ranking.cosines);
       for (const [i, button] of buttons.entries()) {
         button.classList.toggle("best", i === best);
-        button.querySelector(".cosine").textContent = ranking.cosines[i].toFixed(3);
+        button.querySelector(".cosine").textContent = `${i === ranking.right ? "✓ " : ""}${ranking.cosines[i].toFixed(3)}`;
         button.querySelector(".bar i").style.width =
           `${100 * Math.max(0, (ranking.cosines[i] - low) / Math.max(high - low, 1e-9))}%`;
       }
@@ -338,6 +338,8 @@
       });
     canvas.addEventListener("contextmenu", (event) => event.preventDefault());
     canvas.addEventListener("wheel", (event) => {
+      // Within another page the wheel scrolls that page until the scene has been clicked.
+      if (window !== window.top && document.activeElement !== canvas) return;
       event.preventDefault();
       zoom(Math.exp(event.deltaY * (event.deltaMode ? 0.05 : 0.0012)));
     }, { passive: false });
