@@ -97,6 +97,12 @@ COMMANDS = (
         "zero-shot scene retrieval and a linear probe",
         SCHEMAS["evaluate"],
     ),
+    Command(
+        "score",
+        "jobs.score.command",
+        "score predictions by the published protocols",
+        arguments="jobs.score.arguments",
+    ),
     Command("export", "jobs.export.command", "write the target encoder as safetensors", SCHEMAS["export"]),
     Command(
         "shards",
@@ -115,6 +121,12 @@ COMMANDS = (
         "jobs.locate.command",
         "rank the views of a scene by texts, on such a page",
         arguments="jobs.locate.arguments",
+    ),
+    Command(
+        "annotations",
+        "jobs.annotations.command",
+        "look into the benchmarks' annotation files: check",
+        arguments="jobs.annotations.arguments",
     ),
     Command(
         "checkpoints",
