@@ -24,8 +24,8 @@ from poma3d.sample import Sample
 KEY = "benchmark.room_type"
 ZERO_SHOT = "zero-shot"
 SPLIT = (
-    "k rooms of each type and one scan of each; other scans of them on neither side; types of k rooms or fewer "
-    "left out"
+    "k rooms of each type and one scan of each; other scans of them on neither side; types of k rooms or "
+    "fewer left out"
 )
 
 

@@ -14,11 +14,11 @@ class Protocol(Enum):
     """How scenes are found by text."""
 
     ours = "ours"
-    """Utterances are drawn at random from each scene, every scene of the data set is in the gallery, and a tie
-    counts by its expectation over lots."""
+    """Utterances are drawn at random from each scene, every scene of the data set is in the gallery, and a
+    tie counts by its expectation over lots."""
     uniscene3d = "uniscene3d"
-    """Utterances in file order, cut in consecutive chunks, one query each; the bank is the scenes that own
-    a query; a tie counts against us."""
+    """Utterances in file order, cut in consecutive chunks, one query each; the bank is the scenes that own a
+    query; a tie counts against us."""
 
 
 class LastChunk(Enum):
