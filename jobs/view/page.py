@@ -16,7 +16,7 @@ from jobs.view.config import ViewConfig
 from jobs.view.scene import ShownScene, height_ramp
 from jobs.view.three import three_js
 from plinth.errors import ConfigError
-from poma3d.cloud import quantise
+from poma3d.view.cloud import quantise
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ from jobs.view.config import ViewConfig
 from plinth.data.shards import RowGroupReader
 from plinth.errors import DataError
 from plinth.escapes import printable
-from poma3d.cloud import Cloud, merge, pyramids
 from poma3d.sample import Sample, to_samples
+from poma3d.view.cloud import Cloud, merge, pyramids
 
 PART = "/"
 """Between the id of a scan and the number of a part of it, in the ids of samples."""
@@ -57,7 +57,7 @@ class ShownView:
     depth: str | None
     """Depth as a data URI; None where there is no camera."""
     pyramid: list[list[float]] | None
-    """`poma3d.cloud.pyramids`; None where there is no camera."""
+    """`poma3d.view.cloud.pyramids`; None where there is no camera."""
 
 
 @dataclass(frozen=True)

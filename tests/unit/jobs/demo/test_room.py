@@ -10,7 +10,7 @@ import numpy as np
 from jobs.demo.room import room_page
 from jobs.evaluate.measure import MODEL, Features
 from poma3d.pretrained.config import CLIP
-from tests.helpers.view_scenes import sample
+from tests.helpers.view.scenes import sample
 
 
 class Teacher:

@@ -16,8 +16,8 @@ from jobs.pretrain.config import PretrainJob
 from plinth.storage import Storage, StorageOptions
 from poma3d import export
 from poma3d.pretrained.config import TeacherConfig
-from tests.helpers.benchmark_scenes import json_lines
 from tests.helpers.tiny_jobs import write
+from tests.helpers.view.benchmarks import json_lines
 
 FIRST, SECOND = "room-0-0000000", "room-0-0000001"
 DRAWS = {"bootstrap": {"draws": 20}}

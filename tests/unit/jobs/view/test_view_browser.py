@@ -11,8 +11,8 @@ import pytest
 from jobs.view.config import ViewConfig
 from jobs.view.page import Ranking, page_of, write_page
 from jobs.view.scene import shown_scene, views_of
-from tests.helpers.browser import Page, browser, chromium
-from tests.helpers.view_scenes import SCRIPT, sample
+from tests.helpers.view.browser import Page, browser, chromium
+from tests.helpers.view.scenes import SCRIPT, sample
 
 pytestmark = [
     pytest.mark.slow,

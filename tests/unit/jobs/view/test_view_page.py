@@ -19,7 +19,7 @@ from jobs.view.page import Ranking, page_of, write_page
 from jobs.view.scene import ViewOf, shown_scene, spread, views_of
 from plinth.errors import ConfigError, DataError
 from poma3d.sample import Sample
-from tests.helpers.view_scenes import SCRIPT, SIDE, sample
+from tests.helpers.view.scenes import SCRIPT, SIDE, sample
 
 CONFIG = ViewConfig(points=2000)
 

@@ -16,8 +16,8 @@ from plinth.errors import DataError
 from poma3d.evaluate.bootstrap import Estimate
 from poma3d.evaluate.config import BootstrapConfig
 from poma3d.evaluate.zero_shot.config import LocalisationConfig
-from tests.helpers.benchmark_scenes import encode, features, scenes
-from tests.helpers.view_scenes import sample
+from tests.helpers.view.benchmarks import encode, features, scenes
+from tests.helpers.view.scenes import sample
 
 ALIGNMENT = np.array([[0, -1, 0, 2.0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
 """Raw -> world: a quarter turn and a shift."""

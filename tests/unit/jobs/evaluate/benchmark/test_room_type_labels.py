@@ -15,7 +15,7 @@ from plinth.errors import DataError
 from poma3d.evaluate.bootstrap import Estimate
 from poma3d.evaluate.config import BootstrapConfig
 from poma3d.evaluate.zero_shot.config import RoomTypeConfig
-from tests.helpers.benchmark_scenes import encode, features, scenes
+from tests.helpers.view.benchmarks import encode, features, scenes
 
 NAMES = [f"scene{i:04d}_00" for i in range(9)]
 KINDS = ["kitchen_0", "kitchen_0", "kitchen_0", "bed 1", "bed 1", "bed 1", "bed 1", "office 2", "attic 3"]

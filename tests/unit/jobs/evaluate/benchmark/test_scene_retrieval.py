@@ -15,7 +15,7 @@ from plinth.errors import DataError
 from poma3d.evaluate.bootstrap import Estimate
 from poma3d.evaluate.config import BootstrapConfig
 from poma3d.evaluate.zero_shot.config import LastChunk, Protocol, SceneRetrievalConfig
-from tests.helpers.benchmark_scenes import encode, features, json_lines, scenes
+from tests.helpers.view.benchmarks import encode, features, json_lines, scenes
 
 DRAWS = BootstrapConfig(draws=20)
 

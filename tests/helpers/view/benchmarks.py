@@ -11,7 +11,7 @@ import numpy as np
 
 from jobs.evaluate.measure import MODEL, Features
 from poma3d.sample import Sample
-from tests.helpers.view_scenes import sample
+from tests.helpers.view.scenes import sample
 
 WIDTH = 8
 

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poma3d.cloud import Cloud, merge, normals, pyramids, quantise
 from poma3d.geometry import project, unproject
+from poma3d.view.cloud import Cloud, merge, normals, pyramids, quantise
 
 HW = (24, 32)
 INTRINSICS = np.array([30.0, 28.0, 15.5, 11.0])
