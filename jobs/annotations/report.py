@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from jobs.display.text import aligned, some
 from plinth.escapes import printable
+from poma3d.annotations.ceiling import ceiling, room_of, scan_of
 from poma3d.annotations.notes import ODDITIES
 from poma3d.annotations.poses import FRAMES, NEEDED, SQA3D, ScanFrame, as_vector, in_world
 from poma3d.annotations.rows import Annotations, CameraText, Oddity, Question, Vector
@@ -20,6 +21,7 @@ from poma3d.annotations.vocabulary import Vocabulary
 SHOWN = 10
 """Problems that a terminal shows; JSON has all."""
 TYPES_SHOWN = 12
+PERCENT = 100.0
 AHEAD = np.array([1.0, 0.0, 0.0])
 """A direction for positions that are brought to our world without one."""
 
@@ -45,10 +47,10 @@ class Poses:
     lowest: Vector | None = None
     """Least x, y and z in our world, metres."""
     highest: Vector | None = None
-    missing: dict[str, list[str]] = field(default_factory=dict)
-    """What is missing -> the scenes."""
-    unaligned: list[str] = field(default_factory=list)
-    """Scenes without axisAlignment: they keep their frame."""
+    missing: dict[str, dict[str, int]] = field(default_factory=dict)
+    """What is missing -> the scenes with their rows."""
+    unaligned: dict[str, int] = field(default_factory=dict)
+    """Scenes without axisAlignment, which keep their frame, with their rows."""
 
 
 @dataclass
@@ -71,6 +73,13 @@ class Report:
         """Questions without an answer."""
         return sum(not row.answers for row in self.annotations.questions)
 
+    @property
+    def ceiling(self) -> dict[str, float] | None:
+        """The greatest R@1 in percent of one query per utterance; None where there are none."""
+        rows = self.annotations.utterances
+        places = {"scan": scan_of, "room": room_of}
+        return {name: PERCENT * ceiling(rows, place) for name, place in places.items()} if rows else None
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         found = self.annotations
@@ -81,6 +90,7 @@ class Report:
             "splits": found.splits,
             "types": dict(found.counts),
             "without_answers": self.unanswered if found.questions else None,
+            "r1_ceiling": self.ceiling,
             "left_out_by_rule": dict(found.left_out),
             "vocabulary": None if self.vocabulary is None else asdict(self.vocabulary),
             "absent_scenes": self.absent,
@@ -101,6 +111,9 @@ class Report:
         if found.counts:
             most = [f"{printable(name)} {count}" for name, count in found.counts.most_common()]
             table.append(("types", some(most, TYPES_SHOWN)))
+        if ceilings := self.ceiling:
+            said = ", ".join(f"{value:.2f} % by {name}" for name, value in ceilings.items())
+            table.append(("R@1", f"at most {said}, one query per row: texts repeat"))
         table += [("filtered", f"{count}: {rule}") for rule, count in found.left_out.items()]
         if self.vocabulary is not None:
             table.append(("vocabulary", _known(self.vocabulary)))
@@ -152,9 +165,8 @@ def poses_of(annotations: Annotations, scans: ScanFrames | None) -> list[Poses]:
         poses.rows += 1
         scan, missing = _scan_of(row.scene_id, row.frame, scans, poses)
         if missing:
-            scenes = poses.missing.setdefault(missing, [])
-            if row.scene_id not in scenes:
-                scenes.append(row.scene_id)
+            scenes = poses.missing.setdefault(missing, {})
+            scenes[row.scene_id] = scenes.get(row.scene_id, 0) + 1
             continue
         position, _ = in_world(np.array(row.position), AHEAD, row.frame, scan)
         placed.setdefault(row.frame, []).append(position)
@@ -178,8 +190,8 @@ def _scan_of(
         return None, f"SCAN/SCAN.txt in {scans.root}"
     if frame == SQA3D and scan.centre is None:
         return None, f"SCAN/SCAN{MESH} in {scans.root}"
-    if scan.alignment is None and scene_id not in poses.unaligned:
-        poses.unaligned.append(scene_id)
+    if scan.alignment is None:
+        poses.unaligned[scene_id] = poses.unaligned.get(scene_id, 0) + 1
     return scan, ""
 
 
@@ -213,5 +225,5 @@ def _known(vocabulary: KnownAnswers) -> str:
     )
 
 
-def _names(scenes: Sequence[str]) -> str:
+def _names(scenes: Iterable[str]) -> str:
     return some([printable(scene) for scene in scenes])

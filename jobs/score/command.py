@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     score.remarks.extend(remarks_on(found))
     print("\n".join(lines(arguments.task, score)))
     if arguments.json is not None:
-        write(arguments.json, {"task": arguments.task, **score.to_dict()})
+        write(arguments.json, {"task": arguments.task, "options": options_of(arguments), **score.to_dict()})
     return 0
 
 
@@ -85,6 +85,17 @@ def remarks_on(found: Annotations) -> list[str]:
         [f"{lost} bad rows of the annotations are left out: see `poma annotations check`"] if lost else []
     )
     return remarks + [f"{problem.file}: {problem.reason}" for problem in found.problems if not problem.row]
+
+
+def options_of(arguments: argparse.Namespace) -> dict[str, object]:
+    """The choices that decide the figures."""
+    names = {
+        "sqa3d": ("k", "question_types", "unknown_answers"),
+        "msnn": ("k", "directions"),
+        "localisation": (),
+    }
+    chosen = names.get(arguments.task, ("k", "unknown_answers"))
+    return {name: getattr(arguments, name) for name in chosen}
 
 
 def lines(task: str, score: Score) -> list[str]:

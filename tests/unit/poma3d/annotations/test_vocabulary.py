@@ -48,7 +48,10 @@ def test_a_list_is_in_the_order_of_its_classes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ([{"u": 0, "desk": 2}, {"0": "u", "1": "desk"}], "number 1 is 'desk' in one part and 2 in the other"),
+        (
+            [{"u": 0, "desk": 2}, {"0": "u", "1": "desk"}],
+            "number 1 is 'desk' in one part, whose number is 2 in the other",
+        ),
         ([{"u": 0, "desk": 2}, {"0": "u", "2": "desk"}], "number 1 is None"),
         ([{"u": 0}, {"0": "u", "1": "desk"}], "1 answers in one part, 2 in the other"),
         (["u", "desk", "u"], "'u' stands there twice"),
@@ -95,3 +98,9 @@ def test_the_real_dictionary() -> None:
     assert list(by_file.answers) != sorted(by_file.answers)
     assert "unknown" not in by_file
     assert {"TV", "TV stand", "trash can", "trashcan"} <= set(by_file.answers)
+
+
+def test_a_training_file_with_bad_rows_makes_no_vocabulary(tmp_path: Path) -> None:
+    path = write_json(tmp_path / "train.json", [scanqa_row(0), scanqa_row(1, answers=[3])])
+    with pytest.raises(ValueError, match=r"1 bad rows; the first is .*row 2"):
+        read_vocabulary(path)

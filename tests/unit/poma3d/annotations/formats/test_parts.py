@@ -48,6 +48,14 @@ def test_told_by_content(tmp_path: Path, content: Any, part: Part) -> None:
     assert open_part(write_json(tmp_path / "file.json", content)).part is part
 
 
+def test_a_bad_first_row_hides_nothing(tmp_path: Path) -> None:
+    path = write_json(tmp_path / "a.json", ["?", {"scene_id": "a"}, scanqa_row(0)])
+    found = read("scanqa", [path])
+    assert [problem.row for problem in found.problems] == ["row 1", "row 2"]
+    released = {"scene0009_00": [], "scene0008_00": "x", **hypo3d_released()}
+    assert open_part(write_json(path, released)).part is Part.HYPO3D
+
+
 def test_tables_are_told_apart(tmp_path: Path) -> None:
     assert open_part(write_table(tmp_path / "a.csv", [nr3d_row(0)])).part is Part.NR3D
     assert open_part(write_table(tmp_path / "b.csv", [sr3d_row()])).part is Part.SR3D

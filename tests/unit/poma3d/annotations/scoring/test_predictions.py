@@ -86,7 +86,7 @@ def test_ids_of_other_questions_are_refused() -> None:
     refuse_strangers(path, ["1"], ["1", "2"])
     with pytest.raises(ValueError, match="another data set or split: none of the 2 ids, such as 8"):
         refuse_strangers(path, ["8", "9"], ["1", "2"])
-    with pytest.raises(ValueError, match="1 of 2 ids are not in the annotations, the first is 9$"):
+    with pytest.raises(ValueError, match=r"1 of 2 ids are not in the annotations, the first is 9$"):
         refuse_strangers(path, ["1", "9"], ["1", "2"])
     with pytest.raises(ValueError, match="Leading zeros are lost"):
         refuse_strangers(path, ["7"], ["00007"])
