@@ -14,7 +14,7 @@ from jobs.evaluate.benchmark.result import BenchmarkResult
 from jobs.evaluate.benchmark.scenes import Encode
 from jobs.evaluate.measure import Features
 from plinth.errors import DataError
-from poma3d.annotations.formats.referit3d import room_of
+from poma3d.annotations.ceiling import room_of
 from poma3d.evaluate.bootstrap import Estimate, mean_over_scenes
 from poma3d.evaluate.config import ProbeConfig
 from poma3d.evaluate.zero_shot.config import RoomTypeConfig

@@ -13,7 +13,7 @@ from jobs.evaluate.benchmark.gallery import Gallery
 from jobs.evaluate.benchmark.result import BenchmarkResult, Figure, file_names, read_annotations
 from jobs.evaluate.measure import Features
 from plinth.errors import DataError
-from poma3d.annotations.formats.referit3d import room_of
+from poma3d.annotations.ceiling import room_of
 from poma3d.annotations.rows import Annotations
 from poma3d.evaluate import retrieval
 from poma3d.evaluate.bootstrap import mean_over_scenes

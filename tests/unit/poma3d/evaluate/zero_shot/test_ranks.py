@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from poma3d.annotations.ceiling import ceiling as ceiling_of_rows
+from poma3d.annotations.rows import Utterance
 from poma3d.evaluate.zero_shot.ranks import batch_mean, ceiling, chance_of_any, ranks
 
 
@@ -81,3 +83,11 @@ def test_chance_is_that_of_all_orders() -> None:
         orders = list(permutations(range(total)))
         hit = Fraction(sum(any(i < good for i in order[:best]) for order in orders), len(orders))
         assert chance_of_any(np.array([good]), np.array([total]), best)[0] == pytest.approx(float(hit))
+
+
+def test_the_ceiling_at_one_is_that_of_the_annotation_report() -> None:
+    rows = [
+        Utterance(scene, text) for scene, text in (("a", "x"), ("b", "x"), ("b", "x"), ("a", "y"), ("c", "y"))
+    ]
+    found = ceiling([row.text for row in rows], [row.scene_id for row in rows], 1)
+    assert found == pytest.approx(ceiling_of_rows(rows, lambda scene: scene))
