@@ -119,6 +119,18 @@ COMMANDS = (
         arguments="jobs.shards.arguments",
     ),
     Command(
+        "view",
+        "jobs.view.command",
+        "write a scene as a page: cloud and cameras in 3D, every view beside its depth",
+        arguments="jobs.view.arguments",
+    ),
+    Command(
+        "locate",
+        "jobs.locate.command",
+        "rank the views of a scene by texts, on such a page",
+        arguments="jobs.locate.arguments",
+    ),
+    Command(
         "annotations",
         "jobs.annotations.command",
         "look into the benchmarks' annotation files: check",

@@ -24,6 +24,7 @@ from jobs.common.run_layout import STAGES
 from jobs.demo.config import DemoJob
 from jobs.demo.examples import examples
 from jobs.demo.report import Picture, Report, write_report
+from jobs.demo.room import room_page
 from jobs.demo.teacher import train_teacher
 from jobs.display.figures import Curve
 from jobs.embed import command as embed
@@ -37,6 +38,7 @@ from jobs.pretrain.check import check
 from jobs.pretrain.launch import launch
 from jobs.pretrain.resolve import resolve, run_storage
 from jobs.shards.preview import PreviewConfig, colours, point_maps, preview
+from jobs.view.page import write_page
 from plinth import config
 from plinth.errors import STOPPED_EXIT_CODE, ConfigError
 from plinth.observe.ledger import summarise
@@ -45,6 +47,7 @@ from poma3d.pictures import colour_points
 from poma3d.sample import Sample
 
 RECORD = "demo.json"
+ROOM = "room.html"
 HOPED_FOR = "R@3-5"
 
 
@@ -88,6 +91,8 @@ def run_job(job: DemoJob) -> int:
     with timings.part("evaluate: rooms that nothing has trained on"):
         outcome = evaluate.evaluate(job.evaluate)
     report = _report(job, outcome, timings)
+    if report.room:
+        write_page(report.room, folder / ROOM)
     path = write_report(report, folder / "report.html")
     for table in report.tables:
         print("\n" + plain_table(table))
@@ -151,6 +156,8 @@ def _report(job: DemoJob, outcome: evaluate.Outcome, timings: Timings) -> Report
         tables=tables_of(outcome.results),
         curves=_curves(job),
         pictures=_pictures(outcome.samples),
+        room=room_page(outcome.samples, outcome.features, outcome.teacher),
+        room_file=ROOM,
         examples=examples(job.evaluate, outcome.samples, outcome.features, outcome.teacher, thumbnails),
         notes=_notes(job),
         config=config.to_yaml(job),

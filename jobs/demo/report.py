@@ -67,6 +67,10 @@ class Report:
     tables: list[Table] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
+    room: str = ""
+    """The page of a room with located texts (`jobs.demo.room`), shown inside the report."""
+    room_file: str = ""
+    """The same page as a file beside the report."""
     examples: list[Example] = field(default_factory=list)
     ledger: LedgerSummary = field(default_factory=LedgerSummary)
     """Where the time of the training went."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import dataclass
 
 from jobs.common import models
 from jobs.common.datasets import Dataset, open_dataset
 from jobs.common.devices import own_device
 from jobs.common.run_layout import CONFIG_KEY
-from jobs.evaluate import encoders, measure
+from jobs.evaluate import encoders, measure, record
+from jobs.evaluate.benchmark.result import BenchmarkResult
+from jobs.evaluate.benchmark.run import check_files, run_benchmarks
 from jobs.evaluate.config import EvaluateJob
 from jobs.evaluate.tables import plain_table, tables_of
 from jobs.jobfile import asked
@@ -18,8 +19,6 @@ from plinth.errors import DataError
 from plinth.storage import Storage
 from poma3d.pretrained.teacher import Teacher
 from poma3d.sample import Sample
-
-RESULT_KEY = "evaluation.json"
 
 
 @dataclass(frozen=True)
@@ -30,18 +29,23 @@ class Outcome:
     samples: list[Sample]
     features: measure.Features
     teacher: Teacher
+    benchmarks: list[BenchmarkResult]
+    written: str
+    """Where the results are."""
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the tables and write evaluation.json; returns the exit code."""
+    """Print the tables and write the results; returns the exit code."""
     return run_job(asked(EvaluateJob, arguments))
 
 
 def run_job(job: EvaluateJob) -> int:
     """The same for a job that is at hand."""
     outcome = evaluate(job)
-    for table in tables_of(outcome.results):
+    benchmarks = [benchmark.table() for benchmark in outcome.benchmarks]
+    for table in (*tables_of(outcome.results), *benchmarks):
         print(plain_table(table) + "\n")
+    print(outcome.written)
     return 0
 
 
@@ -51,21 +55,25 @@ def held_out(job: EvaluateJob) -> tuple[Dataset, list[Sample]]:
     Raises:
         DataError: no captions to ask for, or data of another teacher.
     """
-    record = models.record(job.teacher, job.storage)
-    dataset = open_dataset(job.data, job.storage, record)
+    wanted = models.record(job.teacher, job.storage)
+    dataset = open_dataset(job.data, job.storage, wanted)
     samples = dataset.samples()
-    if not any(captions for s in samples for captions in (*s.view_captions, s.scene_captions)):
+    if job.benchmark.is_empty and not any(
+        captions for s in samples for captions in (*s.view_captions, s.scene_captions)
+    ):
         raise DataError(f"{dataset.storage.uri} has no captions to ask for.", "Ingest scenes with captions.")
     return dataset, samples
 
 
 def evaluate(job: EvaluateJob) -> Outcome:
-    """Measure and write evaluation.json.
+    """Measure and write the results.
 
     Raises:
         DataError: no captions to ask for, or data of another teacher.
         CheckpointError: no encoder at `job.run`.
     """
+    job.validate()
+    check_files(job.benchmark)
     dataset, samples = held_out(job)
     encoder = encoders.load(job.run, job.storage, job.teacher, weights=job.weights)
     known = {measure.MODEL: encoder}
@@ -79,6 +87,10 @@ def evaluate(job: EvaluateJob) -> Outcome:
     known = {name: encoder.to(device) for name, encoder in known.items()}
     features = measure.gather_features(known, samples, job.batch_size)
     results = measure.measure(job, samples, dataset.classes, features, teacher)
+    benchmarks = run_benchmarks(job.benchmark, samples, features, teacher)
+    found = results.to_dict()
+    if benchmarks:
+        found["benchmarks"] = [benchmark.to_dict() for benchmark in benchmarks]
     output = Storage.from_uri(job.output or job.run, job.storage)
-    output.write(RESULT_KEY, (json.dumps(results.to_dict(), indent=1) + "\n").encode())
-    return Outcome(results, samples, features, teacher)
+    key = record.keep(output, job.data, dataset, encoder, found)
+    return Outcome(results, samples, features, teacher, benchmarks, f"{output.uri}/{key}")

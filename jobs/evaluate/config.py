@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from plinth.counts import Count
+from plinth.errors import ConfigError
 from plinth.locations import Location, ResultLocation
 from plinth.schema import MISSING
 from plinth.storage import StorageOptions
 from poma3d.evaluate.config import ProbeConfig, RetrievalConfig
+from poma3d.evaluate.zero_shot.config import BenchmarkConfig
 from poma3d.pretrained.config import TeacherConfig
 
 
@@ -39,9 +41,22 @@ class EvaluateJob:
     """Zero-shot scene retrieval."""
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     """Linear probe of the classes in view."""
+    benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
+    """Published zero-shot benchmarks, from annotation files."""
     batch_size: Count = 16
     """Scenes that pass through the encoder at once."""
     output: Location | None = None
-    """Where evaluation.json goes; beside the run when empty."""
+    """Where evaluations/ and evaluation.json go; beside the run when empty."""
     storage: StorageOptions = field(default_factory=StorageOptions)
     """How to reach run, data and a teacher in storage."""
+
+    def validate(self) -> None:
+        """Refuse values that cannot be.
+
+        Raises:
+            ConfigError: naming the key and what to do.
+        """
+        try:
+            self.benchmark.validate()
+        except ValueError as error:
+            raise ConfigError(f"{error}.") from None

@@ -98,7 +98,7 @@ def measure(
             for best, found in retrieval.recalls(texts, gallery, queries.target, job.retrieval).items():
                 results.numbers[name][f"{label}-{best}"] = found
                 results.chance[f"{label}-{best}"] = retrieval.chance(len(samples), best)
-    if classes:
+    if classes and any(captions for s in samples for captions in s.view_captions):
         _probe(job, samples, classes, features, results)
     return results
 

@@ -156,13 +156,26 @@ class Teacher:
         ]
         return np.concatenate(parts) if parts else np.empty((0, self.embedding), np.float16)
 
+    def longer_texts(self, texts: Sequence[str], long: bool = False) -> list[int]:
+        """Places of the texts that `encode_texts` cuts, with the same `long`."""
+        if not texts:
+            return []
+        limit = self._text_limit(long)
+        ids = self._tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
+        return [i for i, each in enumerate(ids) if len(each) > limit]
+
+    def _text_model(self, long: bool) -> Any:
+        return self._long_texts if long and self._long_texts is not None else self._model
+
+    def _text_limit(self, long: bool) -> int:
+        """Tokens of a text at most, with those of its begin and end."""
+        if self.kind == FGCLIP and self._long_texts is None:
+            return LONG_TOKENS if long else SHORT_TOKENS
+        return int(self._text_model(long).config.get_text_config().max_position_embeddings)
+
     def _text_features(self, texts: list[str], long: bool) -> np.ndarray:
         own_code = self.kind == FGCLIP and self._long_texts is None
-        model: Any = self._long_texts if long and not own_code else self._model
-        if own_code:
-            limit = LONG_TOKENS if long else SHORT_TOKENS
-        else:
-            limit = model.config.get_text_config().max_position_embeddings
+        model, limit = self._text_model(long), self._text_limit(long)
         # SigLIP's text tower sees its padding. CLIP's is causal and pools before it: no mask is needed,
         # and no padding but to the longest text.
         padding = "max_length" if self.kind == SIGLIP else "longest"

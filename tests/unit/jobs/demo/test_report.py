@@ -43,6 +43,8 @@ def full_report() -> Report:
         ledger=LedgerSummary(
             wall_s=10, seconds=dict.fromkeys(CATEGORIES, 0.0) | {"productive": 8, "idle": 2}
         ),
+        room="<p>a page</p>",
+        room_file="room.html",
         notes=["colour is the teacher's cue"],
         config="seed: 0  # <x>\n",
     )
@@ -68,12 +70,14 @@ def test_names_and_captions_are_shown_as_text(tmp_path: Path) -> None:
         tables=[Table(script, [script], [Row(script, script, [0.5])], script)],
         pictures=[Picture(IMAGE, script)],
         examples=[Example(script, 1, [Found(script, 0.5, True, IMAGE)])],
+        room=script,
+        room_file=script,
         notes=[script],
         config=script,
     )
     page = write_report(report, tmp_path / "report.html").read_text()
     assert "<script" not in page
-    assert page.count(html.escape(script)) == 18
+    assert page.count(html.escape(script)) == 20
 
 
 def test_empty_parts_leave_no_heading(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""`poma locate`: where in a scene is what a text says."""

@@ -1,0 +1,146 @@
+"""`poma locate DATA SCENE TEXT...`: the views of a scene ranked by their cosine with texts, as a page."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+import numpy as np
+
+from jobs.common import models
+from jobs.common.datasets import open_dataset
+from jobs.common.devices import own_device
+from jobs.common.flags import storage_options
+from jobs.common.run_layout import CONFIG_KEY
+from jobs.display.text import aligned
+from jobs.evaluate import encoders, measure
+from jobs.evaluate.texts import encode_texts
+from jobs.view.arguments import view_config
+from jobs.view.config import ViewConfig
+from jobs.view.page import Ranking, page_of, write_page
+from jobs.view.scene import ViewOf, find, shown_scene, views_of
+from plinth.errors import ConfigError, DataError
+from plinth.escapes import printable
+from plinth.storage import Storage, StorageOptions
+from poma3d.evaluate.retrieval import normalise
+from poma3d.export import SceneEncoder
+from poma3d.pretrained.config import TeacherConfig, TeacherRecord
+from poma3d.sample import Sample
+
+BATCH = 4
+"""Scenes that pass through the encoder at once."""
+PRINTED = 3
+"""Views of a text that the terminal shows."""
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the page and print the best views; returns the exit code."""
+    config, options = view_config(arguments), storage_options(arguments)
+    texts = [text.strip() for text in arguments.texts]
+    if not all(texts):
+        raise ConfigError("A text is empty.", "Say what is to be found.")
+    dataset = open_dataset(arguments.data, options)
+    samples = find(dataset, arguments.scene)
+    teacher = teacher_of(arguments.run, arguments.teacher, arguments.teacher_revision, options)
+    encoder = encoders.load(arguments.run or arguments.encoder, options, teacher)
+    check_teacher(encoder, models.record(teacher, options))
+    device = own_device()
+    features = view_features(encoder.to(device), samples)
+    opened = models.open_teacher(teacher, options, device)
+    cosines = normalise(features) @ normalise(encode_texts(opened, texts)).T
+    page, ranked = located(arguments.scene, samples, texts, cosines, config)
+    path = write_page(page, arguments.output)
+    for text, ranking in zip(texts, ranked, strict=True):
+        print(printable(text))
+        print(
+            "\n".join(aligned([[f"  {name}", f"cosine {cosine:.3f}"] for name, cosine in ranking[:PRINTED]]))
+        )
+    print(path)
+    return 0
+
+
+def teacher_of(
+    run: str | None, source: str | None, revision: str | None, options: StorageOptions
+) -> TeacherConfig:
+    """The teacher that embeds the texts: the one that is named, else the run's.
+
+    Raises:
+        ConfigError: an exported encoder, which knows its teacher's name but not where it lies.
+    """
+    if source:
+        return TeacherConfig(source=source, revision=revision)
+    if run is None:
+        raise ConfigError(
+            "An exported encoder does not say where its teacher lies.",
+            "Name the teacher's folder or hub id with --teacher.",
+        )
+    storage = Storage.from_uri(run, options)
+    if not storage.exists(CONFIG_KEY):
+        raise ConfigError(
+            f"{storage.uri} is no run (no {CONFIG_KEY}).", "Give output/name of a pretrain job."
+        )
+    return encoders.read_job(storage).teacher
+
+
+def check_teacher(encoder: SceneEncoder, teacher: TeacherRecord) -> None:
+    """Refuse texts of another teacher than the one whose space the encoder was trained into.
+
+    Raises:
+        ConfigError: naming both.
+    """
+    said = encoder.provenance
+    if not said.teacher_revision:  # an encoder of a test, or of code that does not say
+        return
+    trained = TeacherRecord(said.teacher, said.teacher_revision, teacher.embedding)
+    if not teacher.matches(trained):
+        raise ConfigError(
+            f"The encoder was trained with the teacher {said.teacher} at {said.teacher_revision}, the texts "
+            f"would be embedded by {teacher.name} at {teacher.revision}: cosines between them mean nothing.",
+            "Name the encoder's teacher with --teacher.",
+        )
+
+
+def view_features(encoder: SceneEncoder, samples: Sequence[Sample]) -> np.ndarray:
+    """Unit features float32 [n, E] of the views that are no repeats, in the order of `views_of`.
+
+    Raises:
+        DataError: views of another size than the encoder's.
+    """
+    try:
+        features = measure.encode(encoder, samples, BATCH)
+    except ValueError as error:
+        raise DataError(
+            f"The encoder cannot read this data set: {error}.", "Ingest it in the size of the run's data."
+        ) from None
+    found: np.ndarray = np.stack([features[each.sample, each.view] for each in views_of(samples)])
+    return found
+
+
+def located(
+    scene_id: str, samples: Sequence[Sample], texts: Sequence[str], cosines: np.ndarray, config: ViewConfig
+) -> tuple[str, list[list[tuple[str, float]]]]:
+    """The page, and each text's views with their cosines, best first.
+
+    Args:
+        cosines: float [n, T] of all views of `samples` (`views_of`) with the texts.
+    """
+    views = views_of(samples)
+    chosen = best_views(views, cosines, config.views)
+    kept = cosines[[views.index(each) for each in chosen]]
+    scene = shown_scene(scene_id, samples, chosen, config)
+    rankings = [Ranking(text, kept[:, t].tolist()) for t, text in enumerate(texts)]
+    names = [view.name for view in scene.views]
+    order = np.argsort(-kept, axis=0, kind="stable")
+    ranked = [[(names[i], float(kept[i, t])) for i in order[:, t]] for t in range(len(texts))]
+    return page_of(scene, config, rankings), ranked
+
+
+def best_views(views: Sequence[ViewOf], cosines: np.ndarray, most: int) -> list[ViewOf]:
+    """At most `most` views in their order, each among the best of one of the texts.
+
+    Args:
+        cosines: float [n, T].
+    """
+    ranks = np.argsort(np.argsort(-cosines, axis=0, kind="stable"), axis=0, kind="stable").min(axis=1)
+    kept = np.sort(np.argsort(ranks, kind="stable")[:most])
+    return [views[i] for i in kept.tolist()]

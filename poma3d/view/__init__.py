@@ -1,0 +1,1 @@
+"""Scenes made ready to be looked at."""
