@@ -97,6 +97,25 @@ COMMANDS = (
         "zero-shot scene retrieval and a linear probe",
         SCHEMAS["evaluate"],
     ),
+    Command(
+        "questions",
+        "jobs.questions.command",
+        "write questions with true answers about procedural rooms",
+        arguments="jobs.questions.arguments",
+    ),
+    Command(
+        "features",
+        "jobs.features.command",
+        "write a frozen encoder's features of every view; resumes by itself",
+        SCHEMAS["features"],
+    ),
+    Command(
+        "finetune",
+        "jobs.finetune.command",
+        "train a head for questions or directions on features; resumes by itself",
+        SCHEMAS["finetune"],
+        "jobs.finetune.arguments",
+    ),
     Command("export", "jobs.export.command", "write the target encoder as safetensors", SCHEMAS["export"]),
     Command(
         "shards",

@@ -14,6 +14,7 @@ Legend: B scenes, V views, H W pixels, P patches, D width, E joint space.
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,6 +33,8 @@ from poma3d.pretrained.loading import load_module
 FORMAT = "poma3d-encoder"
 FORMAT_VERSION = 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+DIGEST_LENGTH = 24
+"""Hexadecimal digits of an encoder's hash."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ class SceneFeatures(NamedTuple):
     """[B, V, E] float32, unit length."""
     tokens: Tensor
     """[B, V, P, D] patch tokens of the last layer, in the dtype of the weights."""
+    projected: Tensor
+    """[B, V, E] float32: `features` before they are brought to unit length."""
 
 
 class SceneEncoder(nn.Module):
@@ -86,9 +91,10 @@ class SceneEncoder(nn.Module):
         if points.ndim != 5 or points.shape[-1] != 3:
             raise ValueError(f"point maps must be [B, V, H, W, 3], got {tuple(points.shape)}")
         passes = [self.vit(part.permute(0, 3, 1, 2)) for part in points.flatten(0, 1).split(chunk_views)]
-        pooled = F.normalize(torch.cat([p.pooled for p in passes]).float(), dim=-1)
+        projected = torch.cat([p.pooled for p in passes]).float()
         tokens = torch.cat([p.tokens for p in passes])
-        return SceneFeatures(*(x.unflatten(0, points.shape[:2]) for x in (pooled, tokens)))
+        found = (F.normalize(projected, dim=-1), tokens, projected)
+        return SceneFeatures(*(x.unflatten(0, points.shape[:2]) for x in found))
 
     def from_depth(
         self, depth: Tensor, depth_scale: Tensor | float, intrinsics: Tensor, pose: Tensor
@@ -103,6 +109,17 @@ class SceneEncoder(nn.Module):
         """
         scale = depth_scale[:, None] if isinstance(depth_scale, Tensor) and depth_scale.ndim else depth_scale
         return self(unproject(depth, scale, intrinsics, pose))
+
+
+def weights_digest(encoder: SceneEncoder) -> str:
+    """Hash of an encoder's weights and sizes: the same for a run's checkpoint and for what was exported of
+    it."""
+    digest = hashlib.sha256(json.dumps(encoder.vit.shape.to_dict(), sort_keys=True).encode())
+    digest.update(f"{encoder.vit.patch_embed.gain}".encode())
+    for name, tensor in sorted(encoder.vit.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:DIGEST_LENGTH]
 
 
 def save(encoder: SceneEncoder, folder: Path | str) -> None:
