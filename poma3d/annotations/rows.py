@@ -27,10 +27,11 @@ class Question:
     answers: tuple[str, ...]
     """As listed, in the file's order, repeats kept."""
     situations: tuple[str, ...] = ()
-    """The main one first, then its alternatives. Hypo3D: orientation and change; MSNN: situation and interaction,
-    in both cases joined by a blank; `parts` has them apart."""
+    """The main one first, then its alternatives. Hypo3D: orientation and change; MSNN: situation and
+    interaction; both joined by a blank here, `parts` has them apart."""
     question_type: str = ""
-    """Hypo3D: may be several words, the row then counts in each."""
+    """SQA3D: by the prefix rule; ScanQA: its six classes; Hypo3D: as in the file, may be several words, and
+    the row then counts in each."""
     position: Vector | None = None
     """As in the file; `frame` says in which frame."""
     orientation: Quaternion | None = None
@@ -40,7 +41,10 @@ class Question:
     parts: tuple[str, ...] = ()
     """The texts that the first situation is made of, where there are several."""
     choice: int | None = None
-    """MSNN: the class among the four or eight directions, after the wrap-around."""
+    """MSNN: the class among the four or eight directions, after the wrap-around; 0 is forward, then
+    counter-clockwise."""
+    change_type: str = ""
+    """Hypo3D as released, such as `Movement Change`."""
 
     def asked(self, joiner: str) -> tuple[str, ...]:
         """The question with each of its situations before it, the main one first.
@@ -75,14 +79,16 @@ class CameraText:
     text: str
     position: Vector
     rotation: Quaternion
-    """Camera -> `frame`. The camera is held level and has the axes of our views: x right, y down, z forward."""
+    """Camera -> `frame`. The camera is held level, with the axes of our views: x right, y down, z forward."""
     frame: str = ""
-    """`world` where the pose was brought to our world frame (z up, axis-aligned); else the frame of the file, a name
-    of `poma3d.annotations.poses.FRAMES`."""
+    """`world` where the pose was brought to our world frame (z up, axis-aligned); else the frame of the file,
+    a name of `poma3d.annotations.poses.FRAMES`."""
     text_id: str = ""
     """SQA3D: `situation_id`; ScanRefer: `scene0050_00-6_4`."""
     object_id: str = ""
     object_name: str = ""
+    orientation: Quaternion | None = None
+    """SQA3D: the agent's rotation as in the file."""
 
 
 Row = Question | Utterance | CameraText
@@ -90,12 +96,17 @@ Row = Question | Utterance | CameraText
 
 @dataclass(frozen=True)
 class Problem:
-    """A row that was left out: why, and where it stands."""
+    """A bad row: why, and where it stands; or what is wrong with a file as a whole."""
 
     file: str
     row: str
-    """Its number from 1, or its key."""
+    """`row 12`, from 1; `line 12`; or its key. Empty for the whole file."""
     reason: str
+    kept: bool = False
+    """Whether the row was kept without its bad part, such as a question without its pose."""
+
+    def __str__(self) -> str:
+        return f"{self.file}, {self.row}: {self.reason}" if self.row else f"{self.file}: {self.reason}"
 
 
 @dataclass
@@ -117,6 +128,10 @@ class Annotations:
     """By name; see `poma3d.annotations.notes` for what each means."""
     counts: Counter[str] = field(default_factory=Counter)
     """Rows per question type or object class, whatever the format tells apart."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Good rows that a published rule leaves out, per rule: Nr3D's and Sr3D's default filter."""
+    splits: dict[str, str] = field(default_factory=dict)
+    """File -> the published split that has as many rows in as many scenes."""
 
     @property
     def questions(self) -> list[Question]:

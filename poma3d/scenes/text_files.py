@@ -9,6 +9,8 @@ from pathlib import Path
 File = Path | zipfile.Path
 """A file on disk, or a member of a zip that is read in place."""
 SHOWN_CHARACTERS = 40
+MATRIX_NUMBERS = 16
+"""Of a 4x4 matrix."""
 
 
 def read_text(path: File) -> str:
@@ -43,6 +45,26 @@ def floats(text: str) -> list[float]:
             numbers.append(float(word))
         except ValueError:
             raise ValueError(_not_a_number(word)) from None
+    return numbers
+
+
+def axis_alignment(path: Path) -> list[float] | None:
+    """The 16 numbers, row by row, of the line `axisAlignment` in a ScanNet scan's text file; None without it.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: the line does not hold 16 numbers.
+    """
+    found = re.search(r"^\s*axisAlignment\s*=(.*)$", read_text(path), re.MULTILINE)
+    if found is None:
+        return None
+    problem = f"{path}: axisAlignment must be 16 numbers, found {found[1].strip()!r}"
+    try:
+        numbers = floats(found[1])
+    except ValueError as error:
+        raise ValueError(f"{problem} ({error})") from error
+    if len(numbers) != MATRIX_NUMBERS:
+        raise ValueError(f"{problem} ({len(numbers)} numbers)")
     return numbers
 
 

@@ -41,7 +41,7 @@ from poma3d.scenes.frame import BadFrame, Frame
 from poma3d.scenes.marks import Mark
 from poma3d.scenes.scan_captions import CAPTIONS_FILE
 from poma3d.scenes.scans import Scan, ScanReader, without_depth
-from poma3d.scenes.text_files import floats, read_text
+from poma3d.scenes.text_files import axis_alignment, read_text
 
 SOURCE = "scannet"
 INTRINSICS = ("intrinsic/intrinsic_depth.txt", "intrinsics_depth.txt", "depth_intrinsic.txt")
@@ -188,17 +188,8 @@ def read_axis_alignment(path: Path) -> np.ndarray:
     Raises:
         ValueError: the line does not hold 16 numbers.
     """
-    if not path.exists():
-        return np.eye(4)
-    found = re.search(r"^\s*axisAlignment\s*=(.*)$", read_text(path), re.MULTILINE)
-    if found is None:
-        return np.eye(4)
-    try:
-        return np.array(floats(found[1])).reshape(4, 4)
-    except ValueError as error:
-        raise ValueError(
-            f"{path}: axisAlignment must be 16 numbers, found {found[1].strip()!r} ({error})"
-        ) from error
+    numbers = axis_alignment(path) if path.exists() else None
+    return np.eye(4) if numbers is None else np.array(numbers).reshape(4, 4)
 
 
 def _number(name: str) -> tuple[int, str]:
