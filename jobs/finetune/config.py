@@ -40,9 +40,12 @@ class QaConfig(ProtocolConfig):
 
     task: str = MISSING
     """Kind of the annotations: scanqa, sqa3d, hypo3d, msnn, rooms."""
+    directions: int = 4
+    """msnn: among how many directions the answers are, 4 or 8; they are the vocabulary."""
     vocabulary: Location | None = None
-    """File with the list of answers: JSON, a list or SQA3D's answer_dict.json (whose ids are not used: the
-    order of classes is kept with the head). Else all answers of the training annotations, sorted."""
+    """File with the list of answers: a JSON list, or the answer_dict.json of SQA3D or Hypo3D (whose numbers
+    are not used: classes are in alphabetical order, as in the authors' line). Else all answers of the
+    training annotations, sorted."""
     select_on: str = VAL
     """The split on which the best checkpoint is chosen: val or test. The public code chooses on the split
     that it reports; it is printed beside every figure."""

@@ -80,7 +80,7 @@ def join(
         "scenes": len({row.scene_id for row in rows}),
         "without_scene": len(questions) - len(kept),
         "without_answer": sum(not question.answers for question in kept),
-        "unknown_answer": sum(bool(q.answers) and not answers.right(q.answers) for q in kept),
+        "unknown_answer": sum(bool(q.answers) and not answers.knows(q.answers) for q in kept),
         "cut_texts": cut,
     }
     _say(split, counts, missing, words.limit)

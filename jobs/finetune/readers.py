@@ -2,44 +2,52 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from jobs.finetune.config import QaConfig
 from plinth.errors import ConfigError, DataError
+from plinth.escapes import printable
 from plinth.storage import MissingKeyError, Storage, StorageOptions
-from poma3d.annotations import rooms
-from poma3d.annotations.rows import Annotations, Question
+from poma3d.annotations import rooms, vocabulary
+from poma3d.annotations.read import read
+from poma3d.annotations.rows import Question
+from poma3d.annotations.vocabulary import Vocabulary
 
-READERS: dict[str, Callable[[Sequence[Path]], Annotations]] = {rooms.KIND: rooms.read}
-"""Kind of annotations -> reader of its files."""
+DIRECTIONS = "msnn"
+"""Its answers are directions: the vocabulary is known."""
+TASKS = ("scanqa", "sqa3d", "hypo3d", DIRECTIONS, rooms.KIND)
 SHOWN = 3
 
 
-def read_questions(task: str, uris: Sequence[str], options: StorageOptions, split: str) -> list[Question]:
+def read_questions(qa: QaConfig, uris: Sequence[str], options: StorageOptions, split: str) -> list[Question]:
     """The questions of a split.
 
     Bad rows are counted and the first few named, on the terminal.
 
     Raises:
         ConfigError: no such kind, or a file that is not there.
-        DataError: no question in the files, or the same id twice.
+        DataError: no question in the files, files of another kind, or the same id twice.
     """
-    if task not in READERS:
-        raise ConfigError(f"qa.task is '{task}'.", f"Use one of {', '.join(READERS)}.")
+    if qa.task not in TASKS:
+        raise ConfigError(f"qa.task is '{qa.task}'.", f"Use one of {', '.join(TASKS)}.")
     with tempfile.TemporaryDirectory() as folder:
-        files = [_local(uri, options, Path(folder) / str(i), split) for i, uri in enumerate(uris)]
+        files = [
+            _local(uri, options, Path(folder) / str(i), f"{split}.annotations") for i, uri in enumerate(uris)
+        ]
         try:
-            found = READERS[task](files)
+            if qa.task == rooms.KIND:
+                found = rooms.read(files)
+            else:
+                found = read(qa.task, files, directions=qa.directions)
         except ValueError as error:
-            raise DataError(f"{split}.annotations: {error}.", f"Give files of {task}.") from None
-    if found.problems:
-        first = "; ".join(f"{p.file} row {p.row}: {p.reason}" for p in found.problems[:SHOWN])
-        print(f"{split}: {len(found.problems)} row(s) left out: {first}")
+            reason = _by_their_names(str(error), files, uris)
+            raise DataError(f"{split}.annotations: {reason}.", f"Give files of {qa.task}.") from None
+        problems = [_by_their_names(str(problem), files, uris) for problem in found.problems]
+    if problems:
+        print(f"{split}: {len(problems)} row(s) are bad: {'; '.join(map(printable, problems[:SHOWN]))}")
     questions = found.questions
-    if not questions:
-        raise DataError(f"{split}.annotations hold no question.", f"Give files of {task}.")
     seen: set[str] = set()
     for question in questions:
         if question.question_id in seen:
@@ -51,39 +59,35 @@ def read_questions(task: str, uris: Sequence[str], options: StorageOptions, spli
     return questions
 
 
-def read_vocabulary(uri: str, options: StorageOptions) -> list[str]:
-    """The answers of a vocabulary file, in an order of their own.
-
-    A list is kept in its order. SQA3D's `answer_dict.json`, a pair of {answer: id} and {id: answer}, is
-    sorted: the public code does not use its ids.
+def read_vocabulary(uri: str, options: StorageOptions) -> Vocabulary:
+    """The answers of a vocabulary file, in the order of the classes.
 
     Raises:
         ConfigError: no such file, or not a vocabulary.
     """
-    try:
-        found = json.loads(_read(uri, options))
-    except ValueError as error:
-        raise ConfigError(f"qa.vocabulary {uri} is not JSON: {error}.") from None
-    except MissingKeyError:
-        raise ConfigError(f"qa.vocabulary {uri} does not exist.", "Check the path.") from None
-    if isinstance(found, list) and len(found) == 2 and all(isinstance(part, dict) for part in found):
-        found = sorted(found[0])
-    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
-        raise ConfigError(
-            f"qa.vocabulary {uri} is no list of answers.",
-            "Give a JSON list of texts, or SQA3D's answer_dict.json.",
-        )
-    return found
+    with tempfile.TemporaryDirectory() as folder:
+        file = _local(uri, options, Path(folder) / "vocabulary", "qa.vocabulary")
+        try:
+            return vocabulary.read_vocabulary(file)
+        except ValueError as error:
+            raise ConfigError(f"qa.vocabulary: {_by_their_names(str(error), [file], [uri])}.") from None
 
 
-def _local(uri: str, options: StorageOptions, folder: Path, split: str) -> Path:
+def _by_their_names(text: str, files: Sequence[Path], uris: Sequence[str]) -> str:
+    """A message about local copies, about what they are copies of."""
+    for file, uri in zip(files, uris, strict=True):
+        text = text.replace(str(file), uri)
+    return text
+
+
+def _local(uri: str, options: StorageOptions, folder: Path, key: str) -> Path:
     """A local copy, of the same name."""
     name = PurePosixPath(uri).name
     folder.mkdir()
     try:
         (folder / name).write_bytes(_read(uri, options))
     except MissingKeyError:
-        raise ConfigError(f"{split}.annotations: {uri} does not exist.", "Check the path.") from None
+        raise ConfigError(f"{key}: {uri} does not exist.", "Check the path.") from None
     return folder / name
 
 

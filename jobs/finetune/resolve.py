@@ -17,7 +17,7 @@ from jobs.finetune import questions
 from jobs.finetune.build import build_from_sources, local
 from jobs.finetune.config import TRAIN, FinetuneJob
 from jobs.finetune.questions import Joined
-from jobs.finetune.readers import read_questions, read_vocabulary
+from jobs.finetune.readers import DIRECTIONS, read_questions, read_vocabulary
 from jobs.pretrain.resolve import in_steps, run_storage
 from jobs.pretrain.resume import check_resume
 from plinth import config
@@ -27,7 +27,9 @@ from plinth.locations import absolute
 from plinth.storage import Storage
 from plinth.train import resolve as stages
 from plinth.train.resolve import ResolvedStage, StageSpec
-from poma3d.heads import answers as vocabularies
+from poma3d.annotations import vocabulary
+from poma3d.annotations.rows import Question
+from poma3d.annotations.vocabulary import UnknownAnswers
 from poma3d.heads.answers import Answers
 from poma3d.heads.config import TEACHER
 from poma3d.heads.text import Words, revision_of
@@ -69,10 +71,10 @@ def resolve(job: FinetuneJob, accept_changes: bool = False) -> ResolvedHeads:
     _check_features(found)
     tower, words = _words(there, found[TRAIN])
     asked = {
-        name: read_questions(job.qa.task, split.annotations, job.storage, name)
+        name: read_questions(job.qa, split.annotations, job.storage, name)
         for name, split in there.splits.items()
     }
-    answers = _answers(there, [question.answers for question in asked[TRAIN]])
+    answers = _answers(there, asked[TRAIN])
     run.check(write=True)
     joined = {
         name: questions.join(there, run, name, asked[name], found[name], answers, words, tower)
@@ -107,7 +109,7 @@ def resolve(job: FinetuneJob, accept_changes: bool = False) -> ResolvedHeads:
 
 def write_vocabulary(run: Storage, answers: Answers) -> None:
     """Keep the classes of the head with the run."""
-    content = {"answers": list(answers.texts), "unknown": answers.unknown, "digest": answers.digest}
+    content = {"answers": list(answers.texts), "unknown": answers.unknown.value, "digest": answers.digest}
     run.write(VOCABULARY_KEY, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
 
@@ -152,15 +154,17 @@ def _check_teacher(job: FinetuneJob, encoder: dict[str, Any]) -> None:
         )
 
 
-def _answers(job: FinetuneJob, of_training: list[tuple[str, ...]]) -> Answers:
+def _answers(job: FinetuneJob, of_training: list[Question]) -> Answers:
     if job.qa.vocabulary is not None:
-        texts = read_vocabulary(job.qa.vocabulary, job.storage)
+        found = read_vocabulary(job.qa.vocabulary, job.storage)
+    elif job.qa.task == DIRECTIONS:
+        found = vocabulary.of_directions(job.qa.directions)
     else:
-        texts = vocabularies.listed(of_training, job.qa.min_frequency)
+        found = vocabulary.of_training(of_training)
     try:
-        return Answers(tuple(texts), job.qa.unknown_answers)
+        return Answers(found, UnknownAnswers(job.qa.unknown_answers))
     except ValueError as error:
-        raise ConfigError(f"{error}.") from None
+        raise ConfigError(f"{error}.", "Change qa.vocabulary or qa.unknown_answers.") from None
 
 
 def _identity(
@@ -175,7 +179,9 @@ def _identity(
         "seed": job.seed,
         "encoder": encoder,
         "vocabulary": answers.digest,
-        "protocol": {k: full["qa"][k] for k in ("task", "unknown_answers", "text_joiner", "situations")},
+        "protocol": {
+            k: full["qa"][k] for k in ("task", "directions", "unknown_answers", "text_joiner", "situations")
+        },
         "text": text | {"revision": tower},
         "head": full["head"],
         "shuffle_scenes": job.shuffle_scenes,

@@ -51,7 +51,7 @@ def read(files: Sequence[Path]) -> Annotations:
             try:
                 row = _question(line)
             except _BadRow as bad:
-                found.problems.append(Problem(path.name, str(number), bad.reason))
+                found.problems.append(Problem(path.name, f"line {number}", bad.reason))
                 continue
             found.rows.append(row)
             found.counts[row.question_type] += 1

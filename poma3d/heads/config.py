@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from poma3d.annotations.question_types import TypeRule
+from poma3d.annotations.vocabulary import UnknownAnswers
 from poma3d.counts import Count
 from poma3d.locations import ModelLocation
 
 TRANSFORMERS, TEACHER = "transformers", "teacher"
 BOTH, QUESTION, VIEWS = "both", "question", "views"
-WRONG, CLASS_U, IMPOSSIBLE = "wrong", "class_u", "impossible"
-PREFIX, TOKEN, GIVEN = "prefix", "token", "given"
+SCANQA, GIVEN = "scanqa", "given"
 DRAWN, MAIN = "drawn", "main"
 
 
@@ -93,24 +94,22 @@ class HeadConfig:
 class ProtocolConfig:
     """What public implementations do differently, by name: each of these moves the score."""
 
-    UNKNOWN = (WRONG, CLASS_U, IMPOSSIBLE)
-    TYPES = (PREFIX, TOKEN, GIVEN)
+    UNKNOWN = tuple(each.value for each in UnknownAnswers)
+    TYPES = (*(each.value for each in TypeRule), SCANQA, GIVEN)
     SITUATIONS = (DRAWN, MAIN)
 
-    unknown_answers: str = WRONG
+    unknown_answers: str = UnknownAnswers.wrong.value
     """An answer outside the vocabulary. wrong: no target, and wrong whatever is predicted. class_u: the class
     `u` of SQA3D's list, so that predicting `u` is right (3D-VisTA, the authors' follow-up). impossible: a
-    class of its own, trained for, whose prediction is never right (SQA3D's MCAN)."""
+    class of its own, trained for, which is never predicted (SQA3D's MCAN)."""
     text_joiner: str = " "
     """What stands between situation and question; the public code has nothing there."""
     situations: str = DRAWN
     """Of a question with several: drawn takes one per epoch in training, main the first. Evaluation always
     takes the first."""
-    question_types: str = PREFIX
-    """How a question's type is told: prefix (what, is, how, can, which, other: 3D-VisTA), token (the first
-    word must be equal: SQA3D's MCAN), given (as the annotations say)."""
-    min_frequency: Count = 1
-    """How often an answer must occur in the training annotations to be in the vocabulary."""
+    question_types: str = TypeRule.prefix.value
+    """How a question's type is told: prefix (what, is, how, can, which, other: 3D-VisTA), token (SQA3D's
+    MCAN), word (SQA3D's ClipBERT), scanqa (ScanQA's six), given (as the annotations say)."""
     best: list[int] = field(default_factory=lambda: [1, 10])
     """k of EM@k, clipped to the number of classes."""
 

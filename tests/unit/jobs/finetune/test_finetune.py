@@ -222,7 +222,7 @@ def test_a_scene_without_views_is_refused(home: Path, capsys: pytest.CaptureFixt
     [
         ({"qa": {"task": "rooms", "select_on": "test"}}, "no such split"),
         ({"qa": {"task": "rooms", "select_on": "train"}}, "qa.select_on"),
-        ({"qa": {"task": "rooms", "unknown_answers": "class_u"}}, "no class 'u'"),
+        ({"qa": {"task": "rooms", "unknown_answers": "class_u"}}, "no answer 'u'"),
         ({"qa": {"task": "rooms", "unknown_answers": "none"}}, "qa.unknown_answers"),
         ({"qa": {"task": "chess"}}, "qa.task"),
         ({"qa": {"task": "rooms", "vocabulary": "nowhere.json"}}, "does not exist"),
