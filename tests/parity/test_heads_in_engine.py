@@ -11,7 +11,8 @@ import torch
 from plinth.engine import process
 from plinth.engine.config import OptimConfig, Precision, ZeroConfig
 from plinth.engine.engine import Engine, EngineConfig
-from tests.helpers import heads, reference
+from tests.helpers import reference
+from tests.helpers.downstream import heads
 from tests.helpers.ranks import run_ranks
 from tests.helpers.reference import Trained
 from tests.helpers.runs import full_weights

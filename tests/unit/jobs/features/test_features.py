@@ -19,7 +19,7 @@ from plinth.data.manifest import Manifest
 from plinth.errors import DataError, PlinthError
 from plinth.storage import Storage, StorageOptions
 from poma3d import export
-from tests.helpers import heads
+from tests.helpers.downstream import heads
 from tests.helpers.tiny_jobs import write
 
 OPTIONS = StorageOptions()

@@ -25,7 +25,7 @@ from plinth.data.manifest import Manifest
 from plinth.data.shards import RowGroupReader, write_shard
 from plinth.storage import Storage
 from poma3d.heads.questions import QuestionShape
-from tests.helpers import heads
+from tests.helpers.downstream import heads
 from tests.helpers.tiny_jobs import write
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from poma3d.heads.network import answer_loss, multi_hot
-from tests.helpers import heads
+from tests.helpers.downstream import heads
 
 ROWS = 6
 
