@@ -116,12 +116,24 @@ COMMANDS = (
         SCHEMAS["finetune"],
         "jobs.finetune.arguments",
     ),
+    Command(
+        "score",
+        "jobs.score.command",
+        "score predictions by the published protocols",
+        arguments="jobs.score.arguments",
+    ),
     Command("export", "jobs.export.command", "write the target encoder as safetensors", SCHEMAS["export"]),
     Command(
         "shards",
         "jobs.shards.command",
         "look into a data set: inspect, verify, preview; convert an old one",
         arguments="jobs.shards.arguments",
+    ),
+    Command(
+        "annotations",
+        "jobs.annotations.command",
+        "look into the benchmarks' annotation files: check",
+        arguments="jobs.annotations.arguments",
     ),
     Command(
         "checkpoints",

@@ -117,6 +117,17 @@ class Dataset:
             return CLASS_WORDS
         return attributes.get(CLASSES_KEY)
 
+    def scene_ids(self) -> set[str]:
+        """The scenes of its samples: of a part of a scan (`scan/003`) the part and the scan."""
+        reader = RowGroupReader(self.storage)
+        tables = (
+            reader.read(shard, group, ["scene_id"])
+            for shard in self.manifest.shards
+            for group in range(len(shard.row_group_rows))
+        )
+        ids = {scene_id for table in tables for scene_id in table["scene_id"].to_pylist()}
+        return ids | {scene_id.split("/")[0] for scene_id in ids}
+
     def samples(self, limit: int | None = None) -> list[Sample]:
         """The first `limit` samples, every column, into memory."""
         reader = RowGroupReader(self.storage)

@@ -15,6 +15,7 @@ which was found by comparing them with the lookat.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -139,19 +140,17 @@ def rotation_matrix(orientation: Quaternion) -> np.ndarray:
 
 
 def quaternion_of(matrix: np.ndarray) -> Quaternion:
-    """(x, y, z, w) with w >= 0 of a rotation [3, 3]: the eigenvector of the greatest eigenvalue of
-    Bar-Itzhack's symmetric matrix, which is stable at every angle."""
-    m = matrix
-    k = np.array(
-        [
-            [m[0, 0] - m[1, 1] - m[2, 2], m[0, 1] + m[1, 0], m[0, 2] + m[2, 0], m[2, 1] - m[1, 2]],
-            [m[0, 1] + m[1, 0], m[1, 1] - m[0, 0] - m[2, 2], m[1, 2] + m[2, 1], m[0, 2] - m[2, 0]],
-            [m[0, 2] + m[2, 0], m[1, 2] + m[2, 1], m[2, 2] - m[0, 0] - m[1, 1], m[1, 0] - m[0, 1]],
-            [m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1], m[0, 0] + m[1, 1] + m[2, 2]],
-        ]
-    )
-    vector = np.linalg.eigh(k)[1][:, -1]
-    x, y, z, w = (float(v) for v in (vector if vector[3] >= 0 else -vector))
+    """(x, y, z, w) with w >= 0 of a rotation [3, 3], from the greatest of its four components (Shepperd)."""
+    (a, b, c), (d, e, f), (g, h, i) = matrix.tolist()
+    candidates = (
+        (1 + a - e - i, b + d, c + g, h - f),
+        (b + d, 1 - a + e - i, f + h, c - g),
+        (c + g, f + h, 1 - a - e + i, d - b),
+        (h - f, c - g, d - b, 1 + a + e + i),
+    )  # each is the quaternion times four of its own component
+    best = max(range(4), key=lambda row: candidates[row][row])
+    norm = math.copysign(math.hypot(*candidates[best]), candidates[best][3])
+    x, y, z, w = (value / norm for value in candidates[best])
     return x, y, z, w
 
 

@@ -50,10 +50,14 @@ class ScanFrames:
         text = self._find(scene_id, f"{scene_id}.txt")
         if text is None:
             return None
-        numbers = axis_alignment(text)
-        alignment = None if numbers is None else np.array(numbers).reshape(4, 4)
         ply = self._find(scene_id, f"{scene_id}{MESH}") if mesh else None
-        return ScanFrame(alignment, None if ply is None else box_centre(ply))
+        try:
+            numbers = axis_alignment(text)
+            centre = None if ply is None else box_centre(ply)
+        except OSError as error:
+            raise ValueError(f"{error.filename}: cannot be read ({error.strerror})") from None
+        alignment = None if numbers is None else np.array(numbers).reshape(4, 4)
+        return ScanFrame(alignment, centre)
 
     def _find(self, scene_id: str, name: str) -> Path | None:
         if "/" in scene_id or "\\" in scene_id or "\0" in scene_id or scene_id.startswith("."):

@@ -80,7 +80,7 @@ class Vocabulary:
         for answer in answers:
             index = self.classes.get(answer)
             if index is None and unknown is not UnknownAnswers.wrong:
-                index = self._u() if unknown is UnknownAnswers.class_u else len(self)
+                index = self.class_u() if unknown is UnknownAnswers.class_u else len(self)
             if index is not None:
                 found[index] = None
         return tuple(found)
@@ -89,7 +89,12 @@ class Vocabulary:
         """`k`, but not more than there are classes: top 10 of 4 classes raises in PyTorch."""
         return min(k, len(self))
 
-    def _u(self) -> int:
+    def class_u(self) -> int:
+        """The class of `CLASS_U`.
+
+        Raises:
+            ValueError: there is none.
+        """
         if CLASS_U not in self.classes:
             raise ValueError(f"unknown answers cannot be class_u: the vocabulary has no answer {CLASS_U!r}")
         return self.classes[CLASS_U]
@@ -112,17 +117,20 @@ def of_dictionary(content: Sequence[dict[str, Any]], order: ClassOrder, where: s
         ValueError: the two parts contradict each other, or numbers are missing.
     """
     numbers, answers = content
-    in_order = [answers.get(str(index)) for index in range(len(numbers))]
-    for index, answer in enumerate(in_order):
-        if answer is None or numbers.get(answer) != index or isinstance(numbers[answer], bool):
+    in_order = []
+    for index in range(len(numbers)):
+        answer = answers.get(str(index))
+        number = numbers.get(answer) if isinstance(answer, str) else None
+        if type(number) is not int or number != index:  # true is an int, too
             raise ValueError(
-                f"{where}: not a two-part answer dictionary: number {index} is {answer!r} in one part and "
-                f"{numbers.get(answer) if isinstance(answer, str) else None!r} in the other"
+                f"{where}: not a two-part answer dictionary: number {index} is {answer!r} in one part, whose "
+                f"number is {number!r} in the other"
             )
+        in_order.append(str(answer))
     if len(answers) != len(numbers):
         raise ValueError(f"{where}: {len(numbers)} answers in one part, {len(answers)} in the other")
     alphabetical = order is ClassOrder.alphabetical
-    return Vocabulary(tuple(sorted(numbers) if alphabetical else map(str, in_order)))
+    return Vocabulary(tuple(sorted(numbers) if alphabetical else in_order))
 
 
 def read_vocabulary(path: Path, order: ClassOrder = ClassOrder.alphabetical) -> Vocabulary:
@@ -142,7 +150,10 @@ def read_vocabulary(path: Path, order: ClassOrder = ClassOrder.alphabetical) -> 
     if opened.part is Part.VOCABULARY:
         return of_dictionary(opened.content, order, str(path))
     if opened.part is Part.SCANQA:
-        found = of_training(read_scanqa([opened]).questions)
+        rows = read_scanqa([opened])
+        if rows.problems:
+            raise ValueError(f"{path}: {len(rows.problems)} bad rows; the first is {rows.problems[0]}")
+        found = of_training(rows.questions)
         if not found.answers:
             raise ValueError(
                 f"{path}: a ScanQA file without answers; its vocabulary is that of the training file"

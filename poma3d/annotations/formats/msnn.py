@@ -100,7 +100,8 @@ def _released(key: str, row: Record, place: Place, directions: int, notes: Notes
         notes.problem(path, name, f"{error}; its pose is left out", kept=True)
     else:
         question = replace(question, position=position, orientation=orientation, frame=MSNN)
-    if any(isinstance(each, str) for each in row.get("insts", [])):
+    objects = row.get("insts")
+    if isinstance(objects, list) and any(isinstance(each, str) for each in objects):
         notes.odd("numbers as text", where)
     _add(question, where, notes)
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from poma3d.annotations.formats.files import columns_of, json_lines, load_json
 
 TABLE_SUFFIXES = (".csv",)
+LOOKED_AT = 20
+"""Rows that are looked at."""
 LINES_SUFFIXES = (".jsonl", ".ndjson")
 
 
@@ -98,8 +101,8 @@ def _lines(path: Path) -> Part:
 
 
 def _keys(rows: Iterable[Any]) -> set[str]:
-    """The keys of the first row that is an object."""
-    return next((set(row) for row in rows if isinstance(row, dict)), set())
+    """The keys of the first rows together: one of them may be a bad row."""
+    return {key for row in islice(rows, LOOKED_AT) if isinstance(row, dict) for key in row}
 
 
 def _json(content: Any) -> Part | None:
@@ -137,18 +140,15 @@ def _object(content: dict[str, Any]) -> Part | None:
     for name, tell in (("questions", _questions), ("annotations", _answers), ("situations", _situations)):
         if isinstance(content.get(name), list):
             return tell(_keys(content[name]))
-    first = next(iter(content.values()), None)
-    if isinstance(first, list):
-        keys = _keys(first)
-        if "questions_answers" in keys or "context_change" in keys:
-            return Part.HYPO3D
-        return Part.CAPTIONS if "response" in keys or all(isinstance(t, str) for t in first) else None
-    if isinstance(first, dict):
-        if "captions" in first:
-            return Part.CAPTIONS
-        if {"situation_text", "action", "interaction"} & _keys(first.values()):
-            return Part.MSNN
-    return None
+    values = list(islice(content.values(), LOOKED_AT))
+    listed = list(chain.from_iterable(value for value in values if isinstance(value, list)))
+    by_item = list(chain.from_iterable(value.values() for value in values if isinstance(value, dict)))
+    if {"questions_answers", "context_change"} & _keys(listed):
+        return Part.HYPO3D
+    if {"situation_text", "action", "interaction"} & _keys(by_item):
+        return Part.MSNN
+    captions = "response" in _keys(listed) or "captions" in _keys(values)
+    return Part.CAPTIONS if captions or any(isinstance(each, str) for each in listed) else None
 
 
 def _questions(keys: set[str]) -> Part | None:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from poma3d.annotations.ceiling import room_of
 from poma3d.annotations.formats import fields
 from poma3d.annotations.formats.files import Record, json_lines, read_table
 from poma3d.annotations.formats.joined import numbered
@@ -61,11 +62,6 @@ def _rows(opened: Opened) -> Iterable[tuple[str, Any]]:
     if opened.content is not None:
         return numbered(opened.content)
     return ((f"line {line}", row) for line, row in json_lines(path))
-
-
-def room_of(scene_id: str) -> str:
-    """The room of a scan: `scene0011` of `scene0011_01`; another id is its own room."""
-    return re.sub(r"^(scene\d{4})_\d{2}$", r"\1", scene_id)
 
 
 def note_ceiling(notes: Notes) -> None:

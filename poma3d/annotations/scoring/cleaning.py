@@ -10,6 +10,7 @@ data_utils.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 UNITS = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
@@ -30,9 +31,12 @@ WORD = re.compile(rf"\b(?:{'|'.join(sorted(REPAIRS, key=len, reverse=True))})\b"
 CLOCK = re.compile(r"\bo' +clock\b")
 GLUED_DIGIT = re.compile(r"\b([a-zA-Z]+)[0-9]\b")
 ARTICLES = tuple(re.compile(rf"\b{article} ([a-zA-Z]+)") for article in ("a", "an", "the"))
+KEPT = 65_536
+"""Answers whose cleaned text is remembered: three rules compare the same ones."""
 BACKWARDS = re.compile(r"\bbackwards\b")
 
 
+@lru_cache(maxsize=KEPT)
 def clean(answer: str) -> str:
     """A predicted or listed answer as the matches of `poma3d.annotations.scoring.matching` compare it."""
     text = BLANKS.sub(" ", OUTER_BLANKS.sub("", answer.lower()))

@@ -163,9 +163,9 @@ def _refuse_other_vocabulary(predictions: Mapping[str, Answered], vocabulary: Vo
         for answer in each.answers:
             if answer not in vocabulary:
                 raise ValueError(
-                    f"line {each.line} (id {key}): the answer {answer!r} is not in the vocabulary of "
-                    f"{len(vocabulary)}: the head was trained with another one. Leave --vocabulary out for "
-                    "generated answers"
+                    f"predictions, line {each.line} (id {key}): the answer {answer!r} is not in the "
+                    f"vocabulary of {len(vocabulary)}: the head was trained with another one. Leave "
+                    "--vocabulary out for generated answers"
                 )
 
 
@@ -173,7 +173,7 @@ def _ceiling(asked: Sequence[Question], vocabulary: Vocabulary, unknown: Unknown
     """What a classifier can reach at most."""
     lost = sum(not any(answer in vocabulary for answer in row.answers) for row in asked)
     if unknown is UnknownAnswers.class_u:
-        vocabulary.targets((), unknown)
+        vocabulary.class_u()
         return [
             f"{lost} rows have no answer in the vocabulary: predicting {CLASS_U!r} is right there (class_u)"
         ]

@@ -55,6 +55,8 @@ RUN_BY = {
     r"poma runs (show|logs)": "tests/unit/jobs/test_planted_secrets.py::*",
     r"poma runs stop": "tests/unit/jobs/runs/test_stop.py::*",
     r"poma runs list": "tests/unit/jobs/runs/test_runs.py::test_command_line",
+    r"poma annotations check": "tests/unit/jobs/annotations/test_annotations_command.py::*",
+    r"poma score": "tests/unit/jobs/score/test_score_command.py::*",
     r"poma checkpoints list": "tests/integration/train/test_end_to_end.py::commands",
     r"poma checkpoints (verify|repair|prune|pin)": "tests/unit/jobs/checkpoints/test_checkpoints.py::*",
     r"poma submit .*--render": "tests/unit/jobs/submit/test_kubernetes.py::*",

@@ -277,3 +277,44 @@ def test_load_head_takes_the_weights_of_a_step(home: Path) -> None:
     load_head(head, resolved.stage.checkpoints, 4)
     expected = weights(home)
     assert all(torch.equal(p, expected[name]) for name, p in head.state_dict().items())
+
+
+def test_sqa3d_s_files_train_a_head_that_poma_score_scores_alike(home: Path) -> None:
+    """The published layout, with ids beyond int32, and an answer that the dictionary lacks."""
+    rows = [row for row in lines(home / "rooms/questions.jsonl") if row["situations"]]
+    asked, answered = [], []
+    for number, row in enumerate(rows):
+        key = {"scene_id": row["scene_id"], "question_id": 220602000000 + number}
+        asked.append(
+            {**key, "situation": row["situations"][0], "alternative_situation": ["I stand."] * (number % 3),
+             "question": row["question"]}
+        )  # fmt: skip
+        answers = [{"answer": row["answers"][0], "answer_confidence": "yes", "answer_id": 1}]
+        answered.append({
+            **key, "answers": answers, "answer_type": "other", "question_type": "N/A",
+            "rotation": {"_x": 0, "_y": 0, "_z": 0.0, "_w": 1.0}, "position": {"x": 0.0, "y": 0.0, "z": 0},
+        })  # fmt: skip
+    info = {"info": {}, "license": {}, "data_type": "x", "data_subtype": "x"}
+    questions, annotations = (
+        home / f"v1_balanced_{name}_val_scannetv2.json" for name in ("questions", "sqa_annotations")
+    )
+    questions.write_text(json.dumps({**info, "task_type": "x", "questions": asked}))
+    annotations.write_text(json.dumps({**info, "annotations": answered}))
+    known = sorted({row["answers"][0] for row in rows} - {"left"} | {"u"})
+    dictionary = home / "answer_dict.json"
+    numbered = {answer: i for i, answer in enumerate(reversed(known))}
+    dictionary.write_text(json.dumps([numbered, {str(i): answer for answer, i in numbered.items()}]))
+    split = {"annotations": [str(questions), str(annotations)], "features": [str(home / "features")]}
+    qa = {"task": "sqa3d", "unknown_answers": "class_u", "vocabulary": str(dictionary)}
+    assert run(home, qa=qa, train=split, val=split) == 0
+    predictions, scored = home / "runs/qa/predictions/val-last.jsonl", home / "score.json"
+    words = ["score", "sqa3d", "--annotations", *split["annotations"], "--predictions", str(predictions)]
+    words += ["--vocabulary", str(dictionary), "--unknown-answers", "class_u", "--json", str(scored)]
+    assert main(words) == 0
+    score = json.loads(scored.read_text())
+    measured = json.loads((home / "runs/qa/results.json").read_text())["splits"]["val"]
+    assert score["missing"] == 0
+    assert score["rows"] == measured["counts"]["rows"] == len(rows)
+    assert score["figures"]["raw"] == pytest.approx(100 * measured["last"]["figures"]["EM@1"]["value"])
+    assert score["figures"]["em10"] == pytest.approx(100 * measured["last"]["figures"]["EM@10"]["value"])
+    assert measured["counts"]["unknown_answer"] == sum(row["answers"][0] == "left" for row in rows)

@@ -1,0 +1,1 @@
+"""`poma annotations`: look into annotation files of the public benchmarks."""

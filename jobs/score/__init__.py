@@ -1,0 +1,1 @@
+"""`poma score`: score predictions by the published protocols."""
