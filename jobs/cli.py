@@ -106,6 +106,25 @@ COMMANDS = (
         SCHEMAS["evaluate"],
     ),
     Command(
+        "questions",
+        "jobs.questions.command",
+        "write questions with true answers about procedural rooms",
+        arguments="jobs.questions.arguments",
+    ),
+    Command(
+        "features",
+        "jobs.features.command",
+        "write a frozen encoder's features of every view; resumes by itself",
+        SCHEMAS["features"],
+    ),
+    Command(
+        "finetune",
+        "jobs.finetune.command",
+        "train a head for questions or directions on features; resumes by itself",
+        SCHEMAS["finetune"],
+        "jobs.finetune.arguments",
+    ),
+    Command(
         "score",
         "jobs.score.command",
         "score predictions by the published protocols",

@@ -35,6 +35,8 @@ SCHEMAS: dict[str, str] = {
     "embed": "jobs.embed.config:EmbedJob",
     "pretrain": "jobs.pretrain.config:PretrainJob",
     "evaluate": "jobs.evaluate.config:EvaluateJob",
+    "features": "jobs.features.config:FeaturesJob",
+    "finetune": "jobs.finetune.config:FinetuneJob",
     "export": "jobs.export.config:ExportJob",
     "sweep": "jobs.sweep.config:SweepJob",
     "demo": "jobs.demo.config:DemoJob",

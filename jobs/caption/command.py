@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import pickle
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from typing import Any
@@ -33,14 +31,14 @@ from jobs.caption.tasks import (
     open_models,
 )
 from jobs.common import models
-from jobs.common.cluster import Progress, check_room, ray_cluster
+from jobs.common.cluster import ray_cluster
 from jobs.common.datasets import Dataset, add_statistics, open_dataset
-from jobs.common.objects import digest, names_in, read_many, to_csv
-from jobs.common.ray_data import stream
+from jobs.common.objects import digest, read_many, to_csv
+from jobs.common.ray_data import Pool, make_shards
 from jobs.display.rejects import OF_VIEWS, REJECTS_FILE, last_line
 from jobs.jobfile import asked
 from plinth.data import manifest as manifests
-from plinth.data.manifest import Manifest, ShardEntry
+from plinth.data.manifest import Manifest
 from plinth.data.shards import RowGroupReader, refuse_incomplete
 from plinth.errors import ConfigError, DataError
 from plinth.locations import absolute
@@ -101,7 +99,9 @@ def caption(job: CaptionJob) -> Dataset:
         return Dataset(output, before)
     with RunLock(output, job.lock):
         with ray_cluster(job.ray, job.workers):
-            _caption_shards(job, work, data.manifest.shards)
+            pool = Pool(job.workers, job.cpus_per_worker, job.gpus_per_worker)
+            label = f"caption {work.data.uri}"
+            make_shards(work, data.manifest.shards, caption_shard, open_models, pool, COMMITS, label)
         return _commit(work, data, recipe, record)
 
 
@@ -177,45 +177,6 @@ def _before(output: Storage, recipe: dict[str, Any]) -> Manifest | None:
             "Give another output: all samples of a data set are captioned alike.",
         )
     return found
-
-
-def _caption_shards(job: CaptionJob, work: CaptionWork, shards: Sequence[ShardEntry]) -> None:
-    """Caption the shards that have no commit yet."""
-    done = names_in(work.output, COMMITS)
-    left = [entry for entry in shards if work.name(entry) not in done]
-    if len(left) < len(shards):
-        print(f"{work.output.uri}: {len(shards) - len(left)} of {len(shards)} shards are done already")
-    progress = Progress(f"caption {work.data.uri}", "shards", len(left))
-    names = _through_ray(job, work, left) if job.workers and left else (caption_shard(work, e) for e in left)
-    for _ in names:
-        progress.advance()
-
-
-def _through_ray(job: CaptionJob, work: CaptionWork, shards: Sequence[ShardEntry]) -> Iterator[str]:
-    """Names of commits as they are made by a pool of actors; one that dies is started again."""
-    from ray.data import ActorPoolStrategy
-
-    needs = {"CPU": job.workers * job.cpus_per_worker, "GPU": job.workers * job.gpus_per_worker}
-    check_room(f"{job.workers} workers", needs, "Lower workers, or what each claims.")
-    pool = {
-        "fn": _CaptionRow,
-        "fn_constructor_args": (work,),
-        "compute": ActorPoolStrategy(size=job.workers),
-        "num_cpus": job.cpus_per_worker,
-        "num_gpus": job.gpus_per_worker,
-    }
-    yield from stream(shards, [pool])
-
-
-class _CaptionRow:
-    """An actor of the pool: loads its models before the first shard comes."""
-
-    def __init__(self, work: CaptionWork) -> None:
-        self._work = work
-        open_models(work)
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {"item": caption_shard(self._work, pickle.loads(row["item"]))}
 
 
 def _commit(work: CaptionWork, data: Dataset, recipe: dict[str, Any], record: TeacherRecord) -> Dataset:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from jobs.common.flags import add_action, add_storage_flags
-from jobs.common.run_layout import STAGES
+from jobs.common.run_layout import ALL_STAGES
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +20,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
     action("list", "checkpoints of both stages with step, size and state")
     verify = action("verify", "compare every file with the hash in its record; exit code 2 on damage")
-    verify.add_argument("--stage", choices=STAGES, help="only of this stage")
+    verify.add_argument("--stage", choices=ALL_STAGES, help="only of this stage")
     verify.add_argument("--step", type=int, help="only this one")
     action("repair", "commit what was whole, take damaged ones out of use, remove what no record names")
     prune = action("prune", "delete all but those that are kept")
@@ -29,7 +29,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     prune.add_argument("--keep-best", type=int, default=0, help="keep this many with the lowest loss, too")
     prune.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
     pin = action("pin", "keep one whatever the settings say")
-    pin.add_argument("stage", choices=STAGES, help="which stage's checkpoint")
+    pin.add_argument("stage", choices=ALL_STAGES, help="which stage's checkpoint")
     pin.add_argument("step", type=int, help="its step, as `poma checkpoints list` shows it")
     pin.add_argument("--reason", default="", help="why it is kept; shown in its record")
     pin.add_argument("--remove", action="store_true", help="let the settings decide again")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from jobs.common.flags import storage_options
-from jobs.common.run_layout import STAGES
+from jobs.common.run_layout import ALL_STAGES
 from jobs.display.text import aligned
 from plinth.checkpoint import maintenance
 from plinth.checkpoint.config import CheckpointConfig
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _folders(storage: Storage) -> list[tuple[str, Storage]]:
-    return [(stage, storage.child(stage).child("checkpoints")) for stage in STAGES]
+    return [(stage, storage.child(stage).child("checkpoints")) for stage in ALL_STAGES]
 
 
 def _refuse_if_running(storage: Storage) -> None:

@@ -1,13 +1,38 @@
 """Where things lie: the shipped job files, and the names inside a run's folder."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import Protocol
+
+from jobs.common.ray_config import RayConfig
+from plinth.launch.config import FitConfig
+from plinth.observe.config import MetricsConfig
+from plinth.storage import StorageOptions
+from plinth.storage.options import LockConfig
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 """The job files that come with the package."""
 
 STAGES = ("warmup", "main")
 """The two stages in the order in which they run: their folders, and their sections in the job."""
+HEADS = "heads"
+"""The stage of `poma finetune`."""
+ALL_STAGES = (*STAGES, HEADS)
+"""Whatever a run may hold."""
 CONFIG_KEY = "config.yaml"
 """The resolved job."""
 PINS_KEY = "data.json"
 """The versions of the data sets that the run reads."""
+
+
+class RunJob(Protocol):
+    """What the jobs have in common that train something as a run: `poma pretrain` and `poma finetune`."""
+
+    name: str
+    output: str
+    storage: StorageOptions
+    lock: LockConfig
+    metrics: MetricsConfig
+    fit: FitConfig
+    ray: RayConfig

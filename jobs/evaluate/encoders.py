@@ -74,6 +74,28 @@ def untrained(job: PretrainJob, shape: SampleShape) -> SceneEncoder:
     return SceneEncoder.of(build_encoder(job.model.encoder, tower, patch_grid(shape, tower)))
 
 
+def load_untrained(
+    uri: str, options: StorageOptions, shape: SampleShape, teacher: TeacherConfig | None = None
+) -> SceneEncoder:
+    """What the encoder of the run at `uri` was before training, for samples of `shape`.
+
+    Raises:
+        ConfigError: no run there; an exported encoder does not say what it was.
+    """
+    storage = Storage.from_uri(uri, options)
+    storage.check()
+    if not storage.exists(CONFIG_KEY):
+        raise ConfigError(f"{storage.uri} is no run.", "Give output/name of a pretrain job.")
+    job = read_job(storage)
+    job.storage = options
+    if teacher is not None:
+        job.teacher = teacher
+    _check_teacher(storage, job.teacher)
+    made, record = untrained(job, shape), models.record(job.teacher, options)
+    made.provenance = Provenance(record.name, record.revision, run=f"{storage.uri} before training")
+    return made
+
+
 def read_job(storage: Storage) -> PretrainJob:
     """The job that a run was started with."""
     origin = f"{storage.uri}/{CONFIG_KEY}"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jobs.pretrain.config import PretrainJob
+from jobs.common.run_layout import RunJob
 from plinth.launch import check as runs
 from plinth.launch.check import CheckedRun
 from plinth.train.resolve import ResolvedStage
 
 
-def check(job: PretrainJob, stages: Sequence[ResolvedStage]) -> CheckedRun:
+def check(job: RunJob, stages: Sequence[ResolvedStage]) -> CheckedRun:
     """Find every mistake that can be found before anything starts or is written.
 
     Raises:

@@ -20,8 +20,8 @@ from poma3d.pretrained.config import TeacherConfig
 
 
 @dataclass
-class StageConfig:
-    """One of the two pretraining stages."""
+class StageLength:
+    """What a stage reads, in which batches, how long and how fast."""
 
     data: DataConfig = field(default_factory=DataConfig)
     """What is read, and in which order."""
@@ -42,6 +42,12 @@ class StageConfig:
     """Warm-up of this stage, in place of optim.warmup_steps."""
     warmup_samples: CountOrZero | None = None
     """The same in samples, whatever the batch size; in place of warmup_steps."""
+
+
+@dataclass
+class StageConfig(StageLength):
+    """One of the two pretraining stages."""
+
     loss: LossConfig = field(default_factory=LossConfig)
     """Weights of the loss terms."""
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jobs.common.run_layout import CONFIG_KEY
+from jobs.common.run_layout import CONFIG_KEY, RunJob
 from jobs.pretrain import data_versions
-from jobs.pretrain.config import PretrainJob
 from jobs.pretrain.resolve import run_storage
 from jobs.runs.page import page_kept
 from jobs.runs.started import record_start
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from plinth.launch.placement import TrialPlacement
 
 
-def launch(job: PretrainJob, run: CheckedRun, placement: TrialPlacement | None = None) -> StageEnd:
+def launch(job: RunJob, run: CheckedRun, placement: TrialPlacement | None = None) -> StageEnd:
     """Run or resume the stages on the Ray that is there (or here, with no workers).
 
     Args:

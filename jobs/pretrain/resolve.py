@@ -14,10 +14,10 @@ from typing import Any
 
 from jobs.common import models
 from jobs.common.datasets import Dataset
-from jobs.common.run_layout import STAGES
+from jobs.common.run_layout import STAGES, RunJob
 from jobs.pretrain import data_versions
 from jobs.pretrain.build import build_from_sources
-from jobs.pretrain.config import PretrainJob, StageConfig, stage_config
+from jobs.pretrain.config import PretrainJob, StageConfig, StageLength, stage_config
 from jobs.pretrain.resume import check_resume
 from plinth import config
 from plinth.checkpoint import store
@@ -35,7 +35,7 @@ from poma3d.pretrained.config import TeacherRecord
 from poma3d.sample import SampleShape, decode
 
 
-def run_storage(job: PretrainJob) -> Storage:
+def run_storage(job: RunJob) -> Storage:
     """The run's folder."""
     return Storage.from_uri(job.output, job.storage).child(job.name)
 
@@ -66,7 +66,7 @@ def resolve(job: PretrainJob, accept_changes: bool = False) -> list[ResolvedStag
         first = Dataset(opened[0].storage, opened[0].manifest)
         shape = first.shape
         _check_model(there, stage, shape)
-        steps, warmup_steps = _in_steps(stage, name, job.optim.warmup_steps)
+        steps, warmup_steps = in_steps(stage, name, job.optim.warmup_steps)
         lr = job.optim.lr if stage.lr is None else stage.lr
         optim = replace(job.optim, lr=lr, warmup_steps=warmup_steps)
         spec = StageSpec(
@@ -134,7 +134,7 @@ def _check_sources(job: PretrainJob, stage: StageConfig, name: str) -> None:
 
 def _check_length(job: PretrainJob, stage: StageConfig, name: str) -> None:
     """Refuse a length that is given twice, or not at all, and a warm-up that is as long."""
-    steps, warmup_steps = _in_steps(stage, name, job.optim.warmup_steps)
+    steps, warmup_steps = in_steps(stage, name, job.optim.warmup_steps)
     if (steps is None) == (stage.epochs is None):
         raise ConfigError(f"{name}.epochs is {stage.epochs} and {name}.steps is {steps}.", "Give one.")
     if steps is not None and warmup_steps >= max(steps, 1):
@@ -168,7 +168,7 @@ def _start(job: PretrainJob) -> Storage | None:
     return stage
 
 
-def _in_steps(stage: StageConfig, name: str, warmup_steps: int) -> tuple[int | None, int]:
+def in_steps(stage: StageLength, name: str, warmup_steps: int) -> tuple[int | None, int]:
     """Length (None where it is in epochs) and warm-up of a stage in optimizer steps.
 
     Raises:
@@ -230,7 +230,7 @@ def _identity(
         "global_batch_size": stage.global_batch_size,
         "micro_batch_size": stage.micro_batch_size,
         "epochs": stage.epochs,
-        "steps": _in_steps(stage, "", 0)[0],
+        "steps": in_steps(stage, "", 0)[0],
         "shape": shape.to_dict(),
         "teacher": asdict(teacher),
     }

@@ -22,16 +22,17 @@ from pathlib import Path
 
 from jobs.common.cluster import USUAL_WORKERS, ray_cluster
 from jobs.common.ray_config import RayConfig
-from jobs.common.run_layout import STAGES
 from jobs.demo import command as demo
 from jobs.demo.config import DemoJob
+from jobs.finetune.config import FinetuneJob
 from jobs.jobfile import read
 from jobs.pretrain.check import check
-from jobs.pretrain.config import PretrainJob, StageConfig, stage_config
+from jobs.pretrain.config import PretrainJob, StageLength
 from jobs.pretrain.launch import launch
-from jobs.pretrain.resolve import resolve, run_storage
+from jobs.pretrain.resolve import run_storage
 from jobs.prove_resume.compare import Comparison, compare, read_result
 from jobs.prove_resume.faults import Action, Fault, with_faults
+from jobs.prove_resume.kinds import TrainingJob, resolve, stage_names, with_stages
 from jobs.prove_resume.page import table, write_page
 from plinth.errors import EXIT_CODE, STOPPED_EXIT_CODE, ConfigError, PlinthError
 from plinth.launch.check import possible_sizes
@@ -88,9 +89,11 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if all(c.holds for c in proof.comparisons) else EXIT_CODE
 
 
-def _load(path: Path, overrides: Sequence[str], folder: str) -> PretrainJob:
-    """The job; of a demo, its pretraining, once its data is there."""
+def _load(path: Path, overrides: Sequence[str], folder: str) -> TrainingJob:
+    """The job, pretraining or finetuning; of a demo, its pretraining, once its data is there."""
     file = read(path)
+    if file.kind == FinetuneJob.kind:
+        return file.resolve(FinetuneJob, overrides)
     if file.kind != DemoJob.kind:
         return file.resolve(PretrainJob, overrides)
     job = file.resolve(DemoJob, [f"folder={folder}/data", *overrides])
@@ -101,7 +104,7 @@ def _load(path: Path, overrides: Sequence[str], folder: str) -> PretrainJob:
     return job.pretrain
 
 
-def shortened(job: PretrainJob, folder: str, steps: int, every: int) -> PretrainJob:
+def shortened(job: TrainingJob, folder: str, steps: int, every: int) -> TrainingJob:
     """The job with short stages, a checkpoint every few steps, all of them kept.
 
     Raises:
@@ -110,18 +113,13 @@ def shortened(job: PretrainJob, folder: str, steps: int, every: int) -> Pretrain
     if not 2 <= every < steps:
         raise ConfigError(f"--every is {every} and --steps is {steps}.", "Give 2 <= every < steps.")
 
-    def stage(config: StageConfig | None) -> StageConfig | None:
-        if config is None:
-            return None
-        warmup_steps = min(2, steps - 1)
-        short = replace(config, steps=steps, warmup_steps=warmup_steps)
+    def stage(length: StageLength) -> StageLength:
+        short = replace(length, steps=steps, warmup_steps=min(2, steps - 1))
         return replace(short, epochs=None, samples=None, warmup_samples=None)
 
     return replace(
-        job,
+        with_stages(job, stage),
         output=str(Path(folder).absolute()),
-        warmup=stage(job.warmup),
-        main=stage(job.main),
         checkpoint=replace(job.checkpoint, every_steps=every, keep_last=0),
         guard=replace(job.guard, on_bad_step=OnBadStep.stop),
         lock=replace(job.lock, dead_after_s=4 * job.lock.beat_every_s),
@@ -129,7 +127,7 @@ def shortened(job: PretrainJob, folder: str, steps: int, every: int) -> Pretrain
     )
 
 
-def prove(job: PretrainJob) -> Proof:
+def prove(job: TrainingJob) -> Proof:
     """Run the scenarios one after the other on one cluster; each that is finished is not run again.
 
     Raises:
@@ -160,9 +158,9 @@ def prove(job: PretrainJob) -> Proof:
     return proof
 
 
-def scenarios(job: PretrainJob, sizes: Sequence[int]) -> list[Scenario]:
+def scenarios(job: TrainingJob, sizes: Sequence[int]) -> list[Scenario]:
     """The straight run and those with faults, as far as the job's sizes allow."""
-    stages = [name for name in STAGES if stage_config(job, name) is not None]
+    stages = stage_names(job)
     usual = max(size for size in sizes if size <= STRAIGHT_WORKERS)
     cut = job.checkpoint.every_steps + job.checkpoint.every_steps // 2
     last = usual - 1
@@ -192,13 +190,13 @@ def scenarios(job: PretrainJob, sizes: Sequence[int]) -> list[Scenario]:
     return found
 
 
-def _room(job: PretrainJob) -> RayConfig:
+def _room(job: TrainingJob) -> RayConfig:
     """A local Ray that takes the most workers of all scenarios, however few cores there are."""
     needed = math.ceil(max(RESIZES) * job.fit.cpus_per_worker) + SPARE_CPUS
     return replace(job.ray, num_cpus=max(needed, os.cpu_count() or 1))
 
 
-def _run_phase(job: PretrainJob, phase: Phase, log: Path) -> None:
+def _run_phase(job: TrainingJob, phase: Phase, log: Path) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     job = replace(job, fit=replace(job.fit, workers=Workers(phase.workers, phase.workers)))
     driver = multiprocessing.get_context("spawn").Process(
@@ -231,7 +229,7 @@ def _wait_for(storage: Storage, fault: Fault, driver: multiprocessing.process.Ba
         time.sleep(POLL_S)
 
 
-def _drive(job: PretrainJob, faults: Sequence[Fault], log: str) -> None:
+def _drive(job: TrainingJob, faults: Sequence[Fault], log: str) -> None:
     """A driver process: what `poma pretrain` does, with faults."""
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from jobs.common.run_layout import STAGES
+from jobs.common.run_layout import ALL_STAGES
 from plinth.checkpoint import tensor_files
 from plinth.checkpoint.store import Fetched
 from plinth.observe import incidents, ledger
@@ -65,9 +65,9 @@ class Comparison:
 
 def read_result(storage: Storage) -> Result:
     """What the run in `storage` left."""
-    lines = [line for stage in STAGES for line in read_lines(storage.child(stage))]
+    lines = [line for stage in ALL_STAGES for line in read_lines(storage.child(stage))]
     tensors: dict[str, Tensor] = {}
-    for stage in STAGES:
+    for stage in ALL_STAGES:
         tensors |= {f"{stage}/{key}": tensor for key, tensor in _last_checkpoint(storage, stage).items()}
     book = ledger.summarise(storage)
     return Result(
@@ -77,7 +77,7 @@ def read_result(storage: Storage) -> Result:
         tensors=tensors,
         steps_redone=book.steps_redone,
         restarts=book.restarts,
-        incidents=sum(len(incidents.read_all(storage.child(stage))) for stage in STAGES),
+        incidents=sum(len(incidents.read_all(storage.child(stage))) for stage in ALL_STAGES),
     )
 
 
@@ -104,7 +104,7 @@ def _apart(straight: dict[str, Tensor], other: dict[str, Tensor], kinds: tuple[s
     if straight.keys() != other.keys():
         return float("inf")
     worst = 0.0
-    for stage in STAGES:
+    for stage in ALL_STAGES:
         keys = [key for key in straight if key.startswith(f"{stage}/") and key.split("/")[1] in kinds]
         apart = sum(_squares(straight[key].double() - other[key].double()) for key in keys)
         whole = sum(_squares(straight[key].double()) for key in keys)

@@ -8,8 +8,8 @@ from pathlib import Path
 from jobs.display.figures import Curve
 from jobs.display.html import render
 from jobs.display.text import aligned
-from jobs.pretrain.config import PretrainJob
 from jobs.prove_resume.compare import LOSS_TOLERANCE, STATE_TOLERANCE, Comparison
+from jobs.prove_resume.kinds import TrainingJob
 from plinth import config
 
 HEADER = ("run", "batches", "losses", "weights", "optimizer state", "restarts", "steps redone", "verdict")
@@ -38,7 +38,7 @@ def table(comparisons: Sequence[Comparison]) -> str:
 
 
 def write_page(
-    folder: Path, job: PretrainJob, comparisons: Sequence[Comparison], seconds: Mapping[str, float]
+    folder: Path, job: TrainingJob, comparisons: Sequence[Comparison], seconds: Mapping[str, float]
 ) -> Path:
     """`folder`/prove-resume.html."""
     good = all(c.holds for c in comparisons)

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from jobs.common.run_layout import CONFIG_KEY, STAGES
+from jobs.common.run_layout import ALL_STAGES, CONFIG_KEY
 from plinth.checkpoint.store import CheckpointInfo, list_checkpoints, read_state
 from plinth.errors import CheckpointError, StorageError, first_line
 from plinth.every import QUIET_HEARTBEATS
@@ -108,7 +108,7 @@ def read_run(storage: Storage, now: float) -> RunState:
             f"{storage.uri} is not a run.", "Give the folder of a run: output/name of its job."
         )
     records = ledger.read_records(storage)
-    begun = [name for name in STAGES if any(key.startswith(f"{name}/") for key in sizes)]
+    begun = [name for name in ALL_STAGES if any(key.startswith(f"{name}/") for key in sizes)]
     stages = [
         _stage(storage.child(name), name, records, sizes.get(f"{name}/{LINES_KEY}", 0)) for name in begun
     ]
@@ -191,7 +191,7 @@ def _wanted(storage: Storage) -> set[str]:
     """The stages that the job has."""
     try:
         job = yaml.safe_load(storage.read(CONFIG_KEY))
-        return {name for name in STAGES if job.get(name) is not None}
+        return {name for name in ALL_STAGES if job.get(name) is not None}
     except (yaml.YAMLError, AttributeError, UnicodeDecodeError) as error:
         fix = "Restore it: it is the job as it was resolved at the run's last start, which writes it anew."
         raise damaged(storage, CONFIG_KEY, first_line(error), fix) from None

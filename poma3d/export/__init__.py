@@ -11,8 +11,11 @@
 The folder holds `model.safetensors` (adapters folded into the weights they adapt) and `config.json`.
 """
 
-from poma3d.export.encoder import Provenance, SceneEncoder, SceneFeatures
+from poma3d.export.encoder import Provenance, SceneEncoder, SceneFeatures, weights_digest
 from poma3d.export.folder import CONFIG, WEIGHTS, load, save
 from poma3d.export.search import Ranking
 
-__all__ = ["CONFIG", "WEIGHTS", "Provenance", "Ranking", "SceneEncoder", "SceneFeatures", "load", "save"]
+__all__ = [
+    "CONFIG", "WEIGHTS", "Provenance", "Ranking", "SceneEncoder", "SceneFeatures", "load", "save",
+    "weights_digest",
+]  # fmt: skip

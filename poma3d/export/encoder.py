@@ -7,6 +7,8 @@ D width, E joint space.
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -25,6 +27,9 @@ from poma3d.network.vit import VisionTransformer
 from poma3d.pretrained.teacher import Teacher
 from poma3d.scenes.frame import ColourCamera
 
+DIGEST_LENGTH = 24
+"""Hexadecimal digits of an encoder's hash."""
+
 
 class SceneFeatures(NamedTuple):
     """What a scene's views are turned into."""
@@ -33,6 +38,8 @@ class SceneFeatures(NamedTuple):
     """[B, V, E] float32, unit length."""
     tokens: Tensor
     """[B, V, P, D] patch tokens of the last layer, in the dtype of the weights."""
+    projected: Tensor
+    """[B, V, E] float32: `features` before they are brought to unit length."""
 
 
 class SceneEncoder(nn.Module):
@@ -65,9 +72,10 @@ class SceneEncoder(nn.Module):
         if points.ndim != 5 or points.shape[-1] != 3:
             raise ValueError(f"point maps must be [B, V, H, W, 3], got {tuple(points.shape)}")
         passes = [self.vit(part.permute(0, 3, 1, 2)) for part in points.flatten(0, 1).split(chunk_views)]
-        pooled = F.normalize(torch.cat([p.pooled for p in passes]).float(), dim=-1)
+        projected = torch.cat([p.pooled for p in passes]).float()
         tokens = torch.cat([p.tokens for p in passes])
-        return SceneFeatures(*(x.unflatten(0, points.shape[:2]) for x in (pooled, tokens)))
+        found = (F.normalize(projected, dim=-1), tokens, projected)
+        return SceneFeatures(*(x.unflatten(0, points.shape[:2]) for x in found))
 
     @property
     def device(self) -> torch.device:
@@ -163,3 +171,14 @@ class SceneEncoder(nn.Module):
             self._teacher = self._teacher or search.open_teacher(self.provenance, self.device)
             text = search.text_features(self._teacher, text)
         return search.rank(features, as_tensor("text", text, features.device))
+
+
+def weights_digest(encoder: SceneEncoder) -> str:
+    """Hash of an encoder's weights and sizes: the same for a run's checkpoint and for what was exported of
+    it."""
+    digest = hashlib.sha256(json.dumps(encoder.vit.shape.to_dict(), sort_keys=True).encode())
+    digest.update(f"{encoder.vit.patch_embed.gain}".encode())
+    for name, tensor in sorted(encoder.vit.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:DIGEST_LENGTH]

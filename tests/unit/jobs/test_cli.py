@@ -35,6 +35,11 @@ REQUIRED = {
     "sweep": [],
     "demo": [],
     "lift": ["output=x", "inputs=[{uri: a}]", "teacher.revision=abc"],
+    "features": ["encoder=x", "data=y", "output=z"],
+    "finetune": [
+        "output=x",
+        *(f"{split}.{key}=[a]" for split in ("train", "val", "test") for key in ("annotations", "features")),
+    ],
     "caption": ["data=x", "output=y", "captioner.revision=abc", "teacher.revision=abc"],
 }  # fmt: skip
 

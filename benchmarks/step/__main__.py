@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from benchmarks.step_arms import WORLD_SIZE, Case, serve
+from benchmarks.step.arms import WORLD_SIZE, Case, serve
 from jobs.common.cluster import free_port
 from poma3d.network.config import MaskConfig, PredictorConfig
 from poma3d.network.vit import VitShape

@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from benchmarks.step_parts import Parts, watch_engine
+from benchmarks.step.parts import Parts, watch_engine
 from plinth.engine.config import OptimConfig, Precision, ZeroConfig
 from plinth.engine.engine import Engine, EngineConfig
 from plinth.engine.global_batch import to_device

@@ -1,0 +1,152 @@
+"""What heads learn on the demo's encoder: rooms that nothing has trained on, with the controls, by question
+type.
+
+    poma demo
+    python -m benchmarks.questions [--folder demo] [--seeds 0 1 2] [--steps 800]
+
+Each column is a head of `jobs/configs/qa_rooms.yaml`, trained on the questions about the training rooms;
+each cell is the last checkpoint's EM@1 on the held-out rooms in percent, an average over seeds, with the 95
+% interval over rooms of the first seed. Nothing is chosen on the held-out rooms.
+
+    encoder           the run's target encoder
+    untrained         the same before training: the teacher's image tower on point maps
+    shuffled          the encoder's features, but every question sees another room
+    question only     no room at all
+    majority          the commonest answer of the question's type
+
+What is finished is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jobs.common.cluster import ray_cluster
+from jobs.common.run_layout import CONFIGS
+from jobs.features import command as features
+from jobs.features.config import FeaturesJob, Weights
+from jobs.finetune import command as finetune
+from jobs.finetune.config import FinetuneJob, SplitConfig
+from jobs.finetune.evaluate import LAST, MAJORITY, RESULT_KEY
+from jobs.jobfile import load
+from jobs.pretrain.resolve import run_storage
+from jobs.questions import command as questions
+from jobs.questions.arguments import PER_TYPE
+from jobs.questions.tower import write_tower
+from plinth.launch.config import Workers
+from plinth.storage import StorageOptions
+from poma3d.annotations import rooms
+from poma3d.heads.config import QUESTION
+from poma3d.synthetic.questions import TYPES
+
+SPLITS = {"train": "rooms", "val": "held_out"}
+COLUMNS = ("encoder", "untrained", "shuffled", "question only")
+ALL = "EM@1"
+
+
+def main() -> None:
+    """Run what is missing of the grid and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, default=Path("demo"), help="of `poma demo`")
+    parser.add_argument("--run", default="demo", help="name of its pretraining run")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, help="of each head, in place of the job's")
+    parser.add_argument("--workers", type=int, help="0 trains in this process, without Ray; else the job's")
+    arguments = parser.parse_args()
+    job = load(FinetuneJob, CONFIGS / "qa_rooms.yaml")
+    if arguments.steps is not None:
+        job.heads = replace(job.heads, steps=arguments.steps)
+        job.checkpoint = replace(job.checkpoint, every_steps=arguments.steps)
+    if arguments.workers is not None:
+        job.fit = replace(job.fit, workers=Workers(arguments.workers, arguments.workers))
+    prepare(arguments.folder, arguments.run, job)
+    results: dict[str, Any] = {}
+    with ray_cluster(job.ray, job.fit.workers.max):
+        for seed in arguments.seeds:
+            for label, variant in variants(job, arguments.folder, seed):
+                storage = run_storage(variant)
+                if not storage.exists(RESULT_KEY):
+                    finetune.run_job(variant)
+                results[f"{label}/{seed}"] = json.loads(storage.read(RESULT_KEY))
+            print(table(results), flush=True)
+
+
+def prepare(folder: Path, run: str, job: FinetuneJob) -> None:
+    """Questions, features of both encoders and the text tower."""
+    for data in SPLITS.values():
+        for weights in Weights:
+            features.features(
+                FeaturesJob(
+                    encoder=str(folder / "runs" / run),
+                    weights=weights,
+                    data=str(folder / "data" / data),
+                    output=str(folder / "features" / f"{data}-{weights.value}"),
+                    workers=0,
+                )
+            )
+        asked = questions.ask(str(folder / "data" / data), StorageOptions(), PER_TYPE, 0, list(TYPES))
+        (folder / f"questions-{data}.jsonl").write_text(rooms.write(asked))
+        if data == SPLITS["train"]:
+            write_tower(asked, folder / "tower", 0)
+
+
+def variants(job: FinetuneJob, folder: Path, seed: int) -> list[tuple[str, FinetuneJob]]:
+    """The columns of the table for one seed."""
+
+    def of(label: str, weights: Weights, **changes: Any) -> tuple[str, FinetuneJob]:
+        train, val = (
+            SplitConfig(
+                [str(folder / f"questions-{data}.jsonl")], [str(folder / f"features/{data}-{weights.value}")]
+            )
+            for data in SPLITS.values()
+        )
+        made = replace(
+            job, name=f"qa-{label.replace(' ', '-')}-seed{seed}", output=str(folder / "heads"), seed=seed,
+            train=train, val=val, text=replace(job.text, source=str(folder / "tower")),
+        )  # fmt: skip
+        return label, replace(made, **changes)
+
+    return [
+        of("encoder", Weights.trained),
+        of("untrained", Weights.untrained),
+        of("shuffled", Weights.trained, shuffle_scenes=True),
+        of("question only", Weights.trained, head=replace(job.head, inputs=QUESTION)),
+    ]
+
+
+def table(results: dict[str, Any]) -> str:
+    """Markdown: a line per question type."""
+    first = next(iter(results.values()))["splits"]["val"]
+    lines = ["| questions | " + " | ".join(COLUMNS) + " | majority |", "|---" * (len(COLUMNS) + 2) + "|"]
+    for kind in (ALL, *first["rows_by_type"]):
+        count = first["counts"]["rows"] if kind == ALL else first["rows_by_type"][kind]
+        cells = [_cell(results, label, kind) for label in COLUMNS]
+        majority = 100 * _figure(first[MAJORITY], kind)["value"]
+        lines.append(
+            f"| {'all' if kind == ALL else kind} ({count}) | " + " | ".join(cells) + f" | {majority:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def _cell(results: dict[str, Any], label: str, kind: str) -> str:
+    of_seeds = [
+        found["splits"]["val"][LAST] for name, found in results.items() if name.startswith(f"{label}/")
+    ]
+    values = [100 * _figure(found, kind)["value"] for found in of_seeds]
+    interval = _figure(of_seeds[0], kind)
+    return f"{np.mean(values):.1f} [{100 * interval['low']:.1f}, {100 * interval['high']:.1f}]"
+
+
+def _figure(found: dict[str, Any], kind: str) -> dict[str, float]:
+    figure: dict[str, float] = found["figures"][ALL] if kind == ALL else found["by_type"][kind]
+    return figure
+
+
+if __name__ == "__main__":
+    main()

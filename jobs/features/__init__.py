@@ -1,0 +1,1 @@
+"""`poma features`: what a frozen encoder says of every view, once."""

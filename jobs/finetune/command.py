@@ -1,0 +1,57 @@
+"""`poma finetune`: a head for questions or directions on the features of a frozen encoder.
+
+    output/name/
+      config.yaml           the resolved job
+      vocabulary.json       the classes of the head, in order
+      questions/            the questions joined with the features of their scenes
+      run.json LOCK.json    the run's identity; who is writing it
+      heads/                checkpoints/ metrics.jsonl tensorboard/ incidents/
+      results.json          figures of the best and of the last checkpoint on every split
+      predictions/          SPLIT-best.jsonl, SPLIT-last.jsonl, for `poma score`
+
+The same command again resumes, on as many workers as there are now.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from jobs.common.cluster import ray_cluster
+from jobs.evaluate.tables import plain_table
+from jobs.finetune.config import FinetuneJob
+from jobs.finetune.evaluate import evaluate
+from jobs.finetune.resolve import resolve, write_vocabulary
+from jobs.finetune.tables import tables_of
+from jobs.jobfile import asked
+from jobs.pretrain.check import check
+from jobs.pretrain.launch import launch
+from jobs.pretrain.resolve import run_storage
+from plinth import config
+from plinth.engine.process import log_to_terminal
+from plinth.errors import STOPPED_EXIT_CODE
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Read the job, resolve it, check it, launch it, score it; returns the exit code."""
+    job = asked(FinetuneJob, arguments)
+    print(config.to_yaml(job))
+    log_to_terminal()
+    return run_job(job, arguments.accept_changes)
+
+
+def run_job(job: FinetuneJob, accept_changes: bool = False) -> int:
+    """The same for a job that was read before."""
+    resolved = resolve(job, accept_changes)
+    checked = check(job, [resolved.stage])
+    storage = run_storage(job)
+    with ray_cluster(job.ray, job.fit.workers.max):
+        write_vocabulary(storage, resolved.answers)
+        end = launch(job, checked)
+    if end.is_stopped:
+        print(f"{storage.uri}: stopped as asked; the same command resumes from there")
+        return STOPPED_EXIT_CODE
+    results = evaluate(job, resolved)
+    for table in tables_of(results):
+        print("\n" + plain_table(table))
+    print(f"\n{storage.uri}: done")
+    return 0

@@ -1,0 +1,206 @@
+"""Questions joined with the features of their scenes, as data sets that the platform reads like any other.
+
+    output/name/questions/<recipe>/     one per split; the recipe is a hash of all that decides the rows
+
+So a resume finds its questions as they were, and a changed job makes others beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jobs.common.objects import digest
+from jobs.features.sets import FeatureSets
+from jobs.finetune.config import FinetuneJob
+from plinth.data import manifest as manifests
+from plinth.data.manifest import Manifest, ShardEntry
+from plinth.data.shards import refuse_incomplete, write_shard
+from plinth.data.sources import OpenSource
+from plinth.digests import text_digest
+from plinth.errors import DataError
+from plinth.storage import Storage
+from poma3d.annotations.rows import Question
+from poma3d.heads.answers import Answers
+from poma3d.heads.questions import SCHEMA_VERSION, QuestionRow, QuestionShape, SceneViews, encode, shape_of
+from poma3d.heads.text import Words
+
+FOLDER = "questions"
+SHARD_ROWS = 1024
+SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A split that is there as a data set."""
+
+    source: OpenSource
+    asked: dict[str, Question]
+    """By sample id, those whose scene has features."""
+    counts: dict[str, int]
+    """rows, scenes, without_scene, without_answer, unknown_answer, cut_texts."""
+
+
+def join(
+    job: FinetuneJob,
+    run: Storage,
+    split: str,
+    questions: Sequence[Question],
+    features: FeatureSets,
+    answers: Answers,
+    words: Words,
+    tower: str,
+) -> Joined:
+    """The data set of a split; built where it is not there.
+
+    Args:
+        run: the run's folder.
+        tower: revision of the text tower, whose tokenizer made the tokens.
+
+    Raises:
+        DataError: no question about a scene that has features, or features that cannot be used.
+    """
+    order = features.scene_ids()
+    present = set(order)
+    kept = [question for question in questions if question.scene_id in present]
+    missing = sorted({question.scene_id for question in questions} - present)
+    if not kept:
+        raise DataError(
+            f"{split}: none of the {len(missing)} scenes of the questions is in {features.names}: questions "
+            f"ask about {missing[0]}, there are such as {order[0] if order else 'none'}.",
+            "Give the features of these scenes.",
+        )
+    rows, cut = _rows(job, kept, answers, words)
+    shape = shape_of(rows, features.shape.views, features.shape.embedding)
+    counts = {
+        "rows": len(rows),
+        "scenes": len({row.scene_id for row in rows}),
+        "without_scene": len(questions) - len(kept),
+        "without_answer": sum(not question.answers for question in kept),
+        "unknown_answer": sum(bool(q.answers) and not answers.knows(q.answers) for q in kept),
+        "cut_texts": cut,
+    }
+    _say(split, counts, missing, words.limit)
+    attributes = {
+        "schema_version": SCHEMA_VERSION,
+        "kind": FOLDER,
+        "teacher": None,
+        "shape": shape.to_dict(),
+        "encoder": features.encoder,
+        "counts": counts,
+        "recipe": {
+            "features": features.hashes,
+            "tower": tower,
+            "tokens": words.limit,
+            "rows": digest([[r.sample_id, r.texts, r.answers] for r in rows]),
+            "shuffled": job.seed if job.shuffle_scenes else None,
+        },
+    }
+    storage = run.child(f"{FOLDER}/{split}-{digest(attributes['recipe'])}")
+    manifest = _existing(storage)
+    if manifest is None:
+        entries = _write(job, storage, rows, shape, features, order)
+        manifest = Manifest(entries, attributes)
+        manifests.commit(storage, manifest)
+    asked = {row.sample_id: question for row, question in zip(rows, kept, strict=True)}
+    return Joined(OpenSource(storage, manifest), asked, counts)
+
+
+def _rows(
+    job: FinetuneJob, questions: Sequence[Question], answers: Answers, words: Words
+) -> tuple[list[QuestionRow], int]:
+    texts = [question.asked(job.qa.text_joiner) for question in questions]
+    tokens, cut = words.encode([text for each in texts for text in each])
+    rows, at = [], 0
+    for question, each in zip(questions, texts, strict=True):
+        own = tuple(tokens[at : at + len(each)])
+        at += len(each)
+        rows.append(
+            QuestionRow(question.scene_id, question.question_id, own, answers.targets(question.answers))
+        )
+    return rows, cut
+
+
+def _say(split: str, counts: dict[str, int], missing: Sequence[str], limit: int) -> None:
+    print(f"{split}: {counts['rows']} questions about {counts['scenes']} scenes")
+    if missing:
+        named = ", ".join(missing[:SHOWN])
+        print(
+            f"{split}: {counts['without_scene']} questions are about {len(missing)} scenes without "
+            f"features: {named}"
+        )
+    if counts["unknown_answer"]:
+        print(f"{split}: {counts['unknown_answer']} questions have no answer in the vocabulary")
+    if counts["without_answer"]:
+        print(f"{split}: {counts['without_answer']} questions have no answer at all")
+    if counts["cut_texts"]:
+        print(f"{split}: {counts['cut_texts']} texts are longer than {limit} tokens and were cut")
+
+
+def _existing(storage: Storage) -> Manifest | None:
+    if not storage.exists(manifests.MANIFEST_KEY):
+        return None
+    manifest = manifests.load(storage)
+    refuse_incomplete(storage, manifest, "Restore them, or delete the folder: it is made again.")
+    return manifest
+
+
+def _write(
+    job: FinetuneJob,
+    storage: Storage,
+    rows: Sequence[QuestionRow],
+    shape: QuestionShape,
+    features: FeatureSets,
+    order: Sequence[str],
+) -> list[ShardEntry]:
+    """Shards of rows sorted by scene; the features of a few scenes are in memory at a time."""
+    of_scene: dict[str, list[QuestionRow]] = {}
+    for row in rows:
+        of_scene.setdefault(row.scene_id, []).append(row)
+    asked_of = _shown_for(job, order)
+    entries: list[ShardEntry] = []
+    held: list[QuestionRow] = []
+    views: dict[str, SceneViews] = {}
+    for shown, scene in features.scenes():
+        own = of_scene.get(asked_of[shown], [])
+        if not own:
+            continue
+        held += own
+        views[asked_of[shown]] = scene
+        if len(held) >= SHARD_ROWS:
+            entries += _shards(job, storage, held, views, shape, len(entries))
+            held, views = [], {}
+    if held:
+        entries += _shards(job, storage, held, views, shape, len(entries))
+    return entries
+
+
+def _shards(
+    job: FinetuneJob,
+    storage: Storage,
+    rows: Sequence[QuestionRow],
+    views: dict[str, SceneViews],
+    shape: QuestionShape,
+    first: int,
+) -> Iterator[ShardEntry]:
+    for number, start in enumerate(range(0, len(rows), SHARD_ROWS)):
+        table = encode(rows[start : start + SHARD_ROWS], views, shape)
+        yield write_shard(storage, f"{first + number:06d}", table, job.shards)
+
+
+def _shown_for(job: FinetuneJob, order: Sequence[str]) -> dict[str, str]:
+    """Scene whose views are shown -> scene whose questions they are shown for: itself, or, shuffled, the next
+    in an order by lot."""
+    if not job.shuffle_scenes:
+        return {scene: scene for scene in order}
+    seed = int(text_digest(f"shuffled {job.seed}", 4), 16)
+    lot = [order[i] for i in np.random.default_rng(seed).permutation(len(order))]
+    return dict(zip(lot, lot[1:] + lot[:1], strict=True))
+
+
+def describe(joined: dict[str, Joined]) -> dict[str, Any]:
+    """Counts of all splits, for the result."""
+    return {name: split.counts for name, split in joined.items()}

@@ -1,0 +1,196 @@
+"""A finetuning job with nothing left to find out: vocabulary, questions, text tower, order, length.
+
+Everything is opened once, here in the driver. Workers get the result.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+from jobs.common import models
+from jobs.common.run_layout import HEADS
+from jobs.features.sets import FeatureSets, check_same_encoder, open_features
+from jobs.finetune import questions
+from jobs.finetune.build import build_from_sources, local
+from jobs.finetune.config import TRAIN, FinetuneJob
+from jobs.finetune.questions import Joined
+from jobs.finetune.readers import DIRECTIONS, read_questions, read_vocabulary
+from jobs.pretrain.resolve import in_steps, run_storage
+from jobs.pretrain.resume import check_resume
+from plinth import config
+from plinth.data.config import SourceConfig
+from plinth.errors import ConfigError, DataError
+from plinth.locations import absolute
+from plinth.storage import Storage
+from plinth.train import resolve as stages
+from plinth.train.resolve import ResolvedStage, StageSpec
+from poma3d.annotations import vocabulary
+from poma3d.annotations.rows import Question
+from poma3d.annotations.vocabulary import UnknownAnswers
+from poma3d.heads.answers import Answers
+from poma3d.heads.config import TEACHER
+from poma3d.heads.text import Words, revision_of
+from poma3d.pretrained.config import TeacherConfig
+from poma3d.sample import decode
+
+VOCABULARY_KEY = "vocabulary.json"
+"""The classes of the head, in order."""
+
+
+@dataclass(frozen=True)
+class ResolvedHeads:
+    """The stage, and what its head is scored with."""
+
+    stage: ResolvedStage
+    answers: Answers
+    splits: dict[str, Joined]
+
+
+def resolve(job: FinetuneJob, accept_changes: bool = False) -> ResolvedHeads:
+    """The stage of the job; questions, features and text tower fit each other.
+
+    The questions are written below the run's folder, under names of their own: nothing that is there changes.
+
+    Args:
+        accept_changes: resume although the job differs from the one that wrote the last checkpoint.
+
+    Raises:
+        ConfigError: a value that cannot be, or a text tower of another teacher than the encoder's.
+        DataError: annotations or features that cannot be used.
+    """
+    job.validate()
+    for settings in (job.fit, job.zero, job.checkpoint, job.metrics, job.guard, job.ledger, job.lock):
+        settings.validate()
+    job.optim.validate()
+    steps, warmup_steps = in_steps(job.heads, HEADS, job.optim.warmup_steps)
+    there, run = absolute(job), run_storage(job)
+    found = {name: open_features(split.features, job.storage) for name, split in there.splits.items()}
+    _check_features(found)
+    tower, words = _words(there, found[TRAIN])
+    asked = {
+        name: read_questions(job.qa, split.annotations, job.storage, name)
+        for name, split in there.splits.items()
+    }
+    answers = _answers(there, asked[TRAIN])
+    run.check(write=True)
+    joined = {
+        name: questions.join(there, run, name, asked[name], found[name], answers, words, tower)
+        for name in there.splits
+    }
+    source = joined[TRAIN].source
+    data = replace(there.heads.data, sources=[SourceConfig(source.uri)])
+    lr = job.optim.lr if job.heads.lr is None else job.heads.lr
+    spec = StageSpec(
+        name=HEADS,
+        storage=run.child(HEADS),
+        build_stage=partial(build_from_sources, there, answers.classes),
+        decode=decode,
+        data=data,
+        global_batch_size=job.heads.global_batch_size,
+        micro_batch_size=job.heads.micro_batch_size,
+        epochs=job.heads.epochs,
+        steps=steps,
+        seed=job.seed,
+        optim=replace(job.optim, lr=lr, warmup_steps=warmup_steps),
+        zero=job.zero,
+        checkpoint=job.checkpoint,
+        metrics=job.metrics,
+        guard=job.guard,
+        ledger=job.ledger,
+        storage_options=job.storage,
+        config=_identity(job, found[TRAIN].encoder["digest"], tower, answers, steps),
+        check_resume=partial(check_resume, accept_changes),
+    )
+    return ResolvedHeads(stages.resolve(spec, [source]), answers, joined)
+
+
+def write_vocabulary(run: Storage, answers: Answers) -> None:
+    """Keep the classes of the head with the run."""
+    content = {"answers": list(answers.texts), "unknown": answers.unknown.value, "digest": answers.digest}
+    run.write(VOCABULARY_KEY, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def _check_features(found: dict[str, FeatureSets]) -> None:
+    """Refuse splits of different encoders or sizes.
+
+    Raises:
+        DataError: naming both.
+    """
+    first = found[TRAIN]
+    for name, other in found.items():
+        check_same_encoder(first.encoder, other.encoder, f"{name}.features {other.names}")
+        if other.shape.embedding != first.shape.embedding:
+            raise DataError(f"{name}.features are {other.shape.embedding} wide, not {first.shape.embedding}.")
+
+
+def _words(job: FinetuneJob, features: FeatureSets) -> tuple[str, Words]:
+    """The text tower's revision and its tokenizer.
+
+    Raises:
+        ConfigError: it cannot be loaded, or is not of the teacher that the encoder was trained with.
+    """
+    text = local(job.text, job.storage)
+    if job.text.kind == TEACHER:
+        _check_teacher(job, features.encoder)
+    try:
+        return revision_of(text), Words(text)
+    except ValueError as error:
+        raise ConfigError(f"{error}.") from None
+
+
+def _check_teacher(job: FinetuneJob, encoder: dict[str, Any]) -> None:
+    text = job.text
+    teacher = TeacherConfig(text.source, text.revision, trust_remote_code=text.trust_remote_code)
+    record = models.record(teacher, job.storage)
+    if not record.matches(replace(record, name=encoder["teacher"], revision=encoder["teacher_revision"])):
+        raise ConfigError(
+            f"text.kind is {TEACHER}, but the encoder {encoder['run']} was trained with "
+            f"{encoder['teacher']} at {encoder['teacher_revision']}, and text.source is {record.name} at "
+            f"{record.revision}.",
+            "Give that teacher, or text.kind=transformers for a tower of another space.",
+        )
+
+
+def _answers(job: FinetuneJob, of_training: list[Question]) -> Answers:
+    if job.qa.vocabulary is not None:
+        found = read_vocabulary(job.qa.vocabulary, job.storage)
+    elif job.qa.task == DIRECTIONS:
+        found = vocabulary.of_directions(job.qa.directions)
+    else:
+        found = vocabulary.of_training(of_training)
+    try:
+        return Answers(found, UnknownAnswers(job.qa.unknown_answers))
+    except ValueError as error:
+        raise ConfigError(f"{error}.", "Change qa.vocabulary or qa.unknown_answers.") from None
+
+
+def _identity(
+    job: FinetuneJob, encoder: str, tower: str, answers: Answers, steps: int | None
+) -> dict[str, Any]:
+    """What decides the result: a run that resumes must agree in all of it. What is left out changes speed,
+    memory and figures only; what the questions hold is in the plan's fingerprint."""
+    full, heads = config.to_dict(job), job.heads
+    text = {k: v for k, v in full["text"].items() if k not in ("source", "allow_tensors", "revision")}
+    optim = asdict(job.optim) | {"lr": job.optim.lr if heads.lr is None else heads.lr}
+    return {
+        "seed": job.seed,
+        "encoder": encoder,
+        "vocabulary": answers.digest,
+        "protocol": {
+            k: full["qa"][k] for k in ("task", "directions", "unknown_answers", "text_joiner", "situations")
+        },
+        "text": text | {"revision": tower},
+        "head": full["head"],
+        "shuffle_scenes": job.shuffle_scenes,
+        "precision": full["zero"]["precision"],
+        "exact_sums": job.zero.adds_exactly,
+        "optim": optim | {"warmup_steps": in_steps(heads, HEADS, job.optim.warmup_steps)[1]},
+        "data": {key: getattr(heads.data, key) for key in ("lanes", "window_row_groups")},
+        "global_batch_size": heads.global_batch_size,
+        "micro_batch_size": heads.micro_batch_size,
+        "epochs": heads.epochs,
+        "steps": steps,
+    }

@@ -1,0 +1,1 @@
+"""`poma questions`: true questions about procedural rooms."""

@@ -1,0 +1,1 @@
+"""Heads on frozen view features: questions with a closed list of answers, and directions."""

@@ -1,0 +1,137 @@
+"""A question with its scene's features as a row of Parquet: the sample of the heads.
+
+    column        dtype    shape    meaning
+    sample_id     string            scene_id/question_id; the key of all randomness
+    scene_id      string
+    question_id   string            as in the annotations
+    views         float16  [V,E]    projected features of the scene's views, not normalised
+    view_valid    uint8    [V]      0 where a view is a repeat that fills a short scene
+    tokens        int32    [S,T]    the question after each of its situations, the main one first
+    token_count   int32    [S]      how many of the T tokens are words
+    text_count    int32    []       how many of the S texts there are
+    answers       int32    [K]      classes of the listed answers, -1 where there are no more
+
+Rows are sorted by scene, so that a row group holds a scene's features once for the compression. Text is cut
+into tokens here, once: the recipe of the data set names the tower.
+
+Legend: V views, E width of a feature, S texts, T tokens, K answers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+NO_ANSWER = -1
+COLUMNS = ("views", "view_valid", "tokens", "token_count", "text_count", "answers")
+
+
+@dataclass(frozen=True)
+class QuestionShape:
+    """The sizes that all rows of a data set share (see the module's legend)."""
+
+    views: int
+    embedding: int
+    texts: int
+    tokens: int
+    answers: int
+
+    def to_dict(self) -> dict[str, int]:
+        """For a manifest."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class QuestionRow:
+    """One row in memory, without its scene."""
+
+    scene_id: str
+    question_id: str
+    texts: tuple[tuple[int, ...], ...]
+    """Token ids of each text, the main one first."""
+    answers: tuple[int, ...]
+    """Classes of the listed answers, each once."""
+
+    @property
+    def sample_id(self) -> str:
+        """The key of its randomness."""
+        return f"{self.scene_id}/{self.question_id}"
+
+
+@dataclass(frozen=True)
+class SceneViews:
+    """The features of a scene."""
+
+    views: np.ndarray
+    """float16 [V, E]."""
+    view_valid: np.ndarray
+    """uint8 [V]."""
+
+
+def shape_of(rows: Sequence[QuestionRow], views: int, embedding: int) -> QuestionShape:
+    """The smallest sizes that hold all rows."""
+    return QuestionShape(
+        views,
+        embedding,
+        max((len(row.texts) for row in rows), default=1),
+        max((len(text) for row in rows for text in row.texts), default=1),
+        max(1, max((len(row.answers) for row in rows), default=1)),
+    )
+
+
+def schema(shape: QuestionShape) -> pa.Schema:
+    """The Arrow schema of rows of `shape`."""
+    tensors = {
+        "views": ("float16", (shape.views, shape.embedding), "projected features, not normalised"),
+        "view_valid": ("uint8", (shape.views,), "0 = repeat"),
+        "tokens": ("int32", (shape.texts, shape.tokens), "token ids"),
+        "token_count": ("int32", (shape.texts,), "tokens"),
+        "text_count": ("int32", (), "texts"),
+        "answers": ("int32", (shape.answers,), "classes, -1 = none"),
+    }
+    fields = [pa.field(n, pa.string(), nullable=False) for n in ("sample_id", "scene_id", "question_id")]
+    for name, (dtype, dims, unit) in tensors.items():
+        size = int(np.prod(dims, dtype=np.int64)) * np.dtype(dtype).itemsize
+        metadata = {"dtype": dtype, "shape": json.dumps(dims), "unit": unit}
+        fields.append(pa.field(name, pa.binary(size), nullable=False, metadata=metadata))
+    return pa.schema(fields, metadata={"poma3d_question_schema_version": str(SCHEMA_VERSION)})
+
+
+def encode(rows: Sequence[QuestionRow], scenes: Mapping[str, SceneViews], shape: QuestionShape) -> pa.Table:
+    """Rows for a shard.
+
+    Args:
+        scenes: at least those of the rows.
+    """
+    target = schema(shape)
+    made = [_arrays(row, scenes[row.scene_id], shape) for row in rows]
+    columns = [
+        pa.array([getattr(row, f.name) for row in rows], f.type)
+        if f.name not in COLUMNS
+        else pa.array([arrays[f.name].tobytes() for arrays in made], f.type)
+        for f in target
+    ]
+    return pa.Table.from_arrays(columns, schema=target)
+
+
+def _arrays(row: QuestionRow, scene: SceneViews, shape: QuestionShape) -> dict[str, np.ndarray]:
+    tokens = np.zeros((shape.texts, shape.tokens), np.int32)
+    counts = np.zeros(shape.texts, np.int32)
+    for i, text in enumerate(row.texts):
+        tokens[i, : len(text)] = text
+        counts[i] = len(text)
+    answers = np.full(shape.answers, NO_ANSWER, np.int32)
+    answers[: len(row.answers)] = row.answers
+    return {
+        "views": np.ascontiguousarray(scene.views, np.float16),
+        "view_valid": np.ascontiguousarray(scene.view_valid, np.uint8),
+        "tokens": tokens,
+        "token_count": counts,
+        "text_count": np.array(len(row.texts), np.int32),
+        "answers": answers,
+    }

@@ -1,0 +1,158 @@
+"""The training of a head as a stage: the shape of the platform's `Stage`, which knows nothing of a launcher.
+
+The loss is local to a sample, so nothing is gathered: `forward` gives its sum over the micro-batch's valid
+samples and their count. Whatever is drawn (the situation of this epoch, dropout) depends on seed, epoch and
+sample alone.
+
+Legend: n samples of a micro-batch, V views, E width of a feature, S texts, T tokens, D width of a word, Y
+hidden width, A answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from poma3d.heads.config import DRAWN, VIEWS, HeadConfig, ProtocolConfig
+from poma3d.heads.network import Answered, AnswerHead, answer_loss, multi_hot
+from poma3d.heads.questions import COLUMNS, QuestionShape
+from poma3d.heads.text import TextTower
+from poma3d.inputs import Batch
+from poma3d.randomness import generator
+from poma3d.stages import Contrast, Encoded, ParamGroup
+
+ANSWER = "answer"
+
+
+class QuestionStage(nn.Module):
+    """A head and its text tower; `reported` are the names of its loss terms."""
+
+    log_details = False
+    """Set by the loop for the steps whose costlier logs it shows."""
+    reported = (ANSWER,)
+
+    def __init__(
+        self,
+        head: HeadConfig,
+        protocol: ProtocolConfig,
+        tower: TextTower,
+        shape: QuestionShape,
+        answers: int,
+        seed: int,
+    ) -> None:
+        """A head with new weights that depend on `seed` alone.
+
+        Args:
+            answers: classes, all of which are trained.
+        """
+        super().__init__()
+        self.head_config, self.protocol, self.shape, self.seed = head, protocol, shape, seed
+        self.answers = answers
+        self.tower: TextTower | None = None if head.inputs == VIEWS else tower
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.head = AnswerHead(head, shape.embedding, tower.width, answers)
+
+    def forward(self, batch: Batch, features_only: bool = False) -> Encoded:
+        """`sums["answer"]`: the loss over valid samples; with `features_only` only their count."""
+        valid_n = batch["sample_valid"]
+        encoded = Encoded(counts={ANSWER: valid_n.sum()}, weights={ANSWER: 1.0})
+        if features_only:
+            return encoded
+        epochs, keys = torch.stack([batch["epoch"], batch["sample_key"]]).tolist()
+        chosen_n = self._situations(batch, epochs, keys)
+        answered = self.answer(batch, chosen_n, self._kept(epochs, keys, batch["views"].device))
+        targets_nA = multi_hot(batch["answers"], self.answers)
+        losses_n = answer_loss(answered.logits, targets_nA)
+        encoded.sums[ANSWER] = (losses_n * valid_n).sum()
+        with torch.no_grad():
+            best_n1 = answered.logits.argmax(dim=1, keepdim=True)
+            right_n = targets_nA.gather(1, best_n1).squeeze(1) * valid_n
+            encoded.logs["accuracy"] = right_n.sum() / valid_n.sum().clamp(min=1)
+        return encoded
+
+    def answer(self, batch: Batch, chosen_n: Tensor, keep_nY: Tensor | None = None) -> Answered:
+        """Logits of all answers, given which of the texts of each sample is asked."""
+        views_nVE = batch["views"].to(self.head.norm.weight.dtype)
+        rows = torch.arange(len(chosen_n), device=chosen_n.device)
+        counts_n = batch["token_count"][rows, chosen_n]
+        tokens_nT = batch["tokens"][rows, chosen_n][:, : int(counts_n.max())]
+        word_valid_nT = torch.arange(tokens_nT.shape[1], device=counts_n.device) < counts_n[:, None]
+        words_nTD = None if self.tower is None else self.tower(tokens_nT.long(), word_valid_nT)
+        view_valid_nV = batch["view_valid"].bool()
+        return self.head(views_nVE, view_valid_nV, words_nTD, word_valid_nT, keep_nY)
+
+    def _situations(self, batch: Batch, epochs: list[int], keys: list[int]) -> Tensor:
+        counts_n = batch["text_count"].long()
+        if self.protocol.situations != DRAWN or not self.training:
+            return torch.zeros_like(counts_n)
+        drawn = [
+            torch.rand((), generator=generator("situations", self.seed, e, k))
+            for e, k in zip(epochs, keys, strict=True)
+        ]
+        index_n = (torch.stack(drawn).to(counts_n.device) * counts_n).long()
+        return torch.minimum(index_n, (counts_n - 1).clamp(min=0))  # u * count may round up to count
+
+    def _kept(self, epochs: list[int], keys: list[int], device: torch.device) -> Tensor | None:
+        """Dropout's factors float32 [n, Y], each sample's from its own generator."""
+        share = 1 - self.head_config.dropout
+        if share == 1 or not self.training:
+            return None
+        hidden = self.head_config.hidden
+        drawn = [
+            torch.rand(hidden, generator=generator("head-dropout", self.seed, e, k))
+            for e, k in zip(epochs, keys, strict=True)
+        ]
+        return ((torch.stack(drawn) < share).float() / share).to(device)
+
+    def contrast(self, features: dict[str, Tensor]) -> Contrast:
+        """No loss over the global batch."""
+        return Contrast(total=torch.zeros((), device=self.head.norm.weight.device))
+
+    def param_groups(self, weight_decay: float) -> list[ParamGroup]:
+        """Matrices with weight decay, biases and norms without, of the head and of a trained tower."""
+        trained = [p for p in self.parameters() if p.requires_grad]
+        matrices, others = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1]
+        return [
+            {"name": "matrices", "params": matrices, "weight_decay": weight_decay, "lr_scale": 1.0},
+            {"name": "others", "params": others, "weight_decay": 0.0, "lr_scale": 1.0},
+        ]
+
+    def ema_pairs(self) -> dict[str, str]:
+        """No target copy."""
+        return {}
+
+    def ema_momentum(self, progress: float) -> float:
+        """Not used without a target copy."""
+        return 1.0
+
+    def columns(self) -> Sequence[str]:
+        """Columns that `forward` reads."""
+        return COLUMNS
+
+    def fake_batch(self, n: int, seed: int = 0) -> Batch:
+        """Random questions about random views, on the CPU."""
+        g, shape = torch.Generator().manual_seed(seed), self.shape
+        words = self.tower.vocabulary if self.tower is not None else 2
+        keys = torch.randint(2**62, (n,), generator=g)
+        return {
+            "views": torch.randn(n, shape.views, shape.embedding, generator=g).half(),
+            "view_valid": torch.ones(n, shape.views, dtype=torch.uint8),
+            "tokens": torch.randint(words, (n, shape.texts, shape.tokens), generator=g, dtype=torch.int32),
+            "token_count": torch.randint(
+                1, shape.tokens + 1, (n, shape.texts), generator=g, dtype=torch.int32
+            ),
+            "text_count": torch.randint(1, shape.texts + 1, (n,), generator=g, dtype=torch.int32),
+            "answers": torch.randint(-1, self.answers, (n, shape.answers), generator=g, dtype=torch.int32),
+            "sample_valid": torch.ones(n, dtype=torch.bool),
+            "sample_key": keys,
+            "sample_id": [f"fake-{key}" for key in keys.tolist()],
+            "epoch": torch.zeros(n, dtype=torch.int64),
+        }
+
+    def pictures(self, batch: Batch) -> dict[str, np.ndarray]:
+        """None."""
+        return {}

@@ -1,0 +1,133 @@
+"""The text tower of a head: any text model of transformers, or the text half of a CLIP-family teacher.
+
+Legend: n texts, T tokens, D width of a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from poma3d.heads.config import TextConfig
+from poma3d.pretrained.folder import TOKENIZER, check_parts, hub_commit, weights_revision
+from poma3d.pretrained.loading import load_transformers, reported
+
+SECTION = "text"
+NEEDED = (TOKENIZER,)
+UNLIMITED = 1_000_000
+"""transformers gives tokenizers without a limit a huge one."""
+
+
+class TextTower(nn.Module):
+    """Token ids -> a feature for each token."""
+
+    def __init__(self, model: nn.Module, train: bool, dropout: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.trained, self.dropout = train, dropout
+        theirs: Any = model.config
+        self.width, self.vocabulary = int(theirs.hidden_size), int(theirs.vocab_size)
+        model.requires_grad_(train)
+        if train:
+            freeze_unused(model)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> TextTower:
+        """A tower without dropout stays in evaluation mode."""
+        super().train(mode)
+        self.model.train(mode and self.trained and self.dropout)
+        return self
+
+    def forward(self, tokens_nT: Tensor, valid_nT: Tensor) -> Tensor:
+        """[n, T, D]; `valid` says which tokens are words."""
+        with torch.set_grad_enabled(self.trained and torch.is_grad_enabled()):
+            output = self.model(input_ids=tokens_nT, attention_mask=valid_nT.long())
+        features: Tensor = output.last_hidden_state
+        return features
+
+
+def freeze_unused(model: nn.Module) -> None:
+    """Freeze parameters that word features do not depend on, such as a pooler's: the optimizer would decay
+    them for nothing, and ranks would wait for gradients that never come."""
+    was, found = model.training, {}
+    model.eval()
+    ids = torch.zeros(1, 2, dtype=torch.long)
+    with torch.enable_grad():
+        output: Any = model(input_ids=ids, attention_mask=torch.ones_like(ids))
+        output.last_hidden_state.square().sum().backward()
+    for name, p in model.named_parameters():
+        found[name] = p.grad is not None
+        p.grad = None
+        p.requires_grad_(found[name])
+    model.train(was)
+
+
+def revision_of(config: TextConfig) -> str:
+    """The revision of a tower's folder, or the pinned commit of a hub id. Loads nothing.
+
+    Raises:
+        UnusableModel: nothing to load, or a hub id that is not pinned.
+    """
+    return weights_revision(config.source, config.revision, SECTION, NEEDED)
+
+
+def load_tower(config: TextConfig) -> TextTower:
+    """Load a tower, in float32.
+
+    Raises:
+        UnusableModel: it cannot be loaded whole; one line with the likely cause.
+    """
+    from transformers import AutoConfig, AutoModel
+
+    where = _where(config)
+    with reported(config.source, SECTION):
+        theirs = AutoConfig.from_pretrained(config.source, **where)
+    has_half = hasattr(theirs, "text_config")
+    model: Any = load_transformers(AutoModel, config.source, SECTION, config.allow_tensors, **where)
+    if has_half:
+        model = model.text_model
+    elif getattr(theirs, "is_encoder_decoder", False):
+        model = model.get_encoder()
+    return TextTower(model, config.train, config.dropout)
+
+
+class Words:
+    """Texts -> token ids, by the tower's own tokenizer."""
+
+    def __init__(self, config: TextConfig) -> None:
+        """Raise UnusableModel for a tower without tokenizer."""
+        from transformers import AutoConfig, AutoTokenizer
+
+        where = _where(config)
+        if not Path(config.source).is_dir():
+            check_parts(config.source, where["revision"], SECTION, NEEDED)
+        with reported(config.source, SECTION):
+            self._tokenizer = AutoTokenizer.from_pretrained(config.source, **where)
+            theirs = AutoConfig.from_pretrained(config.source, **where)
+        self.limit = min(config.max_tokens, _limit(theirs, self._tokenizer))
+
+    def encode(self, texts: Sequence[str]) -> tuple[list[tuple[int, ...]], int]:
+        """Token ids of each text with the tokenizer's own marks, and how many texts were cut."""
+        if not texts:
+            return [], 0
+        whole = self._tokenizer(list(texts), verbose=False)["input_ids"]
+        cut = self._tokenizer(list(texts), truncation=True, max_length=self.limit)["input_ids"]
+        return [tuple(ids) for ids in cut], sum(len(ids) > self.limit for ids in whole)
+
+
+def _limit(theirs: Any, tokenizer: Any) -> int:
+    """The longest text that the model has positions for."""
+    text = theirs.get_text_config()
+    positions = getattr(text, "max_position_embeddings", None) or UNLIMITED
+    if "roberta" in str(text.model_type):  # positions count from the padding's number on
+        positions -= int(text.pad_token_id) + 1
+    return int(min(positions, tokenizer.model_max_length or UNLIMITED, UNLIMITED))
+
+
+def _where(config: TextConfig) -> dict[str, Any]:
+    commit = hub_commit(config.source, config.revision)
+    return {"revision": commit, "trust_remote_code": config.trust_remote_code}

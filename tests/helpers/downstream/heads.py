@@ -1,0 +1,89 @@
+"""Tiny heads: a text tower of a few words, questions about scenes, a stage that trains on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import BertConfig, BertModel
+
+from jobs.cli import main
+from jobs.common.datasets import open_dataset
+from jobs.evaluate import encoders
+from jobs.pretrain.config import PretrainJob
+from plinth.storage import StorageOptions
+from poma3d import export
+from poma3d.heads.config import HeadConfig, ProtocolConfig
+from poma3d.heads.questions import QuestionShape
+from poma3d.heads.stage import QuestionStage
+from poma3d.heads.text import TextTower
+from poma3d.pretrained.config import TeacherConfig
+from tests.helpers.tiny_jobs import write
+
+SHAPE = QuestionShape(views=4, embedding=10, texts=3, tokens=6, answers=2)
+CLASSES, WORDS = 7, 20
+
+
+def tower(train: bool = True) -> TextTower:
+    """A BERT of one layer, without dropout."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        config = BertConfig(
+            vocab_size=WORDS, hidden_size=12, num_hidden_layers=1, num_attention_heads=2,
+            intermediate_size=24, max_position_embeddings=8,
+        )  # fmt: skip
+        return TextTower(BertModel(config), train, dropout=False)
+
+
+def stage(train: bool = True, dropout: float = 0.3, **changes: Any) -> QuestionStage:
+    """A tiny stage; `changes` are of its head's config."""
+    head = HeadConfig(pool_hidden=8, pool_width=16, hidden=24, dropout=dropout, **changes)
+    return QuestionStage(head, ProtocolConfig(), tower(train), SHAPE, CLASSES, seed=3)
+
+
+def make_features(folder: Path) -> dict[str, Any]:
+    """`folder`/encoder (untrained), /features of `folder`/rooms, their questions and a text tower; the
+    features job."""
+    source = TeacherConfig(source=str(folder / "teacher"))
+    shape = open_dataset(str(folder / "rooms"), StorageOptions()).shape
+    export.save(encoders.untrained(PretrainJob(teacher=source), shape), folder / "encoder")
+    job = {
+        "kind": "features",
+        "encoder": str(folder / "encoder"),
+        "data": str(folder / "rooms"),
+        "output": str(folder / "features"),
+        "workers": 0,
+    }
+    assert main(["features", write(folder / "features.yaml", job)]) == 0
+    assert main(["questions", str(folder / "rooms"), "--tower", str(folder / "tower")]) == 0
+    return job
+
+
+def finetune_job(folder: Path, **changes: Any) -> dict[str, Any]:
+    """A few steps on what `make_features` made, in this process."""
+    split = {
+        "annotations": [str(folder / "rooms/questions.jsonl")],
+        "features": [str(folder / "features")],
+    }
+    return {
+        "kind": "finetune",
+        "name": "qa",
+        "output": str(folder / "runs"),
+        "qa": {"task": "rooms", "question_types": "given"},
+        "train": split,
+        "val": split,
+        "text": {"source": str(folder / "tower")},
+        "head": {"pool_hidden": 16, "pool_width": 16, "hidden": 32},
+        "heads": {
+            "steps": 4,
+            "global_batch_size": 8,
+            "micro_batch_size": 4,
+            "data": {"lanes": 2, "window_row_groups": 2, "reader": "threads"},
+        },
+        "optim": {"lr": 1e-2, "warmup_steps": 1},
+        "checkpoint": {"every_steps": 2},
+        "evaluate": {"bootstrap": {"draws": 20}},
+        "fit": {"workers": 0},
+        **changes,
+    }

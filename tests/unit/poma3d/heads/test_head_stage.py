@@ -1,0 +1,107 @@
+"""The head as a stage: what is drawn belongs to the sample; what counts; what is trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from poma3d.heads.network import answer_loss, multi_hot
+from tests.helpers.downstream import heads
+
+ROWS = 6
+
+
+def batch(seed: int = 0) -> dict[str, Any]:
+    made = heads.stage().fake_batch(ROWS, seed)
+    made["text_count"] = torch.full((ROWS,), heads.SHAPE.texts, dtype=torch.int32)
+    return made
+
+
+def rows(whole: dict[str, Any], chosen: list[int]) -> dict[str, Any]:
+    return {k: [v[i] for i in chosen] if isinstance(v, list) else v[chosen] for k, v in whole.items()}
+
+
+def loss(stage: Any, of: dict[str, Any]) -> float:
+    return float(stage(of).sums["answer"].detach())
+
+
+def test_the_loss_of_a_sample_is_the_same_in_any_company() -> None:
+    """Dropout and situations are of the sample and the epoch."""
+    stage, whole = heads.stage().train(), batch()
+    alone = sum(loss(stage, rows(whole, [i])) for i in range(ROWS))
+    assert loss(stage, whole) == pytest.approx(alone, rel=1e-5)
+    assert loss(stage, rows(whole, [5, 3, 1, 0, 2, 4])) == pytest.approx(alone, rel=1e-5)
+
+
+def test_another_epoch_draws_anew() -> None:
+    stage, whole = heads.stage().train(), batch()
+    later = {**whole, "epoch": whole["epoch"] + 1}
+    assert loss(stage, whole) != loss(stage, later)
+    assert loss(heads.stage().train(), whole) == loss(stage, whole)
+
+
+def test_all_situations_are_drawn_and_evaluation_takes_the_first() -> None:
+    stage, whole = heads.stage(dropout=0.0), batch()
+    with torch.no_grad():
+        targets = multi_hot(whole["answers"], heads.CLASSES)
+        texts = [torch.full((ROWS,), text) for text in range(heads.SHAPE.texts)]
+        by_text = torch.stack([answer_loss(stage.answer(whole, text).logits, targets) for text in texts])
+        stage.eval()
+        assert loss(stage, whole) == pytest.approx(float(by_text[0].sum()), rel=1e-5)
+        stage.train()
+        seen = set()
+        for epoch in range(20):
+            of_one = rows({**whole, "epoch": whole["epoch"] + epoch}, [0])
+            seen.add(int((by_text[:, 0] - loss(stage, of_one)).abs().argmin()))
+    assert seen == {0, 1, 2}
+
+
+def test_padding_counts_in_no_loss() -> None:
+    stage, whole = heads.stage().train(), batch()
+    whole["sample_valid"][2:] = False
+    encoded = stage(whole)
+    assert int(encoded.counts["answer"]) == 2
+    assert float(encoded.sums["answer"]) == pytest.approx(loss(stage, rows(whole, [0, 1])), rel=1e-5)
+    assert not stage(whole, features_only=True).sums
+
+
+def test_padding_of_texts_is_not_read() -> None:
+    stage, whole = heads.stage(dropout=0.0).eval(), batch()
+    other = {**whole, "tokens": whole["tokens"].clone()}
+    beyond = torch.arange(heads.SHAPE.tokens) >= whole["token_count"][..., None]
+    other["tokens"][beyond] = 1
+    with torch.no_grad():
+        assert loss(stage, whole) == pytest.approx(loss(stage, other), rel=1e-6)
+
+
+def test_a_frozen_tower_is_not_trained_and_an_unused_pooler_never() -> None:
+    trained = {n for n, p in heads.stage().named_parameters() if p.requires_grad}
+    assert any(name.startswith("tower.") for name in trained)
+    assert not any("pooler" in name for name in trained)
+    frozen = heads.stage(train=False)
+    assert {n.split(".")[0] for n, p in frozen.named_parameters() if p.requires_grad} == {"head"}
+    frozen.train()
+    loss_of = frozen(batch()).sums["answer"]
+    loss_of.backward()
+    assert all(p.grad is None for n, p in frozen.named_parameters() if n.startswith("tower."))
+
+
+def test_groups_hold_every_trained_parameter_once() -> None:
+    stage = heads.stage()
+    listed = [p for group in stage.param_groups(0.1) for p in group["params"]]
+    wanted = [p for p in stage.parameters() if p.requires_grad]
+    assert sorted(map(id, listed)) == sorted(map(id, wanted))
+    decayed = {p.ndim for group in stage.param_groups(0.1) if group["weight_decay"] for p in group["params"]}
+    assert decayed == {2}
+
+
+def test_a_head_without_a_question_does_not_read_it() -> None:
+    stage, whole = heads.stage(inputs="views").eval(), batch()
+    other = {**whole, "tokens": whole["tokens"].flip(0)}
+    with torch.no_grad():
+        assert loss(stage, whole) == loss(stage, other)
+    blind = heads.stage(inputs="question").eval()
+    with torch.no_grad():
+        assert loss(blind, whole) == loss(blind, {**whole, "views": whole["views"] * 2})
