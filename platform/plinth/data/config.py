@@ -83,7 +83,9 @@ class DataConfig:
     """reader ray: the label of the nodes that read, as key=value, such as poma-role=data; any node when
     empty. With no such node in the cluster reading waits for one."""
     ray_ahead_bytes: Count = 256 << 20
-    """reader ray: bytes that a rank reads ahead into the object store, as they come from the tasks."""
+    """reader ray: bytes that a rank reads ahead into the object store, as they come from the tasks. Beside
+    them lie there what ray_concurrency tasks are making and the windows in use; twice as much for a moment
+    where one execution follows another."""
     decode: DecodePlace = DecodePlace.trainer
     """Where views are decoded: trainer, or (reader ray) task, where a node has more of it than cores."""
     decode_threads: Count = 2

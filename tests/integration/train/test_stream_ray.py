@@ -11,6 +11,7 @@ import psutil
 import pytest
 import ray
 import torch
+from ray._private import internal_api
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -26,6 +27,7 @@ from tests.helpers.datasets import (
     COLUMNS,
     GLOBAL_BATCH,
     SEED,
+    SHAPES,
     damage,
     decode,
     make_data_set,
@@ -168,3 +170,36 @@ def test_a_truncated_shard_is_named_in_one_line(sources: list[OpenSource], tmp_p
     with pytest.raises(DataError, match=f"{shard.name}, footer: truncated") as caught:
         take([source], SMALL, World(0, 1), Cursor(), STEPS)
     assert "\n" not in str(caught.value)
+
+
+def test_memory_stays_the_same_over_twenty_epochs(tmp_path: Path) -> None:
+    """Twenty epochs are many times what the object store holds."""
+    shapes = {**SHAPES, "image_embedding": ("float16", (8192,))}
+    source = make_data_set(tmp_path / "big", (512,) * 3, row_group_rows=16, shapes=shapes)
+    epoch_bytes = sum(shard.size_bytes for shard in source.manifest.shards)
+    config = replace(
+        SMALL, window_row_groups=4, ray_windows_per_task=4, ray_tasks_per_segment=16, ray_ahead_bytes=8 << 20
+    )
+    block_bytes = epoch_bytes * config.window_row_groups * config.ray_windows_per_task // (1536 // 16)
+    # Of each execution (two where one ends) what is ahead and a block of each task under way; then the block
+    # that the windows of each lane are in.
+    bound = 2 * (config.ray_ahead_bytes + block_bytes * config.ray_concurrency) + block_bytes * config.lanes
+    assert bound < epoch_bytes * 20 / 4
+    mixture = mix(config, [source], SEED, 64)
+    used, resident = [], []
+    with open_batches(mixture, World(0, 1), Cursor(), COLUMNS, decode) as batches:
+        for _ in range(20):
+            for _ in range(batches.plan.steps_per_epoch):
+                next(batches)
+            used.append(object_store_bytes())
+            memory = psutil.Process().memory_info()
+            resident.append(memory.rss - memory.shared)
+    assert max(used) < bound
+    assert max(used[10:]) <= max(used[:10]) + block_bytes
+    assert max(resident[10:]) < max(resident[:10]) + (32 << 20)
+
+
+def object_store_bytes() -> int:
+    """What lies in the object store of our Ray."""
+    state = internal_api.get_state_from_address(ray.get_runtime_context().gcs_address)
+    return int(internal_api.get_memory_info_reply(state).store_stats.object_store_bytes_used)
