@@ -36,6 +36,14 @@ def test_joined_by_id_whatever_the_order(tmp_path: Path) -> None:
     assert row.frame == "sqa3d"
 
 
+def test_ids_are_kept_whatever_they_are(tmp_path: Path) -> None:
+    ids = ["220602000322", "²", "a/b", 7]
+    asked = [sqa3d_question(0, question_id=each) for each in ids]
+    found = read("sqa3d", write_sqa3d(tmp_path, asked, [sqa3d_answer(0, question_id=each) for each in ids]))
+    assert [row.question_id for row in found.questions] == [*ids[:3], "7"]
+    assert "ids beyond int32" not in found.oddities
+
+
 def test_keys_of_a_rotation_are_read_by_name(tmp_path: Path) -> None:
     rotation = {"_w": 0.6, "_z": 0.8, "_y": 0, "_x": 0}  # the documentation's order is not the files'
     found = read("sqa3d", write_sqa3d(tmp_path, [sqa3d_question(0)], [sqa3d_answer(0, rotation=rotation)]))
