@@ -83,7 +83,8 @@ def _question(key: str, row: Record, place: Place, answered: Keyed, notes: Notes
     else:
         notes.odd("no answers", where)
     _note_texts(main, others, question, where, notes)
-    if key.isdigit() and int(key) > INT32:
+    number = fields.present(row, "question_id")
+    if isinstance(number, int) and number > INT32:
         notes.odd("ids beyond int32", where)
     kind = sqa3d_type(question)
     notes.annotations.counts[kind] += 1

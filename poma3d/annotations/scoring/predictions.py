@@ -28,11 +28,13 @@ Prediction = TypeVar("Prediction")
 
 @dataclass(frozen=True)
 class Answered:
-    """Answers to one question, the best first; `listed` where the file gives a list."""
+    """Answers to one question, the best first."""
 
     answers: tuple[str, ...]
     listed: bool
-    line: int
+    """Whether the file gives a list, not a single answer."""
+    where: str
+    """File and line."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def refuse_strangers(path: Path, given: Iterable[str], known: Iterable[str]) -> 
     )
 
 
-def _read(path: Path, parse: Callable[[Record, int], Prediction]) -> dict[str, Prediction]:
+def _read(path: Path, parse: Callable[[Record, str], Prediction]) -> dict[str, Prediction]:
     found: dict[str, Prediction] = {}
     lines: dict[str, int] = {}
     for line, row in json_lines(path):
@@ -95,7 +97,7 @@ def _read(path: Path, parse: Callable[[Record, int], Prediction]) -> dict[str, P
             if key in lines:
                 raise BadRow(f"the id {key} stands in line {lines[key]} already")
             lines[key] = line
-            found[key] = parse(row, line)
+            found[key] = parse(row, f"{path}, line {line}")
         except BadRow as error:
             raise ValueError(f"{path}, line {line}: {error}") from None
     if not found:
@@ -105,21 +107,21 @@ def _read(path: Path, parse: Callable[[Record, int], Prediction]) -> dict[str, P
     return found
 
 
-def _answered(row: Record, line: int) -> Answered:
+def _answered(row: Record, where: str) -> Answered:
     if "answer" in row and "answers" in row:
         raise BadRow("both answer and answers; give one")
     if "answers" in row:
         answers = fields.texts(row["answers"], "answers")
         if not answers:
             raise BadRow("answers is empty; leave the row out")
-        return Answered(tuple(answers), True, line)
+        return Answered(tuple(answers), True, where)
     answer = fields.present(row, "answer", "answers")
     if not isinstance(answer, str):
         raise BadRow(f"answer is no text: {fields.shown(answer)}")
-    return Answered((answer,), False, line)
+    return Answered((answer,), False, where)
 
 
-def _located(row: Record, line: int) -> Located:
+def _located(row: Record, where: str) -> Located:
     positions = _guesses(row, "position")
     rotations = _guesses(row, "rotation")
     return Located(

@@ -163,7 +163,7 @@ def _refuse_other_vocabulary(predictions: Mapping[str, Answered], vocabulary: Vo
         for answer in each.answers:
             if answer not in vocabulary:
                 raise ValueError(
-                    f"predictions, line {each.line} (id {key}): the answer {answer!r} is not in the "
+                    f"{each.where} (id {key}): the answer {answer!r} is not in the "
                     f"vocabulary of {len(vocabulary)}: the head was trained with another one. Leave "
                     "--vocabulary out for generated answers"
                 )

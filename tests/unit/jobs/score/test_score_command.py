@@ -95,6 +95,12 @@ def test_unknown_answers_are_never_a_silent_choice(
     code, _ = score("sqa3d", files, given, tmp_path, "--vocabulary", vocabulary)
     assert code == 2
     assert "Say wrong, class_u or impossible" in one_line(capsys)
+    other = [{"question_id": FIRST_ID, "answer": "table"}]
+    code, _ = score("sqa3d", files, other, tmp_path, "--vocabulary", vocabulary, "--unknown-answers", "wrong")
+    assert code == 2
+    said = one_line(capsys)
+    assert "predictions.jsonl, line 1" in said
+    assert "trained with another one" in said
     for choice, raw in (("wrong", 0.0), ("class_u", 100.0), ("impossible", 0.0)):
         flags = ["--vocabulary", vocabulary, "--unknown-answers", choice]
         _, record = score("sqa3d", files, given, tmp_path, *flags)

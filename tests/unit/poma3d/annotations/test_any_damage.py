@@ -90,7 +90,7 @@ def use(found: Annotations) -> None:
         if text.frame == "scanrefer":
             moved_to_world(text, scan)
     if any(row.answers for row in found.questions) and found.kind != "msnn":
-        predictions = {row.question_id: Answered(("x",), False, 1) for row in found.questions}
+        predictions = {row.question_id: Answered(("x",), False, "p, line 1") for row in found.questions}
         score_answers(found.kind, found.questions, predictions, Options())
 
 

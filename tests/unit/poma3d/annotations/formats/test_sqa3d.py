@@ -36,6 +36,14 @@ def test_joined_by_id_whatever_the_order(tmp_path: Path) -> None:
     assert row.frame == "sqa3d"
 
 
+def test_ids_are_kept_whatever_they_are(tmp_path: Path) -> None:
+    ids = ["220602000322", "²", "a/b", 7]
+    asked = [sqa3d_question(0, question_id=each) for each in ids]
+    found = read("sqa3d", write_sqa3d(tmp_path, asked, [sqa3d_answer(0, question_id=each) for each in ids]))
+    assert [row.question_id for row in found.questions] == [*ids[:3], "7"]
+    assert "ids beyond int32" not in found.oddities
+
+
 def test_keys_of_a_rotation_are_read_by_name(tmp_path: Path) -> None:
     rotation = {"_w": 0.6, "_z": 0.8, "_y": 0, "_x": 0}  # the documentation's order is not the files'
     found = read("sqa3d", write_sqa3d(tmp_path, [sqa3d_question(0)], [sqa3d_answer(0, rotation=rotation)]))
@@ -64,11 +72,24 @@ def test_a_test_set_without_annotations(tmp_path: Path) -> None:
     assert found.oddities["no answers"].count == 1
 
 
+def test_oddities_that_are_kept(tmp_path: Path) -> None:
+    said = [{"answer": "TV"}, {"answer": "screen"}]
+    bare = {key: value for key, value in sqa3d_answer(1).items() if key not in ("position", "rotation")}
+    questions = [sqa3d_question(0, situation="I sit"), sqa3d_question(1)]
+    found = read("sqa3d", write_sqa3d(tmp_path, questions, [sqa3d_answer(0, answers=said), bare]))
+    assert [row.answers for row in found.questions] == [("TV", "screen"), ("desk",)]
+    assert found.questions[1].position is None
+    assert not found.problems
+    odd = {"situation without a full stop", "several answers", "upper-case answers", "no pose"}
+    assert odd <= set(found.oddities)
+
+
 def test_contradictory_rows_are_both_kept(tmp_path: Path) -> None:
     questions = [sqa3d_question(0), sqa3d_question(1, scene_id="scene0000_00")]
     answers = [sqa3d_answer(0, "backward"), sqa3d_answer(1, "brown", scene_id="scene0000_00")]
     found = read("sqa3d", write_sqa3d(tmp_path, questions, answers))
     assert [row.answers for row in found.questions] == [("backward",), ("brown",)]
+    assert found.oddities["equal rows"].count == 1
     assert found.oddities["contradictory rows"].count == 1
 
 

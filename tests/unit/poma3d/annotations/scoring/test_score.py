@@ -23,11 +23,13 @@ def asked(*rows: tuple[str, tuple[str, ...]], types: Sequence[str] = ()) -> list
 
 def single(*answers: str | None) -> dict[str, Answered]:
     pairs = enumerate(answers)
-    return {str(n): Answered((answer,), False, n + 1) for n, answer in pairs if answer is not None}
+    return {
+        str(n): Answered((answer,), False, f"p, line {n + 1}") for n, answer in pairs if answer is not None
+    }
 
 
 def lists(*answers: Sequence[str]) -> dict[str, Answered]:
-    return {str(n): Answered(tuple(each), True, n + 1) for n, each in enumerate(answers)}
+    return {str(n): Answered(tuple(each), True, f"p, line {n + 1}") for n, each in enumerate(answers)}
 
 
 def test_figures_and_types_by_hand() -> None:
@@ -73,7 +75,7 @@ def test_em_counts_the_first_k() -> None:
 def test_no_em_of_single_answers() -> None:
     rows = asked(("What?", ("a",)), ("What?", ("a",)))
     assert "em10" not in score_answers("scanqa", rows, single("a", "a"), Options()).figures
-    mixed = {**single("a"), "1": Answered(("a", "b"), True, 2)}
+    mixed = {**single("a"), "1": Answered(("a", "b"), True, "p, line 2")}
     found = score_answers("scanqa", rows, mixed, Options())
     assert "em10" not in found.figures
     assert found.remarks == ["no em: 1 of 2 predictions are a single answer, no list"]
@@ -104,7 +106,7 @@ def test_three_treatments_of_unknown_answers_have_three_scores(unknown: UnknownA
 def test_predictions_of_another_vocabulary_are_refused() -> None:
     options = Options(vocabulary=Vocabulary(("desk", "u")))
     with pytest.raises(
-        ValueError, match=r"line 1 \(id 0\): the answer 'table' is not in the vocabulary of 2"
+        ValueError, match=r"p, line 1 \(id 0\): the answer 'table' is not in the vocabulary of 2"
     ):
         score_answers("sqa3d", asked(("What?", ("desk",))), single("table"), options)
     with pytest.raises(ValueError, match="no answer 'u'"):
