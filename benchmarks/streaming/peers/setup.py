@@ -18,7 +18,7 @@ from plinth.storage import Storage
 FORMATS = {"StreamingDataset": "mds", "LitData": "litdata", "WebDataset": "wds"}
 OVER_HTTP = ("WebDataset",)
 """Those that read from the S3 server of `infra.objectstore`, which speaks HTTP. LitData's client refuses what
-is not HTTPS; a shard of StreamingDataset arrived without its first 8 KiB, its S3 client being forked into two workers."""
+is not HTTPS; a shard of StreamingDataset arrived shifted by 8 KiB in a DataLoader of two workers, cause unknown."""
 SIGNED_FOR_S = 24 * 3600
 
 
