@@ -31,8 +31,8 @@ from plinth.storage import Storage, StorageOptions
 
 GPUS = (8, 64, 256, 1024)
 VIEWS = (1_000_000, 10_000_000, 100_000_000, 1_000_000_000)
-COUNTED_VIEWS = 8192
-COUNTED_FOOTERS = 4
+COUNTED_VIEWS = 4096
+COUNTED_FOOTERS = 2
 """Kept while counting: few, so that the small data set behaves as a large one."""
 MANIFEST_SHARDS = 20_000
 GIB, MIB, GB = 2**30, 2**20, 10**9

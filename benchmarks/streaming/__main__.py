@@ -10,7 +10,7 @@ python -m benchmarks.streaming [--scan FOLDER] [--views 8192] [--rounds 5] [--co
     plain Ray Data    read_parquet of the whole columns and iter_batches (2 consumers: streaming_split), in no
                       order
     StreamingDataset, LitData, WebDataset    with --peers: shuffled, each in its own format, with a DataLoader
-                      of 2 worker processes
+                      of 2 worker processes; from S3 only WebDataset (`peers.setup` says why)
 
 Depth at 224 x 224 with camera and embeddings, one view per sample, row groups of 64 views; made here
 (planes and bumps with the noise of a disparity sensor) or from the depth images of a scan, repeated.
@@ -133,7 +133,8 @@ def main() -> None:
             content.write_columns(columns, depth, arguments.views)
             python = setup.environment(arguments.peers)
             peers = setup.convert(python, columns, storage.child("peers"), folder, arguments.views)
-            paths |= {name: peer_path(name, peers) for name in setup.FORMATS}
+            names = setup.OVER_HTTP if arguments.s3 else tuple(setup.FORMATS)
+            paths |= {name: peer_path(name, peers) for name in names}
         found, text = run(arguments, paths)
         if arguments.cut:
             resumable = {n: p for n, p in paths.items() if n in OURS or n in setup.FORMATS}

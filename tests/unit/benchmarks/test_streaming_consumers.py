@@ -99,7 +99,7 @@ def test_cpu_of_children_that_have_ended_counts(tmp_path: Path) -> None:
     code = "import time\nwhile time.process_time() < 0.3: pass"
     with Group([sys.executable, "-c", code], {}, 1):
         pass
-    assert clock.read() - before >= 0.3
+    assert clock.read() - before > 0.25  # the kernel counts in ticks
 
 
 def test_numbers_are_medians_and_ratios() -> None:
