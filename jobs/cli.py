@@ -102,7 +102,7 @@ COMMANDS = (
     Command(
         "evaluate",
         "jobs.evaluate.command",
-        "zero-shot scene retrieval and a linear probe",
+        "zero-shot retrieval, a linear probe, published zero-shot benchmarks",
         SCHEMAS["evaluate"],
     ),
     Command(

@@ -8,7 +8,7 @@ import numpy as np
 
 from jobs.evaluate.measure import MODEL, Features
 from jobs.evaluate.texts import encode_texts
-from jobs.view.config import ViewConfig
+from jobs.view.config import PageConfig
 from jobs.view.page import Ranking, page_of
 from jobs.view.scene import shown_scene, views_of
 from poma3d.evaluate.retrieval import normalise
@@ -39,6 +39,6 @@ def room_page(samples: Sequence[Sample], features: Features, teacher: Teacher) -
         rankings = [
             Ranking(text, (seen @ texts[i]).tolist(), place) for i, (place, text) in enumerate(chosen)
         ]
-        config = ViewConfig()
+        config = PageConfig()
         return page_of(shown_scene(sample.scene_id, [sample], views, config), config, rankings)
     return ""

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from jobs.evaluate.config import EvaluateJob
+from jobs.evaluate.texts import encode_texts
 from poma3d.evaluate import probe, retrieval
 from poma3d.evaluate.bootstrap import Estimate
 from poma3d.export import SceneEncoder
@@ -117,8 +118,8 @@ def query_sets(job: EvaluateJob, samples: Sequence[Sample]) -> dict[str, retriev
 
 
 def encode_queries(teacher: Teacher, texts: Sequence[str]) -> np.ndarray:
-    """Joined utterances are long: FG-CLIP has a mode for that, the others cut."""
-    return teacher.encode_texts(texts, long=teacher.kind == FGCLIP).astype(np.float32)
+    """Joined utterances are long: FG-CLIP has a mode for that, the others cut, which a warning counts."""
+    return encode_texts(teacher, texts, long=teacher.kind == FGCLIP)
 
 
 def _probe(

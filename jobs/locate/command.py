@@ -15,8 +15,8 @@ from jobs.common.run_layout import CONFIG_KEY
 from jobs.display.text import aligned
 from jobs.evaluate import encoders, measure
 from jobs.evaluate.texts import encode_texts
-from jobs.view.arguments import view_config
-from jobs.view.config import ViewConfig
+from jobs.view.arguments import page_config
+from jobs.view.config import PageConfig
 from jobs.view.page import Ranking, page_of, write_page
 from jobs.view.scene import ViewOf, find, shown_scene, views_of
 from plinth.errors import ConfigError, DataError
@@ -35,7 +35,7 @@ PRINTED = 3
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the page and print the best views; returns the exit code."""
-    config, options = view_config(arguments), storage_options(arguments)
+    config, options = page_config(arguments), storage_options(arguments)
     texts = [text.strip() for text in arguments.texts]
     if not all(texts):
         raise ConfigError("A text is empty.", "Say what is to be found.")
@@ -117,7 +117,7 @@ def view_features(encoder: SceneEncoder, samples: Sequence[Sample]) -> np.ndarra
 
 
 def located(
-    scene_id: str, samples: Sequence[Sample], texts: Sequence[str], cosines: np.ndarray, config: ViewConfig
+    scene_id: str, samples: Sequence[Sample], texts: Sequence[str], cosines: np.ndarray, config: PageConfig
 ) -> tuple[str, list[list[tuple[str, float]]]]:
     """The page, and each text's views with their cosines, best first.
 

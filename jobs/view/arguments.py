@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from jobs.common.flags import add_storage_flags
-from jobs.view.config import ViewConfig
+from jobs.view.config import PageConfig
 from plinth.counts import too_small
 from plinth.errors import ConfigError
 
@@ -22,9 +22,7 @@ def add_scene(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "data", metavar="DATA", help="a data set: folder or s3://bucket/prefix; with #3, its version 3"
     )
-    parser.add_argument(
-        "scene", metavar="SCENE", help="id of a scene, or of a scan whose parts are shown together"
-    )
+    parser.add_argument("scene", metavar="SCENE", help="id of a scene, as ingest gave it")
 
 
 def add_page_flags(parser: argparse.ArgumentParser, output: str) -> None:
@@ -33,7 +31,7 @@ def add_page_flags(parser: argparse.ArgumentParser, output: str) -> None:
     Args:
         output: the file that is written when none is named.
     """
-    config = ViewConfig()
+    config = PageConfig()
     parser.add_argument(
         "--output",
         type=Path,
@@ -50,13 +48,13 @@ def add_page_flags(parser: argparse.ArgumentParser, output: str) -> None:
     add_storage_flags(parser)
 
 
-def view_config(arguments: argparse.Namespace) -> ViewConfig:
+def page_config(arguments: argparse.Namespace) -> PageConfig:
     """What the flags say.
 
     Raises:
         ConfigError: a count below 1.
     """
-    config = ViewConfig(points=arguments.points, views=arguments.views)
+    config = PageConfig(points=arguments.points, views=arguments.views)
     for key, value, least in too_small(config):
         raise ConfigError(f"--{key} is {value}.", f"Give {least} or more.")
     return config

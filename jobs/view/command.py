@@ -6,14 +6,14 @@ import argparse
 
 from jobs.common.datasets import open_dataset
 from jobs.common.flags import storage_options
-from jobs.view.arguments import view_config
+from jobs.view.arguments import page_config
 from jobs.view.page import page_of, write_page
 from jobs.view.scene import find, shown_scene, spread, views_of
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the page; returns the exit code."""
-    config = view_config(arguments)
+    config = page_config(arguments)
     dataset = open_dataset(arguments.data, storage_options(arguments))
     samples = find(dataset, arguments.scene)
     scene = shown_scene(arguments.scene, samples, spread(views_of(samples), config.views), config)

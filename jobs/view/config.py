@@ -8,7 +8,7 @@ from plinth.counts import Count
 
 
 @dataclass(frozen=True)
-class ViewConfig:
+class PageConfig:
     """Bounds of a page: with these it stays under about 6 MB, whatever the data set."""
 
     points: Count = 150_000

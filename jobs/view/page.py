@@ -12,7 +12,7 @@ import numpy as np
 from markupsafe import Markup
 
 from jobs.display.html import render
-from jobs.view.config import ViewConfig
+from jobs.view.config import PageConfig
 from jobs.view.scene import ShownScene, height_ramp
 from jobs.view.three import three_js
 from plinth.errors import ConfigError
@@ -30,7 +30,7 @@ class Ranking:
     """The view that the text was said of, where that is known."""
 
 
-def page_of(scene: ShownScene, config: ViewConfig, rankings: Sequence[Ranking] = (), note: str = "") -> str:
+def page_of(scene: ShownScene, config: PageConfig, rankings: Sequence[Ranking] = (), note: str = "") -> str:
     """The page as text.
 
     Args:
@@ -76,7 +76,7 @@ def write_page(page: str, path: Path) -> Path:
     return path
 
 
-def _data(scene: ShownScene, config: ViewConfig, rankings: Sequence[Ranking]) -> dict[str, Any]:
+def _data(scene: ShownScene, config: PageConfig, rankings: Sequence[Ranking]) -> dict[str, Any]:
     """What the script reads: plain JSON, arrays as base64."""
     cloud = scene.cloud
     small = quantise(cloud.points)

@@ -24,7 +24,7 @@ from jobs.shards.preview import (
     point_map_picture,
     point_maps,
 )
-from jobs.view.config import ViewConfig
+from jobs.view.config import PageConfig
 from plinth.data.shards import RowGroupReader
 from plinth.errors import DataError
 from plinth.escapes import printable
@@ -32,7 +32,7 @@ from poma3d.sample import Sample, to_samples
 from poma3d.view.cloud import Cloud, merge, pyramids
 
 PART = "/"
-"""Between the id of a scan and the number of a part of it, in the ids of samples."""
+"""Between the id of a scan and that of a single image of it, in the ids of samples."""
 JPEG_QUALITY = 85
 DEPTH_SHADES = 64
 """Of a depth picture with a palette; more would not be told apart."""
@@ -78,10 +78,11 @@ class ShownScene:
 
 
 def find(dataset: Dataset, scene_id: str) -> list[Sample]:
-    """The samples of a scene, or of all parts of a scan: those named `scene_id` or `scene_id`/...
+    """The samples of a scene.
 
     Raises:
-        DataError: there is none; names those that are spelt alike.
+        DataError: there is none; names those that are spelt alike, or the single images of such a scan: each
+            of them is in a frame of its own, so they make no scene.
     """
     reader = RowGroupReader(dataset.storage)
     found: list[Sample] = []
@@ -90,11 +91,18 @@ def find(dataset: Dataset, scene_id: str) -> list[Sample]:
         for group in range(len(shard.row_group_rows)):
             ids = reader.read(shard, group, ["scene_id"]).column("scene_id").to_pylist()
             known |= dict.fromkeys(ids)
-            if any(_is_of(each, scene_id) for each in ids):
+            if scene_id in ids:
                 samples = to_samples(reader.read(shard, group, list(shard.columns)))
-                found += [sample for sample in samples if _is_of(sample.scene_id, scene_id)]
+                found += [sample for sample in samples if sample.scene_id == scene_id]
     if found:
         return found
+    parts = [each for each in known if each.startswith(scene_id + PART)]
+    if parts:
+        raise DataError(
+            f"{dataset.storage.uri} has '{printable(scene_id)}' as {len(parts)} single images, each in the "
+            "frame of its own camera.",
+            f"Name one of them, such as {printable(parts[0])}.",
+        )
     alike = difflib.get_close_matches(scene_id, known, n=3, cutoff=0.4) or list(known)
     raise DataError(
         f"{dataset.storage.uri} has no scene '{printable(scene_id)}'.",
@@ -114,7 +122,7 @@ def spread(views: Sequence[ViewOf], most: int) -> list[ViewOf]:
 
 
 def shown_scene(
-    scene_id: str, samples: Sequence[Sample], chosen: Sequence[ViewOf], config: ViewConfig
+    scene_id: str, samples: Sequence[Sample], chosen: Sequence[ViewOf], config: PageConfig
 ) -> ShownScene:
     """What the page of a scene shows.
 
@@ -176,12 +184,8 @@ def shown_scene(
     return ShownScene(scene_id, samples[0].source, captions, cloud, coloured, box, views, total)
 
 
-def _is_of(sample_scene: str, scene_id: str) -> bool:
-    return sample_scene == scene_id or sample_scene.startswith(scene_id + PART)
-
-
 def _view_name(samples: Sequence[Sample], each: ViewOf) -> str:
-    """`view 3`, with its part where a scan has several."""
+    """`view 3`, with its sample where there are several."""
     return f"view {each.view}" if len(samples) == 1 else f"{samples[each.sample].scene_id}, view {each.view}"
 
 

@@ -14,7 +14,7 @@ from poma3d.evaluate.retrieval import normalise
 from poma3d.sample import Sample
 
 PART = "/"
-"""Between the id of a scan and a part of it."""
+"""Between the id of a scan and that of a single image of it."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Gallery:
 
     @classmethod
     def of(cls, samples: Sequence[Sample], annotated: Iterable[str] = ()) -> Gallery:
-        """Scans by id: a sample `scan/003` belongs to the scan, unless `annotated` names the part itself."""
+        """Scans by id: a single image `scan/003` belongs to the scan, unless `annotated` names it itself."""
         known = set(annotated)
         views: dict[str, list[tuple[int, int]]] = {}
         for i, sample in enumerate(samples):
@@ -46,6 +46,10 @@ class Gallery:
     def poses(self, scan: str) -> np.ndarray:
         """[V, 3, 4] camera -> world."""
         return np.stack([np.asarray(self.samples[i].pose[v], np.float64) for i, v in self.views[scan]])
+
+    def in_one_frame(self, scan: str) -> bool:
+        """Whether the views of a scan are in its own frame: single images are in those of their cameras."""
+        return all(self.samples[i].scene_id == scan for i, _ in self.views[scan])
 
     @property
     def has_cameras(self) -> bool:

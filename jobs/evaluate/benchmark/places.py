@@ -125,6 +125,9 @@ def place(
         if row.scene_id not in gallery.views:
             left_out["of scenes that are missing"] += 1
             continue
+        if not gallery.in_one_frame(row.scene_id):
+            left_out["of scans that are kept as single images, each in the frame of its camera"] += 1
+            continue
         if not row.text.strip():
             left_out["without a text"] += 1
             continue

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs.view.config import ViewConfig
+from jobs.view.config import PageConfig
 from jobs.view.page import Ranking, page_of, write_page
 from jobs.view.scene import shown_scene, views_of
 from tests.helpers.view.browser import Page, browser, chromium
@@ -22,7 +22,7 @@ WIDE, NARROW = (860, 480), (390, 780)
 MIDDLE = (230.0, 240.0)
 """Of the canvas in the wide window."""
 SHIFT = 8
-CONFIG = ViewConfig(points=5000)
+CONFIG = PageConfig(points=5000)
 RANKINGS = [Ranking("the blue wall", [0.1, 0.2, 0.4, 0.3]), Ranking(SCRIPT, [-0.1, 0.6, 0.2, 0.3])]
 
 
@@ -209,3 +209,14 @@ def test_flights_are_left_out_for_those_who_want_no_motion(window: Page, pages: 
     window.click("#above")
     assert changed(before, flown)
     assert not changed(flown, canvas(window)), "at once where the other one flew"
+
+
+def test_without_webgl_the_views_remain(window: Page, pages: dict[str, Path]) -> None:
+    blind = "HTMLCanvasElement.prototype.getContext = () => null"
+    script = window.call("Page.addScriptToEvaluateOnNewDocument", source=blind)["identifier"]
+    window.open(pages["located"], *WIDE, still=True)
+    window.call("Page.removeScriptToEvaluateOnNewDocument", identifier=script)
+    assert window.run("document.querySelector('#sorry').hidden") is False
+    window.click("#views li:nth-child(2) button")
+    assert chosen(window) == "3"
+    assert window.run("document.querySelector('#picture').naturalWidth") > 0

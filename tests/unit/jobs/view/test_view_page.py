@@ -14,17 +14,17 @@ import pytest
 
 from jobs.cli import main
 from jobs.view import three
-from jobs.view.config import ViewConfig
+from jobs.view.config import PageConfig
 from jobs.view.page import Ranking, page_of, write_page
 from jobs.view.scene import ViewOf, shown_scene, spread, views_of
 from plinth.errors import ConfigError, DataError
 from poma3d.sample import Sample
 from tests.helpers.view.scenes import SCRIPT, SIDE, sample
 
-CONFIG = ViewConfig(points=2000)
+CONFIG = PageConfig(points=2000)
 
 
-def page(samples: list[Sample], rankings: list[Ranking] | None = None, config: ViewConfig = CONFIG) -> str:
+def page(samples: list[Sample], rankings: list[Ranking] | None = None, config: PageConfig = CONFIG) -> str:
     chosen = spread(views_of(samples), config.views)
     return page_of(shown_scene(SCRIPT, samples, chosen, config), config, rankings or [], note=SCRIPT)
 
@@ -61,7 +61,7 @@ def test_nothing_is_outside_the_file() -> None:
 
 
 def test_points_survive_the_page() -> None:
-    config = ViewConfig(points=10**6)
+    config = PageConfig(points=10**6)
     scene = shown_scene("room", [sample()], views_of([sample()]), config)
     data = data_of(page_of(scene, config))
     back = np.array(data["origin"]) + data["step"] * array(data, "xyz", "<u2").reshape(-1, 3).astype(float)
@@ -76,7 +76,7 @@ def test_points_survive_the_page() -> None:
 
 def test_the_size_is_bounded_by_the_config() -> None:
     samples = [sample(f"scan/{i:03d}", views=8) for i in range(8)]
-    config = ViewConfig(points=500, views=6)
+    config = PageConfig(points=500, views=6)
     scene = shown_scene("scan", samples, spread(views_of(samples), 6), config)
     assert len(scene.cloud.points) <= 500
     assert (len(scene.views), scene.of_views) == (6, 64)
@@ -157,6 +157,15 @@ def test_an_unknown_scene_names_those_that_are_spelt_alike(
     assert "no scene 'room-0-00000033'" in said
     assert "room-0-0000003" in said.split("such as")[1]
     assert not output.exists()
+
+
+def test_single_images_are_named_one_by_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each is in the frame of its own camera: merged they would be no room."""
+    assert main(["view", str(folder / "images"), "room-0-0000003", "--output", str(folder / "x.html")]) == 2
+    said = capsys.readouterr().err
+    assert "single images" in said
+    part = said.split("such as ")[1].strip().rstrip(".")
+    assert main(["view", str(folder / "images"), part, "--output", str(folder / "x.html")]) == 0
 
 
 def test_counts_below_one_name_the_flag(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

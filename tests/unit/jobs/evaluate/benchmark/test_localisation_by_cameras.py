@@ -129,6 +129,14 @@ def test_points_without_cameras_cannot_be_used(tmp_path: Path) -> None:
         localisation(config(tmp_path, ROWS), "k", made, features(made, [[0] * 4]), encode)
 
 
+def test_single_images_are_in_frames_of_their_own(tmp_path: Path) -> None:
+    made = scenes("scene0001_00/000", "scene0002_00")
+    found = features(made, [[0, 1, 2, 3]] * 2)
+    (result,) = localisation(config(tmp_path, ROWS), "k", made, found, encode)
+    assert result.counts["rows placed"] == 1
+    assert result.counts["of scans that are kept as single images, each in the frame of its camera"] == 1
+
+
 def test_a_folder_that_is_none_names_its_key(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"benchmark\.localisation\[0\]\.scans"):
         ask(config(tmp_path, ROWS, scans=str(tmp_path / "nowhere")), [[0, 1, 2, 3]] * 2)
