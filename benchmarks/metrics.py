@@ -2,9 +2,10 @@
 
     python -m benchmarks.metrics [--steps 2000] [--ranks 2] [--step-s 0.5]
 
-Each rank calls what the training loop calls after a step, without training between: record the step (one
-gather of sample keys and times), the writer (metrics.jsonl, TensorBoard, the queue of a tracker), and
-Prometheus' gauges. Printed are microseconds a step on rank 0, and their share of a step.
+Each rank calls what the training loop calls after a step, without training between: record the step (with a
+message of its own for sample keys and times, which in training travel with the step's), the writer
+(metrics.jsonl, TensorBoard, the queue of a tracker), and Prometheus' gauges. Printed are microseconds a step
+on rank 0, and their share of a step.
 """
 
 from __future__ import annotations
@@ -28,11 +29,12 @@ from jobs.common.ray_config import RayConfig
 from plinth.data.assemble import LocalBatch
 from plinth.data.plan import Cursor
 from plinth.engine.engine import StepResult
+from plinth.engine.message import Message
 from plinth.engine.process import Process
 from plinth.observe import sinks
 from plinth.observe.config import MetricsConfig, SinkKind
 from plinth.observe.ledger import FINISHED
-from plinth.observe.metrics import MetricsWriter, StepRecord, record_step, scalars
+from plinth.observe.metrics import MetricsWriter, StepRecord, record_step, scalars, told
 from plinth.observe.sinks import RunName, Sinks
 from plinth.observe.stragglers import COMPUTE, DATA_WAIT
 from plinth.observe.telemetry import Telemetry
@@ -77,7 +79,7 @@ def main() -> None:
         process.join()
     if not a.no_ray:
         with ray_cluster(RayConfig(num_cpus=1, object_store_bytes=100_000_000), 1):
-            found["Prometheus, through Ray"] = told(a.steps)
+            found["Prometheus, through Ray"] = exported(a.steps)
     for what, us in found.items():
         print(f"{what:42} {us:7.0f} us a step")
     total = sum(found.values())
@@ -95,7 +97,10 @@ def measure(rank: int, ranks: int, port: int, steps: int, answers: Any) -> None:
     result = StepResult(0, 5.0, dict.fromkeys(TERMS, 1.0), dict.fromkeys(LOGS, 0.5), 1.0, 1e-4)
 
     def record() -> StepRecord:
-        return record_step(result, batch, process, GLOBAL_BATCH, time.perf_counter(), 0.0, 0.1)
+        message = Message(process.device)
+        message.add("told", torch.from_numpy(told(batch, 0.1)))
+        of_ranks = message.exchange(process.world)["told"]
+        return record_step(result, of_ranks, batch, process, GLOBAL_BATCH, time.perf_counter(), 0.0, 0.1)
 
     found = {f"recording it, with a gather over {ranks} ranks": of_each(steps, record)}
     if rank == 0:
@@ -143,7 +148,7 @@ def sent(steps: int, record: StepRecord) -> float:
     return took
 
 
-def told(steps: int) -> float:
+def exported(steps: int) -> float:
     """Microseconds of a step in Ray's gauges and counters."""
     telemetry, record = Telemetry("bench", "main", 0), record_alone()
     return of_each(steps, lambda: telemetry.record(record))

@@ -1,122 +1,180 @@
-"""What the platform costs beside the model: `python -m benchmarks.step`."""
+"""What the platform costs beside the model: the same optimizer step done in several ways, two processes each.
+
+    python -m benchmarks.step                                   demo's stages: bare, DeepSpeed, our engine
+    python -m benchmarks.step --demo --json step.json           and `poma pretrain`, on Ray, from shards
+    python -m benchmarks.step --cases vit-b --steps 1           ViT-B/16 at 224 px, LoRA, one micro-batch
+
+The ways take turns in rounds; a ratio is the median over rounds of samples/s beside those of `bare` in the
+same round (`step_arms` has the ways). CPU-ms are of both processes (of all processes of `poma pretrain`) and
+suffer less from other work on the machine. The parts of the engine's step are on rank 0, each without those
+inside it; what a rank waits for the other is in `waiting in collectives`.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from benchmarks.step.arms import WORLD_SIZE, Case, serve
+from benchmarks.step.pretrain import STAGES, prepare, pretrain
 from jobs.common.cluster import free_port
 from poma3d.network.config import MaskConfig, PredictorConfig
 from poma3d.network.vit import VitShape
 
 DEMO_VIT = VitShape((4, 4), 16, 3, 96, 4, 4, 384, "quick_gelu", 1e-5, "class", 128)
 DEMO_PREDICTOR = PredictorConfig(layers=2, width=96, heads=4)
-WARM_STEPS = 5
+DEMO_MASKS = MaskConfig(min_context=4)
+VIT_B = VitShape((14, 14), 16, 3, 768, 12, 12, 3072, "quick_gelu", 1e-5, "class", 512)
+WARM_STEPS = 3
+BARE = "bare"
+PRETRAIN = "poma pretrain"
 
 CASES = {
     "warmup": Case(
-        "demo's warm-up",
-        "warmup",
-        DEMO_VIT,
-        1,
-        4,
-        4,
-        64,
-        32,
-        DEMO_PREDICTOR,
-        MaskConfig(min_context=4),
-        1.5e-3,
+        "demo's warm-up", "warmup", DEMO_VIT, views=1, captions=5, scene_captions=4, global_batch_size=64,
+        micro_batch_size=32, predictor=DEMO_PREDICTOR, masks=DEMO_MASKS, lr=1.5e-3,
     ),
     "main": Case(
-        "demo's main stage",
-        "main",
-        DEMO_VIT,
-        4,
-        4,
-        4,
-        32,
-        16,
-        DEMO_PREDICTOR,
-        MaskConfig(min_context=4),
-        1e-3,
+        "demo's main stage", "main", DEMO_VIT, views=4, captions=5, scene_captions=4, global_batch_size=32,
+        micro_batch_size=16, predictor=DEMO_PREDICTOR, masks=DEMO_MASKS, lr=1e-3,
     ),
-}
+    "vit-b": Case(
+        "ViT-B/16, 224 px, main stage, LoRA", "main", VIT_B, views=2, captions=5, scene_captions=4,
+        global_batch_size=2, micro_batch_size=1, predictor=PredictorConfig(), masks=MaskConfig(), lr=1e-4,
+        tuning="lora",
+    ),
+}  # fmt: skip
+
+
+class Round(NamedTuple):
+    """Of one way in one round."""
+
+    samples_per_s: float
+    cpu_ms: float
+    """A step, all processes together."""
 
 
 class Ranks:
-    """The processes of one way to train."""
+    """The processes of one way; they wait while they are not asked."""
 
     def __init__(self, arm: str, case: Case) -> None:
         context = multiprocessing.get_context("spawn")
         port = free_port()
-        self.pipes, self.processes = [], []
+        self._case = case
+        self._pipes: list[Any] = []
+        self._processes: list[Any] = []
         for rank in range(WORLD_SIZE):
             ours, theirs = context.Pipe()
             process = context.Process(target=serve, args=(arm, case, rank, port, theirs), daemon=True)
             process.start()
-            self.pipes.append(ours)
-            self.processes.append(process)
-        for pipe in self.pipes:
+            self._pipes.append(ours)
+            self._processes.append(process)
+        for pipe in self._pipes:
             pipe.recv()
+        self._ask("run", WARM_STEPS)
 
-    def ask(self, *message: Any) -> list[Any]:
-        for pipe in self.pipes:
-            pipe.send(message)
-        return [pipe.recv() for pipe in self.pipes]
+    def run(self, steps: int) -> Round:
+        """Train `steps`."""
+        answers = self._ask("run", steps)
+        wall_s = max(wall for wall, _, _ in answers)
+        cpu_s = sum(cpu for _, cpu, _ in answers)
+        return Round(steps * self._case.global_batch_size / wall_s, 1000 * cpu_s / steps)
+
+    def parts(self, steps: int) -> dict[str, float]:
+        """Milliseconds of a step of rank 0 by part; of the engine only."""
+        found: dict[str, float] = self._ask("parts", steps)[0]
+        return found
 
     def end(self) -> None:
-        for pipe in self.pipes:
+        """End the processes."""
+        for pipe in self._pipes:
             pipe.send(("end",))
-        for process in self.processes:
+        for process in self._processes:
             process.join()
 
+    def _ask(self, *message: Any) -> list[Any]:
+        for pipe in self._pipes:
+            pipe.send(message)
+        return [pipe.recv() for pipe in self._pipes]
 
-def compare(case: Case, arms: Sequence[str], rounds: int, steps: int) -> dict[str, dict[str, float]]:
+
+@contextmanager
+def started(arms: Sequence[str], case: Case) -> Iterator[dict[str, Ranks]]:
+    """The processes of some ways."""
     groups = {arm: Ranks(arm, case) for arm in arms}
-    for group in groups.values():
-        group.ask("run", WARM_STEPS)
-    found: dict[str, list[tuple[float, float]]] = {arm: [] for arm in arms}
-    for _ in range(rounds):
-        for arm, group in groups.items():
-            answers = group.ask("run", steps)
-            wall = max(a[0] for a in answers) / steps
-            found[arm].append((wall, sum(a[1] for a in answers) / steps))
-    results = {}
-    for arm in arms:
-        ratios = [b[0] / a[0] for a, b in zip(found[arm], found[arms[0]], strict=True)]
-        wall = statistics.median(w for w, _ in found[arm])
-        results[arm] = {
-            "samples_per_s": case.global_batch_size / wall,
-            "ms": 1000 * wall,
-            "cpu_ms": 1000 * statistics.median(c for _, c in found[arm]),
-            "ratio": statistics.median(ratios),
-        }
-    if "engine" in groups:
-        results["parts"] = groups["engine"].ask("parts", steps)[0]
-    for group in groups.values():
-        group.end()
-    return results
+    try:
+        yield groups
+    finally:
+        for group in groups.values():
+            group.end()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cases", default="warmup,main")
+    """Compare, and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cases", default="warmup,main", help=f"of {', '.join(CASES)}")
     parser.add_argument("--arms", default="bare,deepspeed,engine")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--no-exact", action="store_true")
+    parser.add_argument("--steps", type=int, default=20, help="of a round")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--no-exact-sums", action="store_true")
+    parser.add_argument("--demo", action="store_true", help="`poma pretrain` on the demo's stages, too")
+    parser.add_argument("--folder", type=Path, default=Path("bench-step"), help="of --demo: data and runs")
+    parser.add_argument("--json", type=Path, help="where --demo writes the ratios")
     a = parser.parse_args()
+    exact = not a.no_exact_sums
+    if a.demo:
+        ratios = demo(a.folder, a.rounds, a.steps, a.precision, exact)
+        if a.json:
+            a.json.write_text(json.dumps({stage: {"ratio": r} for stage, r in ratios.items()}) + "\n")
+        return
     for name in a.cases.split(","):
-        case = replace(CASES[name], exact_sums=not a.no_exact)
-        results = compare(case, a.arms.split(","), a.rounds, a.steps)
-        print(f"== {case.name}")
-        for arm, r in results.items():
-            print(f"{arm:12}", "  ".join(f"{k} {v:.2f}" for k, v in r.items()), flush=True)
+        case = replace(CASES[name], precision=a.precision, exact_sums=exact)
+        arms = a.arms.split(",")
+        with started(arms, case) as groups:
+            rounds = [{arm: group.run(a.steps) for arm, group in groups.items()} for _ in range(a.rounds)]
+            parts = groups["engine"].parts(a.steps) if "engine" in groups else {}
+        show(case, arms, rounds)
+        for part, ms in sorted(parts.items(), key=lambda of: -of[1]):
+            print(f"    {part:24} {ms:9.2f} ms")
+
+
+def demo(folder: Path, rounds: int, steps: int, precision: str, exact: bool) -> dict[str, float]:
+    """`poma pretrain` beside bare torch; the ratio of each stage."""
+    prepare(folder)
+    cases = {name: replace(CASES[name], precision=precision, exact_sums=exact) for name in STAGES}
+    found: dict[str, list[dict[str, Round]]] = {name: [] for name in STAGES}
+    with started([BARE], cases["warmup"]) as warmup, started([BARE], cases["main"]) as main_stage:
+        bare = {"warmup": warmup[BARE], "main": main_stage[BARE]}
+        for number in range(rounds):
+            before = {name: bare[name].run(steps) for name in STAGES}
+            ours = pretrain(folder, number, steps, precision, exact)
+            for name in STAGES:
+                found[name].append({BARE: before[name], PRETRAIN: Round(*ours[name])})
+    return {name: show(cases[name], [BARE, PRETRAIN], found[name]) for name in STAGES}
+
+
+def show(case: Case, arms: Sequence[str], rounds: Sequence[dict[str, Round]]) -> float:
+    """Print the table of a case; returns the last way's ratio to the first."""
+    sums = "exact sums" if case.exact_sums and case.precision == "fp32" else "plain sums"
+    print(f"{case.name}: {case.precision}, {sums}, ZeRO {case.zero_stage}, {len(rounds)} rounds")
+    print(f"    {'':24} {'samples/s':>9} {'CPU-ms':>9} {'ratio':>6} {'CPU ratio':>9}")
+    ratio = 1.0
+    for arm in arms:
+        ratio = statistics.median(r[arm].samples_per_s / r[arms[0]].samples_per_s for r in rounds)
+        cpu = statistics.median(r[arms[0]].cpu_ms / r[arm].cpu_ms for r in rounds)
+        rate, ms = (statistics.median(r[arm][i] for r in rounds) for i in (0, 1))
+        print(f"    {arm:24} {rate:9.1f} {ms:9.1f} {ratio:6.2f} {cpu:9.2f}", flush=True)
+    return ratio
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from plinth.observe import noise
 from plinth.storage import Storage, StorageOptions
 from poma3d.pretrained.config import TeacherConfig, TeacherRecord
 from poma3d.pretrained.folder import same_revision
-from poma3d.pretrained.teacher import Teacher, load_teacher
+from poma3d.pretrained.outline import TeacherOutline, read_outline
+from poma3d.pretrained.teacher import Teacher, load_teacher, validate
 
 CACHE_ENV = "POMA3D_CACHE"
 REVISION = "revision"
@@ -72,6 +73,32 @@ def _open(settings: str, device: str) -> Teacher:
         raise ConfigError(str(error)) from None
 
 
+def outline(config: TeacherConfig, options: StorageOptions) -> TeacherOutline:
+    """What pretraining needs of a teacher, without the rest of it where that is possible.
+
+    Raises:
+        ConfigError, StorageError: as `open_teacher`.
+    """
+    if not plugins.is_own(config.kind):
+        source = fetch(config.source, options)
+        found = _outline(json.dumps([asdict(config), source]))
+        if found is not None:
+            return found
+    teacher = open_teacher(config, options)
+    return TeacherOutline(teacher.name, teacher.revision, teacher.image_tower())
+
+
+@lru_cache(maxsize=2)
+def _outline(settings: str) -> TeacherOutline | None:
+    given, source = json.loads(settings)
+    config = replace(TeacherConfig(**given), source=source)
+    try:
+        validate(config)
+        return read_outline(config)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
 def fetch(source: str, options: StorageOptions, key: str = "teacher.source") -> str:
     """A local folder for a storage URI, downloaded once; anything else as it is.
 
@@ -109,12 +136,13 @@ def fetch(source: str, options: StorageOptions, key: str = "teacher.source") -> 
 
 def record(config: TeacherConfig, options: StorageOptions) -> TeacherRecord:
     """What the manifest says of this teacher."""
-    teacher = open_teacher(config, options)
     if plugins.is_own(config.kind):
+        teacher = open_teacher(config, options)
         revision = f"{teacher.revision}-{fingerprint(plugins.identity(config, 'teacher'))}"
         return TeacherRecord(config.kind, revision, teacher.embedding)
-    name = config.source.rstrip("/").split("/")[-1] if "://" in config.source else teacher.name
-    return TeacherRecord(name, teacher.revision, teacher.embedding)
+    found = outline(config, options)
+    name = config.source.rstrip("/").split("/")[-1] if "://" in config.source else found.name
+    return TeacherRecord(name, found.revision, found.tower.shape.joint)
 
 
 def settle_revisions(stored: Any, now: Any) -> Any:

@@ -70,7 +70,7 @@ def load(
 
 def untrained(job: PretrainJob, shape: SampleShape) -> SceneEncoder:
     """What the run's encoder was before training: the teacher's image tower on point maps."""
-    tower = models.open_teacher(job.teacher, job.storage).image_tower()
+    tower = models.outline(job.teacher, job.storage).tower
     return SceneEncoder.of(build_encoder(job.model.encoder, tower, patch_grid(shape, tower)))
 
 

@@ -20,5 +20,5 @@ def build_stage(job: PretrainJob, name: str, shape: SampleShape) -> WarmupStage 
     """The stage with new weights, for samples of `shape`; on any worker, from the job alone."""
     stage = stage_config(job, name)
     assert stage is not None
-    tower = models.open_teacher(job.teacher, job.storage).image_tower()
+    tower = models.outline(job.teacher, job.storage).tower
     return build_poma_stage(name, job.model, stage.loss, shape, tower, job.seed)

@@ -186,7 +186,7 @@ def in_steps(stage: StageLength, name: str, warmup_steps: int) -> tuple[int | No
 
 
 def _check_model(job: PretrainJob, stage: StageConfig, shape: SampleShape) -> None:
-    tower = models.open_teacher(job.teacher, job.storage).image_tower()
+    tower = models.outline(job.teacher, job.storage).tower
     if stage.loss.dense and not shape.image_tokens:
         raise DataError(
             "loss.dense needs the teacher's patch tokens, and the data set does not hold them.",

@@ -104,9 +104,13 @@ class ImageTower:
 
     def build(self) -> VisionTransformer:
         """A module with these weights (copied)."""
-        vit = VisionTransformer(self.shape)
+        vit = self.build_empty()
         vit.load_state_dict(self.state)
         return vit
+
+    def build_empty(self) -> VisionTransformer:
+        """A module of this shape, uninitialised."""
+        return VisionTransformer(self.shape)
 
 
 class VitOutput(NamedTuple):

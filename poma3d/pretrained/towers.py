@@ -38,7 +38,12 @@ def image_tower(model: torch.nn.Module) -> ImageTower:
         raise ValueError(
             f"{type(model).__name__} is not a CLIP or SigLIP model: no visual projection, no head"
         )
-    shape = tower_shape(model.config, pooling)
+    return tower_from_state(state, model.config)
+
+
+def tower_from_state(state: Mapping[str, Tensor], config: Any) -> ImageTower:
+    """The same from the tensors by transformers' names, and a config as for `tower_shape`."""
+    shape = tower_shape(config, "class" if "visual_projection.weight" in state else "attention")
     ours = _translate(state, shape)
     weights = {name: tensor.detach().float().cpu().clone() for name, tensor in ours.items()}
     return ImageTower(shape, weights, float(state["logit_scale"]))

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from plinth.data.assemble import LocalBatch
+from plinth.data.plan import Cursor
+from plinth.engine.engine import StepResult
+from plinth.engine.process import Process
 from plinth.errors import ConfigError
 from plinth.observe.config import MetricsConfig
-from plinth.observe.metrics import MetricsWriter, duration, progress_line, read_lines
+from plinth.observe.metrics import (
+    MetricsWriter,
+    duration,
+    progress_line,
+    read_lines,
+    record_step,
+    told,
+)
 from plinth.storage import Storage
+from plinth.world import World
 from tests.helpers.metrics import step_record
 
 
@@ -129,3 +144,19 @@ def test_durations_are_for_people(seconds: float, text: str) -> None:
 def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"metrics\.details_every_steps is 0, expected 1 or more"):
         MetricsConfig(details_every_steps=0).validate()
+
+
+def test_what_ranks_tell_becomes_the_record() -> None:
+    keys = [torch.tensor([3, -(2**63)]), torch.tensor([2**63 - 1, -1])]
+    batches = [LocalBatch({"sample_key": k}, Cursor(1, 4), Cursor(1, 5), [], wait_s=0.25) for k in keys]
+    of_ranks = np.stack([told(batch, 0.5 + rank) for rank, batch in enumerate(batches)])
+    result = StepResult(7, 2.0, {"view": 1.0}, {}, 0.5, 1e-3)
+    process = Process(World(0, 2), torch.device("cpu"), 1, "here")
+    record = record_step(result, of_ranks, batches[0], process, 4, time.perf_counter(), 0.0, 0.75)
+    digest = hashlib.blake2b(torch.cat(keys).numpy().tobytes(), digest_size=8).hexdigest()
+    assert record.digest == digest, "of the keys of the global batch, in order"
+    assert record.ranks == {"data_wait_s": [0.25, 0.25], "compute_s": [0.5, 1.5]}
+    assert (record.step, record.loss, record.terms, record.compute_s) == (7, 2.0, {"view": 1.0}, 0.75)
+    assert (record.epoch, record.step_in_epoch, record.samples) == (1, 4, 4)
+    alone = record_step(result, of_ranks[:1], batches[0], process, 2, time.perf_counter(), 0.0)
+    assert alone.ranks == {}

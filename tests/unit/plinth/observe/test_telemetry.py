@@ -75,6 +75,29 @@ def test_ledger_of_step_without_checkpoint(told: list[Any]) -> None:
     assert {tags["stage"] for _, _, tags in told} == {"warmup"}
 
 
+def test_short_steps_are_told_together(told: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(telemetry.time, "monotonic", lambda: clock[0])
+    telling = Telemetry("run", "main", 0)
+    for number in range(4):
+        telling.record(replace(STEP, step=number, checkpoint_s=0.5))
+    assert [value for name, value, _ in told if name == "plinth_step"] == [1], "the first at once"
+    clock[0] += telemetry.EVERY_S
+    telling.record(replace(STEP, step=4, checkpoint_s=0.5))
+    telling.record(replace(STEP, step=5))
+    telling.close()
+    telling.close()
+    values = {
+        kind: [value for name, value, _ in told if name == kind]
+        for kind in ("plinth_step", "plinth_samples", "plinth_checkpoint_seconds")
+    }
+    assert values == {
+        "plinth_step": [1, 5, 6],
+        "plinth_samples": [48, 4 * 48, 48],
+        "plinth_checkpoint_seconds": [0.5, 2.0],
+    }
+
+
 def test_names_in_prometheus() -> None:
     assert exported_name("plinth_loss") == "ray_plinth_loss"
     assert exported_name("plinth_samples") == "ray_plinth_samples_total"

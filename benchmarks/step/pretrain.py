@@ -1,0 +1,109 @@
+"""`poma pretrain` on the demo's stages, for `benchmarks.step`: data once, then a run for each round."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+import yaml
+
+from jobs.demo.command import Timings, make_data
+from jobs.demo.config import DemoJob
+from jobs.jobfile import read
+
+ROOT = Path(__file__).parents[1]
+DEMO = ROOT / "jobs" / "configs" / "demo.yaml"
+STAGES = ("warmup", "main")
+ROOMS, HELD_OUT_ROOMS, TEACHER_STEPS = 512, 32, 3
+SKIPPED = 0.3
+"""Share of a stage's steps before the measured ones, by which reading is under way."""
+SAMPLE_S = 0.25
+
+
+def prepare(folder: Path) -> None:
+    """The demo's data with fewer rooms and a teacher that was hardly trained, unless they are there."""
+    overrides = [f"folder={folder}", f"teacher.steps={TEACHER_STEPS}"]
+    for part, rooms in (("rooms", ROOMS), ("images", ROOMS), ("held_out", HELD_OUT_ROOMS)):
+        overrides += [f"{part}.reader.rooms.rooms={rooms}", f"{part}.workers=0"]
+    folder.mkdir(parents=True, exist_ok=True)
+    job: DemoJob = read(DEMO).resolve(DemoJob, overrides)
+    make_data(job, Timings(folder / "data.json"))
+
+
+def pretrain(
+    folder: Path, number: int, steps: int, precision: str, exact: bool
+) -> dict[str, tuple[float, float]]:
+    """One run; by stage samples/s and CPU-ms of a step, of all processes of the run."""
+    raw = yaml.safe_load(DEMO.read_text().replace("${folder}", str(folder.resolve())))["pretrain"]
+    name = f"{precision}-{'exact' if exact else 'plain'}-{number}-{int(time.time())}"
+    raw |= {"kind": "pretrain", "name": name, "zero": {"stage": 2, "precision": precision}}
+    raw["zero"]["exact_sums"] = exact
+    raw["fit"]["workers"] = 2
+    for stage in STAGES:
+        raw[stage] |= {"steps": int(steps / (1 - SKIPPED)) + 2, "warmup_steps": 2}
+    job = folder / f"{name}.yaml"
+    job.write_text(yaml.safe_dump(raw))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jobs.cli", "pretrain", str(job)], cwd=ROOT, stdout=subprocess.DEVNULL
+    )
+    clock = _CpuClock(process.pid)
+    if process.wait():
+        raise SystemExit(f"{job}: `poma pretrain` ended with {process.returncode}")
+    clock.stop()
+    found = {}
+    for stage in STAGES:
+        text = (folder / "runs" / name / stage / "metrics.jsonl").read_text()
+        lines = [json.loads(line) for line in text.splitlines()]
+        first, last = lines[int(SKIPPED * len(lines))], lines[-1]
+        done = last["step"] - first["step"]
+        wall_s = last["time"] - first["time"]
+        cpu_s = clock.at(last["time"]) - clock.at(first["time"])
+        found[stage] = (done * raw[stage]["global_batch_size"] / wall_s, 1000 * cpu_s / done)
+    return found
+
+
+class _CpuClock:
+    """CPU seconds of a process and all below it, over time."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._times: list[float] = []
+        self._seconds: list[float] = []
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def at(self, moment: float) -> float:
+        """Seconds until `moment` (`time.time()`), between the two samples around it."""
+        return _between(self._times, self._seconds, moment)
+
+    def _run(self) -> None:
+        by_process: dict[int, float] = {}
+        while not self._stopped.wait(SAMPLE_S):
+            try:
+                root = psutil.Process(self._pid)
+                for process in (root, *root.children(recursive=True)):
+                    used = process.cpu_times()
+                    by_process[process.pid] = used.user + used.system
+            except psutil.Error:
+                continue  # one of them has just ended
+            self._times.append(time.time())
+            self._seconds.append(sum(by_process.values()))
+
+
+def _between(times: Sequence[float], values: Sequence[float], moment: float) -> float:
+    for i in range(1, len(times)):
+        if times[i] >= moment:
+            share = (moment - times[i - 1]) / (times[i] - times[i - 1])
+            return values[i - 1] + share * (values[i] - values[i - 1])
+    return values[-1]
