@@ -80,6 +80,13 @@ def ray_cluster(config: RayConfig, workers: int, saves_on_sigterm: bool = False)
             f"Start one, or {'leave' if config.address else 'unset'} {source} "
             f"{'empty ' if config.address else ''}to run on this machine.",
         ) from None
+    except Exception as error:  # Ray's own class for it is Exception
+        if "timed out during startup" not in str(error):
+            raise
+        raise ConfigError(
+            "Ray did not start on this machine within half a minute.",
+            "The machine is busy with other work: run the command again, or with workers=0 or fit.workers=0.",
+        ) from None
     try:
         yield
     finally:

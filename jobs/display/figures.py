@@ -60,7 +60,7 @@ def curve_svg(curve: Curve) -> Markup:
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
         for mark in curve.marks:
-            axes.axvline(mark, color=INK_STAND_IN, alpha=0.45, linewidth=0.9, linestyle=":")
+            axes.axvline(mark, color=INK_STAND_IN, alpha=0.8, linewidth=1.2, linestyle=":")
         for name, colour in series_colours(list(curve.series)).items():
             x, y = curve.series[name]
             dot = "o" if len(x) == 1 else ""  # a line of one point cannot be seen
