@@ -148,14 +148,15 @@ class Window:
 
 @dataclass(frozen=True)
 class EpochPieces:
-    """The pieces of row groups of an epoch, in order. Arrays of one entry per piece."""
+    """The pieces of row groups of an epoch, in order. Arrays of one entry per piece, int32 because a billion
+    views have 16 million pieces."""
 
     source: np.ndarray
     row_group: np.ndarray
     start: np.ndarray
     stop: np.ndarray
     end: np.ndarray = field(repr=False)
-    """Offset in the epoch behind each piece: the running sum of the sizes."""
+    """int64: offset in the epoch behind each piece, the running sum of the sizes."""
 
 
 def make_plan(
@@ -189,10 +190,10 @@ def permutation(n: int, *key: Key) -> np.ndarray:
 @lru_cache(maxsize=2)
 def epoch_pieces(plan: Plan, epoch: int) -> EpochPieces:
     """The pieces of `epoch` in order. The last two epochs asked for are kept."""
-    table = np.concatenate([_source_pieces(plan, index, epoch) for index in range(len(plan.sources))])
-    table = table[permutation(len(table), "epoch", plan.seed, epoch)]
-    source, row_group, start, stop = np.ascontiguousarray(table.T)
-    return EpochPieces(source, row_group, start, stop, np.cumsum(stop - start))
+    parts = [part for index in range(len(plan.sources)) for part in _source_pieces(plan, index, epoch)]
+    order = permutation(sum(len(part[0]) for part in parts), "epoch", plan.seed, epoch)
+    source, row_group, start, stop = (np.concatenate(column)[order] for column in zip(*parts, strict=True))
+    return EpochPieces(source, row_group, start, stop, np.cumsum(stop - start, dtype=np.int64))
 
 
 def lane_windows(plan: Plan, epoch: int, lane: int, from_step: int = 0) -> Iterator[Window]:
@@ -218,7 +219,7 @@ def lane_windows(plan: Plan, epoch: int, lane: int, from_step: int = 0) -> Itera
         starts = stops - (pieces.stop - pieces.start)[chosen]
         head, tail = np.maximum(begin - starts, 0), np.maximum(stops - end, 0)
         columns = (
-            pieces.source[chosen],
+            pieces.source[chosen].astype(np.int64),
             pieces.row_group[chosen],
             pieces.start[chosen] + head,
             pieces.stop[chosen] - tail,
@@ -290,19 +291,23 @@ class _WindowBounds:
         return 0 if beyond_first < 0 else 1 + beyond_first // self.length
 
 
-def _source_pieces(plan: Plan, index: int, epoch: int) -> np.ndarray:
-    """The rows that `epoch` takes of a source, int64 [p, 4]: source, row group, first row, end row."""
+def _source_pieces(plan: Plan, index: int, epoch: int) -> Iterator[tuple[np.ndarray, ...]]:
+    """The rows that `epoch` takes of a source, pass by pass: source, row group, first row, end row, each
+    int32 [p]."""
     source = plan.sources[index]
     begin = epoch * source.rows_per_epoch
     end = begin + source.rows_per_epoch
-    parts = []
     for number in range(begin // source.rows, (end - 1) // source.rows + 1):
-        group = permutation(len(source.row_group_rows), "pass", plan.seed, index, number)
-        sizes = source.row_group_rows[group]
-        stops = number * source.rows + np.cumsum(sizes)
-        starts = stops - sizes
-        first, last = np.maximum(begin - starts, 0), np.minimum(end - starts, sizes)
-        kept = first < last
-        column = np.full(int(kept.sum()), index)
-        parts.append(np.stack([column, group[kept], first[kept], last[kept]], axis=1))
-    return np.concatenate(parts)
+        group = permutation(len(source.row_group_rows), "pass", plan.seed, index, number).astype(np.int32)
+        sizes = source.row_group_rows[group].astype(np.int32)
+        stops = number * source.rows + np.cumsum(sizes, dtype=np.int64)
+        first = int(np.searchsorted(stops, begin, side="right"))
+        last = min(int(np.searchsorted(stops, end, side="left")), len(stops) - 1)
+        chosen = slice(first, last + 1)
+        start, stop = np.zeros(last + 1 - first, np.int32), sizes[chosen].copy()
+        start[0] = max(begin - int(stops[first] - sizes[first]), 0)
+        stop[-1] -= max(int(stops[last]) - end, 0)
+        kept = start < stop  # without row groups that have no rows
+        yield tuple(
+            column[kept] for column in (np.full(len(start), index, np.int32), group[chosen], start, stop)
+        )
