@@ -61,7 +61,7 @@ class BenchmarkResult:
             for name in encoders
         ]
         settings = ", ".join(f"{key} {value}" for key, value in self.protocol.items())
-        counted = ", ".join(f"{count} {what}" for what, count in self.counts.items())
+        counted = ", ".join(f"{count} {what}" for what, count in self.counts.items() if count)
         title = f"{self.benchmark[0].upper()}{self.benchmark[1:]}: {printable(', '.join(self.source))}"
         return Table(title, columns, rows, f"Protocol: {settings}. {counted[0].upper()}{counted[1:]}.")
 

@@ -85,7 +85,7 @@ def _chunked(
             },
         }
         result = BenchmarkResult(
-            f"scene retrieval by {count} joined utterances, the right {answer}",
+            f"scene retrieval by {_utterances(count)}, the right {answer}",
             file_names(config.files),
             {
                 "name": config.protocol.value,
@@ -107,23 +107,23 @@ def _chunked(
         for name, views in features.views.items():
             scores = texts @ gallery.scene_features(views, bank, config.views).T
             best = np.stack([scores[:, column_of == c].max(axis=1) for c in range(len(columns))], axis=1)
-            result.figures[name] = _figures(ranks(best, right), of_scan, len(bank), config)
+            result.figures |= _figures(name, ranks(best, right), of_scan, len(bank), config)
         results.append(result)
     return results
 
 
 def _figures(
-    found: np.ndarray, of_scan: np.ndarray, scans: int, config: SceneRetrievalConfig
-) -> dict[str, Figure]:
-    """R@k and MRR as exact means over queries; the public code's batch means beside them."""
+    name: str, found: np.ndarray, of_scan: np.ndarray, scans: int, config: SceneRetrievalConfig
+) -> dict[str, dict[str, Figure]]:
+    """R@k and MRR of an encoder as exact means over queries; in a row of its own as the public code's mean
+    of batches."""
     hits = {f"R@{k}": (found <= k).astype(float) for k in config.best} | {"MRR": 1.0 / found}
-    figures: dict[str, Figure] = {
-        name: mean_over_scenes(values, of_scan, scans, config.bootstrap) for name, values in hits.items()
+    rows: dict[str, dict[str, Figure]] = {
+        name: {c: mean_over_scenes(values, of_scan, scans, config.bootstrap) for c, values in hits.items()}
     }
-    if config.batch_mean:
-        for name, values in hits.items():
-            figures[f"{name}, mean of batches of {config.batch_mean}"] = batch_mean(values, config.batch_mean)
-    return figures
+    if batch := config.batch_mean:
+        rows[f"{name}, mean of batches of {batch}"] = {c: batch_mean(v, batch) for c, v in hits.items()}
+    return rows
 
 
 def _drawn(
@@ -143,7 +143,7 @@ def _drawn(
     texts = encode(queries.texts, True)
     short = sum(len(said.get(scans[i], [])) < count for i in queries.target.tolist())
     result = BenchmarkResult(
-        f"scene retrieval by {count} joined utterances, the right scan",
+        f"scene retrieval by {_utterances(count)}, the right scan",
         file_names(config.files),
         {
             "name": config.protocol.value,
@@ -174,6 +174,10 @@ def _drawn(
             for k, values in hits.items()
         }
     return [result]
+
+
+def _utterances(count: int) -> str:
+    return "one utterance" if count == 1 else f"{count} joined utterances"
 
 
 def _read(found: Annotations) -> dict[str, int]:
