@@ -4,8 +4,8 @@
 
 Each rank calls what the training loop calls after a step, without training between: record the step (with a
 message of its own for sample keys and times, which in training travel with the step's), the writer
-(metrics.jsonl, TensorBoard, the queue of a tracker), and Prometheus' gauges. Printed are microseconds a step on
-rank 0, and their share of a step.
+(metrics.jsonl, TensorBoard, the queue of a tracker), and Prometheus' gauges. Printed are microseconds a step
+on rank 0, and their share of a step.
 """
 
 from __future__ import annotations
