@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from plinth.engine.config import Precision, ZeroConfig
+from plinth.engine.gradients import is_short
 from poma3d.cost.activations import Activations, StageSize
 
 FLOAT32_BYTES = 4
@@ -29,7 +30,7 @@ class Memory:
     optimizer: int
     """fp32 masters and Adam's two moments."""
     average: int
-    """The target encoder's fp32 average; its low-precision copy is among the weights."""
+    """The target encoder's fp32 average; its copy in another precision or cut is among the weights."""
     buckets: int
     """What travels between ranks."""
     activations: int
@@ -80,21 +81,26 @@ def memory(
         two_pass: more than one micro-batch on a GPU.
     """
     itemsize = dtype_of(zero).itemsize
+    in_one_message = is_short(replace(zero, stage=stage), size.trainable)
     of_optimizer = world_size if stage >= 1 else 1
-    of_gradients = world_size if stage >= 2 else 1
+    of_gradients = world_size if stage >= 2 and not in_one_message else 1
     of_weights = world_size if stage == 3 else 1
     accumulated = FLOAT32_BYTES if zero.accumulate_precision is Precision.fp32 else itemsize
     masters = 0 if stage == 0 else FLOAT32_BYTES * size.trainable // of_optimizer
     # Until a bucket is full its gradients exist twice: as their parameters' own and in it. Stage 3 has
-    # another for the weights that it gathers.
-    buckets = 0 if stage == 0 else 2 * itemsize * min(zero.bucket_size, size.trainable)
+    # another for the weights that it gathers. What fits in one message is added up in it, so that beside it
+    # there are the parameters' own alone.
+    copies = 0 if stage == 0 else 1 if in_one_message else 2
+    buckets = copies * itemsize * min(zero.bucket_size, size.trainable)
     if stage == 3:
         buckets += itemsize * min(zero.bucket_size, size.parameters)
     return Memory(
         weights=itemsize * size.parameters // of_weights,
         gradients=accumulated * size.trainable // of_gradients,
         optimizer=masters + MOMENTS * FLOAT32_BYTES * size.trainable // of_optimizer,
-        average=FLOAT32_BYTES * size.averaged // of_optimizer,
+        average=0
+        if stage < 3 and itemsize == FLOAT32_BYTES
+        else FLOAT32_BYTES * size.averaged // of_optimizer,
         buckets=buckets,
         activations=activations.of(micro_batch_size) - activations.block,
         chamfer=activations.block,

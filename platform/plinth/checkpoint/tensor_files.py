@@ -3,43 +3,27 @@
 Every tensor is one-dimensional here, and a file holds at most one run [start, start + length) of each tensor.
 So any set of ranks can read what another set wrote. The files are safetensors, with the offsets in their
 header, rather than DCP's pickled metadata: reading a checkpoint never unpickles anything.
+
+DCP is imported where it is used: it brings DTensor and sympy, a second of CPU in every worker, which the
+first step of a run need not wait for.
 """
 
 from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from io import BytesIO
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.default_planner import create_default_global_save_plan
-from torch.distributed.checkpoint.metadata import (
-    ChunkStorageMetadata,
-    Metadata,
-    MetadataIndex,
-    TensorProperties,
-    TensorStorageMetadata,
-)
-from torch.distributed.checkpoint.planner import (
-    LoadPlan,
-    LoadPlanner,
-    ReadItem,
-    SavePlan,
-    SavePlanner,
-    TensorWriteData,
-    WriteItem,
-    WriteItemType,
-)
-from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 
 from plinth.engine.zero_shards import TensorShard
 from plinth.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 SUFFIX = ".safetensors"
 WRITTEN_NAME = "shard-00001-model-00001-of-00001.safetensors"
@@ -65,8 +49,12 @@ def write(shards: Iterable[TensorShard], path: Path) -> list[Slice]:
     held = [p for p in shards if p.tensor.numel()]
     if held:
         with _as_one_process():
+            import torch.distributed.checkpoint as dcp
+
+            from plinth.checkpoint.planners import SlicesSaved
+
             writer = dcp.HuggingFaceStorageWriter(str(path.parent), save_distributed=True)
-            dcp.save({}, storage_writer=writer, planner=_SavePlanner(held), no_dist=True)
+            dcp.save({}, storage_writer=writer, planner=SlicesSaved(held), no_dist=True)
         (path.parent / WRITTEN_NAME).rename(path)
     return [Slice(p.key, p.numel, p.start, p.tensor.numel()) for p in held]
 
@@ -114,8 +102,12 @@ def read(shards: Iterable[TensorShard], folder: Path) -> None:
                 "It belongs to another model, or a file is missing.",
             )
     with _as_one_process():
+        import torch.distributed.checkpoint as dcp
+
+        from plinth.checkpoint.planners import SlicesLoaded
+
         reader = dcp.HuggingFaceStorageReader(str(folder))
-        dcp.load({}, storage_reader=reader, planner=_LoadPlanner(wanted), no_dist=True)
+        dcp.load({}, storage_reader=reader, planner=SlicesLoaded(wanted), no_dist=True)
 
 
 def read_whole(folder: Path, keys: Iterable[str]) -> dict[str, Tensor]:
@@ -137,6 +129,8 @@ def _as_one_process() -> Iterator[None]:
     Its own error is a BaseException, which `except Exception` around a checkpoint would miss: a full disk
     would end the training.
     """
+    from torch.distributed.checkpoint.api import CheckpointException
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
@@ -147,82 +141,8 @@ def _as_one_process() -> Iterator[None]:
 
 
 def _entries(folder: Path) -> dict[str, TensorStorageMetadata]:
-    metadata = dcp.HuggingFaceStorageReader(str(folder)).read_metadata()
+    from torch.distributed.checkpoint import HuggingFaceStorageReader
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
+    metadata = HuggingFaceStorageReader(str(folder)).read_metadata()
     return {k: v for k, v in metadata.state_dict_metadata.items() if isinstance(v, TensorStorageMetadata)}
-
-
-class _SavePlanner(SavePlanner):
-    """Each slice becomes one chunk of a one-dimensional tensor."""
-
-    def __init__(self, shards: Sequence[TensorShard]) -> None:
-        self._tensors = {shard.key: shard.tensor for shard in shards}
-        self._items = [
-            WriteItem(
-                index=MetadataIndex(shard.key, torch.Size([shard.start])),
-                type=WriteItemType.SHARD,
-                tensor_data=TensorWriteData(
-                    chunk=ChunkStorageMetadata(
-                        offsets=torch.Size([shard.start]), sizes=torch.Size([shard.tensor.numel()])
-                    ),
-                    properties=TensorProperties(dtype=shard.tensor.dtype),
-                    size=torch.Size([shard.numel]),
-                ),
-            )
-            for shard in shards
-        ]
-
-    def set_up_planner(
-        self, state_dict: Any, storage_meta: Any = None, is_coordinator: bool = False
-    ) -> None: ...
-
-    def create_local_plan(self) -> SavePlan:
-        return SavePlan(list(self._items))
-
-    def create_global_plan(self, all_plans: list[SavePlan]) -> tuple[list[SavePlan], Metadata]:
-        return create_default_global_save_plan(all_plans)
-
-    def finish_plan(self, new_plan: SavePlan) -> SavePlan:
-        return new_plan
-
-    def resolve_data(self, write_item: WriteItem) -> Tensor | BytesIO:
-        return self._tensors[write_item.index.fqn].detach()
-
-
-class _LoadPlanner(LoadPlanner):
-    """Reads, for each slice, whatever parts of the saved chunks it overlaps."""
-
-    def __init__(self, shards: Sequence[TensorShard]) -> None:
-        self._shards = {shard.key: shard for shard in shards}
-
-    def set_up_planner(
-        self, state_dict: Any, metadata: Metadata | None = None, is_coordinator: bool = False
-    ) -> None:
-        assert metadata is not None, "the reader always has it"
-        self._entries = metadata.state_dict_metadata
-
-    def create_local_plan(self) -> LoadPlan:
-        items: list[ReadItem] = []
-        for shard in self._shards.values():
-            chunk = ChunkStorageMetadata(
-                offsets=torch.Size([shard.start]), sizes=torch.Size([shard.tensor.numel()])
-            )
-            entry = self._entries[shard.key]
-            assert isinstance(entry, TensorStorageMetadata), "checked by read"
-            items += create_read_items_for_chunk_list(shard.key, entry, [chunk])
-        return LoadPlan(items)
-
-    def create_global_plan(self, global_plan: list[LoadPlan]) -> list[LoadPlan]:
-        return global_plan
-
-    def finish_plan(self, central_plan: LoadPlan) -> LoadPlan:
-        return central_plan
-
-    def load_bytes(self, read_item: ReadItem, value: BytesIO) -> None:
-        raise AssertionError("these files hold tensors only")
-
-    def resolve_tensor(self, read_item: ReadItem) -> Tensor:
-        shard = self._shards[read_item.dest_index.fqn]
-        # dest_offsets count from the start of this slice, not of the tensor.
-        return shard.tensor.narrow(0, read_item.dest_offsets[0], read_item.lengths[0])
-
-    def commit_tensor(self, read_item: ReadItem, tensor: Tensor) -> None: ...

@@ -113,11 +113,13 @@ def flat_groups(optimizer: Any) -> list[FlatGroup]:
 
 def leave_gradients_alone(optimizer: Any) -> None:
     """Stages 1 and 2: DeepSpeed neither reduces gradients nor looks for overflow; `give_gradients` brings
-    what it steps with."""
+    what it steps with. Nor does it point all weights to their places in the flat ones after each step: they
+    are there since it was made (`flat_groups`)."""
     for hook in optimizer._grad_acc_hooks:
         hook.remove()
     optimizer._grad_acc_hooks.clear()
     optimizer.check_grad_overflow = False
+    optimizer._update_model_bit16_weights = lambda group: None
 
 
 class _Partition(list[Tensor]):

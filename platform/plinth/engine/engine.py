@@ -117,10 +117,11 @@ class Engine:
         # Before DeepSpeed rounds the weights to bf16, so the fp32 masters start from the unrounded weights.
         exact = {} if self.zero.precision is Precision.fp32 else _copies(stage)
         self._linear = torch.nn.functional.linear
+        trained = sum(p.numel() for group in self.groups for p in group["params"])
         self.sums = self._exact_sums()
         self._deepspeed, self._hook = self._initialize()
         self._gradients: Gradients
-        if is_short(self.zero, stage.parameters()):
+        if is_short(self.zero, trained):
             self._gradients = ShortWay(stage, self._deepspeed, self.world, self.sums)
         else:
             self._gradients = LongWay(stage, self._deepspeed, self.zero, self.world, self.sums)

@@ -22,8 +22,8 @@ raised and the pass is repeated. The first step finds its ceilings in the same w
 micro-batches alone, not on which worker has them, and are part of the checkpoint.
 
 Cost: elements far smaller than the largest of their parameter lose bits. The quantum is M / 2^24 of the
-ceiling (4 / 2^24 at least), and the ceiling is about 8 times the largest element. Five passes over each
-gradient take 2 to 6 % of a step's CPU time on the demo's stages.
+ceiling (4 / 2^24 at least), and the ceiling is about 8 times the largest element. Four passes over all
+gradients take about 1 % of a step on the demo's stages (`benchmarks.step`).
 
 Legend: M micro-batches of the global batch.
 """

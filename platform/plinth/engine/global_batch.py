@@ -47,10 +47,14 @@ def split(batch: Batch, size: int) -> list[Batch]:
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch with its tensors on the device; pinned ones are copied asynchronously."""
-    return {
-        k: v.to(device, non_blocking=v.is_pinned()) if isinstance(v, Tensor) else v for k, v in batch.items()
-    }
+    """The batch with its tensors on the device; nothing waits for the copies to a GPU."""
+    return {k: _moved(v, device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+
+
+def _moved(tensor: Tensor, device: torch.device) -> Tensor:
+    if device.type == "cuda" and not tensor.is_pinned():  # what `prepare` has drawn
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def gather(micro_batches: Iterable[Features], world: World) -> Features:

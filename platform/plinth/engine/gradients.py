@@ -19,7 +19,7 @@ between ranks, so its norm, and with it every clipped gradient, depends on the n
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -63,15 +63,16 @@ class Gradients(Protocol):
         ...
 
 
-def is_short(zero: ZeroConfig, parameters: Iterable[nn.Parameter]) -> bool:
-    """Whether all gradients fit in one message, in fp32, and a stage keeps the weights whole."""
+def is_short(zero: ZeroConfig, trained: int) -> bool:
+    """Whether the gradients of `trained` elements fit in one message, in fp32, at a stage that keeps the
+    weights whole."""
     return (
         zero.stage in (1, 2)
         and not (zero.stage == 1 and zero.precision is Precision.bf16)  # another optimizer class
         and zero.accumulate_precision is Precision.fp32
         and zero.communicate_precision is Precision.fp32
         and not zero.overlap_communication
-        and sum(p.numel() for p in parameters if p.requires_grad) <= zero.bucket_size
+        and trained <= zero.bucket_size
     )
 
 

@@ -31,6 +31,7 @@ OPTIMIZER = {
     "partition_size": ("stage 1", "stage 2"),
     "check_grad_overflow": ("stage 1", "stage 2"),
     "_grad_acc_hooks": ("stage 1", "stage 2"),
+    "_update_model_bit16_weights": ("stage 1", "stage 2"),
     "_get_preflattened_grad_partition": ("stage 1", "stage 2"),
     "grad_position": ("stage 3",),
     "get_param_id": ("stage 3",),
