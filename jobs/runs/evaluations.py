@@ -57,7 +57,7 @@ def _shown(key: str, content: dict[str, Any]) -> Evaluation:
 
 
 def _first(values: dict[str, Any]) -> dict[str, Any]:
-    first = next(iter(values.values()), {})
+    first: Any = next(iter(values.values()), {})
     return first if isinstance(first, dict) else {}
 
 
