@@ -8,6 +8,9 @@ from typing import Any
 
 from plinth.storage.options import StorageOptions
 
+KEYS = ("access_key", "secret_key", "session_token")
+"""Of an object store; what a job gives as storage.access_key_env and so on."""
+
 Actions = argparse._SubParsersAction  # argparse has no public name for what add_subparsers returns
 
 
@@ -59,10 +62,14 @@ def add_storage_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--endpoint-url", help="S3 endpoint other than AWS's")
     parser.add_argument("--region", help="S3 region")
     parser.add_argument("--profile", help="named profile of the AWS credentials file")
+    for what in KEYS:
+        text = f"name of the environment variable that holds the {what.replace('_', ' ')}"
+        parser.add_argument(f"--{what.replace('_', '-')}-env", metavar="NAME", help=text)
 
 
 def storage_options(arguments: argparse.Namespace) -> StorageOptions:
     """What the flags say."""
+    keys = {f"{what}_env": getattr(arguments, f"{what}_env") for what in KEYS}
     return StorageOptions(
-        endpoint_url=arguments.endpoint_url, region=arguments.region, profile=arguments.profile
+        endpoint_url=arguments.endpoint_url, region=arguments.region, profile=arguments.profile, **keys
     )

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-from jobs.jobfile import asked
+from jobs.demo.config import DemoJob
+from jobs.jobfile import JobFile, asked, read
 from jobs.plan import report as plan_report
 from jobs.plan.estimate import DEFAULT_MFU, plan
 from jobs.plan.machines import read_cluster
 from jobs.pretrain.config import PretrainJob
+from jobs.sweep.config import SweepJob
+from jobs.sweep.trials import pretrain_job
+from plinth.errors import ConfigError
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -18,8 +23,31 @@ def run(arguments: argparse.Namespace) -> int:
         PlinthError: a job, cluster file or option that cannot be.
     """
     cluster = read_cluster(arguments.cluster, arguments.prices) if arguments.cluster else None
-    job = asked(PretrainJob, arguments)
+    file = read(arguments.job)
     mfu = DEFAULT_MFU if arguments.mfu is None else arguments.mfu
-    made = plan(job, cluster, mfu, arguments.assume)
-    print(plan_report.text(made))
+    if file.kind == SweepJob.kind:
+        sweep = file.resolve(SweepJob, arguments.overrides)
+        print(plan_report.text(plan(pretrain_job(sweep), cluster, mfu, arguments.assume)))
+        print(
+            f"\nThis is one trial of full length; the sweep has {sweep.sweep.trials}, and its scheduler "
+            f"({sweep.sweep.scheduler.kind.value}) may end most of them early."
+        )
+        return 0
+    job = _of_demo(file, arguments) if file.kind == DemoJob.kind else asked(PretrainJob, arguments)
+    print(plan_report.text(plan(job, cluster, mfu, arguments.assume)))
     return 0
+
+
+def _of_demo(file: JobFile, arguments: argparse.Namespace) -> PretrainJob:
+    """The pretraining inside a demo.
+
+    Raises:
+        ConfigError: its teacher, which the demo trains, is not there yet.
+    """
+    job = file.resolve(DemoJob, arguments.overrides).pretrain
+    if not Path(job.teacher.source).is_dir():
+        raise ConfigError(
+            f"The demo's teacher, {job.teacher.source}, is not there yet.",
+            "Run `make demo` (or `poma demo`) once; it makes rooms and teacher first.",
+        )
+    return job

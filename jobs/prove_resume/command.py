@@ -21,13 +21,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from jobs.common.cluster import USUAL_WORKERS, ray_cluster
+from jobs.common.datasets import open_dataset
 from jobs.common.ray_config import RayConfig
+from jobs.common.run_layout import STAGES
 from jobs.demo import command as demo
 from jobs.demo.config import DemoJob
 from jobs.finetune.config import FinetuneJob
 from jobs.jobfile import read
 from jobs.pretrain.check import check
-from jobs.pretrain.config import PretrainJob, StageLength
+from jobs.pretrain.config import PretrainJob, StageLength, stage_config
 from jobs.pretrain.launch import launch
 from jobs.pretrain.resolve import run_storage
 from jobs.prove_resume.compare import Comparison, compare, read_result
@@ -96,12 +98,28 @@ def _load(path: Path, overrides: Sequence[str], folder: str) -> TrainingJob:
         return file.resolve(FinetuneJob, overrides)
     if file.kind != DemoJob.kind:
         return file.resolve(PretrainJob, overrides)
+    job = file.resolve(DemoJob, overrides)
+    if _is_made(job):
+        print(f"data and teacher of {job.folder} are there: used as they are")
+        return job.pretrain
     job = file.resolve(DemoJob, [f"folder={folder}/data", *overrides])
     Path(job.folder).mkdir(parents=True, exist_ok=True)
     rooms_workers = USUAL_WORKERS if job.rooms.workers is None else job.rooms.workers
     with ray_cluster(job.pretrain.ray, rooms_workers):
         demo.make_data(job, demo.Timings(Path(job.folder) / demo.RECORD))
     return job.pretrain
+
+
+def _is_made(job: DemoJob) -> bool:
+    """Whether a demo has left its data sets, embedded, and its teacher."""
+    if not (Path(job.pretrain.teacher.source) / "config.json").is_file():
+        return False
+    stages = [stage for name in STAGES if (stage := stage_config(job.pretrain, name)) is not None]
+    try:
+        opened = [open_dataset(s.uri, job.pretrain.storage) for stage in stages for s in stage.data.sources]
+    except PlinthError:
+        return False
+    return all(dataset.teacher is not None for dataset in opened)
 
 
 def shortened(job: TrainingJob, folder: str, steps: int, every: int) -> TrainingJob:

@@ -38,6 +38,11 @@ KNOWN = (
         "25 lines of traceback after each killed worker; the line of its first cause says it.",
     ),
     Noise(
+        "ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_client",
+        r"Failed to send resource request .* safe to ignore",
+        "20 lines of traceback whenever the machine is busy; the request is sent again seconds later.",
+    ),
+    Noise(
         "",
         r"class name: 'PreemptionWatcher'.*max_restarts > 0",
         "Ray Train's own actor at every start of workers, written as an error (Ray's issue 53727): its "

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from jobs import jobfile
-from jobs.cli import COMMANDS, Command, main, parser_of
+from jobs.cli import COMMANDS, Command, find_command, main, parse, parser_of
+from jobs.common.flags import storage_options
 from jobs.common.run_layout import CONFIGS
 from jobs.jobfile import SCHEMAS, open_schema
 from jobs.pretrain.config import PretrainJob
@@ -271,3 +272,11 @@ def test_mistakes_of_a_sweep_are_said_before_its_data_is_opened(
     monkeypatch.chdir(tmp_path)
     assert main(["sweep", str(CONFIGS / "sweep.yaml"), "sweep.metric=R@3-7"]) == 2
     assert "sweep.metric R@3-7: no trial of this job reports it. Did you mean R@3-5?" in one_line(capsys)
+
+
+def test_every_command_takes_the_names_of_an_object_store_s_keys() -> None:
+    flags = ["--access-key-env", "MY_KEY", "--secret-key-env", "MY_SECRET", "--session-token-env", "MY_TOKEN"]
+    for words in (["runs", "show"], ["checkpoints", "list"], ["shards", "verify"], ["sweep", "show"]):
+        options = storage_options(parse([*words, "s3://bucket/x", *flags], find_command(words)))
+        names = (options.access_key_env, options.secret_key_env, options.session_token_env)
+        assert names == ("MY_KEY", "MY_SECRET", "MY_TOKEN"), words

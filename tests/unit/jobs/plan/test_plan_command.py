@@ -180,3 +180,21 @@ def test_every_cluster_file_is_read(name: str) -> None:
     assert train.gpus == 8
     assert train.market == "on_demand"
     assert (train.name, train.most) == (("hosts", 2) if name == "onprem" else ("gpu_on_demand", 8))
+
+
+def test_a_sweep_and_a_demo_can_be_planned(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = {"trials": 7, "space": {"optim.lr": {"log_uniform": [1e-5, 1e-3]}}}
+    job = write(folder / "sweep.yaml", {**pretrain_job(folder), "kind": "sweep", "sweep": sweep})
+    assert main(["plan", job]) == 0
+    said = capsys.readouterr().out
+    assert "main" in said
+    assert "one trial of full length; the sweep has 7" in said
+    monkeypatch.chdir(folder)
+    assert main(["plan", "@demo"]) == 2
+    assert "The demo's teacher, demo/teacher, is not there yet. Run `make demo`" in capsys.readouterr().err
+    (folder / "demo").mkdir()
+    (folder / "teacher").rename(folder / "demo" / "teacher")
+    assert main(["plan", "@demo", "--assume", "main.samples=64", "--assume", "warmup.samples=64"]) == 0
+    assert "main" in capsys.readouterr().out

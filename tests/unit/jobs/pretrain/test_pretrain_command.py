@@ -246,3 +246,19 @@ def test_the_resolved_job_is_the_job(folder: Path) -> None:
     text = config.to_yaml(job)
     assert OmegaConf.create(text).main.steps == 4
     assert "SECRET" not in text
+
+
+@pytest.mark.slow
+def test_the_job_for_a_few_scans_trains(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is shipped, but for the size of these scans and the number of steps."""
+    monkeypatch.chdir(folder)
+    sizes = ["model.masks.min_context=2", "model.predictor={layers: 1, width: 16, heads: 2}"]
+    given = [
+        "teacher.source=teacher",
+        "main.data.sources=[{uri: rooms}]",
+        "main.steps=2",
+        "main.warmup_steps=1",
+    ]
+    assert main(["pretrain", "@own_scans", *given, *sizes]) == 0
+    lines = read_lines(Storage.from_uri(folder / "runs/own_scans").child("main"))
+    assert [line["step"] for line in lines] == [0, 1]
