@@ -18,9 +18,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--run", help="folder of a run (output/name): its last encoder and its teacher")
-    source.add_argument("--encoder", help="folder of an exported encoder; needs --teacher")
+    source.add_argument("--encoder", help="folder of an exported encoder, with the teacher that it names")
     parser.add_argument(
-        "--teacher", help="folder, URI or hub id of the teacher that embeds the texts (default the run's)"
+        "--teacher", help="folder, URI or hub id of the teacher that embeds the texts (default the encoder's)"
     )
     parser.add_argument("--teacher-revision", help="commit of a hub id")
     add_page_flags(parser, "located.html")

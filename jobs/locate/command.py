@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -11,7 +12,6 @@ from jobs.common import models
 from jobs.common.datasets import open_dataset
 from jobs.common.devices import own_device
 from jobs.common.flags import storage_options
-from jobs.common.run_layout import CONFIG_KEY
 from jobs.display.text import aligned
 from jobs.evaluate import encoders, measure
 from jobs.evaluate.texts import encode_texts
@@ -21,7 +21,6 @@ from jobs.view.page import Ranking, page_of, write_page
 from jobs.view.scene import ViewOf, find, shown_scene, views_of
 from plinth.errors import ConfigError, DataError
 from plinth.escapes import printable
-from plinth.storage import Storage, StorageOptions
 from poma3d.evaluate.retrieval import normalise
 from poma3d.export import SceneEncoder
 from poma3d.pretrained.config import TeacherConfig, TeacherRecord
@@ -41,8 +40,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("A text is empty.", "Say what is to be found.")
     dataset = open_dataset(arguments.data, options)
     samples = find(dataset, arguments.scene)
-    teacher = teacher_of(arguments.run, arguments.teacher, arguments.teacher_revision, options)
-    encoder = encoders.load(arguments.run or arguments.encoder, options, teacher)
+    named = TeacherConfig(arguments.teacher, arguments.teacher_revision) if arguments.teacher else None
+    encoder = encoders.load(arguments.run or arguments.encoder, options, named)
+    teacher = named or teacher_of(encoder, arguments.encoder or arguments.run)
     check_teacher(encoder, models.record(teacher, options))
     device = own_device()
     features = view_features(encoder.to(device), samples)
@@ -59,27 +59,24 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def teacher_of(
-    run: str | None, source: str | None, revision: str | None, options: StorageOptions
-) -> TeacherConfig:
-    """The teacher that embeds the texts: the one that is named, else the run's.
+def teacher_of(encoder: SceneEncoder, uri: str) -> TeacherConfig:
+    """The teacher that embeds the texts: where a run has it, or an export says that it was.
 
     Raises:
-        ConfigError: an exported encoder, which knows its teacher's name but not where it lies.
+        ConfigError: the encoder does not say where its teacher lies, or it is not there any more.
     """
-    if source:
-        return TeacherConfig(source=source, revision=revision)
-    if run is None:
+    said = encoder.provenance
+    if not said.teacher_source:
         raise ConfigError(
-            "An exported encoder does not say where its teacher lies.",
+            f"{uri} does not say where its teacher lies.",
             "Name the teacher's folder or hub id with --teacher.",
         )
-    storage = Storage.from_uri(run, options)
-    if not storage.exists(CONFIG_KEY):
+    if Path(said.teacher_source).is_absolute() and not Path(said.teacher_source).is_dir():
         raise ConfigError(
-            f"{storage.uri} is no run (no {CONFIG_KEY}).", "Give output/name of a pretrain job."
+            f"The teacher of {uri} was in {said.teacher_source}, and there is no such folder here.",
+            "Name it with --teacher.",
         )
-    return encoders.read_job(storage).teacher
+    return TeacherConfig(said.teacher_source, said.teacher_revision or None, said.teacher_kind)
 
 
 def check_teacher(encoder: SceneEncoder, teacher: TeacherRecord) -> None:

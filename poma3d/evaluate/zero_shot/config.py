@@ -36,7 +36,7 @@ class SceneRetrievalConfig:
 
     kind: str = "retrieval"
     """Format of the files: scanrefer, nr3d, sr3d or retrieval (JSON lines)."""
-    files: list[str] = field(default_factory=list)
+    files: list[Location] = field(default_factory=list)
     """All files of one split."""
     protocol: Protocol = Protocol.uniscene3d
     """uniscene3d or ours."""
@@ -63,7 +63,7 @@ class SceneRetrievalConfig:
 class GroundingConfig:
     """Which view of a scene does a sentence describe?"""
 
-    files: list[str] = field(default_factory=list)
+    files: list[Location] = field(default_factory=list)
     """JSON lines with view_ground_truth, whose indices are those of the data set's views."""
     best: list[int] = field(default_factory=lambda: [1, 5, 10])
     """Every N of R@N."""
@@ -99,7 +99,7 @@ class RoomTypeConfig:
 class LocalisationConfig:
     """From where was a text said? The views nearest to the camera of its annotator are right."""
 
-    files: list[str] = field(default_factory=list)
+    files: list[Location] = field(default_factory=list)
     """ScanRefer's cameras with its texts, or SQA3D's localisation task."""
     scans: Location | None = None
     """Folder with ScanNet's SCAN/SCAN.txt (and, for SQA3D, SCAN/SCAN_vh_clean_2.ply), which bring poses to

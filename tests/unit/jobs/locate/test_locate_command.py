@@ -58,10 +58,7 @@ def test_cosines_are_those_of_the_encoder_and_the_teacher(
     )
     loaded = export.load(encoder)
     views = loaded.from_depth(
-        *(
-            export.torch.from_numpy(np.array(each))[None]
-            for each in (sample.depth, np.float32(sample.depth_scale), sample.intrinsics, sample.pose)
-        )
+        sample.depth[None], sample.depth_scale, sample.intrinsics[None], sample.pose[None]
     ).features[0]
     teacher = models.open_teacher(TeacherConfig(source=str(folder / "teacher")), StorageOptions())
     said = teacher.encode_texts([TEXT])[0].astype(np.float64)
@@ -75,6 +72,13 @@ def test_cosines_are_those_of_the_encoder_and_the_teacher(
 def test_an_export_needs_its_teacher(folder: Path, encoder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert locate(folder, encoder) == 2
     assert "--teacher" in capsys.readouterr().err
+
+
+def test_an_export_that_names_its_teacher_needs_no_other_word(folder: Path, encoder: Path) -> None:
+    made = export.load(encoder)
+    made.provenance = replace(made.provenance, teacher_source=str(folder / "teacher"))
+    export.save(made, encoder)
+    assert locate(folder, encoder) == 0
 
 
 def test_an_encoder_of_another_teacher_is_refused(
@@ -106,7 +110,7 @@ def test_no_run_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     assert (
         main(["locate", str(folder / "rooms"), "room-0-0000003", TEXT, "--run", str(folder / "rooms")]) == 2
     )
-    assert "is no run" in capsys.readouterr().err
+    assert "is neither a run" in capsys.readouterr().err
 
 
 def test_every_text_keeps_its_best_view() -> None:
