@@ -6,9 +6,13 @@ import sys
 import time
 from typing import Any
 
+LONGEST_S = 60.0
+"""Between two lines of a log."""
+
 
 class Progress:
-    """Counts units: a bar with rate and time left on a terminal, else a line every few seconds."""
+    """Counts units: a bar with rate and time left on a terminal, else a line after a few seconds and then at
+    intervals that double up to a minute."""
 
     def __init__(self, label: str, unit: str, total: int, every_s: float = 5.0) -> None:
         self.label, self.unit, self.total, self.every_s = label, unit, total, every_s
@@ -32,7 +36,7 @@ class Progress:
         now = time.monotonic()
         if now - self.last < self.every_s and self.done < self.total:
             return
-        self.last = now
+        self.last, self.every_s = now, max(self.every_s, min(2 * self.every_s, LONGEST_S))
         spent_s = max(now - self.start, 1e-9)
         left_s = (self.total - self.done) * spent_s / self.done
         state = f"done in {spent_s:.0f} s" if self.done >= self.total else f"{left_s:.0f} s left"

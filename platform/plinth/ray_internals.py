@@ -15,6 +15,10 @@ from typing import Any
 
 from plinth.errors import PlinthError
 
+TOKEN_LOGGER = "ray._private.authentication.authentication_token_setup"
+BACKEND_LOGGER = "ray.train.v2._internal.callbacks.backend_setup"
+REQUESTS_LOGGER = "ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_client"
+"""Loggers that `plinth.observe.noise` listens to."""
 DRIVER_BUNDLE = 0
 """Bundle of a trial's placement group that holds the trial itself; the workers have the bundles after it."""
 
@@ -25,6 +29,14 @@ def cluster_of_this_node() -> str | None:
 
     found: str | None = canonicalize_bootstrap_address("auto")
     return found
+
+
+def started_here() -> bool:
+    """Whether this process has started the cluster that it is part of, which then ends with it."""
+    from ray._private import worker
+
+    node = worker._global_node
+    return node is not None and bool(node.is_head())
 
 
 def draining_nodes() -> dict[str, int]:
@@ -135,7 +147,7 @@ def torch_trainer(policy: Callable[[Any], Any], group: Any, *arguments: Any, **s
     from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
     left_out: tuple[type, ...] = (DatasetsCallback,)
-    if group is not None:
+    if group is not None or started_here():
         left_out += (PlacementGroupCleanerCallback,)
 
     class Trainer(TorchTrainer):
@@ -143,8 +155,9 @@ def torch_trainer(policy: Callable[[Any], Any], group: Any, *arguments: Any, **s
 
         def _create_default_callbacks(self) -> list[Any]:
             """Without the actor that splits Ray Data sets among the workers: each worker streams its own. In
-            a borrowed group also without the actor that removes it: whoever reserved the group does. Each
-            costs seconds at every start."""
+            a borrowed group also without the actor that removes it: whoever reserved the group does; and on
+            a cluster that ends with this process. Each costs seconds at every start, and that actor takes
+            any cluster of the machine for its own."""
             callbacks: list[Any] = super()._create_default_callbacks()
             return [callback for callback in callbacks if not isinstance(callback, left_out)]
 

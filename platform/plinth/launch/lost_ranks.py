@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import ray.train
 
 from plinth import ray_internals
 from plinth.errors import PlinthError
+from plinth.observe import noise
 from plinth.observe.failures import record_lost
 from plinth.storage import Storage
 
@@ -23,6 +25,11 @@ class LostRanks(ray.train.UserCallback):
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Unpickled in the process of Ray's controller, where no other code of ours runs at the start."""
+        self.__dict__.update(state)
+        noise.drop_known()
 
     def after_exception(
         self, run_context: ray.train.v2.api.context.TrainRunContext, worker_exceptions: dict[int, Exception]

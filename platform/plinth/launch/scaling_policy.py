@@ -16,7 +16,6 @@ import ray
 
 from plinth import ray_internals
 from plinth.engine.process import log_to_terminal
-from plinth.observe import noise
 
 ANSWER_TIMEOUT_S = 5.0
 ElasticPolicy: Any = ray_internals.elastic_policy()
@@ -42,7 +41,6 @@ class LadderPolicy(ElasticPolicy):
     def make_decision_for_non_running_worker_group(self) -> Any:
         """Start at the largest size that fits."""
         log_to_terminal()  # this runs in the process of Ray's controller
-        noise.drop_known()
         self._asked = False
         ray.get(self._coordinator.clear_group.remote(), timeout=ANSWER_TIMEOUT_S)
         return super().make_decision_for_non_running_worker_group()

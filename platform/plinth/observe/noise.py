@@ -8,6 +8,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from plinth import ray_internals
+
 
 @dataclass(frozen=True)
 class Noise:
@@ -23,7 +25,7 @@ class Noise:
 
 KNOWN = (
     Noise(
-        "ray._private.authentication.authentication_token_setup",
+        ray_internals.TOKEN_LOGGER,
         r"Token authentication is enabled",
         "A cluster that is started here keeps strangers out: as it should be.",
     ),
@@ -33,12 +35,12 @@ KNOWN = (
         "Said at every import on a machine without GPUs. `poma doctor` says which device trains.",
     ),
     Noise(
-        "ray.train.v2._internal.callbacks.backend_setup",
+        ray_internals.BACKEND_LOGGER,
         r"Graceful shutdown of backend failed",
         "25 lines of traceback after each killed worker; the line of its first cause says it.",
     ),
     Noise(
-        "ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_client",
+        ray_internals.REQUESTS_LOGGER,
         r"Failed to send resource request .* safe to ignore",
         "20 lines of traceback whenever the machine is busy; the request is sent again seconds later.",
     ),

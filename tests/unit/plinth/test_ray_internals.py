@@ -7,6 +7,7 @@ import inspect
 import re
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -51,6 +52,11 @@ BORROWED = [
     "ray.data:DataContext.__dataclass_fields__.custom_execution_callback_classes",
     "ray.data:DataContext.__dataclass_fields__.execution_no_progress_timeout_s",
     "ray.data._internal.progress:__name__",
+    "ray._private.worker:print_to_stdstream",
+    "ray._private.node:Node.is_head",
+    f"{ray_internals.TOKEN_LOGGER}:logger",
+    f"{ray_internals.BACKEND_LOGGER}:logger",
+    f"{ray_internals.REQUESTS_LOGGER}:logger",
     "ray.data._internal.execution.execution_callback:ExecutionCallback.on_execution_step",
 ]
 """module:attributes of all that Ray does not promise to keep."""
@@ -70,6 +76,13 @@ def test_ray_still_has(name: str) -> None:
         assert find(name) is not None
     except (ImportError, AttributeError, KeyError) as error:
         pytest.fail(f"Ray no longer has {name}, which plinth.ray_internals borrows: {error!r}")
+
+
+def test_whether_this_process_started_its_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert hasattr(import_module("ray._private.worker"), "_global_node")
+    for node, expected in ((None, False), (SimpleNamespace(is_head=lambda: True), True)):
+        monkeypatch.setattr("ray._private.worker._global_node", node)
+        assert ray_internals.started_here() is expected
 
 
 def test_signatures_of_replaced_methods() -> None:

@@ -27,6 +27,17 @@ def test_log_gets_a_line_when_it_is_time_and_at_the_end(capsys: pytest.CaptureFi
     assert capsys.readouterr().out == "embed rooms: 3/3 shards, done in 0 s\n"
 
 
+def test_lines_of_a_long_loop_become_rare(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter(range(1000))
+    monkeypatch.setattr("time.monotonic", lambda: float(next(times)))
+    lines = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", lines)
+    progress = Progress("teacher", "steps", 10_000)
+    for _ in range(300):
+        progress.advance()
+    assert len(lines.getvalue().splitlines()) == 7, "after 5, 15, 35, 75, 135, 195, 255 seconds"
+
+
 def test_terminal_gets_a_bar_with_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stdout", terminal)

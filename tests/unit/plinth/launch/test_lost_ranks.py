@@ -4,6 +4,8 @@ kills of each, as they come."""
 from __future__ import annotations
 
 import json
+import logging
+import pickle
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from ray.exceptions import ActorDiedError, RayTaskError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
+from plinth import ray_internals
 from plinth.launch.lost_ranks import LostRanks
 from plinth.observe.failures import BATCHES_SUFFIX, FOLDER, Failure, first_cause, read_failures
 from plinth.storage import Storage
@@ -61,6 +64,13 @@ def test_the_killed_rank_is_the_first_cause(leave: Leaves, killed: int, tmp_path
     died = WorkerHealthCheckFailedError("the worker died", ActorDiedError())
     LostRanks(storage).after_exception(CONTEXT, {killed: died})
     assert first_cause(read_failures(storage)).startswith(f"rank {killed} on vm vanished in step 6 of main, ")
+
+
+def test_in_the_controller_s_process_known_noise_is_dropped(tmp_path: Path) -> None:
+    logger = logging.getLogger(ray_internals.BACKEND_LOGGER)
+    logger.filters.clear()
+    pickle.loads(pickle.dumps(LostRanks(Storage.from_uri(tmp_path))))
+    assert len(logger.filters) == 1
 
 
 def test_a_worker_that_raised_is_not_lost(tmp_path: Path) -> None:
