@@ -2,7 +2,7 @@
 
 The loss is local to a sample, so nothing is gathered: `forward` gives its sum over the micro-batch's valid
 samples and their count. Whatever is drawn (the situation of this epoch, dropout) depends on seed, epoch and
-sample alone.
+sample alone; `prepare` draws it on the host, before the batch goes to a device.
 
 Legend: n samples of a micro-batch, V views, E width of a feature, S texts, T tokens, D width of a word, Y
 hidden width, A answers.
@@ -25,6 +25,8 @@ from poma3d.randomness import generator
 from poma3d.stages import Contrast, Encoded, ParamGroup
 
 ANSWER = "answer"
+SITUATION, KEPT = "drawn/situation", "drawn/head-dropout"
+"""Keys of a prepared batch: which text of each sample is asked [n]; dropout's factors float32 [n, Y]."""
 
 
 class QuestionStage(nn.Module):
@@ -58,13 +60,12 @@ class QuestionStage(nn.Module):
 
     def forward(self, batch: Batch, features_only: bool = False) -> Encoded:
         """`sums["answer"]`: the loss over valid samples; with `features_only` only their count."""
+        batch = self.prepare(batch)
         valid_n = batch["sample_valid"]
         encoded = Encoded(counts={ANSWER: valid_n.sum()}, weights={ANSWER: 1.0})
         if features_only:
             return encoded
-        epochs, keys = torch.stack([batch["epoch"], batch["sample_key"]]).tolist()
-        chosen_n = self._situations(batch, epochs, keys)
-        answered = self.answer(batch, chosen_n, self._kept(epochs, keys, batch["views"].device))
+        answered = self.answer(batch, batch[SITUATION], batch.get(KEPT))
         targets_nA = multi_hot(batch["answers"], self.answers)
         losses_n = answer_loss(answered.logits, targets_nA)
         encoded.sums[ANSWER] = (losses_n * valid_n).sum()
@@ -73,6 +74,17 @@ class QuestionStage(nn.Module):
             right_n = targets_nA.gather(1, best_n1).squeeze(1) * valid_n
             encoded.logs["accuracy"] = right_n.sum() / valid_n.sum().clamp(min=1)
         return encoded
+
+    def prepare(self, batch: Batch) -> Batch:
+        """The batch with what is drawn for its samples; itself if it has that. Call it before the batch goes
+        to a device."""
+        if SITUATION in batch:
+            return batch
+        epochs, keys = torch.stack([batch["epoch"], batch["sample_key"]]).tolist()
+        drawn = {SITUATION: self._situations(batch, epochs, keys)}
+        if self.training and self.head_config.dropout:
+            drawn[KEPT] = self._kept(epochs, keys).to(batch["views"].device)
+        return {**batch, **drawn}
 
     def answer(self, batch: Batch, chosen_n: Tensor, keep_nY: Tensor | None = None) -> Answered:
         """Logits of all answers, given which of the texts of each sample is asked."""
@@ -96,17 +108,14 @@ class QuestionStage(nn.Module):
         index_n = (torch.stack(drawn).to(counts_n.device) * counts_n).long()
         return torch.minimum(index_n, (counts_n - 1).clamp(min=0))  # u * count may round up to count
 
-    def _kept(self, epochs: list[int], keys: list[int], device: torch.device) -> Tensor | None:
-        """Dropout's factors float32 [n, Y], each sample's from its own generator."""
-        share = 1 - self.head_config.dropout
-        if share == 1 or not self.training:
-            return None
-        hidden = self.head_config.hidden
+    def _kept(self, epochs: list[int], keys: list[int]) -> Tensor:
+        """Dropout's factors, each sample's from its own generator."""
+        share, hidden = 1 - self.head_config.dropout, self.head_config.hidden
         drawn = [
             torch.rand(hidden, generator=generator("head-dropout", self.seed, e, k))
             for e, k in zip(epochs, keys, strict=True)
         ]
-        return ((torch.stack(drawn) < share).float() / share).to(device)
+        return (torch.stack(drawn) < share).float() / share
 
     def contrast(self, features: dict[str, Tensor]) -> Contrast:
         """No loss over the global batch."""
