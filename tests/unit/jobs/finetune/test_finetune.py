@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -27,24 +26,6 @@ from plinth.storage import Storage
 from poma3d.heads.questions import QuestionShape
 from tests.helpers.downstream import heads
 from tests.helpers.tiny_jobs import write
-
-
-@pytest.fixture(scope="session")
-def prepared(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Rooms, teacher, features, questions and a tower. Leave it as it is."""
-    folder = tmp_path_factory.mktemp("heads")
-    for name in ("rooms", "teacher"):
-        shutil.copytree(made / name, folder / name)
-    heads.make_features(folder)
-    return folder
-
-
-@pytest.fixture
-def home(prepared: Path, tmp_path: Path) -> Path:
-    """A copy to change."""
-    for name in ("rooms", "teacher", "features", "tower", "encoder"):
-        shutil.copytree(prepared / name, tmp_path / name)
-    return tmp_path
 
 
 def run(home: Path, *words: str, **changes: Any) -> int:
