@@ -22,7 +22,7 @@ from jobs.finetune.evaluate import BEST, RESULT_KEY, load_head
 from jobs.finetune.resolve import VOCABULARY_KEY
 from plinth import config
 from plinth.checkpoint import store
-from plinth.errors import CheckpointError, ConfigError, DataError
+from plinth.errors import CheckpointError, ConfigError, DataError, PlinthError
 from plinth.storage import Storage, StorageOptions
 from poma3d.annotations.vocabulary import UnknownAnswers, Vocabulary
 from poma3d.heads.answers import Answers
@@ -121,10 +121,19 @@ def features_of(run: Run, named: Sequence[str] | None) -> FeatureSets:
     """The data sets of features that are named, or else all that the run's job names.
 
     Raises:
-        DataError: they are of another encoder than the head's.
+        PlinthError: one cannot be used, or is of another encoder than the head's.
     """
-    ours = list(dict.fromkeys(uri for split in run.job.splits.values() for uri in split.features))
-    found = open_features(list(named or ours), run.job.storage)
+    if named:
+        found = open_features(named, run.job.storage)
+    else:
+        ours = list(dict.fromkeys(uri for split in run.job.splits.values() for uri in split.features))
+        try:
+            found = open_features(ours, run.job.storage)
+        except PlinthError as error:
+            raise type(error)(
+                f"The features that the job of {run.storage.uri} names: {error.problem}",
+                "Name them with --features.",
+            ) from None
     if found.encoder["digest"] != run.identity["encoder"]:
         raise DataError(
             f"{found.names} holds features of the encoder {found.encoder['digest']} "

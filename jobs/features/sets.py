@@ -11,7 +11,7 @@ from jobs.display.text import some
 from plinth.data import manifest as manifests
 from plinth.data.manifest import Manifest
 from plinth.data.shards import RowGroupReader
-from plinth.errors import DataError
+from plinth.errors import DataError, StorageError
 from plinth.escapes import printable
 from plinth.storage import Storage, StorageOptions
 from poma3d.heads.features import SCHEMA_VERSION, FeatureShape
@@ -117,13 +117,24 @@ class FeatureSets:
                 yield storage, reader.read_shard(shard, columns)
 
 
-def open_features(uris: Sequence[str], options: StorageOptions) -> FeatureSets:
+def open_features(uris: Sequence[str], options: StorageOptions, where: str = "") -> FeatureSets:
     """Open data sets of features.
 
+    Args:
+        where: who names them, before each message.
+
     Raises:
+        StorageError: one is not there.
         DataError: one is none, of another schema version, of another encoder than the first, or of other
         sizes.
     """
+    try:
+        return _open(uris, options)
+    except (DataError, StorageError) as error:
+        raise type(error)(f"{where}{error.problem}", error.fix) from None
+
+
+def _open(uris: Sequence[str], options: StorageOptions) -> FeatureSets:
     found = []
     for uri in uris:
         folder, version = manifests.split_version(uri)

@@ -67,7 +67,10 @@ def resolve(job: FinetuneJob, accept_changes: bool = False) -> ResolvedHeads:
     job.optim.validate()
     steps, warmup_steps = in_steps(job.heads, HEADS, job.optim.warmup_steps)
     there, run = absolute(job), run_storage(job)
-    found = {name: open_features(split.features, job.storage) for name, split in there.splits.items()}
+    found = {
+        name: open_features(split.features, job.storage, f"{name}.features: ")
+        for name, split in there.splits.items()
+    }
     _check_features(found)
     tower, words = _words(there, found[TRAIN])
     asked = {

@@ -185,6 +185,15 @@ def test_features_of_another_encoder_are_refused(
     assert "holds no features" in refused(asked, answering, "--features", str(prepared / "rooms"))
 
 
+def test_features_that_have_moved_can_be_named(
+    run: Path, prepared: Path, asked: Any, tmp_path: Path
+) -> None:
+    job = (run / "config.yaml").read_text().replace(str(prepared / "features"), str(tmp_path / "gone"))
+    (run / "config.yaml").write_text(job)
+    assert "--features" in refused(asked, run)
+    assert asked(run, "--features", str(prepared / "features"))[0] == 0
+
+
 def test_a_run_without_a_committed_checkpoint_is_refused(run: Path, asked: Any) -> None:
     for record in run.rglob("COMMIT.json"):
         record.unlink()

@@ -22,8 +22,11 @@ from plinth.checkpoint import save_load
 from plinth.data import manifest as manifests
 from plinth.data.manifest import Manifest
 from plinth.data.shards import RowGroupReader, write_shard
+from plinth.engine.stage import Stage
 from plinth.storage import Storage
 from poma3d.heads.questions import QuestionShape
+from poma3d.heads.stage import QuestionStage
+from poma3d.stages import MainStage, WarmupStage
 from tests.helpers.downstream import heads
 from tests.helpers.tiny_jobs import write
 
@@ -59,6 +62,13 @@ def test_a_resumed_run_ends_as_a_straight_one(home: Path) -> None:
     ]
     assert digests[0] == digests[1]
     assert len(digests[0]) == 4
+
+
+@pytest.mark.parametrize("stage", [WarmupStage, MainStage, QuestionStage])
+def test_a_stage_has_all_that_the_engine_asks_for(stage: type) -> None:
+    wanted = {name for name in (*vars(Stage), *Stage.__annotations__) if not name.startswith("_")}
+    assert {"forward", "prepare", "log_details"} <= wanted
+    assert not {name for name in wanted if not hasattr(stage, name)}
 
 
 def test_predictions_and_results_agree_with_the_head(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -208,6 +218,8 @@ def test_a_scene_without_views_is_refused(home: Path, capsys: pytest.CaptureFixt
         ({"qa": {"task": "chess"}}, "qa.task"),
         ({"qa": {"task": "rooms", "vocabulary": "nowhere.json"}}, "does not exist"),
         ({"train": {"annotations": [], "features": ["x"]}}, "train.annotations is empty"),
+        ({"train": {"annotations": ["x"], "features": ["nowhere"]}}, "train.features: "),
+        ({"fit": {"workers": 1, "gpus_per_worker": 1}}, "fit.gpus_per_worker is 1"),
         ({"text": {"source": ""}}, "text.source is empty"),
         ({"text": {"source": "rooms"}}, "text.source"),
         ({"head": {"dropout": 1.0}}, "head.dropout"),
