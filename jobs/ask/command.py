@@ -74,6 +74,8 @@ def _remarks(trained: Run, situation: Sequence[str], said: Said, asked: int) -> 
             f"warning: {said.cut} of {asked} questions are longer than the {said.limit} tokens that the text "
             "tower reads, and are cut: their ends were not read"
         )
+    if said.unknown and trained.reads:
+        yield f"warning: {said.unknown} word(s) are unknown to the text tower: it reads a mark in their place"
     if task in AFTER_A_SITUATION and not situation:
         yield f"the questions of {task} come after a situation, and none was given: see --situation"
     if not trained.sees_views:

@@ -78,6 +78,8 @@ class Said:
     """How many of the questions were longer than the tower allows."""
     limit: int
     """Tokens that it allows."""
+    unknown: int
+    """How many words of the questions the tower does not know."""
 
 
 def open_run(uri: str, options: StorageOptions, step: int | None = None) -> Run:
@@ -202,7 +204,8 @@ def ask(
         logits.append(logits_A.float().cpu().numpy())
         without.append(change_V.numpy())
     attention = (answered.view_weights[0] * valid_V.to(answered.view_weights.device)).float().cpu().numpy()
-    return Said(np.stack(logits), attention, np.stack(without), cut, words.limit)
+    unknown = sum(words.unknown(each) for each in tokens)
+    return Said(np.stack(logits), attention, np.stack(without), cut, words.limit, unknown)
 
 
 def _batch(

@@ -75,6 +75,7 @@ def outline(config: TeacherConfig, options: StorageOptions) -> TeacherOutline:
     Raises:
         ConfigError, StorageError: as `open_teacher`.
     """
+    noise.drop_known()  # peft imports DeepSpeed where it is installed
     if not plugins.is_own(config.kind):
         source = fetch(config.source, options)
         found = _outline(json.dumps([asdict(config), source]))

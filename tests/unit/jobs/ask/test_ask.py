@@ -129,6 +129,11 @@ def test_a_question_that_is_too_long_is_cut_and_counted(answering: Path, asked: 
     assert "longer" not in asked(answering)[1]
 
 
+def test_words_that_the_tower_does_not_know_are_counted(answering: Path, asked: Any) -> None:
+    assert "2 word(s) are unknown" in asked(answering, text="how many zebras are quacking ?")[1]
+    assert "unknown" not in asked(answering)[1]
+
+
 def test_the_step_can_be_chosen(answering: Path, asked: Any) -> None:
     assert "step 4, as asked" in asked(answering, "--step", "4")[1]
     code, _, error = asked(answering, "--step", "3")
