@@ -2,7 +2,7 @@
 
 python -m benchmarks.published [--take ROW=FILE ...] [--check]
 
---take reads the figures of a row from what its command wrote, and keeps them in benchmarks/published/ours.json.
+--take reads the figures of a row from what its command wrote, and keeps them in ours.json beside this file.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ INDENT = "    "
 HEAD = """\
 # The paper's tables beside ours
 
-<!-- Written by `python -m benchmarks.published` from benchmarks/published/tables.yaml and ours.json: edit those. -->
+<!-- Written by `python -m benchmarks.published` from tables.yaml and ours.json beside it: edit those. -->
 
 ```
  the benchmark's files ─┐
@@ -21,22 +21,24 @@ HEAD = """\
  your encoder, scans ───┘
 ```
 
-What POMA-3D's paper and its follow-up report, in percent, with a cell of ours beside each figure. The scans and most
-of the annotations are handed out by form and are not here: **{filled} of {cells} cells of ours are filled**. An empty
-one says what it needs, and below each table stands the command of each row. It writes a file with the figures, and
+What POMA-3D's paper and its follow-up report, in percent, with a cell of ours beside each figure. The scans
+and most of the annotations are handed out by form and are not here: **{filled} of {cells} cells of ours are
+filled**. An empty one says what it needs, and below each table stands the command of each row. It writes a
+file with the figures, and
 
 `python -m benchmarks.published --take ROW=FILE`
 
-reads them from it (`runs/NAME/results.json`, `results/NAME/evaluation.json` or the file of `--json`) and writes this
-page again. A test runs every command of this page on a miniature of the published files, with what makes it small.
+reads them from it (`runs/NAME/results.json`, `results/NAME/evaluation.json` or the file of `--json`) and
+writes this page again. A test runs every command of this page on a miniature of the published files, with
+what makes it small.
 """
 BEFORE = """\
 ## Before all of them
 
-A pretrained encoder (`runs/poma3d`, or an export), the scans as a data set embedded by its teacher, and the encoder's
-features; 3RScan's likewise (`@ingest_3rscan`) for Hypo3D, which asks about both. For `COMMIT` name the commit of the
-weights that you have read. `poma annotations check` says whether a file is what it should be;
-[downstream](downstream.md) has the formats and the protocols by name.
+A pretrained encoder (`runs/poma3d`, or an export), the scans as a data set embedded by its teacher, and the
+encoder's features; 3RScan's likewise (`@ingest_3rscan`) for Hypo3D, which asks about both. For `COMMIT` name
+the commit of the weights that you have read. `poma annotations check` says whether a file is what it should
+be; [downstream](downstream.md) has the formats and the protocols by name.
 """
 
 
@@ -58,11 +60,8 @@ def _table(published: Published, table: Table, ours: Ours) -> Iterator[str]:
     lines = [_line(head), _line(["---"] * len(head))]
     for row in table.rows:
         given = [_joined(row.published[source]) for source in table.sources]
-        lines.append(
-            _line(
-                [f"`{row.key}`", row.name, " / ".join(row.measures), *given, _ours(row, ours.rows.get(row.key))]
-            )
-        )
+        about = [f"`{row.key}`", row.name, " / ".join(row.measures)]
+        lines.append(_line([*about, *given, _ours(row, ours.rows.get(row.key))]))
     yield f"## {table.title}"
     yield "\n".join(lines)
     yield _bullets(table.comparable)

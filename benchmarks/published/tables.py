@@ -139,5 +139,5 @@ def _row(content: dict[str, Any], sources: list[str]) -> Row:
     figures = {name: ["" if v is None else str(v) for v in values] for name, values in given_by.items()}
     for name, values in {**figures, "ours.figures": filling.figures}.items():
         if len(values) != len(measures):
-            raise ValueError(f"{content['key']}: {name} has {len(values)} values for {len(measures)} measures")
+            raise ValueError(f"{content['key']}: {name}: {len(values)} values for {len(measures)} measures")
     return Row(content["key"], content["name"], measures, figures, filling)

@@ -24,9 +24,8 @@ def take(row: Row, path: Path) -> Measured:
     try:
         cells, of = found(row.ours, content)
     except (KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path}: no {error} in it; {row.key} is read from what `{row.ours.command.split(' @')[0]}` writes"
-        ) from None
+        writes = " ".join(row.ours.command.split()[:2])
+        raise ValueError(f"{path}: no {error} in it; {row.key} is read from what `{writes}` writes") from None
     return Measured(dict(zip(row.measures, cells, strict=True)), of, path.name)
 
 

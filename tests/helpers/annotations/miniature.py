@@ -1,4 +1,4 @@
-"""Everything that the commands of docs/benchmarks.md name, small and made up: files, scans, encoder, teacher."""
+"""Everything that the commands of docs/benchmarks.md name, small and made up: files, scans, models."""
 
 from __future__ import annotations
 

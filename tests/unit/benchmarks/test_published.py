@@ -89,7 +89,8 @@ def test_every_figure_of_the_paper_has_a_cell_of_ours_and_a_way_to_fill_it() -> 
 
 @pytest.mark.parametrize("command", [*TABLES.prepare, *(row.ours.command for row in ROWS)])
 def test_every_command_resolves_against_its_shipped_job(command: str) -> None:
-    assert shlex.split(" ".join(line.removesuffix(" \\") for line in wrapped(command))) == shlex.split(command)
+    joined = " ".join(line.removesuffix(" \\") for line in wrapped(command))
+    assert shlex.split(joined) == shlex.split(command)
     arguments = parsed(command)
     if not hasattr(arguments, "job"):
         return
