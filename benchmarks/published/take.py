@@ -62,7 +62,9 @@ def _scored(ours: Filling, content: dict[str, Any]) -> tuple[list[str], str]:
     return cells, f"{', '.join(ours.figures)}; {content['rows']} rows, {content['missing']} missing"
 
 
-def _with_interval(figure: dict[str, float]) -> str:
+def _with_interval(figure: dict[str, float] | float) -> str:
+    if not isinstance(figure, dict):
+        return f"{PERCENT * figure:.1f}"
     value, low, high = (PERCENT * figure[name] for name in ("value", "low", "high"))
     return f"{value:.1f} [{low:.1f} – {high:.1f}]"
 
