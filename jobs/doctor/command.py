@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from jobs.common.run_layout import RunJob
 from jobs.demo.config import DemoJob
 from jobs.doctor import all_reduce, cluster_file, machine, nodes, storage
 from jobs.doctor.finding import Finding, Level

@@ -190,9 +190,7 @@ def test_features_of_another_encoder_are_refused(
     assert "holds no features" in refused(asked, answering, "--features", str(prepared / "rooms"))
 
 
-def test_features_that_have_moved_can_be_named(
-    run: Path, prepared: Path, asked: Any, tmp_path: Path
-) -> None:
+def test_features_that_have_moved_can_be_named(run: Path, prepared: Path, asked: Any, tmp_path: Path) -> None:
     job = (run / "config.yaml").read_text().replace(str(prepared / "features"), str(tmp_path / "gone"))
     (run / "config.yaml").write_text(job)
     assert "--features" in refused(asked, run)
