@@ -25,7 +25,7 @@ from poma3d.stages import Contrast, Encoded, ParamGroup
 
 ANSWER = "answer"
 CHOSEN, KEPT = "drawn/text", "drawn/head-dropout"
-"""Keys of a prepared batch: which text of each sample is asked int64 [n]; dropout's factors float32 [n, Y]."""
+"""Keys of a prepared batch: int64 [n], which text of each sample is asked; float32 [n, Y], dropout."""
 
 
 class QuestionStage(nn.Module):
