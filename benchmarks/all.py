@@ -34,6 +34,7 @@ SHORT: dict[str, list[str]] = {
     "scenes": [],
     "lift": ["--images", "300", "--ids", "10000", "100000"],
     "metrics": ["--steps", "300"],
+    "annotations": [],
     "plan_memory": [],
     "faults": ["--stall", "5"],
     "published": ["--check"],
@@ -43,6 +44,8 @@ SHORT: dict[str, list[str]] = {
 LONG = {
     "kills": "20 minutes: the demo's job, killed five times",
     "sweep": "30 minutes, after `make demo`",
+    "step": "15 minutes",
+    "questions": "30 minutes, after `make demo`",
     "rooms": "40 minutes to days: the demo or rooms.yaml over three seeds",
 }
 """Name -> why it is left out."""

@@ -22,9 +22,9 @@ HEAD = """\
 ```
 
 What POMA-3D's paper and its follow-up report, in percent, with a cell of ours beside each figure. The scans
-and most of the annotations are handed out by form and are not here: **{filled} of {cells} cells of ours are
-filled**. An empty one says what it needs, and below each table stands the command of each row. It writes a
-file with the figures, and
+and most of the annotations are handed out by form and are not here:
+**{filled} of {cells} cells of ours are filled**. An empty one says what it needs, and below each table stands
+the command of each row. It writes a file with the figures, and
 
 `python -m benchmarks.published --take ROW=FILE`
 

@@ -49,12 +49,13 @@ def pretrain(
         raw[stage] |= {"steps": int(steps / (1 - SKIPPED)) + 2, "warmup_steps": 2}
     job = folder / f"{name}.yaml"
     job.write_text(yaml.safe_dump(raw))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "jobs.cli", "pretrain", str(job)], cwd=ROOT, stdout=subprocess.DEVNULL
-    )
-    clock = _CpuClock(process.pid)
-    if process.wait():
-        raise SystemExit(f"{job}: `poma pretrain` ended with {process.returncode}")
+    log = folder / f"{name}.log"
+    with log.open("w") as out:
+        command = [sys.executable, "-m", "jobs.cli", "pretrain", str(job)]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT)
+        clock = _CpuClock(process.pid)
+        if process.wait():
+            raise SystemExit(f"{job}: `poma pretrain` ended with {process.returncode}, see {log}")
     clock.stop()
     found = {}
     for stage in STAGES:

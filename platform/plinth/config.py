@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from plinth.counts import too_small
 from plinth.digests import json_digest
 from plinth.errors import ConfigError
-from plinth.schema import check, hint_of, is_text, type_name
+from plinth.schema import MISSING, check, hint_of, is_text, type_name
 from plinth.yaml_text import quote_odd_integers
 
 T = TypeVar("T")
@@ -103,11 +103,13 @@ def build(schema: type[T], layers: Sequence[tuple[str, Any]], prefix: str = "") 
         prefix: of the keys in errors, where the schema is a part of another one.
     """
     merged = OmegaConf.structured(schema)
+    unsaid: set[str] = set()
     for origin, layer in layers:
         plain = OmegaConf.to_container(layer) if isinstance(layer, DictConfig) else layer
         plain = _long_form(schema, plain)
         _refuse_environment(plain, origin, prefix)
         check(schema, plain, origin, prefix)
+        unsaid = _unsaid(unsaid, plain)
         try:
             merged = OmegaConf.merge(merged, plain)
         except OmegaConfBaseException as error:
@@ -119,7 +121,7 @@ def build(schema: type[T], layers: Sequence[tuple[str, Any]], prefix: str = "") 
             raise ConfigError(f"{origin}: {prefix}{key}: {reason}.", fix) from None
     file = layers[0][0] if layers else schema.__name__
     try:
-        missing = sorted(OmegaConf.missing_keys(merged))
+        missing = sorted(OmegaConf.missing_keys(merged) | unsaid)
         if not missing:
             return _checked(typing.cast(T, OmegaConf.to_object(merged)), file, prefix)
     except OmegaConfBaseException as error:
@@ -129,6 +131,18 @@ def build(schema: type[T], layers: Sequence[tuple[str, Any]], prefix: str = "") 
         f"{file}: no value for {', '.join(prefix + key for key in missing)}.",
         f"Add it to the file or as {prefix}{missing[0]}=VALUE on the command line.",
     )
+
+
+def _unsaid(before: set[str], layer: Any, key: str = "") -> set[str]:
+    """The keys that are still to be said, as `???`, once a layer is laid over what is `before`. OmegaConf's
+    merge leaves the default in place of a `???`."""
+    if layer == MISSING:
+        return before | {key}
+    if not isinstance(layer, dict):
+        return {k for k in before if k != key and not k.startswith(f"{key}.")}
+    for name, value in layer.items():
+        before = _unsaid(before, value, f"{key}.{name}" if key else str(name))
+    return before
 
 
 def _checked(config: T, file: str, prefix: str) -> T:

@@ -2,7 +2,7 @@
 
 The loss is local to a sample, so nothing is gathered: `forward` gives its sum over the micro-batch's valid
 samples and their count. Whatever is drawn (the situation of this epoch, dropout) depends on seed, epoch and
-sample alone; `prepare` draws it on the host, before the batch goes to a device.
+sample alone.
 
 Legend: n samples of a micro-batch, V views, E width of a feature, S texts, T tokens, D width of a word, Y
 hidden width, A answers.
@@ -20,13 +20,12 @@ from poma3d.heads.config import DRAWN, VIEWS, HeadConfig, ProtocolConfig
 from poma3d.heads.network import Answered, AnswerHead, answer_loss, multi_hot
 from poma3d.heads.questions import COLUMNS, QuestionShape
 from poma3d.heads.text import TextTower
-from poma3d.inputs import Batch
-from poma3d.randomness import generator
+from poma3d.inputs import Batch, read_samples, uniform
 from poma3d.stages import Contrast, Encoded, ParamGroup
 
 ANSWER = "answer"
-SITUATION, KEPT = "drawn/situation", "drawn/head-dropout"
-"""Keys of a prepared batch: which text of each sample is asked [n]; dropout's factors float32 [n, Y]."""
+CHOSEN, KEPT = "drawn/text", "drawn/head-dropout"
+"""Keys of a prepared batch: int64 [n], which text of each sample is asked; float32 [n, Y], dropout."""
 
 
 class QuestionStage(nn.Module):
@@ -60,12 +59,12 @@ class QuestionStage(nn.Module):
 
     def forward(self, batch: Batch, features_only: bool = False) -> Encoded:
         """`sums["answer"]`: the loss over valid samples; with `features_only` only their count."""
-        batch = self.prepare(batch)
         valid_n = batch["sample_valid"]
         encoded = Encoded(counts={ANSWER: valid_n.sum()}, weights={ANSWER: 1.0})
         if features_only:
             return encoded
-        answered = self.answer(batch, batch[SITUATION], batch.get(KEPT))
+        batch = self.prepare(batch)
+        answered = self.answer(batch, batch[CHOSEN], batch.get(KEPT))
         targets_nA = multi_hot(batch["answers"], self.answers)
         losses_n = answer_loss(answered.logits, targets_nA)
         encoded.sums[ANSWER] = (losses_n * valid_n).sum()
@@ -76,46 +75,41 @@ class QuestionStage(nn.Module):
         return encoded
 
     def prepare(self, batch: Batch) -> Batch:
-        """The batch with what is drawn for its samples; itself if it has that. Call it before the batch goes
-        to a device."""
-        if SITUATION in batch:
+        """The batch with what is drawn for its samples, and without the words that no text asked has; itself
+        if it is so already. Call it before the batch goes to a device."""
+        if CHOSEN in batch:
             return batch
-        epochs, keys = torch.stack([batch["epoch"], batch["sample_key"]]).tolist()
-        drawn = {SITUATION: self._situations(batch, epochs, keys)}
-        if self.training and self.head_config.dropout:
-            drawn[KEPT] = self._kept(epochs, keys).to(batch["views"].device)
-        return {**batch, **drawn}
+        chosen_n = self._situations(batch)
+        longest = int(batch["token_count"][torch.arange(len(chosen_n)), chosen_n].max())
+        prepared = {**batch, CHOSEN: chosen_n, "tokens": batch["tokens"][..., :longest]}
+        kept_nY = self._kept(batch)
+        return prepared if kept_nY is None else {**prepared, KEPT: kept_nY}
 
     def answer(self, batch: Batch, chosen_n: Tensor, keep_nY: Tensor | None = None) -> Answered:
         """Logits of all answers, given which of the texts of each sample is asked."""
         views_nVE = batch["views"].to(self.head.norm.weight.dtype)
         rows = torch.arange(len(chosen_n), device=chosen_n.device)
         counts_n = batch["token_count"][rows, chosen_n]
-        tokens_nT = batch["tokens"][rows, chosen_n][:, : int(counts_n.max())]
+        tokens_nT = batch["tokens"][rows, chosen_n]
         word_valid_nT = torch.arange(tokens_nT.shape[1], device=counts_n.device) < counts_n[:, None]
         words_nTD = None if self.tower is None else self.tower(tokens_nT.long(), word_valid_nT)
         view_valid_nV = batch["view_valid"].bool()
         return self.head(views_nVE, view_valid_nV, words_nTD, word_valid_nT, keep_nY)
 
-    def _situations(self, batch: Batch, epochs: list[int], keys: list[int]) -> Tensor:
+    def _situations(self, batch: Batch) -> Tensor:
         counts_n = batch["text_count"].long()
         if self.protocol.situations != DRAWN or not self.training:
             return torch.zeros_like(counts_n)
-        drawn = [
-            torch.rand((), generator=generator("situations", self.seed, e, k))
-            for e, k in zip(epochs, keys, strict=True)
-        ]
-        index_n = (torch.stack(drawn).to(counts_n.device) * counts_n).long()
+        index_n = (uniform((), "situations", self.seed, read_samples(batch)) * counts_n).long()
         return torch.minimum(index_n, (counts_n - 1).clamp(min=0))  # u * count may round up to count
 
-    def _kept(self, epochs: list[int], keys: list[int]) -> Tensor:
-        """Dropout's factors, each sample's from its own generator."""
-        share, hidden = 1 - self.head_config.dropout, self.head_config.hidden
-        drawn = [
-            torch.rand(hidden, generator=generator("head-dropout", self.seed, e, k))
-            for e, k in zip(epochs, keys, strict=True)
-        ]
-        return (torch.stack(drawn) < share).float() / share
+    def _kept(self, batch: Batch) -> Tensor | None:
+        """Dropout's factors float32 [n, Y], each sample's from its own generator."""
+        share = 1 - self.head_config.dropout
+        if share == 1 or not self.training:
+            return None
+        drawn_nY = uniform((self.head_config.hidden,), "head-dropout", self.seed, read_samples(batch))
+        return (drawn_nY < share).float() / share
 
     def contrast(self, features: dict[str, Tensor]) -> Contrast:
         """No loss over the global batch."""

@@ -63,9 +63,10 @@ def _open_stream(
             "Use workers, or set data.reader=threads: the order is the same.",
         )
     if config.reader is ReaderKind.threads or not in_ray:
-        read = PieceReader(sources, columns, config.on_bad_shard).read_run
-        ahead = Ahead(config.read_threads, config.prefetch_windows, config.max_prefetch_windows)
-        return read_windows(windows, read, ahead)
+        reader = PieceReader(sources, columns, config.on_bad_shard)
+        most = config.prefetch_windows if reader.is_local else config.max_prefetch_windows
+        ahead = Ahead(config.read_threads, config.prefetch_windows, most)
+        return read_windows(windows, reader.read_run, ahead)
     from plinth.data import stream  # here, because importing Ray takes seconds
 
     return stream.read_windows(windows, sources, columns, config)

@@ -1,8 +1,8 @@
 """Windows of a rank read by threads of this process, in plan order, a bounded number ahead.
 
 How far ahead follows the storage: each time the next window is not there yet, one more is read ahead from
-then on, with more requests at once, up to a bound. A local disk stays at the least; a store whose answers
-take long is soon asked for enough at once.
+then on, with more requests at once, up to a bound. A store whose answers take long is soon asked for enough
+at once.
 """
 
 from __future__ import annotations

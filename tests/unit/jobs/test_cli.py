@@ -104,6 +104,8 @@ def test_shipped_jobs_resolve(path: Path, capsys: pytest.CaptureFixture[str]) ->
         given.append(f"reader.{config.read(path).reader.kind}.root=y")
     if "source: ???" in path.read_text():
         given.append("teacher.source=z")
+    if kind == "finetune" and "revision: ???" in path.read_text():
+        given.append("text.revision=abc")
     assert main(["config", str(path), *given]) == 0
     printed = capsys.readouterr().out
     again = config.build(open_schema(str(kind)), [("printed", config.parse(printed, "printed"))])

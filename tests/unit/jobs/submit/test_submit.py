@@ -150,7 +150,9 @@ def test_what_pretrain_refuses_is_refused_before_anything_is_sent(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     job = write(folder / "job.yaml", pretrain_job(folder))
-    assert "4 workers are more than the 2 lanes" in refused(capsys, job, "fit.workers=4", *ADDRESS)
+    assert "4 workers are more than the 2 lanes" in refused(
+        capsys, job, "fit.workers=4", "warmup=null", *ADDRESS
+    )
     gone = [
         "main.data.sources=[{uri: s3://b/x}]",
         "storage.endpoint_url=http://127.0.0.1:1",
