@@ -37,7 +37,7 @@ SMALL = {
         *TOWER, "fit.workers.min=0", "fit.workers.max=0", "fit.gpus_per_worker=0", "heads.epochs=null",
         "heads.steps=2", "heads.global_batch_size=2", "heads.micro_batch_size=1", "heads.data.lanes=2",
         "heads.data.window_row_groups=1", "heads.data.reader=threads", "optim.warmup_steps=1",
-        "checkpoint.every_steps=1", "shards.row_group_rows=1", "evaluate.bootstrap.draws=20",
+        "checkpoint.every_steps=2", "shards.row_group_rows=1", "evaluate.bootstrap.draws=20",
     ],
     "evaluate": ["teacher.source=teacher"],
 }  # fmt: skip
