@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not trained.sees_views:
         return 0
     titles = [
-        f"{question} {answers.texts[said.logits[row].argmax()]} ({_chance(said.logits[row].max()):.2f})"
+        f"{question} → {answers.texts[said.logits[row].argmax()]} ({_chance(said.logits[row].max()):.2f})"
         for row, question in enumerate(questions)
     ]
     _page(arguments, config, options, found, said, titles)
