@@ -37,6 +37,7 @@ SHORT: dict[str, list[str]] = {
     "annotations": [],
     "plan_memory": [],
     "faults": ["--stall", "5"],
+    "published": ["--check"],
     "submit": ["--repeat", "1", "--folder", f"{OUTPUT}/submit"],
 }
 """Name -> arguments; in this order, because `scale` takes the costs that `streaming` has measured."""

@@ -125,6 +125,12 @@ COMMANDS = (
         "jobs.finetune.arguments",
     ),
     Command(
+        "ask",
+        "jobs.ask.command",
+        "answer questions about a scene with a trained head, and show the views that it looked at",
+        arguments="jobs.ask.arguments",
+    ),
+    Command(
         "score",
         "jobs.score.command",
         "score predictions by the published protocols",

@@ -62,11 +62,7 @@ def _open(settings: str, device: str) -> Teacher:
     if plugins.is_own(config.kind):
         own: Teacher = plugins.make(config, "teacher", device)
         return own
-    noise.drop_known()  # transformers and peft import DeepSpeed where it is installed
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # it would write a line for each worker and task
-    logging.set_verbosity_error()
+    quiet_transformers()
     try:
         return load_teacher(replace(config, source=source), device)
     except ValueError as error:
@@ -79,6 +75,7 @@ def outline(config: TeacherConfig, options: StorageOptions) -> TeacherOutline:
     Raises:
         ConfigError, StorageError: as `open_teacher`.
     """
+    noise.drop_known()  # peft imports DeepSpeed where it is installed
     if not plugins.is_own(config.kind):
         source = fetch(config.source, options)
         found = _outline(json.dumps([asdict(config), source]))
@@ -158,3 +155,12 @@ def settle_revisions(stored: Any, now: Any) -> Any:
     if isinstance(before, str) and isinstance(found, str) and same_revision(before, found):
         settled[REVISION] = found
     return settled
+
+
+def quiet_transformers() -> None:
+    """Keep transformers from saying what nobody can act on while it loads a model."""
+    noise.drop_known()  # transformers and peft import DeepSpeed where it is installed
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # it would write a line for each worker and task
+    logging.set_verbosity_error()

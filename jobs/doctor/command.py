@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from jobs.common.run_layout import RunJob
 from jobs.demo.config import DemoJob
 from jobs.doctor import all_reduce, cluster_file, machine, nodes, storage
 from jobs.doctor.finding import Finding, Level
@@ -92,7 +93,7 @@ def before_a_run(job: PretrainJob) -> list[str]:
     return [finding.text() for finding in found if finding.level is not Level.ok]
 
 
-def refuse_no_room(job: PretrainJob) -> None:
+def refuse_no_room(job: RunJob) -> None:
     """Refuse workers that this machine can never give room to, where no cluster is named: nothing can grow.
 
     Raises:
@@ -107,7 +108,7 @@ def refuse_no_room(job: PretrainJob) -> None:
         raise_together([partial(refuse, finding) for finding in machine.room(job)])
 
 
-def _trains_here(job: PretrainJob) -> bool:
+def _trains_here(job: RunJob) -> bool:
     """Whether the job starts a Ray of its own."""
     return job.fit.workers.max > 0 and job.ray.joined_address is None
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 import torch
 
+from jobs.common.run_layout import RunJob
 from jobs.doctor.facts import facts, shared_bytes
 from jobs.doctor.finding import Finding, Level
 from jobs.pretrain.config import PretrainJob
@@ -61,7 +62,7 @@ def packages() -> Iterable[Finding]:
         yield Finding("packages", Level.ok, what)
 
 
-def room(job: PretrainJob) -> Iterable[Finding]:
+def room(job: RunJob) -> Iterable[Finding]:
     """What the workers of a job without a cluster ask of this machine's GPUs and cores."""
     there, each, least = torch.cuda.device_count(), job.fit.gpus_per_worker, max(1, job.fit.workers.min)
     if there and not each:

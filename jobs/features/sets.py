@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jobs.display.text import some
 from plinth.data import manifest as manifests
 from plinth.data.manifest import Manifest
 from plinth.data.shards import RowGroupReader
-from plinth.errors import DataError
+from plinth.errors import DataError, StorageError
+from plinth.escapes import printable
 from plinth.storage import Storage, StorageOptions
 from poma3d.heads.features import SCHEMA_VERSION, FeatureShape
 from poma3d.heads.questions import SceneViews
@@ -17,6 +20,18 @@ from poma3d.sample import decode
 
 KIND = "features"
 MEND = "Give the output of `poma features`."
+NO_VIEWS = "Leave it out of the data set."
+VIEWS = ("views", "view_valid")
+"""The columns of `SceneViews`."""
+
+
+@dataclass(frozen=True)
+class FoundScene:
+    """A scene's features, and the data set of features that holds them."""
+
+    views: SceneViews
+    storage: Storage
+    manifest: Manifest
 
 
 @dataclass(frozen=True)
@@ -57,13 +72,11 @@ class FeatureSets:
             DataError: a scene without a view, or one that is there twice.
         """
         seen: set[str] = set()
-        for storage, table in self._tables(["scene_id", "views", "view_valid"]):
-            arrays = decode(table, ["views", "view_valid"])
+        for storage, table in self._tables(["scene_id", *VIEWS]):
+            arrays = decode(table, VIEWS)
             for i, scene_id in enumerate(table["scene_id"].to_pylist()):
                 if not arrays["view_valid"][i].any():
-                    raise DataError(
-                        f"{storage.uri}: scene {scene_id} has no views.", "Leave it out of the data set."
-                    )
+                    raise DataError(f"{storage.uri}: scene {printable(scene_id)} has no views.", NO_VIEWS)
                 if scene_id in seen:
                     raise DataError(
                         f"{storage.uri}: scene {scene_id} is there twice.",
@@ -72,6 +85,31 @@ class FeatureSets:
                 seen.add(scene_id)
                 yield scene_id, SceneViews(arrays["views"][i], arrays["view_valid"][i])
 
+    def find(self, scene_id: str) -> FoundScene:
+        """The features of one scene.
+
+        Raises:
+            DataError: there is no such scene (names those that are spelt alike), or it has no view.
+        """
+        known: list[str] = []
+        for storage, manifest in self.sets:
+            reader = RowGroupReader(storage)
+            for shard in manifest.shards:
+                ids = reader.read_shard(shard, ["scene_id"])["scene_id"].to_pylist()
+                known += ids
+                if scene_id not in ids:
+                    continue
+                arrays = decode(reader.read_shard(shard, list(VIEWS)), VIEWS)
+                views = SceneViews(*(arrays[name][ids.index(scene_id)] for name in VIEWS))
+                if not views.view_valid.any():
+                    raise DataError(f"{storage.uri}: scene {printable(scene_id)} has no views.", NO_VIEWS)
+                return FoundScene(views, storage, manifest)
+        alike = difflib.get_close_matches(scene_id, known, n=3, cutoff=0.4) or known
+        raise DataError(
+            f"{self.names} has no scene '{printable(scene_id)}'.",
+            f"It has {len(known)}, such as {some([printable(each) for each in alike])}.",
+        )
+
     def _tables(self, columns: Sequence[str]) -> Iterator[tuple[Storage, Any]]:
         for storage, manifest in self.sets:
             reader = RowGroupReader(storage)
@@ -79,13 +117,24 @@ class FeatureSets:
                 yield storage, reader.read_shard(shard, columns)
 
 
-def open_features(uris: Sequence[str], options: StorageOptions) -> FeatureSets:
+def open_features(uris: Sequence[str], options: StorageOptions, where: str = "") -> FeatureSets:
     """Open data sets of features.
 
+    Args:
+        where: who names them, before each message.
+
     Raises:
+        StorageError: one is not there.
         DataError: one is none, of another schema version, of another encoder than the first, or of other
         sizes.
     """
+    try:
+        return _open(uris, options)
+    except (DataError, StorageError) as error:
+        raise type(error)(f"{where}{error.problem}", error.fix) from None
+
+
+def _open(uris: Sequence[str], options: StorageOptions) -> FeatureSets:
     found = []
     for uri in uris:
         folder, version = manifests.split_version(uri)

@@ -26,6 +26,7 @@ def build_stage(job: FinetuneJob, classes: int, shape: QuestionShape) -> Questio
     Raises:
         ConfigError: the tower cannot be loaded.
     """
+    models.quiet_transformers()
     try:
         tower = load_tower(local(job.text, job.storage))
     except ValueError as error:

@@ -15,36 +15,39 @@ The same command again resumes, on as many workers as there are now.
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
 from jobs.common.cluster import ray_cluster
+from jobs.common.run_layout import CONFIG_KEY
+from jobs.doctor.command import refuse_no_room
 from jobs.evaluate.tables import plain_table
 from jobs.finetune.config import FinetuneJob
-from jobs.finetune.evaluate import evaluate
-from jobs.finetune.resolve import resolve, write_vocabulary
+from jobs.finetune.evaluate import PREDICTIONS, RESULT_KEY, evaluate
+from jobs.finetune.resolve import check_settings, resolve, write_vocabulary
 from jobs.finetune.tables import tables_of
 from jobs.jobfile import asked
 from jobs.pretrain.check import check
 from jobs.pretrain.launch import launch
 from jobs.pretrain.resolve import run_storage
-from plinth import config
 from plinth.engine.process import log_to_terminal
-from plinth.errors import STOPPED_EXIT_CODE
+from plinth.errors import STOPPED_EXIT_CODE, raise_together
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Read the job, resolve it, check it, launch it, score it; returns the exit code."""
     job = asked(FinetuneJob, arguments)
-    print(config.to_yaml(job))
     log_to_terminal()
     return run_job(job, arguments.accept_changes)
 
 
 def run_job(job: FinetuneJob, accept_changes: bool = False) -> int:
     """The same for a job that was read before."""
+    raise_together([partial(refuse_no_room, job), partial(check_settings, job)])
     resolved = resolve(job, accept_changes)
     checked = check(job, [resolved.stage])
     storage = run_storage(job)
-    with ray_cluster(job.ray, job.fit.workers.max):
+    print(f"job: {storage.uri}/{CONFIG_KEY}")
+    with ray_cluster(job.ray, job.fit.workers.max, saves_on_sigterm=True):
         write_vocabulary(storage, resolved.answers)
         end = launch(job, checked)
     if end.is_stopped:
@@ -53,5 +56,6 @@ def run_job(job: FinetuneJob, accept_changes: bool = False) -> int:
     results = evaluate(job, resolved)
     for table in tables_of(results):
         print("\n" + plain_table(table))
-    print(f"\n{storage.uri}: done")
+    print(f"\n{storage.uri}: figures in {RESULT_KEY}, answers for `poma score` in {PREDICTIONS}/")
+    print(f"{storage.uri}: done; `poma ask {storage.uri} SCENE QUESTION` asks it")
     return 0

@@ -22,7 +22,7 @@ from jobs.pretrain.resolve import in_steps, run_storage
 from jobs.pretrain.resume import check_resume
 from plinth import config
 from plinth.data.config import SourceConfig
-from plinth.errors import ConfigError, DataError
+from plinth.errors import ConfigError, DataError, raise_together
 from plinth.locations import absolute
 from plinth.storage import Storage
 from plinth.train import resolve as stages
@@ -61,13 +61,13 @@ def resolve(job: FinetuneJob, accept_changes: bool = False) -> ResolvedHeads:
         ConfigError: a value that cannot be, or a text tower of another teacher than the encoder's.
         DataError: annotations or features that cannot be used.
     """
-    job.validate()
-    for settings in (job.fit, job.zero, job.checkpoint, job.metrics, job.guard, job.ledger, job.lock):
-        settings.validate()
-    job.optim.validate()
+    check_settings(job)
     steps, warmup_steps = in_steps(job.heads, HEADS, job.optim.warmup_steps)
     there, run = absolute(job), run_storage(job)
-    found = {name: open_features(split.features, job.storage) for name, split in there.splits.items()}
+    found = {
+        name: open_features(split.features, job.storage, f"{name}.features: ")
+        for name, split in there.splits.items()
+    }
     _check_features(found)
     tower, words = _words(there, found[TRAIN])
     asked = {
@@ -105,6 +105,16 @@ def resolve(job: FinetuneJob, accept_changes: bool = False) -> ResolvedHeads:
         check_resume=partial(check_resume, accept_changes),
     )
     return ResolvedHeads(stages.resolve(spec, [source]), answers, joined)
+
+
+def check_settings(job: FinetuneJob) -> None:
+    """What can be said without opening anything.
+
+    Raises:
+        PlinthError: the value that is out of range, or all of them together.
+    """
+    settings = (job.fit, job.zero, job.checkpoint, job.metrics, job.guard, job.ledger, job.lock, job.optim)
+    raise_together([job.validate, *(one.validate for one in settings)])
 
 
 def write_vocabulary(run: Storage, answers: Answers) -> None:

@@ -16,9 +16,9 @@ from jobs.display.text import aligned
 from jobs.evaluate import encoders, measure
 from jobs.evaluate.texts import encode_texts
 from jobs.view.arguments import page_config
-from jobs.view.config import PageConfig
-from jobs.view.page import Ranking, page_of, write_page
-from jobs.view.scene import ViewOf, find, shown_scene, views_of
+from jobs.view.page import write_page
+from jobs.view.ranked import ranked_page
+from jobs.view.scene import find, views_of
 from plinth.errors import ConfigError, DataError
 from plinth.escapes import printable
 from poma3d.evaluate.retrieval import normalise
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     features = view_features(encoder.to(device), samples)
     opened = models.open_teacher(teacher, options, device)
     cosines = normalise(features) @ normalise(encode_texts(opened, texts)).T
-    page, ranked = located(arguments.scene, samples, texts, cosines, config)
+    page, ranked = ranked_page(arguments.scene, samples, texts, cosines, config)
     path = write_page(page, arguments.output)
     for text, ranking in zip(texts, ranked, strict=True):
         print(printable(text))
@@ -111,33 +111,3 @@ def view_features(encoder: SceneEncoder, samples: Sequence[Sample]) -> np.ndarra
         ) from None
     found: np.ndarray = np.stack([features[each.sample, each.view] for each in views_of(samples)])
     return found
-
-
-def located(
-    scene_id: str, samples: Sequence[Sample], texts: Sequence[str], cosines: np.ndarray, config: PageConfig
-) -> tuple[str, list[list[tuple[str, float]]]]:
-    """The page, and each text's views with their cosines, best first.
-
-    Args:
-        cosines: float [n, T] of all views of `samples` (`views_of`) with the texts.
-    """
-    views = views_of(samples)
-    chosen = best_views(views, cosines, config.views)
-    kept = cosines[[views.index(each) for each in chosen]]
-    scene = shown_scene(scene_id, samples, chosen, config)
-    rankings = [Ranking(text, kept[:, t].tolist()) for t, text in enumerate(texts)]
-    names = [view.name for view in scene.views]
-    order = np.argsort(-kept, axis=0, kind="stable")
-    ranked = [[(names[i], float(kept[i, t])) for i in order[:, t]] for t in range(len(texts))]
-    return page_of(scene, config, rankings), ranked
-
-
-def best_views(views: Sequence[ViewOf], cosines: np.ndarray, most: int) -> list[ViewOf]:
-    """At most `most` views in their order, each among the best of one of the texts.
-
-    Args:
-        cosines: float [n, T].
-    """
-    ranks = np.argsort(np.argsort(-cosines, axis=0, kind="stable"), axis=0, kind="stable").min(axis=1)
-    kept = np.sort(np.argsort(ranks, kind="stable")[:most])
-    return [views[i] for i in kept.tolist()]

@@ -21,21 +21,41 @@ from poma3d.view.cloud import quantise
 
 @dataclass(frozen=True)
 class Ranking:
-    """A text, and how near it is to each view of the page."""
+    """A text, and how much each view of the page is of it."""
 
     text: str
-    cosines: list[float]
-    """[V], in the page's order of views."""
+    values: list[float]
+    """[V], in the page's order of views; the largest is the best."""
     right: int | None = None
     """The view that the text was said of, where that is known."""
 
 
-def page_of(scene: ShownScene, config: PageConfig, rankings: Sequence[Ranking] = (), note: str = "") -> str:
+@dataclass(frozen=True)
+class RankedBy:
+    """What the values of rankings are, in words."""
+
+    name: str
+    """Stands before a value."""
+    legend: str
+    """A sentence above the texts, without its full stop."""
+
+
+COSINES = RankedBy("cosine", "Views ranked by their cosine with the text; the best is red")
+
+
+def page_of(
+    scene: ShownScene,
+    config: PageConfig,
+    rankings: Sequence[Ranking] = (),
+    note: str = "",
+    ranked_by: RankedBy = COSINES,
+) -> str:
     """The page as text.
 
     Args:
         rankings: texts whose views are ranked; the first is shown at first.
         note: a sentence below the title.
+        ranked_by: what their values are.
     """
     facts = {
         "Views": str(len(scene.views))
@@ -53,7 +73,8 @@ def page_of(scene: ShownScene, config: PageConfig, rankings: Sequence[Ranking] =
         facts=facts,
         note=note,
         rankings=list(rankings),
-        data=_data(scene, config, rankings),
+        ranked_by=ranked_by,
+        data=_data(scene, config, rankings, ranked_by),
         three=Markup(three_js()),
     )
 
@@ -76,7 +97,9 @@ def write_page(page: str, path: Path) -> Path:
     return path
 
 
-def _data(scene: ShownScene, config: PageConfig, rankings: Sequence[Ranking]) -> dict[str, Any]:
+def _data(
+    scene: ShownScene, config: PageConfig, rankings: Sequence[Ranking], ranked_by: RankedBy
+) -> dict[str, Any]:
     """What the script reads: plain JSON, arrays as base64."""
     cloud = scene.cloud
     small = quantise(cloud.points)
@@ -99,6 +122,7 @@ def _data(scene: ShownScene, config: PageConfig, rankings: Sequence[Ranking]) ->
         "captions": [view.captions for view in scene.views],
         "names": [view.name for view in scene.views],
         "rankings": [asdict(ranking) for ranking in rankings],
+        "rankedBy": ranked_by.name,
     }
 
 

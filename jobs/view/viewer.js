@@ -16,14 +16,14 @@
   function rank(which) {
     ranking = data.rankings[which] || null;
     if (ranking) {
-      order = ranking.cosines.map((_, i) => i).sort((a, b) => ranking.cosines[b] - ranking.cosines[a] || a - b);
+      order = ranking.values.map((_, i) => i).sort((a, b) => ranking.values[b] - ranking.values[a] || a - b);
       best = order[0];
-      const high = Math.max(...ranking.cosines), low = Math.min(0, ...ranking.cosines);
+      const high = Math.max(...ranking.values), low = Math.min(0, ...ranking.values);
       for (const [i, button] of buttons.entries()) {
         button.classList.toggle("best", i === best);
-        button.querySelector(".cosine").textContent = `${i === ranking.right ? "✓ " : ""}${ranking.cosines[i].toFixed(3)}`;
+        button.querySelector(".value").textContent = `${i === ranking.right ? "✓ " : ""}${ranking.values[i].toFixed(3)}`;
         button.querySelector(".bar i").style.width =
-          `${100 * Math.max(0, (ranking.cosines[i] - low) / Math.max(high - low, 1e-9))}%`;
+          `${100 * Math.max(0, (ranking.values[i] - low) / Math.max(high - low, 1e-9))}%`;
       }
       for (const i of order) byId("views").append(buttons[i].parentElement);
     }
@@ -42,7 +42,7 @@
     byId("at").value = place;
     byId("at").setAttribute("aria-valuetext", `${data.names[view]}, ${place + 1} of ${order.length}`);
     byId("said").textContent = ranking
-      ? `number ${place + 1} of ${order.length}: ${data.names[view]}, cosine ${ranking.cosines[view].toFixed(3)}`
+      ? `number ${place + 1} of ${order.length}: ${data.names[view]}, ${data.rankedBy} ${ranking.values[view].toFixed(3)}`
       : data.names[view];
     byId("captions").replaceChildren(...data.captions[view].map((caption) => {
       const item = document.createElement("li");

@@ -2,7 +2,7 @@
 
 The loss is local to a sample, so nothing is gathered: `forward` gives its sum over the micro-batch's valid
 samples and their count. Whatever is drawn (the situation of this epoch, dropout) depends on seed, epoch and
-sample alone.
+sample alone; `prepare` draws it on the host, before the batch goes to a device.
 
 Legend: n samples of a micro-batch, V views, E width of a feature, S texts, T tokens, D width of a word, Y
 hidden width, A answers.
@@ -59,6 +59,7 @@ class QuestionStage(nn.Module):
 
     def forward(self, batch: Batch, features_only: bool = False) -> Encoded:
         """`sums["answer"]`: the loss over valid samples; with `features_only` only their count."""
+        batch = self.prepare(batch)
         valid_n = batch["sample_valid"]
         encoded = Encoded(counts={ANSWER: valid_n.sum()}, weights={ANSWER: 1.0})
         if features_only:

@@ -118,6 +118,15 @@ class Words:
         cut = self._tokenizer(list(texts), truncation=True, max_length=self.limit)["input_ids"]
         return [tuple(ids) for ids in cut], sum(len(ids) > self.limit for ids in whole)
 
+    def unknown(self, tokens: Sequence[int]) -> int:
+        """How many of the tokens stand for words that the tower has none for. Always 0 for a tokenizer that
+        cuts any word into pieces: CLIP's has its end as the mark of the unknown."""
+        theirs = self._tokenizer
+        mark = theirs.unk_token_id
+        if mark in (theirs.bos_token_id, theirs.eos_token_id, theirs.pad_token_id):
+            return 0
+        return sum(token == mark for token in tokens)
+
 
 def _limit(theirs: Any, tokenizer: Any) -> int:
     """The longest text that the model has positions for."""

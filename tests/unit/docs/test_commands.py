@@ -52,6 +52,7 @@ RUN_BY = {
     r"poma sweep (show|promote)": "tests/integration/sweep/test_sweep_s3.py::*",
     r"poma features": "tests/unit/jobs/features/test_features.py::*",
     r"poma questions": "tests/unit/jobs/questions/test_questions_command.py::*",
+    r"poma ask": "tests/unit/jobs/ask/test_ask.py::*",
     r"poma finetune": "tests/unit/jobs/finetune/test_finetune.py::*",
     r"poma prove-resume": "tests/integration/train/test_prove_resume.py::*",
     r"poma doctor": "tests/unit/jobs/doctor/test_doctor.py::*",

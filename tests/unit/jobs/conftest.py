@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.downstream import heads
 from tests.helpers.tiny_jobs import make_data
 
 
@@ -23,4 +24,22 @@ def folder(made: Path, tmp_path: Path) -> Path:
     """A copy of `made` to change."""
     for name in ("rooms", "images", "teacher"):
         shutil.copytree(made / name, tmp_path / name)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def prepared(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What heads need: rooms, teacher, encoder, features, questions and a tower. Leave it as it is."""
+    folder = tmp_path_factory.mktemp("heads")
+    for name in ("rooms", "teacher"):
+        shutil.copytree(made / name, folder / name)
+    heads.make_features(folder)
+    return folder
+
+
+@pytest.fixture
+def home(prepared: Path, tmp_path: Path) -> Path:
+    """A copy of `prepared` to change."""
+    for name in ("rooms", "teacher", "features", "tower", "encoder"):
+        shutil.copytree(prepared / name, tmp_path / name)
     return tmp_path

@@ -46,6 +46,9 @@ def test_features_are_what_the_encoder_gives(folder: Path) -> None:
         unit = views / np.linalg.norm(views, axis=-1, keepdims=True)
         np.testing.assert_allclose(unit, expected, atol=2e-3)
         assert found[sample.scene_id].view_valid.tolist() == sample.view_valid.tolist()
+        one = open_features([str(folder / "features")], OPTIONS).find(sample.scene_id)
+        np.testing.assert_array_equal(one.views.views, found[sample.scene_id].views)
+        assert one.views.view_valid.tolist() == sample.view_valid.tolist()
 
 
 def test_a_killed_job_goes_on_and_a_finished_one_does_nothing(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -23,28 +22,13 @@ from plinth.checkpoint import save_load
 from plinth.data import manifest as manifests
 from plinth.data.manifest import Manifest
 from plinth.data.shards import RowGroupReader, write_shard
+from plinth.engine.stage import Stage
 from plinth.storage import Storage
 from poma3d.heads.questions import QuestionShape
+from poma3d.heads.stage import QuestionStage
+from poma3d.stages import MainStage, WarmupStage
 from tests.helpers.downstream import heads
 from tests.helpers.tiny_jobs import write
-
-
-@pytest.fixture(scope="session")
-def prepared(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Rooms, teacher, features, questions and a tower. Leave it as it is."""
-    folder = tmp_path_factory.mktemp("heads")
-    for name in ("rooms", "teacher"):
-        shutil.copytree(made / name, folder / name)
-    heads.make_features(folder)
-    return folder
-
-
-@pytest.fixture
-def home(prepared: Path, tmp_path: Path) -> Path:
-    """A copy to change."""
-    for name in ("rooms", "teacher", "features", "tower", "encoder"):
-        shutil.copytree(prepared / name, tmp_path / name)
-    return tmp_path
 
 
 def run(home: Path, *words: str, **changes: Any) -> int:
@@ -78,6 +62,13 @@ def test_a_resumed_run_ends_as_a_straight_one(home: Path) -> None:
     ]
     assert digests[0] == digests[1]
     assert len(digests[0]) == 4
+
+
+@pytest.mark.parametrize("stage", [WarmupStage, MainStage, QuestionStage])
+def test_a_stage_has_all_that_the_engine_asks_for(stage: type) -> None:
+    wanted = {name for name in (*vars(Stage), *Stage.__annotations__) if not name.startswith("_")}
+    assert {"forward", "prepare", "log_details"} <= wanted
+    assert not {name for name in wanted if not hasattr(stage, name)}
 
 
 def test_predictions_and_results_agree_with_the_head(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -227,6 +218,8 @@ def test_a_scene_without_views_is_refused(home: Path, capsys: pytest.CaptureFixt
         ({"qa": {"task": "chess"}}, "qa.task"),
         ({"qa": {"task": "rooms", "vocabulary": "nowhere.json"}}, "does not exist"),
         ({"train": {"annotations": [], "features": ["x"]}}, "train.annotations is empty"),
+        ({"train": {"annotations": ["x"], "features": ["nowhere"]}}, "train.features: "),
+        ({"fit": {"workers": 1, "gpus_per_worker": 1}}, "fit.gpus_per_worker is 1"),
         ({"text": {"source": ""}}, "text.source is empty"),
         ({"text": {"source": "rooms"}}, "text.source"),
         ({"head": {"dropout": 1.0}}, "head.dropout"),

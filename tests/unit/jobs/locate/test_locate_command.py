@@ -14,9 +14,7 @@ from jobs.cli import main
 from jobs.common import models
 from jobs.common.datasets import open_dataset
 from jobs.evaluate import encoders
-from jobs.locate.command import best_views
 from jobs.pretrain.config import PretrainJob
-from jobs.view.scene import ViewOf
 from plinth.storage import StorageOptions
 from poma3d import export
 from poma3d.export import Provenance
@@ -63,7 +61,7 @@ def test_cosines_are_those_of_the_encoder_and_the_teacher(
     teacher = models.open_teacher(TeacherConfig(source=str(folder / "teacher")), StorageOptions())
     said = teacher.encode_texts([TEXT])[0].astype(np.float64)
     expected = views.numpy().astype(np.float64) @ (said / np.linalg.norm(said))
-    np.testing.assert_allclose(ranking["cosines"], expected, atol=1e-5)
+    np.testing.assert_allclose(ranking["values"], expected, atol=1e-5)
     assert ranking["text"] == TEXT
     first = f"view {int(np.argmax(expected))}"
     assert first in capsys.readouterr().out.splitlines()[1], "the best first"
@@ -111,10 +109,3 @@ def test_no_run_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) ->
         main(["locate", str(folder / "rooms"), "room-0-0000003", TEXT, "--run", str(folder / "rooms")]) == 2
     )
     assert "is neither a run" in capsys.readouterr().err
-
-
-def test_every_text_keeps_its_best_view() -> None:
-    cosines = np.array([[0.9, 0.0], [0.8, 0.1], [0.7, 0.2], [0.0, 0.9]])
-    views = [ViewOf(0, v) for v in range(4)]
-    assert best_views(views, cosines, 2) == [ViewOf(0, 0), ViewOf(0, 3)]
-    assert best_views(views, cosines, 9) == views

@@ -15,7 +15,7 @@ import pytest
 from jobs.cli import main
 from jobs.view import three
 from jobs.view.config import PageConfig
-from jobs.view.page import Ranking, page_of, write_page
+from jobs.view.page import RankedBy, Ranking, page_of, write_page
 from jobs.view.scene import ViewOf, shown_scene, spread, views_of
 from plinth.errors import ConfigError, DataError
 from poma3d.sample import Sample
@@ -48,6 +48,17 @@ def test_names_and_captions_are_shown_as_text() -> None:
     data = data_of(text)
     assert data["captions"][0] == [f"wall 0 {SCRIPT}", 'a "quoted" caption']
     assert data["rankings"][0]["text"] == SCRIPT
+
+
+def test_a_page_says_what_its_values_are() -> None:
+    samples = [sample()]
+    scene = shown_scene(SCRIPT, samples, views_of(samples), CONFIG)
+    rankings = [Ranking("which?", [0.1, 0.2, 0.3, 0.4])]
+    assert data_of(page(samples, rankings))["rankedBy"] == "cosine"
+    text = page_of(scene, CONFIG, rankings, ranked_by=RankedBy("attention", f"Ranked by {SCRIPT}"))
+    assert data_of(text)["rankedBy"] == "attention"
+    assert f"Ranked by {html.escape(SCRIPT)}" in text
+    assert SCRIPT not in text
 
 
 def test_nothing_is_outside_the_file() -> None:

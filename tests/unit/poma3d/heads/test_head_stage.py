@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from poma3d.heads.network import answer_loss, multi_hot
+from poma3d.heads.stage import KEPT, SITUATION
 from tests.helpers.downstream import heads
 
 ROWS = 6
@@ -56,6 +57,20 @@ def test_all_situations_are_drawn_and_evaluation_takes_the_first() -> None:
             of_one = rows({**whole, "epoch": whole["epoch"] + epoch}, [0])
             seen.add(int((by_text[:, 0] - loss(stage, of_one)).abs().argmin()))
     assert seen == {0, 1, 2}
+
+
+def test_what_is_drawn_is_drawn_once_on_the_host() -> None:
+    stage, whole = heads.stage().train(), batch()
+    prepared = stage.prepare(whole)
+    assert stage.prepare(prepared) is prepared
+    assert prepared[SITUATION].shape == (ROWS,)
+    assert prepared[KEPT].shape == (ROWS, stage.head_config.hidden)
+    expected = loss(stage, whole)
+    other = {**prepared, "epoch": prepared["epoch"] + 1}  # nothing is drawn again
+    assert loss(stage, other) == loss(stage, prepared) == expected
+    evaluated = stage.eval().prepare(whole)
+    assert KEPT not in evaluated
+    assert not evaluated[SITUATION].any()
 
 
 def test_padding_counts_in_no_loss() -> None:

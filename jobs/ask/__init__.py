@@ -1,0 +1,1 @@
+"""`poma ask`: a trained head answers questions about a scene."""

@@ -1,0 +1,168 @@
+"""`poma ask RUN SCENE QUESTION...`: a head's best answers, and which views of the scene it looked at."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from jobs.ask.head import Run, Said, ask, features_of, load, open_run
+from jobs.common.datasets import open_dataset
+from jobs.common.flags import storage_options
+from jobs.display.text import aligned
+from jobs.features.sets import FoundScene
+from jobs.view.arguments import page_config
+from jobs.view.config import PageConfig
+from jobs.view.page import RankedBy, write_page
+from jobs.view.ranked import ranked_page
+from jobs.view.scene import find
+from plinth.data.manifest import VERSION_MARK
+from plinth.errors import ConfigError, DataError, PlinthError
+from plinth.escapes import printable
+from plinth.storage import StorageOptions
+from poma3d.sample import Sample
+
+ANSWERS = 5
+"""Answers of a question that are printed."""
+VIEWS = 5
+"""Views that are printed."""
+AFTER_A_SITUATION = ("sqa3d", "hypo3d", "msnn")
+"""Tasks whose questions all come after a situation."""
+ATTENTION = RankedBy(
+    "attention",
+    "Views ranked by the attention of the head, of sum 1; the most is red. It weighs views before it reads, "
+    "so the weights are the same for every question",
+)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the answers, write the page where the scene is at hand; returns the exit code."""
+    config, options = page_config(arguments), storage_options(arguments)
+    questions = [text.strip() for text in arguments.questions]
+    situation = [text.strip() for text in arguments.situation]
+    if not all((*questions, *situation)):
+        raise ConfigError("A question or situation is empty.", "Say what is asked.")
+    trained = open_run(arguments.run, options, arguments.step)
+    features = features_of(trained, arguments.features)
+    found = features.find(arguments.scene)
+    stage, answers, words = load(trained, features)
+    texts = [trained.job.qa.text_joiner.join((*situation, question)) for question in questions]
+    said = ask(stage, answers, words, found.views, texts)
+    print(
+        f"{trained.storage.uri}: {trained.job.qa.task}, checkpoint of step {trained.step}, {trained.chosen}"
+    )
+    for remark in _remarks(trained, situation, said, len(questions)):
+        print(remark)
+    for row, question in enumerate(questions):
+        print("\n".join(_lines(trained, question, said, row, answers.texts)))
+    if not trained.sees_views:
+        return 0
+    titles = [
+        f"{question} {answers.texts[said.logits[row].argmax()]} ({_chance(said.logits[row].max()):.2f})"
+        for row, question in enumerate(questions)
+    ]
+    _page(arguments, config, options, found, said, titles)
+    return 0
+
+
+def _remarks(trained: Run, situation: Sequence[str], said: Said, asked: int) -> Iterator[str]:
+    """What makes an answer worth less than it looks."""
+    task = trained.job.qa.task
+    if said.cut and trained.reads:
+        yield (
+            f"warning: {said.cut} of {asked} questions are longer than the {said.limit} tokens that the text "
+            "tower reads, and are cut: their ends were not read"
+        )
+    if said.unknown and trained.reads:
+        yield f"warning: {said.unknown} word(s) are unknown to the text tower: it reads a mark in their place"
+    if task in AFTER_A_SITUATION and not situation:
+        yield f"the questions of {task} come after a situation, and none was given: see --situation"
+    if not trained.sees_views:
+        yield "this head is a control that sees no views: it answers from the question alone"
+    if not trained.reads:
+        yield "this head is a control that reads no question: it answers from the views alone"
+    if trained.job.shuffle_scenes:
+        yield "this head is a control that was trained on the views of other scenes"
+
+
+def _lines(trained: Run, question: str, said: Said, row: int, texts: Sequence[str]) -> Iterator[str]:
+    logits = said.logits[row]
+    best = np.argsort(-logits, kind="stable")[:ANSWERS]
+    yield f"“{printable(question)}”"
+    cells = [
+        [f"  {printable(texts[i])}", f"probability {_chance(logits[i]):.3f}", f"logit {logits[i]:.2f}"]
+        for i in best.tolist()
+    ]
+    yield from aligned(cells)
+    if not trained.sees_views:
+        return
+    looked = np.argsort(-said.attention, kind="stable")[: min(VIEWS, int((said.attention > 0).sum()))]
+    answer = printable(texts[best[0]])
+    yield from aligned(
+        [
+            [
+                f"  view {view}",
+                f"attention {said.attention[view]:.3f}",
+                f"without it the logit of {answer} changes by {said.without[row, view]:+.2f}"
+                if np.isfinite(said.without[row, view])
+                else "the only view",
+            ]
+            for view in looked.tolist()
+        ]
+    )
+
+
+def _chance(logit: float) -> float:
+    """Each answer is trained by itself, so the probabilities of a question have no fixed sum."""
+    return float(1 / (1 + np.exp(-np.float64(logit))))
+
+
+def _page(
+    arguments: argparse.Namespace,
+    config: PageConfig,
+    options: StorageOptions,
+    found: FoundScene,
+    said: Said,
+    titles: Sequence[str],
+) -> None:
+    """Write the page and say where; without a data set named, say why there is none.
+
+    Raises:
+        PlinthError: a data set that was named and does not fit, or a page that cannot be written.
+    """
+    try:
+        samples = _samples(arguments.data or _made_of(found), arguments.scene, found, options)
+    except PlinthError as error:
+        if arguments.data:
+            raise
+        print(f"no page, because the scene is not at hand: {error.problem} Name its data set with --data.")
+        return
+    of_views = said.attention[np.flatnonzero(found.views.view_valid)]
+    values = np.repeat(of_views[:, None], len(titles), axis=1)
+    page, _ = ranked_page(arguments.scene, samples, titles, values, config, ranked_by=ATTENTION)
+    print(write_page(page, arguments.output))
+
+
+def _made_of(found: FoundScene) -> str:
+    """The data set of scenes that the features were made of, at its version."""
+    uri, version = found.manifest.attributes["data"]["uri"], found.manifest.attributes.get("version")
+    return f"{uri}{VERSION_MARK}{version}" if version is not None else str(uri)
+
+
+def _samples(uri: str, scene_id: str, found: FoundScene, options: StorageOptions) -> list[Sample]:
+    """The scene with its geometry, if it has the views of the features.
+
+    Raises:
+        DataError: no data set, no such scene, or other views.
+    """
+    dataset = open_dataset(uri, options)
+    samples = find(dataset, scene_id)
+    valid = np.concatenate([sample.view_valid for sample in samples])
+    if not np.array_equal(valid.astype(bool), found.views.view_valid.astype(bool)):
+        raise DataError(
+            f"Scene '{printable(scene_id)}' has other views in {dataset.storage.uri} than in its features "
+            f"{found.storage.uri}.",
+            "Give the data set that the features were made of, or run `poma features` again.",
+        )
+    return samples
