@@ -24,7 +24,7 @@ from poma3d.inputs import Batch, read_samples, uniform
 from poma3d.stages import Contrast, Encoded, ParamGroup
 
 ANSWER = "answer"
-CHOSEN, KEPT = "drawn/text", "drawn/head-dropout"
+SITUATION, KEPT = "drawn/situation", "drawn/head-dropout"
 """Keys of a prepared batch: int64 [n], which text of each sample is asked; float32 [n, Y], dropout."""
 
 
@@ -65,7 +65,7 @@ class QuestionStage(nn.Module):
         if features_only:
             return encoded
         batch = self.prepare(batch)
-        answered = self.answer(batch, batch[CHOSEN], batch.get(KEPT))
+        answered = self.answer(batch, batch[SITUATION], batch.get(KEPT))
         targets_nA = multi_hot(batch["answers"], self.answers)
         losses_n = answer_loss(answered.logits, targets_nA)
         encoded.sums[ANSWER] = (losses_n * valid_n).sum()
@@ -78,11 +78,11 @@ class QuestionStage(nn.Module):
     def prepare(self, batch: Batch) -> Batch:
         """The batch with what is drawn for its samples, and without the words that no text asked has; itself
         if it is so already. Call it before the batch goes to a device."""
-        if CHOSEN in batch:
+        if SITUATION in batch:
             return batch
         chosen_n = self._situations(batch)
         longest = int(batch["token_count"][torch.arange(len(chosen_n)), chosen_n].max())
-        prepared = {**batch, CHOSEN: chosen_n, "tokens": batch["tokens"][..., :longest]}
+        prepared = {**batch, SITUATION: chosen_n, "tokens": batch["tokens"][..., :longest]}
         kept_nY = self._kept(batch)
         return prepared if kept_nY is None else {**prepared, KEPT: kept_nY}
 
