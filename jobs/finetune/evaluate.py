@@ -34,7 +34,7 @@ from poma3d.evaluate.bootstrap import Estimate, mean_over_scenes
 from poma3d.evaluate.config import BootstrapConfig
 from poma3d.heads.answers import Answers, question_type
 from poma3d.heads.questions import COLUMNS, QuestionShape
-from poma3d.heads.stage import CHOSEN, QuestionStage
+from poma3d.heads.stage import SITUATION, QuestionStage
 from poma3d.sample import decode
 
 RESULT_KEY = "results.json"
@@ -171,7 +171,7 @@ def rank(head: QuestionStage, split: Joined, answers: Answers, batch_size: int, 
     found: list[np.ndarray] = []
     for batch_ids, batch in _batches(split, batch_size):
         moved = {name: tensor.to(device) for name, tensor in head.prepare(batch).items()}
-        logits = head.answer(moved, moved[CHOSEN]).logits[
+        logits = head.answer(moved, moved[SITUATION]).logits[
             :, : len(answers.texts)
         ]  # never the impossible class
         best = logits.topk(min(most, logits.shape[1]), dim=1).indices

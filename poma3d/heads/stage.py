@@ -2,7 +2,7 @@
 
 The loss is local to a sample, so nothing is gathered: `forward` gives its sum over the micro-batch's valid
 samples and their count. Whatever is drawn (the situation of this epoch, dropout) depends on seed, epoch and
-sample alone.
+sample alone; `prepare` draws it on the host, before the batch goes to a device.
 
 Legend: n samples of a micro-batch, V views, E width of a feature, S texts, T tokens, D width of a word, Y
 hidden width, A answers.
@@ -24,7 +24,7 @@ from poma3d.inputs import Batch, read_samples, uniform
 from poma3d.stages import Contrast, Encoded, ParamGroup
 
 ANSWER = "answer"
-CHOSEN, KEPT = "drawn/text", "drawn/head-dropout"
+SITUATION, KEPT = "drawn/situation", "drawn/head-dropout"
 """Keys of a prepared batch: int64 [n], which text of each sample is asked; float32 [n, Y], dropout."""
 
 
@@ -59,12 +59,13 @@ class QuestionStage(nn.Module):
 
     def forward(self, batch: Batch, features_only: bool = False) -> Encoded:
         """`sums["answer"]`: the loss over valid samples; with `features_only` only their count."""
+        batch = self.prepare(batch)
         valid_n = batch["sample_valid"]
         encoded = Encoded(counts={ANSWER: valid_n.sum()}, weights={ANSWER: 1.0})
         if features_only:
             return encoded
         batch = self.prepare(batch)
-        answered = self.answer(batch, batch[CHOSEN], batch.get(KEPT))
+        answered = self.answer(batch, batch[SITUATION], batch.get(KEPT))
         targets_nA = multi_hot(batch["answers"], self.answers)
         losses_n = answer_loss(answered.logits, targets_nA)
         encoded.sums[ANSWER] = (losses_n * valid_n).sum()
@@ -77,11 +78,11 @@ class QuestionStage(nn.Module):
     def prepare(self, batch: Batch) -> Batch:
         """The batch with what is drawn for its samples, and without the words that no text asked has; itself
         if it is so already. Call it before the batch goes to a device."""
-        if CHOSEN in batch:
+        if SITUATION in batch:
             return batch
         chosen_n = self._situations(batch)
         longest = int(batch["token_count"][torch.arange(len(chosen_n)), chosen_n].max())
-        prepared = {**batch, CHOSEN: chosen_n, "tokens": batch["tokens"][..., :longest]}
+        prepared = {**batch, SITUATION: chosen_n, "tokens": batch["tokens"][..., :longest]}
         kept_nY = self._kept(batch)
         return prepared if kept_nY is None else {**prepared, KEPT: kept_nY}
 

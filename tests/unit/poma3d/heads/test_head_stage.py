@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from poma3d.heads.network import answer_loss, multi_hot
-from poma3d.heads.stage import CHOSEN, KEPT
+from poma3d.heads.stage import KEPT, SITUATION
 from tests.helpers.downstream import heads
 
 ROWS = 6
@@ -63,14 +63,14 @@ def test_what_is_drawn_is_drawn_once_on_the_host() -> None:
     stage, whole = heads.stage().train(), batch()
     prepared = stage.prepare(whole)
     assert stage.prepare(prepared) is prepared
-    assert prepared[CHOSEN].shape == (ROWS,)
+    assert prepared[SITUATION].shape == (ROWS,)
     assert prepared[KEPT].shape == (ROWS, stage.head_config.hidden)
     expected = loss(stage, whole)
     other = {**prepared, "epoch": prepared["epoch"] + 1}  # nothing is drawn again
     assert loss(stage, other) == loss(stage, prepared) == expected
     evaluated = stage.eval().prepare(whole)
     assert KEPT not in evaluated
-    assert not evaluated[CHOSEN].any()
+    assert not evaluated[SITUATION].any()
 
 
 def test_padding_counts_in_no_loss() -> None:
