@@ -165,3 +165,9 @@ def test_the_model_needs_no_platform() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    """Pytest imports them by name: of two, one is not run."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert not {name for name in names if names.count(name) > 1}

@@ -32,5 +32,5 @@ def test_the_first_room_with_captions_and_three_of_its_texts() -> None:
     data = json.loads(re.findall(r'application/json">(.*?)</script>', page)[0])
     assert [each["text"] for each in data["rankings"]] == ["wall 0", "wall 2", "wall 3"]
     assert [each["right"] for each in data["rankings"]] == [0, 2, 3]
-    assert [np.argmax(each["cosines"]) for each in data["rankings"]] == [1, 3, 2]
+    assert [np.argmax(each["values"]) for each in data["rankings"]] == [1, 3, 2]
     assert room_page([silent], features, Teacher()) == ""  # type: ignore[arg-type]
