@@ -105,7 +105,11 @@ def test_population_training_clones_weights(cluster: None, folder: Path) -> None
     for trial in heirs:
         assert trial.history.values["lr"] in (1e-6, 5e-3)
         lines = read_lines(sweep.storage.child(f"trials/{trial.record.name}/toy"))
-        assert [line["step"] for line in lines] == list(range(STEPS))
+        steps = [line["step"] for line in lines]
+        assert steps == sorted(set(steps))
+        # The donor may have been ahead: what it did beyond this trial's last step is in its own metrics.
+        adopted = trial.history.adopted["toy"]
+        assert [step for step in steps if step >= adopted] == list(range(adopted, STEPS))
     assert everything_is_back()
 
 
