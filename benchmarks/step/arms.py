@@ -105,25 +105,42 @@ class Arm(Protocol):
         ...
 
 
+def adamw(stage: Any, optim: OptimConfig) -> torch.optim.AdamW:
+    """The optimizer of the arms that do not use the engine."""
+    return torch.optim.AdamW(
+        [dict(g) for g in stage.param_groups(optim.weight_decay)],
+        lr=optim.lr, betas=(optim.beta1, optim.beta2), eps=optim.eps,
+    )  # fmt: skip
+
+
+class TargetCopy:
+    """The moving average of a stage's weights, in those arms."""
+
+    def __init__(self, stage: Any) -> None:
+        self._stage = stage
+        parameters, pairs = dict(stage.named_parameters()), stage.ema_pairs()
+        self._sources = [parameters[name] for name in pairs]
+        self._targets = [parameters[name] for name in pairs.values()]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """One step."""
+        if self._targets:
+            torch._foreach_lerp_(self._targets, self._sources, 1 - self._stage.ema_momentum(0.0))
+
+
 class Bare:
     """torch alone. Its gradients are those of the global batch, too."""
 
     def __init__(self, case: Case, process: Process) -> None:
         self.stage = case.stage().to(process.device)
-        optim = case.optim()
-        self.groups = self.stage.param_groups(optim.weight_decay)
-        self.optimizer = torch.optim.AdamW(
-            [dict(g) for g in self.groups], lr=optim.lr, betas=(optim.beta1, optim.beta2), eps=optim.eps
-        )
-        self.clip = optim.grad_clip
+        self.optimizer = adamw(self.stage, case.optim())
+        self.clip = case.optim().grad_clip
         self.model = nn.parallel.DistributedDataParallel(self.stage)
         self.is_half = case.precision == "bf16"
         rows = case.global_batch_size // process.world.world_size
         self.batch = to_device(self.stage.fake_batch(rows, seed=process.world.rank), process.device)
-        parameters = dict(self.stage.named_parameters())
-        pairs = self.stage.ema_pairs()
-        self.sources = [parameters[name] for name in pairs]
-        self.targets = [parameters[name] for name in pairs.values()]
+        self.target = TargetCopy(self.stage)
 
     def step(self) -> float:
         device = self.batch["sample_key"].device.type
@@ -134,9 +151,7 @@ class Bare:
         torch.nn.utils.clip_grad_norm_(self.stage.parameters(), self.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        with torch.no_grad():
-            if self.targets:
-                torch._foreach_lerp_(self.targets, self.sources, 1 - self.stage.ema_momentum(0.0))
+        self.target.update()
         return loss.item()
 
 
@@ -148,30 +163,21 @@ class DeepSpeed:
         import deepspeed
 
         self.stage = case.stage()
-        optim = case.optim()
-        optimizer = torch.optim.AdamW(
-            [dict(g) for g in self.stage.param_groups(optim.weight_decay)],
-            lr=optim.lr, betas=(optim.beta1, optim.beta2), eps=optim.eps,
-        )  # fmt: skip
+        optimizer = adamw(self.stage, case.optim())
         rows = case.global_batch_size // process.world.world_size
         # As in the platform: DeepSpeed looks for tensors in dicts, not in dataclasses.
         self.stage.register_forward_hook(lambda module, inputs, output: dict(vars(output)))
-        config = deepspeed_config(case.zero(), optim, rows, 1)
+        config = deepspeed_config(case.zero(), case.optim(), rows, 1)
         with without_prints():
             self.model, *_ = deepspeed.initialize(model=self.stage, optimizer=optimizer, config=config)
         self.batch = to_device(self.stage.fake_batch(rows, seed=process.world.rank), process.device)
-        parameters = dict(self.stage.named_parameters())
-        pairs = self.stage.ema_pairs()
-        self.sources = [parameters[name] for name in pairs]
-        self.targets = [parameters[name] for name in pairs.values()]
+        self.target = TargetCopy(self.stage)
 
     def step(self) -> float:
         loss = global_loss(self.stage, self.model(self.batch))
         self.model.backward(loss)
         self.model.step()
-        with torch.no_grad():
-            if self.targets:
-                torch._foreach_lerp_(self.targets, self.sources, 1 - self.stage.ema_momentum(0.0))
+        self.target.update()
         return loss.item()
 
 
