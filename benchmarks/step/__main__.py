@@ -5,9 +5,9 @@
     python -m benchmarks.step --cases vit-b --steps 1           ViT-B/16 at 224 px, LoRA, one micro-batch
 
 The ways take turns in rounds; a ratio is the median over rounds of samples/s beside those of `bare` in the
-same round (`benchmarks.step.arms` has the ways). CPU-ms are of both processes (of all processes of `poma pretrain`) and
-suffer less from other work on the machine. The parts of the engine's step are on rank 0, each without those
-inside it; what a rank waits for the other is in `waiting in collectives`.
+same round (`benchmarks.step.arms` has the ways). CPU-ms are of both processes (of all processes of
+`poma pretrain`) and suffer less from other work on the machine. The parts of the engine's step are on rank 0,
+each without those inside it; what a rank waits for the other is in `waiting in collectives`.
 """
 
 from __future__ import annotations

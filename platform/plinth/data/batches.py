@@ -63,10 +63,8 @@ def _open_stream(
             "Use workers, or set data.reader=threads: the order is the same.",
         )
     if config.reader is ReaderKind.threads or not in_ray:
-        reader = PieceReader(sources, columns, config.on_bad_shard)
-        most = config.prefetch_windows if reader.is_local else config.max_prefetch_windows
-        ahead = Ahead(config.read_threads, config.prefetch_windows, most)
-        return read_windows(windows, reader.read_run, ahead)
+        read = PieceReader(sources, columns, config.on_bad_shard).read_run
+        return read_windows(windows, read, Ahead.of(config, sources))
     from plinth.data import stream  # here, because importing Ray takes seconds
 
     return stream.read_windows(windows, sources, columns, config)

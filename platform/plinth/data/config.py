@@ -64,12 +64,12 @@ class DataConfig:
     """Windows that a rank reads ahead of those in use, while the storage keeps up."""
     max_prefetch_windows: Count = 16
     """Windows that it reads ahead of an object store at most: one more each time the next one was not there
-    yet. The requests that are under way at once grow with them. A disk is not waited for, but cores are."""
+    yet. The requests that are under way at once grow with them."""
     prefetch_batches: Count = 2
     """Batches that a rank assembles ahead."""
     read_threads: Count = 2
-    """reader threads: threads of a rank. reader ray: threads of a task. For a store that is not a local disk
-    max_prefetch_windows / prefetch_windows times as many, at once in a task, as needed in a rank."""
+    """reader threads: threads of a rank. reader ray: threads of a task. For an object store up to
+    max_prefetch_windows / prefetch_windows times as many: in a task at once, in a rank as it has to wait."""
     ray_windows_per_task: Count = 8
     """reader ray: windows that one task reads. Fewer give a faster first batch, more a higher rate."""
     ray_tasks_per_segment: Count = 128

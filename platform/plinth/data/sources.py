@@ -173,11 +173,6 @@ class PieceReader:
         self._readers = [RowGroupReader(source.storage) for source in sources]
         self._places = [Places(source) for source in sources]
 
-    @property
-    def is_local(self) -> bool:
-        """Whether all data sets are on a disk of this machine."""
-        return all(source.storage.is_local for source in self._sources)
-
     def read_run(self, pieces: np.ndarray) -> list[pa.Table]:
         """The rows of each piece; one request for those whose row groups are next to each other in a shard.
 

@@ -63,8 +63,9 @@ def read_windows(
     warn_if_label_is_missing(config.ray_label)
     decodes = config.decode is DecodePlace.task
     shared = ray.put((list(sources), list(columns), config.on_bad_shard, decodes))
+    threads = Ahead.of(config, sources).most_threads  # a task is asked for all that it reads at once
     overlap = OVERLAP * config.ray_concurrency * config.ray_windows_per_task
-    current = _Segment(windows, shared, config)
+    current = _Segment(windows, shared, threads, config)
     running = [current]
     try:
         while True:
@@ -73,7 +74,7 @@ def read_windows(
             for delivered, window in enumerate(current.windows):
                 yield window, rows.take(window.rows)
                 if following is None and delivered >= len(current.windows) - overlap:
-                    following = _Segment(windows, shared, config)
+                    following = _Segment(windows, shared, threads, config)
                     running.append(following)
             assert following is not None, "started before the last window"
             current = following
@@ -86,13 +87,16 @@ def read_windows(
 class _Segment:
     """Some windows as one execution of Ray Data, started at once; a thread puts its blocks in a queue."""
 
-    def __init__(self, windows: Iterator[Window], shared: ray.ObjectRef, config: DataConfig) -> None:
+    def __init__(
+        self, windows: Iterator[Window], shared: ray.ObjectRef, threads: int, config: DataConfig
+    ) -> None:
         per_task = config.ray_windows_per_task
         self.windows = list(islice(windows, per_task * config.ray_tasks_per_segment))
-        self._shared = shared
+        self._shared, self._threads = shared, threads
         self._config = config
         self._queue: queue.Queue[pa.Table | BaseException | None] = queue.Queue(1)
         self._closed = threading.Event()
+        _demand.ask(self)
         self._thread = threading.Thread(target=self._run, name="plinth-ray", daemon=True)
         self._thread.start()
 
@@ -123,10 +127,12 @@ class _Segment:
             self._put(None)
         except BaseException as error:  # raised in the consumer
             self._put(error)
+        finally:
+            _demand.rest(self)
 
     def _put(self, item: pa.Table | BaseException | None) -> bool:
-        if item is not None and self._queue.full():
-            _demand.wait(self)
+        if self._queue.full():
+            _demand.rest(self)
         was_put = put_unless_closed(self._queue, item, self._closed)
         _demand.ask(self)
         return was_put
@@ -140,11 +146,7 @@ class _Segment:
         ]
         with DataContext.current(_context(config)):
             return ray.data.read_datasource(
-                _Pieces(
-                    tasks,
-                    self._shared,
-                    Ahead(config.read_threads, config.prefetch_windows, config.max_prefetch_windows),
-                ),
+                _Pieces(tasks, self._shared, self._threads),
                 override_num_blocks=len(tasks),
                 concurrency=config.ray_concurrency,
                 num_cpus=config.ray_task_cpus,
@@ -152,32 +154,32 @@ class _Segment:
 
 
 class _Demand:
-    """Whether some execution of this process is asked for more blocks."""
+    """Whether some execution of this process is asked for blocks."""
 
     def __init__(self) -> None:
-        self._waiting: set[_Segment] = set()
-        """Those that have a block that nobody has asked for."""
+        self._wanted: set[object] = set()
         self._lock = threading.Lock()
-        self._asked = threading.Event()
+        self._is_any = threading.Event()
 
-    def ask(self, segment: _Segment) -> None:
-        """The segment may deliver."""
+    def ask(self, segment: object) -> None:
+        """The segment's next block is wanted."""
         with self._lock:
-            self._waiting.discard(segment)
-            self._asked.set()
+            self._wanted.add(segment)
+            self._is_any.set()
 
-    def wait(self, segment: _Segment) -> None:
-        """The segment has delivered enough for now."""
+    def rest(self, segment: object) -> None:
+        """The segment has delivered enough for now, or all."""
         with self._lock:
-            self._waiting.add(segment)
-            self._asked.clear()
+            self._wanted.discard(segment)
+            if not self._wanted:
+                self._is_any.clear()
 
     def pause(self) -> None:
-        """Sleep a little, or longer while nothing is asked for."""
-        if self._waiting:
-            self._asked.wait(IDLE_PAUSE_S)
-        else:
+        """Sleep a little, or longer while nothing is wanted."""
+        if self._is_any.is_set():
             time.sleep(SCHEDULING_PAUSE_S)
+        else:
+            self._is_any.wait(IDLE_PAUSE_S)
 
 
 _demand = _Demand()
@@ -193,11 +195,11 @@ class _Pause(ExecutionCallback):
 class _Pieces(Datasource):
     """The plan as a Ray Data source: each task reads some pieces of row groups in order."""
 
-    def __init__(self, tasks: list[np.ndarray], shared: ray.ObjectRef, ahead: Ahead) -> None:
+    def __init__(self, tasks: list[np.ndarray], shared: ray.ObjectRef, threads: int) -> None:
         super().__init__()
         self._tasks = tasks
         self._shared = shared
-        self._ahead = ahead
+        self._threads = threads
 
     def get_name(self) -> str:
         return "Windows"
@@ -208,7 +210,7 @@ class _Pieces(Datasource):
     def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
         return [
             ReadTask(
-                partial(read_task, pieces, self._shared, self._ahead),
+                partial(read_task, pieces, self._shared, self._threads),
                 BlockMetadata(
                     num_rows=int((pieces[:, 3] - pieces[:, 2]).sum()),
                     size_bytes=None, input_files=None, exec_stats=None,
@@ -218,11 +220,9 @@ class _Pieces(Datasource):
         ]  # fmt: skip
 
 
-def read_task(pieces: np.ndarray, shared: ray.ObjectRef, ahead: Ahead) -> Iterable[pa.Table]:
+def read_task(pieces: np.ndarray, shared: ray.ObjectRef, threads: int) -> Iterable[pa.Table]:
     """Runs in a worker of Ray."""
-    reader = _reader(shared)
-    threads = ahead.threads if reader.is_local else ahead.most_threads
-    for table in read_pieces(pieces, reader.read_run, threads):
+    for table in read_pieces(pieces, _reader(shared).read_run, threads):
         yield sealed(table)
 
 

@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -19,7 +19,9 @@ from typing import TypeVar
 import numpy as np
 import pyarrow as pa
 
+from plinth.data.config import DataConfig
 from plinth.data.plan import Window
+from plinth.data.sources import OpenSource
 
 WindowTables = tuple[Window, list[pa.Table]]
 """A window and its rows in the order of its pieces, in one table or several."""
@@ -40,6 +42,14 @@ class Ahead:
     least: int
     most: int
     """Windows, to start with and at most; requests at once grow with them."""
+
+    @classmethod
+    def of(cls, config: DataConfig, sources: Sequence[OpenSource]) -> Ahead:
+        """What a job allows: more than the least only of object stores. A disk is not waited for, but cores
+        are."""
+        is_local = all(source.storage.is_local for source in sources)
+        least = config.prefetch_windows
+        return cls(config.read_threads, least, least if is_local else config.max_prefetch_windows)
 
     @property
     def most_threads(self) -> int:
@@ -71,8 +81,10 @@ def read_windows(windows: Iterator[Window], read: ReadRun, ahead: Ahead) -> Gene
             tables = reads.tables()
             if time.perf_counter() - started > WAITED_S and depth < ahead.most:
                 depth += 1
-                for _ in range(at_once, at_once := ahead.threads * depth // ahead.least):
+                grown = ahead.threads * depth // ahead.least
+                for _ in range(at_once, grown):
                     gate.release()
+                at_once = grown
             yield window, tables
         for window, reads in pending:
             yield window, reads.tables()

@@ -1,7 +1,11 @@
+import threading
+
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from plinth.data import stream
 from plinth.data.stream import STREAM, sealed, unsealed
 from tests.helpers.datasets import toy_table
 
@@ -23,3 +27,27 @@ def test_tables_of_different_columns_share_a_block() -> None:
     block = pa.concat_tables([sealed(table) for table in tables])
     batches = [batch for chunk in block.column(STREAM).chunks for batch in unsealed(chunk)]
     assert [pa.Table.from_batches([batch]) for batch in batches] == tables
+
+
+def test_the_scheduler_hurries_while_any_execution_is_asked_for_blocks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where one execution follows another, the second has enough while the first is waited for."""
+    slept: list[float] = []
+    monkeypatch.setattr(stream.time, "sleep", slept.append)
+    monkeypatch.setattr(stream, "IDLE_PAUSE_S", 60.0)
+    demand = stream._Demand()
+    demand.ask("first")
+    demand.ask("second")
+    demand.rest("second")
+    demand.pause()
+    assert slept == [stream.SCHEDULING_PAUSE_S], "no shorter either: that would be a busy loop"
+    demand.rest("first")
+    resting = threading.Thread(target=demand.pause)
+    resting.start()
+    resting.join(0.2)
+    assert resting.is_alive()
+    demand.ask("first")
+    resting.join(30)
+    assert not resting.is_alive()
+    assert slept == [stream.SCHEDULING_PAUSE_S]
