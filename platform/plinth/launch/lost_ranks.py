@@ -17,14 +17,16 @@ log = logging.getLogger(__name__)
 
 
 class LostRanks(ray.train.UserCallback):
-    """Keeps the ranks whose processes died, beside the records that ranks write themselves.
+    """Keeps the ranks whose processes died, beside the records that ranks write themselves, and tells the
+    coordinator that nobody is there to save.
 
     Args:
         storage: the run's folder.
+        coordinator: the actor.
     """
 
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
+    def __init__(self, storage: Storage, coordinator: Any) -> None:
+        self._storage, self._coordinator = storage, coordinator
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Unpickled in the process of Ray's controller, where no other code of ours runs at the start."""
@@ -35,6 +37,7 @@ class LostRanks(ray.train.UserCallback):
         self, run_context: ray.train.v2.api.context.TrainRunContext, worker_exceptions: dict[int, Exception]
     ) -> None:
         """Called once for each failed attempt, with the workers that failed by then."""
+        self._coordinator.clear_group.remote()  # Ray Train ends the others
         lost = [rank for rank, error in worker_exceptions.items() if ray_internals.is_lost_worker(error)]
         if not lost:
             return

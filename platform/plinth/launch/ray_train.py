@@ -107,7 +107,7 @@ class RayRun:
                 name="train",
                 storage_path=path,
                 storage_filesystem=filesystem,
-                callbacks=[LostRanks(self._storage)],
+                callbacks=[LostRanks(self._storage, coordinator)],
                 logging_config=ray.train.LoggingConfig(log_level="WARNING"),  # else it logs its states
                 failure_config=ray.train.FailureConfig(
                     max_failures=config.max_failures,

@@ -9,6 +9,7 @@ import pickle
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from ray.exceptions import ActorDiedError, RayTaskError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
 from plinth import ray_internals
+from plinth.launch.coordinator import Coordinator
 from plinth.launch.lost_ranks import LostRanks
 from plinth.observe.failures import BATCHES_SUFFIX, FOLDER, Failure, first_cause, read_failures
 from plinth.storage import Storage
@@ -24,6 +26,18 @@ ATTEMPT = "20260101-113740-abc"
 GLOO = "[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:31337"
 CONTEXT: Any = None
 """The callback does not look at it."""
+
+
+class Handle:
+    """Of a coordinator in this process."""
+
+    def __init__(self) -> None:
+        self.of = Coordinator(0.0)
+        self.clear_group = SimpleNamespace(remote=self.of.clear_group)
+
+    def __reduce__(self) -> tuple[type[Handle], tuple[()]]:
+        return Handle, ()
+
 
 Leaves = Callable[[Storage, int, int], None]
 
@@ -62,14 +76,14 @@ def test_the_killed_rank_is_the_first_cause(leave: Leaves, killed: int, tmp_path
     storage = Storage.from_uri(tmp_path)
     leave(storage, killed, 1 - killed)
     died = WorkerHealthCheckFailedError("the worker died", ActorDiedError())
-    LostRanks(storage).after_exception(CONTEXT, {killed: died})
+    LostRanks(storage, Handle()).after_exception(CONTEXT, {killed: died})
     assert first_cause(read_failures(storage)).startswith(f"rank {killed} on vm vanished in step 6 of main, ")
 
 
 def test_in_the_controller_s_process_known_noise_is_dropped(tmp_path: Path) -> None:
     logger = logging.getLogger(ray_internals.BACKEND_LOGGER)
     logger.filters.clear()
-    pickle.loads(pickle.dumps(LostRanks(Storage.from_uri(tmp_path))))
+    pickle.loads(pickle.dumps(LostRanks(Storage.from_uri(tmp_path), Handle())))
     assert len(logger.filters) == 1
 
 
@@ -77,5 +91,17 @@ def test_a_worker_that_raised_is_not_lost(tmp_path: Path) -> None:
     storage = Storage.from_uri(tmp_path)
     raised: Exception = ValueError("no depth")
     assert not isinstance(raised, RayTaskError)
-    LostRanks(storage).after_exception(CONTEXT, {0: raised})
+    LostRanks(storage, Handle()).after_exception(CONTEXT, {0: raised})
     assert storage.list() == []
+
+
+def test_who_asks_to_stop_while_a_failed_group_waits_hears_that_nobody_can_save(tmp_path: Path) -> None:
+    """With any number of workers: what the group waits for may never come."""
+    handle = Handle()
+    assert not handle.of.request_stop()
+    handle.of.register(0, 2)
+    assert handle.of.request_stop()
+    LostRanks(Storage.from_uri(tmp_path), handle).after_exception(CONTEXT, {0: ValueError("no depth")})
+    assert not handle.of.request_stop()
+    handle.of.register(0, 2)
+    assert handle.of.request_stop()
