@@ -18,7 +18,7 @@ from plinth.storage import Storage
 FORMATS = {"StreamingDataset": "mds", "LitData": "litdata", "WebDataset": "wds"}
 OVER_HTTP = ("WebDataset",)
 """Those that read from the S3 server of `infra.objectstore`, which speaks HTTP. LitData's client refuses what
-is not HTTPS; a shard of StreamingDataset arrived shifted by 8 KiB with two workers, cause unknown."""
+is not HTTPS; StreamingDataset's reads failed here in some tries, for a reason that was not found."""
 SIGNED_FOR_S = 24 * 3600
 
 

@@ -61,8 +61,8 @@ def write_shard(
         name: name not in codecs and not any(fnmatch.fnmatch(name, p) for p in options.uncompressed)
         for name in table.schema.names
     }
-    content = _parquet(table, zstd, options, {})
-    content = _parquet(table, zstd, options, checksums.of_chunks(content))
+    without_sums = _parquet(table, zstd, options, {})  # the sums are known once the bytes are
+    content = _parquet(table, zstd, options, checksums.of_chunks(without_sums))
     digest = hashlib.sha256(content).hexdigest()
     key = f"{SHARD_FOLDER}/{name}-{digest[:NAME_HASH_CHARACTERS]}.parquet"
     storage.write(key, content)

@@ -96,10 +96,10 @@ def test_a_consumer_that_ends_is_an_error_with_its_log() -> None:
 def test_cpu_of_children_that_have_ended_counts(tmp_path: Path) -> None:
     clock = CpuClock()
     before = clock.read()
-    code = "import time\nwhile time.process_time() < 0.3: pass"
+    code = "import time\nwhile time.process_time() < 0.12: pass"
     with Group([sys.executable, "-c", code], {}, 1):
         pass
-    assert clock.read() - before > 0.25  # the kernel counts in ticks
+    assert clock.read() - before > 0.1  # the kernel counts in ticks
 
 
 def test_numbers_are_medians_and_ratios() -> None:
