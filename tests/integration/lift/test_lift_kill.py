@@ -15,6 +15,7 @@ import pytest
 
 from jobs.caption import command as caption
 from jobs.caption.config import CaptionJob
+from jobs.common import ray_data
 from jobs.common.cluster import Progress, ray_cluster
 from jobs.common.datasets import Dataset, open_dataset
 from jobs.common.ray_config import RayConfig
@@ -173,7 +174,7 @@ def test_a_captioner_that_dies_is_replaced(
         return caption.caption(config.build(CaptionJob, [("job", told)]))
 
     here = captioned("here", 0)
-    killed = kill_a_worker_after_one(monkeypatch, caption, "shards")
+    killed = kill_a_worker_after_one(monkeypatch, ray_data, "shards")
     there = captioned("there", 1)
     assert killed, "the actor was to be killed"
     assert len(there.manifest.shards) == len(SEEDS)
