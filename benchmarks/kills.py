@@ -1,9 +1,9 @@
 """What kills cost: a pretraining run of the demo that is killed five times, and its ledger.
 
-    python -m benchmarks.kills [--kills 5] [--every 50] [--folder bench-kills] [key=value ...]
+    python -m benchmarks.kills [--kills 5] [--stop] [--every 50] [--folder bench-kills] [key=value ...]
 
 Workers of the real job (Ray Train, DeepSpeed, streamed shards, asynchronous checkpoints) get `kill -9` in the
-middle of a step. Printed are the steps that were done again, the time from each kill to the next step that
+middle of a step, or SIGSTOP with `--stop` (`pretrain.fit.silent_after_s` later they count as lost). Printed are the steps that were done again, the time from each kill to the next step that
 counts, the share of the wall time that training waited for checkpoints, and the run's ledger.
 """
 
@@ -39,6 +39,7 @@ def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--stop", action="store_true", help="stop workers for ever instead of killing them")
     parser.add_argument("--every", type=int, default=50, help="steps between checkpoints")
     parser.add_argument("--job", type=Path, default=Path("jobs/configs/demo.yaml"))
     parser.add_argument("--folder", default="bench-kills", help="where data and run go")
@@ -52,8 +53,9 @@ def main() -> None:
         ledger=replace(job.pretrain.ledger, beat_every_s=1.0),
         fit=replace(job.pretrain.fit, max_failures=a.kills),
     )
+    action = Action.stop_rank if a.stop else Action.kill_rank
     kills = [
-        Fault(f"kill-{i}", Action.kill_rank, STAGE, FIRST_KILL + BETWEEN * i, rank=i % run.fit.workers.max)
+        Fault(f"kill-{i}", action, STAGE, FIRST_KILL + BETWEEN * i, rank=i % run.fit.workers.max)
         for i in range(a.kills)
     ]
     with ray_cluster(run.ray, run.fit.workers.max):

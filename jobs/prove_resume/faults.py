@@ -25,6 +25,7 @@ class Action(enum.Enum):
     """What happens."""
 
     kill_rank = "kill -9 of a worker in the middle of a step"
+    stop_rank = "SIGSTOP of a worker in the middle of a step"
     kill_in_upload = "kill -9 of a worker while its checkpoint is being uploaded"
     hold = "the worker waits, so that the driver can be dealt with"
 
@@ -108,6 +109,8 @@ class _Injector:
             return
         if fault.action is Action.kill_rank:
             os.kill(os.getpid(), signal.SIGKILL)
+        elif fault.action is Action.stop_rank:
+            os.kill(os.getpid(), signal.SIGSTOP)
         elif fault.action is Action.kill_in_upload:
             self.kills_next_upload = True
         else:

@@ -45,6 +45,9 @@ class FitConfig:
     """How often workers are started again that were taken away with a notice; counted for themselves."""
     start_timeout_s: float = 120.0
     """How long a try waits until the cluster has room for the workers and they have started."""
+    silent_after_s: float = 30.0
+    """A worker that gives no sign of life for so long (its process is stopped, its machine hangs) is ended;
+    the run goes on from the last checkpoint."""
     resize_check_s: float = 30.0
     """Seconds between two looks whether the cluster has room for more workers."""
 
@@ -58,7 +61,7 @@ class FitConfig:
         for key, value in least.items():
             if getattr(self, key) < value:
                 raise ConfigError(f"fit.{key} is {getattr(self, key)}, expected {value} or more.")
-        for key in ("cpus_per_worker", "start_timeout_s", "resize_check_s"):
+        for key in ("cpus_per_worker", "start_timeout_s", "silent_after_s", "resize_check_s"):
             if not getattr(self, key) > 0:
                 raise ConfigError(f"fit.{key} is {getattr(self, key)}, expected more than 0.")
         low, high = self.workers.min, self.workers.max

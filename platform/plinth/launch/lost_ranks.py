@@ -42,6 +42,6 @@ class LostRanks(ray.train.UserCallback):
         if not lost:
             return
         try:
-            record_lost(self._storage, lost)
+            record_lost(self._storage, dict.fromkeys(lost, ""))
         except (PlinthError, OSError) as error:  # the record explains; training goes on without it
             log.warning("which workers were lost cannot be kept: %s", error)

@@ -69,7 +69,9 @@ class RayRun:
         self._warn_if_short()
         # On this node, like Ray's controller: the nodes of the workers come and go.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        coordinator = ray.remote(num_cpus=0, scheduling_strategy=here)(Coordinator).remote(time.time())
+        coordinator = ray.remote(num_cpus=0, scheduling_strategy=here)(Coordinator).remote(
+            time.time(), self._storage, self._config.silent_after_s
+        )
         if placement is not None:
             placement.attach(coordinator)
         trainer = self._trainer(train, coordinator, placement)

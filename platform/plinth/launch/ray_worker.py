@@ -1,7 +1,7 @@
 """The worker's side of Ray Train: what runs in each worker, which asks the `Coordinator`.
 
     driver --request_stop, request_resize--> Coordinator <--requests-- rank 0 --all-reduce--> all ranks
-    workers --report_error, add_report, wait_for_shutdown--> Coordinator
+    workers --report_error, add_report, wait_for_shutdown, heard--> Coordinator --kill--> a rank that hangs
 
 Rank 0 alone polls, because all ranks agree on what it heard after each step (`plinth.train.control`).
 """
@@ -19,10 +19,13 @@ import ray.train
 from plinth import ray_internals
 from plinth.errors import PlinthError, StorageError
 from plinth.every import Every
+from plinth.launch.pulse import Sender
 from plinth.train.control import Control
 from plinth.train.outcome import StageEnd
 
 POLL_S = 0.5
+PULSE_EVERY_S = 1.0
+CLOSE_TIMEOUT_S = 5.0
 
 Train = Callable[[Control], StageEnd]
 """What a worker does, given its control."""
@@ -39,12 +42,17 @@ class RayControl(Control):
         registered = coordinator.register.remote(self._rank, context.get_world_size())
         self.must_exit, launched = ray.get(registered)
         self._launched = launched or self._launched
+        self._sender = Sender(self._rank, ray.get_runtime_context().get_node_id())
+        self._beating = Every(PULSE_EVERY_S, self._beat, "signs of life cannot be sent")
         self._polling: Every | None = None
         if self._rank == 0:
             self._polling = Every(POLL_S, self._poll, "the coordinator does not answer")
 
     def resize_wanted(self) -> bool:
         return self._resize.is_set()
+
+    def enters(self, doing: str, step: int | None = None, limit_s: float | None = None) -> None:
+        self._sender.enters(doing, step, limit_s)
 
     def deadline(self) -> float | None:
         return ray_internals.preemption_deadline()
@@ -55,20 +63,28 @@ class RayControl(Control):
             ray.get(self._coordinator.add_report.remote(summary))
 
     def wait_for_shutdown(self, limit_s: float) -> None:
+        self._beating.close()
         ray.get(self._coordinator.wait_for_shutdown.remote(self._rank))
         self._resize.clear()
         time.sleep(limit_s)  # Ray ends this process meanwhile; otherwise the run continues at its size
+        self._beating = Every(PULSE_EVERY_S, self._beat, "signs of life cannot be sent")
 
     def close(self) -> None:
-        """Stop polling."""
+        """Stop polling and beating: from now on this process may end."""
         if self._polling is not None:
             self._polling.stop()
+        self._beating.close(CLOSE_TIMEOUT_S)
+        self._coordinator.forget.remote(self._rank)
+
+    def _beat(self) -> None:
+        self._coordinator.heard.remote(self._sender.pulse())
 
     def _poll(self) -> None:
         try:
             stop, resize = ray.get(self._coordinator.requests.remote())
         except ray.exceptions.RayError:
-            self.close()  # the run is over
+            if self._polling is not None:
+                self._polling.stop()  # the run is over
             return
         if stop:
             self.request_stop()
@@ -87,10 +103,8 @@ def work(train: Train, coordinator: Any) -> StageEnd:
     """
     ray_internals.quiet_reports()
     control = RayControl(coordinator)
-    if control.must_exit:
-        return StageEnd()
     try:
-        return train(control)
+        return StageEnd() if control.must_exit else train(control)
     except StorageError:
         raise  # the network may be back at the next attempt
     except PlinthError as error:

@@ -133,7 +133,9 @@ class GuardConfig:
     spike_window: int = 100
     """Steps that a loss is compared with; the check starts when half of them are done."""
     hang_after_s: float = 600.0
-    """A step longer than this has the stacks of all its threads written to the run's logs."""
+    """A step longer than this, or a wait for its batch, has the stacks of all its threads written to the
+    run's logs; with Ray, the rank that the others wait for is named and ended, and the run goes on from the
+    last checkpoint."""
     floors: dict[str, float] = field(default_factory=dict)
     """Logs of the stage that mean collapse when they stay below a value, e.g. target_feature_std: 0.01."""
     collapse_patience: int = 5

@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import re
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -25,6 +26,8 @@ FOLDER = "logs"
 FAILURE_SUFFIX, BATCHES_SUFFIX, LOST_SUFFIX = ".failure.json", ".batches", ".lost.json"
 ATTEMPT_TIME = "%Y%m%d-%H%M%S"
 """How the id of an attempt begins: when it did, in UTC. Ids sort by it."""
+TIME_CHARS = 15
+"""Length of that."""
 RANK_MARK = "-rank"
 """Between attempt and rank in the names of their files."""
 BATCHES_KEY = re.compile(rf"{FOLDER}/(?P<attempt>.+){RANK_MARK}(?P<rank>\d+)\{BATCHES_SUFFIX}")
@@ -95,8 +98,17 @@ def read_failures(storage: Storage) -> list[Failure]:
         attempt, rank = found["attempt"], int(found["rank"])
         if attempt in failed and (attempt, rank) not in known:
             failures.append(vanished(attempt, rank, last_batch(storage.read(found.string))))
-    failures = [replace(f, is_first_lost=(f.attempt, f.rank) in lost) for f in failures]
+    failures = [_with_word_of(f, lost) for f in failures]
     return sorted(failures, key=lambda failure: (failure.time or 0.0, failure.rank))
+
+
+def _with_word_of(failure: Failure, lost: Mapping[tuple[str, int], str]) -> Failure:
+    """The failure with what the launcher says of its rank."""
+    why = lost.get((failure.attempt, failure.rank))
+    if why is None:
+        return failure
+    said = why if failure.error == VANISHED and why else failure.message
+    return replace(failure, is_first_lost=True, message=said)
 
 
 def attempts_of(keys: Iterable[str]) -> list[str]:
@@ -105,22 +117,31 @@ def attempts_of(keys: Iterable[str]) -> list[str]:
     return sorted({attempt for attempt, mark, _ in names if mark})
 
 
-def record_lost(storage: Storage, ranks: Sequence[int]) -> None:
+def record_lost(storage: Storage, ranks: Mapping[int, str]) -> None:
     """Keep which ranks' processes died first, as the launcher sees it now. It does not know the attempt, of
-    which nothing may be in storage yet: the time tells."""
+    which nothing may be in storage yet: the time tells.
+
+    Args:
+        ranks: each with why, where that is known; else empty.
+    """
     now = datetime.now(UTC).strftime(ATTEMPT_TIME)
-    storage.write(f"{FOLDER}/{now}{LOST_SUFFIX}", json.dumps(sorted(ranks)).encode())
+    key = f"{FOLDER}/{now}-{uuid.uuid4().hex[:6]}{LOST_SUFFIX}"
+    storage.write(key, json.dumps({str(rank): ranks[rank] for rank in sorted(ranks)}).encode())
 
 
-def _first_lost(storage: Storage, keys: Sequence[str]) -> set[tuple[str, int]]:
-    """(attempt, rank) of what the launcher saw die first: in the newest attempt that had begun by then."""
-    attempts, lost = attempts_of(keys), set()
+def _first_lost(storage: Storage, keys: Sequence[str]) -> dict[tuple[str, int], str]:
+    """(attempt, rank) of what the launcher saw die first, with why: in the newest attempt that had begun by
+    then."""
+    attempts, lost = attempts_of(keys), dict[tuple[str, int], str]()
     for key in (key for key in keys if key.endswith(LOST_SUFFIX)):
-        time = key.removeprefix(f"{FOLDER}/").removesuffix(LOST_SUFFIX)
-        begun = [attempt for attempt in attempts if attempt[: len(time)] <= time]
+        time = key.removeprefix(f"{FOLDER}/")[:TIME_CHARS]
+        begun = [attempt for attempt in attempts if attempt[:TIME_CHARS] <= time]
         try:
-            lost |= {(begun[-1], int(rank)) for rank in json.loads(storage.read(key)) if begun}
-        except (ValueError, TypeError) as error:
+            said = json.loads(storage.read(key))
+            of_ranks = dict.fromkeys(said, "") if isinstance(said, list) else said  # a list until 2026
+            for rank, why in of_ranks.items() if begun else ():
+                lost[begun[-1], int(rank)] = str(why) or lost.get((begun[-1], int(rank)), "")
+        except (ValueError, TypeError, AttributeError) as error:
             log.warning("%s/%s is skipped, it cannot be read: %s", storage.uri, key, error)
     return lost
 

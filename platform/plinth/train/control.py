@@ -60,6 +60,14 @@ class Control:
         to be."""
         return None
 
+    def enters(self, doing: str, step: int | None = None, limit_s: float | None = None) -> None:
+        """What this rank does from now on, and how long it may: told to whoever looks for ranks that hang.
+
+        Args:
+            doing: as in "rank 3 takes step", if there is a step.
+            limit_s: None: as long as it likes.
+        """
+
     def report(self, summary: dict[str, Any]) -> None:
         """Called on all ranks after each checkpoint has begun, with a `checkpoint_report`."""
 

@@ -116,8 +116,10 @@ def _train(state: StageState) -> StageEnd:
         unreported: list[dict[str, float]] = []
         while (step := engine.completed_steps) < stage.total_steps and not end.is_stopped:
             started = time.perf_counter()
+            state.control.enters("waits for its batch of step", step, stage.guard.hang_after_s)
             batch = _next_batch(batches, out_batches)
             state.observers.batch(step, batch)
+            state.control.enters("takes step", step, stage.guard.hang_after_s)
             heard = consensus.heard(bool(batch.skipped), state.observers.save_s)
             result = _step(state, engine, batch, losses, [*heard, *told(batch, compute_s)])
             decision = consensus.decide(result.told[:, : len(heard)])
@@ -128,6 +130,7 @@ def _train(state: StageState) -> StageEnd:
             )  # fmt: skip
             if decision.has_skipped:
                 record.skipped = _gathered(state, batch.skipped)
+            state.control.enters("is done with step", step)
             end.summary, stall_s = record.summary(), 0.0
             unreported.append(end.summary)
             state.observers.step(record, engine, batch)

@@ -77,6 +77,16 @@ def build_dying(marker: Path, sources: Sequence[OpenSource]) -> ToyStage:
     return StageThatDies(marker)
 
 
+def build_stopped(marker: Path, sources: Sequence[OpenSource]) -> ToyStage:
+    """A stage that stops a worker's process once, and then writes `marker`."""
+    return StageThatDies(marker, signal.SIGSTOP)
+
+
+def build_stuck(marker: Path, sources: Sequence[OpenSource]) -> ToyStage:
+    """A stage whose rank 1 once never comes to the collective in which rank 0 waits for it."""
+    return StageThatDies(marker, None)
+
+
 def build_nan(attempts: Path, sources: Sequence[OpenSource]) -> ToyStage:
     """A stage that gives a NaN; adds a line to `attempts` every time that it is built."""
     with attempts.open("a") as file:
@@ -108,24 +118,28 @@ class SlowStage(ToyStage):
 
 
 class StageThatDies(ToyStage):
-    """Kills its own process, once, in the middle of step `DIES_AT` on rank 1.
+    """Sends its own process a signal, once, in the middle of step `DIES_AT` on rank 1.
 
     Args:
         marker: a file that says that it has happened.
+        number: of the signal; None: sleep for ever.
     """
 
     DIES_AT = 6
 
-    def __init__(self, marker: Path) -> None:
+    def __init__(self, marker: Path, number: signal.Signals | None = signal.SIGKILL) -> None:
         super().__init__()
-        self.marker = marker
+        self.marker, self.number = marker, number
         self.calls = 0
 
     def contrast(self, features: dict[str, Any]) -> Any:
         self.calls += 1  # once a step
         if self.calls == self.DIES_AT + 1 and os.environ["RANK"] == "1" and not self.marker.exists():
             self.marker.write_text(str(time.time()))
-            os.kill(os.getpid(), signal.SIGKILL)
+            if self.number is not None:
+                os.kill(os.getpid(), self.number)
+            while self.number is None:
+                time.sleep(1)
         return super().contrast(features)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,11 +18,13 @@ from plinth.checkpoint import store
 from plinth.errors import ConfigError, DataError, NonFiniteError
 from plinth.launch.config import FitConfig, Workers
 from plinth.launch.fit import fit
+from plinth.observe.config import GuardConfig
+from plinth.observe.failures import by_attempt, first_cause, read_failures
 from plinth.observe.metrics import read_lines
 from plinth.storage import Storage
 from plinth.train.outcome import StageEnd
 from plinth.train.resolve import ResolvedStage
-from tests.helpers.toy.run import build_bug, build_dying, build_nan, toy_run
+from tests.helpers.toy.run import build_bug, build_dying, build_nan, build_stopped, build_stuck, toy_run
 
 pytestmark = pytest.mark.slow
 CONFIG = FitConfig(workers=Workers(2, 2), cpus_per_worker=0.5, max_failures=1)
@@ -75,6 +79,33 @@ def test_lost_worker_does_not_change_the_result(
         assert torch.equal(tensor, expected[name]), name
     steps = [(line["step"], line["digest"], line["loss"]) for line in read_lines(run.storage)]
     assert steps == [(line["step"], line["digest"], line["loss"]) for line in read_lines(whole.storage)]
+
+
+@pytest.mark.parametrize(
+    ("build_stage", "hang_after_s", "said"),
+    [
+        (build_stopped, 600.0, r"gave no sign of life for \d+ s, so it was ended .*; before, "),
+        (build_stuck, 4.0, r"was ended: for \d+ s takes step 6 .*, the others wait for it"),
+    ],
+    ids=["stopped", "stuck"],
+)
+def test_a_rank_that_hangs_is_named_and_ended_and_the_result_is_the_same(
+    straight: tuple[ResolvedStage, StageEnd], tmp_path: Path, build_stage: Any, hang_after_s: float, said: str
+) -> None:
+    whole, _ = straight
+    marker, storage = tmp_path / "hung", Storage.from_uri(tmp_path / "run")
+    guard = GuardConfig(hang_after_s=hang_after_s)
+    run = toy_run(tmp_path, build_stage=partial(build_stage, marker), guard=guard)
+    last = fit(replace(CONFIG, silent_after_s=8.0), [run], storage)
+    assert marker.exists(), "the worker was to hang"
+    assert last.summary["step"] == 11
+    ((_, failures),) = by_attempt(read_failures(storage)).items()
+    cause = first_cause(failures)
+    assert cause.startswith("rank 1 on ")
+    assert re.search(said, cause), cause
+    expected = weights(whole)
+    for name, tensor in weights(run).items():
+        assert torch.equal(tensor, expected[name]), name
 
 
 def test_error_of_all_workers_is_raised_and_not_retried(cluster: None, tmp_path: Path) -> None:

@@ -60,7 +60,9 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Storage:
 
 def test_first_cause_is_the_killed_rank(run_folder: Storage) -> None:
     (lost,) = [key for key, _ in run_folder.list("logs") if key.endswith(LOST_SUFFIX)]
-    assert json.loads(run_folder.read(lost)) == [1], "Ray's controller saw it die before it ended rank 0"
+    assert json.loads(run_folder.read(lost)) == {"1": ""}, (
+        "Ray's controller saw it die before it ended rank 0"
+    )
     failures = read_failures(run_folder)
     (killed,) = [failure for failure in failures if failure.rank == 1]
     assert (killed.error, killed.step, killed.host) == (VANISHED, DIED_IN, socket.gethostname())

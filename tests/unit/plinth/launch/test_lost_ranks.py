@@ -32,7 +32,7 @@ class Handle:
     """Of a coordinator in this process."""
 
     def __init__(self) -> None:
-        self.of = Coordinator(0.0)
+        self.of = Coordinator(0.0, Storage.from_uri("unused"), silent_after_s=30.0)
         self.clear_group = SimpleNamespace(remote=self.of.clear_group)
 
     def __reduce__(self) -> tuple[type[Handle], tuple[()]]:

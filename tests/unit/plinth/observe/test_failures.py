@@ -139,7 +139,7 @@ def test_of_two_that_vanished_the_launcher_knows_which_was_first(tmp_path: Path,
         line = {"time": 10.0 + rank, "host": "vm", "pid": 5, "stage": "main", "step": 6, "sample_ids": []}
         for name in (before, attempt):
             storage.write(f"logs/{name}-rank{rank}.batches", json.dumps(line).encode() + b"\n")
-    record_lost(storage, [first])
+    record_lost(storage, {first: ""})
     ((lost, _),) = [entry for entry in storage.list("logs") if entry[0].endswith(LOST_SUFFIX)]
     assert attempts_of(key for key, _ in storage.list("logs")) == [before, attempt]
     expected = f"rank {first} on vm vanished in step 6 of main"
@@ -154,3 +154,7 @@ def test_of_two_that_vanished_the_launcher_knows_which_was_first(tmp_path: Path,
 
     storage.write(lost, b"[")
     assert list(by_attempt(read_failures(storage))) == [before], "a torn record is passed over"
+
+    record_lost(storage, {first: "gave no sign of life"})
+    said = first_cause(by_attempt(read_failures(storage))[attempt])
+    assert said.splitlines()[0].endswith(": gave no sign of life"), "what the launcher knows of it"

@@ -54,7 +54,7 @@ def test_a_new_run_in_an_old_place_hears_nothing_of_the_old_one(died: Storage) -
 
 
 def test_the_next_attempt_tells_who_was_lost(died: Storage, caplog: pytest.LogCaptureFixture) -> None:
-    record_lost(died, [0])
+    record_lost(died, {0: ""})
     time.sleep(1.0)  # attempts begin seconds apart, and are told apart by that
     with attempt.begin(ALONE, died, "old", Control(), 60.0):
         (failure,) = read_failures(died)
