@@ -2,9 +2,10 @@
 
     python -m benchmarks.kills [--kills 5] [--stop] [--every 50] [--folder bench-kills] [key=value ...]
 
-Workers of the real job (Ray Train, DeepSpeed, streamed shards, asynchronous checkpoints) get `kill -9` in the
-middle of a step, or SIGSTOP with `--stop` (`pretrain.fit.silent_after_s` later they count as lost). Printed are the steps that were done again, the time from each kill to the next step that
-counts, the share of the wall time that training waited for checkpoints, and the run's ledger.
+Workers of the real job (Ray Train, DeepSpeed, streamed shards, asynchronous checkpoints) get `kill -9` in
+the middle of a step, or SIGSTOP with `--stop`: `pretrain.fit.silent_after_s` later they count as lost.
+Printed are the steps that were done again, the time from each kill to the next step that counts, the share
+of the time that training waited for checkpoints, and the run's ledger.
 """
 
 from __future__ import annotations

@@ -75,6 +75,18 @@ def set_start_timeout(seconds: float) -> None:
     os.environ[WORKER_GROUP_START_TIMEOUT_S_ENV_VAR] = str(seconds)
 
 
+def watch_nccl() -> None:
+    """Let Ray Train's detector of hangs in NCCL, experimental and off by default, fail a group that hangs.
+
+    It takes 10 minutes and leaves NCCL's report and all stacks in the run's ray/ folder. It needs `ncclras`
+    on the nodes, and says so where there is none. Call it in the driver, which makes the detector.
+    """
+    from ray.train.v2._internal import constants
+
+    os.environ.setdefault(constants.ENABLE_NCCL_HANG_DETECTOR_ENV_VAR, "1")
+    os.environ.setdefault(constants.NCCL_RAS_ACTION_ENV_VAR, constants.NCCL_RAS_ACTION_FAIL)
+
+
 def is_start_timeout(error: BaseException) -> bool:
     """Whether Ray Train gave up because the workers did not start in time. The exception is not public."""
     from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError

@@ -43,6 +43,8 @@ class FitConfig:
     """How often lost workers, or a failed start of them, are started again, from the last checkpoint."""
     max_preemptions: int = 100
     """How often workers are started again that were taken away with a notice; counted for themselves."""
+    preemption_grace_s: float = 10.0
+    """How long workers on other machines may still save after a machine was to be taken away."""
     start_timeout_s: float = 120.0
     """How long a try waits until the cluster has room for the workers and they have started."""
     silent_after_s: float = 30.0
@@ -58,6 +60,7 @@ class FitConfig:
             ConfigError: naming the key.
         """
         least = {"gpus_per_worker": 0, "threads_per_worker": 1, "max_failures": 0, "max_preemptions": 0}
+        least["preemption_grace_s"] = 0
         for key, value in least.items():
             if getattr(self, key) < value:
                 raise ConfigError(f"fit.{key} is {getattr(self, key)}, expected {value} or more.")

@@ -66,6 +66,8 @@ class RayRun:
             WorkersLostError: workers were lost, or failed, more often than allowed.
         """
         ray_internals.set_start_timeout(self._config.start_timeout_s)
+        if self._config.gpus_per_worker:
+            ray_internals.watch_nccl()
         self._warn_if_short()
         # On this node, like Ray's controller: the nodes of the workers come and go.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -115,6 +117,9 @@ class RayRun:
                     max_failures=config.max_failures,
                     controller_failure_limit=config.max_failures,
                     max_preemption_failures=config.max_preemptions,
+                    # A rank that is gone before it has reported a checkpoint must not strand the others.
+                    relax_collectives_on_preemption=True,
+                    preemption_grace_s=config.preemption_grace_s,
                 ),
             ),
         )
