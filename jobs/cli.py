@@ -25,8 +25,7 @@ from jobs import jobfile
 from jobs.common.flags import add_job
 from jobs.jobfile import SCHEMAS
 from plinth.errors import EXIT_CODE, INTERRUPTED_EXIT_CODE, PlinthError, SeveralErrors
-from plinth.escapes import printable
-from plinth.redaction import redact
+from plinth.redaction import printable, redact
 from plinth.schema import describe
 
 EPILOG = """\

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jobs.display.text import aligned, some
-from plinth.escapes import printable
+from plinth.redaction import printable
 from poma3d.annotations.ceiling import ceiling, room_of, scan_of
 from poma3d.annotations.notes import ODDITIES
 from poma3d.annotations.poses import FRAMES, NEEDED, SQA3D, ScanFrame, as_vector, in_world

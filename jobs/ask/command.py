@@ -19,7 +19,7 @@ from jobs.view.ranked import ranked_page
 from jobs.view.scene import find
 from plinth.data.manifest import VERSION_MARK
 from plinth.errors import ConfigError, DataError, PlinthError
-from plinth.escapes import printable
+from plinth.redaction import printable
 from plinth.storage import StorageOptions
 from poma3d.sample import Sample
 

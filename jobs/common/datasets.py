@@ -13,7 +13,7 @@ from plinth.data import manifest as manifests
 from plinth.data.manifest import Manifest
 from plinth.data.shards import RowGroupReader
 from plinth.errors import DataError
-from plinth.escapes import printable
+from plinth.redaction import printable
 from plinth.storage import Storage, StorageOptions
 from poma3d.pretrained.config import TeacherRecord
 from poma3d.sample import SCHEMA_VERSION, Classes, Sample, SampleShape, to_samples

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
-from plinth.escapes import printable
+from plinth.redaction import printable
 
 REJECTS_FILE = "rejects.csv"
 VALUE_CHARACTERS = 300

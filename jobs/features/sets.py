@@ -12,7 +12,7 @@ from plinth.data import manifest as manifests
 from plinth.data.manifest import Manifest
 from plinth.data.shards import RowGroupReader
 from plinth.errors import DataError, StorageError
-from plinth.escapes import printable
+from plinth.redaction import printable
 from plinth.storage import Storage, StorageOptions
 from poma3d.heads.features import SCHEMA_VERSION, FeatureShape
 from poma3d.heads.questions import SceneViews

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from jobs.finetune.config import QaConfig
 from plinth.errors import ConfigError, DataError
-from plinth.escapes import printable
+from plinth.redaction import printable
 from plinth.storage import MissingKeyError, Storage, StorageOptions
 from poma3d.annotations import rooms, vocabulary
 from poma3d.annotations.read import read

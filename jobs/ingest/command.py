@@ -38,8 +38,8 @@ from plinth.data import manifest as manifests
 from plinth.data.manifest import Manifest
 from plinth.data.shards import refuse_incomplete
 from plinth.errors import ConfigError, DataError
-from plinth.escapes import printable
 from plinth.locations import absolute
+from plinth.redaction import printable
 from plinth.storage import Storage
 from poma3d.sample import SCHEMA_VERSION, Classes, SampleShape
 from poma3d.scenes.disagreement import Disagreement

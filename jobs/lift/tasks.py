@@ -31,7 +31,7 @@ from jobs.lift.scanned_inputs import record_piece
 from jobs.lift.versions import DUPLICATE, INDEX_SCHEMA, Commit, Part, Rejected, index_key, write_commit
 from plinth.data.shards import write_shard
 from plinth.errors import DataError
-from plinth.escapes import printable
+from plinth.redaction import printable
 from plinth.storage import Storage
 from poma3d.lift.config import FilterConfig
 from poma3d.lift.convention import to_sample

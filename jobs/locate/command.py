@@ -20,7 +20,7 @@ from jobs.view.page import write_page
 from jobs.view.ranked import ranked_page
 from jobs.view.scene import find, views_of
 from plinth.errors import ConfigError, DataError
-from plinth.escapes import printable
+from plinth.redaction import printable
 from poma3d.evaluate.retrieval import normalise
 from poma3d.export import SceneEncoder
 from poma3d.pretrained.config import TeacherConfig, TeacherRecord

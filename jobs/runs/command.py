@@ -12,12 +12,12 @@ from jobs.runs.state import is_run, read_run
 from jobs.runs.stop import stop
 from jobs.runs.text import describe, loss_text
 from plinth.errors import StorageError
-from plinth.escapes import without_codes
 from plinth.observe import failures
 from plinth.observe.failures import FOLDER as LOGS
 from plinth.observe.failures import first_cause
 from plinth.observe.metrics import duration
 from plinth.observe.rank_logs import LOG_SUFFIX
+from plinth.redaction import without_codes
 from plinth.storage import Storage, StorageOptions
 from plinth.storage.json_objects import DamagedObjectError
 

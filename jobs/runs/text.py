@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from jobs.display.ledger import ledger_lines
 from jobs.runs.state import RunState, StageState
-from plinth.escapes import printable
 from plinth.observe.failures import first_cause, utc
 from plinth.observe.incidents import Incident
+from plinth.redaction import printable
 
 SHOWN_IDS = 4
 

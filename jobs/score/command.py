@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jobs.display.text import aligned
 from plinth.errors import ConfigError, DataError
-from plinth.escapes import printable
+from plinth.redaction import printable
 from poma3d.annotations.question_types import TypeRule
 from poma3d.annotations.read import read
 from poma3d.annotations.rows import Annotations

@@ -27,7 +27,7 @@ from jobs.shards.preview import (
 from jobs.view.config import PageConfig
 from plinth.data.shards import RowGroupReader
 from plinth.errors import DataError
-from plinth.escapes import printable
+from plinth.redaction import printable
 from poma3d.sample import Sample, to_samples
 from poma3d.view.cloud import Cloud, merge, pyramids
 

@@ -1,6 +1,8 @@
-"""Secrets do not reach logs: what looks like one, or is one in this process's environment, becomes ***.
+"""What text must not carry to a log, a page or a terminal: secrets, and codes that act on it.
 
-Names stay (a secret should be given as `storage.secret_key_env=MY_KEY`); values are hidden.
+What looks like a secret, or is one in this process's environment, becomes ***. Names stay (a secret should be
+given as `storage.secret_key_env=MY_KEY`); values are hidden. In text from data, escape codes would colour or
+retitle a terminal, and a line break in an id would make a line of its own.
 """
 
 from __future__ import annotations
@@ -10,9 +12,9 @@ import os
 import re
 from collections.abc import Mapping
 
-from plinth.escapes import without_codes
-
 HIDDEN = "***"
+KEPT = "\n\t"
+"""Characters that act on a terminal and stay in a text of several lines."""
 LEAST_SECRET_CHARS = 6
 """Shorter values of variables are shown: hiding every 1 or true would make logs unreadable."""
 
@@ -78,3 +80,13 @@ def _values(environment: Mapping[str, str]) -> list[str]:
         if len(value) >= LEAST_SECRET_CHARS and _SECRET_NAME.search(name)
     }
     return sorted(found, key=lambda value: (-len(value), value))
+
+
+def printable(text: str) -> str:
+    """A text from data in one line: line breaks, escape codes and what is no Unicode as backslash escapes."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def without_codes(text: str) -> str:
+    """The same for a text of several lines, which stay."""
+    return "".join(c if c in KEPT else printable(c) for c in text)

@@ -10,7 +10,7 @@ from typing import Any
 from jobs.evaluate.measure import MODEL
 from jobs.evaluate.tables import NOTES, Row, Table
 from plinth.errors import DataError
-from plinth.escapes import printable
+from plinth.redaction import printable
 from poma3d.annotations.read import read
 from poma3d.annotations.rows import Annotations
 from poma3d.evaluate.bootstrap import Estimate

@@ -8,6 +8,7 @@ from enum import Enum
 from plinth.counts import Count, CountOrZero, too_small
 from plinth.errors import ConfigError
 from plinth.locations import Location
+from plinth.ray_labels import refuse_bad_label
 from plinth.schema import MISSING
 
 
@@ -122,11 +123,7 @@ def validate(config: DataConfig) -> None:
             f"data.max_prefetch_windows is {config.max_prefetch_windows}, "
             f"expected data.prefetch_windows ({config.prefetch_windows}) or more."
         )
-    if config.ray_label is not None and not all(config.ray_label.partition("=")):
-        raise ConfigError(
-            f"data.ray_label is {config.ray_label!r}, expected key=value.",
-            "The files in clusters/ label their data nodes poma-role=data.",
-        )
+    refuse_bad_label("data.ray_label", config.ray_label)
     if config.ray_task_cpus < 0:
         raise ConfigError(f"data.ray_task_cpus is {config.ray_task_cpus}, expected 0 or more.")
 

@@ -34,6 +34,7 @@ from plinth.data.config import DataConfig, DecodePlace
 from plinth.data.plan import Window
 from plinth.data.sources import OpenSource, PieceReader
 from plinth.data.stream_threads import Ahead, WindowTables, put_unless_closed, read_pieces
+from plinth.ray_labels import label_selector, nodes_with
 
 CLOSE_TIMEOUT_S = 20.0
 STREAM = "stream"
@@ -287,17 +288,7 @@ def _context(config: DataConfig) -> DataContext:
     return context
 
 
-def label_selector(label: str | None) -> dict[str, str] | None:
-    """`key=value` as the mapping that Ray takes."""
-    if label is None:
-        return None
-    key, _, value = label.partition("=")
-    return {key: value}
-
-
 def warn_if_label_is_missing(label: str | None) -> None:
     """Without a warning, a label that no node has looks like a job that hangs."""
-    wanted = label_selector(label) or {}
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    if not any(wanted.items() <= node["Labels"].items() for node in nodes):
+    if not nodes_with(label, ray.nodes()):
         log.warning("data.ray_label %s: no node of the cluster has it yet; reading waits for one", label)

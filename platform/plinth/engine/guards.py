@@ -11,7 +11,7 @@ from torch import Tensor
 
 from plinth.engine.stage import Batch
 from plinth.errors import NonFiniteError
-from plinth.escapes import printable
+from plinth.redaction import printable
 from plinth.world import World
 
 SHOWN_IDS = 8

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from plinth.errors import ConfigError
+from plinth.ray_labels import refuse_bad_label
 
 
 @dataclass
@@ -34,6 +35,9 @@ class FitConfig:
     """CPUs that Ray reserves for a worker; may be a fraction, so that reading tasks have room beside it."""
     gpus_per_worker: float = 0.0
     """GPUs that Ray reserves for a worker."""
+    ray_label: str | None = None
+    """The label of the nodes that train, as key=value, such as poma-role=train; any node when empty. With no
+    such node in the cluster the run waits for one."""
     threads_per_worker: int = 1
     """Threads of torch's operators in a worker. More of them than cores make all workers slower."""
     deterministic_kernels: bool = True
@@ -67,6 +71,7 @@ class FitConfig:
         for key in ("cpus_per_worker", "start_timeout_s", "silent_after_s", "resize_check_s"):
             if not getattr(self, key) > 0:
                 raise ConfigError(f"fit.{key} is {getattr(self, key)}, expected more than 0.")
+        refuse_bad_label("fit.ray_label", self.ray_label)
         low, high = self.workers.min, self.workers.max
         if low < 0:
             raise ConfigError(f"fit.workers.min is {low}, expected 0 or more.")

@@ -24,6 +24,7 @@ from plinth.launch.ray_worker import POLL_S, Train, work
 from plinth.launch.scaling_policy import LadderPolicy
 from plinth.observe.failures import by_attempt, first_cause, is_collective, read_failures
 from plinth.observe.rank_logs import salvage
+from plinth.ray_labels import label_selector, nodes_with
 from plinth.storage import Storage
 from plinth.storage.arrow import arrow_filesystem
 from plinth.train.attempt import local_folder
@@ -98,13 +99,14 @@ class RayRun:
         config, sizes = self._config, self._sizes
         filesystem, path = arrow_filesystem(self._storage.child("ray"))
         return ray_internals.torch_trainer(
-            partial(LadderPolicy, sizes=sizes, coordinator=coordinator),
+            partial(LadderPolicy, sizes=sizes, coordinator=coordinator, label=config.ray_label),
             placement.group if placement is not None else None,
             partial(work, train, coordinator),
             scaling_config=ray.train.ScalingConfig(
                 num_workers=sizes[-1] if len(sizes) == 1 else (sizes[0], sizes[-1]),
                 use_gpu=config.gpus_per_worker > 0,
                 resources_per_worker=self._resources,
+                label_selector=label_selector(config.ray_label),
                 elastic_resize_monitor_interval_s=config.resize_check_s,
             ),
             run_config=ray.train.RunConfig(
@@ -126,19 +128,28 @@ class RayRun:
 
     def _warn_if_short(self) -> None:
         """Say what a run waits for. What can never come is refused before (`jobs.pretrain.command`)."""
-        total, workers = ray.cluster_resources(), self._sizes[0]
+        total, workers, label = self._there(), self._sizes[0], self._config.ray_label
+        where = f" with the label {label}" if label else ""
         for kind, each in self._resources.items():
             if each * workers > total.get(kind, 0):
                 log.warning(
-                    "waiting for the cluster to grow: %d workers need %g %s, it has %g",
-                    *(workers, each * workers, kind, total.get(kind, 0)),
+                    "waiting for the cluster to grow: %d workers need %g %s, it has %g%s",
+                    *(workers, each * workers, kind, total.get(kind, 0), where),
                 )
+
+    def _there(self) -> dict[str, float]:
+        """Resources of the nodes that may train."""
+        total: dict[str, float] = {}
+        for node in nodes_with(self._config.ray_label, ray.nodes()):
+            for kind, amount in node["Resources"].items():
+                total[kind] = total.get(kind, 0.0) + amount
+        return total
 
     def _explained(self, error: Exception) -> Exception:
         """What Ray's error means: too few resources, or what `explain_failures` makes of the workers'
         errors; a bug stays as it is."""
         if ray_internals.is_start_timeout(error):
-            workers, total = self._sizes[0], ray.cluster_resources()
+            workers, total = self._sizes[0], self._there()
             needed = ", ".join(f"{each * workers:g} {kind}" for kind, each in self._resources.items())
             there = ", ".join(f"{total.get(kind, 0):g} {kind}" for kind in self._resources)
             return ConfigError(

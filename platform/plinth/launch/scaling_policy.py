@@ -16,8 +16,10 @@ import ray
 
 from plinth import ray_internals
 from plinth.engine.process import log_to_terminal
+from plinth.ray_labels import nodes_with
 
 ANSWER_TIMEOUT_S = 5.0
+ROUNDING = 1e-6
 ElasticPolicy: Any = ray_internals.elastic_policy()
 NoopDecision, ResizeDecision = ray_internals.scaling_decisions()
 
@@ -30,12 +32,16 @@ class LadderPolicy(ElasticPolicy):
     Args:
         sizes: possible numbers of workers, ascending.
         coordinator: the `plinth.launch.coordinator.Coordinator` that asks the workers to save and wait.
+        label: of the nodes that may train.
     """
 
-    def __init__(self, scaling_config: Any, sizes: Sequence[int], coordinator: Any) -> None:
+    def __init__(
+        self, scaling_config: Any, sizes: Sequence[int], coordinator: Any, label: str | None = None
+    ) -> None:
         super().__init__(scaling_config)
         self._sizes = list(sizes)
         self._coordinator = coordinator
+        self._label = label
         self._asked = False
 
     def make_decision_for_non_running_worker_group(self) -> Any:
@@ -59,9 +65,15 @@ class LadderPolicy(ElasticPolicy):
         return NoopDecision()
 
     def count_workers(self, reserved_resources: Any) -> int:
-        """The largest size of the ladder that fits on nodes that stay: Ray's books may still list a node
-        that is gone or draining, and waiting for it would take the whole start timeout."""
-        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        """The largest size of the ladder that fits on nodes that may train and stay: Ray's books may still
+        list a node that is gone or draining, and waiting for it would take the whole start timeout."""
+        alive = {node["NodeID"] for node in nodes_with(self._label, ray.nodes())}
         staying = alive - set(ray_internals.draining_nodes())
-        fits = super().count_workers({n: r for n, r in reserved_resources.items() if n in staying})
+        # Ray divides without rounding: of 1.0 CPU it takes four workers of 0.2.
+        rounded_up = {
+            node: {kind: amount + ROUNDING for kind, amount in resources.items()}
+            for node, resources in reserved_resources.items()
+            if node in staying
+        }
+        fits = super().count_workers(rounded_up)
         return max((size for size in self._sizes if size <= fits), default=0)

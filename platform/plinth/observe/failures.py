@@ -18,8 +18,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from plinth.errors import PlinthError
-from plinth.escapes import printable, without_codes
-from plinth.redaction import redact
+from plinth.redaction import printable, redact, without_codes
 from plinth.storage import Storage
 
 FOLDER = "logs"

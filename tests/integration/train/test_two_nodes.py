@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,9 +23,14 @@ from jobs.pretrain.config import PretrainJob
 from plinth.data import stream
 from plinth.data.config import DataConfig, ReaderKind
 from plinth.data.plan import Cursor
-from plinth.launch.config import FitConfig
+from plinth.data.sources import OpenSource
+from plinth.launch.config import FitConfig, Workers
+from plinth.launch.fit import fit
+from plinth.storage import Storage
 from plinth.world import World
 from tests.helpers.datasets import make_data_set, take
+from tests.helpers.toy.run import build, toy_run
+from tests.helpers.toy.stage import ToyStage
 
 pytestmark = pytest.mark.slow
 STEPS = 6
@@ -68,6 +73,22 @@ def test_reading_stays_on_the_nodes_with_the_ray_label(
     assert not caplog.messages
     expected = take([source], replace(config, reader=ReaderKind.threads), World(0, 1), Cursor(), STEPS)
     assert [b.sample_ids for b in batches] == [b.sample_ids for b in expected]
+
+
+def build_noting(folder: Path, sources: Sequence[OpenSource]) -> ToyStage:
+    """The toy stage; leaves a file named for its node."""
+    (folder / ray.get_runtime_context().get_node_id()).touch()
+    return build(sources)
+
+
+def test_training_stays_on_the_nodes_with_the_ray_label(data_node: str, tmp_path: Path) -> None:
+    """Ray would choose the head, which has more room."""
+    seen = tmp_path / "seen"
+    seen.mkdir()
+    run = toy_run(tmp_path, build_stage=partial(build_noting, seen))
+    config = FitConfig(workers=Workers(1, 2), cpus_per_worker=0.5, ray_label="poma-role=data")
+    assert fit(config, [run], Storage.from_uri(tmp_path / "run")).summary["step"] == 11
+    assert [path.name for path in seen.iterdir()] == [data_node]
 
 
 def test_ray_label_that_no_node_has_is_a_warning(data_node: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,4 +1,4 @@
-"""Redaction: planted secrets go, names and everything else stays."""
+"""Planted secrets go, names and everything else stays; escape codes reach no terminal and no log."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import logging
 
 import pytest
 
-from plinth.redaction import RedactionFilter, redact
+from plinth.observe.failures import Failure, first_cause
+from plinth.redaction import RedactionFilter, printable, redact, without_codes
 
+RED = "a\x1b[31m\rb\u2028c\x9bd\x00"
 PLANTED = "pl4nted+s3cret/value"
 ENVIRONMENT = {
     "MY_SECRET_KEY": "Zm9vYmFyCg", "WANDB_API_KEY": "0123456789abcdef", "HF_TOKEN": "hf-of-nobody",
@@ -84,3 +86,26 @@ def test_a_handler_with_the_filter_shows_no_secret(monkeypatch: pytest.MonkeyPat
     assert "pl4nted" not in text
     assert "asked with ***, 3 tries" in text
     assert "ValueError: no access with ***" in text
+
+
+def test_one_line_without_codes() -> None:
+    assert printable(f"{RED}\né字\ud800") == "a\\x1b[31m\\rb\\u2028c\\x9bd\\x00\\né字\\ud800"
+
+
+def test_lines_stay_where_there_are_some() -> None:
+    assert without_codes(f"x\n\t{RED}") == "x\n\ta\\x1b[31m\\rb\\u2028c\\x9bd\\x00"
+
+
+def test_logs_have_no_codes() -> None:
+    record = logging.LogRecord("plinth", logging.INFO, "", 0, "rank %s\nsecond line", (RED,), None)
+    assert RedactionFilter().filter(record)
+    assert record.getMessage() == "rank a\\x1b[31m\\rb\\u2028c\\x9bd\\x00\nsecond line"
+
+
+@pytest.mark.parametrize("sample_id", ["room\n2026-01-01 ERROR", "room\x1b]0;title\x07"])
+def test_ids_in_a_first_cause_stay_in_their_line(sample_id: str) -> None:
+    failure = Failure("a1", 0, "node", 1, 0.0, "ValueError", "x\x1b[2Jy", "", 3, [sample_id])
+    said = first_cause([failure])
+    assert "\x1b" not in said
+    assert said.count("\n") == 1
+    assert printable(sample_id) in said

@@ -40,3 +40,26 @@ def test_largest_size_that_fits_on_nodes_that_stay(
     reserved: Any = {node: {"CPU": float(count)} for node, count in cpus.items()}
     assert policy.count_workers(reserved) == size
     assert policy._count_possible_workers(reserved) == size, "what Ray's own policy calls"
+
+
+def test_only_nodes_with_the_label_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.train import ScalingConfig
+
+    roles = {"a": "train", "b": "data", "c": "train"}
+    nodes = [{"NodeID": n, "Alive": True, "Labels": {"poma-role": role}} for n, role in roles.items()]
+    monkeypatch.setattr(scaling_policy.ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(ray_internals, "draining_nodes", dict)
+    config = ScalingConfig(num_workers=(1, 4), resources_per_worker={"CPU": 1})
+    reserved: Any = {name: {"CPU": 1.0} for name in "abc"}
+    assert LadderPolicy(config, [1, 2, 3], None, "poma-role=train").count_workers(reserved) == 2
+    assert LadderPolicy(config, [1, 2, 3], None).count_workers(reserved) == 3
+
+
+def test_fractions_of_a_cpu_are_counted_to_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.train import ScalingConfig
+
+    monkeypatch.setattr(scaling_policy.ray, "nodes", lambda: [{"NodeID": "a", "Alive": True}])
+    monkeypatch.setattr(ray_internals, "draining_nodes", dict)
+    config = ScalingConfig(num_workers=(1, 5), resources_per_worker={"CPU": 0.2})
+    reserved: Any = {"a": {"CPU": 1.0}}
+    assert LadderPolicy(config, [1, 5], None).count_workers(reserved) == 5
