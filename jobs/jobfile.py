@@ -143,10 +143,10 @@ def read(path: Path) -> JobFile:
     raw = config.read(path)
     refuse_secrets(raw, str(path))
     kind = raw.get("kind")
-    if kind not in SCHEMAS:
+    if not isinstance(kind, str) or kind not in SCHEMAS:
         problem = f"{path} has no kind." if kind is None else f"{path}: kind is {kind!r}."
         raise ConfigError(problem, f"Say which job it is, as `kind: NAME`: one of {', '.join(SCHEMAS)}.")
-    return JobFile(path, str(kind), raw)
+    return JobFile(path, kind, raw)
 
 
 def load(schema: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
