@@ -146,6 +146,8 @@ def test_a_missing_file_and_a_job_of_another_kind(tmp_path: Path, capsys: pytest
     assert f"Run `poma ingest {job}`" in one_line(capsys)
     assert main(["config", write(tmp_path / "odd.yaml", {"kind": "cook"})]) == 2
     assert "kind is 'cook'" in one_line(capsys)
+    assert main(["config", write(tmp_path / "odd.yaml", {"kind": ["ingest"]})]) == 2
+    assert "kind is ['ingest']" in one_line(capsys)
 
 
 def test_ctrl_c_is_one_line(
