@@ -20,6 +20,7 @@ from plinth.errors import PlinthError
 from plinth.escapes import printable, without_codes
 from plinth.redaction import redact
 from plinth.storage import Storage
+from plinth.storage.json_objects import filled
 
 FOLDER = "logs"
 FAILURE_SUFFIX, BATCHES_SUFFIX, LOST_SUFFIX = ".failure.json", ".batches", ".lost.json"
@@ -84,8 +85,8 @@ def read_failures(storage: Storage) -> list[Failure]:
     for key in keys:
         if key.endswith(FAILURE_SUFFIX):
             try:
-                failures.append(Failure(**json.loads(storage.read(key))))
-            except (ValueError, TypeError) as error:
+                failures.append(filled(Failure, json.loads(storage.read(key))))
+            except (ValueError, TypeError, RecursionError) as error:
                 log.warning("%s/%s is skipped, it cannot be read: %s", storage.uri, key, error)
     failed = {failure.attempt for failure in failures}
     lost = _first_lost(storage, keys)
@@ -120,7 +121,7 @@ def _first_lost(storage: Storage, keys: Sequence[str]) -> set[tuple[str, int]]:
         begun = [attempt for attempt in attempts if attempt[: len(time)] <= time]
         try:
             lost |= {(begun[-1], int(rank)) for rank in json.loads(storage.read(key)) if begun}
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             log.warning("%s/%s is skipped, it cannot be read: %s", storage.uri, key, error)
     return lost
 
@@ -137,8 +138,9 @@ def last_batch(lines: bytes) -> dict[str, Any]:
     """The last whole line of a rank's batches (time, host, pid, stage, step, sample_ids), or {}."""
     last: dict[str, Any] = {}
     for line in lines.splitlines():
-        with contextlib.suppress(ValueError):  # the last line may be half written
-            last = json.loads(line)
+        with contextlib.suppress(ValueError, RecursionError):  # the last line may be half written
+            found = json.loads(line)
+            last = found if isinstance(found, dict) else last
     return last
 
 

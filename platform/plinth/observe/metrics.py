@@ -247,7 +247,7 @@ def recover_lines(world: World, storage: Storage, local: Path) -> None:
 
     def left() -> list[dict[str, Any]]:
         path = local / LINES_KEY
-        return _parsed(path.read_text()) if path.is_file() else []
+        return parsed(path.read_text()) if path.is_file() else []
 
     found = {line["step"]: line for of_rank in on_all_ranks(world, left) for line in of_rank}
 
@@ -260,13 +260,13 @@ def recover_lines(world: World, storage: Storage, local: Path) -> None:
     on_all_ranks(world, merge)
 
 
-def _parsed(text: str) -> list[dict[str, Any]]:
-    """The lines that are whole: the last one may be half written."""
+def parsed(text: str) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl that are whole: the first and the last one may be cut."""
     lines = []
     for line in text.split("\n"):
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             found = json.loads(line)
-            lines += [found] if isinstance(found, dict) and "step" in found else []
+            lines += [found] if isinstance(found, dict) and isinstance(found.get("step"), int) else []
     return lines
 
 
@@ -276,7 +276,7 @@ def read_lines(storage: Storage) -> list[dict[str, Any]]:
     if not storage.exists(LINES_KEY):
         return []
     text = storage.read(LINES_KEY).decode(errors="replace")
-    lines = _parsed(text)
+    lines = parsed(text)
     torn = sum(bool(line.strip()) for line in text.split("\n")) - len(lines)
     if torn:
         log.warning("%s/%s: %d torn lines are left out", storage.uri, LINES_KEY, torn)
