@@ -103,6 +103,7 @@ class Saver:
     ) -> None:
         self._world, self._storage, self._config = world, storage, config
         self._queue_folder = scratch / upload.QUEUE_FOLDER
+        self._run = upload.identity(storage, scratch)
         self._before_commit, self._on_commit, self._on_upload = before_commit, on_commit, on_upload
         self._snapshot = Snapshot()
         self._writer = ThreadPoolExecutor(1, "plinth-write")
@@ -209,7 +210,7 @@ class Saver:
 
     def _write(self, saved: Saved, copies: list[TensorShard], state: dict[str, Any]) -> None:
         try:
-            upload.write_local(saved.folder, saved.step, saved.token, copies, state, self._world)
+            upload.write_local(saved.folder, saved.step, saved.token, copies, state, self._world, self._run)
         except Exception as error:
             self._fail(saved, error)
         else:

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from plinth import scratch
 from plinth.checkpoint import save_load as checkpoint
 from plinth.checkpoint import store
 from plinth.checkpoint.saver import Saver
@@ -81,6 +82,7 @@ def run_stage(
     Raises:
         PlinthError: what the user can mend.
     """
+    on_all_ranks(process.world, lambda: scratch.claim(stage.scratch))
     if _is_done(stage, process, later):
         _say(process, "%s: all %d steps are done", stage.name, stage.total_steps)
         return StageEnd()
@@ -117,7 +119,6 @@ def _is_done(stage: ResolvedStage, process: Process, later: Sequence[ResolvedSta
             return False
         if any((store.latest(s.checkpoints) or s.total_steps) < s.total_steps for s in later):
             return True
-        stage.scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=stage.scratch) as local:
             wrong = store.whats_wrong(stage.checkpoints, stage.total_steps, Path(local))
         if wrong:
