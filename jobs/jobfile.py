@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from omegaconf import DictConfig
 
-from jobs.common.run_layout import CONFIGS
+from jobs.common.run_layout import CONFIGS, is_folder_name
 from jobs.common.secrets import refuse_secret_overrides, refuse_secrets
 from plinth import config, plugins
 from plinth.data.manifest import VERSION_MARK, split_version
@@ -72,6 +72,7 @@ class JobFile:
         job = at_home(config.resolve(schema, self.raw, str(self.path), overrides))
         plugins.complete(job)
         _check_results(job, str(self.path))
+        _check_run_names(job, str(self.path))
         return job
 
 
@@ -107,6 +108,21 @@ def _check_results(job: object, origin: str) -> None:
                 f"{origin}: {uri} is read as version {version} of the data set {folder}, so nothing can be "
                 "written there.",
                 f"Leave out {VERSION_MARK}{version}.",
+            )
+
+
+def _check_run_names(job: object, origin: str) -> None:
+    """Refuse a run's name that is no name of a folder below the output.
+
+    Raises:
+        ConfigError: naming its key.
+    """
+    for section, key in ((job, "name"), (getattr(job, "pretrain", None), "pretrain.name")):
+        name = getattr(section, "name", None)
+        if isinstance(name, str) and not is_folder_name(name):
+            raise ConfigError(
+                f"{origin}: {key} is {name!r}, which names no folder of its own below the output.",
+                "Use letters, digits, - and _.",
             )
 
 
