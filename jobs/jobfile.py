@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from omegaconf import DictConfig
 
-from jobs.common.run_layout import CONFIGS
+from jobs.common.run_layout import CONFIGS, is_folder_name
 from jobs.common.secrets import refuse_secret_overrides, refuse_secrets
 from plinth import config, plugins
 from plinth.data.manifest import VERSION_MARK, split_version
@@ -72,6 +72,7 @@ class JobFile:
         job = at_home(config.resolve(schema, self.raw, str(self.path), overrides))
         plugins.complete(job)
         _check_results(job, str(self.path))
+        _check_run_names(job, str(self.path))
         return job
 
 
@@ -110,6 +111,21 @@ def _check_results(job: object, origin: str) -> None:
             )
 
 
+def _check_run_names(job: object, origin: str) -> None:
+    """Refuse a run's name that is no name of a folder below the output.
+
+    Raises:
+        ConfigError: naming its key.
+    """
+    for section, key in ((job, "name"), (getattr(job, "pretrain", None), "pretrain.name")):
+        name = getattr(section, "name", None)
+        if isinstance(name, str) and not is_folder_name(name):
+            raise ConfigError(
+                f"{origin}: {key} is {name!r}, which names no folder of its own below the output.",
+                "Use letters, digits, - and _.",
+            )
+
+
 def shipped() -> list[str]:
     """The shipped jobs by their names on a command line."""
     return sorted(f"{SHIPPED_MARK}{path.stem}" for path in CONFIGS.glob("*.yaml"))
@@ -143,10 +159,10 @@ def read(path: Path) -> JobFile:
     raw = config.read(path)
     refuse_secrets(raw, str(path))
     kind = raw.get("kind")
-    if kind not in SCHEMAS:
+    if not isinstance(kind, str) or kind not in SCHEMAS:
         problem = f"{path} has no kind." if kind is None else f"{path}: kind is {kind!r}."
         raise ConfigError(problem, f"Say which job it is, as `kind: NAME`: one of {', '.join(SCHEMAS)}.")
-    return JobFile(path, str(kind), raw)
+    return JobFile(path, kind, raw)
 
 
 def load(schema: type[T], path: Path, overrides: Sequence[str] = ()) -> T:

@@ -26,6 +26,12 @@ PINS_KEY = "data.json"
 """The versions of the data sets that the run reads."""
 
 
+def is_folder_name(name: str) -> bool:
+    """Whether a name leads to a folder below the one that it is joined to, and prints as one line."""
+    parts = name.split("/")
+    return name.isprintable() and all(part.strip() not in ("", ".", "..") for part in parts)
+
+
 class RunJob(Protocol):
     """What the jobs have in common that train something as a run: `poma pretrain` and `poma finetune`."""
 

@@ -208,7 +208,8 @@ def _identity(
 ) -> dict[str, Any]:
     """What decides the result of a stage: a run that resumes must agree in all of it.
 
-    Workers, ZeRO stage, reader, checkpoints and logging are left out: they change speed and memory only.
+    Workers, reader, checkpoints and logging are left out: they change speed and memory only. Of ZeRO that
+    counts which changes the bits.
     The micro-batch size is in, because dropout draws per micro-batch. Where the data lies is free; what it
     holds is in the plan's fingerprint.
     """
@@ -222,8 +223,7 @@ def _identity(
         "seed": job.seed,
         "start": job.start,
         "model": full["model"],
-        "precision": full["zero"]["precision"],
-        "exact_sums": job.zero.adds_exactly,
+        "zero": job.zero.identity,
         "optim": asdict(optim),
         "loss": asdict(stage.loss),
         "data": data,

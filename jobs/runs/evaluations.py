@@ -32,7 +32,7 @@ def read_evaluations(storage: Storage) -> list[Evaluation]:
     keys = kept or ([NEWEST] if storage.exists(NEWEST) else [])
     read = []
     for key in keys:
-        with contextlib.suppress(ValueError, AttributeError, TypeError, KeyError):
+        with contextlib.suppress(ValueError, AttributeError, TypeError, KeyError, RecursionError):
             content = json.loads(storage.read(key))
             read.append((str(content.get("about", {}).get("date", "")), _shown(key, content)))
     return [shown for _, shown in sorted(read, key=lambda one: one[0], reverse=True)][:SHOWN]

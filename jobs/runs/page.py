@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from plinth.observe.ledger import FAILED, PRODUCTIVE, RUNNING, STOPPED, Record, 
 from plinth.observe.metrics import duration, read_lines
 from plinth.redaction import redact
 from plinth.storage import Storage
+from plinth.storage.json_objects import DamagedObjectError, read_json
 
 PAGE_KEY = "index.html"
 EVERY_S = MetricsConfig().page_every_s
@@ -117,8 +117,11 @@ def _restarts(records: Sequence[Record]) -> dict[str, tuple[float, ...]]:
 
 def _data(storage: Storage) -> list[str]:
     """The teacher, and the data sets that it reads, with their versions."""
-    pins = json.loads(storage.read(PINS_KEY)) if storage.exists(PINS_KEY) else {}
     found = []
+    try:
+        pins = read_json(storage, PINS_KEY, "") if storage.exists(PINS_KEY) else {}
+    except DamagedObjectError as error:
+        pins, found = {}, [f"versions: {error.problem}"]
     with contextlib.suppress(yaml.YAMLError, AttributeError, TypeError, KeyError):
         job = yaml.safe_load(storage.read(CONFIG_KEY))
         for stage in (name for name in STAGES if job.get(name)):

@@ -15,6 +15,7 @@ from jobs.common.ray_config import RayConfig
 from plinth.observe.failures import utc
 from plinth.redaction import redact
 from plinth.storage import Storage
+from plinth.storage.json_objects import filled
 
 STARTS_KEY = "starts.json"
 DISTRIBUTION = "poma3d-platform"
@@ -58,8 +59,8 @@ def read_starts(storage: Storage) -> list[Start]:
     """The starts that are recorded, by time; none of runs from before there was a record."""
     if not storage.exists(STARTS_KEY):
         return []
-    with contextlib.suppress(ValueError, TypeError):
-        return [Start(**one) for one in json.loads(storage.read(STARTS_KEY))]
+    with contextlib.suppress(ValueError, TypeError, RecursionError):
+        return [filled(Start, one) for one in json.loads(storage.read(STARTS_KEY))]
     return []
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +16,7 @@ from plinth.observe import failures, incidents, ledger
 from plinth.observe.failures import Failure
 from plinth.observe.incidents import Incident
 from plinth.observe.ledger import FAILED, FINISHED, RUNNING, STOPPED, LedgerSummary, Record
-from plinth.observe.metrics import LINES_KEY, duration
+from plinth.observe.metrics import LINES_KEY, duration, parsed
 from plinth.observe.stragglers import find_straggler
 from plinth.storage import Storage
 from plinth.storage.json_objects import damaged
@@ -153,15 +151,7 @@ def _last_lines(storage: Storage, size: int) -> list[dict[str, Any]]:
     if not size:
         return []
     start = max(0, size - TAIL_BYTES)
-    tail = storage.read_range(LINES_KEY, start, size).splitlines()
-    if start and len(tail) > 1:
-        tail = tail[1:]  # half a line
-    lines = []
-    for line in tail:
-        with contextlib.suppress(ValueError):  # torn: the others tell enough
-            found = json.loads(line)
-            lines += [found] if isinstance(found, dict) else []
-    return lines
+    return parsed(storage.read_range(LINES_KEY, start, size).decode(errors="replace"))
 
 
 def _status(storage: Storage, stages: list[StageState], records: list[Record], now: float) -> tuple[str, str]:

@@ -9,7 +9,6 @@ from jobs.common.datasets import Dataset, open_dataset
 from jobs.common.flags import storage_options
 from plinth.data import manifest as manifests
 from plinth.data.config import Codec, ShardOptions
-from plinth.data.shards import verify
 from plinth.errors import EXIT_CODE
 from plinth.storage import Storage
 
@@ -92,10 +91,12 @@ def inspect(dataset: Dataset) -> int:
 
 
 def check(dataset: Dataset) -> int:
-    """Compare every shard with the manifest; exit code 2 when one differs."""
-    problems = verify(dataset.storage, dataset.manifest)
-    for problem in problems:
-        print(problem)
-    total = len(dataset.manifest.shards)
-    print(f"{dataset.storage.uri}: {total - len(problems)} of {total} shards are whole")
-    return EXIT_CODE if problems else 0
+    """Compare every shard with the manifest, and look at every sample; exit code 2 when anything is wrong."""
+    from jobs.shards.verify import problems
+
+    found = list(problems(dataset))
+    for _, text in found:
+        print(text)
+    total, damaged = len(dataset.manifest.shards), len({shard for shard, _ in found if shard})
+    print(f"{dataset.storage.uri}: {total - damaged} of {total} shards are whole")
+    return EXIT_CODE if found else 0

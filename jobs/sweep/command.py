@@ -231,8 +231,8 @@ def _identity(job: SweepJob) -> dict[str, Any]:
     full = config.to_dict(job)
     sweep_keys = ("space", "metric", "mode", "searcher", "seed", "length", "include_default", "scheduler")
     judged = {key: full["sweep"][key] for key in sweep_keys}
-    kept = ("seed", "model", "start", "warmup", "main", "optim", "zero", "evaluation")
-    return {**{key: full[key] for key in kept}, "sweep": judged}
+    kept = ("seed", "model", "start", "warmup", "main", "optim", "evaluation")
+    return {**{key: full[key] for key in kept}, "zero": job.zero.identity, "sweep": judged}
 
 
 def _train_shared(job: SweepJob, storage: Storage, stop: threading.Event) -> bool:

@@ -2,8 +2,9 @@
 
 A job's schema is a tree of dataclasses whose fields each have a docstring underneath: the help text.
 An unknown key, a wrong type or a missing value stops before anything starts, with the key, a
-suggestion and what would be right. Environment values are never read into a config, because the
-resolved config is printed and saved: secrets are named, not copied.
+suggestion and what would be right. A value may refer to another key of the job (`${folder}/runs`) and to
+nothing else, such as the environment: the resolved config is printed and saved, so secrets are named, not
+copied.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import Any, TypeVar
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from omegaconf.grammar_parser import OmegaConfGrammarParser
+from omegaconf.grammar_parser import parse as parse_text
 
 from plinth.counts import too_small
 from plinth.digests import json_digest
@@ -26,6 +29,11 @@ from plinth.schema import MISSING, check, hint_of, is_text, type_name
 from plinth.yaml_text import quote_odd_integers
 
 T = TypeVar("T")
+
+REFERENCE = "${"
+OF_THE_JOB = {"oc.select", "oc.dict.keys", "oc.dict.values"}
+"""OmegaConf's functions in references that give values of the job itself. All others may read what is outside
+(`oc.env`), or make references out of text that nobody has looked at (`oc.decode`, `oc.create`)."""
 
 
 def load(schema: type[T], path: str | Path, overrides: Sequence[str] = ()) -> T:
@@ -107,7 +115,7 @@ def build(schema: type[T], layers: Sequence[tuple[str, Any]], prefix: str = "") 
     for origin, layer in layers:
         plain = OmegaConf.to_container(layer) if isinstance(layer, DictConfig) else layer
         plain = _long_form(schema, plain)
-        _refuse_environment(plain, origin, prefix)
+        _refuse_outside(plain, origin, prefix)
         check(schema, plain, origin, prefix)
         unsaid = _unsaid(unsaid, plain)
         try:
@@ -123,6 +131,7 @@ def build(schema: type[T], layers: Sequence[tuple[str, Any]], prefix: str = "") 
     try:
         missing = sorted(OmegaConf.missing_keys(merged) | unsaid)
         if not missing:
+            _refuse_leftover(OmegaConf.to_container(merged, resolve=True), file, prefix)
             return _checked(typing.cast(T, OmegaConf.to_object(merged)), file, prefix)
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "a value"
@@ -153,7 +162,7 @@ def _checked(config: T, file: str, prefix: str) -> T:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Plain nested dict of a config: JSON types only."""
-    container = OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True)
+    container = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
     return typing.cast(dict[str, Any], container)
 
 
@@ -234,19 +243,57 @@ def _with_items(value: Any, change: Any, where: str) -> Any:
     return change
 
 
-def _refuse_environment(value: Any, origin: str, key: str) -> None:
-    """Refuse values that read an environment variable, at any depth."""
+def _refuse_outside(value: Any, origin: str, prefix: str) -> None:
+    """Refuse references to anything that is not a key of the job, however they are written, at any depth.
+
+    They are found by OmegaConf's own grammar: a pattern of text would miss some of their spellings.
+    """
+    for key, text in _texts(value):
+        try:
+            asked = set(_functions(text)) - OF_THE_JOB
+        except OmegaConfBaseException as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"{origin}: {prefix}{key}: no valid reference: {reason}.") from None
+        if asked:
+            name = sorted(asked)[0]
+            raise ConfigError(
+                f"{origin}: {prefix}{key} reads what is outside of the job ({name}), but configs are saved.",
+                "Refer to keys of the job only. Where a secret is needed, name its variable (fields that end "
+                "in _env).",
+            )
+
+
+def _functions(text: str) -> Iterator[str]:
+    """The functions that the references in a text call, by their names as they are written."""
+    nodes: list[Any] = [parse_text(text)] if REFERENCE in text else []
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, OmegaConfGrammarParser.InterpolationResolverContext):
+            yield node.resolverName().getText()
+        nodes += node.getChildren() if hasattr(node, "getChildren") else []
+
+
+def _refuse_leftover(resolved: Any, origin: str, prefix: str) -> None:
+    """Refuse texts that look like references once all are resolved: whoever reads the saved job would take
+    them for some."""
+    for key, text in _texts(resolved):
+        if REFERENCE in text:
+            raise ConfigError(
+                f"{origin}: {prefix}{key} holds {REFERENCE!r}, which reads as a reference.",
+                "Use another name: there is no escape for it.",
+            )
+
+
+def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in nested dicts and lists, with its dotted key."""
     if isinstance(value, dict):
         for name, item in value.items():
-            _refuse_environment(item, origin, f"{key}{name}.")
-    elif isinstance(value, list):
+            yield from _texts(item, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list | tuple):
         for i, item in enumerate(value):
-            _refuse_environment(item, origin, f"{key.rstrip('.')}[{i}].")
-    elif isinstance(value, str) and "${oc.env" in value:
-        raise ConfigError(
-            f"{origin}: {key.rstrip('.')} reads an environment variable, but configs are saved.",
-            "Name the variable instead (fields that end in _env).",
-        )
+            yield from _texts(item, f"{key}[{i}]")
+    elif isinstance(value, str):
+        yield key, value
 
 
 def _long_form(schema: type, value: Any) -> Any:

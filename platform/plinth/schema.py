@@ -117,12 +117,13 @@ def _check_value(hint: Any, value: Any, origin: str, key: str) -> None:
             raise ConfigError(
                 f"{where} is text, but YAML reads {value!r} as a {type(value).__name__}.", "Put it in quotes."
             )
-        if isinstance(value, dict | list):
+        if not isinstance(value, str):
             raise ConfigError(f"{where}: expected text, found {value!r}.")
         if "\0" in value:
             raise ConfigError(f"{where} is {value!r}, and no name holds the character \\0.", "Leave it out.")
     elif isinstance(bare, type) and issubclass(bare, enum.Enum):
-        if not isinstance(value, bare) and value not in bare.__members__:
+        named = isinstance(value, str) and value in bare.__members__  # lists and dicts have no hash
+        if not (named or isinstance(value, bare)):
             close = difflib.get_close_matches(str(value), bare.__members__, n=1)
             fix = f"Did you mean {close[0]}?" if close else ""
             raise ConfigError(f"{where} is {value!r}, expected {_expected(bare)}.", fix)

@@ -7,6 +7,7 @@ Prints a line for each operation: its name, its seconds and what the user is tol
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -21,19 +22,20 @@ ROOT = Path(__file__).parents[2]
 BIG_BYTES = 2 << 20
 
 
-def run(folder: Path) -> list[list[str]] | None:
+def run(folder: Path, module: str = "tests.helpers.full_disk") -> list[list[str]] | None:
     """[operation, seconds, message] of each operation; None where this machine forbids such mounts.
 
     Args:
         folder: empty; the disk is mounted in it.
+        module: what is run; it mounts the disk.
     """
     unshare = shutil.which("unshare")
     if unshare is None or subprocess.run([unshare, "-Urm", "true"], check=False).returncode:
         return None
     (folder / "disk").mkdir()
-    module = [sys.executable, "-m", "tests.helpers.full_disk", str(folder / "disk"), str(folder / "big")]
+    command = [sys.executable, "-m", module, str(folder / "disk"), str(folder / "big")]
     done = subprocess.run(
-        [unshare, "-Urm", *module],
+        [unshare, "-Urm", *command],
         capture_output=True,
         text=True,
         check=False,
@@ -45,9 +47,21 @@ def run(folder: Path) -> list[list[str]] | None:
     return [line.split("\t") for line in done.stdout.splitlines()]
 
 
+def mount(folder: Path) -> None:
+    """A megabyte of memory at a folder."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)], check=True)
+
+
+def fill(path: Path) -> None:
+    """Write to a file until the disk is full."""
+    with contextlib.suppress(OSError), path.open("ab", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
 def main(folder: Path, big: Path) -> None:
     """Fill the disk in every way that storage writes to one; nothing may be left behind."""
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)], check=True)
+    mount(folder)
     content = bytes(BIG_BYTES)
     big.write_bytes(content)
     small = Storage.from_uri(folder / "run")

@@ -19,6 +19,7 @@ from plinth.observe.ledger import FAILED, FINISHED, RUNNING, Mark, Record
 from plinth.storage import Storage
 
 NOW = 1_800_000_000.0
+LOCK = {"holder": "ann on node-1, process 11", "token": "t", "beat": 7}
 TOTAL = {"warmup": 40, "main": 120}
 GLOO = "[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:31337"
 
@@ -53,7 +54,7 @@ def killed_run(folder: Path, step: int = 70, beat: float = NOW - 3, outcome: str
         text = f"2026-01-01 00:00:0{rank},000 INFO plinth: rank {rank}\nmain 1/120\nmain 48/120\n"
         storage.write(f"logs/a1-rank{rank}.log", text.encode())
     if outcome == RUNNING:
-        storage.write("LOCK.json", json.dumps({"holder": "ann on node-1, process 11", "beat": 7}).encode())
+        storage.write("LOCK.json", json.dumps(LOCK).encode())
     return storage
 
 

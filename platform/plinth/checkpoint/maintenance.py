@@ -16,8 +16,6 @@ from plinth.checkpoint.store import CheckpointInfo
 from plinth.errors import CheckpointError
 from plinth.storage import Storage
 
-DAMAGED_KEY = "DAMAGED.json"
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -97,10 +95,9 @@ def repair(storage: Storage) -> Iterator[Finding]:
             continue
         wrong = next(iter(verify(storage, info.step)))
         if not wrong.is_whole:
-            folder.write(DAMAGED_KEY, folder.read(store.COMMIT_KEY))
-            folder.delete(store.COMMIT_KEY)
+            store.take_out_of_use(storage, info.step)
             yield Finding(
-                info.step, False, f"{wrong.text}: taken out of use ({DAMAGED_KEY} keeps its record)"
+                info.step, False, f"{wrong.text}: taken out of use ({store.DAMAGED_KEY} keeps its record)"
             )
             continue
         for key in upload.leftovers(storage, info.step):

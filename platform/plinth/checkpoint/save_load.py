@@ -13,6 +13,7 @@ step, the caller's notes. `saver` says how they reach storage, `store` what is i
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -30,6 +31,8 @@ from plinth.storage import Storage
 from plinth.world import World
 
 PACKAGES = ("torch", "deepspeed", "ray", "numpy")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -139,8 +142,9 @@ def _version(package: str) -> str:
 
 
 def load(engine: Engine, storage: Storage, scratch: Path) -> dict[str, Any] | None:
-    """Restore the newest whole checkpoint. Before that, upload what earlier processes left on the disks of
-    these machines. Call it on all ranks.
+    """Restore the newest whole checkpoint, and take damaged ones that are newer out of use: the steps behind
+    it are trained again. Before that, upload what earlier processes left on the disks of these machines.
+    Call it on all ranks of the process group that writes the run.
 
     Returns:
         Its state (with `notes`), or None where no checkpoint is committed.
@@ -155,6 +159,13 @@ def load(engine: Engine, storage: Storage, scratch: Path) -> dict[str, Any] | No
         state = fetched.state()
         _check_same_model(engine, state)
         tensor_files.read(tensor_shards(engine, writing=False), fetched.folder)
+        if engine.world.rank == 0:
+            for step in fetched.damaged:
+                store.take_out_of_use(storage, step)
+                log.warning(
+                    "%s: the damaged checkpoint of step %d is out of use (%s keeps its record); the steps "
+                    "after %d are trained again.", storage.uri, step, store.DAMAGED_KEY, state["step"],
+                )  # fmt: skip
     engine.restore(state["step"])
     if engine.sums:
         engine.sums.restore(state["exact_sums"])  # empty from a bf16 run: the next step finds them
@@ -167,9 +178,9 @@ def load_weights(engine: Engine, storage: Storage, scratch: Path) -> WeightsRepo
     Call it on all ranks.
 
     Raises:
-        CheckpointError: there is no whole checkpoint, or no parameter of it fits.
+        CheckpointError: there is no checkpoint, the last one is damaged, or no parameter of it fits.
     """
-    with store.Fetched(engine.world, storage, scratch) as fetched:
+    with store.Fetched(engine.world, storage, scratch, only_newest=True) as fetched:
         if fetched.folder is None:
             raise CheckpointError(
                 f"{storage.uri} has no committed checkpoint to start from.", "Run the earlier stage first."

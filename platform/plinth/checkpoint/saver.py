@@ -103,6 +103,7 @@ class Saver:
     ) -> None:
         self._world, self._storage, self._config = world, storage, config
         self._queue_folder = scratch / upload.QUEUE_FOLDER
+        self._run = upload.identity(storage, scratch)
         self._before_commit, self._on_commit, self._on_upload = before_commit, on_commit, on_upload
         self._snapshot = Snapshot()
         self._writer = ThreadPoolExecutor(1, "plinth-write")
@@ -185,7 +186,7 @@ class Saver:
         self._failures_in_a_row = self._failures_in_a_row + 1 if failed else 0
         if failed and self._failures_in_a_row > self._config.max_failed:
             raise CheckpointError(
-                f"{self._failures_in_a_row} checkpoints in a row have failed: {failed[-1][1]}",
+                f"{self._failures_in_a_row} checkpoints in a row have failed: {failed[-1][1]}.",
                 "Fix that; the same command resumes from the last one that was committed.",
             )
         return news[0][0]
@@ -203,13 +204,13 @@ class Saver:
             time.sleep(FIRST_POLL_S)
         for token, why in self._failed:
             if token == self._last_token:
-                raise CheckpointError(why, "Fix that; the same command resumes.")
+                raise CheckpointError(f"{why}.", "Fix that; the same command resumes.")
 
     # -- the other threads ----------------------------------------------------------------------------
 
     def _write(self, saved: Saved, copies: list[TensorShard], state: dict[str, Any]) -> None:
         try:
-            upload.write_local(saved.folder, saved.step, saved.token, copies, state, self._world)
+            upload.write_local(saved.folder, saved.step, saved.token, copies, state, self._world, self._run)
         except Exception as error:
             self._fail(saved, error)
         else:
@@ -256,7 +257,8 @@ class Saver:
 
     def _fail(self, saved: Saved, error: Exception) -> None:
         """Training continues without this checkpoint; `_agree` tells the other ranks."""
-        why = f"checkpoint of step {saved.step} on rank {self._world.rank}: {error}"
+        where = f"rank {self._world.rank}, by way of {self._queue_folder} on {socket.gethostname()}"
+        why = f"checkpoint of step {saved.step} on {where}: {str(error).rstrip('.')}"
         log.warning("%s; training continues without it", why)
         self._failed.append((saved.token, why))
         with contextlib.suppress(StorageError):

@@ -31,11 +31,17 @@ from plinth.world import World
 
 FORMAT_VERSION = 2
 COMMIT_KEY, PIN_KEY = "COMMIT.json", "PINNED.json"
+DAMAGED_KEY = "DAMAGED.json"
+"""The record of a checkpoint that was found damaged and taken out of use."""
 PART_RECORD_PREFIX = "receipt-"
 FOLDER_PATTERN = re.compile(r"step-(\d{8})")
 HASH_BLOCK_BYTES = 1 << 20
 
 log = logging.getLogger(__name__)
+
+
+class OtherFormatError(CheckpointError):
+    """A checkpoint of another format version: whole, as far as this program can say, but not for it."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +125,8 @@ def read_record(storage: Storage, step: int) -> dict[str, Any]:
     """The commit record of a checkpoint.
 
     Raises:
-        CheckpointError: it cannot be read, was altered, or is of another format version.
+        OtherFormatError: it is of another format version.
+        CheckpointError: it cannot be read, or was altered.
         MissingKeyError: the checkpoint was never committed.
     """
     key = f"{folder_name(step)}/{COMMIT_KEY}"
@@ -129,7 +136,10 @@ def read_record(storage: Storage, step: int) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(storage, f"{key} cannot be read") from error
     if version != FORMAT_VERSION:
-        raise _damaged(storage, f"{key} has format version {version}, this program reads {FORMAT_VERSION}")
+        raise OtherFormatError(
+            f"{storage.uri}: {key} has format version {version}, this program reads {FORMAT_VERSION}.",
+            "Use the version of this program that wrote it.",
+        )
     if _record_hash(record) != expected:
         raise _damaged(storage, f"{key} is not what was written")
     return record
@@ -160,9 +170,14 @@ def whats_wrong(storage: Storage, step: int, local: Path) -> str:
 
     Returns:
         The first fault found; empty if there is none.
+
+    Raises:
+        OtherFormatError: it is of another format version.
     """
     try:
         record = read_record(storage, step)
+    except OtherFormatError:
+        raise
     except CheckpointError as error:
         return error.problem.rstrip(".")
     source = storage.child(folder_name(step))
@@ -174,6 +189,13 @@ def whats_wrong(storage: Storage, step: int, local: Path) -> str:
         if fingerprint(local / file) != expected:
             return f"{folder_name(step)}/{file} is not what was written"
     return ""
+
+
+def take_out_of_use(storage: Storage, step: int) -> None:
+    """Make a damaged checkpoint one that no run looks at: its record is renamed, nothing is deleted."""
+    folder = storage.child(folder_name(step))
+    folder.write(DAMAGED_KEY, folder.read(COMMIT_KEY))
+    folder.delete(COMMIT_KEY)
 
 
 def no_such(storage: Storage, step: int | None) -> CheckpointError:
@@ -200,11 +222,25 @@ class Fetched:
     """The newest whole checkpoint, downloaded to a local folder by one rank per host; a context manager.
 
     `folder` is None if no checkpoint is committed.
+
+    Args:
+        step: take this one and no other.
+        only_newest: take the newest that is committed and no other: an older one would be another result.
     """
 
-    def __init__(self, world: World, storage: Storage, scratch: Path, step: int | None = None) -> None:
+    def __init__(
+        self,
+        world: World,
+        storage: Storage,
+        scratch: Path,
+        step: int | None = None,
+        only_newest: bool = False,
+    ) -> None:
         self.folder: Path | None = None
+        self.damaged: dict[int, str] = {}
+        """What is wrong with those that were passed over, by their steps."""
         self._world, self._storage, self._scratch, self._step = world, storage, scratch, step
+        self._only_newest = only_newest
         self._state: dict[str, Any] = {}
 
     def __enter__(self) -> Fetched:
@@ -212,7 +248,6 @@ class Fetched:
         newest_first = [i for i in reversed(found) if self._step in (None, i.step)]
         hosts = on_all_ranks(self._world, socket.gethostname)
         fetches = hosts.index(hosts[self._world.rank]) == self._world.rank
-        damaged = []
         for info in newest_first:
             problem = f"{info.name} was never committed (a run ended while writing it)"
             if info.is_committed:
@@ -222,13 +257,19 @@ class Fetched:
                 if not problem:
                     self._state = read_record(self._storage, info.step)["state"]
                     return self
-                damaged.append(problem)
+                self.damaged[info.step] = problem
                 self._clean()
+                if self._only_newest:
+                    raise CheckpointError(
+                        f"{self._storage.uri}: the last checkpoint is damaged: {problem}.",
+                        "Give the command of that run again, which trains the missing steps again, or take "
+                        "it out of use with `poma checkpoints repair`.",
+                    )
             if self._world.rank == 0:
                 log.warning("%s: %s; trying the previous one.", self._storage.uri, problem)
-        if damaged:
+        if self.damaged:
             raise CheckpointError(
-                f"{self._storage.uri} has no whole checkpoint: {'; '.join(damaged)}.",
+                f"{self._storage.uri} has no whole checkpoint: {'; '.join(self.damaged.values())}.",
                 "Restore its files, or remove the folder to start from the beginning.",
             )
         return self

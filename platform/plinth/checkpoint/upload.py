@@ -36,10 +36,25 @@ PART_RECORD_PATTERN = re.compile(store.PART_RECORD_PREFIX + r"(\w+)-(\d+)-of-(\d
 log = logging.getLogger(__name__)
 
 
+def identity(storage: Storage, scratch: Path) -> str:
+    """What a part says whose it is: the folder of the checkpoints, and of the run's files on this machine,
+    whose name tells this run from an earlier one in that folder."""
+    return f"{storage.uri} {scratch.name}"
+
+
 def write_local(
-    folder: Path, step: int, token: str, shards: list[TensorShard], state: dict[str, Any], world: World
+    folder: Path,
+    step: int,
+    token: str,
+    shards: list[TensorShard],
+    state: dict[str, Any],
+    world: World,
+    run: str,
 ) -> None:
     """Put this rank's part on the disk of this machine.
+
+    Args:
+        run: its `identity`.
 
     Raises:
         OSError: the disk is full or gone; nothing is left of the folder.
@@ -51,6 +66,7 @@ def write_local(
         name = f"{token}-rank-{place}{tensor_files.SUFFIX}"
         slices = tensor_files.write(shards, folder / name)
         record = {
+            "run": run,
             "key": f"{store.PART_RECORD_PREFIX}{token}-{place}.json",
             "step": step,
             "token": token,
@@ -122,16 +138,20 @@ def recover(world: World, storage: Storage, scratch: Path) -> None:
     Raises:
         StorageError: the storage is away.
     """
+    run = identity(storage, scratch)
     hosts = on_all_ranks(world, socket.gethostname)
     is_first_on_host = hosts.index(hosts[world.rank]) == world.rank
     queue = scratch / QUEUE_FOLDER
-    left = on_all_ranks(world, lambda: _upload_all(storage, queue) if is_first_on_host else [])
+    left = on_all_ranks(world, lambda: _upload_all(storage, queue, run) if is_first_on_host else [])
     uploaded = sorted({item for of_host in left for item in of_host})
 
     def commit() -> None:
         for step, token in uploaded if world.rank == 0 else []:
-            if commit_if_whole(storage, step, token):
-                log.info("%s: the checkpoint of step %d, left on a disk, is committed", storage.uri, step)
+            try:
+                if commit_if_whole(storage, step, token):
+                    log.info("%s: the checkpoint of step %d, left on a disk, is committed", storage.uri, step)
+            except (CheckpointError, ValueError, KeyError, TypeError) as error:  # this one is lost; others do
+                log.warning("%s: the checkpoint of step %d, left on a disk: %s", storage.uri, step, error)
 
     on_all_ranks(world, commit)
     if is_first_on_host and uploaded:
@@ -141,17 +161,40 @@ def recover(world: World, storage: Storage, scratch: Path) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _upload_all(storage: Storage, queue: Path) -> list[tuple[int, str]]:
+def _upload_all(storage: Storage, queue: Path, run: str) -> list[tuple[int, str]]:
     folders = sorted(queue.iterdir()) if queue.is_dir() else []
     newest = store.latest(storage) if folders else None
     uploaded = []
     for folder in folders:
-        is_whole = (folder / PART_RECORD_KEY).is_file()
-        if not is_whole or (newest is not None and _step_of(folder) <= newest):
+        if newest is not None and _step_of(folder) <= newest:
+            shutil.rmtree(folder, ignore_errors=True)
+        elif wrong := _whats_wrong(folder, run):
+            if wrong is not _UNFINISHED:
+                log.warning("%s is not uploaded: %s", folder, wrong)
             shutil.rmtree(folder, ignore_errors=True)
         else:
             uploaded.append(upload_part(storage, folder))
     return uploaded
+
+
+_KEYS = {"run", "key", "step", "token", "files", "slices", "state"}
+_UNFINISHED = "its process ended while writing it"
+
+
+def _whats_wrong(folder: Path, run: str) -> str:
+    """Why a part that lies on the disk cannot be uploaded; empty if it can."""
+    if folder.is_symlink() or not (folder / PART_RECORD_KEY).is_file():
+        return _UNFINISHED
+    try:
+        record = json.loads((folder / PART_RECORD_KEY).read_text())
+        if record["run"] != run:
+            return f"it is of another run ({record['run']!r})"
+        for name, expected in record["files"].items():
+            if store.fingerprint(folder / name) != expected:
+                return f"{name} is not what was written"
+        return ", ".join(f"no {key}" for key in sorted(_KEYS - record.keys()))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
+        return f"{PART_RECORD_KEY} or what it names cannot be read ({type(error).__name__})"
 
 
 def _step_of(folder: Path) -> int:

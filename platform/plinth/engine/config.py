@@ -88,6 +88,18 @@ class ZeroConfig:
         """Whether gradients are put on a grid before they are added; see `exact_sums`."""
         return self.exact_sums and self.precision is Precision.fp32
 
+    @property
+    def identity(self) -> dict[str, str | bool]:
+        """What of it decides a run's result, bit by bit. Stages 1 and 2 keep different things but add the
+        same numbers in the same order; 0 and 3 do not."""
+        return {
+            "stage": "1 or 2" if self.stage in (1, 2) else str(self.stage),
+            "precision": self.precision.value,
+            "accumulate_precision": self.accumulate_precision.value,
+            "communicate_precision": self.communicate_precision.value,
+            "exact_sums": self.adds_exactly,
+        }
+
     def validate(self) -> None:
         """Raise a ConfigError for an unknown stage, or precisions that do not go together."""
         if self.stage not in (0, 1, 2, 3):

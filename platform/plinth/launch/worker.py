@@ -33,8 +33,8 @@ def train_stages(
     end = StageEnd()
     first = stages[0]
     with attempts.begin(started, storage, first.run_id, control, first.metrics.logs_every_s) as attempt:
-        for stage in stages:
-            this = run_stage(stage, started, control, attempt)
+        for number, stage in enumerate(stages, 1):
+            this = run_stage(stage, started, control, attempt, stages[number:])
             end = this if this.summary else end
             if this.is_stopped:
                 break

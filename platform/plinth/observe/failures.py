@@ -20,6 +20,7 @@ from typing import Any
 from plinth.errors import PlinthError
 from plinth.redaction import printable, redact, without_codes
 from plinth.storage import Storage
+from plinth.storage.json_objects import filled
 
 FOLDER = "logs"
 FAILURE_SUFFIX, BATCHES_SUFFIX, LOST_SUFFIX = ".failure.json", ".batches", ".lost.json"
@@ -86,8 +87,8 @@ def read_failures(storage: Storage) -> list[Failure]:
     for key in keys:
         if key.endswith(FAILURE_SUFFIX):
             try:
-                failures.append(Failure(**json.loads(storage.read(key))))
-            except (ValueError, TypeError) as error:
+                failures.append(filled(Failure, json.loads(storage.read(key))))
+            except (ValueError, TypeError, RecursionError) as error:
                 log.warning("%s/%s is skipped, it cannot be read: %s", storage.uri, key, error)
     failed = {failure.attempt for failure in failures}
     lost = _first_lost(storage, keys)
@@ -140,7 +141,7 @@ def _first_lost(storage: Storage, keys: Sequence[str]) -> dict[tuple[str, int], 
             of_ranks = dict.fromkeys(said, "") if isinstance(said, list) else said  # a list until 2026
             for rank, why in of_ranks.items() if begun else ():
                 lost[begun[-1], int(rank)] = str(why) or lost.get((begun[-1], int(rank)), "")
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             log.warning("%s/%s is skipped, it cannot be read: %s", storage.uri, key, error)
     return lost
 
@@ -157,8 +158,9 @@ def last_batch(lines: bytes) -> dict[str, Any]:
     """The last whole line of a rank's batches (time, host, pid, stage, step, sample_ids), or {}."""
     last: dict[str, Any] = {}
     for line in lines.splitlines():
-        with contextlib.suppress(ValueError):  # the last line may be half written
-            last = json.loads(line)
+        with contextlib.suppress(ValueError, RecursionError):  # the last line may be half written
+            found = json.loads(line)
+            last = found if isinstance(found, dict) else last
     return last
 
 

@@ -18,7 +18,7 @@ from plinth.data.plan import Cursor
 from plinth.digests import finite
 from plinth.observe.config import GuardConfig
 from plinth.storage import Storage
-from plinth.storage.json_objects import damaged, read_json
+from plinth.storage.json_objects import damaged, filled, read_json
 
 FOLDER = "incidents"
 MEND = "Restore it; or delete it: what it left out is then trained on."
@@ -69,8 +69,8 @@ def read_all(storage: Storage) -> list[Incident]:
 def _read(storage: Storage, key: str) -> Incident:
     content = read_json(storage, key, MEND)
     try:
-        return Incident(**content)
-    except TypeError as error:
+        return filled(Incident, content)
+    except ValueError as error:
         raise damaged(storage, key, error, MEND) from None
 
 

@@ -30,6 +30,7 @@ import numpy as np
 from plinth.every import Every
 from plinth.observe.failures import Failure, by_attempt, read_failures
 from plinth.storage import Storage
+from plinth.storage.json_objects import filled
 from plinth.units import SECONDS_PER_HOUR
 
 FOLDER = "ledger"
@@ -225,8 +226,11 @@ def read_records(storage: Storage) -> list[Record]:
     for key, _ in storage.list(FOLDER):
         try:
             fields = json.loads(storage.read(key))
-            records.append(Record(**{**fields, "marks": [Mark(*mark) for mark in fields["marks"]]}))
-        except (ValueError, KeyError, TypeError) as error:
+            marks = [Mark(int(step), *map(float, seconds)) for step, *seconds in fields["marks"]]
+            if fields["start_up_s"] is not None and not marks:
+                raise ValueError("steps without marks")
+            records.append(filled(Record, {**fields, "marks": marks}))
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             log.warning("%s/%s is skipped, it cannot be read: %s", storage.uri, key, error)
     records.sort(key=lambda record: (record.started, record.beat))
     failed = by_attempt(read_failures(storage))

@@ -5,6 +5,8 @@
 
 Rank 0 writes both to a local folder and copies them to the run's storage at checkpoints and at the end. A
 resumed run continues after the step of its checkpoint: later lines of the run that died are dropped.
+
+A full local disk stops none of it: lines wait in memory, and TensorBoard goes on when there is room again.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import logging
 import resource
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from plinth.digests import finite
 from plinth.engine.engine import StepResult
 from plinth.engine.process import Process, on_all_ranks
 from plinth.observe.config import MetricsConfig
+from plinth.observe.line_file import LineFile
 from plinth.observe.sinks import Sinks
 from plinth.observe.stragglers import COMPUTE, DATA_WAIT, RankSeconds, RankTimes
 from plinth.redaction import redact
@@ -159,25 +162,25 @@ class MetricsWriter:
         sinks: Sinks | None = None,
     ) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
-        from torch.utils.tensorboard.writer import SummaryWriter
 
         self._config, self._storage, self._local, self._name = config, storage, local, name
         self._total_steps, self._rank_times, self._sinks = total_steps, RankTimes(hosts), sinks
         shutil.rmtree(local, ignore_errors=True)
-        (local / TENSORBOARD_FOLDER).mkdir(parents=True)
-        kept = _lines_before(storage, first_step)
-        (local / LINES_KEY).write_text("".join(kept))
-        self._lines = (local / LINES_KEY).open("a")
-        # purge_step: TensorBoard hides what a run that died had written from this step on.
-        self._board = SummaryWriter(str(local / TENSORBOARD_FOLDER), purge_step=first_step)
+        self._lines = LineFile(local / LINES_KEY, "".join(_lines_before(storage, first_step)))
         self._summary = Summary
         self._recent: list[StepRecord] = []
-        self._flushed_bytes = 0
+        self._flushed = (0, b"")
         self._shown_at = time.monotonic()
+        self._is_whole = True
+        self._board: Any = None
+        with self._disk_may_be_full():
+            self._lines.write()
+        self._open_board(first_step)
 
     def step(self, record: StepRecord) -> None:
         """Write a step to all of them."""
-        self._lines.write(json.dumps(finite(self._line(record))) + "\n")
+        with self._disk_may_be_full():
+            self._lines.add(json.dumps(finite(self._line(record))) + "\n")
         self._scalars(scalars(record), record.step)
         self._recent = [*self._recent[-RATE_WINDOW_STEPS + 1 :], record]
         now = time.monotonic()
@@ -192,8 +195,9 @@ class MetricsWriter:
 
     def pictures(self, pictures: Mapping[str, np.ndarray], step: int) -> None:
         """Show images uint8 [H, W, 3]."""
-        for tag, image in pictures.items():
-            self._board.add_image(tag, image, step, dataformats="HWC")
+        with self._board_may_fail():
+            for tag, image in pictures.items() if self._board is not None else ():
+                self._board.add_image(tag, image, step, dataformats="HWC")
 
     def _line(self, record: StepRecord) -> dict[str, Any]:
         line = asdict(record)
@@ -207,33 +211,74 @@ class MetricsWriter:
     def _scalars(self, values: Mapping[str, float], step: int) -> None:
         # One event for all: `add_scalar` writes one for each, at 50 us.
         points = [self._summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
-        events: Any = self._board.file_writer
-        events.add_summary(self._summary(value=points), step)
+        with self._board_may_fail():
+            if self._board is not None:
+                self._board.file_writer.add_summary(self._summary(value=points), step)
         if self._sinks:
             self._sinks.log(values, step)
 
     def flush(self) -> None:
         """The next `sync` copies all steps up to now."""
-        self._lines.flush()
-        self._board.flush()
-        self._flushed_bytes = self._lines.tell()
+        with self._disk_may_be_full():
+            self._lines.write()
+        with self._board_may_fail():
+            if self._board is not None:
+                self._board.flush()
+        if self._board is None and self._recent:  # perhaps there is room now
+            self._open_board(self._recent[-1].step + 1)
+        self._flushed = (self._lines.size, self._lines.waiting)
 
     def sync(self) -> None:
         """Copy what was flushed to storage. Another thread may call it while steps are written."""
-        with (self._local / LINES_KEY).open("rb") as lines:
-            self._storage.write(LINES_KEY, lines.read(self._flushed_bytes))
-        for path in sorted((self._local / TENSORBOARD_FOLDER).iterdir()):
+        size, waiting = self._flushed
+        on_disk = b""
+        if size:
+            with (self._local / LINES_KEY).open("rb") as lines:
+                on_disk = lines.read(size)
+        self._storage.write(LINES_KEY, on_disk + waiting)
+        for path in sorted((self._local / TENSORBOARD_FOLDER).glob("*")):
             self._storage.upload(path, path.relative_to(self._local).as_posix())
 
     def close(self) -> None:
         """Copy everything to storage and remove the local folder."""
         self.flush()
-        self._board.close()
+        with self._board_may_fail():
+            if self._board is not None:
+                self._board.close()
         self._lines.close()
         try:
             self.sync()
         finally:
             shutil.rmtree(self._local, ignore_errors=True)
+
+    def _open_board(self, first_step: int) -> None:
+        from torch.utils.tensorboard.writer import SummaryWriter
+
+        with self._board_may_fail():
+            (self._local / TENSORBOARD_FOLDER).mkdir(parents=True, exist_ok=True)
+            # purge_step: TensorBoard hides what a run that died had written from this step on.
+            self._board = SummaryWriter(str(self._local / TENSORBOARD_FOLDER), purge_step=first_step)
+
+    @contextlib.contextmanager
+    def _board_may_fail(self) -> Iterator[None]:
+        """Its writer is of no use after an error: it raises it again at every call."""
+        with self._disk_may_be_full():
+            try:
+                yield
+            except OSError:
+                self._board = None
+                raise
+
+    @contextlib.contextmanager
+    def _disk_may_be_full(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if self._is_whole:
+                where = f"metrics of {self._name} cannot be written to {self._local} ({error})"
+                kept = "the lines are kept in memory, TensorBoard lacks these steps"
+                log.warning("%s; training continues: %s", where, kept)
+            self._is_whole = False
 
 
 def recover_lines(world: World, storage: Storage, local: Path) -> None:
@@ -247,7 +292,7 @@ def recover_lines(world: World, storage: Storage, local: Path) -> None:
 
     def left() -> list[dict[str, Any]]:
         path = local / LINES_KEY
-        return _parsed(path.read_text()) if path.is_file() else []
+        return parsed(path.read_text()) if path.is_file() else []
 
     found = {line["step"]: line for of_rank in on_all_ranks(world, left) for line in of_rank}
 
@@ -260,13 +305,13 @@ def recover_lines(world: World, storage: Storage, local: Path) -> None:
     on_all_ranks(world, merge)
 
 
-def _parsed(text: str) -> list[dict[str, Any]]:
-    """The lines that are whole: the last one may be half written."""
+def parsed(text: str) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl that are whole: the first and the last one may be cut."""
     lines = []
     for line in text.split("\n"):
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             found = json.loads(line)
-            lines += [found] if isinstance(found, dict) and "step" in found else []
+            lines += [found] if isinstance(found, dict) and isinstance(found.get("step"), int) else []
     return lines
 
 
@@ -276,7 +321,7 @@ def read_lines(storage: Storage) -> list[dict[str, Any]]:
     if not storage.exists(LINES_KEY):
         return []
     text = storage.read(LINES_KEY).decode(errors="replace")
-    lines = _parsed(text)
+    lines = parsed(text)
     torn = sum(bool(line.strip()) for line in text.split("\n")) - len(lines)
     if torn:
         log.warning("%s/%s: %d torn lines are left out", storage.uri, LINES_KEY, torn)

@@ -33,6 +33,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
+from plinth import scratch
 from plinth.every import Every
 from plinth.observe.failures import (
     BATCHES_SUFFIX,
@@ -228,7 +229,7 @@ class _LogFile(logging.FileHandler):
 def salvage(folder: Path, storage: Storage) -> None:
     """Copy the files of this host's ranks to logs/ in the run's `storage`; remove those of dead processes. A
     process that vanished gets a failure record. Errors of the storage are logged, not raised."""
-    if not folder.is_dir():
+    if not scratch.is_own(folder):
         return
     found = [match for path in sorted(folder.iterdir()) if (match := FILE_PATTERN.fullmatch(path.name))]
     for stem, attempt, rank in sorted({(m["stem"], m["attempt"], int(m["rank"])) for m in found}):

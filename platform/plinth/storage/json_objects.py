@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, TypeVar
 
-from plinth.errors import StorageError
+from plinth import schema
+from plinth.errors import ConfigError, StorageError
 from plinth.storage.store import Storage
+
+T = TypeVar("T")
 
 
 class DamagedObjectError(StorageError):
@@ -32,6 +35,21 @@ def read_json(storage: Storage, key: str, fix: str, needed: tuple[str, ...] = ()
     except (ValueError, RecursionError) as error:
         raise damaged(storage, key, error if content else "it is empty", fix) from None
     return found
+
+
+def filled(kind: type[T], content: Any) -> T:
+    """A dataclass from what was read of a JSON object.
+
+    Raises:
+        ValueError: no such fields, or values that do not fit their types.
+    """
+    try:
+        if not isinstance(content, dict):
+            raise ValueError("expected {name: value}")
+        schema.check(kind, content, kind.__name__)
+        return kind(**content)
+    except (ConfigError, TypeError) as error:
+        raise ValueError(str(error)) from None
 
 
 def damaged(storage: Storage, key: str, reason: object, fix: str) -> DamagedObjectError:

@@ -31,7 +31,7 @@ LOCK_KEY, STOP_KEY, RUN_KEY = "LOCK.json", "STOP.json", "run.json"
 SETTLE_S = 0.5
 """Wait before checking whether another process wrote its lock at the same time."""
 
-NEEDED = {LOCK_KEY: ("holder",), STOP_KEY: ("token", "by")}
+NEEDED = {LOCK_KEY: ("holder", "token", "beat"), STOP_KEY: ("token", "by")}
 MEND_LOCK = "If nothing is writing there, delete it and run the command again."
 MEND_RUN = "Restore it, or delete it: the run is then given another id."
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -12,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from plinth import scratch
 from plinth.digests import text_digest
 from plinth.engine.process import Process, on_all_ranks
 from plinth.errors import StorageError
@@ -59,6 +58,7 @@ def begin(
     proposals = on_all_ranks(process.world, lambda: (f"{came}-{uuid.uuid4().hex[:6]}", launched))
     attempt_id = proposals[0][0]
     folder = local_folder(storage, run_id)
+    on_all_ranks(process.world, lambda: scratch.claim(folder))
     salvage(folder, storage)
     if process.world.rank == 0:
         _tell_of_the_last(storage)
@@ -84,4 +84,4 @@ def _tell_of_the_last(storage: Storage) -> None:
 def local_folder(storage: Storage, run_id: str) -> Path:
     """Where the ranks of a run keep their logs on this machine."""
     digest = text_digest(f"{storage.uri} {run_id}", 6)
-    return Path(tempfile.gettempdir()) / f"plinth-{os.getuid()}" / f"flight-{digest}"
+    return scratch.of_user() / f"flight-{digest}"

@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import tempfile
 import time
 from collections.abc import Container, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from plinth import scratch
 from plinth.checkpoint import save_load as checkpoint
 from plinth.checkpoint import store
 from plinth.checkpoint.saver import Saver
@@ -64,13 +67,23 @@ class StageState:
     observers: Observers
 
 
-def run_stage(stage: ResolvedStage, process: Process, control: Control, attempt: Attempt) -> StageEnd:
+def run_stage(
+    stage: ResolvedStage,
+    process: Process,
+    control: Control,
+    attempt: Attempt,
+    later: Sequence[ResolvedStage] = (),
+) -> StageEnd:
     """Train a stage to its end on this rank, from its last checkpoint if it has one.
+
+    Args:
+        later: the stages that come after it.
 
     Raises:
         PlinthError: what the user can mend.
     """
-    if store.latest(stage.checkpoints) == stage.total_steps:
+    on_all_ranks(process.world, lambda: scratch.claim(stage.scratch))
+    if _is_done(stage, process, later):
         _say(process, "%s: all %d steps are done", stage.name, stage.total_steps)
         return StageEnd()
     check_unchanged(stage.mixture.sources)
@@ -92,6 +105,27 @@ def run_stage(stage: ResolvedStage, process: Process, control: Control, attempt:
                 return _train(state)
             except _BadStep as bad:
                 _roll_back(state, bad)
+
+
+def _is_done(stage: ResolvedStage, process: Process, later: Sequence[ResolvedStage]) -> bool:
+    """Whether the stage's last step is in a whole checkpoint; otherwise the missing steps are trained again.
+
+    The checkpoint is downloaded and compared with its record, unless a later stage is under way: that one
+    has checkpoints of its own, and every restart would download this one for nothing.
+    """
+
+    def look() -> bool:
+        if process.world.rank or store.latest(stage.checkpoints) != stage.total_steps:
+            return False
+        if any((store.latest(s.checkpoints) or s.total_steps) < s.total_steps for s in later):
+            return True
+        with tempfile.TemporaryDirectory(dir=stage.scratch) as local:
+            wrong = store.whats_wrong(stage.checkpoints, stage.total_steps, Path(local))
+        if wrong:
+            log.warning("%s: the last checkpoint is damaged: %s", stage.name, wrong)
+        return not wrong
+
+    return on_all_ranks(process.world, look)[0]
 
 
 def _train(state: StageState) -> StageEnd:

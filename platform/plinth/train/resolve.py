@@ -9,14 +9,13 @@ checks that the data sets are still the ones that the driver opened.
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from plinth import config as configs
+from plinth import scratch
 from plinth.checkpoint.config import CheckpointConfig, UploadHook
 from plinth.data.assemble import Decode
 from plinth.data.config import DataConfig
@@ -81,9 +80,10 @@ class StageSpec:
 
     @property
     def scratch(self) -> Path:
-        """A local folder of this user and this stage."""
+        """A local folder of this user and this stage; `plinth.scratch.claim` makes it. Its name tells this
+        run from others."""
         digest = text_digest(f"{self.storage.uri} {self.run_id}", 6)
-        return Path(self.scratch_dir or tempfile.gettempdir()) / f"plinth-{os.getuid()}" / digest
+        return scratch.of_user(self.scratch_dir) / digest
 
 
 @dataclass(frozen=True, kw_only=True)

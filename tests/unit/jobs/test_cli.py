@@ -22,7 +22,7 @@ from plinth import config
 from plinth.errors import ConfigError
 from plinth.schema import describe
 from tests.helpers.scans import room, write_seven_scenes
-from tests.helpers.tiny_jobs import ingest_job, write
+from tests.helpers.tiny_jobs import ingest_job, pretrain_job, write
 
 ROOT = Path(__file__).parents[3]
 REQUIRED = {
@@ -146,6 +146,17 @@ def test_a_missing_file_and_a_job_of_another_kind(tmp_path: Path, capsys: pytest
     assert f"Run `poma ingest {job}`" in one_line(capsys)
     assert main(["config", write(tmp_path / "odd.yaml", {"kind": "cook"})]) == 2
     assert "kind is 'cook'" in one_line(capsys)
+    assert main(["config", write(tmp_path / "odd.yaml", {"kind": ["ingest"]})]) == 2
+    assert "kind is ['ingest']" in one_line(capsys)
+
+
+@pytest.mark.parametrize("name", ["", "  ", ".", "..", "../x", "a/../../x", "/x", "a//b", "a\nb", "a\x1b[2J"])
+def test_the_name_of_a_run_is_that_of_a_folder_below_its_output(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = write(tmp_path / "job.yaml", pretrain_job(tmp_path, name=name))
+    assert main(["config", job]) == 2
+    assert f"name is {name!r}, which names no folder of its own below the output" in one_line(capsys)
 
 
 def test_ctrl_c_is_one_line(

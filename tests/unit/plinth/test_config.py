@@ -7,6 +7,7 @@ from enum import Enum
 from pathlib import Path
 
 import pytest
+import yaml
 
 from plinth import config
 from plinth.errors import ConfigError
@@ -109,11 +110,17 @@ def test_layers_win_in_order(tmp_path: Path) -> None:
         ("name: a\nname: b", [], "duplicate key name at line 2"),
         ("name: a\n\tcount: 1", [], "found a tab character that violates indentation at line 2"),
         ('name: "a\\0b"', [], "name is 'a\\x00b', and no name holds the character \\0."),
-        ("name: ${oc.env:SECRET}", [], "reads an environment variable"),
         ("name: a", ["optim.lr"], "expected an override of the form key=value"),
         ("name: ${nowhere}", [], "name: Interpolation key 'nowhere' not found."),
         ("name: 83", [], "name is text, but YAML reads 83 as a int. Put it in quotes."),
         ("name: a\nids: [1.50]", [], "ids[0] is text, but YAML reads 1.5 as a float. Put it in quotes."),
+        ("name: !!binary aGk=", [], "name: expected text, found b'hi'."),
+        (
+            "name: a\nsources: [{uri: x, order: [fixed]}]",
+            [],
+            "sources[0].order is ['fixed'], expected one of",
+        ),
+        ("name: a\nsources: [{uri: x, order: {a: 1}}]", [], "sources[0].order is {'a': 1}, expected one of"),
         ("name: a", ["ids=[a, no]"], "ids[1] is text, but YAML reads False as a bool"),
     ],
 )
@@ -122,6 +129,43 @@ def test_refusals_name_the_key(tmp_path: Path, text: str, overrides: list[str], 
         job(tmp_path, text, *overrides)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "${oc.env:SECRET}",
+        "${ oc.env:SECRET}",
+        "${oc.env :SECRET}",
+        "a ${\toc.env: SECRET, none } b",
+        "${oc.${optim.x}:SECRET}",
+        "${oc.select:nowhere, ${oc.env:SECRET}}",
+        "${oc.decode:'${oc.env:SECRET}'}",
+        "${oc.create:{a: 1}}",
+        "\\${oc.env:SECRET}",
+    ],
+)
+@pytest.mark.parametrize("as_override", [False, True])
+def test_nothing_outside_of_the_job_is_read(
+    reference: str, as_override: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET", "hunter2")
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump({"name": "a" if as_override else reference}))
+    overrides = [f"name={reference}"] if as_override else []
+    with pytest.raises(ConfigError, match=r": name (reads what is outside of the job|holds )") as caught:
+        config.load(Job, tmp_path / "job.yaml", overrides)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_references_to_keys_of_the_job_are_resolved(tmp_path: Path) -> None:
+    got = job(tmp_path, "name: a\nids: ['${name}/x', '${oc.select:optim.none,b}', '${.[0]}']\ncount: 3")
+    assert got.ids == ["a/x", "b", "a/x"]
+
+
+def test_a_config_is_written_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever put a reference there, writing does not resolve it."""
+    monkeypatch.setenv("SECRET", "hunter2")
+    assert config.to_dict(Job(name="${oc.env:SECRET}"))["name"] == "${oc.env:SECRET}"
 
 
 def test_text_on_the_command_line_stays_text(tmp_path: Path) -> None:

@@ -106,7 +106,11 @@ def test_help_lists_the_keys_of_the_class(module: str) -> None:
             {"root": "x", "step": "two"},
             "reader.options.step is 'two', expected a whole number",
         ),
-        ("own_scans:Scans", {"root": "${oc.env:HOME}"}, "reader.options.root reads an environment variable"),
+        (
+            "own_scans:Scans",
+            {"root": "${oc.env:HOME}"},
+            "reader.options.root reads what is outside",
+        ),
         ("own_scans:Scans", {}, "no value for reader.options.root. Add it to the file or as reader.options."),
         ("own_scans:Scan", {}, "own_scans has no class 'Scan'. Did you mean own_scans:Scans?"),
         ("own_scans:NoRead", {}, "NoRead has no read."),

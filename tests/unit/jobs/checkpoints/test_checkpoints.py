@@ -22,7 +22,7 @@ def run(tmp_path: Path) -> Storage:
     for step in range(1, 5):
         shard = TensorShard("w", 4, 0, torch.full((4,), float(step)))
         state = {"step": step, "metrics": {"loss": 1.0}}
-        upload.write_local(tmp_path / "local", step, f"t{step}", [shard], state, World(0, 1))
+        upload.write_local(tmp_path / "local", step, f"t{step}", [shard], state, World(0, 1), "a run")
         upload.upload_part(folder, tmp_path / "local")
         assert upload.commit_if_whole(folder, step, f"t{step}")
     return run

@@ -14,8 +14,11 @@ import pytest
 from jobs.cli import main
 from jobs.common.datasets import open_dataset
 from plinth.data import manifest as manifests
+from plinth.data.config import ShardOptions
 from plinth.data.manifest import Manifest
+from plinth.data.shards import write_shard
 from plinth.storage import Storage, StorageOptions
+from poma3d.sample import encode
 from tests.helpers.scans import room, write_seven_scenes
 from tests.helpers.tiny_jobs import embed_file, ingest_job, write
 
@@ -219,6 +222,28 @@ def test_shards_inspect_verify_preview(folder: Path, capsys: pytest.CaptureFixtu
     picture = folder / "sheet.png"
     assert main(["shards", "preview", str(folder / "rooms"), "--out", str(picture), "--samples", "2"]) == 0
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_verify_names_samples_and_counts_that_contradict_the_manifest(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A data set whose every byte is as its manifest says, and that is wrong all the same."""
+    storage = Storage.from_uri(folder / "rooms")
+    dataset = open_dataset(storage.uri, StorageOptions())
+    bad, *others = dataset.samples(3)
+    bad.depth = np.zeros_like(bad.depth)
+    bad.intrinsics = -bad.intrinsics
+    shard = write_shard(
+        storage, "shards/bad.parquet", encode([bad, bad, *others], dataset.shape), ShardOptions()
+    )
+    manifests.commit(storage, Manifest([shard], dataset.manifest.attributes))
+    assert main(["shards", "verify", storage.uri]) == 2
+    printed = capsys.readouterr().out
+    assert f"a sample_id that another sample has: 1 sample(s): {bad.scene_id} (" in printed
+    assert "valid views without any depth: 2 sample(s): " in printed
+    assert "a focal length that is not above 0" in printed
+    assert "the manifest says 8 samples, the shards hold 4" in printed
+    assert "1 of 1 shards are whole" in printed
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "altered"])

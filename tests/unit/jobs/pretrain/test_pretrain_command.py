@@ -161,7 +161,7 @@ def steps_of(job: PretrainJob, stage: str) -> list[int]:
     return [line["step"] for line in read_lines(run_storage(job).child(stage))]
 
 
-@pytest.mark.parametrize("free", ["zero.stage=3", "checkpoint.every_steps=1", "main.data.prefetch_batches=4"])
+@pytest.mark.parametrize("free", ["zero.stage=1", "checkpoint.every_steps=1", "main.data.prefetch_batches=4"])
 def test_resumed_run_may_change_what_does_not_decide_the_result(free: str, folder: Path) -> None:
     job = stopped_after_a_step(folder)
     assert steps_of(job, "warmup") == [0]
@@ -190,7 +190,10 @@ def notes_of_first(folder: Path) -> dict[str, Any]:
         ("main.steps=5", "steps was 4 and is 5"),
         ("model.augment.rotate_z_degrees=5", "model.augment.rotate_z_degrees was 0.0 and is 5.0"),
         ("main.data.lanes=4", "data.lanes was 2 and is 4"),
-        ("zero.precision=bf16", "precision was fp32 and is bf16"),
+        ("zero.precision=bf16", "zero.precision was fp32 and is bf16"),
+        ("zero.stage=3", "zero.stage was 1 or 2 and is 3"),
+        ("zero.stage=0", "zero.stage was 1 or 2 and is 0"),
+        ("zero.exact_sums=false", "zero.exact_sums was True and is False"),
     ],
 )
 def test_a_resumed_run_names_what_changed(
@@ -203,6 +206,13 @@ def test_a_resumed_run_names_what_changed(
     assert "--accept-changes" in str(caught.value)
     check_resume(True, before, after)
     assert words in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "change", ["zero.stage=1", "zero.bucket_size=1000", "fit.workers=2", "checkpoint.every_steps=7"]
+)
+def test_what_changes_speed_and_memory_only_is_no_change(change: str, folder: Path) -> None:
+    assert notes(folder, change) == notes(folder, "zero.stage=2")
 
 
 def test_relative_folders_reach_workers_that_run_elsewhere(

@@ -10,6 +10,7 @@ import pytest
 
 from jobs.cli import main
 from jobs.runs import command as runs
+from jobs.runs.page import write_page
 from jobs.runs.state import read_run
 from plinth.errors import StorageError
 from plinth.observe.ledger import FAILED, FINISHED, RUNNING, STOPPED
@@ -79,7 +80,7 @@ def test_the_status(
     storage = killed_run(tmp_path, step, outcome=outcome)
     storage.delete("LOCK.json")
     if locked:
-        storage.write("LOCK.json", json.dumps({"holder": "ann on node-1, process 11"}).encode())
+        storage.write("LOCK.json", json.dumps(run_folder.LOCK).encode())
     state = read_run(storage, NOW - 3 + silent_s)
     assert state.status == status
     assert detail in state.detail
@@ -119,6 +120,7 @@ def test_listing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 DAMAGE = {
     "LOCK.json": b"",
+    "main/incidents/step-00000051-1.json": b'{"kind": 7, "step": 51}',
     "main/incidents/step-00000051-0.json": b'{"kind": "The loss',
     "config.yaml": b"name: [",
 }
@@ -139,6 +141,28 @@ def test_a_damaged_run_is_named_beside_the_others(
     assert main(["runs", "show", str(tmp_path / "damaged")]) == 2
     [line] = capsys.readouterr().err.strip().splitlines()
     assert f"{key} is damaged" in line
+
+
+NOT_WHAT_WAS_WRITTEN = [b"", b'{"attempt": "a1', b"[]", b"null", b"[" * 100_000, b"[{}]", b'{"step": "x"}']
+
+
+@pytest.mark.parametrize("content", NOT_WHAT_WAS_WRITTEN)
+def test_damaged_records_of_what_happened_cost_themselves_only(content: bytes, tmp_path: Path) -> None:
+    """Ledger, failures, starts, evaluations, metrics, versions of data: none of them stops the page."""
+    storage = killed_run(tmp_path, step=120, outcome=FINISHED)
+    before = read_run(storage, NOW)
+    storage.write("ledger/a0-main.json", content)
+    storage.write("logs/a0-rank0.failure.json", content)
+    storage.write("logs/20260101-000000.lost.json", content)
+    storage.write("starts.json", content)
+    storage.write("data.json", content)
+    storage.write("evaluations/torn.json", content)
+    storage.write("main/metrics.jsonl", storage.read("main/metrics.jsonl") + content)
+    state = read_run(storage, NOW)
+    assert (state.status, state.where) == (before.status, before.where)
+    assert state.ledger == before.ledger
+    write_page(storage, NOW)
+    assert "main, step 120 of 120" in storage.read("index.html").decode()
 
 
 def test_torn_metrics_cost_their_lines(tmp_path: Path) -> None:

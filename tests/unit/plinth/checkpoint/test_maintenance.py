@@ -24,7 +24,7 @@ def put(storage: Storage, tmp_path: Path, step: int, committed: bool = True, los
     """A checkpoint of one tensor, by one rank."""
     shard = TensorShard("w", 4, 0, torch.full((4,), float(step)))
     state = {"step": step, "metrics": {"loss": loss}}
-    upload.write_local(tmp_path / "local", step, f"t{step}", [shard], state, World(0, 1))
+    upload.write_local(tmp_path / "local", step, f"t{step}", [shard], state, World(0, 1), "a run")
     upload.upload_part(storage, tmp_path / "local")
     if committed:
         assert upload.commit_if_whole(storage, step, f"t{step}")

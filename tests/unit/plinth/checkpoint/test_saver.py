@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -111,25 +112,67 @@ def test_long_outage_ends_run_and_next_run_uploads(flaky: Flaky, tmp_path: Path)
     assert list((tmp_path / "s" / upload.QUEUE_FOLDER).iterdir()) == []
 
 
+def put_on_disk(flaky: Flaky, scratch: Path, step: int, token: str) -> Path:
+    """What a process left that died before it could upload it."""
+    folder = scratch / upload.QUEUE_FOLDER / f"{store.folder_name(step)}-{token}-0"
+    upload.write_local(folder, step, token, shards(step), {}, ALONE, upload.identity(flaky, scratch))
+    return folder
+
+
 def test_recover_skips_half_written_and_old_parts(flaky: Flaky, tmp_path: Path) -> None:
-    queue = tmp_path / "s" / upload.QUEUE_FOLDER
-    upload.write_local(queue / "step-00000003-aa-0", 3, "aa", shards(3), {}, ALONE)
-    upload.write_local(queue / "step-00000005-bb-0", 5, "bb", shards(5), {}, ALONE)
-    upload.write_local(queue / "step-00000009-cc-0", 9, "cc", shards(9), {}, ALONE)
-    (queue / "step-00000009-cc-0" / upload.PART_RECORD_KEY).unlink()  # killed while writing
+    put_on_disk(flaky, tmp_path / "s", 3, "aa")
+    put_on_disk(flaky, tmp_path / "s", 5, "bb")
+    (put_on_disk(flaky, tmp_path / "s", 9, "cc") / upload.PART_RECORD_KEY).unlink()  # killed while writing
     saver = Saver(ALONE, flaky, tmp_path / "other", QUICK)
     saver.save(4, shards(4), {})
     saver.wait(20)
     saver.close()
     upload.recover(ALONE, flaky, tmp_path / "s")
     assert [info.step for info in store.list_checkpoints(flaky)] == [4, 5]
-    assert list(queue.iterdir()) == []
+    assert list((tmp_path / "s" / upload.QUEUE_FOLDER).iterdir()) == []
+
+
+def of_another_run(folder: Path) -> None:
+    record = json.loads((folder / upload.PART_RECORD_KEY).read_text())
+    (folder / upload.PART_RECORD_KEY).write_text(json.dumps(record | {"run": "another"}))
+
+
+def with_a_flipped_byte(folder: Path) -> None:
+    path = next(folder.glob("*.safetensors"))
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+
+
+def with_a_torn_record(folder: Path) -> None:
+    path = folder / upload.PART_RECORD_KEY
+    path.write_bytes(path.read_bytes()[:40])
+
+
+def with_a_link(folder: Path) -> None:
+    folder.rename(folder.parents[2] / "planted")
+    folder.symlink_to(folder.parents[2] / "planted")
+
+
+@pytest.mark.parametrize("change", [of_another_run, with_a_flipped_byte, with_a_torn_record, with_a_link])
+def test_recover_uploads_only_what_this_run_wrote(
+    change: Callable[[Path], None], flaky: Flaky, tmp_path: Path
+) -> None:
+    put_on_disk(flaky, tmp_path / "s", 3, "aa")
+    change(put_on_disk(flaky, tmp_path / "s", 5, "bb"))
+    upload.recover(ALONE, flaky, tmp_path / "s")
+    assert [info.step for info in store.list_checkpoints(flaky)] == [3]
+
+
+def test_part_that_another_rank_gave_up_does_not_stop_the_next_start(flaky: Flaky, tmp_path: Path) -> None:
+    put_on_disk(flaky, tmp_path / "s", 5, "bb")
+    upload.mark_failed(flaky, 5, "bb")
+    upload.recover(ALONE, flaky, tmp_path / "s")
+    assert store.latest(flaky) is None
 
 
 def test_two_attempts_at_a_step_never_mix(flaky: Flaky, tmp_path: Path) -> None:
     """One rank of an earlier attempt had uploaded its half when the run was killed."""
     half = [TensorShard("w", 6, 0, torch.zeros(3))]
-    upload.write_local(tmp_path / "old", 4, "old", half, {"who": "old"}, World(0, 2))
+    upload.write_local(tmp_path / "old", 4, "old", half, {"who": "old"}, World(0, 2), "a run")
     upload.upload_part(flaky, tmp_path / "old")
     assert not upload.commit_if_whole(flaky, 4, "old")
     saver = Saver(ALONE, flaky, tmp_path / "s", QUICK)

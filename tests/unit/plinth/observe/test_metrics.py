@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import resource
 import time
 from pathlib import Path
 
@@ -91,6 +92,27 @@ def test_torn_lines_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     )
     assert [line["step"] for line in read_lines(storage)] == [0, 1]
     assert "metrics.jsonl: 3 torn lines are left out" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_full_disk_costs_no_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As far as a limit of the size of files is one."""
+    writer = write(tmp_path, range(3), close=False)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16, before[1]))
+    try:
+        for step in range(3, 6):
+            writer.step(step_record(step))
+            writer.flush()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    writer.step(step_record(6))
+    writer.flush()  # TensorBoard begins anew
+    writer.step(step_record(7))
+    writer.close()
+    assert [line["step"] for line in read_lines(Storage.from_uri(tmp_path / "run"))] == list(range(8))
+    assert caplog.text.count("cannot be written to") == 1
+    assert 7 in scalars(tmp_path, "loss/total")
 
 
 def test_new_run_drops_earlier_metrics(tmp_path: Path) -> None:

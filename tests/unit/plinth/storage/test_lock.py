@@ -70,7 +70,7 @@ def test_killed_holder_on_this_machine_is_replaced_at_once(storage: Storage) -> 
             assert (read_lock(storage) or {})["pid"] == os.getpid()
 
 
-@pytest.mark.parametrize("content", ["", '{"holder": "ann", "tok', "[]", "{}"])
+@pytest.mark.parametrize("content", ["", '{"holder": "ann", "tok', "[]", "{}", '{"holder": "ann"}'])
 def test_a_damaged_lock_is_named(content: str, storage: Storage) -> None:
     storage.write("LOCK.json", content.encode())
     with (
