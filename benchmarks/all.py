@@ -35,7 +35,7 @@ SHORT: dict[str, list[str]] = {
     "lift": ["--images", "300", "--ids", "10000", "100000"],
     "metrics": ["--steps", "300"],
     "annotations": [],
-    "plan_memory": [],
+    "memory": ["--sizes", "B"],
     "faults": ["--stall", "5"],
     "published": ["--check"],
     "submit": ["--repeat", "1", "--folder", f"{OUTPUT}/submit"],
