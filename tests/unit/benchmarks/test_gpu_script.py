@@ -1,5 +1,5 @@
-"""`benchmarks.gpu` where there is no GPU: the whole script on a tiny tower, without Ray and DeepSpeed, as where
-torch and transformers alone are installed."""
+"""`benchmarks.gpu` where there is no GPU: the whole script on a tiny tower, without Ray and DeepSpeed, as
+where torch and transformers alone are installed."""
 
 from __future__ import annotations
 
