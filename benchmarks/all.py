@@ -35,7 +35,7 @@ SHORT: dict[str, list[str]] = {
     "lift": ["--images", "300", "--ids", "10000", "100000"],
     "metrics": ["--steps", "300"],
     "annotations": [],
-    "plan_memory": [],
+    "memory": ["--sizes", "B", "--stages", "2"],
     "faults": ["--stall", "5"],
     "published": ["--check"],
     "submit": ["--repeat", "1", "--folder", f"{OUTPUT}/submit"],
@@ -45,6 +45,7 @@ LONG = {
     "kills": "20 minutes: the demo's job, killed five times",
     "sweep": "30 minutes, after `make demo`",
     "step": "15 minutes",
+    "gpu": "10 minutes of a GPU; --device cpu --tiny tries the script",
     "questions": "30 minutes, after `make demo`",
     "rooms": "40 minutes to days: the demo or rooms.yaml over three seeds",
 }

@@ -191,6 +191,12 @@ COMMANDS = (
         arguments="jobs.plan.arguments",
     ),
     Command(
+        "profile",
+        "jobs.profile.command",
+        "where the time and memory of a job's steps go: table, trace, page",
+        arguments="jobs.profile.arguments",
+    ),
+    Command(
         "prove-resume",
         "jobs.prove_resume.command",
         "run a job, shortened, straight and with kills and resizes; compare",

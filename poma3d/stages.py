@@ -57,7 +57,7 @@ from poma3d.inputs import (
 )
 from poma3d.masking import Masks, draw_masks
 from poma3d.network.config import CHAMFER, MEAN, LossConfig, ModelConfig
-from poma3d.network.encoder import PointMapEncoder, build_encoder
+from poma3d.network.encoder import PointMapEncoder, build_encoder, compile_encoder
 from poma3d.network.model import Temperature, patch_grid, validate
 from poma3d.network.outputs import Contrast, Encoded, ParamGroup, jepa_logs
 from poma3d.network.predictor import Predictor
@@ -385,7 +385,11 @@ def build_stage(
     validate(model, loss, shape, tower)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return STAGES[kind](model, loss, shape, tower, seed)
+        stage = STAGES[kind](model, loss, shape, tower, seed)
+    for part in stage.children():
+        if isinstance(part, PointMapEncoder):
+            compile_encoder(part, model.encoder.compile)
+    return stage
 
 
 STAGES: dict[str, type[WarmupStage]] = {"warmup": WarmupStage, "main": MainStage}

@@ -21,12 +21,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from benchmarks.step.parts import Parts, watch_engine
 from plinth.engine.config import OptimConfig, Precision, ZeroConfig
 from plinth.engine.engine import Engine, EngineConfig
 from plinth.engine.global_batch import to_device
 from plinth.engine.process import Process, prepare_deepspeed, start, without_prints
 from plinth.engine.zero_config import deepspeed_config
+from plinth.train.parts import Parts, watch_engine
 from poma3d.network.config import (
     EmaConfig,
     EncoderConfig,

@@ -30,7 +30,7 @@ from plinth.train import resolve as stages
 from plinth.train.resolve import ResolvedStage, StageSpec
 from plinth.world import check_divisibility
 from poma3d.network import model
-from poma3d.network.config import ModelConfig
+from poma3d.network.config import AS_WRITTEN, ModelConfig
 from poma3d.pretrained.config import TeacherRecord
 from poma3d.sample import SampleShape, decode
 
@@ -107,7 +107,7 @@ def check_settings(job: PretrainJob) -> None:
     """
     settings = (job.fit, job.zero, job.checkpoint, job.metrics, job.guard, job.ledger, job.lock, job.optim)
     checks: list[Callable[[], object]] = [one.validate for one in settings]
-    checks.append(partial(_check_model_settings, job.model))
+    checks += [partial(_check_model_settings, job.model), partial(_check_compile, job)]
     names = _names(job)
     if not names:
         raise ConfigError("The job has neither a warmup nor a main section.", "Give at least one.")
@@ -125,6 +125,15 @@ def _check_model_settings(config: ModelConfig) -> None:
         model.validate_settings(config)
     except ValueError as error:
         raise ConfigError(f"model.{error}") from None
+
+
+def _check_compile(job: PretrainJob) -> None:
+    """Stage 3 gathers weights around each module's call, which a compiled encoder does not make."""
+    if job.model.encoder.compile != AS_WRITTEN and job.zero.stage == 3:
+        raise ConfigError(
+            f"model.encoder.compile {job.model.encoder.compile} does not go with zero.stage 3.",
+            f"Use zero.stage=2, or model.encoder.compile={AS_WRITTEN}.",
+        )
 
 
 def _check_sources(job: PretrainJob, stage: StageConfig, name: str) -> None:
@@ -214,6 +223,8 @@ def _identity(
     holds is in the plan's fingerprint.
     """
     full = config.to_dict(job)
+    if job.model.encoder.compile == AS_WRITTEN:
+        del full["model"]["encoder"]["compile"]  # checkpoints from before it was a key lack it
     data = {key: getattr(stage.data, key) for key in ("lanes", "window_row_groups")}
     data["weights"] = [source.weight for source in stage.data.sources]
     versions = data_versions.versions(stage.data.sources)

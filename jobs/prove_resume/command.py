@@ -20,21 +20,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from jobs.common.cluster import USUAL_WORKERS, ray_cluster
-from jobs.common.datasets import open_dataset
+from jobs.common.cluster import ray_cluster
 from jobs.common.ray_config import RayConfig
-from jobs.common.run_layout import STAGES
-from jobs.demo import command as demo
-from jobs.demo.config import DemoJob
-from jobs.finetune.config import FinetuneJob
-from jobs.jobfile import read
 from jobs.pretrain.check import check
-from jobs.pretrain.config import PretrainJob, StageLength, stage_config
 from jobs.pretrain.launch import launch
 from jobs.pretrain.resolve import run_storage
 from jobs.prove_resume.compare import Comparison, compare, read_result
 from jobs.prove_resume.faults import Action, Fault, with_faults
-from jobs.prove_resume.kinds import TrainingJob, resolve, stage_names, with_stages
+from jobs.prove_resume.kinds import TrainingJob, cut, load, resolve, stage_names, with_stages
 from jobs.prove_resume.page import table, write_page
 from plinth.errors import EXIT_CODE, STOPPED_EXIT_CODE, ConfigError, PlinthError
 from plinth.launch.check import possible_sizes
@@ -82,44 +75,13 @@ class Proof:
 def run(arguments: argparse.Namespace) -> int:
     """Run all scenarios, print the table, write the page; returns the exit code."""
     folder = arguments.folder
-    job = _load(arguments.job, arguments.overrides, folder)
+    job = load(arguments.job, arguments.overrides, folder)
     job = shortened(job, folder, arguments.steps, arguments.every)
     proof = prove(job)
     page = write_page(Path(folder), job, proof.comparisons, proof.seconds)
     print("\n" + table(proof.comparisons))
     print(f"page: {page}")
     return 0 if all(c.holds for c in proof.comparisons) else EXIT_CODE
-
-
-def _load(path: Path, overrides: Sequence[str], folder: str) -> TrainingJob:
-    """The job, pretraining or finetuning; of a demo, its pretraining, once its data is there."""
-    file = read(path)
-    if file.kind == FinetuneJob.kind:
-        return file.resolve(FinetuneJob, overrides)
-    if file.kind != DemoJob.kind:
-        return file.resolve(PretrainJob, overrides)
-    job = file.resolve(DemoJob, overrides)
-    if _is_made(job):
-        print(f"data and teacher of {job.folder} are there: used as they are")
-        return job.pretrain
-    job = file.resolve(DemoJob, [f"folder={folder}/data", *overrides])
-    Path(job.folder).mkdir(parents=True, exist_ok=True)
-    rooms_workers = USUAL_WORKERS if job.rooms.workers is None else job.rooms.workers
-    with ray_cluster(job.pretrain.ray, rooms_workers):
-        demo.make_data(job, demo.Timings(Path(job.folder) / demo.RECORD))
-    return job.pretrain
-
-
-def _is_made(job: DemoJob) -> bool:
-    """Whether a demo has left its data sets, embedded, and its teacher."""
-    if not (Path(job.pretrain.teacher.source) / "config.json").is_file():
-        return False
-    stages = [stage for name in STAGES if (stage := stage_config(job.pretrain, name)) is not None]
-    try:
-        opened = [open_dataset(s.uri, job.pretrain.storage) for stage in stages for s in stage.data.sources]
-    except PlinthError:
-        return False
-    return all(dataset.teacher is not None for dataset in opened)
 
 
 def shortened(job: TrainingJob, folder: str, steps: int, every: int) -> TrainingJob:
@@ -131,12 +93,8 @@ def shortened(job: TrainingJob, folder: str, steps: int, every: int) -> Training
     if not 2 <= every < steps:
         raise ConfigError(f"--every is {every} and --steps is {steps}.", "Give 2 <= every < steps.")
 
-    def stage(length: StageLength) -> StageLength:
-        short = replace(length, steps=steps, warmup_steps=min(2, steps - 1))
-        return replace(short, epochs=None, samples=None, warmup_samples=None)
-
     return replace(
-        with_stages(job, stage),
+        with_stages(job, lambda stage: cut(stage, steps)),
         output=str(Path(folder).absolute()),
         checkpoint=replace(job.checkpoint, every_steps=every, keep_last=0),
         guard=replace(job.guard, on_bad_step=OnBadStep.stop),

@@ -9,6 +9,9 @@ from poma3d.counts import Count
 FULL, LORA = "full", "lora"
 
 
+AS_WRITTEN, INDUCTOR, AOT_EAGER = "none", "inductor", "aot_eager"
+
+
 LORA_TARGETS = ("q", "k", "v", "out", "fc1", "fc2")
 
 
@@ -38,6 +41,9 @@ class EncoderConfig:
     """Patch mean + gain x the residual before the patch embedding. 1: as in the paper."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    compile: str = AS_WRITTEN
+    """Backend of torch.compile for both encoders. none: as written; inductor: compiled kernels, with other
+    last bits; aot_eager: traced only, to find what does not compile. Not with zero.stage 3."""
 
 
 @dataclass

@@ -10,7 +10,16 @@ import re
 
 from torch import Tensor, nn
 
-from poma3d.network.config import FULL, LORA, LORA_TARGETS, EncoderConfig, TuningConfig
+from poma3d.network.config import (
+    AOT_EAGER,
+    AS_WRITTEN,
+    FULL,
+    INDUCTOR,
+    LORA,
+    LORA_TARGETS,
+    EncoderConfig,
+    TuningConfig,
+)
 from poma3d.network.vit import ImageTower, VisionTransformer, VitOutput
 
 
@@ -22,6 +31,9 @@ def validate(config: EncoderConfig) -> None:
     """
     if config.tuning.mode not in (FULL, LORA):
         raise ValueError(f"encoder.tuning.mode is '{config.tuning.mode}'; use '{LORA}' or '{FULL}'")
+    backends = (AS_WRITTEN, INDUCTOR, AOT_EAGER)
+    if config.compile not in backends:
+        raise ValueError(f"encoder.compile is '{config.compile}'; use one of {', '.join(backends)}")
     unknown = sorted(set(config.tuning.targets) - set(LORA_TARGETS))
     if unknown or not config.tuning.targets:
         raise ValueError(
@@ -55,6 +67,19 @@ class PointMapEncoder(nn.Module):
         """
         output: VitOutput = self.vit(points_n3HW, keep_nK)
         return output._replace(pooled=output.pooled.float())
+
+
+def compile_encoder(encoder: PointMapEncoder, backend: str) -> None:
+    """Let torch compile the encoder's calls from the first one on; names of weights stay.
+
+    Args:
+        backend: as `EncoderConfig.compile`.
+    """
+    if backend == INDUCTOR:
+        # Its own random numbers would differ between the two passes of a step, and with them dropout.
+        encoder.compile(backend=backend, options={"fallback_random": True})
+    elif backend != AS_WRITTEN:
+        encoder.compile(backend=backend)
 
 
 def build_encoder(config: EncoderConfig, tower: ImageTower, grid: tuple[int, int]) -> PointMapEncoder:

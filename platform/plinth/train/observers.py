@@ -5,6 +5,7 @@ All of it beside the training: whatever becomes of these files, the result is th
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -25,6 +26,7 @@ from plinth.observe.sinks import RunName, Sinks
 from plinth.observe.stragglers import ForwardClock
 from plinth.observe.telemetry import Telemetry
 from plinth.train.attempt import Attempt
+from plinth.train.profile import StageProfile
 from plinth.train.resolve import ResolvedStage
 
 RECENT_STEPS = 50
@@ -48,6 +50,9 @@ class Observers:
         self._writer: MetricsWriter | None = None
         self._writer_lock = threading.Lock()  # it is synced in a thread, and closed on a rollback
         self._recent: list[StepRecord] = []
+        self._profile: StageProfile | None = None
+        if stage.profile is not None and process.world.rank == 0:
+            self._profile = StageProfile(stage.profile, stage.name, process.device)
         self.save_s: float | None = None
         """Rank 0: from the beginning of the last checkpoint to its commit."""
 
@@ -58,6 +63,8 @@ class Observers:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._telemetry.close()
+        if self._profile:
+            self._profile.close()
         self._close_writer()
         self._close_sinks(FAILED)
         if self._ledger and kind is not None:
@@ -95,6 +102,8 @@ class Observers:
                 self._stage.metrics, self._stage.storage, local, self._stage.name,
                 engine.completed_steps, engine.total_steps, hosts, self._sinks,
             )  # fmt: skip
+        if self._profile:
+            self._profile.begin(engine)
 
     def compute_s(self) -> float:
         """What the forward passes of this rank have taken since the last call."""
@@ -102,6 +111,12 @@ class Observers:
 
     def step(self, record: StepRecord, engine: Engine, batch: LocalBatch) -> None:
         """A step was taken. Call it on all ranks: the pictures of stage 3 gather weights."""
+        with self._profile.writing() if self._profile else contextlib.nullcontext():
+            self._write(record, engine, batch)
+        if self._profile:
+            self._profile.step(record)
+
+    def _write(self, record: StepRecord, engine: Engine, batch: LocalBatch) -> None:
         self._recent = [*self._recent[-RECENT_STEPS + 1 :], record]
         self._telemetry.record(record)
         if self._ledger:

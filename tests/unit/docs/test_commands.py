@@ -55,6 +55,7 @@ RUN_BY = {
     r"poma ask": "tests/unit/jobs/ask/test_ask.py::*",
     r"poma finetune": "tests/unit/jobs/finetune/test_finetune.py::*",
     r"poma prove-resume": "tests/integration/train/test_prove_resume.py::*",
+    r"poma profile": "tests/unit/jobs/profile/test_profile_command.py::*",
     r"poma doctor": "tests/unit/jobs/doctor/test_doctor.py::*",
     r"poma runs (show|logs)": "tests/unit/jobs/test_planted_secrets.py::*",
     r"poma runs stop": "tests/unit/jobs/runs/test_stop.py::*",

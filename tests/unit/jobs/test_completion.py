@@ -45,7 +45,7 @@ def completions(line: str, folder: Path) -> set[str]:
     ("line", "expected"),
     [
         ("poma ", {command.name for command in COMMANDS}),
-        ("poma p", {"pretrain", "plan", "prove-resume"}),
+        ("poma p", {"pretrain", "plan", "profile", "prove-resume"}),
         ("poma runs ", {"list", "show", "logs", "stop"}),
         ("poma annotations ", {"check"}),
         ("poma annotations check sc", {"scanqa", "scanrefer"}),

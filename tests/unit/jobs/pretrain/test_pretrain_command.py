@@ -54,6 +54,8 @@ def refused(folder: Path, capsys: pytest.CaptureFixture[str], *overrides: str, *
         (["main.warmup_steps=9"], "warmup_steps 9 is not less than the stage's 4 steps"),
         (["main.loss.dense=1"], "image_tokens=true"),
         (["main.loss.jepa_distance=euclid"], "chamfer, smooth_l1"),
+        (["model.encoder.compile=inductor", "zero.stage=3"], "does not go with zero.stage 3"),
+        (["model.encoder.compile=fast"], "use one of none, inductor, aot_eager"),
         (["model.encoder.tuning.mode=adapter"], "encoder.tuning.mode is 'adapter'"),
         (["teacher.source=/nowhere"], "/nowhere"),
         (["teacher.source=/nowhere", "optim.lr=-1"], "optim.lr is -1.0, expected above 0"),

@@ -1,10 +1,12 @@
 """Where a step's time goes: seconds by part, each without the parts inside it.
 
-On a CPU the backward pass and its hooks run in the thread that called it, so a stack of clocks is enough.
+On a CPU the backward pass and its hooks run in the thread that called it, so a stack of clocks is enough. On
+a GPU those hooks run in another thread, which is left alone: what they do counts as the backward pass.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,6 +14,7 @@ from typing import Any
 from unittest import mock
 
 import torch.distributed as dist
+from torch.profiler import record_function
 
 from plinth.engine import engine as engine_module
 from plinth.engine.engine import Engine
@@ -20,20 +23,35 @@ REST = "rest"
 
 
 class Parts:
-    """Exclusive seconds by name."""
+    """Exclusive seconds by name, of the thread that made this.
 
-    def __init__(self) -> None:
+    Args:
+        wait: called before the clock is read: on a GPU, to wait until it is done with what was asked of it.
+    """
+
+    def __init__(self, wait: Callable[[], object] | None = None) -> None:
+        self.wait = wait
+        self.is_labelled = False
+        """Whether parts are also written into a trace of `torch.profiler`."""
         self._seconds: dict[str, float] = {}
         self._open: list[str] = []
         self._since = 0.0
+        self._thread = threading.get_ident()
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
         """What runs in here is `name`, but for parts inside it."""
+        if threading.get_ident() != self._thread:
+            yield
+            return
         self._switch()
         self._open.append(name)
         try:
-            yield
+            if self.is_labelled:
+                with record_function(name):
+                    yield
+            else:
+                yield
         finally:
             self._switch()
             self._open.pop()
@@ -54,6 +72,8 @@ class Parts:
         return taken
 
     def _switch(self) -> None:
+        if self.wait is not None:
+            self.wait()
         now = time.perf_counter()
         if self._open:
             name = self._open[-1]

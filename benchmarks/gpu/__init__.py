@@ -1,0 +1,1 @@
+"""What only a GPU can show: bits, kernels, attention, waits, speed."""
