@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from jobs.common.hub import check_source
 from plinth import plugins
 from plinth.config import fingerprint
 from plinth.errors import ConfigError
@@ -101,8 +102,12 @@ def fetch(source: str, options: StorageOptions, key: str = "teacher.source") -> 
 
     Args:
         key: of the job, to name in an error.
+
+    Raises:
+        ConfigError: no such folder, or no model in it.
     """
     if "://" not in source:
+        check_source(source, key)
         return source
     storage = Storage.from_uri(source, options)
     files = [(key, size) for key, size in storage.list() if key.endswith(WANTED) and "/" not in key]
