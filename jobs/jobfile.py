@@ -17,13 +17,12 @@ from typing import Any, TypeVar
 
 from omegaconf import DictConfig
 
-from jobs.common.hub import is_path
 from jobs.common.run_layout import CONFIGS
 from jobs.common.secrets import refuse_secret_overrides, refuse_secrets
 from plinth import config, plugins
 from plinth.data.manifest import VERSION_MARK, split_version
 from plinth.errors import ConfigError, PlinthError, raise_together
-from plinth.locations import RESULT, at_home, locations
+from plinth.locations import RESULT, at_home, locations, names_folder
 from plinth.schema import MISSING
 
 T = TypeVar("T")
@@ -130,7 +129,7 @@ def _of_another_teacher(overrides: Sequence[str]) -> list[str]:
             name == "source"
             and section.split(".")[-1] == TEACHER
             and source
-            and (is_path(source) or Path(source).is_dir())
+            and (names_folder(source) or Path(source).is_dir())
         ):
             found += [f"{section}.revision=null", f"{section}.trust_remote_code=false"]
     return found
