@@ -346,3 +346,23 @@ def test_a_teacher_s_folder_that_is_not_there_is_said(
     assert config.parse(capsys.readouterr().out, "printed").teacher.revision is None
     assert main(["plan", "@pretrain", f"teacher.source={source}"]) == 2
     assert f"teacher.source {source}: no such folder" in one_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["runs", "shw", "x"], "'shw' is no ACTION. Did you mean show?"),
+        (["shards", "convert", "a", "b", "--codec", "jlx"], "'jlx' is no --codec. Did you mean jxl?"),
+        (["score", "x"], "There are: scanqa, sqa3d"),
+        (["submit", "@own_scans", "--adress", "x"], "there is no flag --adress. Did you mean --address?"),
+        (["runs", "list", "--regin=x"], "there is no flag --regin. Did you mean --region?"),
+        (["pretrain"], "arguments are required: job\n"),
+    ],
+)
+def test_a_mistyped_word_of_any_command(
+    words: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert says in capsys.readouterr().err
