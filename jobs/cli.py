@@ -39,6 +39,8 @@ an error that you can mend is one line and exit code 2; the same command run aga
 
 MEANT = 3
 """Keys that a flag which is none may have been meant for, named at most."""
+MISTYPED = 0.75
+"""How alike a flag and a known one must be: `--lr` is a key, not `--help`."""
 DISTRIBUTION = "poma3d-platform"
 
 
@@ -302,7 +304,7 @@ def _refuse_mistyped_flags(
         flag = word.partition("=")[0]
         if not flag.startswith("--") or flag == "--" or any(name.startswith(flag) for name in known):
             continue
-        if close := difflib.get_close_matches(flag, known, n=1):
+        if close := difflib.get_close_matches(flag, known, n=1, cutoff=MISTYPED):
             print(
                 f"poma {command.name}: there is no flag {printable(flag)}. Did you mean {close[0]}?",
                 file=sys.stderr,
