@@ -202,7 +202,8 @@ def _check_shapes(name: str, sets: Sequence[Dataset]) -> None:
         differing = [f"{key} ({a[key]} against {b[key]})" for key in MIXED_ALIKE if a[key] != b[key]]
         if differing:
             raise DataError(
-                f"{name}.data.sources: {first.storage.uri} and {other.storage.uri} differ in {', '.join(differing)}.",
+                f"{name}.data.sources: {first.storage.uri} and {other.storage.uri} differ in "
+                f"{', '.join(differing)}.",
                 "Samples of one batch are of one shape: leave one out, or build it again.",
             )
 
