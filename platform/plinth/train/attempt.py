@@ -40,6 +40,8 @@ class Attempt:
     rank_log: RankLog
     stage_started: float
     """When the stage that is under way began (`time.time()`); for the first, the attempt."""
+    is_first: bool = True
+    """Whether a driver began with it."""
 
 
 @contextmanager
@@ -57,7 +59,7 @@ def begin(
     came = time.strftime(ATTEMPT_TIME, time.gmtime())
     launched = control.launched()
     proposals = on_all_ranks(process.world, lambda: (f"{came}-{uuid.uuid4().hex[:6]}", launched))
-    attempt_id = proposals[0][0]
+    attempt_id, is_first = proposals[0][0], control.is_first()  # rank 0 keeps the ledger, and is told
     folder = local_folder(storage, run_id)
     salvage(folder, storage)
     if process.world.rank == 0:
@@ -65,7 +67,7 @@ def begin(
     try:
         with RankLog(folder, attempt_id, process.world.rank) as rank_log:
             rank_log.keep_copied(storage, logs_every_s)
-            yield Attempt(attempt_id, storage, rank_log, min(began for _, began in proposals))
+            yield Attempt(attempt_id, storage, rank_log, min(began for _, began in proposals), is_first)
     finally:
         salvage(folder, storage)
 
