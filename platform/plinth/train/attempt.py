@@ -73,14 +73,16 @@ def begin(
 
 
 def _tell_of_the_last(storage: Storage) -> None:
-    """Say why the attempt before failed, if it did: the first cause, not what followed from it."""
+    """Say why the attempt before failed, if it did, in a line: the first cause. The samples of the step and
+    what followed from it are in `poma runs show`."""
     try:
         failed = by_attempt(read_failures(storage))
         attempts = attempts_of(key for key, _ in storage.list(FOLDER))
     except StorageError:
         return
     if attempts and attempts[-1] in failed:
-        log.warning("the attempt before failed: %s", first_cause(failed[attempts[-1]]))
+        cause = first_cause(failed[attempts[-1]]).partition("\n")[0]
+        log.warning("the attempt before failed: %s", cause)
 
 
 def local_folder(storage: Storage, run_id: str) -> Path:
