@@ -15,6 +15,7 @@ import torch
 
 from jobs.evaluate.config import EvaluateJob
 from jobs.evaluate.texts import encode_texts
+from plinth.errors import DataError
 from poma3d.evaluate import probe, retrieval
 from poma3d.evaluate.bootstrap import Estimate
 from poma3d.export import SceneEncoder
@@ -77,7 +78,19 @@ def encode(encoder: SceneEncoder, samples: Sequence[Sample], batch_size: int) ->
 def gather_features(
     encoders: dict[str, SceneEncoder], samples: Sequence[Sample], batch_size: int
 ) -> Features:
-    """View features of all encoders, and of the teacher from the data set's embeddings."""
+    """View features of all encoders, and of the teacher from the data set's embeddings.
+
+    Raises:
+        DataError: views of another size than an encoder takes.
+    """
+    found = tuple((samples[0].depth if samples[0].xyz is None else samples[0].xyz).shape[1:3])
+    for encoder in encoders.values():
+        if (wanted := tuple(encoder.vit.shape.image_size)) != found:
+            raise DataError(
+                f"The encoder takes views of {wanted[0]} x {wanted[1]} pixels, the data has views of "
+                f"{found[0]} x {found[1]}.",
+                f"Ingest it with shape.height={wanted[0]} shape.width={wanted[1]}.",
+            )
     views = {name: encode(encoder, samples, batch_size) for name, encoder in encoders.items()}
     views[TEACHER] = np.stack([np.asarray(s.image_embedding, np.float32) for s in samples])
     return Features(views, np.stack([s.view_valid for s in samples]))

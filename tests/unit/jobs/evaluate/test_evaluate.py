@@ -21,7 +21,7 @@ from plinth.storage import Storage, StorageOptions
 from poma3d import export
 from poma3d.evaluate.config import BootstrapConfig, ProbeConfig, RetrievalConfig
 from poma3d.pretrained.config import TeacherConfig
-from tests.helpers.tiny_jobs import write
+from tests.helpers.tiny_jobs import embed_file, ingest_job, write
 
 
 @pytest.fixture
@@ -90,3 +90,17 @@ def test_evaluation_json_says_nothing_of_a_probe_that_was_made(job: EvaluateJob)
     results = command.evaluate(job).results
     assert "probe" not in results.to_dict()
     assert replace(results, probe_scenes=None).to_dict()["probe"] == NO_PROBE
+
+
+def test_views_of_another_size_are_refused_in_a_line(
+    job: EvaluateJob, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = ingest_job(folder / "large", rooms=4, shape={"views": 2, "height": 48, "width": 48})
+    assert main(["ingest", write(folder / "large.yaml", other)]) == 0
+    assert main(["embed", embed_file(folder, "large")]) == 0
+    asked = {"kind": "evaluate", "run": job.run, "data": str(folder / "large"), "output": str(folder / "out"),
+             "teacher": {"source": job.teacher.source}}  # fmt: skip
+    capsys.readouterr()
+    assert main(["evaluate", write(folder / "evaluate.yaml", asked)]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "takes views of 32 x 32 pixels, the data has views of 48 x 48" in line
