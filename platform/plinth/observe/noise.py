@@ -58,7 +58,7 @@ KNOWN = (
     Noise(
         "",
         r"\d+ PYTHON worker processes have been started on node",
-        "Trials and workers claim fractions of a CPU, so there are more processes than cores: as it is meant.",
+        "Trials and workers claim fractions of a CPU: more processes than cores are meant.",
     ),
     Noise(
         "",
