@@ -16,7 +16,7 @@ test: $(STAMP) check
 	$(BIN)/pytest -n $(PARALLEL) --dist loadfile tests/unit tests/parity
 	$(BIN)/pytest tests/integration
 
-# Seconds instead of minutes: leaves out what starts several processes.
+# What starts no processes of its own: minutes instead of most of an hour.
 quick: $(STAMP)
 	$(BIN)/pytest -n $(PARALLEL) --dist loadfile -m "not slow"
 

@@ -32,6 +32,7 @@ SHORT: dict[str, list[str]] = {
     "scale": ["--costs", f"{OUTPUT}/streaming.json", "--largest", "100000000"],
     "storage": [SCAN],
     "scenes": [],
+    "first_hour": ["--steps", "2"],
     "lift": ["--images", "300", "--ids", "10000", "100000"],
     "metrics": ["--steps", "300"],
     "annotations": [],

@@ -47,7 +47,7 @@ def _measured(folder: Path, name: str, cluster: raylets.Raylets) -> str:
     at: dict[str, float] = {}
     size = ""
     with subprocess.Popen(
-        [POMA, "submit", path, "--address", cluster.dashboard],
+        [POMA, "submit", path, "--address", cluster.dashboard, "--yes"],
         env=cluster.environment, stdout=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         assert process.stdout is not None

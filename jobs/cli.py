@@ -38,6 +38,8 @@ an error that you can mend is one line and exit code 2; the same command run aga
 
 MEANT = 3
 """Keys that a flag which is none may have been meant for, named at most."""
+MISTYPED = 0.75
+"""How alike a flag and a known one must be: `--lr` is a key, not `--help`."""
 DISTRIBUTION = "poma3d-platform"
 
 
@@ -211,6 +213,19 @@ COMMANDS = (
 )
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that says what a mistyped word may have been meant for."""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is None or value in action.choices:
+            return
+        choices = [str(choice) for choice in action.choices]
+        close = difflib.get_close_matches(str(value), choices, n=1)
+        fix = f"Did you mean {close[0]}?" if close else f"There are: {', '.join(choices)}."
+        name = action.metavar or "/".join(action.option_strings) or action.dest
+        raise argparse.ArgumentError(None, f"{printable(repr(value))} is no {name}. {fix}")
+
+
 class _Version(argparse.Action):
     """`poma --version`: what a report of a bug needs."""
 
@@ -270,6 +285,7 @@ def parse(words: list[str], command: Command | None) -> argparse.Namespace:
     if command is not None and command.name == "sweep":
         words = import_module("jobs.sweep.arguments").with_action(words)
     parser = parser_of(command)
+    _refuse_mistyped_flags(parser, words, command)
     arguments, late = parser.parse_known_args(words)
     if flags := [word for word in late if word.startswith("--") and hasattr(arguments, "overrides")]:
         print(f"poma {arguments.command}: {printable(_as_key(flags[0], words, command))}", file=sys.stderr)
@@ -280,6 +296,25 @@ def parse(words: list[str], command: Command | None) -> argparse.Namespace:
     if late:
         arguments.overrides = [*arguments.overrides, *late]
     return arguments
+
+
+def _refuse_mistyped_flags(
+    parser: argparse.ArgumentParser, words: Sequence[str], command: Command | None
+) -> None:
+    """End with what a flag may have been meant for; argparse would first ask for what is then missing."""
+    if command is None:
+        return
+    known = [flag for action in _all_actions(parser) for flag in action.option_strings]
+    for word in words:
+        flag = word.partition("=")[0]
+        if not flag.startswith("--") or flag == "--" or any(name.startswith(flag) for name in known):
+            continue
+        if close := difflib.get_close_matches(flag, known, n=1, cutoff=MISTYPED):
+            print(
+                f"poma {command.name}: there is no flag {printable(flag)}. Did you mean {close[0]}?",
+                file=sys.stderr,
+            )
+            raise SystemExit(EXIT_CODE)
 
 
 def _as_key(flag: str, words: Sequence[str], command: Command | None) -> str:
@@ -310,7 +345,7 @@ def _suggestion(words: Sequence[str]) -> str | None:
 
 def parser_of(asked: Command | None) -> argparse.ArgumentParser:
     """All commands by name and help line; flags only of the one that was asked for."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="poma",
         description="Pretrain POMA-3D on point maps with Ray and DeepSpeed: kill it, resize it, same result.",
         epilog=EPILOG,

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,8 +21,9 @@ from jobs.common.run_layout import CONFIGS, is_folder_name
 from jobs.common.secrets import refuse_secret_overrides, refuse_secrets
 from plinth import config, plugins
 from plinth.data.manifest import VERSION_MARK, split_version
-from plinth.errors import ConfigError
-from plinth.locations import RESULT, at_home, locations
+from plinth.errors import ConfigError, PlinthError, raise_together
+from plinth.locations import RESULT, at_home, locations, names_folder
+from plinth.schema import MISSING
 
 T = TypeVar("T")
 
@@ -69,11 +72,50 @@ class JobFile:
                 raise ConfigError(problem, "Leave it off.")
         refuse_secret_overrides(overrides)
         overrides = [*_of_another_teacher(overrides), *overrides]
-        job = at_home(config.resolve(schema, self.raw, str(self.path), overrides))
+        try:
+            job = at_home(config.resolve(schema, self.raw, str(self.path), overrides))
+        except config.MissingValues as error:
+            self._also_wrong(error)
+            raise
         plugins.complete(job)
         _check_results(job, str(self.path))
         _check_run_names(job, str(self.path))
         return job
+
+    def _also_wrong(self, error: config.MissingValues) -> None:
+        """Say with a missing value what else can be said of the job without it.
+
+        Raises:
+            SeveralErrors: there is something.
+        """
+        if error.rest is None:
+            return
+        error.rest = at_home(error.rest)
+        checks: list[Callable[[], object]] = [partial(plugins.complete, error.rest)]
+        if callable(own := getattr(error.rest, "validate", None)):
+            checks.append(own)
+        with_others(error, checks)
+
+
+def with_others(error: config.MissingValues, checks: Iterable[Callable[[], object]]) -> None:
+    """Run checks of a job in which values are missing; what is open is said first.
+
+    Raises:
+        SeveralErrors: a check fails.
+    """
+
+    def first() -> None:
+        raise error
+
+    def only_of_given(check: Callable[[], object]) -> None:
+        try:
+            check()
+        except PlinthError as other:
+            if MISSING not in str(other):  # else it is about what is open
+                raise
+
+    with suppress(config.MissingValues):
+        raise_together([first, *(partial(only_of_given, check) for check in checks)])
 
 
 def _of_another_teacher(overrides: Sequence[str]) -> list[str]:
@@ -83,10 +125,12 @@ def _of_another_teacher(overrides: Sequence[str]) -> list[str]:
     for override in overrides:
         key, _, value = override.partition("=")
         section, _, name = key.strip().rpartition(".")
+        source = value.strip()
         if (
             name == "source"
             and section.split(".")[-1] == TEACHER
-            and Path(value.strip()).expanduser().is_dir()
+            and source
+            and (names_folder(source) or Path(source).is_dir())
         ):
             found += [f"{section}.revision=null", f"{section}.trust_remote_code=false"]
     return found
@@ -139,6 +183,9 @@ def place(path: Path) -> Path:
     """
     name = str(path)
     if not name.startswith(SHIPPED_MARK) or path.is_file():
+        at_hand = f"{SHIPPED_MARK}{path.stem}"
+        if not path.exists() and path.suffix == ".yaml" and at_hand in shipped():
+            raise ConfigError(f"{path}: no such job file.", f"The shipped one is {at_hand}, in any folder.")
         return path
     if name not in shipped():
         close = difflib.get_close_matches(name, shipped(), n=1)

@@ -67,6 +67,8 @@ def _table(storage: Storage) -> list[str]:
                     total, epoch, state = _described(folder, info.step)
                 except CheckpointError as error:
                     state = f"damaged: {error.problem}"
+            elif folder.child(info.name).exists(maintenance.DAMAGED_KEY):
+                state = "damaged: repair has taken it out of use"
             pinned = ", pinned" if info.is_pinned else ""
             size = f"{info.size_bytes / MIB:.1f}"
             rows.append([stage, str(info.step), total, epoch, size, state + pinned])

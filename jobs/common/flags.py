@@ -45,7 +45,9 @@ def add_optional_job(parser: argparse.ArgumentParser, text: str) -> None:
 
 def add_overrides(parser: argparse.ArgumentParser, whose: str) -> None:
     """`key=value` words."""
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help=f"overrides of the {whose}'s keys")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help=f"overrides of the {whose}'s keys"
+    )
 
 
 def add_check_inputs(parser: argparse.ArgumentParser) -> None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
+import socket
 import tempfile
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from plinth import plugins
 from plinth.config import fingerprint
 from plinth.errors import ConfigError
+from plinth.locations import names_folder
 from plinth.observe import noise
 from plinth.storage import Storage, StorageOptions
 from poma3d.pretrained.config import TeacherConfig, TeacherRecord
@@ -22,6 +26,9 @@ from poma3d.pretrained.folder import same_revision
 from poma3d.pretrained.outline import TeacherOutline, read_outline
 from poma3d.pretrained.teacher import Teacher, load_teacher, validate
 
+PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy")
+"""With one of them set the hub's name need not be known on this machine."""
+HTTPS_PORT = 443
 CACHE_ENV = "POMA3D_CACHE"
 REVISION = "revision"
 WANTED = (".json", ".txt", ".jinja", ".model", ".tiktoken", ".safetensors")
@@ -101,8 +108,12 @@ def fetch(source: str, options: StorageOptions, key: str = "teacher.source") -> 
 
     Args:
         key: of the job, to name in an error.
+
+    Raises:
+        ConfigError: no such folder, or no model in it.
     """
     if "://" not in source:
+        check_source(source, key)
         return source
     storage = Storage.from_uri(source, options)
     files = [(key, size) for key, size in storage.list() if key.endswith(WANTED) and "/" not in key]
@@ -129,6 +140,42 @@ def fetch(source: str, options: StorageOptions, key: str = "teacher.source") -> 
     except OSError:  # another process was first
         shutil.rmtree(partial)
     return str(folder)
+
+
+def check_source(source: str, key: str) -> None:
+    """Refuse a folder that is not there, and stop the hub's client from retrying where there is no network:
+    half a minute and eleven lines, for what is in the cache already or cannot be had.
+
+    Args:
+        source: a folder or a hub id.
+        key: of the job, to name in an error.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if Path(source).is_dir():
+        return
+    if source and names_folder(source):
+        raise ConfigError(
+            f"{key} {source}: no such folder, and no hub id (OWNER/NAME) looks like that.", "Check the path."
+        )
+    from huggingface_hub import constants
+
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    if not constants.HF_HUB_OFFLINE and not is_known(urlsplit(constants.ENDPOINT).hostname or ""):
+        constants.HF_HUB_OFFLINE = True
+
+
+@lru_cache
+def is_known(host: str) -> bool:
+    """Whether the name of a host is known here, or a proxy's business."""
+    if any(os.environ.get(name) for name in PROXIES):
+        return True
+    try:
+        socket.getaddrinfo(host, HTTPS_PORT)
+    except OSError:
+        return False
+    return True
 
 
 def record(config: TeacherConfig, options: StorageOptions) -> TeacherRecord:

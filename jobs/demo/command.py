@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,12 +33,13 @@ from jobs.embed import command as embed
 from jobs.embed.config import EmbedJob
 from jobs.evaluate import command as evaluate
 from jobs.evaluate import measure
-from jobs.evaluate.tables import plain_table, tables_of
+from jobs.evaluate.tables import plain_table, table_of, tables_of
 from jobs.ingest import command as ingest
 from jobs.jobfile import asked
 from jobs.pretrain.check import check
 from jobs.pretrain.launch import launch
 from jobs.pretrain.resolve import resolve, run_storage
+from jobs.pretrain.told import target_way
 from jobs.shards.preview import PreviewConfig, colours, point_maps, preview
 from jobs.view.page import write_page
 from plinth import config
@@ -49,6 +52,9 @@ from poma3d.sample import Sample
 RECORD = "demo.json"
 ROOM = "room.html"
 HOPED_FOR = "R@3-5"
+ACTIVATE = Path(sys.executable).parent / "activate"
+SHOWN = ("R@3-1", HOPED_FOR, "R@3-10", measure.PROBE)
+"""Columns of the terminal's one table; the report has all."""
 
 
 @dataclass
@@ -84,21 +90,24 @@ def run_job(job: DemoJob) -> int:
         held_out = open_dataset(job.held_out.output, job.held_out.storage)
         preview(held_out.samples(4), folder / "rooms.png", PreviewConfig())
         with timings.part("pretrain: warm-up and main stage on Ray Train workers"):
-            end = launch(job.pretrain, check(job.pretrain, resolve(job.pretrain)))
+            checked = check(job.pretrain, resolve(job.pretrain))
+            end = launch(job.pretrain, checked)
     if end.is_stopped:
         print("\nstopped as asked; the same command resumes from there")
         return STOPPED_EXIT_CODE
+    for line in target_way(job.pretrain, checked.stages):
+        print(line)
     with timings.part("evaluate: rooms that nothing has trained on"):
         outcome = evaluate.evaluate(job.evaluate)
     report = _report(job, outcome, timings)
     if report.room:
         write_page(report.room, folder / ROOM)
     path = write_report(report, folder / "report.html")
-    for table in report.tables:
-        print("\n" + plain_table(table))
-    print(
-        f"\n{report.status}\nreport: {path}\ntensorboard --logdir {job.pretrain.output}/{job.pretrain.name}"
-    )
+    print("\n" + plain_table(table_of(outcome.results, SHOWN)))
+    print(f"\n{report.status}\nall tables: {path}")
+    print(f"curves: tensorboard --logdir {job.pretrain.output}/{job.pretrain.name}")
+    if shutil.which("poma") is None:
+        print(f"`poma` is {Path(sys.executable).parent / 'poma'}: source {ACTIVATE}")
     return 0
 
 

@@ -10,6 +10,8 @@ from plinth.observe.ledger import CATEGORIES, LedgerSummary
 from plinth.observe.metrics import duration
 from plinth.units import SECONDS_PER_HOUR
 
+SHOWN_OFF_S = 1.0
+"""Less time between two drivers is not worth a word."""
 IDLE_COLOUR = "#9ca3af"
 CATEGORY_COLOURS = dict(
     zip(CATEGORIES, (*(SERIES_COLOURS[i] for i in (2, 1, 7, 0, 4)), IDLE_COLOUR), strict=True)
@@ -54,6 +56,8 @@ def ledger_table(book: LedgerSummary) -> LedgerTable:
             row.append(f"{book.cost[category]:.2f}")
     restarts = f"{book.restarts} restart{'' if book.restarts == 1 else 's'}"
     summary = f"{duration(book.wall_s)} wall time, {restarts}, {book.steps_redone} steps redone"
+    if book.off_s >= SHOWN_OFF_S:
+        summary += f", {duration(book.off_s)} off"
     return LedgerTable(summary, header, rows, bar)
 
 

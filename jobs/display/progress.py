@@ -14,7 +14,7 @@ class Progress:
     """Counts units: a bar with rate and time left on a terminal, else a line after a few seconds and then at
     intervals that double up to a minute."""
 
-    def __init__(self, label: str, unit: str, total: int, every_s: float = 5.0) -> None:
+    def __init__(self, label: str, unit: str, total: int, every_s: float = 10.0) -> None:
         self.label, self.unit, self.total, self.every_s = label, unit, total, every_s
         self.done = 0
         self.start = self.last = time.monotonic()

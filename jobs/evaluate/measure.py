@@ -6,7 +6,8 @@ one, and the teacher on the colour images, which is the ceiling: the student lea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 
 from jobs.evaluate.config import EvaluateJob
 from jobs.evaluate.texts import encode_texts
+from plinth.errors import DataError
 from poma3d.evaluate import probe, retrieval
 from poma3d.evaluate.bootstrap import Estimate
 from poma3d.export import SceneEncoder
@@ -77,7 +79,19 @@ def encode(encoder: SceneEncoder, samples: Sequence[Sample], batch_size: int) ->
 def gather_features(
     encoders: dict[str, SceneEncoder], samples: Sequence[Sample], batch_size: int
 ) -> Features:
-    """View features of all encoders, and of the teacher from the data set's embeddings."""
+    """View features of all encoders, and of the teacher from the data set's embeddings.
+
+    Raises:
+        DataError: views of another size than an encoder takes.
+    """
+    found = tuple((samples[0].depth if samples[0].xyz is None else samples[0].xyz).shape[1:3])
+    for encoder in encoders.values():
+        if (wanted := tuple(encoder.vit.shape.image_size)) != found:
+            raise DataError(
+                f"The encoder takes views of {wanted[0]} x {wanted[1]} pixels, the data has views of "
+                f"{found[0]} x {found[1]}.",
+                f"Ingest it with shape.height={wanted[0]} shape.width={wanted[1]}.",
+            )
     views = {name: encode(encoder, samples, batch_size) for name, encoder in encoders.items()}
     views[TEACHER] = np.stack([np.asarray(s.image_embedding, np.float32) for s in samples])
     return Features(views, np.stack([s.view_valid for s in samples]))
@@ -92,6 +106,8 @@ def measure(
 ) -> Results:
     """Retrieval by view captions (R@M-N) and by scene captions; the probe where the classes are known."""
     results = Results(len(samples), {name: {} for name in features.views})
+    for line in short_scenes(job, samples):
+        print(f"warning: {line}", file=sys.stderr)
     for label, queries in query_sets(job, samples).items():
         texts = encode_queries(teacher, queries.texts)
         for name, views in features.views.items():
@@ -104,11 +120,28 @@ def measure(
     return results
 
 
+def short_scenes(job: EvaluateJob, samples: Sequence[Sample]) -> Iterator[str]:
+    """What to know of queries of more captions than a scene has captioned views."""
+    counts = [len(captions) for captions in _captions_of_views(samples)]
+    for m in job.retrieval.utterances:
+        short = [count for count in counts if 0 < count < m]
+        if short:
+            yield (
+                f"{len(short)} of {len(samples)} scenes have fewer than {m} captioned views: each of their "
+                f"queries of {m} captions is all that they have, in another order"
+            )
+
+
+def _captions_of_views(samples: Sequence[Sample]) -> list[list[str]]:
+    """The first caption of each view that has one, by scene."""
+    scenes = [zip(s.view_captions, s.view_valid, strict=True) for s in samples]
+    return [[captions[0] for captions, valid in scene if valid and captions] for scene in scenes]
+
+
 def query_sets(job: EvaluateJob, samples: Sequence[Sample]) -> dict[str, retrieval.Queries]:
     """Label -> queries: "R@M" from M joined view captions, "scene" from the first scene caption."""
     config = job.retrieval
-    scenes = [zip(s.view_captions, s.view_valid, strict=True) for s in samples]
-    per_view = [[captions[0] for captions, valid in scene if valid and captions] for scene in scenes]
+    per_view = _captions_of_views(samples)
     sets = {
         f"R@{m}": retrieval.draw_queries(per_view, m, config.queries_per_scene, config.seed)
         for m in config.utterances

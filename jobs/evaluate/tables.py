@@ -6,6 +6,7 @@ Every retrieval table has the same rows: chance, the encoder before training, th
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jobs.display.text import aligned
@@ -45,6 +46,15 @@ def tables_of(results: Results) -> list[Table]:
     """A table for each kind of query, and that of the probe."""
     labels = dict.fromkeys(c.rpartition("-")[0] for c in results.chance if c != PROBE)
     return [*(_retrieval_table(results, label) for label in labels), _probe_table(results)]
+
+
+def table_of(results: Results, columns: Sequence[str]) -> Table:
+    """One table of chosen columns, those that were measured."""
+    shown = [column for column in columns if column in results.chance]
+    note = "R@M-N: the scene of a query of M captions is among the N best. Intervals of 95 % over scenes."
+    return Table(
+        f"{results.scenes} scenes that nothing has trained on", shown, _rows(results, shown, ""), note
+    )
 
 
 def _retrieval_table(results: Results, label: str) -> Table:

@@ -6,14 +6,16 @@ import argparse
 from pathlib import Path
 
 from jobs.demo.config import DemoJob
-from jobs.jobfile import JobFile, asked, read
+from jobs.jobfile import JobFile, read
 from jobs.plan import report as plan_report
 from jobs.plan.estimate import DEFAULT_MFU, plan
 from jobs.plan.machines import read_cluster
 from jobs.pretrain.config import PretrainJob
 from jobs.sweep.config import SweepJob
 from jobs.sweep.trials import pretrain_job
+from plinth.config import MissingValues
 from plinth.errors import ConfigError
+from plinth.schema import MISSING
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -33,9 +35,20 @@ def run(arguments: argparse.Namespace) -> int:
             f"({sweep.sweep.scheduler.kind.value}) may end most of them early."
         )
         return 0
-    job = _of_demo(file, arguments) if file.kind == DemoJob.kind else asked(PretrainJob, arguments)
+    job = _of_demo(file, arguments) if file.kind == DemoJob.kind else _as_far(file, arguments)
     print(plan_report.text(plan(job, cluster, mfu, arguments.assume)))
     return 0
+
+
+def _as_far(file: JobFile, arguments: argparse.Namespace) -> PretrainJob:
+    """A pretraining job, also where it does not say yet what a plan can do without: where data, teacher's
+    commit and runs are."""
+    try:
+        return file.resolve(PretrainJob, arguments.overrides)
+    except MissingValues as error:
+        if not isinstance(error.rest, PretrainJob) or error.rest.teacher.source == MISSING:
+            raise
+        return error.rest
 
 
 def _of_demo(file: JobFile, arguments: argparse.Namespace) -> PretrainJob:

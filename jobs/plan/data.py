@@ -9,11 +9,14 @@ from jobs.pretrain.config import PretrainJob, StageConfig
 from plinth.data.config import ShardOptions
 from plinth.data.sources import open_source
 from plinth.errors import ConfigError, PlinthError
+from plinth.schema import MISSING
 from poma3d.sample import SampleShape, schema
 
 DEPTH_COMPRESSION = 0.20
 """Stored bytes over raw bytes of depth: 19.9 of 98 KiB for a 224 x 224 view of a real scan, zstd 6."""
 ASSUMED = ("samples", "views")
+
+UNNAMED = "no data source is named"
 
 Assumptions = dict[tuple[str, str], int]
 """(stage, samples or views) -> number."""
@@ -79,9 +82,11 @@ def data_facts(
 
 
 def _from_manifests(job: PretrainJob, stage: StageConfig, joint: int) -> DataFacts:
+    if any(source.uri == MISSING for source in stage.data.sources):
+        raise ConfigError(UNNAMED)
     found = [(open_source(source.uri, job.storage).manifest, source.weight) for source in stage.data.sources]
     if not found:
-        raise ConfigError("no data source is named")
+        raise ConfigError(UNNAMED)
     shards = [(shard, weight) for manifest, weight in found for shard in manifest.shards]
     rows = sum(shard.rows * weight for shard, weight in shards)
     groups = sum(len(shard.row_group_rows) * weight for shard, weight in shards)

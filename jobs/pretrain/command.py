@@ -17,19 +17,20 @@ from functools import partial
 from jobs.common.cluster import ray_cluster
 from jobs.common.run_layout import CONFIG_KEY
 from jobs.doctor import command as doctor
-from jobs.jobfile import asked
+from jobs.jobfile import asked, with_others
 from jobs.pretrain.check import check
 from jobs.pretrain.config import PretrainJob
 from jobs.pretrain.launch import launch
 from jobs.pretrain.resolve import check_settings, resolve, run_storage
 from jobs.pretrain.told import missing_terms, target_way
+from plinth.config import MissingValues
 from plinth.engine.process import log_to_terminal
 from plinth.errors import STOPPED_EXIT_CODE, raise_together
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Read the job, resolve it, check it, launch it; returns the exit code."""
-    job = asked(PretrainJob, arguments)
+    job = _asked(arguments)
     log_to_terminal()
     raise_together([partial(doctor.refuse_no_room, job), partial(check_settings, job)])
     checked = check(job, resolve(job, arguments.accept_changes))
@@ -47,3 +48,13 @@ def run(arguments: argparse.Namespace) -> int:
         print(line)
     print(f"{run_storage(job).uri}: done")
     return 0
+
+
+def _asked(arguments: argparse.Namespace) -> PretrainJob:
+    """The job. Where values are missing, its other mistakes are said with them."""
+    try:
+        return asked(PretrainJob, arguments)
+    except MissingValues as error:
+        if error.rest is not None:
+            with_others(error, [partial(check_settings, error.rest)])
+        raise

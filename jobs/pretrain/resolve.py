@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -40,6 +40,10 @@ def run_storage(job: RunJob) -> Storage:
     return Storage.from_uri(job.output, job.storage).child(job.name)
 
 
+MIXED_ALIKE = ("views", "height", "width", "xyz")
+"""Sizes in which the data sets of one stage agree."""
+
+
 def resolve(job: PretrainJob, accept_changes: bool = False) -> list[ResolvedStage]:
     """The stages of the job in order; data, teacher and model fit each other.
 
@@ -64,6 +68,7 @@ def resolve(job: PretrainJob, accept_changes: bool = False) -> list[ResolvedStag
         sources = data_versions.at_versions(stage.data.sources, opened)
         stage = replace(stage, data=replace(stage.data, sources=sources))
         first = Dataset(opened[0].storage, opened[0].manifest)
+        _check_shapes(name, [Dataset(one.storage, one.manifest) for one in opened])
         shape = first.shape
         _check_model(there, stage, shape)
         steps, warmup_steps = in_steps(stage, name, job.optim.warmup_steps)
@@ -192,6 +197,24 @@ def in_steps(stage: StageLength, name: str, warmup_steps: int) -> tuple[int | No
     if stage.warmup_samples is not None:
         return steps, math.ceil(stage.warmup_samples / size)
     return steps, warmup_steps if stage.warmup_steps is None else stage.warmup_steps
+
+
+def _check_shapes(name: str, sets: Sequence[Dataset]) -> None:
+    """Refuse data sets that make no batch together: the workers would, but minutes later and by column.
+
+    Raises:
+        DataError: naming two of them, and what they differ in.
+    """
+    first = sets[0]
+    for other in sets[1:]:
+        a, b = (asdict(one.shape) for one in (first, other))
+        differing = [f"{key} ({a[key]} against {b[key]})" for key in MIXED_ALIKE if a[key] != b[key]]
+        if differing:
+            raise DataError(
+                f"{name}.data.sources: {first.storage.uri} and {other.storage.uri} differ in "
+                f"{', '.join(differing)}.",
+                "Samples of one batch are of one shape: leave one out, or build it again.",
+            )
 
 
 def _check_model(job: PretrainJob, stage: StageConfig, shape: SampleShape) -> None:

@@ -40,7 +40,7 @@ def load(path: Path, overrides: Sequence[str], folder: str) -> TrainingJob:
     if _is_made(job):
         print(f"data and teacher of {job.folder} are there: used as they are")
         return job.pretrain
-    job = file.resolve(DemoJob, [f"folder={folder}/data", *overrides])
+    job = file.resolve(DemoJob, [f"folder={folder}", *overrides])
     Path(job.folder).mkdir(parents=True, exist_ok=True)
     rooms_workers = USUAL_WORKERS if job.rooms.workers is None else job.rooms.workers
     with ray_cluster(job.pretrain.ray, rooms_workers):

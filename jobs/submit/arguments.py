@@ -20,5 +20,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--env", action="append", default=[], metavar="NAME=VALUE", help="a variable there; not for secrets"
     )
+    parser.add_argument(
+        "--yes", action="store_true", help="a cluster on this machine is yours: do not ask, for scripts"
+    )
     parser.add_argument("--accept-changes", action="store_true", help="as of poma pretrain")
     parser.add_argument("--skip-check", action="store_true", help="for storage that only the cluster reaches")

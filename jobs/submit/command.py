@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from jobs.common.secrets import environment
-from jobs.submit import kubernetes
+from jobs.submit import kubernetes, whose
 from jobs.submit import package as submit_package
 from jobs.submit import submission as submit_job
 from jobs.submit.job_server import JobServer, Target, find
@@ -48,11 +48,17 @@ def run(arguments: argparse.Namespace) -> int:
         find(arguments.cluster, arguments.address),
         arguments.accept_changes,
         arguments.detach,
+        arguments.yes,
     )
 
 
 def submit(
-    submission: Submission, variables: dict[str, str], target: Target, accept_changes: bool, detach: bool
+    submission: Submission,
+    variables: dict[str, str],
+    target: Target,
+    accept_changes: bool,
+    detach: bool,
+    is_sure: bool,
 ) -> int:
     """Send a job and follow it; returns the exit code.
 
@@ -60,11 +66,13 @@ def submit(
         variables: of the driver and the workers.
         accept_changes: as of `poma pretrain`.
         detach: do not follow it.
+        is_sure: the cluster is the right one, whoever answers; see `whose.make_sure`.
 
     Raises:
-        ConfigError: it is alive already, or the cluster cannot be reached.
+        ConfigError: it is alive already, or the cluster cannot be reached, or is not the user's.
     """
     server = JobServer(target)
+    whose.make_sure(server.cluster(), is_sure, whose.asker())
     _refuse_second(server, submission, target)
     if submission.has_local_paths:
         print("the job names local folders: every node has to see the same ones", file=sys.stderr)

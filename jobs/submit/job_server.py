@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from jobs.submit.whose import Cluster, describe
 from plinth.errors import STOPPED_EXIT_CODE, ConfigError, StorageError, WorkersLostError
 from plinth.redaction import redact
 
@@ -32,6 +33,10 @@ NO_COMMAND_EXIT_CODE = 127
 SHOWN_IDS = 5
 TAIL_LINES = 40
 """Lines of the log that --attach shows first."""
+VERSION, NODES = "/api/version", "/nodes?view=summary"
+"""Of a dashboard: which session of Ray it is, and on which machines."""
+ANSWER_S = 10.0
+"""How long it may take to say that."""
 SETTLE_S = 10.0
 """How long after the end of its log a job may take to say how it ended."""
 START_LIMIT_S = 60.0
@@ -99,6 +104,20 @@ class JobServer:
         self._has_token = bool(headers)
         with self._explained(), _as_told():
             self._client = JobSubmissionClient(target.address, headers=headers)
+
+    def cluster(self) -> Cluster:
+        """Which cluster it is; a dashboard that cannot say it all says less."""
+        import requests
+
+        answers = []
+        for path in (VERSION, NODES):
+            try:
+                url = f"{self.target.address}{path}"
+                answer = requests.get(url, headers=token_header(), timeout=ANSWER_S).json()
+            except (requests.exceptions.RequestException, ValueError):
+                answer = {}
+            answers.append(answer if isinstance(answer, dict) else {})
+        return describe(self.target.address, *answers)
 
     def jobs(self) -> list[Any]:
         """Every job that was submitted, the oldest first."""

@@ -9,10 +9,12 @@ copied.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 import typing
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,11 +26,13 @@ from omegaconf.grammar_parser import parse as parse_text
 
 from plinth.counts import too_small
 from plinth.digests import json_digest
-from plinth.errors import ConfigError
-from plinth.schema import MISSING, check, hint_of, is_text, type_name
+from plinth.errors import ConfigError, raise_together
+from plinth.schema import FROM_NUMBER, MISSING, hint_of, is_text, problems, type_name
 from plinth.yaml_text import quote_odd_integers
 
 T = TypeVar("T")
+_OPEN = "\N{LEFT-POINTING ANGLE BRACKET}open\N{RIGHT-POINTING ANGLE BRACKET}"
+"""Stands for a value that is to be said while OmegaConf, which takes `???` for none, makes the config."""
 
 REFERENCE = "${"
 OF_THE_JOB = {"oc.select", "oc.dict.keys", "oc.dict.values"}
@@ -60,9 +64,12 @@ def resolve(schema: type[T], raw: DictConfig, origin: str, overrides: Sequence[s
         ConfigError: naming `origin`, the key and what would be right.
     """
     layers: list[tuple[str, Any]] = [(origin, raw)]
-    for override in _parse_overrides(schema, overrides):
+
+    def lay(text: str) -> None:
         below = [OmegaConf.structured(schema), *(layer for _, layer in layers)]
-        layers.append(_whole_list(*override, below))
+        layers.append(_whole_list(*_parsed(schema, text), below))
+
+    raise_together(partial(lay, text) for text in overrides)
     return build(schema, layers)
 
 
@@ -112,12 +119,15 @@ def build(schema: type[T], layers: Sequence[tuple[str, Any]], prefix: str = "") 
     """
     merged = OmegaConf.structured(schema)
     unsaid: set[str] = set()
+    refused: list[ConfigError] = []
     for origin, layer in layers:
         plain = OmegaConf.to_container(layer) if isinstance(layer, DictConfig) else layer
         plain = _long_form(schema, plain)
         _refuse_outside(plain, origin, prefix)
-        check(schema, plain, origin, prefix)
         unsaid = _unsaid(unsaid, plain)
+        if found := list(problems(schema, plain, origin, prefix)):
+            refused += found
+            continue
         try:
             merged = OmegaConf.merge(merged, plain)
         except OmegaConfBaseException as error:
@@ -126,20 +136,67 @@ def build(schema: type[T], layers: Sequence[tuple[str, Any]], prefix: str = "") 
             wanted = type_name(hint) if hint is not None else ""
             reason = str(error).splitlines()[0]
             fix = f"Expected {wanted}." if wanted else ""
-            raise ConfigError(f"{origin}: {prefix}{key}: {reason}.", fix) from None
+            refused.append(ConfigError(f"{origin}: {prefix}{key}: {reason}.", fix))
+    if refused:
+        raise_together([partial(_raise, error) for error in refused])
     file = layers[0][0] if layers else schema.__name__
     try:
-        missing = sorted(OmegaConf.missing_keys(merged) | unsaid)
-        if not missing:
-            _refuse_leftover(OmegaConf.to_container(merged, resolve=True), file, prefix)
-            return _checked(typing.cast(T, OmegaConf.to_object(merged)), file, prefix)
+        if missing := sorted(OmegaConf.missing_keys(merged) | unsaid):
+            raise MissingValues(file, prefix, missing, _open_config(merged, missing))
+        _refuse_leftover(OmegaConf.to_container(merged, resolve=True), file, prefix)
+        return _checked(typing.cast(T, OmegaConf.to_object(merged)), file, prefix)
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "a value"
         raise ConfigError(f"{file}: {prefix}{key}: {str(error).splitlines()[0]}.") from None
-    raise ConfigError(
-        f"{file}: no value for {', '.join(prefix + key for key in missing)}.",
-        f"Add it to the file or as {prefix}{missing[0]}=VALUE on the command line.",
-    )
+
+
+def _raise(error: ConfigError) -> None:
+    raise error
+
+
+class MissingValues(ConfigError):
+    """Keys that are still to be said, and all that has been said.
+
+    Args:
+        file: names the job in the message.
+        keys: those that are open, dotted.
+        rest: the config with `???` as the value of each; None where an open key takes no text.
+    """
+
+    def __init__(self, file: str, prefix: str, keys: Sequence[str], rest: Any) -> None:
+        self.keys, self.rest = [prefix + key for key in keys], rest
+        super().__init__(
+            f"{file}: no value for {', '.join(self.keys)}.",
+            f"Add it to the file or as {self.keys[0]}=VALUE on the command line.",
+        )
+
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[str, str]]:
+        return ConfigError, (self.problem, self.fix)
+
+
+def _open_config(merged: Any, missing: Sequence[str]) -> Any:
+    """The config with `???` where a value is missing, or None."""
+    filled = copy.deepcopy(merged)
+    try:
+        for key in missing:
+            OmegaConf.update(filled, key, _OPEN)
+        return _reopened(OmegaConf.to_object(filled))
+    except OmegaConfBaseException:
+        return None  # a number, say, or another key's value that cannot be
+
+
+def _reopened(value: Any) -> Any:
+    """`???` again in place of what OmegaConf would not take for a missing value."""
+    if isinstance(value, str):
+        return value.replace(_OPEN, MISSING)
+    if isinstance(value, list):
+        return [_reopened(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _reopened(item) for key, item in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: _reopened(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return dataclasses.replace(value, **fields)
+    return value
 
 
 def _unsaid(before: set[str], layer: Any, key: str = "") -> set[str]:
@@ -155,8 +212,10 @@ def _unsaid(before: set[str], layer: Any, key: str = "") -> set[str]:
 
 
 def _checked(config: T, file: str, prefix: str) -> T:
-    for key, value, least in too_small(config, prefix):
-        raise ConfigError(f"{file}: {key} is {value}, expected {least} or more.")
+    raise_together(
+        partial(_raise, ConfigError(f"{file}: {key} is {value}, expected {least} or more."))
+        for key, value, least in too_small(config, prefix)
+    )
     return config
 
 
@@ -183,19 +242,23 @@ def changed_keys(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, An
     return [(k, a.get(k), b.get(k)) for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)]
 
 
-def _parse_overrides(schema: type, overrides: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for text in overrides:
-        key, equals, value = text.partition("=")
-        if not equals or not key.strip():
-            raise ConfigError(f"'{text}': expected an override of the form key=value, such as optim.lr=3e-4.")
-        try:
-            layer = OmegaConf.from_dotlist([f"{key}={quote_odd_integers(value)}"])
-            if is_text(hint_of(schema, key)) and value != "null" and value[:1] not in ("'", '"'):
-                OmegaConf.update(layer, key, value)  # a revision such as 0123 is no number
-            parsed = OmegaConf.to_container(layer)
-        except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
-            raise ConfigError(f"'{text}': the value is not valid YAML: {_yaml_reason(error)}") from None
-        yield f"'{text}'", typing.cast(dict[str, Any], parsed)
+def _parsed(schema: type, text: str) -> tuple[str, dict[str, Any]]:
+    """An override as a layer, and its name in errors.
+
+    Raises:
+        ConfigError: not key=value, or the value is not YAML.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"'{text}': expected an override of the form key=value, such as optim.lr=3e-4.")
+    try:
+        layer = OmegaConf.from_dotlist([f"{key}={quote_odd_integers(value)}"])
+        if is_text(hint_of(schema, key)) and value != "null" and value[:1] not in ("'", '"'):
+            OmegaConf.update(layer, key, value)  # a revision such as 0123 is no number
+        parsed = OmegaConf.to_container(layer)
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(f"'{text}': the value is not valid YAML: {_yaml_reason(error)}") from None
+    return f"'{text}'", typing.cast(dict[str, Any], parsed)
 
 
 def _whole_list(origin: str, layer: dict[str, Any], below: Sequence[Any]) -> tuple[str, dict[str, Any]]:
@@ -306,7 +369,7 @@ def _long_form(schema: type, value: Any) -> Any:
         hint = hints.get(key)
         if not dataclasses.is_dataclass(hint):
             continue
-        from_number = getattr(hint, "from_number", None)
+        from_number = getattr(hint, FROM_NUMBER, None)
         is_number = isinstance(item, int) and not isinstance(item, bool)
         long[key] = (
             from_number(item) if from_number and is_number else _long_form(typing.cast(type, hint), item)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from plinth.schema import MISSING
 T = TypeVar("T")
 LOCATION, MODEL, RESULT = "location", "model", "result"
 """Marks in the type of a text field that `absolute` and `locations` look for."""
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+"""What an id of the Hugging Face hub looks like: NAME or OWNER/NAME."""
 Location = Annotated[str, LOCATION]
 """Type of a field that holds a path or URI. Packages that do not import this one write the same type."""
 ModelLocation = Annotated[str, LOCATION, MODEL]
@@ -53,6 +56,11 @@ def locations(config: Any, mark: str = LOCATION) -> list[str]:
 
     _replace_locations(config, look)
     return found
+
+
+def names_folder(source: str) -> bool:
+    """Whether the source of a model is written as a path, whatever lies there: `demo/teacher` may be both."""
+    return is_local(source) and (source.startswith((".", "/", "~")) or not HUB_ID.fullmatch(source))
 
 
 def is_local(location: str) -> bool:

@@ -26,6 +26,8 @@ from plinth.errors import ConfigError
 
 MISSING: Any = "???"
 """Default of a field that the job file must give."""
+FROM_NUMBER = "from_number"
+"""Method of a dataclass for which a whole number may stand, as the keys that it means."""
 NUMBERS: dict[type, tuple[Callable[[Any], ValueNode], str]] = {
     bool: (BooleanNode, "true or false"),
     int: (IntegerNode, "a whole number"),
@@ -60,29 +62,28 @@ def describe(schema: type, prefix: str = "") -> Iterator[Key]:
         yield Key(name, type_name(hints[f.name]), shown, docs.get(f.name, ""))
 
 
-def check(schema: type, value: Any, origin: str, prefix: str = "") -> None:
-    """Refuse keys that a schema does not have, and values that do not fit their type.
+def problems(schema: type, value: Any, origin: str, prefix: str = "") -> Iterator[ConfigError]:
+    """Keys that a schema does not have, and values that do not fit their type: each with the name of its key
+    and what would be right.
 
     Args:
         value: nested dicts and lists, as of a YAML file; only the keys that it has are looked at.
         origin: names it in errors.
         prefix: of its keys in errors.
-
-    Raises:
-        ConfigError: naming `origin`, the key and what would be right.
     """
     if not isinstance(value, dict):
         return
     hints = typing.get_type_hints(schema)
     for key, item in value.items():
-        if key not in hints:
-            close = difflib.get_close_matches(str(key), hints, n=1)
-            fix = f"Did you mean {prefix}{close[0]}?" if close else _elsewhere(schema, str(key), hints)
-            raise ConfigError(f"{origin}: unknown key {prefix}{key}.", fix)
-        _check_value(hints[key], item, origin, f"{prefix}{key}")
+        if key in hints:
+            yield from _value_problems(hints[key], item, origin, f"{prefix}{key}")
+            continue
+        close = difflib.get_close_matches(str(key), hints, n=1)
+        fix = f"Did you mean {prefix}{close[0]}?" if close else _elsewhere(schema, str(key), hints)
+        yield ConfigError(f"{origin}: unknown key {prefix}{key}.", fix)
 
 
-def _check_value(hint: Any, value: Any, origin: str, key: str) -> None:
+def _value_problems(hint: Any, value: Any, origin: str, key: str) -> Iterator[ConfigError]:
     """Compare a value with the type of its field, at any depth."""
     if hint is Any or (isinstance(value, str) and (value == MISSING or "${" in value)):
         return  # not given yet, or another key's value
@@ -91,47 +92,58 @@ def _check_value(hint: Any, value: Any, origin: str, key: str) -> None:
     parts = typing.get_args(bare)
     if value is None:
         if bare is hint:
-            raise ConfigError(f"{where} has no value, expected {_expected(bare)}.")
+            yield ConfigError(f"{where} has no value, expected {_expected(bare)}.")
     elif dataclasses.is_dataclass(bare):
-        if not isinstance(value, dict):
-            raise ConfigError(
+        if isinstance(value, dict):
+            yield from problems(typing.cast(type, bare), value, origin, f"{key}.")
+        elif hasattr(bare, FROM_NUMBER):
+            yield ConfigError(f"{where} is {value!r}, expected a whole number, or {_keys_of(bare)}")
+        else:
+            yield ConfigError(
                 f"{where}: expected keys below it, found {value!r}.", f"It has {_keys_of(bare)}"
             )
-        check(typing.cast(type, bare), value, origin, f"{key}.")
     elif typing.get_origin(bare) is list:
         if not isinstance(value, list):
             inner = dataclass_in(parts[0])
             fix = f"Each item has {_keys_of(inner)}" if inner else f"Write it in brackets: {key}=[...]."
-            raise ConfigError(f"{where}: expected a list, found {value!r}.", fix)
+            yield ConfigError(f"{where}: expected a list, found {value!r}.", fix)
+            return
         for i, item in enumerate(value):
             if parts[0] is str and isinstance(item, int) and not isinstance(item, bool):
                 continue  # a whole number is its text already
-            _check_value(parts[0], item, origin, f"{key}[{i}]")
+            yield from _value_problems(parts[0], item, origin, f"{key}[{i}]")
     elif typing.get_origin(bare) is dict:
         if not isinstance(value, dict):
-            raise ConfigError(f"{where}: expected keys below it, found {value!r}.")
+            yield ConfigError(f"{where}: expected keys below it, found {value!r}.")
+            return
         for name, item in value.items():
-            _check_value(parts[1], item, origin, f"{key}.{name}")
-    elif bare is str:
+            yield from _value_problems(parts[1], item, origin, f"{key}.{name}")
+    else:
+        yield from _leaf_problems(bare, value, where)
+
+
+def _leaf_problems(bare: Any, value: Any, where: str) -> Iterator[ConfigError]:
+    """Compare a value with the type of a field that has no keys below it."""
+    if bare is str:
         if isinstance(value, bool | int | float):
-            raise ConfigError(
+            yield ConfigError(
                 f"{where} is text, but YAML reads {value!r} as a {type(value).__name__}.", "Put it in quotes."
             )
-        if not isinstance(value, str):
-            raise ConfigError(f"{where}: expected text, found {value!r}.")
-        if "\0" in value:
-            raise ConfigError(f"{where} is {value!r}, and no name holds the character \\0.", "Leave it out.")
+        elif not isinstance(value, str):
+            yield ConfigError(f"{where}: expected text, found {value!r}.")
+        elif "\0" in value:
+            yield ConfigError(f"{where} is {value!r}, and no name holds the character \\0.", "Leave it out.")
     elif isinstance(bare, type) and issubclass(bare, enum.Enum):
         named = isinstance(value, str) and value in bare.__members__  # lists and dicts have no hash
         if not (named or isinstance(value, bare)):
             close = difflib.get_close_matches(str(value), bare.__members__, n=1)
             fix = f"Did you mean {close[0]}?" if close else ""
-            raise ConfigError(f"{where} is {value!r}, expected {_expected(bare)}.", fix)
+            yield ConfigError(f"{where} is {value!r}, expected {_expected(bare)}.", fix)
     elif bare in NUMBERS:
         try:
             NUMBERS[bare][0](value)
         except ValidationError:
-            raise ConfigError(f"{where} is {value!r}, expected {_expected(bare)}.") from None
+            yield ConfigError(f"{where} is {value!r}, expected {_expected(bare)}.")
 
 
 def _without_none(hint: Any) -> Any:

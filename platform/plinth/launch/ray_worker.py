@@ -41,12 +41,15 @@ class RayControl(Control):
         self._resize = threading.Event()
         registered = coordinator.register.remote(self._rank, context.get_world_size())
         self.must_exit, launched = ray.get(registered)
-        self._launched = launched or self._launched
+        self._launched, self._is_first = launched or self._launched, launched is not None
         self._sender = Sender(self._rank, ray.get_runtime_context().get_node_id())
         self._beating = Every(PULSE_EVERY_S, self._beat, "signs of life cannot be sent")
         self._polling: Every | None = None
         if self._rank == 0:
             self._polling = Every(POLL_S, self._poll, "the coordinator does not answer")
+
+    def is_first(self) -> bool:
+        return self._is_first
 
     def resize_wanted(self) -> bool:
         return self._resize.is_set()

@@ -5,14 +5,15 @@ each stage of an attempt and writes it every few seconds, so that a killed attem
 
     <run>/ledger/<attempt>-<stage>.json
 
-`summarise` adds them up. Every second from the first start to the last heartbeat is in one category:
+`summarise` adds them up. Every second from the first start to the last heartbeat is in one category, but for
+the time in which there was no driver: a run that was stopped and is resumed a day later was off, not idle.
 
     productive         in optimizer steps that count
     data_stall         such a step waiting for its batch
     checkpoint_stall   training waiting for a checkpoint
     start_up           from the start of an attempt to its first step
     lost               steps, with their stalls, that a later attempt or a rollback repeated
-    idle               between attempts, and the rest inside them
+    idle               between attempts of a driver, and the rest inside them
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -82,6 +84,9 @@ class Record:
     """Seconds of steps that rollbacks inside the attempt undid."""
     steps_redone: int = 0
     """How many steps those were."""
+    is_first: bool = False
+    """Whether a driver began with this attempt: before it nothing ran. False in records from before it was
+    kept."""
     marks: list[Mark] = field(default_factory=list)
     """At the attempt's first step, its last durable checkpoints and its last step; empty before the first."""
 
@@ -194,7 +199,9 @@ class LedgerSummary:
     """The whole run. The dicts have the six categories as keys; `seconds` adds up to `wall_s`."""
 
     wall_s: float = 0.0
-    """From the first start to the last heartbeat."""
+    """From the first start to the last heartbeat, without the time off."""
+    off_s: float = 0.0
+    """From a driver's last heartbeat to the next one's start: nobody ran it."""
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(CATEGORIES, 0.0))
     worker_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(CATEGORIES, 0.0))
     """Nothing is counted between attempts: how many workers were rented then is not known."""
@@ -261,7 +268,11 @@ def add_up(records: Sequence[Record], now: float | None = None) -> LedgerSummary
         return LedgerSummary()
     first, last = records[0].started, max(record.beat for record in records)
     ended = max(first, last, last if now is None else now)
-    summary = LedgerSummary(wall_s=ended - first, restarts=len({record.attempt for record in records}) - 1)
+    off_s = _off_s(records)
+    wall_s = max(0.0, ended - first - off_s)
+    summary = LedgerSummary(
+        wall_s=wall_s, off_s=off_s, restarts=len({record.attempt for record in records}) - 1
+    )
     for record, until, resumed in zip(
         records, [*(r.started for r in records[1:]), ended], _resumed_at(records), strict=True
     ):
@@ -273,6 +284,16 @@ def add_up(records: Sequence[Record], now: float | None = None) -> LedgerSummary
     others = sum(summary.seconds[category] for category in CATEGORIES if category != IDLE)
     summary.seconds[IDLE] = max(0.0, summary.wall_s - others)  # including the time between attempts
     return summary
+
+
+def _off_s(records: Sequence[Record]) -> float:
+    """Seconds before the starts of drivers in which no record was under way."""
+    off_s, heard = 0.0, records[0].beat
+    for before, record in pairwise(records):
+        if record.is_first and record.attempt != before.attempt:
+            off_s += max(0.0, record.started - heard)
+        heard = max(heard, record.beat)
+    return off_s
 
 
 def _resumed_at(records: Sequence[Record]) -> list[int | None]:

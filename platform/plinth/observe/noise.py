@@ -55,6 +55,16 @@ KNOWN = (
         r"A worker died or was killed while executing a task by an unexpected system error",
         "Ray's ten lines of guesses about each killed worker; the line of its first cause says which.",
     ),
+    Noise(
+        "",
+        r"\d+ PYTHON worker processes have been started on node",
+        "Trials and workers claim fractions of a CPU: more processes than cores are meant.",
+    ),
+    Noise(
+        "",
+        r"Checkpoint successfully created at: ",
+        "Of each report of each trial of a sweep, with a path that nobody opens: `poma sweep show` has it.",
+    ),
 )
 
 

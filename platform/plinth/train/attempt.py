@@ -39,6 +39,8 @@ class Attempt:
     rank_log: RankLog
     stage_started: float
     """When the stage that is under way began (`time.time()`); for the first, the attempt."""
+    is_first: bool = True
+    """Whether a driver began with it."""
 
 
 @contextmanager
@@ -56,7 +58,7 @@ def begin(
     came = time.strftime(ATTEMPT_TIME, time.gmtime())
     launched = control.launched()
     proposals = on_all_ranks(process.world, lambda: (f"{came}-{uuid.uuid4().hex[:6]}", launched))
-    attempt_id = proposals[0][0]
+    attempt_id, is_first = proposals[0][0], control.is_first()  # rank 0 keeps the ledger, and is told
     folder = local_folder(storage, run_id)
     on_all_ranks(process.world, lambda: scratch.claim(folder))
     salvage(folder, storage)
@@ -65,20 +67,22 @@ def begin(
     try:
         with RankLog(folder, attempt_id, process.world.rank) as rank_log:
             rank_log.keep_copied(storage, logs_every_s)
-            yield Attempt(attempt_id, storage, rank_log, min(began for _, began in proposals))
+            yield Attempt(attempt_id, storage, rank_log, min(began for _, began in proposals), is_first)
     finally:
         salvage(folder, storage)
 
 
 def _tell_of_the_last(storage: Storage) -> None:
-    """Say why the attempt before failed, if it did: the first cause, not what followed from it."""
+    """Say why the attempt before failed, if it did, in a line: the first cause. The samples of the step and
+    what followed from it are in `poma runs show`."""
     try:
         failed = by_attempt(read_failures(storage))
         attempts = attempts_of(key for key, _ in storage.list(FOLDER))
     except StorageError:
         return
     if attempts and attempts[-1] in failed:
-        log.warning("the attempt before failed: %s", first_cause(failed[attempts[-1]]))
+        cause = first_cause(failed[attempts[-1]]).partition("\n")[0]
+        log.warning("the attempt before failed: %s", cause)
 
 
 def local_folder(storage: Storage, run_id: str) -> Path:

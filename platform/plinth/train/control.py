@@ -47,6 +47,10 @@ class Control:
         """When this attempt began (`time.time()`)."""
         return self._launched
 
+    def is_first(self) -> bool:
+        """Whether a driver began with this attempt; later ones replace workers that it lost."""
+        return True
+
     def stop_wanted(self) -> bool:
         """Whether the run was asked to save and exit."""
         return self._stop.is_set()

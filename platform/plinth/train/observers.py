@@ -174,6 +174,7 @@ class Observers:
             beat=started,
             beat_every_s=config.beat_every_s,
             price_per_gpu_hour=config.price_per_gpu_hour,
+            is_first=self._attempt.is_first,
         )
         return Ledger(self._attempt.storage, record)
 

@@ -76,7 +76,7 @@ def test_submitted_run_survives_a_stop_and_a_lost_node(
         monkeypatch.setenv(name, cluster.environment[name])
     straight, run = (Storage.from_uri(folder / "runs" / name) for name in ("straight", "run"))
     job = job_file(folder, "run", workers={"min": 1, "max": 2}, cpus_per_worker=1.0)
-    command = ["submit", job, "--address", cluster.dashboard]
+    command = ["submit", job, "--address", cluster.dashboard, "--yes"]
 
     assert main([*command, "--detach"]) == 0
     first = capsys.readouterr().out

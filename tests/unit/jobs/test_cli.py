@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 from jobs import jobfile
 from jobs.cli import COMMANDS, Command, find_command, main, parse, parser_of
@@ -293,3 +294,86 @@ def test_every_command_takes_the_names_of_an_object_store_s_keys() -> None:
         options = storage_options(parse([*words, "s3://bucket/x", *flags], find_command(words)))
         names = (options.access_key_env, options.secret_key_env, options.session_token_env)
         assert names == ("MY_KEY", "MY_SECRET", "MY_TOKEN"), words
+
+
+def mistakes(capsys: pytest.CaptureFixture[str]) -> str:
+    """What a command says of several mistakes."""
+    said = capsys.readouterr().err
+    assert "things to mend:" in said.splitlines()[0]
+    return said
+
+
+def test_mistakes_of_several_keys_are_said_together(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "@own_scans", "fit.workers=two", "optim.lrr=3", "zero.precision=fp7"]) == 2
+    said = mistakes(capsys)
+    assert "fit.workers is 'two', expected a whole number, or the keys min, max." in said
+    assert "Did you mean optim.lr?" in said
+    assert "zero.precision is 'fp7'" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["ingest", "@ingest_seven_scenes", "reader.kind=sevenscenes"], "Did you mean seven_scenes?"),
+        (["pretrain", "@pretrain", "zero.stage=7"], "zero.stage is 7, expected 0, 1, 2 or 3."),
+        (["pretrain", "@pretrain", "main.data.lanes=7"], "global_batch_size 48 is not a multiple of lanes 7"),
+    ],
+)
+def test_a_missing_value_hides_no_mistake(
+    words: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    said = mistakes(capsys)
+    assert "no value for" in said
+    assert says in said
+
+
+def test_a_job_that_is_not_complete_is_printed_with_what_is_open(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "@pretrain", "output=here"]) == 0
+    printed = capsys.readouterr()
+    job = config.parse(printed.out, "printed")
+    assert job.output == "here"
+    assert {"teacher.revision", "main.data.sources[0].uri"} <= OmegaConf.missing_keys(job)
+    assert "teacher.revision" in printed.err
+
+
+def test_a_shipped_job_is_found_by_a_path_of_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["pretrain", "jobs/configs/pretrain.yaml"]) == 2
+    assert "The shipped one is @pretrain" in one_line(capsys)
+    assert main(["sweep", "@sweeps"]) == 2
+    assert "Did you mean @sweep?" in one_line(capsys)
+
+
+@pytest.mark.parametrize("source", ["nowhere/there/teacher", "./teacher", "/nowhere"])
+def test_a_teacher_s_folder_that_is_not_there_is_said(
+    source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = write(tmp_path / "embed.yaml", {"kind": "embed", "data": str(tmp_path), "workers": 0,
+                "teacher": {"source": "a/b", "revision": "c", "trust_remote_code": True}})  # fmt: skip
+    assert main(["config", job, f"teacher.source={source}"]) == 0
+    assert config.parse(capsys.readouterr().out, "printed").teacher.revision is None
+    assert main(["plan", "@pretrain", f"teacher.source={source}"]) == 2
+    assert f"teacher.source {source}: no such folder" in one_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["runs", "shw", "x"], "'shw' is no ACTION. Did you mean show?"),
+        (["shards", "convert", "a", "b", "--codec", "jlx"], "'jlx' is no --codec. Did you mean jxl?"),
+        (["score", "x"], "There are: scanqa, sqa3d"),
+        (["submit", "@own_scans", "--adress", "x"], "there is no flag --adress. Did you mean --address?"),
+        (["runs", "list", "--regin=x"], "there is no flag --regin. Did you mean --region?"),
+        (["pretrain"], "arguments are required: job\n"),
+    ],
+)
+def test_a_mistyped_word_of_any_command(
+    words: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert says in capsys.readouterr().err

@@ -21,7 +21,10 @@ def run(tmp_path: Path) -> Storage:
     folder = run.child("main/checkpoints")
     for step in range(1, 5):
         shard = TensorShard("w", 4, 0, torch.full((4,), float(step)))
-        state = {"step": step, "metrics": {"loss": 1.0}}
+        state = {
+            "step": step, "metrics": {"loss": 1.0}, "total_steps": 4, "notes": {"cursor": {"epoch": 0}},
+            "written_by": {"world_size": 1, "zero_stage": 2, "precision": "fp32"},
+        }  # fmt: skip
         upload.write_local(tmp_path / "local", step, f"t{step}", [shard], state, World(0, 1), "a run")
         upload.upload_part(folder, tmp_path / "local")
         assert upload.commit_if_whole(folder, step, f"t{step}")
@@ -40,7 +43,8 @@ def test_prune_keeps_the_newest_and_the_pinned(run: Storage) -> None:
     assert steps(run) == {1, 3, 4}
 
 
-def test_damage_is_exit_code_2_until_it_is_repaired(run: Storage) -> None:
+def test_damage_is_exit_code_2_until_it_is_repaired(run: Storage, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["checkpoints", "pin", run.uri, "main", "4", "--reason", "figure 3"]) == 0
     assert main(["checkpoints", "verify", run.uri]) == 0
     folder = run.child("main/checkpoints").child(store.folder_name(4))
     name = next(key for key, _ in folder.list() if key.endswith(".safetensors"))
@@ -49,3 +53,8 @@ def test_damage_is_exit_code_2_until_it_is_repaired(run: Storage) -> None:
     assert main(["checkpoints", "repair", run.uri]) == 0
     assert main(["checkpoints", "verify", run.uri]) == 0
     assert 3 in steps(run)
+    capsys.readouterr()
+    assert main(["checkpoints", "list", run.uri]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.split()[:2] == ["main", "4"]]
+    assert "damaged" in line, "not merely unfinished"
+    assert line.endswith("pinned")

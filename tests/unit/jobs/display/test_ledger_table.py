@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from jobs.display.ledger import ledger_lines
 from jobs.display.text import aligned
 from plinth.observe.ledger import LedgerSummary, Mark, Record, add_up
@@ -28,6 +30,15 @@ def test_gpu_hours_and_cost() -> None:
         "  lost              0 s     0.0%   0.00       0.00",
         "  idle              0 s     0.0%   0.00       0.00",
     ]
+
+
+def test_time_off_is_said_and_is_no_wall_time() -> None:
+    day = 86_400
+    first = Record("a", "main", 4, 0, 0, 3600, 10, start_up_s=720, marks=[Mark(0), Mark(9, 2880)])
+    second = replace(first, attempt="b", started=day, beat=day + 3600, is_first=True)
+    assert ledger_lines(add_up([first, second]))[0] == (
+        "ledger: 2 h 0 min wall time, 1 restart, 9 steps redone, 23 h 0 min off"
+    )
 
 
 def test_workers_without_gpus_have_worker_hours() -> None:

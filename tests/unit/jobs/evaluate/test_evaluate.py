@@ -13,7 +13,7 @@ from jobs.cli import main
 from jobs.common.datasets import open_dataset
 from jobs.evaluate import command, encoders
 from jobs.evaluate.config import EvaluateJob
-from jobs.evaluate.measure import MODEL, NO_PROBE, PROBE
+from jobs.evaluate.measure import MODEL, NO_PROBE, PROBE, short_scenes
 from jobs.pretrain.config import PretrainJob
 from plinth.data import manifest as manifests
 from plinth.data.manifest import Manifest
@@ -21,7 +21,7 @@ from plinth.storage import Storage, StorageOptions
 from poma3d import export
 from poma3d.evaluate.config import BootstrapConfig, ProbeConfig, RetrievalConfig
 from poma3d.pretrained.config import TeacherConfig
-from tests.helpers.tiny_jobs import write
+from tests.helpers.tiny_jobs import embed_file, ingest_job, write
 
 
 @pytest.fixture
@@ -90,3 +90,26 @@ def test_evaluation_json_says_nothing_of_a_probe_that_was_made(job: EvaluateJob)
     results = command.evaluate(job).results
     assert "probe" not in results.to_dict()
     assert replace(results, probe_scenes=None).to_dict()["probe"] == NO_PROBE
+
+
+def test_queries_of_more_captions_than_a_scene_has_are_said(job: EvaluateJob) -> None:
+    samples = open_dataset(job.data, StorageOptions()).samples()
+    views = max(len(sample.view_captions) for sample in samples)
+    asking = [replace(job.retrieval, utterances=[m]) for m in (1, views + 1)]
+    said = [list(short_scenes(replace(job, retrieval=one), samples)) for one in asking]
+    assert said[0] == []
+    assert said[1][0].startswith(f"{len(samples)} of {len(samples)} scenes have fewer than {views + 1}")
+
+
+def test_views_of_another_size_are_refused_in_a_line(
+    job: EvaluateJob, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = ingest_job(folder / "large", rooms=4, shape={"views": 2, "height": 48, "width": 48})
+    assert main(["ingest", write(folder / "large.yaml", other)]) == 0
+    assert main(["embed", embed_file(folder, "large")]) == 0
+    asked = {"kind": "evaluate", "run": job.run, "data": str(folder / "large"), "output": str(folder / "out"),
+             "teacher": {"source": job.teacher.source}}  # fmt: skip
+    capsys.readouterr()
+    assert main(["evaluate", write(folder / "evaluate.yaml", asked)]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "takes views of 32 x 32 pixels, the data has views of 48 x 48" in line

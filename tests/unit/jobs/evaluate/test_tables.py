@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jobs.evaluate.measure import MODEL, NO_PROBE, PROBE, SCENE_QUERY, TEACHER, UNTRAINED, Results
-from jobs.evaluate.tables import Row, Table, plain_table, tables_of
+from jobs.evaluate.tables import Row, Table, plain_table, table_of, tables_of
 from poma3d.evaluate.bootstrap import Estimate
 
 
@@ -38,6 +38,13 @@ def test_a_table_for_each_query_and_the_probe(results: Results) -> None:
     assert "one view's caption" in found[0].title
     assert "the scene's caption" in found[1].title
     assert "7 of the held-out scenes and scored on the other 9" in found[2].note
+
+
+def test_one_table_of_chosen_columns_leaves_out_what_was_not_measured(results: Results) -> None:
+    table = table_of(results, ("R@1-5", "R@3-5", PROBE))
+    assert table.columns == ["R@1-5", PROBE]
+    assert [len(row.cells) for row in table.rows] == [2, 2, 2, 2]
+    assert len(plain_table(table).splitlines()) < 12, "the demo's terminal shows no more"
 
 
 def test_probe_table_says_why_it_is_empty(results: Results) -> None:

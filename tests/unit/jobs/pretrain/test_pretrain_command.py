@@ -107,6 +107,15 @@ def test_workers_that_this_machine_cannot_hold_are_refused_before_ray_starts(
     assert words in refused(folder, capsys, "fit.workers=2", override)
 
 
+def test_data_sets_of_different_shapes_are_refused_before_anything_is_written(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rooms, images = folder / "rooms", folder / "images"
+    said = refused(folder, capsys, f"main.data.sources=[{{uri: {rooms}}}, {{uri: {images}}}]")
+    assert f"main.data.sources: {rooms} and {images} differ in views (2 against 1)." in said
+    assert len(said) < 300
+
+
 def test_keys_are_said_as_the_job_has_them(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(folder, capsys, "model.masks.min_context=1000")
     assert "lower model.masks.min_context or model.masks.target_scale_max" in said

@@ -107,6 +107,20 @@ def test_ledger_counts_repeated_steps_after_kill_as_lost(tmp_path: Path, clock: 
     assert summarise(storage, now=clock.now + 9).seconds["idle"] == pytest.approx(16)
 
 
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_run_that_is_resumed_later_was_off_in_between(is_first: bool, tmp_path: Path, clock: Clock) -> None:
+    storage = Storage.from_uri(tmp_path)
+    for attempt, stage in (("a", "warmup"), ("b", "warmup"), ("b", "main")):
+        clock.now += 1000 if attempt == "b" and stage == "warmup" else 0
+        book = open_ledger(storage, clock, attempt, stage, is_first=is_first)
+        clock.now += 5
+        steps(book, clock, range(2))
+        book.close(ledger.STOPPED)
+    summary = summarise(storage)
+    assert (summary.off_s, summary.wall_s) == ((1000, 27) if is_first else (0, 1027))
+    assert seconds(summary).get("idle", 0) == (0 if is_first else 1000)
+
+
 def test_ledger_of_rollback_inside_attempt(tmp_path: Path, clock: Clock) -> None:
     storage = Storage.from_uri(tmp_path)
     book = open_ledger(storage, clock)
@@ -278,7 +292,8 @@ def records(draw: st.DrawFn) -> Record:
         draw(st.sampled_from("abcd")), draw(st.sampled_from(["warmup", "main"])), draw(st.integers(1, 8)),
         draw(st.integers(0, 8)), started, started + draw(st.floats(-10, 1000)), 10.0,
         draw(st.sampled_from([None, 2.5])), start_up_s=draw(DURATION) if begun else None,
-        lost_s=draw(DURATION) if begun else 0.0, marks=draw(marks()) if begun else [],
+        lost_s=draw(DURATION) if begun else 0.0, is_first=draw(st.booleans()),
+        marks=draw(marks()) if begun else [],
     )  # fmt: skip
 
 
@@ -293,7 +308,7 @@ def test_ledger_categories_add_up_to_wall_time(found: list[Record], later: float
         assert min(amounts.values(), default=0) >= 0
     if found and later is None:
         ended = max(found[0].started, *(record.beat for record in found))
-        assert summary.wall_s == pytest.approx(ended - found[0].started)
+        assert summary.wall_s + summary.off_s == pytest.approx(ended - found[0].started)
 
 
 @dataclass

@@ -35,6 +35,8 @@ def test_lines_of_processes() -> None:
         "arguments in the object store and max_restarts > 0."
     )
     assert is_known_line(said)
+    assert is_known_line("WARNING: 12 PYTHON worker processes have been started on node: ab with address: x")
+    assert is_known_line("Checkpoint successfully created at: Checkpoint(filesystem=local, path=/x/tune/y)")
     assert not is_known_line(said.replace("PreemptionWatcher", "Coordinator"))
 
 

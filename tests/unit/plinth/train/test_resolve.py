@@ -63,6 +63,8 @@ def test_version_that_was_asked_for_stays_whatever_is_added(tmp_path: Path) -> N
     )
     make_data_set(tmp_path / "data", (*ROWS, 5), shapes=SHAPES)
     check_unchanged(stage.mixture.sources)
+    assert [source.manifest.rows for source in stage.mixture.sources] == [first.rows]
+    assert manifest.load(data).rows == first.rows + 5, "the newest has more"
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,10 @@ def test_poses_that_are_no_rigid_motion_are_refused(pose: np.ndarray, expected: 
 def test_poses_of_three_digits_pass() -> None:
     angle = np.deg2rad(33)
     turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
-    check_frame(frame(pose=np.column_stack([turn.round(3), np.zeros(3)])), CONFIG)
+
+    rounded = [frame(pose=np.column_stack([turn.round(digits), np.zeros(3)])) for digits in (3, 1)]
+    check_frame(rounded[0], CONFIG)
+    assert reason(rounded[1]) == "pose is not a rotation", "of one digit it is none any more"
 
 
 @pytest.mark.parametrize("bad", [[0, 60, 31.5, 23.5], [60, np.nan, 31.5, 23.5], [60, 60, 31.5]])
