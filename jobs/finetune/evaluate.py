@@ -190,6 +190,11 @@ def hits(ranked: Ranked, split: Joined, answers: Answers, best: int) -> np.ndarr
     return out
 
 
+def best_of(job: FinetuneJob, answers: Answers) -> list[int]:
+    """The k of EM@k, none above the number of answers and none twice: EM@10 of 4 answers is EM@4."""
+    return list(dict.fromkeys(answers.vocabulary.best(k) for k in job.qa.best))
+
+
 def majority(job: FinetuneJob, training: Joined, split: Joined, answers: Answers) -> Ranked:
     """The commonest training answers of each question's type: what can be had without looking or reading
     on."""
@@ -228,7 +233,7 @@ def _figures(job: FinetuneJob, ranked: Ranked, split: Joined, answers: Answers, 
     scene_of, scenes = _scenes(ranked, split)
     config = job.evaluate.bootstrap
     overall = {}
-    for k in job.qa.best:
+    for k in best_of(job, answers):
         found = hits(ranked, split, answers, k)
         overall[f"EM@{k}"] = _mean(found, scene_of, scenes, config)
     first = hits(ranked, split, answers, 1)
