@@ -120,14 +120,9 @@ def evaluate(job: FinetuneJob, resolved: ResolvedHeads) -> Results:
     steps = [info.step for info in store.list_checkpoints(stage.checkpoints) if info.is_committed]
     if not steps:
         raise store.no_such(stage.checkpoints, None)
-    shape = QuestionShape(**resolved.splits[TRAIN].source.manifest.attributes["shape"])
-    head = build_stage(job, answers.classes, shape).to(own_device())
+    scorer = Scorer(job, resolved)
     chosen_on = resolved.splits[job.qa.select_on]
-    selection: dict[int, float] = {}
-    for step in steps:
-        load_head(head, stage.checkpoints, step)
-        ranked = rank(head, chosen_on, answers, job.evaluate.batch_size, 1)
-        selection[step] = float(hits(ranked, chosen_on, answers, 1).mean())
+    selection = {step: scorer.exact_match(step) for step in steps}
     best = max(steps, key=lambda step: (selection[step], -step))
     result = Results(
         job.qa.task,
@@ -139,11 +134,9 @@ def evaluate(job: FinetuneJob, resolved: ResolvedHeads) -> Results:
     )
     storage = run_storage(job)
     for label, step in ((BEST, best), (LAST, steps[-1])):
-        load_head(head, stage.checkpoints, step)
         for name, found in result.splits.items():
             split = resolved.splits[name]
-            most = max(job.evaluate.answers, *job.qa.best)
-            ranked = rank(head, split, answers, job.evaluate.batch_size, most)
+            ranked = scorer.rank(step, name, max(job.evaluate.answers, *job.qa.best))
             _write_predictions(storage, f"{name}-{label}", ranked, split, answers, job.evaluate.answers)
             if any(question.answers for question in split.asked.values()):
                 found.figures[label] = _figures(job, ranked, split, answers, step)
@@ -153,6 +146,42 @@ def evaluate(job: FinetuneJob, resolved: ResolvedHeads) -> Results:
             found.figures[MAJORITY] = _figures(job, control, resolved.splits[name], answers, None)
     storage.write(RESULT_KEY, (json.dumps(result.to_dict(), indent=1) + "\n").encode())
     return result
+
+
+class Scorer:
+    """The head of a run, with the weights of whichever checkpoint is asked for."""
+
+    def __init__(self, job: FinetuneJob, resolved: ResolvedHeads) -> None:
+        self._job, self._resolved = job, resolved
+        shape = QuestionShape(**resolved.splits[TRAIN].source.manifest.attributes["shape"])
+        self._head = build_stage(job, resolved.answers.classes, shape).to(own_device())
+        self._step: int | None = None
+
+    def rank(self, step: int, split: str, most: int) -> Ranked:
+        """The best `most` classes of every question of a split.
+
+        Raises:
+            CheckpointError: no such checkpoint.
+        """
+        if step != self._step:
+            load_head(self._head, self._resolved.stage.checkpoints, step)
+            self._step = step
+        of, answers = self._resolved.splits[split], self._resolved.answers
+        return rank(self._head, of, answers, self._job.evaluate.batch_size, most)
+
+    def exact_match(self, step: int) -> float:
+        """EM@1 on `qa.select_on`, over its questions with answers."""
+        return self._mean(self.rank(step, self._job.qa.select_on, 1), 1)
+
+    def exact_matches(self, step: int) -> dict[str, float]:
+        """EM@k on `qa.select_on` for each k of `qa.best`, by the name that the job gives it."""
+        ranked = self.rank(step, self._job.qa.select_on, max(self._job.qa.best))
+        return {f"EM@{k}": self._mean(ranked, k) for k in self._job.qa.best}
+
+    def _mean(self, ranked: Ranked, best: int) -> float:
+        of, answers = self._resolved.splits[self._job.qa.select_on], self._resolved.answers
+        found = hits(ranked, of, answers, best)
+        return float(found[np.isfinite(found)].mean())
 
 
 def load_head(head: QuestionStage, checkpoints: Storage, step: int) -> None:

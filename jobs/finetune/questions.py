@@ -57,7 +57,7 @@ def join(
     """The data set of a split; built where it is not there.
 
     Args:
-        run: the run's folder.
+        run: the run's folder, or that of a sweep whose trials share their questions.
         tower: revision of the text tower, whose tokenizer made the tokens.
 
     Raises:

@@ -49,13 +49,16 @@ class ResolvedHeads:
     splits: dict[str, Joined]
 
 
-def resolve(job: FinetuneJob, accept_changes: bool = False) -> ResolvedHeads:
+def resolve(
+    job: FinetuneJob, accept_changes: bool = False, questions_in: Storage | None = None
+) -> ResolvedHeads:
     """The stage of the job; questions, features and text tower fit each other.
 
     The questions are written below the run's folder, under names of their own: nothing that is there changes.
 
     Args:
         accept_changes: resume although the job differs from the one that wrote the last checkpoint.
+        questions_in: below which folder the questions are written; the run's when None.
 
     Raises:
         ConfigError: a value that cannot be, or a text tower of another teacher than the encoder's.
@@ -75,11 +78,13 @@ def resolve(job: FinetuneJob, accept_changes: bool = False) -> ResolvedHeads:
         for name, split in there.splits.items()
     }
     answers = _answers(there, asked[TRAIN])
-    run.check(write=True)
+    asked_in = run if questions_in is None else questions_in
+    asked_in.check(write=True)
     joined = {
-        name: questions.join(there, run, name, asked[name], found[name], answers, words, tower)
+        name: questions.join(there, asked_in, name, asked[name], found[name], answers, words, tower)
         for name in there.splits
     }
+    _check_answered(job, joined)
     source = joined[TRAIN].source
     data = replace(there.heads.data, sources=[SourceConfig(source.uri)])
     lr = job.optim.lr if job.heads.lr is None else job.heads.lr
@@ -175,6 +180,17 @@ def _answers(job: FinetuneJob, of_training: list[Question]) -> Answers:
         return Answers(found, UnknownAnswers(job.qa.unknown_answers))
     except ValueError as error:
         raise ConfigError(f"{error}.", "Change qa.vocabulary or qa.unknown_answers.") from None
+
+
+def _check_answered(job: FinetuneJob, joined: dict[str, Joined]) -> None:
+    """Refuse to train on questions without answers, or to choose by them."""
+    for name, key in ((TRAIN, TRAIN), (job.qa.select_on, "qa.select_on")):
+        counts = joined[name].counts
+        if counts["without_answer"] == counts["rows"]:
+            raise DataError(
+                f"{key}: none of the {counts['rows']} questions of {name}.annotations has an answer.",
+                "Give the file with the answers, too, or another split.",
+            )
 
 
 def _identity(
