@@ -6,13 +6,14 @@ import argparse
 from pathlib import Path
 
 from jobs.common.flags import add_action, add_job, add_storage_flags
+from jobs.jobfile import SHIPPED_MARK
 
 RUN = "run"
 
 
 def with_action(words: list[str]) -> list[str]:
     """`poma sweep JOB` is `poma sweep run JOB`."""
-    if len(words) > 1 and words[1].endswith(".yaml"):
+    if len(words) > 1 and (words[1].endswith(".yaml") or words[1].startswith(SHIPPED_MARK)):
         return [words[0], RUN, *words[1:]]
     return words
 
