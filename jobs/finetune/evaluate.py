@@ -24,6 +24,7 @@ from jobs.finetune.build import build_stage
 from jobs.finetune.config import TRAIN, FinetuneJob
 from jobs.finetune.questions import Joined
 from jobs.finetune.resolve import ResolvedHeads
+from jobs.finetune.scenes import SceneStore
 from jobs.pretrain.resolve import run_storage
 from plinth.checkpoint import save_load as checkpoint
 from plinth.checkpoint import store
@@ -33,7 +34,7 @@ from poma3d.annotations.rows import Question
 from poma3d.evaluate.bootstrap import Estimate, mean_over_scenes
 from poma3d.evaluate.config import BootstrapConfig
 from poma3d.heads.answers import Answers, question_type
-from poma3d.heads.questions import COLUMNS, QuestionShape
+from poma3d.heads.questions import QuestionShape
 from poma3d.heads.stage import SITUATION, QuestionStage
 from poma3d.sample import decode
 
@@ -153,8 +154,14 @@ class Scorer:
 
     def __init__(self, job: FinetuneJob, resolved: ResolvedHeads) -> None:
         self._job, self._resolved = job, resolved
-        shape = QuestionShape(**resolved.splits[TRAIN].source.manifest.attributes["shape"])
-        self._head = build_stage(job, resolved.answers.classes, shape).to(own_device())
+        joined = resolved.splits[TRAIN]
+        shape = QuestionShape(**joined.source.manifest.attributes["shape"])
+        self._head = build_stage(job, resolved.answers.classes, shape, joined.scenes).to(own_device())
+        self._stores = {
+            name: SceneStore(split.scenes, job.encoder.cached_scenes)
+            for name, split in resolved.splits.items()
+            if split.scenes is not None and job.encoder is not None
+        }
         self._step: int | None = None
 
     def rank(self, step: int, split: str, most: int) -> Ranked:
@@ -166,6 +173,8 @@ class Scorer:
         if step != self._step:
             load_head(self._head, self._resolved.stage.checkpoints, step)
             self._step = step
+        if self._head.trained is not None:
+            self._head.trained.scenes = self._stores[split]
         of, answers = self._resolved.splits[split], self._resolved.answers
         return rank(self._head, of, answers, self._job.evaluate.batch_size, most)
 
@@ -198,9 +207,9 @@ def rank(head: QuestionStage, split: Joined, answers: Answers, batch_size: int, 
     device = next(head.head.parameters()).device
     ids: list[str] = []
     found: list[np.ndarray] = []
-    for batch_ids, batch in _batches(split, batch_size):
+    for batch_ids, batch in _batches(split, batch_size, head.columns()):
         moved = {name: tensor.to(device) for name, tensor in head.prepare(batch).items()}
-        logits = head.answer(moved, moved[SITUATION]).logits[
+        logits = head.answer(head.encoded(moved), moved[SITUATION]).logits[
             :, : len(answers.texts)
         ]  # never the impossible class
         best = logits.topk(min(most, logits.shape[1]), dim=1).indices
@@ -246,16 +255,18 @@ def majority(job: FinetuneJob, training: Joined, split: Joined, answers: Answers
     return Ranked(list(split.asked), np.array(rows, np.int64))
 
 
-def _batches(split: Joined, size: int) -> Iterator[tuple[list[str], dict[str, torch.Tensor]]]:
+def _batches(
+    split: Joined, size: int, columns: Sequence[str]
+) -> Iterator[tuple[list[str], dict[str, torch.Tensor]]]:
     source = split.source
     reader = RowGroupReader(source.storage)
     for shard in source.manifest.shards:
-        table = reader.read_shard(shard, ["sample_id", *COLUMNS])
-        arrays = decode(table, COLUMNS)
+        table = reader.read_shard(shard, ["sample_id", *columns])
+        arrays = decode(table, columns)
         ids = table.column("sample_id").to_pylist()
         for start in range(0, len(ids), size):
             part = slice(start, start + size)
-            yield ids[part], {name: torch.from_numpy(np.array(arrays[name][part])) for name in COLUMNS}
+            yield ids[part], {name: torch.from_numpy(np.array(arrays[name][part])) for name in columns}
 
 
 def _figures(job: FinetuneJob, ranked: Ranked, split: Joined, answers: Answers, step: int | None) -> Figures:

@@ -38,10 +38,12 @@ class HeadTrials(Trials[HeadSweepJob, FinetuneJob]):
     """Trials of a `HeadSweepJob`."""
 
     fixed_keys = (
-        *FIXED_KEYS, "train", "val", "test", "evaluate", "shuffle_scenes", *(f"qa.{key}" for key in JUDGED_BY)
+        *FIXED_KEYS, "train", "val", "test", "evaluate", "shuffle_scenes", "encoder.source",
+        *(f"qa.{key}" for key in JUDGED_BY),
     )  # fmt: skip
     decisive_keys = (
-        "seed", "qa", "train", "val", "test", "shuffle_scenes", "text", "head", "heads", "optim", "zero"
+        "seed", "qa", "train", "val", "test", "shuffle_scenes", "encoder", "text", "head", "heads", "optim",
+        "zero",
     )  # fmt: skip
 
     @property
@@ -69,11 +71,16 @@ class HeadTrials(Trials[HeadSweepJob, FinetuneJob]):
         if resumes:
             first = config.parse(self.storage.read(JOB_KEY).decode(), JOB_KEY)
             for name in job.splits:
-                for uri in (first.get(name) or {}).get("features", []):
+                of_split = first.get(name) or {}
+                for uri in [*of_split.get("features", []), *of_split.get("scenes", [])]:
                     folder, version = manifests.split_version(uri)
                     kept |= {folder: version} if version is not None else {}
         splits = {
-            name: replace(split, features=[_at_version(uri, kept, job) for uri in split.features])
+            name: replace(
+                split,
+                features=[_at_version(uri, kept, job) for uri in split.features],
+                scenes=[_at_version(uri, kept, job) for uri in split.scenes],
+            )
             for name, split in job.splits.items()
         }
         return replace(job, **splits)  # type: ignore[arg-type]
@@ -121,7 +128,7 @@ def _scorer(text: str, questions_in: str) -> Scorer:
 
 
 def _at_version(uri: str, kept: dict[str, int], job: HeadSweepJob) -> str:
-    """A data set of features at the version that it names, else that of the first start, else its newest."""
+    """A data set at the version that it names, else that of the first start, else its newest."""
     folder, version = manifests.split_version(uri)
     storage = Storage.from_uri(folder, job.storage)
     if version is None:
