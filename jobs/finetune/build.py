@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
 from jobs.common import models
 from jobs.evaluate import encoders
-from jobs.finetune.config import EncoderConfig, FinetuneJob
+from jobs.finetune.config import FinetuneJob
 from jobs.finetune.scenes import SceneSets, SceneStore
-from plinth import config
 from plinth.data.sources import OpenSource
 from plinth.errors import ConfigError
 from plinth.storage import StorageOptions
@@ -64,15 +62,9 @@ def first_encoder(job: FinetuneJob) -> tuple[SceneEncoder, dict[str, Any]]:
     Raises:
         CheckpointError: no encoder there.
     """
-    assert job.encoder is not None
-    return _first_encoder(config.to_yaml(job.encoder), config.to_yaml(job.storage))
-
-
-@lru_cache(maxsize=1)  # the driver needs it to resolve a job, and again to score it
-def _first_encoder(encoder: str, storage: str) -> tuple[SceneEncoder, dict[str, Any]]:
-    given = config.build(EncoderConfig, [("encoder", config.parse(encoder, "encoder"))])
-    options = config.build(StorageOptions, [("storage", config.parse(storage, "storage"))])
-    found = encoders.load(given.source, options, given.teacher)
+    given = job.encoder
+    assert given is not None
+    found = encoders.load(given.source, job.storage, given.teacher)
     origin = found.provenance
     return found, {
         "digest": weights_digest(found),
