@@ -18,10 +18,8 @@ import pyarrow as pa
 
 from jobs.common.datasets import Dataset, open_dataset
 from jobs.features.sets import NO_VIEWS, unknown_scene
-from plinth.data import frames
-from plinth.data.frames import FrameError
 from plinth.data.manifest import ShardEntry
-from plinth.data.shards import MEND, RowGroupReader
+from plinth.data.shards import RowGroupReader
 from plinth.data.sources import OpenSource, check_unchanged
 from plinth.errors import DataError
 from plinth.escapes import printable
@@ -176,11 +174,7 @@ class SceneStore:
     def _scene(self, number: int) -> Mapping[str, np.ndarray]:
         source, shard, group, row = self._places[number]
         packed = self._group(source, shard, group).slice(row, 1)
-        try:
-            table = frames.unpack(packed)
-        except FrameError as error:
-            where = f"{self._sets.sources[source].uri}/{shard.name}, row group {group}, row {row}"
-            raise DataError(f"{where}: {error}.", MEND) from error
+        table = self._readers[source].decoded(shard, group, packed)
         return {name: array[0] for name, array in decode(table, self._columns).items()}
 
     def _group(self, source: int, shard: ShardEntry, group: int) -> pa.Table:

@@ -1,5 +1,5 @@
-"""`poma finetune` with an encoder that is trained with its head, on tiny rooms: what is trained, resumed, asked,
-exported; where its scenes come from; what is refused."""
+"""`poma finetune` with an encoder that is trained with its head, on tiny rooms: what is trained, resumed,
+asked, exported; where its scenes come from; what is refused."""
 
 from __future__ import annotations
 
