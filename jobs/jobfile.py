@@ -42,9 +42,19 @@ SCHEMAS: dict[str, str] = {
     "finetune": "jobs.finetune.config:FinetuneJob",
     "export": "jobs.export.config:ExportJob",
     "sweep": "jobs.sweep.config:SweepJob",
+    "sweep_finetune": "jobs.sweep.config:HeadSweepJob",
     "demo": "jobs.demo.config:DemoJob",
 }
 """Kind of a job -> where its schema is. Opened when it is needed: some import much."""
+
+
+COMMANDS = {"sweep_finetune": "sweep"}
+"""Kind of a job -> its command, where that has another name."""
+
+
+def command_of(kind: str) -> str:
+    """The command that a kind of job is for."""
+    return COMMANDS.get(kind, kind)
 
 
 @dataclass(frozen=True)
@@ -63,8 +73,9 @@ class JobFile:
                 that is empty or a version, or what `plinth.config.resolve` refuses.
         """
         if self.kind != schema.kind:  # type: ignore[attr-defined]
-            problem = f"{self.path} is a job for `poma {self.kind}`."
-            raise ConfigError(problem, f"Run `poma {self.kind} {self.path}`.")
+            command = command_of(self.kind)
+            problem = f"{self.path} is a job for `poma {command}`."
+            raise ConfigError(problem, f"Run `poma {command} {self.path}`.")
         for override in overrides:
             key, _, kind = override.partition("=")
             if key.strip() == "kind" and kind.strip() != self.kind:

@@ -35,6 +35,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         metavar="DATA",
-        help="the data set of scenes, for the page (default the one that the features were made of)",
+        help="the data set of scenes (default the one that the features were made of; where the encoder was "
+        "trained with the head, those of the run's job)",
     )
     add_page_flags(parser, "asked.html")

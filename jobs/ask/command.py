@@ -7,17 +7,18 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from jobs.ask.head import Run, Said, ask, features_of, load, open_run
+from jobs.ask.head import AskedScene, Run, Said, ask, features_of, load, open_run, scenes_of
+from jobs.ask.head import find as find_scene
 from jobs.common.datasets import open_dataset
 from jobs.common.flags import storage_options
 from jobs.display.text import aligned
-from jobs.features.sets import FoundScene
+from jobs.features.sets import FeatureSets
+from jobs.finetune.scenes import SceneSets
 from jobs.view.arguments import page_config
 from jobs.view.config import PageConfig
 from jobs.view.page import RankedBy, write_page
 from jobs.view.ranked import ranked_page
 from jobs.view.scene import find
-from plinth.data.manifest import VERSION_MARK
 from plinth.errors import ConfigError, DataError, PlinthError
 from plinth.redaction import printable
 from plinth.storage import StorageOptions
@@ -44,9 +45,9 @@ def run(arguments: argparse.Namespace) -> int:
     if not all((*questions, *situation)):
         raise ConfigError("A question or situation is empty.", "Say what is asked.")
     trained = open_run(arguments.run, options, arguments.step)
-    features = features_of(trained, arguments.features)
-    found = features.find(arguments.scene)
-    stage, answers, words = load(trained, features)
+    seen = _seen(trained, arguments)
+    stage, answers, words = load(trained, seen)
+    found = find_scene(stage, seen, arguments.scene)
     texts = [trained.job.qa.text_joiner.join((*situation, question)) for question in questions]
     said = ask(stage, answers, words, found.views, texts)
     print(
@@ -64,6 +65,22 @@ def run(arguments: argparse.Namespace) -> int:
     ]
     _page(arguments, config, options, found, said, titles)
     return 0
+
+
+def _seen(trained: Run, arguments: argparse.Namespace) -> FeatureSets | SceneSets:
+    """What the head sees scenes by.
+
+    Raises:
+        PlinthError: it cannot be used, or is named although the head's encoder was trained with it.
+    """
+    if not trained.trained_encoder:
+        return features_of(trained, arguments.features)
+    if arguments.features:
+        raise ConfigError(
+            f"The encoder of {trained.storage.uri} was trained with its head, which reads no features.",
+            "Name the data set of scenes with --data.",
+        )
+    return scenes_of(trained, arguments.data)
 
 
 def _remarks(trained: Run, situation: Sequence[str], said: Said, asked: int) -> Iterator[str]:
@@ -122,7 +139,7 @@ def _page(
     arguments: argparse.Namespace,
     config: PageConfig,
     options: StorageOptions,
-    found: FoundScene,
+    found: AskedScene,
     said: Said,
     titles: Sequence[str],
 ) -> None:
@@ -132,7 +149,7 @@ def _page(
         PlinthError: a data set that was named and does not fit, or a page that cannot be written.
     """
     try:
-        samples = _samples(arguments.data or _made_of(found), arguments.scene, found, options)
+        samples = _samples(arguments.data or found.data, arguments.scene, found, options)
     except PlinthError as error:
         if arguments.data:
             raise
@@ -144,13 +161,7 @@ def _page(
     print(write_page(page, arguments.output))
 
 
-def _made_of(found: FoundScene) -> str:
-    """The data set of scenes that the features were made of, at its version."""
-    uri, version = found.manifest.attributes["data"]["uri"], found.manifest.attributes.get("version")
-    return f"{uri}{VERSION_MARK}{version}" if version is not None else str(uri)
-
-
-def _samples(uri: str, scene_id: str, found: FoundScene, options: StorageOptions) -> list[Sample]:
+def _samples(uri: str, scene_id: str, found: AskedScene, options: StorageOptions) -> list[Sample]:
     """The scene with its geometry, if it has the views of the features.
 
     Raises:
@@ -162,7 +173,7 @@ def _samples(uri: str, scene_id: str, found: FoundScene, options: StorageOptions
     if not np.array_equal(valid.astype(bool), found.views.view_valid.astype(bool)):
         raise DataError(
             f"Scene '{printable(scene_id)}' has other views in {dataset.storage.uri} than in its features "
-            f"{found.storage.uri}.",
+            f"{found.where}.",
             "Give the data set that the features were made of, or run `poma features` again.",
         )
     return samples

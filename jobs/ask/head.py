@@ -16,12 +16,14 @@ import torch
 from jobs.common.devices import own_device
 from jobs.common.run_layout import CONFIG_KEY, HEADS
 from jobs.features.sets import FeatureSets, open_features
-from jobs.finetune.build import build_stage, local
+from jobs.finetune.build import build_stage, first_encoder, local
 from jobs.finetune.config import FinetuneJob
 from jobs.finetune.evaluate import BEST, RESULT_KEY, load_head
 from jobs.finetune.resolve import VOCABULARY_KEY
+from jobs.finetune.scenes import VALID, SceneSets, SceneStore, open_scenes
 from plinth import config
 from plinth.checkpoint import store
+from plinth.data.manifest import with_version
 from plinth.errors import CheckpointError, ConfigError, DataError, PlinthError
 from plinth.storage import Storage, StorageOptions
 from poma3d.annotations.vocabulary import UnknownAnswers, Vocabulary
@@ -52,6 +54,11 @@ class Run:
         return self.storage.child(HEADS).child("checkpoints")
 
     @property
+    def trained_encoder(self) -> bool:
+        """Whether its encoder was trained with it, so that it reads scenes rather than features."""
+        return self.job.encoder is not None
+
+    @property
     def sees_views(self) -> bool:
         """Whether its head does; a control does not."""
         return self.job.head.inputs != QUESTION
@@ -60,6 +67,17 @@ class Run:
     def reads(self) -> bool:
         """Whether its head reads the question; a control does not."""
         return self.job.head.inputs != VIEWS
+
+
+@dataclass(frozen=True)
+class AskedScene:
+    """A scene as a head sees it."""
+
+    views: SceneViews
+    where: str
+    """The data set of features, or of scenes."""
+    data: str
+    """The data set of scenes, at its version."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +164,37 @@ def features_of(run: Run, named: Sequence[str] | None) -> FeatureSets:
     return found
 
 
-def load(run: Run, features: FeatureSets) -> tuple[QuestionStage, Answers, Words]:
+def scenes_of(run: Run, named: str | None) -> SceneSets:
+    """The data set of scenes that is named, or else all that the run's job names: what a head reads whose
+    encoder was trained with it.
+
+    Raises:
+        PlinthError: one cannot be used.
+    """
+    ours = list(dict.fromkeys(uri for split in run.job.splits.values() for uri in split.scenes))
+    return open_scenes([named] if named else ours, run.job.storage)
+
+
+def find(stage: QuestionStage, seen: FeatureSets | SceneSets, scene_id: str) -> AskedScene:
+    """A scene as the head sees it: its features, or those of the encoder that was trained with the head.
+
+    Raises:
+        DataError: there is no such scene, or it has no view.
+    """
+    if isinstance(seen, FeatureSets):
+        found = seen.find(scene_id)
+        made_of, version = found.manifest.attributes["data"]["uri"], found.manifest.attributes.get("version")
+        return AskedScene(found.views, found.storage.uri, with_version(str(made_of), version))
+    number = seen.number(scene_id)
+    geometry = SceneStore(seen, 1).read([number])
+    device = stage.head.norm.weight.device
+    with torch.no_grad():
+        views = stage.encode({name: torch.from_numpy(array).to(device) for name, array in geometry.items()})
+    source = seen.source_of(number)
+    return AskedScene(SceneViews(views[0].cpu().numpy(), geometry[VALID][0]), source.uri, source.uri)
+
+
+def load(run: Run, seen: FeatureSets | SceneSets) -> tuple[QuestionStage, Answers, Words]:
     """The head on this process's device, its answers, and the tokenizer of its text tower.
 
     Raises:
@@ -171,8 +219,13 @@ def load(run: Run, features: FeatureSets) -> tuple[QuestionStage, Answers, Words
             f"revision is {tower}, it was {run.identity['text']['revision']}.",
             "Put that one there.",
         )
-    shape = QuestionShape(features.shape.views, features.shape.embedding, 1, words.limit, 1)
-    stage = build_stage(run.job, answers.classes, shape).to(own_device())
+    if isinstance(seen, SceneSets):
+        width = first_encoder(run.job)[0].vit.shape.joint
+        shape = QuestionShape(seen.shape.views, width, 1, words.limit, 1, by_scene=True)
+        stage = build_stage(run.job, answers.classes, shape, seen).to(own_device())
+    else:
+        shape = QuestionShape(seen.shape.views, seen.shape.embedding, 1, words.limit, 1)
+        stage = build_stage(run.job, answers.classes, shape).to(own_device())
     load_head(stage, run.checkpoints, run.step)
     return stage, answers, words
 

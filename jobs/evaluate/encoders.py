@@ -1,13 +1,20 @@
-"""The encoder of a run, or of an export, ready to be evaluated or exported."""
+"""The encoder of a run, or of an export, ready to be evaluated or exported.
+
+A run is one of `poma pretrain`, or of `poma finetune` with an encoder that was trained with the head.
+"""
 
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
+from omegaconf import DictConfig
+
 from jobs.common import models
-from jobs.common.run_layout import CONFIG_KEY, STAGES
+from jobs.common.run_layout import CONFIG_KEY, HEADS, STAGES
 from jobs.evaluate.config import EncoderWeights
+from jobs.finetune.config import FinetuneJob
 from jobs.pretrain.build import build_stage
 from jobs.pretrain.config import PretrainJob, stage_config
 from plinth import config
@@ -22,6 +29,9 @@ from poma3d.network.encoder import build_encoder
 from poma3d.network.model import patch_grid
 from poma3d.pretrained.config import TeacherConfig
 from poma3d.sample import SampleShape
+
+OF_HEAD = "encoder.vit."
+"""Names of the encoder's weights in a checkpoint of `poma finetune`."""
 
 
 def load(
@@ -47,6 +57,9 @@ def load(
     storage = Storage.from_uri(uri, options)
     storage.check()
     if storage.exists(CONFIG_KEY):
+        raw = _raw_job(storage)
+        if raw.get("kind") == FinetuneJob.kind:
+            return _of_heads(storage, raw, options, teacher, stage, step)
         return _from_run(storage, options, teacher, stage, step, weights)
     if not storage.exists(export.CONFIG):
         raise CheckpointError(
@@ -66,6 +79,45 @@ def load(
             "Leave weights=student off, or give the run.",
         )
     return encoder
+
+
+def _of_heads(
+    storage: Storage,
+    raw: DictConfig,
+    options: StorageOptions,
+    teacher: TeacherConfig | None,
+    stage: str | None,
+    step: int | None,
+) -> SceneEncoder:
+    """The encoder of a run of `poma finetune` that trained it with the head."""
+    job = config.build(FinetuneJob, [(f"{storage.uri}/{CONFIG_KEY}", raw)])
+    if job.encoder is None:
+        raise ConfigError(
+            f"{storage.uri} is a run of `poma finetune` on features: it has no encoder of its own.",
+            "Give the encoder that its features were made with.",
+        )
+    if stage not in (None, HEADS):
+        raise ConfigError(f"stage is {stage!r}.", f"A run of `poma finetune` has {HEADS} alone.")
+    made = load(job.encoder.source, options, teacher or job.encoder.teacher)
+    saved_in = storage.child(HEADS).child("checkpoints")
+    saved = store.read_state(saved_in, step)
+    with tempfile.TemporaryDirectory() as scratch:
+        tensors = checkpoint.read_full(saved_in, Path(scratch), saved["step"])
+    own = {name.removeprefix(OF_HEAD): t for name, t in tensors.items() if name.startswith(OF_HEAD)}
+    try:
+        made.vit.load_state_dict(own)
+    except RuntimeError as error:
+        raise _of_another_model(saved_in, saved["step"], error) from None
+    made.provenance = replace(made.provenance, run=f"{storage.uri}/{HEADS} step {saved['step']}")
+    return made
+
+
+def _of_another_model(saved_in: Storage, step: int, error: Exception) -> CheckpointError:
+    reason = " ".join(str(error).split())
+    return CheckpointError(
+        f"{saved_in.uri}: the checkpoint of step {step} is of another model: {reason}",
+        "Use the version of this program that wrote it.",
+    )
 
 
 def untrained(job: PretrainJob, shape: SampleShape) -> SceneEncoder:
@@ -98,8 +150,11 @@ def load_untrained(
 
 def read_job(storage: Storage) -> PretrainJob:
     """The job that a run was started with."""
-    origin = f"{storage.uri}/{CONFIG_KEY}"
-    return config.build(PretrainJob, [(origin, config.parse(storage.read(CONFIG_KEY).decode(), origin))])
+    return config.build(PretrainJob, [(f"{storage.uri}/{CONFIG_KEY}", _raw_job(storage))])
+
+
+def _raw_job(storage: Storage) -> DictConfig:
+    return config.parse(storage.read(CONFIG_KEY).decode(), f"{storage.uri}/{CONFIG_KEY}")
 
 
 def _check_teacher(storage: Storage, teacher: TeacherConfig) -> None:
@@ -146,11 +201,7 @@ def _from_run(
     try:
         built.load_state_dict(tensors)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(
-            f"{saved_in.uri}: the checkpoint of step {saved['step']} is of another model: {reason}",
-            "Use the version of this program that wrote it.",
-        ) from None
+        raise _of_another_model(saved_in, saved["step"], error) from None
     record = models.record(job.teacher, options)
     origin = Provenance(
         teacher=record.name,

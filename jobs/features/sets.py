@@ -104,17 +104,22 @@ class FeatureSets:
                 if not views.view_valid.any():
                     raise DataError(f"{storage.uri}: scene {printable(scene_id)} has no views.", NO_VIEWS)
                 return FoundScene(views, storage, manifest)
-        alike = difflib.get_close_matches(scene_id, known, n=3, cutoff=0.4) or known
-        raise DataError(
-            f"{self.names} has no scene '{printable(scene_id)}'.",
-            f"It has {len(known)}, such as {some([printable(each) for each in alike])}.",
-        )
+        raise unknown_scene(self.names, scene_id, known)
 
     def _tables(self, columns: Sequence[str]) -> Iterator[tuple[Storage, Any]]:
         for storage, manifest in self.sets:
             reader = RowGroupReader(storage)
             for shard in manifest.shards:
                 yield storage, reader.read_shard(shard, columns)
+
+
+def unknown_scene(names: str, scene_id: str, known: Sequence[str]) -> DataError:
+    """The error of data sets without a scene; names those that are spelt alike."""
+    alike = difflib.get_close_matches(scene_id, known, n=3, cutoff=0.4) or known
+    return DataError(
+        f"{names} has no scene '{printable(scene_id)}'.",
+        f"It has {len(known)}, such as {some([printable(each) for each in alike])}.",
+    )
 
 
 def open_features(uris: Sequence[str], options: StorageOptions, where: str = "") -> FeatureSets:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import time
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from jobs.common.devices import own_device
@@ -25,6 +30,8 @@ from poma3d.sample import XYZ, SampleShape, decode
 
 COMMITS = "features/commits"
 NAME_BYTES = 12
+BATCHES_AHEAD = 2
+"""Decoded batches that wait for the encoder: it is busy while the next are read."""
 
 
 @dataclass(frozen=True)
@@ -97,24 +104,23 @@ def encode_shard(work: FeatureWork, entry: ShardEntry) -> str:
     Raises:
         DataError: features that are not finite.
     """
-    began, encode_s = time.perf_counter(), 0.0
     encoder = load(work)
-    geometry = work.samples.geometry
+    began, encode_s = time.perf_counter(), 0.0
     strings = list(features.STRINGS)
-    table = RowGroupReader(work.data).read_shard(entry, [*strings, *geometry, "view_valid"])
-    arrays = decode(table, [*geometry, "view_valid"])
-    parts: dict[str, list[np.ndarray]] = {"views": [], "patches": []}
-    for start in range(0, len(table), work.job.batch_size):
-        rows = slice(start, start + work.job.batch_size)
-        since = time.perf_counter()
-        found = _encode(encoder, {name: arrays[name][rows] for name in geometry})
-        parts["views"].append(found.projected.cpu().numpy())
-        if work.shape.patches:
-            parts["patches"].append(found.tokens.float().cpu().numpy())
-        encode_s += time.perf_counter() - since
+    parts: dict[str, list[np.ndarray]] = {"views": [], "patches": [], "view_valid": []}
+    ids: dict[str, list[str]] = {name: [] for name in strings}
+    with closing(_read_ahead(work, entry)) as batches:
+        for table, arrays in batches:
+            since = time.perf_counter()
+            found = _encode(encoder, {name: arrays[name] for name in work.samples.geometry})
+            parts["views"].append(found.projected.cpu().numpy())
+            if work.shape.patches:
+                parts["patches"].append(found.tokens.float().cpu().numpy())
+            encode_s += time.perf_counter() - since
+            parts["view_valid"].append(arrays["view_valid"])
+            for name in strings:
+                ids[name] += table.column(name).to_pylist()
     made = {name: np.concatenate(found) for name, found in parts.items() if found}
-    made["view_valid"] = arrays["view_valid"]
-    ids = {name: table.column(name).to_pylist() for name in strings}
     try:
         rows_table = features.encode(ids, made, work.shape)
     except ValueError as error:
@@ -130,6 +136,53 @@ def encode_shard(work: FeatureWork, entry: ShardEntry) -> str:
     }
     work.output.write(commit_key(name), json.dumps(commit).encode())
     return name
+
+
+def _read_ahead(work: FeatureWork, entry: ShardEntry) -> Generator[tuple[pa.Table, dict[str, np.ndarray]]]:
+    """The scenes of a shard in order, `batch_size` at a time: while some are encoded, a thread reads and
+    decodes the next."""
+    reader = RowGroupReader(work.data)
+    tensors = [*work.samples.geometry, "view_valid"]
+    columns = [*features.STRINGS, *tensors]
+    read: dict[int, pa.Table] = {}
+    """The row group that was read last, by its number."""
+
+    def batch(pieces: Sequence[tuple[int, int, int]]) -> tuple[pa.Table, dict[str, np.ndarray]]:
+        tables = []
+        for group, first, stop in pieces:
+            if group not in read:
+                read.clear()
+                read[group] = reader.read_packed(entry, group, columns)
+            tables.append(reader.decoded(entry, group, read[group].slice(first, stop - first)))
+        table = pa.concat_tables(tables).combine_chunks()
+        return table, decode(table, tensors)
+
+    with ThreadPoolExecutor(1, thread_name_prefix="poma-features") as pool:
+        waiting: deque[Future[tuple[pa.Table, dict[str, np.ndarray]]]] = deque()
+        for pieces in _pieces(entry.row_group_rows, work.job.batch_size):
+            waiting.append(pool.submit(batch, pieces))
+            if len(waiting) > BATCHES_AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _pieces(row_group_rows: Sequence[int], size: int) -> Iterator[list[tuple[int, int, int]]]:
+    """Batches of `size` rows, each as (row group, first row, end row) of the row groups it is in."""
+    pieces: list[tuple[int, int, int]] = []
+    room = size
+    for group, rows in enumerate(row_group_rows):
+        first = 0
+        while first < rows:
+            stop = min(rows, first + room)
+            pieces.append((group, first, stop))
+            room -= stop - first
+            first = stop
+            if not room:
+                yield pieces
+                pieces, room = [], size
+    if pieces:
+        yield pieces
 
 
 def _encode(encoder: SceneEncoder, arrays: dict[str, np.ndarray]) -> Any:

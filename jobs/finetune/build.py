@@ -4,34 +4,91 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from jobs.common import models
+from jobs.evaluate import encoders
 from jobs.finetune.config import FinetuneJob
+from jobs.finetune.scenes import SceneSets, SceneStore
 from plinth.data.sources import OpenSource
 from plinth.errors import ConfigError
 from plinth.storage import StorageOptions
+from poma3d.export import SceneEncoder, weights_digest
 from poma3d.heads.config import TextConfig
 from poma3d.heads.questions import QuestionShape
-from poma3d.heads.stage import QuestionStage
+from poma3d.heads.stage import QuestionStage, TrainedEncoder
 from poma3d.heads.text import load_tower
+from poma3d.network.encoder import PointMapEncoder
+from poma3d.network.vit import VisionTransformer
 
 
-def build_from_sources(job: FinetuneJob, classes: int, sources: Sequence[OpenSource]) -> QuestionStage:
-    return build_stage(job, classes, QuestionShape(**sources[0].manifest.attributes["shape"]))
+def build_from_sources(
+    job: FinetuneJob, classes: int, scenes: SceneSets | None, sources: Sequence[OpenSource]
+) -> QuestionStage:
+    attributes = sources[0].manifest.attributes
+    return build_stage(
+        job, classes, QuestionShape(**attributes["shape"]), scenes, attributes["encoder"]["digest"]
+    )
 
 
-def build_stage(job: FinetuneJob, classes: int, shape: QuestionShape) -> QuestionStage:
+def build_stage(
+    job: FinetuneJob,
+    classes: int,
+    shape: QuestionShape,
+    scenes: SceneSets | None = None,
+    digest: str | None = None,
+) -> QuestionStage:
     """The head with new weights and its text tower; on any worker, from the job alone.
 
+    Args:
+        scenes: for an encoder that is trained.
+        digest: of the weights that it starts from.
+
     Raises:
-        ConfigError: the tower cannot be loaded.
+        ConfigError: the tower cannot be loaded, or the encoder has other weights now.
     """
     models.quiet_transformers()
+    trained = None if scenes is None else _trained(job, scenes, digest)
     try:
         tower = load_tower(local(job.text, job.storage))
     except ValueError as error:
         raise ConfigError(f"{error}.") from None
-    return QuestionStage(job.head, job.qa, tower, shape, classes, job.seed)
+    return QuestionStage(job.head, job.qa, tower, shape, classes, job.seed, trained)
+
+
+def first_encoder(job: FinetuneJob) -> tuple[SceneEncoder, dict[str, Any]]:
+    """The encoder that training starts from, and what is written down about it. Leave it as it is.
+
+    Raises:
+        CheckpointError: no encoder there.
+    """
+    given = job.encoder
+    assert given is not None
+    found = encoders.load(given.source, job.storage, given.teacher)
+    origin = found.provenance
+    return found, {
+        "digest": weights_digest(found),
+        "weights": "trained with the head",
+        "run": origin.run or given.source,
+        "teacher": origin.teacher,
+        "teacher_revision": origin.teacher_revision,
+    }
+
+
+def _trained(job: FinetuneJob, scenes: SceneSets, digest: str | None) -> TrainedEncoder:
+    given = job.encoder
+    assert given is not None
+    first, record = first_encoder(job)
+    if digest is not None and record["digest"] != digest:
+        raise ConfigError(
+            f"encoder.source {given.source} has other weights than when this run began.",
+            "Export the encoder that it began with, and name the export.",
+        )
+    vit = VisionTransformer(first.vit.shape, first.vit.patch_embed.gain, given.gradient_checkpointing)
+    vit.load_state_dict(first.vit.state_dict())
+    of_head = job.optim.lr if job.heads.lr is None else job.heads.lr
+    scale = 1.0 if given.lr is None else given.lr / of_head
+    return TrainedEncoder(PointMapEncoder(vit), scenes.shape, SceneStore(scenes, given.cached_scenes), scale)
 
 
 def local(text: TextConfig, options: StorageOptions) -> TextConfig:

@@ -18,7 +18,8 @@ from plinth.schema import MISSING
 from plinth.storage import StorageOptions
 from plinth.storage.options import LockConfig
 from poma3d.evaluate.config import BootstrapConfig
-from poma3d.heads.config import HeadConfig, ProtocolConfig, TextConfig
+from poma3d.heads.config import QUESTION, HeadConfig, ProtocolConfig, TextConfig
+from poma3d.pretrained.config import TeacherConfig
 
 TRAIN, VAL, TEST = "train", "val", "test"
 SCORED = (VAL, TEST)
@@ -32,6 +33,8 @@ class SplitConfig:
     """Files of the split, questions and annotations alike, in any order."""
     features: list[Location] = field(default_factory=list)
     """Outputs of `poma features`, of one encoder; scenes that no question names are no harm."""
+    scenes: list[Location] = field(default_factory=list)
+    """Where the encoder is trained, in place of features: data sets of scenes."""
 
 
 @dataclass
@@ -49,6 +52,32 @@ class QaConfig(ProtocolConfig):
     select_on: str = VAL
     """The split on which the best checkpoint is chosen: val or test. The public code chooses on the split
     that it reports; it is printed beside every figure."""
+
+
+@dataclass
+class EncoderConfig:
+    """An encoder that is trained with its head, on the point maps of `scenes`."""
+
+    source: Location = MISSING
+    """Folder of a run (output/name) or of an exported encoder: the weights that it starts from."""
+    teacher: TeacherConfig | None = None
+    """Where the run's teacher lies now, if not where the run found it."""
+    lr: float | None = None
+    """Peak learning rate of the encoder, in place of that of the head."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, a third more time."""
+    cached_scenes: Count = 64
+    """How many scenes a worker keeps in memory, decoded. Batches that are read ahead fill it: give more than
+    they have scenes, `data.prefetch_batches` + 2 batches of this worker's questions at most."""
+
+    def validate(self) -> None:
+        """Refuse values that cannot be.
+
+        Raises:
+            ConfigError: naming the field.
+        """
+        if self.lr is not None and not self.lr > 0:
+            raise ConfigError(f"encoder.lr is {self.lr}, expected above 0.", "Without encoder it is frozen.")
 
 
 @dataclass
@@ -85,6 +114,8 @@ class FinetuneJob:
     """Another one."""
     shuffle_scenes: bool = False
     """A control: every question is given another scene's views, in training and in evaluation alike."""
+    encoder: EncoderConfig | None = None
+    """An encoder that is trained with the head; null where it is frozen and its features are read."""
     text: TextConfig = field(default_factory=TextConfig)
     """The text tower."""
     head: HeadConfig = field(default_factory=HeadConfig)
@@ -141,12 +172,28 @@ class FinetuneJob:
                 f"qa.select_on is {self.qa.select_on}, and the job has no such split.",
                 f"Give {self.qa.select_on}.annotations and {self.qa.select_on}.features.",
             )
-        for name, split in self.splits.items():
-            for key in ("annotations", "features"):
-                if not getattr(split, key):
-                    raise ConfigError(f"{name}.{key} is empty.", "Name at least one.")
+        self._validate_seen()
         if self.heads.data.sources:
             raise ConfigError(
                 "heads.data.sources names data sets, but a head's are made of the questions.",
                 "Leave it empty.",
+            )
+
+    def _validate_seen(self) -> None:
+        """A trained encoder sees scenes, a frozen one has features; none sees both."""
+        seen, other = ("features", "scenes") if self.encoder is None else ("scenes", "features")
+        for name, split in self.splits.items():
+            if getattr(split, other):
+                why = "without an encoder" if self.encoder is None else "with an encoder that is trained"
+                raise ConfigError(f"{name}.{other} is given {why}.", f"Give {name}.{seen} in its place.")
+            for key in ("annotations", seen):
+                if not getattr(split, key):
+                    raise ConfigError(f"{name}.{key} is empty.", "Name at least one.")
+        if self.encoder is None:
+            return
+        self.encoder.validate()
+        if self.head.inputs == QUESTION:
+            raise ConfigError(
+                "head.inputs is question, and an encoder is to be trained that nothing would look at.",
+                "Leave the encoder section out.",
             )

@@ -24,6 +24,7 @@ from jobs.finetune.build import build_stage
 from jobs.finetune.config import TRAIN, FinetuneJob
 from jobs.finetune.questions import Joined
 from jobs.finetune.resolve import ResolvedHeads
+from jobs.finetune.scenes import SceneStore
 from jobs.pretrain.resolve import run_storage
 from plinth.checkpoint import save_load as checkpoint
 from plinth.checkpoint import store
@@ -33,7 +34,7 @@ from poma3d.annotations.rows import Question
 from poma3d.evaluate.bootstrap import Estimate, mean_over_scenes
 from poma3d.evaluate.config import BootstrapConfig
 from poma3d.heads.answers import Answers, question_type
-from poma3d.heads.questions import COLUMNS, QuestionShape
+from poma3d.heads.questions import QuestionShape
 from poma3d.heads.stage import SITUATION, QuestionStage
 from poma3d.sample import decode
 
@@ -120,14 +121,9 @@ def evaluate(job: FinetuneJob, resolved: ResolvedHeads) -> Results:
     steps = [info.step for info in store.list_checkpoints(stage.checkpoints) if info.is_committed]
     if not steps:
         raise store.no_such(stage.checkpoints, None)
-    shape = QuestionShape(**resolved.splits[TRAIN].source.manifest.attributes["shape"])
-    head = build_stage(job, answers.classes, shape).to(own_device())
+    scorer = Scorer(job, resolved)
     chosen_on = resolved.splits[job.qa.select_on]
-    selection: dict[int, float] = {}
-    for step in steps:
-        load_head(head, stage.checkpoints, step)
-        ranked = rank(head, chosen_on, answers, job.evaluate.batch_size, 1)
-        selection[step] = float(hits(ranked, chosen_on, answers, 1).mean())
+    selection = {step: scorer.exact_match(step) for step in steps}
     best = max(steps, key=lambda step: (selection[step], -step))
     result = Results(
         job.qa.task,
@@ -139,11 +135,9 @@ def evaluate(job: FinetuneJob, resolved: ResolvedHeads) -> Results:
     )
     storage = run_storage(job)
     for label, step in ((BEST, best), (LAST, steps[-1])):
-        load_head(head, stage.checkpoints, step)
         for name, found in result.splits.items():
             split = resolved.splits[name]
-            most = max(job.evaluate.answers, *job.qa.best)
-            ranked = rank(head, split, answers, job.evaluate.batch_size, most)
+            ranked = scorer.rank(step, name, max(job.evaluate.answers, *job.qa.best))
             _write_predictions(storage, f"{name}-{label}", ranked, split, answers, job.evaluate.answers)
             if any(question.answers for question in split.asked.values()):
                 found.figures[label] = _figures(job, ranked, split, answers, step)
@@ -153,6 +147,50 @@ def evaluate(job: FinetuneJob, resolved: ResolvedHeads) -> Results:
             found.figures[MAJORITY] = _figures(job, control, resolved.splits[name], answers, None)
     storage.write(RESULT_KEY, (json.dumps(result.to_dict(), indent=1) + "\n").encode())
     return result
+
+
+class Scorer:
+    """The head of a run, with the weights of whichever checkpoint is asked for."""
+
+    def __init__(self, job: FinetuneJob, resolved: ResolvedHeads) -> None:
+        self._job, self._resolved = job, resolved
+        joined = resolved.splits[TRAIN]
+        shape = QuestionShape(**joined.source.manifest.attributes["shape"])
+        self._head = build_stage(job, resolved.answers.classes, shape, joined.scenes).to(own_device())
+        self._stores = {
+            name: SceneStore(split.scenes, job.encoder.cached_scenes)
+            for name, split in resolved.splits.items()
+            if split.scenes is not None and job.encoder is not None
+        }
+        self._step: int | None = None
+
+    def rank(self, step: int, split: str, most: int) -> Ranked:
+        """The best `most` classes of every question of a split.
+
+        Raises:
+            CheckpointError: no such checkpoint.
+        """
+        if step != self._step:
+            load_head(self._head, self._resolved.stage.checkpoints, step)
+            self._step = step
+        if self._head.trained is not None:
+            self._head.trained.scenes = self._stores[split]
+        of, answers = self._resolved.splits[split], self._resolved.answers
+        return rank(self._head, of, answers, self._job.evaluate.batch_size, most)
+
+    def exact_match(self, step: int) -> float:
+        """EM@1 on `qa.select_on`, over its questions with answers."""
+        return self._mean(self.rank(step, self._job.qa.select_on, 1), 1)
+
+    def exact_matches(self, step: int) -> dict[str, float]:
+        """EM@k on `qa.select_on` for each k of `qa.best`, by the name that the job gives it."""
+        ranked = self.rank(step, self._job.qa.select_on, max(self._job.qa.best))
+        return {f"EM@{k}": self._mean(ranked, k) for k in self._job.qa.best}
+
+    def _mean(self, ranked: Ranked, best: int) -> float:
+        of, answers = self._resolved.splits[self._job.qa.select_on], self._resolved.answers
+        found = hits(ranked, of, answers, best)
+        return float(found[np.isfinite(found)].mean())
 
 
 def load_head(head: QuestionStage, checkpoints: Storage, step: int) -> None:
@@ -169,9 +207,9 @@ def rank(head: QuestionStage, split: Joined, answers: Answers, batch_size: int, 
     device = next(head.head.parameters()).device
     ids: list[str] = []
     found: list[np.ndarray] = []
-    for batch_ids, batch in _batches(split, batch_size):
+    for batch_ids, batch in _batches(split, batch_size, head.columns()):
         moved = {name: tensor.to(device) for name, tensor in head.prepare(batch).items()}
-        logits = head.answer(moved, moved[SITUATION]).logits[
+        logits = head.answer(head.encoded(moved), moved[SITUATION]).logits[
             :, : len(answers.texts)
         ]  # never the impossible class
         best = logits.topk(min(most, logits.shape[1]), dim=1).indices
@@ -188,6 +226,11 @@ def hits(ranked: Ranked, split: Joined, answers: Answers, best: int) -> np.ndarr
         if question.answers:
             out[i] = bool(set(ranked.classes[i, :best].tolist()) & set(answers.right(question.answers)))
     return out
+
+
+def best_of(job: FinetuneJob, answers: Answers) -> list[int]:
+    """The k of EM@k, none above the number of answers and none twice: EM@10 of 4 answers is EM@4."""
+    return list(dict.fromkeys(answers.vocabulary.best(k) for k in job.qa.best))
 
 
 def majority(job: FinetuneJob, training: Joined, split: Joined, answers: Answers) -> Ranked:
@@ -212,23 +255,25 @@ def majority(job: FinetuneJob, training: Joined, split: Joined, answers: Answers
     return Ranked(list(split.asked), np.array(rows, np.int64))
 
 
-def _batches(split: Joined, size: int) -> Iterator[tuple[list[str], dict[str, torch.Tensor]]]:
+def _batches(
+    split: Joined, size: int, columns: Sequence[str]
+) -> Iterator[tuple[list[str], dict[str, torch.Tensor]]]:
     source = split.source
     reader = RowGroupReader(source.storage)
     for shard in source.manifest.shards:
-        table = reader.read_shard(shard, ["sample_id", *COLUMNS])
-        arrays = decode(table, COLUMNS)
+        table = reader.read_shard(shard, ["sample_id", *columns])
+        arrays = decode(table, columns)
         ids = table.column("sample_id").to_pylist()
         for start in range(0, len(ids), size):
             part = slice(start, start + size)
-            yield ids[part], {name: torch.from_numpy(np.array(arrays[name][part])) for name in COLUMNS}
+            yield ids[part], {name: torch.from_numpy(np.array(arrays[name][part])) for name in columns}
 
 
 def _figures(job: FinetuneJob, ranked: Ranked, split: Joined, answers: Answers, step: int | None) -> Figures:
     scene_of, scenes = _scenes(ranked, split)
     config = job.evaluate.bootstrap
     overall = {}
-    for k in job.qa.best:
+    for k in best_of(job, answers):
         found = hits(ranked, split, answers, k)
         overall[f"EM@{k}"] = _mean(found, scene_of, scenes, config)
     first = hits(ranked, split, answers, 1)

@@ -16,6 +16,7 @@ import numpy as np
 from jobs.common.objects import digest
 from jobs.features.sets import FeatureSets
 from jobs.finetune.config import FinetuneJob
+from jobs.finetune.scenes import SceneSets
 from plinth.data import manifest as manifests
 from plinth.data.manifest import Manifest, ShardEntry
 from plinth.data.shards import refuse_incomplete, write_shard
@@ -42,6 +43,29 @@ class Joined:
     """By sample id, those whose scene has features."""
     counts: dict[str, int]
     """rows, scenes, without_scene, without_answer, unknown_answer, cut_texts."""
+    scenes: SceneSets | None = None
+    """Where the rows' scenes are, for an encoder that is trained."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a head sees of a split: features of its scenes, or, where the encoder is trained, the scenes."""
+
+    sets: FeatureSets | SceneSets
+    encoder: dict[str, Any]
+    """What the result says of the encoder: digest, weights, run, teacher, teacher_revision."""
+    embedding: int
+    """Width of a feature."""
+
+    @property
+    def scenes(self) -> SceneSets | None:
+        """The scenes, for an encoder that is trained."""
+        return self.sets if isinstance(self.sets, SceneSets) else None
+
+    @property
+    def key(self) -> str:
+        """Of the split in the job."""
+        return "features" if self.scenes is None else "scenes"
 
 
 def join(
@@ -49,7 +73,7 @@ def join(
     run: Storage,
     split: str,
     questions: Sequence[Question],
-    features: FeatureSets,
+    seen: Seen,
     answers: Answers,
     words: Words,
     tower: str,
@@ -57,24 +81,24 @@ def join(
     """The data set of a split; built where it is not there.
 
     Args:
-        run: the run's folder.
+        run: the run's folder, or that of a sweep whose trials share their questions.
         tower: revision of the text tower, whose tokenizer made the tokens.
 
     Raises:
         DataError: no question about a scene that has features, or features that cannot be used.
     """
-    order = features.scene_ids()
+    order = seen.sets.scene_ids()
     present = set(order)
     kept = [question for question in questions if question.scene_id in present]
     missing = sorted({question.scene_id for question in questions} - present)
     if not kept:
         raise DataError(
-            f"{split}: none of the {len(missing)} scenes of the questions is in {features.names}: questions "
+            f"{split}: none of the {len(missing)} scenes of the questions is in {seen.sets.names}: questions "
             f"ask about {missing[0]}, there are such as {order[0] if order else 'none'}.",
-            "Give the features of these scenes.",
+            f"Give the {seen.key} of these scenes.",
         )
     rows, cut = _rows(job, kept, answers, words)
-    shape = shape_of(rows, features.shape.views, features.shape.embedding)
+    shape = shape_of(rows, seen.sets.shape.views, seen.embedding, seen.scenes is not None)
     counts = {
         "rows": len(rows),
         "scenes": len({row.scene_id for row in rows}),
@@ -83,16 +107,16 @@ def join(
         "unknown_answer": sum(bool(q.answers) and not answers.knows(q.answers) for q in kept),
         "cut_texts": cut,
     }
-    _say(split, counts, missing, words.limit)
+    _say(split, counts, missing, words.limit, seen.key)
     attributes = {
         "schema_version": SCHEMA_VERSION,
         "kind": FOLDER,
         "teacher": None,
         "shape": shape.to_dict(),
-        "encoder": features.encoder,
+        "encoder": seen.encoder,
         "counts": counts,
         "recipe": {
-            "features": features.hashes,
+            seen.key: seen.sets.hashes,
             "tower": tower,
             "tokens": words.limit,
             "rows": digest([[r.sample_id, r.texts, r.answers] for r in rows]),
@@ -102,11 +126,11 @@ def join(
     storage = run.child(f"{FOLDER}/{split}-{digest(attributes['recipe'])}")
     manifest = _existing(storage)
     if manifest is None:
-        entries = _write(job, storage, rows, shape, features, order)
+        entries = _write(job, storage, rows, shape, seen, order)
         manifest = Manifest(entries, attributes)
         manifests.commit(storage, manifest)
     asked = {row.sample_id: question for row, question in zip(rows, kept, strict=True)}
-    return Joined(OpenSource(storage, manifest), asked, counts)
+    return Joined(OpenSource(storage, manifest), asked, counts, seen.scenes)
 
 
 def _rows(
@@ -124,13 +148,13 @@ def _rows(
     return rows, cut
 
 
-def _say(split: str, counts: dict[str, int], missing: Sequence[str], limit: int) -> None:
+def _say(split: str, counts: dict[str, int], missing: Sequence[str], limit: int, key: str) -> None:
     print(f"{split}: {counts['rows']} questions about {counts['scenes']} scenes")
     if missing:
         named = ", ".join(missing[:SHOWN])
         print(
             f"{split}: {counts['without_scene']} questions are about {len(missing)} scenes without "
-            f"features: {named}"
+            f"{key}: {named}"
         )
     if counts["unknown_answer"]:
         print(f"{split}: {counts['unknown_answer']} questions have no answer in the vocabulary")
@@ -153,7 +177,7 @@ def _write(
     storage: Storage,
     rows: Sequence[QuestionRow],
     shape: QuestionShape,
-    features: FeatureSets,
+    seen: Seen,
     order: Sequence[str],
 ) -> list[ShardEntry]:
     """Shards of rows sorted by scene; the features of a few scenes are in memory at a time."""
@@ -163,8 +187,8 @@ def _write(
     asked_of = _shown_for(job, order)
     entries: list[ShardEntry] = []
     held: list[QuestionRow] = []
-    views: dict[str, SceneViews] = {}
-    for shown, scene in features.scenes():
+    views: dict[str, SceneViews | int] = {}
+    for shown, scene in seen.sets.scenes():
         own = of_scene.get(asked_of[shown], [])
         if not own:
             continue
@@ -182,7 +206,7 @@ def _shards(
     job: FinetuneJob,
     storage: Storage,
     rows: Sequence[QuestionRow],
-    views: dict[str, SceneViews],
+    views: dict[str, SceneViews | int],
     shape: QuestionShape,
     first: int,
 ) -> Iterator[ShardEntry]:

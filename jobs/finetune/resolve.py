@@ -12,12 +12,13 @@ from typing import Any
 
 from jobs.common import models
 from jobs.common.run_layout import HEADS
-from jobs.features.sets import FeatureSets, check_same_encoder, open_features
+from jobs.features.sets import check_same_encoder, open_features
 from jobs.finetune import questions
-from jobs.finetune.build import build_from_sources, local
+from jobs.finetune.build import build_from_sources, first_encoder, local
 from jobs.finetune.config import TRAIN, FinetuneJob
-from jobs.finetune.questions import Joined
+from jobs.finetune.questions import Joined, Seen
 from jobs.finetune.readers import DIRECTIONS, read_questions, read_vocabulary
+from jobs.finetune.scenes import open_scenes
 from jobs.pretrain.resolve import in_steps, run_storage
 from jobs.pretrain.resume import check_resume
 from plinth import config
@@ -49,13 +50,16 @@ class ResolvedHeads:
     splits: dict[str, Joined]
 
 
-def resolve(job: FinetuneJob, accept_changes: bool = False) -> ResolvedHeads:
+def resolve(
+    job: FinetuneJob, accept_changes: bool = False, questions_in: Storage | None = None
+) -> ResolvedHeads:
     """The stage of the job; questions, features and text tower fit each other.
 
     The questions are written below the run's folder, under names of their own: nothing that is there changes.
 
     Args:
         accept_changes: resume although the job differs from the one that wrote the last checkpoint.
+        questions_in: below which folder the questions are written; the run's when None.
 
     Raises:
         ConfigError: a value that cannot be, or a text tower of another teacher than the encoder's.
@@ -64,29 +68,27 @@ def resolve(job: FinetuneJob, accept_changes: bool = False) -> ResolvedHeads:
     check_settings(job)
     steps, warmup_steps = in_steps(job.heads, HEADS, job.optim.warmup_steps)
     there, run = absolute(job), run_storage(job)
-    found = {
-        name: open_features(split.features, job.storage, f"{name}.features: ")
-        for name, split in there.splits.items()
-    }
-    _check_features(found)
-    tower, words = _words(there, found[TRAIN])
+    found = _features(there) if there.encoder is None else _scenes(there)
+    tower, words = _words(there, found[TRAIN].encoder)
     asked = {
         name: read_questions(job.qa, split.annotations, job.storage, name)
         for name, split in there.splits.items()
     }
     answers = _answers(there, asked[TRAIN])
-    run.check(write=True)
+    asked_in = run if questions_in is None else questions_in
+    asked_in.check(write=True)
     joined = {
-        name: questions.join(there, run, name, asked[name], found[name], answers, words, tower)
+        name: questions.join(there, asked_in, name, asked[name], found[name], answers, words, tower)
         for name in there.splits
     }
+    _check_answered(job, joined)
     source = joined[TRAIN].source
     data = replace(there.heads.data, sources=[SourceConfig(source.uri)])
     lr = job.optim.lr if job.heads.lr is None else job.heads.lr
     spec = StageSpec(
         name=HEADS,
         storage=run.child(HEADS),
-        build_stage=partial(build_from_sources, there, answers.classes),
+        build_stage=partial(build_from_sources, there, answers.classes, joined[TRAIN].scenes),
         decode=decode,
         data=data,
         global_batch_size=job.heads.global_batch_size,
@@ -123,20 +125,51 @@ def write_vocabulary(run: Storage, answers: Answers) -> None:
     run.write(VOCABULARY_KEY, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
 
-def _check_features(found: dict[str, FeatureSets]) -> None:
-    """Refuse splits of different encoders or sizes.
+def _features(job: FinetuneJob) -> dict[str, Seen]:
+    """The features of each split.
 
     Raises:
-        DataError: naming both.
+        DataError: of different encoders or sizes; names both.
     """
+    found = {
+        name: open_features(split.features, job.storage, f"{name}.features: ")
+        for name, split in job.splits.items()
+    }
     first = found[TRAIN]
     for name, other in found.items():
         check_same_encoder(first.encoder, other.encoder, f"{name}.features {other.names}")
         if other.shape.embedding != first.shape.embedding:
             raise DataError(f"{name}.features are {other.shape.embedding} wide, not {first.shape.embedding}.")
+    return {name: Seen(sets, sets.encoder, sets.shape.embedding) for name, sets in found.items()}
 
 
-def _words(job: FinetuneJob, features: FeatureSets) -> tuple[str, Words]:
+def _scenes(job: FinetuneJob) -> dict[str, Seen]:
+    """The scenes of each split, and the encoder that starts to be trained on them.
+
+    Raises:
+        DataError: scenes of other sizes than the encoder takes, or than those of training.
+        CheckpointError: no encoder there.
+    """
+    encoder, record = first_encoder(job)
+    found = {
+        name: open_scenes(split.scenes, job.storage, f"{name}.scenes: ") for name, split in job.splits.items()
+    }
+    for name, sets in found.items():
+        size, own = encoder.vit.shape.image_size, (sets.shape.height, sets.shape.width)
+        if size != own:
+            raise DataError(
+                f"{name}.scenes have views of {own} pixels, the encoder takes {size}.",
+                "Ingest the scenes at the encoder's size.",
+            )
+        if sets.shape.views != found[TRAIN].shape.views:
+            raise DataError(
+                f"{name}.scenes have {sets.shape.views} views, those of train {found[TRAIN].shape.views}.",
+                "Ingest all scenes with the same number of views.",
+            )
+    return {name: Seen(sets, record, encoder.vit.shape.joint) for name, sets in found.items()}
+
+
+def _words(job: FinetuneJob, encoder: dict[str, Any]) -> tuple[str, Words]:
     """The text tower's revision and its tokenizer.
 
     Raises:
@@ -144,7 +177,7 @@ def _words(job: FinetuneJob, features: FeatureSets) -> tuple[str, Words]:
     """
     text = local(job.text, job.storage)
     if job.text.kind == TEACHER:
-        _check_teacher(job, features.encoder)
+        _check_teacher(job, encoder)
     try:
         return revision_of(text), Words(text)
     except ValueError as error:
@@ -177,6 +210,17 @@ def _answers(job: FinetuneJob, of_training: list[Question]) -> Answers:
         raise ConfigError(f"{error}.", "Change qa.vocabulary or qa.unknown_answers.") from None
 
 
+def _check_answered(job: FinetuneJob, joined: dict[str, Joined]) -> None:
+    """Refuse to train on questions without answers, or to choose by them."""
+    for name, key in ((TRAIN, TRAIN), (job.qa.select_on, "qa.select_on")):
+        counts = joined[name].counts
+        if counts["without_answer"] == counts["rows"]:
+            raise DataError(
+                f"{key}: none of the {counts['rows']} questions of {name}.annotations has an answer.",
+                "Give the file with the answers, too, or another split.",
+            )
+
+
 def _identity(
     job: FinetuneJob, encoder: str, tower: str, answers: Answers, steps: int | None
 ) -> dict[str, Any]:
@@ -185,7 +229,9 @@ def _identity(
     full, heads = config.to_dict(job), job.heads
     text = {k: v for k, v in full["text"].items() if k not in ("source", "allow_tensors", "revision")}
     optim = asdict(job.optim) | {"lr": job.optim.lr if heads.lr is None else heads.lr}
+    trained = {} if job.encoder is None else {"encoder_training": {"lr": job.encoder.lr}}
     return {
+        **trained,
         "seed": job.seed,
         "encoder": encoder,
         "vocabulary": answers.digest,

@@ -12,7 +12,7 @@ from jobs.plan.estimate import DEFAULT_MFU, plan
 from jobs.plan.machines import read_cluster
 from jobs.pretrain.config import PretrainJob
 from jobs.sweep.config import SweepJob
-from jobs.sweep.trials import pretrain_job
+from jobs.sweep.pretraining import pretrain_job
 from plinth.config import MissingValues
 from plinth.errors import ConfigError
 from plinth.schema import MISSING

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.jobfile import open_schema, read
+from jobs.jobfile import command_of, open_schema, read
 from jobs.pretrain.check import check as check_run
 from jobs.pretrain.resolve import resolve as resolve_run
 from plinth import config
@@ -44,7 +44,7 @@ class Submission:
 
     def command(self, job_file: str, accept_changes: bool) -> str:
         """What the cluster runs, the job file being there."""
-        return f"poma {self.kind} {job_file}" + (" --accept-changes" if accept_changes else "")
+        return f"poma {command_of(self.kind)} {job_file}" + (" --accept-changes" if accept_changes else "")
 
 
 def resolve(path: Path, overrides: Sequence[str]) -> Submission:

@@ -1,4 +1,5 @@
-"""`poma sweep`: many trials of one pretraining job, scheduled by Ray Tune; resumes by itself.
+"""`poma sweep`: many trials of one job, of `poma pretrain` or `poma finetune`, scheduled by Ray Tune; resumes
+by itself.
 
 output/name/             see `plinth.sweep.records`
 """
@@ -9,43 +10,30 @@ import argparse
 import logging
 import threading
 import time
-from dataclasses import replace
 from typing import Any
 
 from jobs.common.cluster import ray_cluster
 from jobs.common.flags import storage_options
-from jobs.common.run_layout import STAGES
-from jobs.evaluate import command as evaluate
-from jobs.jobfile import asked
-from jobs.pretrain import data_versions
+from jobs.jobfile import read
 from jobs.pretrain.check import check
-from jobs.pretrain.config import PretrainJob, stage_config
+from jobs.pretrain.config import PretrainJob
 from jobs.pretrain.launch import launch
 from jobs.pretrain.resolve import resolve, run_storage
 from jobs.sweep import show as sweep_show
 from jobs.sweep.arguments import RUN
-from jobs.sweep.config import SweepJob
+from jobs.sweep.config import AnySweepJob, HeadSweepJob, SweepJob
+from jobs.sweep.kinds import AnyTrials, trials_of
 from jobs.sweep.page import write_page
+from jobs.sweep.pretraining import pretrain_job
 from jobs.sweep.promote import promote
 from jobs.sweep.state import read_state
 from jobs.sweep.tensorboard import write_hparams
-from jobs.sweep.trials import (
-    FIXED_KEYS,
-    PROBE,
-    Trials,
-    can_share_warmup,
-    evaluate_job,
-    evaluation_metrics,
-    metrics_of,
-    pretrain_job,
-)
+from jobs.sweep.trials import PROBE
 from plinth import config
 from plinth.checkpoint import store
-from plinth.data import manifest as manifests
 from plinth.data.config import ReaderKind
 from plinth.engine.process import log_to_terminal
 from plinth.errors import STOPPED_EXIT_CODE, ConfigError, PlinthError
-from plinth.locations import absolute
 from plinth.storage import Storage
 from plinth.storage.lock import RunLock, read_lock, request_stop
 from plinth.sweep.config import SchedulerKind, SearcherKind
@@ -64,7 +52,10 @@ from plinth.sweep.samplers import FixedSampler, import_optuna, make_sampler, pla
 def run(arguments: argparse.Namespace) -> int:
     """`poma sweep JOB`, `poma sweep show` or `poma sweep promote`; returns the exit code."""
     if arguments.action == RUN:
-        return run_job(asked(SweepJob, arguments))
+        file = read(arguments.job)
+        if file.kind == HeadSweepJob.kind:
+            return run_job(file.resolve(HeadSweepJob, arguments.overrides))
+        return run_job(file.resolve(SweepJob, arguments.overrides))
     options = storage_options(arguments)
     if arguments.action == "show":
         return sweep_show.show(arguments.uri, options, arguments.follow)
@@ -73,11 +64,11 @@ def run(arguments: argparse.Namespace) -> int:
     )
 
 
-def run_job(job: SweepJob) -> int:
+def run_job(job: AnySweepJob) -> int:
     """Run or resume the sweep, say what is best; returns the exit code."""
     log_to_terminal()
-    job.sweep.validate(metrics_of(job))  # before any data set is opened
     storage = sweep_storage(job)
+    job.sweep.validate(trials_of(job, storage).metrics())  # before any data set is opened
     before = read_sweep(storage)
     job = pinned(job, storage, resumes=before is not None)
     trials = prepare(job, storage)
@@ -85,7 +76,11 @@ def run_job(job: SweepJob) -> int:
     with ray_cluster(job.ray, job.sweep.workers, saves_on_sigterm=True), RunLock(storage, job.lock) as lock:
         storage.write(JOB_KEY, config.to_yaml(job).encode())
         print(f"job: {storage.uri}/{JOB_KEY}")
-        if trials.shares_warmup and not _train_shared(job, storage, lock.stop_wanted):
+        if (
+            isinstance(job, SweepJob)
+            and trials.shares_warmup
+            and not _train_shared(job, storage, lock.stop_wanted)
+        ):
             return STOPPED_EXIT_CODE
         ended = _run_trials(job, storage, trials, record, lock.stop_wanted)
     _show(storage)
@@ -95,49 +90,33 @@ def run_job(job: SweepJob) -> int:
     return STOPPED_EXIT_CODE if ended.status == INTERRUPTED else 0
 
 
-def sweep_storage(job: SweepJob) -> Storage:
+def sweep_storage(job: AnySweepJob) -> Storage:
     """The sweep's folder."""
     return Storage.from_uri(job.output, job.storage).child(job.name)
 
 
-def pinned(job: SweepJob, storage: Storage, resumes: bool) -> SweepJob:
+def pinned(job: AnySweepJob, storage: Storage, resumes: bool) -> AnySweepJob:
     """The job for trials that run in other folders and at other times: no relative path, every data set at
     its version, that of the sweep's first start."""
-    job = absolute(job)
-    kept: dict[str, dict[str, int]] = {}
-    if resumes:
-        first = config.parse(storage.read(JOB_KEY).decode(), JOB_KEY)
-        for name in STAGES:
-            for source in (first.get(name) or {}).get("data", {}).get("sources", []):
-                uri, version = manifests.split_version(source["uri"])
-                kept.setdefault(name, {}).update({uri: version} if version is not None else {})
-    stages: dict[str, Any] = {}
-    for name in STAGES:
-        stage = stage_config(job, name)
-        if stage is not None:
-            opened = data_versions.open_pinned(stage.data.sources, kept.get(name, {}), job.storage)
-            sources = data_versions.at_versions(stage.data.sources, opened)
-            stages[name] = replace(stage, data=replace(stage.data, sources=sources))
-    return replace(job, **stages)
+    return trials_of(job, storage).pinned(resumes)
 
 
-def prepare(job: SweepJob, storage: Storage) -> Trials:
+def prepare(job: AnySweepJob, storage: Storage) -> AnyTrials:
     """Find every mistake that can be found before anything starts.
 
     Raises:
         PlinthError: the first one.
     """
     sweep = job.sweep
-    sweep.validate(metrics_of(job))
+    sweep.validate(trials_of(job, storage).metrics())
     if sweep.searcher is SearcherKind.optuna:
         import_optuna()
-    _check_comparable(job)
-    trials = Trials(job, storage, can_share_warmup(job))
+    trials = trials_of(job, storage)
+    _check_comparable(trials)
     for key, dimension in sweep.space.items():
         for value in dimension.values:
             trials.job_of(PROBE, {key: value})
-    if job.evaluation is not None:
-        evaluate.held_out(evaluate_job(job, storage))
+    trials.check()
     points = make_sampler(sweep, [])
     if isinstance(points, FixedSampler):
         for index in range(planned_trials(sweep)):
@@ -147,7 +126,7 @@ def prepare(job: SweepJob, storage: Storage) -> Trials:
     return trials
 
 
-def _admit(trials: Trials, index: int, values: dict[str, Any]) -> None:
+def _admit(trials: AnyTrials, index: int, values: dict[str, Any]) -> None:
     try:
         trials.admit(values)
     except PlinthError as error:
@@ -156,16 +135,15 @@ def _admit(trials: Trials, index: int, values: dict[str, Any]) -> None:
         ) from None
 
 
-def _check_comparable(job: SweepJob) -> None:
+def _check_comparable(trials: AnyTrials) -> None:
     """Refuse a sweep whose trials could not be compared with each other."""
-    sweep = job.sweep
+    sweep = trials.job.sweep
     for key in sweep.space:
-        if key.split(".")[0] in FIXED_KEYS:
-            raise ConfigError(f"sweep.space.{key}: where and on what a trial runs cannot be varied.")
-    for name in STAGES:
-        stage = stage_config(job, name)
-        if stage is None:
-            continue
+        if trials.is_fixed(key):
+            raise ConfigError(
+                f"sweep.space.{key}: where, on what and by what a trial is judged cannot be varied."
+            )
+    for name, stage in trials.stages.items():
         if stage.data.reader is ReaderKind.ray:
             raise ConfigError(
                 f"{name}.data.reader is ray: reading tasks of a trial would wait for CPUs that trials hold.",
@@ -186,21 +164,23 @@ def _check_comparable(job: SweepJob) -> None:
             )
     weights = [key for key in sweep.space if ".loss." in key]
     if weights and sweep.metric == "loss":
-        better = sorted(evaluation_metrics(job)) or ["scene_text"]
+        better = sorted(trials.measured()) or ["scene_text"]
         raise ConfigError(
             f"sweep.metric loss is not comparable between trials: {weights[0]} changes what it adds up.",
             f"Use one of its terms or a downstream metric, such as {better[0]}.",
         )
 
 
-def start_record(job: SweepJob, trials: Trials, before: SweepRecord | None, storage: Storage) -> SweepRecord:
+def start_record(
+    job: AnySweepJob, trials: AnyTrials, before: SweepRecord | None, storage: Storage
+) -> SweepRecord:
     """The sweep's record for this start.
 
     Raises:
         ConfigError: there is another sweep of that name.
     """
     if before is not None:
-        changed = config.changed_keys(before.identity, _identity(job))
+        changed = config.changed_keys(before.identity, _identity(job, trials))
         if changed:
             listed = "; ".join(f"{key} was {old} and is {new}" for key, old, new in changed)
             raise ConfigError(
@@ -216,7 +196,7 @@ def start_record(job: SweepJob, trials: Trials, before: SweepRecord | None, stor
         searcher=job.sweep.searcher.value,
         seed=job.sweep.seed,
         trials=planned_trials(job.sweep),
-        identity=_identity(job),
+        identity=_identity(job, trials),
         samples=sum(length.samples for length in trials.lengths(first).values()),
         shares_warmup=trials.shares_warmup,
         started=time.time(),
@@ -226,13 +206,13 @@ def start_record(job: SweepJob, trials: Trials, before: SweepRecord | None, stor
     return record
 
 
-def _identity(job: SweepJob) -> dict[str, Any]:
+def _identity(job: AnySweepJob, trials: AnyTrials) -> dict[str, Any]:
     """What decides the trials' results; more trials and a larger budget are welcome."""
     full = config.to_dict(job)
     sweep_keys = ("space", "metric", "mode", "searcher", "seed", "length", "include_default", "scheduler")
     judged = {key: full["sweep"][key] for key in sweep_keys}
-    kept = ("seed", "model", "start", "warmup", "main", "optim", "evaluation")
-    return {**{key: full[key] for key in kept}, "zero": job.zero.identity, "sweep": judged}
+    decisive = {key: full[key] for key in trials.decisive_keys}
+    return {**decisive, "zero": job.zero.identity, "sweep": judged}
 
 
 def _train_shared(job: SweepJob, storage: Storage, stop: threading.Event) -> bool:
@@ -261,7 +241,7 @@ def pretrain_shared(job: SweepJob, storage: Storage) -> PretrainJob:
 
 
 def _run_trials(
-    job: SweepJob, storage: Storage, trials: Trials, record: SweepRecord, stop: threading.Event
+    job: AnySweepJob, storage: Storage, trials: AnyTrials, record: SweepRecord, stop: threading.Event
 ) -> SweepRecord:
     from plinth.sweep import schedulers  # here, because importing Ray takes seconds
     from plinth.sweep.driver import SweepDriver
@@ -275,7 +255,7 @@ def _run_trials(
         time_units=schedulers.units(sweep),
         metric=sweep.metric,
         mode=sweep.mode.value,
-        measure=trials.measure if sweep.metric in evaluation_metrics(job) else None,
+        measure=trials.measure if sweep.metric in trials.measured() else None,
     )
     resources = {"CPU": job.fit.cpus_per_worker}
     if job.fit.gpus_per_worker:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from jobs.finetune.config import FinetuneJob
 from jobs.pretrain.config import PretrainJob
 from plinth.locations import Location
 from plinth.schema import MISSING
@@ -35,3 +36,16 @@ class SweepJob(PretrainJob):
     """Measures for sweep.metric; null if a training metric will do."""
     sweep: SweepConfig = field(default_factory=SweepConfig)
     """What is varied, how it is judged, and how much of it."""
+
+
+@dataclass
+class HeadSweepJob(FinetuneJob):
+    """`poma sweep`: many trials of one job of `poma finetune`."""
+
+    kind: str = "sweep_finetune"
+    """Which command this file is for."""
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+    """What is varied, how it is judged, and how much of it."""
+
+
+AnySweepJob = SweepJob | HeadSweepJob

@@ -1,4 +1,4 @@
-"""`poma sweep promote`: a trial as a pretraining job of full length."""
+"""`poma sweep promote`: a trial as a job of full length."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import shlex
 from pathlib import Path
 
 from jobs.common.run_layout import STAGES
+from jobs.finetune.config import FinetuneJob
 from jobs.pretrain.config import PretrainJob
-from jobs.sweep.config import SweepJob
+from jobs.sweep.heads import HeadTrials
+from jobs.sweep.kinds import read_trials_of
 from jobs.sweep.show import best_text, samples_text
 from jobs.sweep.state import SweepState, metric_text, read_state
-from jobs.sweep.trials import pretrain_job, with_values
 from plinth import config
 from plinth.checkpoint.store import latest
 from plinth.errors import CheckpointError, ConfigError, PlinthError
 from plinth.redaction import redact
 from plinth.storage import Storage, StorageOptions
 from plinth.storage.local_files import create
-from plinth.sweep.records import JOB_KEY, SHARED, TRIALS, Trial
+from plinth.sweep.records import SHARED, TRIALS, Trial
 
 BEST = "best"
 """Used in place of a trial's number: the best trial."""
@@ -50,38 +51,43 @@ def promote(
     found = _find(state, trial)
     if out.exists():
         raise ConfigError(f"{out} is there already.", "Give another file with --out, or remove it.")
+    if with_checkpoint and isinstance(read_trials_of(storage), HeadTrials):
+        raise ConfigError(
+            f"{state.uri} is a sweep of `poma finetune`, whose heads start from new weights.",
+            "Leave --with-checkpoint out.",
+        )
     start = _last_checkpoint(storage, state, found) if with_checkpoint else None
     job = promoted(storage, state, found, start, output)
     _write(out, _header(state, found, start) + config.to_yaml(job))
     try:
-        config.load(PretrainJob, out)
+        config.load(type(job), out)
     except PlinthError:
         out.unlink()
         raise
     print(f"{out}: trial {found.record.name} of {state.uri} as a job of full length, named {job.name}")
     for key, value in found.history.values.items():
         print(f"  {key} = {value}")
-    print(f"  start = {job.start}" if job.start else "  start: new weights")
+    print(f"  start = {start.uri}" if start else "  start: new weights")
     file = shlex.quote(str(out))
-    print(f"poma plan {file}       what it will take\npoma pretrain {file}   runs it")
+    if isinstance(job, PretrainJob):
+        print(f"poma plan {file}       what it will take")
+    print(f"poma {job.kind} {file}   runs it")
     return 0
 
 
 def promoted(
     storage: Storage, state: SweepState, trial: Trial, start: Storage | None, output: str | None
-) -> PretrainJob:
+) -> PretrainJob | FinetuneJob:
     """The sweep's job at its full length, with the trial's present values.
 
     Args:
         start: the stage whose weights it starts from. A warm-up before it would only undo them.
     """
-    text = storage.read(JOB_KEY).decode()
-    sweep = config.build(SweepJob, [(f"{storage.uri}/{JOB_KEY}", config.parse(text, JOB_KEY))])
-    job = with_values(pretrain_job(sweep), trial.history.values)
+    job = read_trials_of(storage).full_job(trial.history.values)
     job.name = f"{state.record.name}-{trial.record.name}"
     if output is not None:
         job.output = output
-    if start is not None:
+    if start is not None and isinstance(job, PretrainJob):
         job.start = start.uri
         if job.main is not None:
             job.warmup = None

@@ -1,135 +1,138 @@
-"""A trial of a sweep as a pretraining job: its values in place, its length, its start, its measures."""
+"""The trials of a sweep, whichever kind of training they are: values in place, length, measures."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar, Generic, TypeVar
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from jobs.common import models
-from jobs.common.devices import own_device
-from jobs.common.run_layout import STAGES
-from jobs.evaluate import command as evaluate
-from jobs.evaluate import encoders
-from jobs.evaluate import measure as evaluation
-from jobs.evaluate.config import EvaluateJob
-from jobs.pretrain.check import check
-from jobs.pretrain.config import PretrainJob, StageConfig
-from jobs.pretrain.launch import launch
-from jobs.pretrain.resolve import resolve
-from jobs.sweep.config import SweepJob
+from jobs.finetune.config import FinetuneJob
+from jobs.pretrain import config as pretraining
+from jobs.pretrain.config import PretrainJob
+from jobs.sweep.config import AnySweepJob
 from plinth import config
 from plinth.data.config import ReaderKind
 from plinth.errors import ConfigError
 from plinth.launch.config import Workers
 from plinth.launch.placement import TrialPlacement
 from plinth.storage import Storage
-from plinth.sweep.records import SHARED, TRIALS, StageLength, Values
-from poma3d import stages
+from plinth.sweep.records import TRIALS, StageLength, Values
 
-OWN_KEYS = ("kind", "evaluation", "sweep")
-"""Keys of a sweep's job file beside those of a pretraining job."""
-FIXED_KEYS = ("kind", "name", "output", "start", "fit", "ray", "storage", "lock", "ledger", "sweep")
-"""What no trial may vary: it says where and on what it runs."""
+S = TypeVar("S", bound=AnySweepJob)
+J = TypeVar("J", PretrainJob, FinetuneJob)
+
+FIXED_KEYS = ("kind", "name", "output", "fit", "ray", "storage", "lock", "ledger", "sweep")
+"""What no trial of any kind may vary: it says where and on what it runs."""
 PROBE = "probe"
 """Name of a trial that is only looked at."""
 
 
 @dataclass(frozen=True)
-class Trials:
+class Trials(ABC, Generic[S, J]):
     """All trials of a sweep; picklable.
 
     Args:
         job: with absolute folders and pinned data sets: trials run in other folders and at other times.
         storage: the sweep's folder.
-        shares_warmup: all start from the one in `SHARED`.
     """
 
-    job: SweepJob
+    job: S
     storage: Storage
-    shares_warmup: bool
 
-    def job_of(self, name: str, values: Values) -> PretrainJob:
-        """The pretraining job of a trial.
+    fixed_keys: ClassVar[tuple[str, ...]] = FIXED_KEYS
+    """Keys of the job that no trial may vary; with a section all that is in it."""
+    decisive_keys: ClassVar[tuple[str, ...]] = ()
+    """Sections of the job that decide the result of a trial."""
+
+    @property
+    def shares_warmup(self) -> bool:
+        """Whether all trials start from the warm-up in `SHARED`."""
+        return False
+
+    @property
+    @abstractmethod
+    def stages(self) -> Mapping[str, pretraining.StageLength]:
+        """The sections of the stages of a trial, in their order."""
+
+    @abstractmethod
+    def metrics(self) -> set[str]:
+        """What a trial reports: of its training, and of `measured`."""
+
+    @abstractmethod
+    def measured(self) -> set[str]:
+        """What `measure` gives."""
+
+    @abstractmethod
+    def measure(self, run: Storage, stage: str, step: int) -> dict[str, float]:
+        """What a checkpoint of a trial is worth."""
+
+    @abstractmethod
+    def pinned(self, resumes: bool) -> S:
+        """The job with absolute folders, every data set at its version: that of the first start."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Find mistakes in what trials are measured by.
 
         Raises:
-            ConfigError: naming the key that the job does not have, or whose type refuses the value.
+            PlinthError: the first one.
         """
-        job = with_values(pretrain_job(self.job), values)
-        job.name, job.output = name, self.storage.child(TRIALS).uri
-        size = self.job.sweep.workers
-        job.fit.workers = Workers(size, size)
-        for stage in (job.warmup, job.main):
-            if stage is not None:
-                _shorten(stage, self.job.sweep.length)
-                # No reading tasks: they would ask for CPUs beside those that the trial has reserved.
-                stage.data = replace(stage.data, reader=ReaderKind.threads)
-        if self.shares_warmup:
-            job.warmup, job.start = None, self.storage.child(SHARED).child(STAGES[0]).uri
-        return job
 
+    @abstractmethod
+    def plain(self) -> J:
+        """The job without what makes it a sweep."""
+
+    @abstractmethod
+    def placed(self, job: J) -> J:
+        """The job of a trial, its stages shortened and read by threads."""
+
+    @abstractmethod
     def admit(self, values: Values) -> None:
         """Find every mistake in a trial that can be found before it starts.
 
         Raises:
             PlinthError: the first one.
         """
-        job = self._probe(values)
-        check(job, resolve(job))
 
+    @abstractmethod
     def train(self, name: str, values: Values, placement: TrialPlacement, has_changed: bool) -> None:
         """Train a trial to its end in its reserved resources; resumes it."""
-        job = self.job_of(name, values)
-        launch(job, check(job, resolve(job, accept_changes=has_changed)), placement)
 
+    @abstractmethod
     def lengths(self, values: Values) -> dict[str, StageLength]:
         """Lengths of the stages, in order."""
-        return {
-            stage.name: StageLength(
-                stage.total_steps, stage.total_steps * stage.global_batch_size, stage.checkpoint.every_steps
-            )
-            for stage in resolve(self._probe(values))
-        }
 
-    def _probe(self, values: Values) -> PretrainJob:
-        job = self.job_of(PROBE, values)
-        if self.shares_warmup:
-            job.start = None  # it may not be there yet
-        return job
+    def job_of(self, name: str, values: Values) -> J:
+        """The job of a trial.
 
-    def measure(self, run: Storage, stage: str, step: int) -> dict[str, float]:
-        """Retrieval and probe of a checkpoint on the held-out scenes: "R@1-5", "probe AP"."""
-        job = evaluate_job(self.job, run)
-        dataset, samples = evaluate.held_out(job)
-        encoder = encoders.load(job.run, job.storage, job.teacher, stage, step)
-        device = own_device()
-        known = {evaluation.MODEL: encoder.to(device)}
-        features = evaluation.gather_features(known, samples, job.batch_size)
-        teacher = models.open_teacher(job.teacher, job.storage, device)
-        found = evaluation.measure(job, samples, dataset.classes, features, teacher)
-        return {name: estimate.value for name, estimate in found.numbers[evaluation.MODEL].items()}
+        Raises:
+            ConfigError: naming the key that the job does not have, or whose type refuses the value.
+        """
+        job = self.full_job(values)
+        job.name, job.output = name, self.storage.child(TRIALS).uri
+        size = self.job.sweep.workers
+        job.fit.workers = Workers(size, size)
+        return self.placed(job)
 
+    def full_job(self, values: Values) -> J:
+        """The job of the sweep with values in place, of full length and in the sweep's own place.
 
-def evaluate_job(job: SweepJob, run: Storage) -> EvaluateJob:
-    """The evaluation of a trial."""
-    wanted = job.evaluation
-    assert wanted is not None
-    return EvaluateJob(
-        run=run.uri, data=wanted.data, teacher=job.teacher, retrieval=wanted.retrieval, probe=wanted.probe,
-        batch_size=wanted.batch_size, storage=job.storage,
-    )  # fmt: skip
+        Raises:
+            ConfigError: as `job_of`.
+        """
+        return with_values(self.plain(), values)
+
+    def is_fixed(self, key: str) -> bool:
+        """Whether a key is one that no trial may vary."""
+        return any(key == fixed or key.startswith(f"{fixed}.") for fixed in self.fixed_keys)
 
 
-def pretrain_job(job: SweepJob) -> PretrainJob:
-    """The job without what makes it a sweep."""
-    plain = {key: value for key, value in config.to_dict(job).items() if key not in OWN_KEYS}
-    return config.build(PretrainJob, [("the sweep's job", plain)])
-
-
-def with_values(job: PretrainJob, values: Values) -> PretrainJob:
+def with_values(job: J, values: Values) -> J:
     """The job with dotted keys set.
 
     Raises:
@@ -143,36 +146,22 @@ def with_values(job: PretrainJob, values: Values) -> PretrainJob:
         except OmegaConfBaseException as error:
             raise ConfigError(f"sweep.space.{key}: no key of a job ({error}).") from None
         layers.append((f"sweep.space.{key}", layer))
-    return config.build(PretrainJob, layers)
+    return config.build(type(job), layers)
 
 
-def metrics_of(job: SweepJob) -> set[str]:
-    """What a trial reports: losses of the last stage, and the measures that the job asks for."""
-    name, last = ("main", job.main) if job.main is not None else ("warmup", job.warmup)
-    if last is None:
-        raise ConfigError("The job has neither a warmup nor a main section.", "Give at least one.")
-    return {"loss", "grad_norm"} | stages.STAGES[name].reported(last.loss) | evaluation_metrics(job)
+def without(job: AnySweepJob, schema: type[J], keys: tuple[str, ...]) -> J:
+    """A sweep's job as one of `schema`, without its own keys."""
+    plain = {key: value for key, value in config.to_dict(job).items() if key not in keys}
+    return config.build(schema, [("the sweep's job", plain)])
 
 
-def evaluation_metrics(job: SweepJob) -> set[str]:
-    """Those of the held-out scenes."""
-    if job.evaluation is None:
-        return set()
-    asked = job.evaluation.retrieval
-    labels = [*(f"R@{m}" for m in asked.utterances), evaluation.SCENE_QUERY]
-    return {evaluation.PROBE, *(f"{label}-{best}" for label in labels for best in asked.best)}
-
-
-def can_share_warmup(job: SweepJob) -> bool:
-    """Whether all trials would have the same warm-up: only keys of the main stage vary."""
-    is_main = all(key.startswith(f"{STAGES[1]}.") for key in job.sweep.space)
-    return job.sweep.share_warmup and is_main and job.warmup is not None and job.main is not None
-
-
-def _shorten(stage: StageConfig, part: float) -> None:
+def shortened(stage: pretraining.StageLength, part: float) -> None:
+    """Make the stage of a trial a part as long, in place; read by threads: reading tasks would ask for CPUs
+    beside those that the trial has reserved."""
     if stage.steps is not None:
         stage.steps = math.ceil(stage.steps * part)
     if stage.samples is not None:
         stage.samples = math.ceil(stage.samples * part)
     if stage.epochs is not None:
         stage.epochs *= part
+    stage.data = replace(stage.data, reader=ReaderKind.threads)

@@ -10,9 +10,12 @@
     token_count   int32    [S]      how many of the T tokens are words
     text_count    int32    []       how many of the S texts there are
     answers       int32    [K]      classes of the listed answers, -1 where there are no more
+    scene         int32    []       in place of `views` and `view_valid` where the encoder is trained: which
+                                    of the data sets' scenes, in the order of their shards
 
-Rows are sorted by scene, so that a row group holds a scene's features once for the compression. Text is cut
-into tokens here, once: the recipe of the data set names the tower.
+Rows are sorted by scene, so that a row group holds a scene's features once for the compression, and an
+encoder that is trained meets a scene's questions together. Text is cut into tokens here, once: the recipe of
+the data set names the tower.
 
 Legend: V views, E width of a feature, S texts, T tokens, K answers.
 """
@@ -28,7 +31,11 @@ import pyarrow as pa
 
 SCHEMA_VERSION = 1
 NO_ANSWER = -1
-COLUMNS = ("views", "view_valid", "tokens", "token_count", "text_count", "answers")
+SCENE = "scene"
+VIEWS = ("views", "view_valid")
+ASKED = ("tokens", "token_count", "text_count", "answers")
+COLUMNS = (*VIEWS, *ASKED)
+"""Columns of rows with features."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +47,17 @@ class QuestionShape:
     texts: int
     tokens: int
     answers: int
+    by_scene: bool = False
+    """Whether rows name their scene, for an encoder that is trained, rather than hold its features."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The tensor columns."""
+        return (SCENE, *ASKED) if self.by_scene else COLUMNS
 
     def to_dict(self) -> dict[str, int]:
-        """For a manifest."""
-        return asdict(self)
+        """For a manifest; without `by_scene` where it is False, as in older ones."""
+        return {name: value for name, value in asdict(self).items() if name != "by_scene" or value}
 
 
 @dataclass(frozen=True)
@@ -73,7 +87,9 @@ class SceneViews:
     """uint8 [V]."""
 
 
-def shape_of(rows: Sequence[QuestionRow], views: int, embedding: int) -> QuestionShape:
+def shape_of(
+    rows: Sequence[QuestionRow], views: int, embedding: int, by_scene: bool = False
+) -> QuestionShape:
     """The smallest sizes that hold all rows."""
     return QuestionShape(
         views,
@@ -81,6 +97,7 @@ def shape_of(rows: Sequence[QuestionRow], views: int, embedding: int) -> Questio
         max((len(row.texts) for row in rows), default=1),
         max((len(text) for row in rows for text in row.texts), default=1),
         max(1, max((len(row.answers) for row in rows), default=1)),
+        by_scene,
     )
 
 
@@ -93,33 +110,37 @@ def schema(shape: QuestionShape) -> pa.Schema:
         "token_count": ("int32", (shape.texts,), "tokens"),
         "text_count": ("int32", (), "texts"),
         "answers": ("int32", (shape.answers,), "classes, -1 = none"),
+        SCENE: ("int32", (), "number in the data sets of scenes"),
     }
     fields = [pa.field(n, pa.string(), nullable=False) for n in ("sample_id", "scene_id", "question_id")]
-    for name, (dtype, dims, unit) in tensors.items():
+    for name in shape.columns:
+        dtype, dims, unit = tensors[name]
         size = int(np.prod(dims, dtype=np.int64)) * np.dtype(dtype).itemsize
         metadata = {"dtype": dtype, "shape": json.dumps(dims), "unit": unit}
         fields.append(pa.field(name, pa.binary(size), nullable=False, metadata=metadata))
     return pa.schema(fields, metadata={"poma3d_question_schema_version": str(SCHEMA_VERSION)})
 
 
-def encode(rows: Sequence[QuestionRow], scenes: Mapping[str, SceneViews], shape: QuestionShape) -> pa.Table:
+def encode(
+    rows: Sequence[QuestionRow], scenes: Mapping[str, SceneViews | int], shape: QuestionShape
+) -> pa.Table:
     """Rows for a shard.
 
     Args:
-        scenes: at least those of the rows.
+        scenes: at least those of the rows: their features, or, of rows by scene, their numbers.
     """
     target = schema(shape)
     made = [_arrays(row, scenes[row.scene_id], shape) for row in rows]
     columns = [
         pa.array([getattr(row, f.name) for row in rows], f.type)
-        if f.name not in COLUMNS
+        if f.name not in shape.columns
         else pa.array([arrays[f.name].tobytes() for arrays in made], f.type)
         for f in target
     ]
     return pa.Table.from_arrays(columns, schema=target)
 
 
-def _arrays(row: QuestionRow, scene: SceneViews, shape: QuestionShape) -> dict[str, np.ndarray]:
+def _arrays(row: QuestionRow, scene: SceneViews | int, shape: QuestionShape) -> dict[str, np.ndarray]:
     tokens = np.zeros((shape.texts, shape.tokens), np.int32)
     counts = np.zeros(shape.texts, np.int32)
     for i, text in enumerate(row.texts):
@@ -127,9 +148,15 @@ def _arrays(row: QuestionRow, scene: SceneViews, shape: QuestionShape) -> dict[s
         counts[i] = len(text)
     answers = np.full(shape.answers, NO_ANSWER, np.int32)
     answers[: len(row.answers)] = row.answers
+    if isinstance(scene, SceneViews):
+        seen: dict[str, np.ndarray] = {
+            "views": np.ascontiguousarray(scene.views, np.float16),
+            "view_valid": np.ascontiguousarray(scene.view_valid, np.uint8),
+        }
+    else:
+        seen = {SCENE: np.array(scene, np.int32)}
     return {
-        "views": np.ascontiguousarray(scene.views, np.float16),
-        "view_valid": np.ascontiguousarray(scene.view_valid, np.uint8),
+        **seen,
         "tokens": tokens,
         "token_count": counts,
         "text_count": np.array(len(row.texts), np.int32),

@@ -4,13 +4,18 @@ The loss is local to a sample, so nothing is gathered: `forward` gives its sum o
 samples and their count. Whatever is drawn (the situation of this epoch, dropout) depends on seed, epoch and
 sample alone; `prepare` draws it on the host, before the batch goes to a device.
 
-Legend: n samples of a micro-batch, V views, E width of a feature, S texts, T tokens, D width of a word, Y
-hidden width, A answers.
+Where the encoder is trained with the head, a row names its scene, and `prepare` brings the geometry of the
+scenes of a micro-batch, each once: questions about the same scene share one pass of the encoder.
+
+Legend: n samples of a micro-batch, U scenes of theirs, V views, E width of a feature, H W pixels, S texts, T
+tokens, D width of a word, Y hidden width, A answers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,14 +23,45 @@ from torch import Tensor, nn
 
 from poma3d.heads.config import DRAWN, VIEWS, HeadConfig, ProtocolConfig
 from poma3d.heads.network import Answered, AnswerHead, answer_loss, multi_hot
-from poma3d.heads.questions import COLUMNS, QuestionShape
+from poma3d.heads.questions import SCENE, QuestionShape
 from poma3d.heads.text import TextTower
-from poma3d.inputs import Batch, read_samples, uniform
+from poma3d.inputs import Batch, fake_batch, point_maps, read_samples, uniform
+from poma3d.network.encoder import PointMapEncoder
+from poma3d.sample import SampleShape
 from poma3d.stages import Contrast, Encoded, ParamGroup
 
 ANSWER = "answer"
 SITUATION, KEPT = "drawn/situation", "drawn/head-dropout"
 """Keys of a prepared batch: int64 [n], which text of each sample is asked; float32 [n, Y], dropout."""
+
+
+SCENE_ROW = "drawn/scene-row"
+"""Key of a prepared batch: int64 [n], which of the U scenes each sample asks about."""
+
+
+class Scenes(Protocol):
+    """Where the geometry of scenes comes from, by their numbers."""
+
+    def read(self, numbers: Sequence[int]) -> Mapping[str, np.ndarray]:
+        """The geometry columns of `poma3d.sample` and `view_valid`, each [U, V, ...]."""
+        ...
+
+    def read_ahead(self, numbers: Sequence[int]) -> None:
+        """Have these at hand when they are asked for; from any thread."""
+        ...
+
+
+@dataclass
+class TrainedEncoder:
+    """An encoder that is trained with a head."""
+
+    encoder: PointMapEncoder
+    samples: SampleShape
+    """Of its scenes."""
+    scenes: Scenes
+    """Those of the split that is trained on or scored."""
+    lr_scale: float = 1.0
+    """Its peak learning rate over the head's."""
 
 
 class QuestionStage(nn.Module):
@@ -43,16 +79,20 @@ class QuestionStage(nn.Module):
         shape: QuestionShape,
         answers: int,
         seed: int,
+        trained: TrainedEncoder | None = None,
     ) -> None:
         """A head with new weights that depend on `seed` alone.
 
         Args:
             answers: classes, all of which are trained.
+            trained: for rows by scene.
         """
         super().__init__()
         self.head_config, self.protocol, self.shape, self.seed = head, protocol, shape, seed
         self.answers = answers
         self.tower: TextTower | None = None if head.inputs == VIEWS else tower
+        self.encoder: PointMapEncoder | None = None if trained is None else trained.encoder
+        self.trained = trained
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.head = AnswerHead(head, shape.embedding, tower.width, answers)
@@ -64,8 +104,7 @@ class QuestionStage(nn.Module):
         encoded = Encoded(counts={ANSWER: valid_n.sum()}, weights={ANSWER: 1.0})
         if features_only:
             return encoded
-        batch = self.prepare(batch)
-        answered = self.answer(batch, batch[SITUATION], batch.get(KEPT))
+        answered = self.answer(self.encoded(batch), batch[SITUATION], batch.get(KEPT))
         targets_nA = multi_hot(batch["answers"], self.answers)
         losses_n = answer_loss(answered.logits, targets_nA)
         encoded.sums[ANSWER] = (losses_n * valid_n).sum()
@@ -83,8 +122,39 @@ class QuestionStage(nn.Module):
         chosen_n = self._situations(batch)
         longest = int(batch["token_count"][torch.arange(len(chosen_n)), chosen_n].max())
         prepared = {**batch, SITUATION: chosen_n, "tokens": batch["tokens"][..., :longest]}
+        if self.trained is not None:
+            prepared |= self._geometry(batch, self.trained)
         kept_nY = self._kept(batch)
         return prepared if kept_nY is None else {**prepared, KEPT: kept_nY}
+
+    def read_ahead(self, batch: Batch) -> None:
+        """What `prepare` will need of a batch that comes later; the reading thread calls it."""
+        if self.trained is not None:
+            self.trained.scenes.read_ahead(sorted(set(batch[SCENE].tolist())))
+
+    def encoded(self, batch: Batch) -> Batch:
+        """A prepared batch with `views` [n, V, E] and `view_valid` [n, V], by the trained encoder where there
+        is one."""
+        if self.trained is None:
+            return batch
+        views_UVE, row_n = self.encode(batch), batch[SCENE_ROW]
+        return {**batch, "views": views_UVE[row_n], "view_valid": batch["view_valid"][row_n]}
+
+    def encode(self, scenes: Batch) -> Tensor:
+        """Projected features float32 [U, V, E] of U scenes from their geometry, by the trained encoder."""
+        assert self.encoder is not None
+        points_UVHW3 = point_maps(scenes)
+        pooled: Tensor = self.encoder(points_UVHW3.flatten(0, 1).permute(0, 3, 1, 2)).pooled
+        return pooled.unflatten(0, points_UVHW3.shape[:2])
+
+    @staticmethod
+    def _geometry(batch: Batch, trained: TrainedEncoder) -> Batch:
+        """The geometry of a micro-batch's scenes, each once, and which of them each sample asks about."""
+        numbers_U, row_n = batch[SCENE].unique(return_inverse=True)
+        if trained.samples.geometry[0] in batch:  # a fake batch has a scene for each sample
+            return {SCENE_ROW: torch.arange(len(row_n))}
+        found = trained.scenes.read(numbers_U.tolist())
+        return {SCENE_ROW: row_n} | {name: torch.from_numpy(array) for name, array in found.items()}
 
     def answer(self, batch: Batch, chosen_n: Tensor, keep_nY: Tensor | None = None) -> Answered:
         """Logits of all answers, given which of the texts of each sample is asked."""
@@ -117,13 +187,16 @@ class QuestionStage(nn.Module):
         return Contrast(total=torch.zeros((), device=self.head.norm.weight.device))
 
     def param_groups(self, weight_decay: float) -> list[ParamGroup]:
-        """Matrices with weight decay, biases and norms without, of the head and of a trained tower."""
-        trained = [p for p in self.parameters() if p.requires_grad]
-        matrices, others = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1]
-        return [
-            {"name": "matrices", "params": matrices, "weight_decay": weight_decay, "lr_scale": 1.0},
-            {"name": "others", "params": others, "weight_decay": 0.0, "lr_scale": 1.0},
-        ]
+        """Matrices with weight decay, biases and norms without: of the head and of a trained tower, and, with
+        a rate of its own, of a trained encoder."""
+        of_encoder = {id(p) for p in self.encoder.parameters()} if self.encoder is not None else set()
+        rest = [p for p in self.parameters() if id(p) not in of_encoder]
+        groups = _groups("", rest, weight_decay, 1.0)
+        if self.encoder is not None and self.trained is not None:
+            groups += _groups(
+                "encoder ", list(self.encoder.parameters()), weight_decay, self.trained.lr_scale
+            )
+        return groups
 
     def ema_pairs(self) -> dict[str, str]:
         """No target copy."""
@@ -135,16 +208,25 @@ class QuestionStage(nn.Module):
 
     def columns(self) -> Sequence[str]:
         """Columns that `forward` reads."""
-        return COLUMNS
+        return self.shape.columns
 
     def fake_batch(self, n: int, seed: int = 0) -> Batch:
         """Random questions about random views, on the CPU."""
         g, shape = torch.Generator().manual_seed(seed), self.shape
         words = self.tower.vocabulary if self.tower is not None else 2
         keys = torch.randint(2**62, (n,), generator=g)
+        if self.trained is None:
+            seen = {
+                "views": torch.randn(n, shape.views, shape.embedding, generator=g).half(),
+                "view_valid": torch.ones(n, shape.views, dtype=torch.uint8),
+            }
+        else:
+            samples = self.trained.samples
+            columns = (*samples.geometry, "view_valid")
+            made = fake_batch(samples, columns, n, seed)
+            seen = {SCENE: torch.arange(n, dtype=torch.int32), **{name: made[name] for name in columns}}
         return {
-            "views": torch.randn(n, shape.views, shape.embedding, generator=g).half(),
-            "view_valid": torch.ones(n, shape.views, dtype=torch.uint8),
+            **seen,
             "tokens": torch.randint(words, (n, shape.texts, shape.tokens), generator=g, dtype=torch.int32),
             "token_count": torch.randint(
                 1, shape.tokens + 1, (n, shape.texts), generator=g, dtype=torch.int32
@@ -160,3 +242,14 @@ class QuestionStage(nn.Module):
     def pictures(self, batch: Batch) -> dict[str, np.ndarray]:
         """None."""
         return {}
+
+
+def _groups(
+    name: str, params: Sequence[nn.Parameter], weight_decay: float, lr_scale: float
+) -> list[ParamGroup]:
+    trained = [p for p in params if p.requires_grad]
+    matrices, others = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1]
+    return [
+        {"name": f"{name}matrices", "params": matrices, "weight_decay": weight_decay, "lr_scale": lr_scale},
+        {"name": f"{name}others", "params": others, "weight_decay": 0.0, "lr_scale": lr_scale},
+    ]

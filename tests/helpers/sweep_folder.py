@@ -60,13 +60,18 @@ def _job() -> str:
 def sweep(folder: Path, trials: int, **changes: Any) -> Storage:
     """A sweep without trials."""
     storage = Storage.from_uri(folder / "runs" / "tiny")
-    storage.write(JOB_KEY, job(folder).encode())
+    sweep_record(storage, job(folder), trials, **changes)
+    return storage
+
+
+def sweep_record(storage: Storage, job_text: str, trials: int, **changes: Any) -> None:
+    """sweep.yaml and sweep.json of a sweep."""
+    storage.write(JOB_KEY, job_text.encode())
     record = SweepRecord(
         "tiny", "view", "min", "asha", "random", 0, trials, {}, SAMPLES, status="running", started=NOW - 4000,
         spent_s=3900.0, starts=2,
     )  # fmt: skip
     write_sweep(storage, replace(record, **changes))
-    return storage
 
 
 def asha_sweep(folder: Path, trials: int = 12, status: str = "finished", gpus: int = 0) -> Storage:

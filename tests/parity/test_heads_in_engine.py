@@ -1,5 +1,5 @@
-"""A head with its text tower through the engine: two ranks give the bits of one, and both PyTorch's
-weights."""
+"""A head with its text tower, and an encoder that is trained with it, through the engine: two ranks give the
+bits of one, and both PyTorch's weights."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from plinth.engine import process
 from plinth.engine.config import OptimConfig, Precision, ZeroConfig
 from plinth.engine.engine import Engine, EngineConfig
+from poma3d.heads.stage import QuestionStage
 from tests.helpers import reference
 from tests.helpers.downstream import heads
 from tests.helpers.ranks import run_ranks
@@ -20,31 +21,38 @@ from tests.helpers.runs import full_weights
 pytestmark = pytest.mark.slow
 GLOBAL_BATCH, MICRO_BATCH, STEPS, SEED = 8, 2, 4, 5
 OPTIM = OptimConfig(lr=1e-3, warmup_steps=1, weight_decay=0.1, grad_clip=5.0)
-CASES = [(True, 2), (False, 2), (True, 3)]
-"""Whether the tower is trained, and the ZeRO stage."""
+TOWER, FROZEN, ENCODER = "trained tower", "frozen tower", "trained tower and encoder"
+CASES = [(TOWER, 2), (FROZEN, 2), (TOWER, 3), (ENCODER, 2), (ENCODER, 3)]
+"""What is trained beside the head, and the ZeRO stage."""
+ASKED_ABOUT = [0, 0, 0, 1, 2, 2, 1, 0]
+"""Scene of each question of a batch: in a micro-batch one twice, or two."""
 
 
-def batches() -> list[dict[str, Any]]:
-    made = [heads.stage().fake_batch(GLOBAL_BATCH, seed=step) for step in range(STEPS)]
+def stage_of(case: str) -> QuestionStage:
+    return heads.encoder_stage() if case == ENCODER else heads.stage(case == TOWER)
+
+
+def batches(case: str) -> list[dict[str, Any]]:
+    made = [stage_of(case).fake_batch(GLOBAL_BATCH, seed=step) for step in range(STEPS)]
     for step, batch in enumerate(made):
         batch["sample_valid"][5] = False
         batch["epoch"] += step
-    return made
+    return [heads.by_scene(batch, ASKED_ABOUT) for batch in made] if case == ENCODER else made
 
 
-def train(cases: list[tuple[bool, int]], exact_sums: bool) -> list[Trained]:
+def train(cases: list[tuple[str, int]], exact_sums: bool) -> list[Trained]:
     """Every case in the same processes."""
     return [_train(trained, zero, exact_sums) for trained, zero in cases]
 
 
-def _train(trained: bool, zero: int, exact_sums: bool) -> Trained:
+def _train(trained: str, zero: int, exact_sums: bool) -> Trained:
     proc = process.start(threads=1)
     zero_config = ZeroConfig(stage=zero, precision=Precision.fp32, bucket_size=1000, exact_sums=exact_sums)
     config = EngineConfig(OPTIM, zero_config, GLOBAL_BATCH, MICRO_BATCH, STEPS, SEED)
-    engine = Engine(heads.stage(trained), config, proc)
+    engine = Engine(stage_of(trained), config, proc)
     rows = proc.world.rows(GLOBAL_BATCH)
     result = Trained()
-    for batch in batches():
+    for batch in batches(trained):
         done = engine.step({k: v[rows.start : rows.stop] for k, v in batch.items()})
         result.losses.append(done.loss)
         result.grad_norms.append(done.grad_norm)
@@ -65,7 +73,7 @@ def test_two_ranks_give_the_bits_of_one() -> None:
 def test_a_head_trains_as_in_pytorch() -> None:
     found = run_ranks(2, train, CASES, False)[0]
     for (trained, zero), through_engine in zip(CASES, found, strict=True):
-        expected = reference.train(heads.stage(trained), batches(), OPTIM, MICRO_BATCH, SEED, STEPS)
+        expected = reference.train(stage_of(trained), batches(trained), OPTIM, MICRO_BATCH, SEED, STEPS)
         assert through_engine.losses == pytest.approx(expected.losses, rel=1e-5), (trained, zero)
         for name, weights in expected.weights.items():
             if name.endswith("attention.self.key.bias"):  # softmax does not see it: its gradient is rounding

@@ -13,7 +13,8 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Any
 
 from plinth.data.assemble import Assembler, Decode, LocalBatch
 from plinth.data.bad_rows import NO_SKIPS, Skips
@@ -34,6 +35,7 @@ def open_batches(
     columns: Sequence[str],
     decode: Decode,
     skip: Skips = NO_SKIPS,
+    read_ahead: Callable[[dict[str, Any]], None] | None = None,
 ) -> Batches:
     """The batches of this rank from `start` on, epoch after epoch without end.
 
@@ -41,6 +43,8 @@ def open_batches(
         columns: tensor columns to read; the sample id comes by itself.
         decode: turns a table of those columns into arrays, e.g. `poma3d.sample.decode`.
         skip: samples that are left out; all others keep their places.
+        read_ahead: told the tensors of every batch by the reading thread, some batches before it is trained
+            on: for what the stage will need beside its rows.
 
     Raises:
         DataError: the sources cannot be read or mixed. Later, from the iterator: a shard is missing,
@@ -50,7 +54,7 @@ def open_batches(
     plan, config = mixture.plan, mixture.config
     stream = _open_stream(rank_windows(plan, world, start), mixture.sources, columns, config)
     assembler = Assembler(mixture, world, start, columns, decode, skip)
-    return Batches(plan, assembler.batches(stream), config.prefetch_batches)
+    return Batches(plan, assembler.batches(stream), config.prefetch_batches, read_ahead)
 
 
 def _open_stream(
@@ -73,8 +77,15 @@ def _open_stream(
 class Batches(Iterator[LocalBatch]):
     """Iterator over `LocalBatch`, assembled ahead by a thread. Close it, or use it in a `with`."""
 
-    def __init__(self, plan: Plan, batches: Generator[LocalBatch], ahead: int) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        batches: Generator[LocalBatch],
+        ahead: int,
+        read_ahead: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
         self.plan = plan
+        self._read_ahead = read_ahead
         self._batches = batches
         self._queue: queue.Queue[LocalBatch | BaseException] = queue.Queue(ahead)
         self._closed = threading.Event()
@@ -106,6 +117,8 @@ class Batches(Iterator[LocalBatch]):
     def _fill(self) -> None:
         try:
             for batch in self._batches:
+                if self._read_ahead is not None:
+                    self._read_ahead(batch.tensors)
                 if not self._put(batch):
                     break
         except BaseException as error:  # handed to the consumer, whatever it is

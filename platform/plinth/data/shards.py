@@ -144,9 +144,16 @@ class RowGroupReader:
             DataError: as `read_packed`; also where a frame of a packed column cannot be decoded: names the
                 row and the view.
         """
-        table = self.read_packed(shard, row_group, columns)
+        return self.decoded(shard, row_group, self.read_packed(shard, row_group, columns))
+
+    def decoded(self, shard: ShardEntry, row_group: int, packed: pa.Table) -> pa.Table:
+        """Rows of what `read_packed` gave, decoded.
+
+        Raises:
+            DataError: a frame cannot be decoded; names the view, and the row counted from the first of these.
+        """
         try:
-            return frames.unpack(table)
+            return frames.unpack(packed)
         except frames.FrameError as error:
             raise DataError(f"{self._where(shard, row_group)}, {error}.", MEND) from error
 

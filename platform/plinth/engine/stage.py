@@ -59,7 +59,10 @@ class ParamGroup(TypedDict):
 
 
 class Stage(Protocol):
-    """One pretraining stage: the model with its loss, which knows nothing of its launcher."""
+    """One pretraining stage: the model with its loss, which knows nothing of its launcher.
+
+    It may have a `read_ahead(batch)`: see `plinth.data.batches.open_batches`.
+    """
 
     log_details: bool
     """Set by the engine before a step: whether costlier `logs` are wanted this time."""

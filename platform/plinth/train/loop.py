@@ -141,7 +141,15 @@ def _train(state: StageState) -> StageEnd:
         losses: list[float] = list(notes.get("recent_losses", []))
         out_samples, out_batches = incidents.left_out(incidents.read_all(stage.storage))
         start, columns = first_cursor(notes, stage.plan), list(model.columns())
-        batches = open_batches(stage.mixture, process.world, start, columns, stage.decode, Skips(out_samples))
+        batches = open_batches(
+            stage.mixture,
+            process.world,
+            start,
+            columns,
+            stage.decode,
+            Skips(out_samples),
+            getattr(model, "read_ahead", None),
+        )
         opened.callback(batches.close)
         state.observers.begin(engine)
         consensus, collapse = Consensus(process, state.control), CollapseWatch(stage.guard)

@@ -12,6 +12,7 @@ file; `poma3d.annotations.poses.moved_to_world` takes them out of it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -98,29 +99,35 @@ def _situation(key: str, row: Record, place: Place, situations: Keyed, notes: No
 def _camera(key: str, row: Record, place: Place, texts: Keyed, notes: Notes) -> None:
     path, name = place
     try:
+        scene_id = fields.text(row, "scene_id")
+        of_object, named = fields.identifier(row, "object_id"), object_name(row)
         text = _text(key, "description", texts, place, notes)
         camera = fields.record(fields.present(row, "camera"), "camera")
         position = fields.vector(fields.present(camera, "position"), "camera.position")
-        direction = np.array(fields.vector(fields.present(camera, "lookat"), "camera.lookat")) - position
-        if np.linalg.norm(direction) < APART_M:
+        lookat = fields.vector(fields.present(camera, "lookat"), "camera.lookat")
+        direction = np.array([there - here for there, here in zip(lookat, position, strict=True)])
+        length = math.hypot(*direction)
+        if length < APART_M:
             raise BadRow("camera.lookat is the camera's own position")
+        if not math.isfinite(length):
+            raise BadRow("camera.lookat is too far from camera.position for a direction")
         angles = fields.vector(camera["rotation"], "camera.rotation") if "rotation" in camera else None
     except BadRow as error:
         notes.problem(path, f"{name} (id {key})", error)
         return
-    direction = direction / np.linalg.norm(direction)
+    direction = direction / length
     if angles is not None and -euler_matrix(angles)[:, 2] @ direction < np.cos(np.radians(TURNED_DEG)):
         notes.odd("camera turned away", f"{path}, {name}")
     notes.annotations.counts["cameras of ScanRefer's annotators"] += 1
     notes.annotations.rows.append(
         CameraText(
-            scene_id=fields.text(row, "scene_id"),
+            scene_id=scene_id,
             text=text,
             position=as_vector(np.array(position)),
             rotation=level_camera(direction),
             frame=SCANREFER,
             text_id=key,
-            object_id=fields.identifier(row, "object_id"),
-            object_name=object_name(row),
+            object_id=of_object,
+            object_name=named,
         )
     )

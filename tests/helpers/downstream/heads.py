@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import BertConfig, BertModel
 
@@ -16,13 +19,17 @@ from plinth.storage import StorageOptions
 from poma3d import export
 from poma3d.heads.config import HeadConfig, ProtocolConfig
 from poma3d.heads.questions import QuestionShape
-from poma3d.heads.stage import QuestionStage
+from poma3d.heads.stage import QuestionStage, TrainedEncoder
 from poma3d.heads.text import TextTower
+from poma3d.inputs import fake_batch
+from poma3d.network.encoder import PointMapEncoder
 from poma3d.pretrained.config import TeacherConfig
+from tests.helpers import tiny
 from tests.helpers.tiny_jobs import write
 
 SHAPE = QuestionShape(views=4, embedding=10, texts=3, tokens=6, answers=2)
 CLASSES, WORDS = 7, 20
+SCENES = 3
 
 
 def tower(train: bool = True) -> TextTower:
@@ -40,6 +47,42 @@ def stage(train: bool = True, dropout: float = 0.3, **changes: Any) -> QuestionS
     """A tiny stage; `changes` are of its head's config."""
     head = HeadConfig(pool_hidden=8, pool_width=16, hidden=24, dropout=dropout, **changes)
     return QuestionStage(head, ProtocolConfig(), tower(train), SHAPE, CLASSES, seed=3)
+
+
+class MemoryScenes:
+    """Scenes with random geometry, in memory; notes what was asked for."""
+
+    def __init__(self, count: int) -> None:
+        self.shape = tiny.shape()
+        made = fake_batch(self.shape, (*self.shape.geometry, "view_valid"), count, seed=0)
+        self.columns = {name: made[name].numpy() for name in (*self.shape.geometry, "view_valid")}
+        self.columns["view_valid"][0, 1:] = 0  # a scene of one view
+        self.asked: list[list[int]] = []
+
+    def read(self, numbers: Sequence[int]) -> dict[str, np.ndarray]:
+        self.asked.append(list(numbers))
+        return {name: values[list(numbers)] for name, values in self.columns.items()}
+
+    def read_ahead(self, numbers: Sequence[int]) -> None:
+        """Everything is at hand."""
+
+
+def encoder_stage(dropout: float = 0.3, lr_scale: float = 0.5) -> QuestionStage:
+    """A tiny stage whose encoder is trained, on `SCENES` scenes."""
+    scenes = MemoryScenes(SCENES)
+    vit = tiny.tower().build()
+    trained = TrainedEncoder(PointMapEncoder(vit), scenes.shape, scenes, lr_scale)
+    shape = replace(SHAPE, views=scenes.shape.views, embedding=tiny.JOINT, by_scene=True)
+    head = HeadConfig(pool_hidden=8, pool_width=16, hidden=24, dropout=dropout)
+    return QuestionStage(head, ProtocolConfig(), tower(), shape, CLASSES, seed=3, trained=trained)
+
+
+def by_scene(batch: dict[str, Any], scenes: Sequence[int]) -> dict[str, Any]:
+    """A fake batch whose questions are about these scenes of the store, without their geometry."""
+    kept = {
+        name: value for name, value in batch.items() if name not in (*tiny.shape().geometry, "view_valid")
+    }
+    return {**kept, "scene": torch.tensor(scenes, dtype=torch.int32)}
 
 
 def make_features(folder: Path) -> dict[str, Any]:

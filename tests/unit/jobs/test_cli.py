@@ -35,6 +35,7 @@ REQUIRED = {
     "evaluate": ["run=x", "data=y", "teacher.revision=abc"],
     "export": ["run=x", "output=y"],
     "sweep": [],
+    "sweep_finetune": [],
     "demo": [],
     "lift": ["output=x", "inputs=[{uri: a}]", "teacher.revision=abc"],
     "features": ["encoder=x", "data=y", "output=z"],

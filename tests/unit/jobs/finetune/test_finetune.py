@@ -27,6 +27,7 @@ from plinth.storage import Storage
 from poma3d.heads.questions import QuestionShape
 from poma3d.heads.stage import QuestionStage
 from poma3d.stages import MainStage, WarmupStage
+from tests.helpers.annotations.layouts import sqa3d_answer, sqa3d_question, write_sqa3d
 from tests.helpers.downstream import heads
 from tests.helpers.tiny_jobs import write
 
@@ -91,11 +92,14 @@ def test_predictions_and_results_agree_with_the_head(home: Path, capsys: pytest.
     assert all(len(set(row["answers"])) == 10 for row in found)
 
 
-def test_k_above_the_number_of_classes_is_all_of_them(home: Path) -> None:
+def test_k_above_the_number_of_classes_is_all_of_them(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     listed = home / "list.json"
     listed.write_text(json.dumps(["yes", "no", "one"]))
-    assert run(home, qa={"task": "rooms", "vocabulary": str(listed), "best": [1, 50]}) == 0
+    assert run(home, qa={"task": "rooms", "vocabulary": str(listed), "best": [1, 10, 50]}) == 0
+    assert "qa.best: EM@10, EM@50 becomes EM@3: there are 3 answers" in capsys.readouterr().out
     assert {len(row["answers"]) for row in lines(home / "runs/qa/predictions/val-last.jsonl")} == {3}
+    measured = json.loads((home / "runs/qa/results.json").read_text())["splits"]["val"]["last"]["figures"]
+    assert list(measured) == ["EM@1", "EM@3"]
 
 
 def test_the_impossible_class_is_never_predicted(home: Path) -> None:
@@ -248,6 +252,38 @@ def test_questions_about_other_scenes_are_refused_and_some_are_counted(
     assert "scene0000_00" in refused(home, capsys, name="none")
 
 
+def test_rows_without_an_answer_are_counted_and_not_scored(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = home / "rooms/questions.jsonl"
+    rows = lines(file)
+    asked = [{k: row[k] for k in ("scene_id", "question_id", "question")} for row in rows]
+    known = [row | {"answers": rows[i]["answers"]} for i, row in enumerate(asked)]
+    for name, content in (("train", known), ("val", known[:-3] + asked[-3:])):
+        (home / f"{name}.json").write_text(json.dumps(content))
+    splits = {
+        name: {"annotations": [str(home / f"{name}.json")], "features": [str(home / "features")]}
+        for name in ("train", "val")
+    }
+    assert run(home, qa={"task": "scanqa", "question_types": "scanqa"}, **splits) == 0
+    assert "val: 3 questions have no answer at all" in capsys.readouterr().out
+    found = lines(home / "runs/qa/predictions/val-last.jsonl")
+    assert len(found) == len(rows)
+    right = {row["question_id"]: row["answers"] for row in known[:-3]}
+    scored = [row["answers"][0] in right[row["question_id"]] for row in found if row["question_id"] in right]
+    measured = json.loads((home / "runs/qa/results.json").read_text())["splits"]["val"]
+    assert measured["counts"]["without_answer"] == 3
+    assert measured["last"]["figures"]["EM@1"]["value"] == pytest.approx(np.mean(scored))
+
+
+def test_an_answer_file_of_another_split_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = write_sqa3d(home, [sqa3d_question(0)], [sqa3d_answer(5)])
+    split = {"annotations": [str(file) for file in files], "features": [str(home / "features")]}
+    said = refused(home, capsys, qa={"task": "sqa3d"}, train=split, val=split)
+    assert f"train.annotations: {files[1]}: " in said
+    assert "of another split or data set" in said
+
+
 def test_the_same_question_twice_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = str(home / "rooms/questions.jsonl")
     split = {"annotations": [file, file], "features": [str(home / "features")]}
@@ -309,7 +345,9 @@ def test_sqa3d_s_files_train_a_head_that_poma_score_scores_alike(home: Path) -> 
     assert score["missing"] == 0
     assert score["rows"] == measured["counts"]["rows"] == len(rows)
     assert score["figures"]["raw"] == pytest.approx(100 * measured["last"]["figures"]["EM@1"]["value"])
-    # It is called em9 where there are nine classes.
-    of_ten = next(value for name, value in score["figures"].items() if name.startswith("em"))
-    assert of_ten == pytest.approx(100 * measured["last"]["figures"]["EM@10"]["value"])
+    of_ten = {
+        name.replace("em", "EM@"): value for name, value in score["figures"].items() if name[:2] == "em"
+    }
+    [(name, value)] = of_ten.items()  # it is called em9 where there are nine classes
+    assert value == pytest.approx(100 * measured["last"]["figures"][name]["value"])
     assert measured["counts"]["unknown_answer"] == sum(row["answers"][0] == "left" for row in rows)

@@ -13,7 +13,7 @@ from jobs.jobfile import load
 from jobs.pretrain.config import StageConfig
 from jobs.sweep import command as sweep
 from jobs.sweep.config import SweepJob
-from jobs.sweep.trials import Trials, metrics_of
+from jobs.sweep.pretraining import PretrainTrials
 from plinth.data.config import ReaderKind
 from plinth.errors import ConfigError
 from plinth.launch.config import Workers
@@ -39,11 +39,13 @@ def sweep_file(folder: Path, space: dict[str, Any] = SPACE, **changes: Any) -> s
     return write(folder / "sweep.yaml", job)
 
 
-def loaded(path: str) -> tuple[SweepJob, Trials]:
+def loaded(path: str) -> tuple[SweepJob, PretrainTrials]:
     job = load(SweepJob, Path(path), [])
     storage = sweep.sweep_storage(job)
-    job = sweep.pinned(job, storage, resumes=False)
-    return job, sweep.prepare(job, storage)
+    job = PretrainTrials(job, storage).pinned(resumes=False)
+    trials = sweep.prepare(job, storage)
+    assert isinstance(trials, PretrainTrials)
+    return job, trials
 
 
 def test_trial_job_has_its_values_length_and_shared_warmup(folder: Path) -> None:
@@ -99,7 +101,7 @@ def test_metrics_are_those_that_the_last_stage_gives(last: str, weights: dict[st
     stage = build_stage(last, tiny.model_config("full"), stage_config.loss, shape, tiny.tower(), 0)
     encoded = stage(stage.fake_batch(2))
     terms = {*encoded.sums, *stage.contrast(encoded.features).terms}
-    assert metrics_of(job) == terms | {"loss", "grad_norm"}
+    assert PretrainTrials(job, Storage.from_uri(job.output)).metrics() == terms | {"loss", "grad_norm"}
 
 
 def test_missing_held_out_data_set_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,7 +117,7 @@ def test_missing_held_out_data_set_is_refused(folder: Path, capsys: pytest.Captu
         ({"main.global_batch_size": {"choice": [4, "many"]}}, {}, "main.global_batch_size"),
         ({"main.lr": {"choice": [1e-3, -1.0]}}, {}, "cannot run: optim.lr is -1.0, expected above 0"),
         ({"main.lr": {"choice": [1e-3]}}, {}, "sweep.space has one point. Use `poma pretrain`"),
-        ({"fit.workers.max": {"choice": [1, 2]}}, {}, "sweep.space.fit.workers.max: where and on what"),
+        ({"fit.workers.max": {"choice": [1, 2]}}, {}, "sweep.space.fit.workers.max: where, on what"),
         ({"main.global_batch_size": {"choice": [2, 4]}}, {}, "Give main.samples (or epochs)"),
         (SPACE, {"metric": "loss"}, "sweep.metric loss is not comparable between trials: main.loss.jepa"),
         (SPACE, {"metric": "scene_texts"}, "Did you mean scene_text?"),
@@ -155,5 +157,5 @@ def test_sweep_of_the_same_name_with_other_settings_is_refused(folder: Path) -> 
 
 def test_shipped_sweep_config_is_valid() -> None:
     job = load(SweepJob, Path("jobs/configs/sweep.yaml"), [])
-    job.sweep.validate(metrics_of(job))
+    job.sweep.validate(PretrainTrials(job, Storage.from_uri(job.output)).metrics())
     assert isinstance(Storage.from_uri(job.output), Storage)

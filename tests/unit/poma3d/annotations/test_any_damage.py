@@ -110,6 +110,22 @@ def test_any_value_anywhere(name: str, tmp_path: Path) -> None:
     assert tried > 100
 
 
+def test_a_bad_row_of_cameras_costs_no_other(tmp_path: Path) -> None:
+    rows, texts = (
+        [row("scene0000_00", "1", str(n)) for n in range(3)] for row in (camera_row, scanrefer_row)
+    )
+    paths = [write_json(tmp_path / f"{number}.json", content) for number, content in enumerate((rows, texts))]
+    tried = 0
+    for changed in damaged(rows[1]):
+        paths[0].write_text(json.dumps([rows[0], changed, rows[2]]))
+        found = read("localisation", paths)
+        kept = {row.text_id for row in found.camera_texts}
+        assert {"scene0000_00-1_0", "scene0000_00-1_2"} <= kept, changed
+        assert all(problem.row for problem in found.problems), changed
+        tried += 1
+    assert tried > 100
+
+
 def test_any_vocabulary(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     for changed in damaged(list(TWO)):

@@ -9,6 +9,7 @@ import torch
 
 from poma3d.heads.network import answer_loss, multi_hot
 from poma3d.heads.stage import KEPT, SITUATION
+from tests.helpers import tiny
 from tests.helpers.downstream import heads
 
 ROWS = 6
@@ -120,3 +121,37 @@ def test_a_head_without_a_question_does_not_read_it() -> None:
     blind = heads.stage(inputs="question").eval()
     with torch.no_grad():
         assert loss(blind, whole) == loss(blind, {**whole, "views": whole["views"] * 2})
+
+
+def test_questions_about_a_scene_share_one_pass_of_its_encoder() -> None:
+    stage = heads.encoder_stage(dropout=0.0)
+    store = stage.trained.scenes if stage.trained is not None else None
+    assert isinstance(store, heads.MemoryScenes)
+    asked = heads.by_scene(stage.fake_batch(ROWS), [2, 0, 2, 2, 0, 2])
+    prepared = stage.prepare(asked)
+    assert store.asked == [[0, 2]]
+    assert prepared["depth"].shape[0] == 2
+    seen = stage.encoded(prepared)
+    assert seen["views"].shape == (ROWS, store.shape.views, tiny.JOINT)
+    alone = stage.encode({name: torch.from_numpy(v[[2]]) for name, v in store.columns.items()})[0]
+    for row in (0, 2, 3, 5):
+        torch.testing.assert_close(seen["views"][row], alone, rtol=1e-5, atol=1e-5)
+    assert seen["view_valid"][1].tolist() == [1, 0, 0]  # scene 0 has one view
+    apart = sum(loss(stage, heads.by_scene(rows(stage.fake_batch(ROWS), [i]), [s]))
+                for i, s in enumerate([2, 0, 2, 2, 0, 2]))  # fmt: skip
+    assert loss(stage, asked) == pytest.approx(apart, rel=1e-4)
+
+
+def test_a_trained_encoder_has_a_learning_rate_of_its_own() -> None:
+    stage = heads.encoder_stage(lr_scale=0.25)
+    groups = {group["name"]: group for group in stage.param_groups(0.1)}
+    assert {name: group["lr_scale"] for name, group in groups.items()} == {
+        "matrices": 1.0, "others": 1.0, "encoder matrices": 0.25, "encoder others": 0.25,
+    }  # fmt: skip
+    assert stage.encoder is not None
+    trained = {id(p) for p in stage.encoder.parameters() if p.requires_grad}
+    listed = [id(p) for name, group in groups.items() if "encoder" in name for p in group["params"]]
+    assert set(listed) == trained
+    assert len(listed) == len(trained)
+    stage(heads.by_scene(stage.fake_batch(2), [0, 1])).sums["answer"].backward()
+    assert not [n for n, p in stage.encoder.named_parameters() if p.requires_grad and p.grad is None]

@@ -72,6 +72,7 @@ def test_angles_that_contradict_the_lookat_are_odd(tmp_path: Path) -> None:
         ({"lookat": [1.0, 1.0]}, "three numbers"),
         ({"position": None}, "three numbers"),
         ({"rotation": ["a", 0, 0]}, "no number"),
+        ({"position": [1e308, 0, 0], "lookat": [-1e308, 0, 0]}, "too far from camera.position"),
     ],
 )
 def test_bad_cameras_are_named(tmp_path: Path, camera: dict[str, object], says: str) -> None:
@@ -81,6 +82,28 @@ def test_bad_cameras_are_named(tmp_path: Path, camera: dict[str, object], says: 
     assert says in problem.reason
     assert problem.row == "row 2 (id scene0000_00-3_1)"
     assert not problem.kept
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"scene_id": 11}, "scene_id is no text: 11"),
+        ({"object_name": 3}, "object_name is no text: 3"),
+        ({"object_id": 1.5}, "object_id must be a text or an integer"),
+        ({"ann_id": None}, "ann_id must be a text or an integer"),
+        ({"camera": [1, 2]}, "camera is no object"),
+    ],
+)
+def test_bad_rows_of_cameras_are_named_and_the_others_kept(
+    tmp_path: Path, changed: dict[str, object], says: str
+) -> None:
+    rows = [camera_row(A, "3", "0"), {**camera_row(A, "3", "1"), **changed}, camera_row(A, "3", "2")]
+    file = write_json(tmp_path / "a.json", rows)
+    found = read("localisation", [file])
+    [problem] = found.problems
+    assert str(problem).startswith(f"{file}, row 2")
+    assert says in problem.reason
+    assert [row.text_id for row in found.camera_texts] == [f"{A}-3_0", f"{A}-3_2"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,224 @@
+"""`poma finetune` with an encoder that is trained with its head, on tiny rooms: what is trained, resumed,
+asked, exported; where its scenes come from; what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from jobs.ask.head import find, load, open_run, scenes_of
+from jobs.cli import main
+from jobs.common.datasets import open_dataset
+from jobs.evaluate import encoders
+from jobs.features.sets import open_features
+from jobs.finetune.scenes import SceneStore, open_scenes
+from plinth.checkpoint import save_load
+from plinth.data import manifest as manifests
+from plinth.data.manifest import Manifest
+from plinth.errors import ConfigError, DataError
+from plinth.storage import Storage, StorageOptions
+from poma3d import export
+from tests.helpers.downstream import heads
+from tests.helpers.tiny_jobs import write
+
+OPTIONS = StorageOptions()
+PREFIX = "encoder.vit."
+
+
+def job_of(home: Path, name: str = "qa", **changes: Any) -> dict[str, Any]:
+    split = {"annotations": [str(home / "rooms/questions.jsonl")], "scenes": [str(home / "rooms")]}
+    encoder = {"source": str(home / "encoder"), "lr": 1e-3}
+    return heads.finetune_job(
+        home, name=name, **{"train": split, "val": split, "encoder": encoder, **changes}
+    )
+
+
+def run(home: Path, name: str = "qa", **changes: Any) -> int:
+    return main(["finetune", write(home / f"{name}.yaml", job_of(home, name, **changes))])
+
+
+def weights(home: Path, name: str = "qa") -> dict[str, torch.Tensor]:
+    storage = Storage.from_uri(home / "runs" / name / "heads" / "checkpoints")
+    return save_load.read_full(storage, home / "scratch")
+
+
+def figures(home: Path, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((home / "runs" / name / "results.json").read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def trained(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run. Leave it as it is."""
+    home = tmp_path_factory.mktemp("trained")
+    for name in ("rooms", "teacher", "tower", "encoder"):
+        shutil.copytree(prepared / name, home / name)
+    assert run(home) == 0
+    return home
+
+
+def test_the_whole_encoder_is_trained_and_exported(trained: Path, tmp_path: Path) -> None:
+    before = export.load(trained / "encoder").vit
+    after = {n.removeprefix(PREFIX): w for n, w in weights(trained).items() if n.startswith(PREFIX)}
+    assert after.keys() == before.state_dict().keys()
+    same = {name for name, weight in before.state_dict().items() if torch.equal(weight, after[name])}
+    assert same == {f"blocks.{layer}.attn.k.bias" for layer in range(len(before.blocks))}  # softmax drops it
+    job = {"kind": "export", "run": str(trained / "runs/qa"), "output": str(tmp_path / "out")}
+    assert main(["export", write(tmp_path / "export.yaml", job)]) == 0
+    exported = export.load(tmp_path / "out")
+    assert all(torch.equal(weight, after[name]) for name, weight in exported.vit.state_dict().items())
+    assert exported.provenance.run.endswith("qa/heads step 4")
+    earlier = encoders.load(str(trained / "runs/qa"), OPTIONS, step=2)
+    assert export.weights_digest(earlier) != export.weights_digest(exported)
+
+
+def test_a_run_that_lost_its_end_ends_as_before(trained: Path, tmp_path: Path) -> None:
+    for name in ("rooms", "teacher", "tower", "encoder", "runs"):
+        shutil.copytree(trained / name, tmp_path / name)
+    folder = tmp_path / "runs/qa"
+    (folder / "config.yaml").unlink()
+    last = max((folder / "heads/checkpoints").glob("*4"))
+    shutil.rmtree(last)
+    assert run(tmp_path) == 0
+    straight, resumed = weights(trained), weights(tmp_path)
+    assert straight.keys() == resumed.keys()
+    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+    assert figures(trained, "qa")["selection"] == figures(tmp_path, "qa")["selection"]
+
+
+def test_asking_reads_the_scene_with_the_trained_encoder(trained: Path) -> None:
+    opened = open_run(str(trained / "runs/qa"), OPTIONS, step=4)
+    seen = scenes_of(opened, None)
+    stage, _, _ = load(opened, seen)
+    sample = open_dataset(str(trained / "rooms"), OPTIONS).samples()[3]
+    found = find(stage, seen, sample.scene_id)
+    encoder = encoders.load(str(trained / "runs/qa"), OPTIONS)
+    expected = encoder.from_depth(
+        sample.depth[None], sample.depth_scale, sample.intrinsics[None], sample.pose[None]
+    ).projected[0]
+    np.testing.assert_allclose(found.views.views, expected.numpy(), rtol=1e-4, atol=1e-4)
+    assert found.views.view_valid.tolist() == sample.view_valid.tolist()
+
+
+def test_poma_ask_takes_scenes_and_no_features(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene = open_scenes([str(trained / "rooms")], OPTIONS).scene_ids()[0]
+    words = ["ask", str(trained / "runs/qa"), scene, "how many chairs are there?"]
+    assert main([*words, "--output", str(tmp_path / "asked.html")]) == 0
+    assert (tmp_path / "asked.html").exists()
+    assert "attention" in capsys.readouterr().out
+    assert main([*words, "--features", str(trained / "rooms")]) == 2
+    assert "which reads no features" in capsys.readouterr().err
+    assert main(["ask", words[1], "nowhere", words[3]]) == 2
+    assert "has no scene 'nowhere'" in capsys.readouterr().err
+
+
+def test_frozen_and_trained_see_the_same_before_the_first_step(trained: Path, prepared: Path) -> None:
+    """The head scores alike on cached features and on scenes while the encoder is where it started."""
+    opened = open_run(str(trained / "runs/qa"), OPTIONS)
+    seen = scenes_of(opened, None)
+    stage, _, _ = load(opened, seen)
+    first = export.load(trained / "encoder")
+    assert stage.encoder is not None
+    stage.encoder.vit.load_state_dict(first.vit.state_dict())
+    cached = open_features([str(prepared / "features")], OPTIONS)
+    for scene_id in seen.scene_ids():
+        np.testing.assert_allclose(
+            find(stage, seen, scene_id).views.views,
+            cached.find(scene_id).views.views.astype(np.float32),
+            atol=5e-3,
+        )
+
+
+def test_shuffled_scenes_are_others(home: Path) -> None:
+    assert run(home, "plain") == 0
+    assert run(home, "shuffled", shuffle_scenes=True) == 0
+    first, second = weights(home, "plain"), weights(home, "shuffled")
+    assert not torch.equal(first[f"{PREFIX}head.weight"], second[f"{PREFIX}head.weight"])
+
+
+def test_the_store_gives_what_the_data_set_holds(home: Path) -> None:
+    sets = open_scenes([str(home / "rooms")], OPTIONS)
+    store = SceneStore(sets, 2)
+    samples = open_dataset(str(home / "rooms"), OPTIONS).samples()
+    assert sets.scene_ids() == [sample.scene_id for sample in samples]
+    store.read_ahead([7, 1])
+    for numbers in ([7, 1], [0, 1, 2, 3, 4], [6]):  # more than it keeps
+        found = store.read(numbers)
+        assert set(found) == {"depth", "depth_scale", "intrinsics", "pose", "view_valid"}
+        for row, number in enumerate(numbers):
+            for name in found:
+                np.testing.assert_array_equal(found[name][row], getattr(samples[number], name), err_msg=name)
+
+
+def test_scenes_that_cannot_be_used_are_named(home: Path) -> None:
+    twice = [str(home / "rooms"), str(home / "rooms")]
+    with pytest.raises(DataError, match="is there twice"):
+        open_scenes(twice, OPTIONS).scene_ids()
+    sets = open_scenes([str(home / "rooms")], OPTIONS)
+    storage, manifest = sets.sources[0].storage, sets.sources[0].manifest
+    shard = home / "rooms" / manifest.shards[0].name
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-1000] + bytes(1000))
+    with pytest.raises(DataError, match=manifest.shards[0].name):
+        SceneStore(sets, 2).read([0])
+    manifests.commit(storage, Manifest(manifest.shards, manifest.attributes | {"note": "another"}))
+    with pytest.raises(DataError, match="built again"):
+        SceneStore(sets, 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"encoder": None}, "train.scenes is given without an encoder"),
+        ({"encoder": {"source": "rooms"}}, "neither a run"),
+        ({"encoder": {"source": "encoder", "lr": 0.0}}, "encoder.lr is 0.0"),
+        ({"encoder": {"source": "encoder", "cached_scenes": 0}}, "encoder.cached_scenes is 0"),
+        ({"head": {"inputs": "question"}}, "that nothing would look at"),
+        (
+            {"train": {"annotations": ["x"], "features": ["features"]}},
+            "train.features is given with",
+        ),
+        ({"train": {"annotations": ["x"], "scenes": ["nowhere"]}}, "nowhere"),
+        ({"text": {"kind": "teacher", "source": "teacher"}}, "was trained with"),
+    ],
+)
+def test_mistakes_with_a_trained_encoder_are_one_line(
+    home: Path,
+    changes: dict[str, Any],
+    says: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(home)
+    capsys.readouterr()
+    assert run(home, **changes) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_an_encoder_that_changed_since_the_run_began_is_refused(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(home / "encoder", home / "mine")
+    encoder = {"source": str(home / "mine")}
+    assert run(home, encoder=encoder) == 0
+    other = export.load(home / "mine")
+    next(other.parameters()).data.add_(0.1)
+    export.save(other, home / "mine")
+    assert run(home, encoder=encoder) == 2
+    assert "encoder was" in capsys.readouterr().err
+
+
+def test_a_run_on_features_has_no_encoder_to_export(home: Path) -> None:
+    assert main(["finetune", write(home / "qa.yaml", heads.finetune_job(home))]) == 0
+    with pytest.raises(ConfigError, match="no encoder of its own"):
+        encoders.load(str(home / "runs/qa"), OPTIONS)
