@@ -23,14 +23,24 @@ LEGEND_COLUMNS = 3
 
 
 @dataclass(frozen=True)
+class Mark:
+    """Where on x something happened, drawn as a dotted line."""
+
+    x: float
+    text: str
+    """What, in a word."""
+    series: str = ""
+    """The series that it happened to, whose colour it takes; empty for all."""
+
+
+@dataclass(frozen=True)
 class Curve:
     """A plot of named series, each (x, y)."""
 
     title: str
     x_label: str
     series: dict[str, tuple[list[float], list[float]]]
-    marks: tuple[float, ...] = ()
-    """x of restarts, drawn as dotted lines."""
+    marks: tuple[Mark, ...] = ()
 
 
 def series_colours(names: list[str]) -> dict[str, str]:
@@ -59,9 +69,11 @@ def curve_svg(curve: Curve) -> Markup:
         figure = Figure(figsize=CURVE_INCHES, layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
+        colours = series_colours(list(curve.series))
         for mark in curve.marks:
-            axes.axvline(mark, color=INK_STAND_IN, alpha=0.8, linewidth=1.2, linestyle=":")
-        for name, colour in series_colours(list(curve.series)).items():
+            ink = colours.get(mark.series, INK_STAND_IN)
+            axes.axvline(mark.x, color=ink, alpha=0.8, linewidth=1.2, linestyle=":")
+        for name, colour in colours.items():
             x, y = curve.series[name]
             dot = "o" if len(x) == 1 else ""  # a line of one point cannot be seen
             axes.plot(x, y, marker=dot, color=colour, linewidth=1.5, label=name, solid_capstyle="round")

@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from jobs.common.run_layout import CONFIG_KEY, PINS_KEY, STAGES
-from jobs.display.figures import Curve
+from jobs.display.figures import Curve, Mark
 from jobs.display.html import render
 from jobs.runs.evaluations import read_evaluations
 from jobs.runs.started import read_starts
@@ -88,6 +88,7 @@ def write_page(storage: Storage, now: float | None = None, every_s: float = EVER
                 "name": stage,
                 "curves": stage_curves(stage, of, restarts.get(stage, ())) if of else [],
                 "restarts": len(restarts.get(stage, ())),
+                "steps": of[-1]["step"] + 1 if of else 0,
             }
             for stage, of in lines.items()
         ],
@@ -104,13 +105,13 @@ def write_page(storage: Storage, now: float | None = None, every_s: float = EVER
     return f"{storage.uri}/{PAGE_KEY}"
 
 
-def _restarts(records: Sequence[Record]) -> dict[str, tuple[float, ...]]:
+def _restarts(records: Sequence[Record]) -> dict[str, tuple[Mark, ...]]:
     """Stage -> the steps from which it went on after its workers were started again."""
-    found: dict[str, list[float]] = {}
+    found: dict[str, list[Mark]] = {}
     seen: set[str] = set()
     for record in sorted(records, key=lambda one: one.started):
         if record.stage in seen and record.marks:
-            found.setdefault(record.stage, []).append(float(record.marks[0].step))
+            found.setdefault(record.stage, []).append(Mark(float(record.marks[0].step), "restart"))
         seen.add(record.stage)
     return {stage: tuple(steps) for stage, steps in found.items()}
 
@@ -132,7 +133,7 @@ def _data(storage: Storage) -> list[str]:
     return [redact(line) for line in found]
 
 
-def stage_curves(stage: str, lines: Sequence[Line], restarts: tuple[float, ...] = ()) -> list[Curve]:
+def stage_curves(stage: str, lines: Sequence[Line], restarts: tuple[Mark, ...] = ()) -> list[Curve]:
     """What the metrics of a stage show over its steps.
 
     Args:

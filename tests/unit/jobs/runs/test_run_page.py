@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from jobs.common.ray_config import RayConfig
+from jobs.display.figures import Mark
 from jobs.runs import page as run_page
 from jobs.runs.page import page_kept, stage_curves, write_page
 from jobs.runs.started import read_starts, record_start
@@ -41,6 +42,7 @@ def test_page_of_a_running_run(tmp_path: Path) -> None:
     text = written(killed_run(tmp_path))
     assert not re.findall(r"<link|@import|url\(['\"]?http|src=", text)
     assert text.count("<svg") == 10
+    assert text.index("Stage warmup") < text.index("Stage main")
     assert_snapshot(text, Path(__file__).with_name("run_page.html"))
 
 
@@ -78,7 +80,7 @@ def test_it_is_loaded_again_only_while_the_run_goes_on(tmp_path: Path) -> None:
 def test_a_failed_run_says_why_before_anything_else(tmp_path: Path) -> None:
     text = written(killed_run(tmp_path, outcome=FAILED), NOW + 9999)
     assert 'class="status bad">failed' in text
-    assert text.index("vanished in step 48") < text.index("Stage main") < text.index("Stage warmup")
+    assert text.index("vanished in step 48") < text.index("Stage warmup") < text.index("Stage main")
 
 
 def test_the_traceback_of_the_cause_is_there(tmp_path: Path) -> None:
@@ -215,5 +217,6 @@ def test_one_evaluation_of_a_run_from_before_there_were_several(tmp_path: Path) 
 def test_restarts_are_marked_in_the_curves(tmp_path: Path) -> None:
     text = written(killed_run(tmp_path))
     assert "Dotted: where it went on after a restart (1)." in text
-    curves = stage_curves("main", read_lines(killed_run(tmp_path).child("main")), (40.0,))
-    assert all(curve.marks == (40.0,) for curve in curves)
+    marks = (Mark(40.0, "restart"),)
+    curves = stage_curves("main", read_lines(killed_run(tmp_path).child("main")), marks)
+    assert all(curve.marks == marks for curve in curves)
