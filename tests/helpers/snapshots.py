@@ -14,7 +14,7 @@ from pathlib import Path
 STAND_INS = (
     (re.compile(r"<style>.*?</style>", re.DOTALL), "<style>...</style>"),
     (re.compile(r"<svg.*?</svg>", re.DOTALL), "<svg>...</svg>"),
-    (re.compile(r"<script>/\*! uPlot\n.*?</script>\n<script>.*?</script>", re.DOTALL), "<script>...</script>"),
+    (re.compile(r"<script>/\*! uPlot.*?</script>\n<script>.*?</script>", re.DOTALL), "<script>...</script>"),
     (re.compile(r'"tables": \[\[.*?\]\]\]'), '"tables": "..."'),
     (re.compile(r"data:image/png;base64,[\w+/=]+"), "data:image/png;base64,..."),
 )
