@@ -16,7 +16,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from jobs.display.figures import Curve, series_colours
+from jobs.display.figures import Curve
 
 LIBRARY = Path(__file__).with_name("uplot")
 SCRIPT = Path(__file__).with_name("charts.js")
@@ -47,7 +47,7 @@ def chart_data(curve: Curve) -> dict[str, Any]:
         key = tuple(x)
         tables.setdefault(key, [_short(x)]).append(_short(y))
         order.setdefault(key, []).append(name)
-    colours = series_colours(list(curve.series))
+    colours = curve.colours
     return {
         "title": curve.title,
         "x": curve.x_label,

@@ -31,6 +31,8 @@ PAGE_KEY = "index.html"
 EVERY_S = MetricsConfig().page_every_s
 REFRESH_S = 30
 """How often a browser loads the page of a running run again."""
+LOSS, TOTAL = "loss", "total"
+"""Title of the plot that has the loss and its terms, and the name of the loss in it."""
 CURVE_POINTS = 400
 """Longer curves are averaged over neighbours: the plot is about as many pixels wide."""
 RATE_STEPS = 20
@@ -133,24 +135,32 @@ def _data(storage: Storage) -> list[str]:
     return [redact(line) for line in found]
 
 
-def stage_curves(stage: str, lines: Sequence[Line], restarts: tuple[Mark, ...] = ()) -> list[Curve]:
+def stage_curves(
+    stage: str, lines: Sequence[Line], restarts: tuple[Mark, ...] = (), points: int = CURVE_POINTS
+) -> list[Curve]:
     """What the metrics of a stage show over its steps.
 
     Args:
         restarts: steps to mark.
+        points: of a longer curve.
     """
     terms = {name: [line["terms"].get(name) for line in lines] for name in _names(lines, "terms")}
     logs = {name: [line["logs"].get(name) for line in lines] for name in _names(lines, "logs")}
     rates = [line["samples"] / max(line["step_s"] + line["checkpoint_s"], 1e-9) for line in lines]
     drawn = {
-        "loss": {"total": [line["loss"] for line in lines], **(terms if len(terms) > 1 else {})},
+        LOSS: {TOTAL: [line["loss"] for line in lines], **(terms if len(terms) > 1 else {})},
         **{name: {name: values} for name, values in logs.items()},  # each has a scale of its own
         "gradient norm": {"before clipping": [line["grad_norm"] for line in lines]},
         "samples per second": {"all workers": rates},
     }
     steps = [line["step"] for line in lines]
     return [
-        Curve(f"{stage}: {title}", "step", {name: _thinned(steps, y) for name, y in series.items()}, restarts)
+        Curve(
+            f"{stage}: {title}",
+            "step",
+            {name: _thinned(steps, y, points) for name, y in series.items()},
+            restarts,
+        )
         for title, series in drawn.items()
         if series
     ]
@@ -160,10 +170,12 @@ def _names(lines: Sequence[Line], part: str) -> list[str]:
     return list(dict.fromkeys(name for line in lines for name in line[part]))
 
 
-def _thinned(steps: Sequence[int], values: Sequence[float | None]) -> tuple[list[float], list[float]]:
+def _thinned(
+    steps: Sequence[int], values: Sequence[float | None], points: int
+) -> tuple[list[float], list[float]]:
     """The points that have a value, as means of neighbours where there are too many."""
     known = [(step, value) for step, value in zip(steps, values, strict=True) if value is not None]
-    groups = np.array_split(np.array(known, float).reshape(-1, 2), min(len(known), CURVE_POINTS) or 1)
+    groups = np.array_split(np.array(known, float).reshape(-1, 2), min(len(known), points) or 1)
     x, y = np.array([group.mean(axis=0) for group in groups if len(group)]).reshape(-1, 2).T
     return x.tolist(), y.tolist()
 
