@@ -27,7 +27,7 @@ from plinth.errors import ConfigError
 from plinth.launch.config import Workers
 from plinth.launch.placement import TrialPlacement
 from plinth.storage import Storage
-from plinth.sweep.records import SHARED, TRIALS, StageLength, Values
+from plinth.sweep.records import SHARED, TRIALS, Measured, StageLength, Values
 from poma3d import stages
 
 OWN_KEYS = ("kind", "evaluation", "sweep")
@@ -100,7 +100,7 @@ class Trials:
             job.start = None  # it may not be there yet
         return job
 
-    def measure(self, run: Storage, stage: str, step: int) -> dict[str, float]:
+    def measure(self, run: Storage, stage: str, step: int) -> dict[str, Measured]:
         """Retrieval and probe of a checkpoint on the held-out scenes: "R@1-5", "probe AP"."""
         job = evaluate_job(self.job, run)
         dataset, samples = evaluate.held_out(job)
@@ -110,7 +110,8 @@ class Trials:
         features = evaluation.gather_features(known, samples, job.batch_size)
         teacher = models.open_teacher(job.teacher, job.storage, device)
         found = evaluation.measure(job, samples, dataset.classes, features, teacher)
-        return {name: estimate.value for name, estimate in found.numbers[evaluation.MODEL].items()}
+        numbers = found.numbers[evaluation.MODEL]
+        return {name: Measured(each.value, each.low, each.high) for name, each in numbers.items()}
 
 
 def evaluate_job(job: SweepJob, run: Storage) -> EvaluateJob:

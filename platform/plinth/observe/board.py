@@ -1,4 +1,4 @@
-"""What a stage tells TensorBoard of itself beside its numbers: its settings, as text and as hyperparameters."""
+"""What a stage tells TensorBoard of itself beside its numbers: its settings, a text and hyperparameters."""
 
 from __future__ import annotations
 
