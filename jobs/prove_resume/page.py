@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from jobs.display.figures import Curve, Mark
+from jobs.display.figures import Curve, Mark, series_colours
 from jobs.display.html import render
 from jobs.display.text import aligned
 from jobs.prove_resume.compare import LOSS_TOLERANCE, STATE_TOLERANCE, Comparison
@@ -58,6 +58,7 @@ def write_page(
     steps = [float(i) for i in range(len(straight.losses))]
     losses = {"straight": (steps, straight.losses)}
     results = {"straight": straight} | {c.name: c.result for c in comparisons}
+    colours = series_colours(list(results))
     apart, workers = {}, {}
     for c in comparisons:
         x = [float(i) for i in range(len(c.result.losses))]
@@ -71,8 +72,8 @@ def write_page(
         good=good,
         steps=len(straight.losses),
         facts={name: f"{value:.0f} s" for name, value in seconds.items()},
-        header=HEADER,
-        rows=rows(comparisons),
+        header=_verdict_first(HEADER),
+        rows=[_verdict_first(row) for row in rows(comparisons)],
         bounds=_bounds(),
         comparisons=comparisons,
         hashes=[[name, found.weights_hash] for name, found in results.items() if found.weights_hash],
@@ -80,19 +81,24 @@ def write_page(
         same_losses=all(not c.loss for c in comparisons),
         marked=bool(marks),
         curves=[
-            Curve("loss", "step", losses, marks),
+            Curve("loss", "step", losses, marks, colours),
             *(
-                [Curve("difference of the loss, relative", "step", apart)]
+                [Curve("difference of the loss, relative", "step", apart, (), colours)]
                 if any(c.loss for c in comparisons)
                 else []
             ),
-            Curve("workers", "step", workers, marks),
+            Curve("workers", "step", workers, marks, colours),
         ],
         job=config.to_yaml(job),
     )
     path = folder / "prove-resume.html"
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def _verdict_first(row: Sequence[str]) -> list[str]:
+    """On a phone the last column is out of sight."""
+    return [row[0], row[-1], *row[1:-1]]
 
 
 def made_by() -> dict[str, str]:
