@@ -68,7 +68,8 @@
       this.larger.addEventListener("click", () => {
         this.larger.setAttribute("aria-pressed", String(figure.classList.toggle("large")));
       });
-      figure.append(element("div", { className: "chart-head" }, this.title, this.larger), this.place);
+      const head = element("div", { className: "chart-head" }, this.title, this.larger);
+      figure.append(head, this.place, ...figure.querySelectorAll(".note")); // what it means stands below
       figure.classList.add("drawn");
       new ResizeObserver(() => this.fit()).observe(this.place);
     }

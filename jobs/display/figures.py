@@ -46,6 +46,8 @@ class Curve:
     """Series -> colour, where several plots have one colour for what is not in all of them."""
     hidden: frozenset[str] = frozenset()
     """Series that a box of the page shows when it is ticked."""
+    note: str = ""
+    """What it means, in a sentence."""
 
     @property
     def colours(self) -> dict[str, str]:

@@ -33,6 +33,19 @@ REFRESH_S = 30
 """How often a browser loads the page of a running run again."""
 LOSS, TOTAL = "loss", "total"
 """Title of the plot that has the loss and its terms, and the name of the loss in it."""
+MEANINGS = {
+    "target_feature_std": "Standard deviation of the target encoder's features; near 0 they have collapsed.",
+    "target_effective_rank": "In how many directions the target encoder's features vary; 1 when collapsed.",
+    "unique_match_rate": "Share of predictions with a nearest target of their own; near 0 many share one, "
+    "which is how the Chamfer distance is cheated.",
+    "own_match_rate": "Share of predictions whose nearest target is the one at their own place.",
+    "positional_ratio": "Squared error at the own place over the variance of the targets; 1 is as good as "
+    "their mean.",
+    "accuracy": "Share of the batch's questions that are answered rightly.",
+    "gradient norm": "Of all parameters together, before clipping.",
+    "samples per second": "Of all workers together, checkpoints included.",
+}
+"""What a plot means, where its name does not say it."""
 CURVE_POINTS = 400
 """Longer curves are averaged over neighbours: the plot is about as many pixels wide."""
 RATE_STEPS = 20
@@ -160,6 +173,7 @@ def stage_curves(
             "step",
             {name: _thinned(steps, y, points) for name, y in series.items()},
             restarts,
+            note=MEANINGS.get(title, ""),
         )
         for title, series in drawn.items()
         if series

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jobs.evaluate.measure import MODEL, NO_PROBE, PROBE, SCENE_QUERY, TEACHER, UNTRAINED, Results
-from jobs.evaluate.tables import Row, Table, plain_table, tables_of
+from jobs.evaluate.tables import Row, Table, plain_table, summary_table, tables_of
 from poma3d.evaluate.bootstrap import Estimate
 
 
@@ -38,6 +38,15 @@ def test_a_table_for_each_query_and_the_probe(results: Results) -> None:
     assert "one view's caption" in found[0].title
     assert "the scene's caption" in found[1].title
     assert "7 of the held-out scenes and scored on the other 9" in found[2].note
+
+
+def test_one_table_of_all_queries(results: Results) -> None:
+    table = summary_table(results, best=1)
+    assert table.columns == ["R@1-1 (one view's caption)", f"{SCENE_QUERY}-1 (the scene's caption)"]
+    assert [row.name for row in table.rows] == ["chance", UNTRAINED, MODEL, TEACHER]
+    assert table.rows[0].cells == [0.0625, 0.0625]
+    assert table.rows[2].cells == [estimate(0.25), estimate(0.25)]
+    assert summary_table(results, best=5).columns == ["R@1-5 (one view's caption)"], "what was not measured"
 
 
 def test_probe_table_says_why_it_is_empty(results: Results) -> None:

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from jobs.common.ray_config import RayConfig
 from jobs.display.figures import Mark
@@ -29,6 +30,7 @@ from plinth.observe.metrics import read_lines
 from plinth.storage import Storage
 from plinth.storage.lock import RunLock
 from plinth.storage.options import LockConfig
+from poma3d.network.outputs import jepa_logs
 from tests.helpers.run_folder import NOW, failures, killed_run
 from tests.helpers.snapshots import assert_snapshot
 
@@ -212,6 +214,17 @@ def test_one_evaluation_of_a_run_from_before_there_were_several(tmp_path: Path) 
     results = {"chance": {"R@1-5": 0.1}, "this encoder": {"R@1-5": {"value": 0.25, "low": 0.1, "high": 0.5}}}
     storage.write("evaluation.json", json.dumps(results).encode())
     assert "0.250 [0.100, 0.500]" in written(storage)
+
+
+def test_every_sign_of_collapse_has_a_sentence(tmp_path: Path) -> None:
+    tokens = torch.randn(2, 3, 4)
+    logs = jepa_logs(tokens, tokens, tokens, torch.ones(2, 3, dtype=torch.bool))
+    lines = [
+        line | {"logs": dict.fromkeys(logs, 0.5)} for line in read_lines(killed_run(tmp_path).child("main"))
+    ]
+    notes = {curve.title: curve.note for curve in stage_curves("main", lines)}
+    assert [name for name in logs if not notes[f"main: {name}"]] == []
+    assert not notes["main: loss"]
 
 
 def test_restarts_are_marked_in_the_curves(tmp_path: Path) -> None:
