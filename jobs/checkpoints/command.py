@@ -10,7 +10,7 @@ from jobs.display.text import aligned
 from plinth.checkpoint import maintenance
 from plinth.checkpoint.config import CheckpointConfig
 from plinth.checkpoint.maintenance import Finding
-from plinth.checkpoint.store import list_checkpoints, read_state
+from plinth.checkpoint.store import DAMAGED_KEY, list_checkpoints, read_state
 from plinth.errors import EXIT_CODE, CheckpointError, ConfigError
 from plinth.storage import Storage
 from plinth.storage.lock import read_lock
@@ -67,7 +67,7 @@ def _table(storage: Storage) -> list[str]:
                     total, epoch, state = _described(folder, info.step)
                 except CheckpointError as error:
                     state = f"damaged: {error.problem}"
-            elif folder.child(info.name).exists(maintenance.DAMAGED_KEY):
+            elif folder.child(info.name).exists(DAMAGED_KEY):
                 state = "damaged: repair has taken it out of use"
             pinned = ", pinned" if info.is_pinned else ""
             size = f"{info.size_bytes / MIB:.1f}"

@@ -38,18 +38,40 @@ class Found:
     """A scene that a query found."""
 
     scene_id: str
+    place: int
+    """1 is the best."""
     score: float
     right: bool
     image: np.ndarray
 
 
 @dataclass(frozen=True)
+class FoundBy:
+    """What an encoder found for a query: its best scenes, then the right one if it is not among them."""
+
+    encoder: str
+    place: int
+    """Of the right scene; 1 is the best."""
+    found: list[Found]
+
+
+@dataclass(frozen=True)
 class Example:
-    """A query and its best scenes, best first; `rank` of the right scene counts from 1."""
+    """A query, and what each encoder found for it."""
 
     query: str
-    rank: int
-    found: list[Found]
+    rows: list[FoundBy]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Queries that were drawn without looking at how they went."""
+
+    drawn: list[Example]
+    note: str
+    """How they were drawn, and how many of them were found."""
+    a_hit: Example | None = None
+    """One that was found, where there is one and none was drawn."""
 
 
 @dataclass
@@ -65,13 +87,16 @@ class Report:
     facts: dict[str, str] = field(default_factory=dict)
     """Short labels and values for the head of the page."""
     tables: list[Table] = field(default_factory=list)
-    curves: list[Curve] = field(default_factory=list)
+    more_tables: list[Table] = field(default_factory=list)
+    """Folded."""
+    curves: dict[str, list[Curve]] = field(default_factory=dict)
+    """By stage, in their order."""
     pictures: list[Picture] = field(default_factory=list)
     room: str = ""
     """The page of a room with located texts (`jobs.demo.room`), shown inside the report."""
     room_file: str = ""
     """The same page as a file beside the report."""
-    examples: list[Example] = field(default_factory=list)
+    examples: Examples | None = None
     ledger: LedgerSummary = field(default_factory=LedgerSummary)
     """Where the time of the training went."""
     notes: list[str] = field(default_factory=list)
@@ -87,6 +112,7 @@ def write_report(report: Report, path: Path) -> Path:
         title=report.title,
         report=report,
         tables=[_filled(table) for table in report.tables],
+        more_tables=[_filled(table) for table in report.more_tables],
         data_uri=data_uri,
         thumbnail=thumbnail,
     )

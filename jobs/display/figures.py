@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
@@ -23,14 +24,35 @@ LEGEND_COLUMNS = 3
 
 
 @dataclass(frozen=True)
+class Mark:
+    """Where on x something happened, drawn as a dotted line."""
+
+    x: float
+    text: str
+    """What, in a word."""
+    series: str = ""
+    """The series that it happened to, whose colour it takes; empty for all."""
+
+
+@dataclass(frozen=True)
 class Curve:
     """A plot of named series, each (x, y)."""
 
     title: str
     x_label: str
     series: dict[str, tuple[list[float], list[float]]]
-    marks: tuple[float, ...] = ()
-    """x of restarts, drawn as dotted lines."""
+    marks: tuple[Mark, ...] = ()
+    own_colours: Mapping[str, str] = field(default_factory=dict)
+    """Series -> colour, where several plots have one colour for what is not in all of them."""
+    hidden: frozenset[str] = frozenset()
+    """Series that a box of the page shows when it is ticked."""
+    note: str = ""
+    """What it means, in a sentence."""
+
+    @property
+    def colours(self) -> dict[str, str]:
+        """Series -> colour."""
+        return series_colours(list(self.series)) | dict(self.own_colours)
 
 
 def series_colours(names: list[str]) -> dict[str, str]:
@@ -48,33 +70,38 @@ def curve_svg(curve: Curve) -> Markup:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    style = {
+    settings = {
         "svg.fonttype": "none",
         "svg.hashsalt": curve.title,  # ids that differ from those of the page's other figures
         "font.size": 9.0,
         "font.family": "sans-serif",
         "text.parse_math": False,
     }
-    with rc_context(style):
+    with rc_context(settings):
         figure = Figure(figsize=CURVE_INCHES, layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
+        colours = curve.colours
+        shown = [name for name in curve.series if name not in curve.hidden]
         for mark in curve.marks:
-            axes.axvline(mark, color=INK_STAND_IN, alpha=0.8, linewidth=1.2, linestyle=":")
-        for name, colour in series_colours(list(curve.series)).items():
+            ink = colours.get(mark.series, INK_STAND_IN)
+            axes.axvline(mark.x, color=ink, alpha=0.8, linewidth=1.2, linestyle=":")
+        for name in shown:
             x, y = curve.series[name]
             dot = "o" if len(x) == 1 else ""  # a line of one point cannot be seen
-            axes.plot(x, y, marker=dot, color=colour, linewidth=1.5, label=name, solid_capstyle="round")
+            axes.plot(
+                x, y, marker=dot, color=colours[name], linewidth=1.5, label=name, solid_capstyle="round"
+            )
         axes.set_title(curve.title, loc="left", fontsize=10, fontweight="bold", color=INK_STAND_IN)
         axes.set_xlabel(curve.x_label, color=INK_STAND_IN)
         axes.tick_params(which="both", colors=INK_STAND_IN, length=0)
         axes.grid(color=INK_STAND_IN, alpha=0.15, linewidth=0.6)
         axes.spines[:].set_visible(False)
         axes.margins(x=0.01)
-        if len(curve.series) > 1:
+        if len(shown) > 1:
             figure.legend(  # below the axes: on them it would lie on the curves
                 loc="outside lower left",
-                ncols=min(LEGEND_COLUMNS, len(curve.series)),
+                ncols=min(LEGEND_COLUMNS, len(shown)),
                 frameon=False,
                 labelcolor=INK_STAND_IN,
                 handlelength=1.2,

@@ -12,6 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from jobs.display.charts import chart_data, chart_library
 from jobs.display.figures import curve_svg
 from jobs.display.ledger import ledger_table
 
@@ -22,7 +23,8 @@ ENVIRONMENT = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-ENVIRONMENT.filters |= {"svg": curve_svg, "ledger_table": ledger_table}
+ENVIRONMENT.filters |= {"svg": curve_svg, "chart_data": chart_data, "ledger_table": ledger_table}
+ENVIRONMENT.globals |= {"chart_library": chart_library}
 
 
 def render(template: str, title: str, refresh_s: int = 0, **values: Any) -> str:

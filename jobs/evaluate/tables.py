@@ -57,6 +57,19 @@ def table_of(results: Results, columns: Sequence[str]) -> Table:
     )
 
 
+def summary_table(results: Results, best: int) -> Table:
+    """Every kind of query in one table: the share whose scene is among the `best` best."""
+    labels = dict.fromkeys(c.rpartition("-")[0] for c in results.chance if c != PROBE)
+    columns = {f"{label}-{best}": _query(label) for label in labels if f"{label}-{best}" in results.chance}
+    rows = _rows(results, list(columns), f"{best} of {results.scenes} scenes, by lot")
+    note = (
+        f"The share of queries whose scene is among the {best} best of {results.scenes}; intervals of 95 % "
+        f"over scenes. A column R@M-{best} joins the captions of M views of a scene to one query."
+    )
+    names = [f"{label} ({query})" for label, query in columns.items()]
+    return Table("Scenes found by text", names, rows, note)
+
+
 def _retrieval_table(results: Results, label: str) -> Table:
     columns = [column for column in results.chance if column.rpartition("-")[0] == label]
     rows = _rows(results, columns, f"1 of {results.scenes} scenes")

@@ -180,17 +180,18 @@ class Scorer:
 
     def exact_match(self, step: int) -> float:
         """EM@1 on `qa.select_on`, over its questions with answers."""
-        return self._mean(self.rank(step, self._job.qa.select_on, 1), 1)
+        return self._mean(self.rank(step, self._job.qa.select_on, 1), 1).value
 
-    def exact_matches(self, step: int) -> dict[str, float]:
-        """EM@k on `qa.select_on` for each k of `qa.best`, by the name that the job gives it."""
+    def exact_matches(self, step: int) -> dict[str, Estimate]:
+        """EM@k on `qa.select_on` for each k of `qa.best`, with intervals over scenes."""
         ranked = self.rank(step, self._job.qa.select_on, max(self._job.qa.best))
         return {f"EM@{k}": self._mean(ranked, k) for k in self._job.qa.best}
 
-    def _mean(self, ranked: Ranked, best: int) -> float:
+    def _mean(self, ranked: Ranked, best: int) -> Estimate:
         of, answers = self._resolved.splits[self._job.qa.select_on], self._resolved.answers
+        scene_of, scenes = _scenes(ranked, of)
         found = hits(ranked, of, answers, best)
-        return float(found[np.isfinite(found)].mean())
+        return _mean(found, scene_of, scenes, self._job.evaluate.bootstrap)
 
 
 def load_head(head: QuestionStage, checkpoints: Storage, step: int) -> None:

@@ -84,6 +84,7 @@ def resolve(job: PretrainJob, accept_changes: bool = False) -> list[ResolvedStag
             micro_batch_size=stage.micro_batch_size,
             epochs=stage.epochs,
             steps=steps,
+            steps_before=sum(done.total_steps for done in resolved),
             seed=job.seed,
             optim=optim,
             zero=job.zero,

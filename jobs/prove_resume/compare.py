@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from jobs.common.run_layout import ALL_STAGES
@@ -25,6 +29,16 @@ Adam makes of its rounding a step that is not."""
 WEIGHTS, MOMENTS = ("master", "ema", "frozen", "buffer"), ("exp_avg", "exp_avg_sq")
 
 
+@dataclass(frozen=True)
+class Interruption:
+    """A run was ended and went on."""
+
+    step: int
+    """Where it went on, counted over all stages."""
+    text: str
+    """killed or stopped, and the numbers of workers where they differ."""
+
+
 @dataclass
 class Result:
     """What a run left, stages one after the other."""
@@ -38,6 +52,9 @@ class Result:
     steps_redone: int
     restarts: int
     incidents: int
+    interruptions: list[Interruption] = field(default_factory=list)
+    weights_hash: str = ""
+    """SHA-256 of the trained weights in the last checkpoint of the last stage."""
 
 
 @dataclass
@@ -78,7 +95,43 @@ def read_result(storage: Storage) -> Result:
         steps_redone=book.steps_redone,
         restarts=book.restarts,
         incidents=sum(len(incidents.read_all(storage.child(stage))) for stage in ALL_STAGES),
+        interruptions=interruptions(
+            ledger.read_records(storage),
+            {stage: len(read_lines(storage.child(stage))) for stage in ALL_STAGES},
+        ),
+        weights_hash=weights_hash(tensors),
     )
+
+
+def interruptions(records: Sequence[ledger.Record], steps: Mapping[str, int]) -> list[Interruption]:
+    """Where a run went on after it had been ended.
+
+    Args:
+        records: of its ledger.
+        steps: of each stage, in their order.
+    """
+    starts = dict(zip(steps, [0, *accumulate(steps.values())], strict=False))
+    found = []
+    trained = sorted((record for record in records if record.marks), key=lambda record: record.started)
+    for before, after in pairwise(trained):
+        if before.attempt == after.attempt:
+            continue  # the next stage of the same start
+        text = "stopped" if before.outcome in (ledger.STOPPED, ledger.FINISHED) else "killed"
+        if before.world_size != after.world_size:
+            text += f", {before.world_size} → {after.world_size}"
+        found.append(Interruption(starts[after.stage] + after.marks[0].step, text))
+    return found
+
+
+def weights_hash(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the trained weights of the last stage, by key; empty without any."""
+    found = [stage for stage in ALL_STAGES if any(key.startswith(f"{stage}/master") for key in tensors)]
+    digest = hashlib.sha256()
+    for key in sorted(key for key in tensors if found and key.startswith(f"{found[-1]}/master")):
+        content = tensors[key].detach().cpu().contiguous()
+        digest.update(f"{key} {content.dtype} {content.numel()}\n".encode())
+        digest.update(content.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest() if found else ""
 
 
 def compare(name: str, text: str, straight: Result, result: Result, must_be_identical: bool) -> Comparison:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import socket
+import sys
+import time
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
-from jobs.display.figures import Curve
+from jobs.display.figures import Curve, Mark, series_colours
 from jobs.display.html import render
 from jobs.display.text import aligned
 from jobs.prove_resume.compare import LOSS_TOLERANCE, STATE_TOLERANCE, Comparison
 from jobs.prove_resume.kinds import TrainingJob
+from jobs.runs.started import code_version
 from plinth import config
+from plinth.observe.failures import utc
+from plinth.redaction import redact
 
 HEADER = ("run", "batches", "losses", "weights", "optimizer state", "restarts", "steps redone", "verdict")
 
@@ -43,8 +52,13 @@ def write_page(
     """`folder`/prove-resume.html."""
     good = all(c.holds for c in comparisons)
     straight = comparisons[0].straight
+    marks = tuple(
+        Mark(float(each.step), each.text, c.name) for c in comparisons for each in c.result.interruptions
+    )
     steps = [float(i) for i in range(len(straight.losses))]
     losses = {"straight": (steps, straight.losses)}
+    results = {"straight": straight} | {c.name: c.result for c in comparisons}
+    colours = series_colours(list(results))
     apart, workers = {}, {}
     for c in comparisons:
         x = [float(i) for i in range(len(c.result.losses))]
@@ -58,20 +72,49 @@ def write_page(
         good=good,
         steps=len(straight.losses),
         facts={name: f"{value:.0f} s" for name, value in seconds.items()},
-        header=HEADER,
-        rows=rows(comparisons),
+        header=_verdict_first(HEADER),
+        rows=[_verdict_first(row) for row in rows(comparisons)],
         bounds=_bounds(),
         comparisons=comparisons,
+        hashes=[[name, found.weights_hash] for name, found in results.items() if found.weights_hash],
+        made_by=made_by(),
+        same_losses=all(not c.loss for c in comparisons),
+        marked=bool(marks),
         curves=[
-            Curve("loss", "step", losses),
-            Curve("difference of the loss, relative", "step", apart),
-            Curve("workers", "step", workers),
+            Curve("loss", "step", losses, marks, colours),
+            *(
+                [Curve("difference of the loss, relative", "step", apart, (), colours)]
+                if any(c.loss for c in comparisons)
+                else []
+            ),
+            Curve("workers", "step", workers, marks, colours),
         ],
         job=config.to_yaml(job),
     )
     path = folder / "prove-resume.html"
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def _verdict_first(row: Sequence[str]) -> list[str]:
+    """On a phone the last column is out of sight."""
+    return [row[0], row[-1], *row[1:-1]]
+
+
+def made_by() -> dict[str, str]:
+    """What this was run with: command, code, machine."""
+    import torch
+
+    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    gpus = torch.cuda.device_count()
+    device = f", {gpus} x {torch.cuda.get_device_name(0)}" if gpus else ", no GPU"
+    return {
+        "Command": redact(command),
+        "Code": code_version(),
+        "Machine": f"{socket.gethostname()}: {os.cpu_count()} CPUs ({platform.machine()}){device}",
+        "Python, torch, Ray": f"{platform.python_version()}, {torch.__version__}, {version('ray')}",
+        "Finished": utc(time.time()),
+    }
 
 
 def _difference(value: float) -> str:

@@ -12,6 +12,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     for name, what, text in (
         ("list", "folder or URI that holds runs", "one line for each run"),
+        ("page", "folder or URI that holds runs", "one page of all runs, their curves laid over each other"),
         ("show", "the run's folder: STORAGE/NAME", "status, ledger, checkpoints, incidents, failures"),
         ("logs", "the run's folder: STORAGE/NAME", "messages of every rank, and what failed first"),
         ("stop", "the run's folder: STORAGE/NAME", "have it save and end, wherever it runs; waits for it"),

@@ -1,4 +1,4 @@
-"""`poma runs list|show|logs|stop`: the state of runs, read from their folders alone."""
+"""`poma runs list|page|show|logs|stop`: the state of runs, read from their folders alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import time
 
 from jobs.common.flags import storage_options
 from jobs.display.text import aligned
-from jobs.runs.state import is_run, read_run
+from jobs.runs.compare import write_runs_page
+from jobs.runs.state import read_run, runs_in
 from jobs.runs.stop import stop
 from jobs.runs.text import describe, loss_text
 from plinth.errors import StorageError
@@ -31,6 +32,9 @@ def run(arguments: argparse.Namespace) -> int:
     options = storage_options(arguments)
     if arguments.action == "list":
         return list_runs(arguments.uri, options)
+    if arguments.action == "page":
+        print(f"page: {write_runs_page(Storage.from_uri(arguments.uri, options), time.time())}")
+        return 0
     if arguments.action == "show":
         return show(arguments.uri, options)
     if arguments.action == "stop":
@@ -41,14 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
 def list_runs(output: str, options: StorageOptions) -> int:
     """One line for each run in the folder `output`; returns the exit code."""
     storage = Storage.from_uri(output, options)
-    storage.check()
-    keys: dict[str, set[str]] = {}
-    for key, _ in storage.list():
-        name, _, rest = key.partition("/")
-        keys.setdefault(name, set()).add(rest)
-    names = [name for name, below in keys.items() if is_run(below)]
-    if not names:
-        raise StorageError(f"{storage.uri} holds no runs.", "Give the output of a pretraining job.")
+    names = runs_in(storage)
     problems: list[str] = []
     rows = [["run", "status", "where", "loss", "wall time", "productive", "restarts"]]
     for name in names:

@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 
 from jobs.common.run_layout import CONFIG_KEY, PINS_KEY, STAGES
-from jobs.display.figures import Curve
+from jobs.display.figures import Curve, Mark
 from jobs.display.html import render
 from jobs.runs.evaluations import read_evaluations
 from jobs.runs.started import read_starts
@@ -31,6 +31,21 @@ PAGE_KEY = "index.html"
 EVERY_S = MetricsConfig().page_every_s
 REFRESH_S = 30
 """How often a browser loads the page of a running run again."""
+LOSS, TOTAL = "loss", "total"
+"""Title of the plot that has the loss and its terms, and the name of the loss in it."""
+MEANINGS = {
+    "target_feature_std": "Standard deviation of the target encoder's features; near 0 they have collapsed.",
+    "target_effective_rank": "In how many directions the target encoder's features vary; 1 when collapsed.",
+    "unique_match_rate": "Share of predictions with a nearest target of their own; near 0 many share one, "
+    "which is how the Chamfer distance is cheated.",
+    "own_match_rate": "Share of predictions whose nearest target is the one at their own place.",
+    "positional_ratio": "Squared error at the own place over the variance of the targets; 1 is as good as "
+    "their mean.",
+    "accuracy": "Share of the batch's questions that are answered rightly.",
+    "gradient norm": "Of all parameters together, before clipping.",
+    "samples per second": "Of all workers together, checkpoints included.",
+}
+"""What a plot means, where its name does not say it."""
 CURVE_POINTS = 400
 """Longer curves are averaged over neighbours: the plot is about as many pixels wide."""
 RATE_STEPS = 20
@@ -88,6 +103,7 @@ def write_page(storage: Storage, now: float | None = None, every_s: float = EVER
                 "name": stage,
                 "curves": stage_curves(stage, of, restarts.get(stage, ())) if of else [],
                 "restarts": len(restarts.get(stage, ())),
+                "steps": of[-1]["step"] + 1 if of else 0,
             }
             for stage, of in lines.items()
         ],
@@ -104,13 +120,13 @@ def write_page(storage: Storage, now: float | None = None, every_s: float = EVER
     return f"{storage.uri}/{PAGE_KEY}"
 
 
-def _restarts(records: Sequence[Record]) -> dict[str, tuple[float, ...]]:
+def _restarts(records: Sequence[Record]) -> dict[str, tuple[Mark, ...]]:
     """Stage -> the steps from which it went on after its workers were started again."""
-    found: dict[str, list[float]] = {}
+    found: dict[str, list[Mark]] = {}
     seen: set[str] = set()
     for record in sorted(records, key=lambda one: one.started):
         if record.stage in seen and record.marks:
-            found.setdefault(record.stage, []).append(float(record.marks[0].step))
+            found.setdefault(record.stage, []).append(Mark(float(record.marks[0].step), "restart"))
         seen.add(record.stage)
     return {stage: tuple(steps) for stage, steps in found.items()}
 
@@ -135,24 +151,33 @@ def _data(storage: Storage) -> list[str]:
     return [redact(line) for line in found]
 
 
-def stage_curves(stage: str, lines: Sequence[Line], restarts: tuple[float, ...] = ()) -> list[Curve]:
+def stage_curves(
+    stage: str, lines: Sequence[Line], restarts: tuple[Mark, ...] = (), points: int = CURVE_POINTS
+) -> list[Curve]:
     """What the metrics of a stage show over its steps.
 
     Args:
         restarts: steps to mark.
+        points: of a longer curve.
     """
     terms = {name: [line["terms"].get(name) for line in lines] for name in _names(lines, "terms")}
     logs = {name: [line["logs"].get(name) for line in lines] for name in _names(lines, "logs")}
     rates = [line["samples"] / max(line["step_s"] + line["checkpoint_s"], 1e-9) for line in lines]
     drawn = {
-        "loss": {"total": [line["loss"] for line in lines], **(terms if len(terms) > 1 else {})},
+        LOSS: {TOTAL: [line["loss"] for line in lines], **(terms if len(terms) > 1 else {})},
         **{name: {name: values} for name, values in logs.items()},  # each has a scale of its own
         "gradient norm": {"before clipping": [line["grad_norm"] for line in lines]},
         "samples per second": {"all workers": rates},
     }
     steps = [line["step"] for line in lines]
     return [
-        Curve(f"{stage}: {title}", "step", {name: _thinned(steps, y) for name, y in series.items()}, restarts)
+        Curve(
+            f"{stage}: {title}",
+            "step",
+            {name: _thinned(steps, y, points) for name, y in series.items()},
+            restarts,
+            note=MEANINGS.get(title, ""),
+        )
         for title, series in drawn.items()
         if series
     ]
@@ -162,10 +187,12 @@ def _names(lines: Sequence[Line], part: str) -> list[str]:
     return list(dict.fromkeys(name for line in lines for name in line[part]))
 
 
-def _thinned(steps: Sequence[int], values: Sequence[float | None]) -> tuple[list[float], list[float]]:
+def _thinned(
+    steps: Sequence[int], values: Sequence[float | None], points: int
+) -> tuple[list[float], list[float]]:
     """The points that have a value, as means of neighbours where there are too many."""
     known = [(step, value) for step, value in zip(steps, values, strict=True) if value is not None]
-    groups = np.array_split(np.array(known, float).reshape(-1, 2), min(len(known), CURVE_POINTS) or 1)
+    groups = np.array_split(np.array(known, float).reshape(-1, 2), min(len(known), points) or 1)
     x, y = np.array([group.mean(axis=0) for group in groups if len(group)]).reshape(-1, 2).T
     return x.tolist(), y.tolist()
 

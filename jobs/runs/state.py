@@ -122,6 +122,23 @@ def read_run(storage: Storage, now: float) -> RunState:
     )
 
 
+def runs_in(folder: Storage) -> list[str]:
+    """Names of the runs in a folder, in order.
+
+    Raises:
+        StorageError: it holds none, or cannot be read.
+    """
+    folder.check()
+    keys: dict[str, set[str]] = {}
+    for key, _ in folder.list():
+        name, _, rest = key.partition("/")
+        keys.setdefault(name, set()).add(rest)
+    names = sorted(name for name, below in keys.items() if is_run(below))
+    if not names:
+        raise StorageError(f"{folder.uri} holds no runs.", "Give the output of a pretraining job.")
+    return names
+
+
 def is_run(keys: Collection[str]) -> bool:
     """Whether a folder with these keys is that of a run."""
     return CONFIG_KEY in keys

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PACKAGES = ("jobs", "plinth", "poma3d")
-SUFFIXES = (".py", ".html", ".yaml")
-"""Code, the template of the pages, the shipped job files."""
+SUFFIXES = (".py", ".html", ".css", ".js", ".yaml")
+"""Code, what pages are made of, the shipped job files."""
+NAMES = ("LICENSE",)
+"""Files without a suffix: the pages quote that of their library."""
 JOB_FILE = "job.yaml"
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The time of every file: the same content is the same archive, which Ray then need not load again."""
@@ -58,5 +60,5 @@ def code() -> Iterator[tuple[str, Path]]:
         for file in sorted(root.rglob("*")):
             inside = file.relative_to(root)
             hidden = any(part.startswith((".", "__pycache__")) for part in inside.parts)
-            if file.suffix in SUFFIXES and file.is_file() and not hidden:
+            if (file.suffix in SUFFIXES or file.name in NAMES) and file.is_file() and not hidden:
                 yield f"{package}/{inside.as_posix()}", file

@@ -24,7 +24,7 @@ from plinth.data import manifest as manifests
 from plinth.launch.placement import TrialPlacement
 from plinth.locations import absolute
 from plinth.storage import Storage
-from plinth.sweep.records import JOB_KEY, StageLength, Values
+from plinth.sweep.records import JOB_KEY, Measured, StageLength, Values
 from poma3d.heads.stage import QuestionStage
 
 OWN_KEYS = ("kind", "sweep")
@@ -59,10 +59,11 @@ class HeadTrials(Trials[HeadSweepJob, FinetuneJob]):
         """EM@k on `qa.select_on`."""
         return {f"EM@{k}" for k in self.job.qa.best}
 
-    def measure(self, run: Storage, stage: str, step: int) -> dict[str, float]:
+    def measure(self, run: Storage, stage: str, step: int) -> dict[str, Measured]:
         """EM@k of a checkpoint on the split that the job selects on, as a share of its questions."""
         text = run.read(CONFIG_KEY).decode()
-        return _scorer(text, self.storage.uri).exact_matches(step)
+        found = _scorer(text, self.storage.uri).exact_matches(step)
+        return {name: Measured(each.value, each.low, each.high) for name, each in found.items()}
 
     def pinned(self, resumes: bool) -> HeadSweepJob:
         """No relative path, every data set of features at its version."""

@@ -9,13 +9,14 @@ import yaml
 from jobs.display.figures import Curve
 from jobs.display.html import render
 from jobs.sweep.importance import importance
-from jobs.sweep.show import PAGE_KEY, cells, header, judged_by, spent_text, table
+from jobs.sweep.noise import NOISE, Judged, judge
+from jobs.sweep.show import PAGE_KEY, judged_by, samples_text, spent_text, table, values_text
 from jobs.sweep.state import SweepState, metric_text, read_state
 from plinth.observe.failures import utc
 from plinth.observe.metrics import duration
 from plinth.redaction import redact
 from plinth.storage import Storage
-from plinth.sweep.records import FINISHED, RUNNING, Status
+from plinth.sweep.records import FINISHED, RUNNING, Status, Trial
 
 REFRESH_S = 30
 """Seconds after which a browser loads the page of a running sweep again."""
@@ -37,6 +38,7 @@ def write_page(storage: Storage, now: float | None = None, state: SweepState | N
     now = time.time() if now is None else now
     state = read_state(storage) if state is None else state
     record, best = state.record, state.ranked[:SHOWN_BEST]
+    judged = judge(state, storage, best)
     text = render(
         "sweep/page.html",
         title=f"{record.name}: {record.status}",
@@ -48,8 +50,9 @@ def write_page(storage: Storage, now: float | None = None, state: SweepState | N
         tone="good" if record.status in (RUNNING, FINISHED) else "fair",
         summary=redact(f"Judged by {judged_by(state)}, seed {record.seed}. Spent: {spent_text(state)}."),
         facts=_facts(state, now),
-        header=header(state),
-        best=[cells(state, trial) for trial in best],
+        header=_header(state),
+        best=[_row(state, trial, found) for trial, found in zip(best, judged, strict=True)],
+        noise=[trial.record.name for trial, each in zip(best, judged, strict=True) if each.verdict == NOISE],
         curve=Curve(record.metric, "samples", {f"trial {t.record.name}": state.curve(t) for t in best}),
         importance=importance(state),
         names={varied.key: varied.name for varied in state.varied},
@@ -65,11 +68,30 @@ def write_page(storage: Storage, now: float | None = None, state: SweepState | N
     return f"{storage.uri}/{PAGE_KEY}"
 
 
+def _header(state: SweepState) -> list[str]:
+    """The columns of the best trials."""
+    cost = [state.cost.unit, *(["cost"] if state.cost.price else [])]
+    names = [varied.name for varied in state.varied]
+    return ["trial", "last, with 95 %", "beside the best", "best", *names, "samples", "status", *cost]
+
+
+def _row(state: SweepState, trial: Trial, judged: Judged) -> list[str]:
+    cost = state.costs[trial.record.name]
+    return [
+        trial.record.name, judged.last, judged.verdict, judged.best, *values_text(state, trial),
+        samples_text(state, trial), trial.record.status.value, cost.hours,
+        *([cost.price] if state.cost.price else []),
+    ]  # fmt: skip
+
+
 def _facts(state: SweepState, now: float) -> dict[str, str]:
     record = state.record
-    best = metric_text(state.best(state.ranked[0])) if state.ranked else "none yet"
+    ranked = state.ranked
+    best = metric_text(state.best(ranked[0])) if ranked else "none yet"
+    last = metric_text(ranked[0].last(record.metric)) if ranked else "none yet"
     return {
         f"Best {record.metric}": best,
+        "Its last": last,
         "Wall time": duration(record.spent_s),
         "Cost": str(state.cost),
         "Trials": f"{len(state.trials)} of {record.trials}",

@@ -26,7 +26,7 @@ from plinth.errors import ConfigError
 from plinth.launch.placement import TrialPlacement
 from plinth.locations import absolute
 from plinth.storage import Storage
-from plinth.sweep.records import JOB_KEY, SHARED, StageLength, Values
+from plinth.sweep.records import JOB_KEY, SHARED, Measured, StageLength, Values
 from poma3d import stages
 
 OWN_KEYS = ("kind", "evaluation", "sweep")
@@ -67,7 +67,7 @@ class PretrainTrials(Trials[SweepJob, PretrainJob]):
         labels = [*(f"R@{m}" for m in asked.utterances), evaluation.SCENE_QUERY]
         return {evaluation.PROBE, *(f"{label}-{best}" for label in labels for best in asked.best)}
 
-    def measure(self, run: Storage, stage: str, step: int) -> dict[str, float]:
+    def measure(self, run: Storage, stage: str, step: int) -> dict[str, Measured]:
         """Retrieval and probe of a checkpoint on the held-out scenes: "R@1-5", "probe AP"."""
         job = evaluate_job(self.job, run)
         dataset, samples = evaluate.held_out(job)
@@ -77,7 +77,8 @@ class PretrainTrials(Trials[SweepJob, PretrainJob]):
         features = evaluation.gather_features(known, samples, job.batch_size)
         teacher = models.open_teacher(job.teacher, job.storage, device)
         found = evaluation.measure(job, samples, dataset.classes, features, teacher)
-        return {name: estimate.value for name, estimate in found.numbers[evaluation.MODEL].items()}
+        numbers = found.numbers[evaluation.MODEL]
+        return {name: Measured(each.value, each.low, each.high) for name, each in numbers.items()}
 
     def pinned(self, resumes: bool) -> SweepJob:
         """No relative path, every data set at its version."""

@@ -121,13 +121,18 @@ def cells(state: SweepState, trial: Trial) -> list[str]:
     cost = state.costs[trial.record.name]
     return [
         trial.record.name,
-        *(_value(trial, varied.key) for varied in state.varied),
+        *values_text(state, trial),
         samples_text(state, trial),
         metric_text(trial.last(state.record.metric)),
         metric_text(state.best(trial)),
         trial.record.status.value,
         *[cost.hours, *([cost.price] if state.cost.price else [])],
     ]
+
+
+def values_text(state: SweepState, trial: Trial) -> list[str]:
+    """The trial's values of the keys that vary, in their order."""
+    return [_value(trial, varied.key) for varied in state.varied]
 
 
 def samples_text(state: SweepState, trial: Trial) -> str:

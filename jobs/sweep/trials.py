@@ -21,7 +21,7 @@ from plinth.errors import ConfigError
 from plinth.launch.config import Workers
 from plinth.launch.placement import TrialPlacement
 from plinth.storage import Storage
-from plinth.sweep.records import TRIALS, StageLength, Values
+from plinth.sweep.records import TRIALS, Measured, StageLength, Values
 
 S = TypeVar("S", bound=AnySweepJob)
 J = TypeVar("J", PretrainJob, FinetuneJob)
@@ -68,7 +68,7 @@ class Trials(ABC, Generic[S, J]):
         """What `measure` gives."""
 
     @abstractmethod
-    def measure(self, run: Storage, stage: str, step: int) -> dict[str, float]:
+    def measure(self, run: Storage, stage: str, step: int) -> dict[str, Measured]:
         """What a checkpoint of a trial is worth."""
 
     @abstractmethod

@@ -30,6 +30,7 @@ from plinth.data.assemble import LocalBatch
 from plinth.digests import finite
 from plinth.engine.engine import StepResult
 from plinth.engine.process import Process, on_all_ranks
+from plinth.observe.board import LOSS_TAG, write_settings
 from plinth.observe.config import MetricsConfig
 from plinth.observe.line_file import LineFile
 from plinth.observe.sinks import Sinks
@@ -147,7 +148,8 @@ class MetricsWriter:
         name: of the stage, for the progress line.
         first_step: steps done before, 0 for a new run.
         hosts: of each rank.
-        sinks: get the same scalars as TensorBoard; closed by whoever made them.
+        sinks: get the same scalars as TensorBoard, by the stage's own steps; closed by whoever made them.
+        steps_before: of the stages before this one. In TensorBoard its steps continue theirs.
     """
 
     def __init__(
@@ -160,11 +162,13 @@ class MetricsWriter:
         total_steps: int,
         hosts: Sequence[str] = (),
         sinks: Sinks | None = None,
+        steps_before: int = 0,
     ) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
 
         self._config, self._storage, self._local, self._name = config, storage, local, name
         self._total_steps, self._rank_times, self._sinks = total_steps, RankTimes(hosts), sinks
+        self._steps_before, self._first_step = steps_before, first_step
         shutil.rmtree(local, ignore_errors=True)
         self._lines = LineFile(local / LINES_KEY, "".join(_lines_before(storage, first_step)))
         self._summary = Summary
@@ -189,15 +193,25 @@ class MetricsWriter:
             self._shown_at = now
             log.info("%s", progress_line(self._name, self._recent, self._total_steps))
 
+    def settings(self, settings: Mapping[str, Any], deciding: Mapping[str, Any]) -> None:
+        """Show the stage's settings in TensorBoard.
+
+        Args:
+            deciding: those that decide its result.
+        """
+        with self._board_may_fail():
+            if self._board is not None:
+                write_settings(self._board, settings, deciding, self._steps_before + self._first_step)
+
     def ledger(self, shares: Mapping[str, float], step: int) -> None:
         """Show where the run's time went so far, as shares of the wall time."""
-        self._scalars({f"ledger/{category}": share for category, share in shares.items()}, step)
+        self._scalars({f"time/{category}": share for category, share in shares.items()}, step)
 
     def pictures(self, pictures: Mapping[str, np.ndarray], step: int) -> None:
         """Show images uint8 [H, W, 3]."""
         with self._board_may_fail():
             for tag, image in pictures.items() if self._board is not None else ():
-                self._board.add_image(tag, image, step, dataformats="HWC")
+                self._board.add_image(tag, image, self._steps_before + step, dataformats="HWC")
 
     def _line(self, record: StepRecord) -> dict[str, Any]:
         line = asdict(record)
@@ -213,7 +227,7 @@ class MetricsWriter:
         points = [self._summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
         with self._board_may_fail():
             if self._board is not None:
-                self._board.file_writer.add_summary(self._summary(value=points), step)
+                self._board.file_writer.add_summary(self._summary(value=points), self._steps_before + step)
         if self._sinks:
             self._sinks.log(values, step)
 
@@ -257,7 +271,9 @@ class MetricsWriter:
         with self._board_may_fail():
             (self._local / TENSORBOARD_FOLDER).mkdir(parents=True, exist_ok=True)
             # purge_step: TensorBoard hides what a run that died had written from this step on.
-            self._board = SummaryWriter(str(self._local / TENSORBOARD_FOLDER), purge_step=first_step)
+            self._board = SummaryWriter(
+                str(self._local / TENSORBOARD_FOLDER), purge_step=self._steps_before + first_step
+            )
 
     @contextlib.contextmanager
     def _board_may_fail(self) -> Iterator[None]:
@@ -355,7 +371,7 @@ def scalars(record: StepRecord) -> dict[str, float]:
     """The numbers of a step by their names in TensorBoard."""
     seconds = max(record.step_s, 1e-9)
     return {
-        "loss/total": record.loss,
+        LOSS_TAG: record.loss,
         **{f"loss/{name}": value for name, value in record.terms.items()},
         **{f"stage/{name}": value for name, value in record.logs.items()},
         "optimizer/lr": record.lr,

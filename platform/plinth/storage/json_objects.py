@@ -46,7 +46,8 @@ def filled(kind: type[T], content: Any) -> T:
     try:
         if not isinstance(content, dict):
             raise ValueError("expected {name: value}")
-        schema.check(kind, content, kind.__name__)
+        for problem in schema.problems(kind, content, kind.__name__):
+            raise problem
         return kind(**content)
     except (ConfigError, TypeError) as error:
         raise ValueError(str(error)) from None

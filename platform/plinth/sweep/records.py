@@ -16,11 +16,12 @@ from __future__ import annotations
 
 import enum
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from plinth.errors import StorageError
 from plinth.every import QUIET_HEARTBEATS
@@ -84,6 +85,16 @@ class Report:
     """Training time up to there, over all restarts."""
     metrics: dict[str, float]
     """Training metrics are means over the steps since the report before."""
+    intervals: dict[str, list[float]] = field(default_factory=dict)
+    """95 % intervals [low, high] of the metrics that were measured with one."""
+
+
+class Measured(NamedTuple):
+    """A metric of a checkpoint with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
 
 
 @dataclass
@@ -253,6 +264,15 @@ def read_trial(storage: Storage, index: int) -> Trial | None:
     except (ValueError, TypeError, KeyError):
         raise _unreadable(folder, TRIAL_KEY) from None
     return Trial(record, read_history(folder) or TrialHistory(record.values))
+
+
+def intervals(measured: Mapping[str, Measured]) -> dict[str, list[float]]:
+    """Those that are finite, as a report keeps them."""
+    return {
+        name: [found.low, found.high]
+        for name, found in measured.items()
+        if math.isfinite(found.low) and math.isfinite(found.high)
+    }
 
 
 def best_first(trials: Sequence[Trial], metric: str, mode: str) -> list[Trial]:

@@ -30,10 +30,12 @@ from plinth.storage import Storage
 from plinth.sweep.clone_run import clone_run
 from plinth.sweep.records import (
     TRIALS,
+    Measured,
     Report,
     StageLength,
     TrialHistory,
     Values,
+    intervals,
     read_history,
     trial_name,
     write_history,
@@ -67,7 +69,7 @@ class TrialTask:
     """Units of Tune's time in a trial's full length."""
     metric: str
     mode: str
-    measure: Callable[[Storage, str, int], dict[str, float]] | None
+    measure: Callable[[Storage, str, int], dict[str, Measured]] | None
     """Metrics of a checkpoint, given the run's folder, stage and step; None if training's suffice."""
 
 
@@ -217,9 +219,10 @@ class TrialRun:
             summary = (self._summaries(stage, self._reported_step(stage), step) or [summary])[-1]
         samples = self._samples_before(stage) + int(summary["samples"])
         metrics = {name: float(v) for name, v in summary.items() if name not in ("stage", "step", "samples")}
+        measured: dict[str, Measured] = {}
         if self._task.measure is not None:
             try:
-                metrics |= self._task.measure(self._folder, stage, step)
+                measured = self._task.measure(self._folder, stage, step)
             except PlinthError:
                 if self._folder.child(stage).exists(f"checkpoints/{folder_name(step)}/{COMMIT_KEY}"):
                     raise
@@ -231,7 +234,8 @@ class TrialRun:
                 return None
         now = time.monotonic()
         so_far = self._history.reports[-1].seconds if self._history.reports else 0.0
-        report = Report(stage, step, samples, so_far + now - self._reported_at, metrics)
+        metrics |= {name: found.value for name, found in measured.items()}
+        report = Report(stage, step, samples, so_far + now - self._reported_at, metrics, intervals(measured))
         self._reported_at = now
         self._history.reports.append(report)
         write_history(self._folder, self._history)

@@ -100,8 +100,9 @@ class Observers:
             self._sinks = self._sinks or self._open_sinks()
             self._writer = MetricsWriter(
                 self._stage.metrics, self._stage.storage, local, self._stage.name,
-                engine.completed_steps, engine.total_steps, hosts, self._sinks,
+                engine.completed_steps, engine.total_steps, hosts, self._sinks, self._stage.steps_before,
             )  # fmt: skip
+            self._writer.settings(settings_of(self._stage), self._stage.config)
         if self._profile:
             self._profile.begin(engine)
 
@@ -204,6 +205,6 @@ class Observers:
 
 
 def settings_of(stage: ResolvedStage) -> dict[str, Any]:
-    """The settings of the stage, for trackers."""
+    """The settings of the stage, for trackers and TensorBoard."""
     sections = {name: asdict(getattr(stage, name)) for name in SECTIONS}
     return {**stage.config, **sections, **{name: getattr(stage, name) for name in SIZES}}

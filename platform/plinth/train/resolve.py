@@ -69,6 +69,8 @@ class StageSpec:
     """Length in passes over the data; or give steps."""
     steps: int | None = None
     """Length in optimizer steps; or give epochs."""
+    steps_before: int = 0
+    """Steps of the stages that come before this one, which its own continue in TensorBoard."""
     seed: int = 0
     optim: OptimConfig = field(default_factory=OptimConfig)
     zero: ZeroConfig = field(default_factory=ZeroConfig)

@@ -59,6 +59,7 @@ RUN_BY = {
     r"poma doctor": "tests/unit/jobs/doctor/test_doctor.py::*",
     r"poma runs (show|logs)": "tests/unit/jobs/test_planted_secrets.py::*",
     r"poma runs stop": "tests/unit/jobs/runs/test_stop.py::*",
+    r"poma runs page": "tests/unit/jobs/runs/test_compare_runs.py::test_a_folder_without_runs_is_refused",
     r"poma runs list": "tests/unit/jobs/runs/test_runs.py::test_command_line",
     r"poma annotations check": "tests/unit/jobs/annotations/test_annotations_command.py::*",
     r"poma score": "tests/unit/jobs/score/test_score_command.py::*",

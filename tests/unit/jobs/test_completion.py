@@ -46,7 +46,7 @@ def completions(line: str, folder: Path) -> set[str]:
     [
         ("poma ", {command.name for command in COMMANDS}),
         ("poma p", {"pretrain", "plan", "profile", "prove-resume"}),
-        ("poma runs ", {"list", "show", "logs", "stop"}),
+        ("poma runs ", {"list", "page", "show", "logs", "stop"}),
         ("poma annotations ", {"check"}),
         ("poma annotations check sc", {"scanqa", "scanrefer"}),
         ("poma score sqa3d --un", {"--unknown-answers"}),

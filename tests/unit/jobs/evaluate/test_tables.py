@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jobs.evaluate.measure import MODEL, NO_PROBE, PROBE, SCENE_QUERY, TEACHER, UNTRAINED, Results
-from jobs.evaluate.tables import Row, Table, plain_table, table_of, tables_of
+from jobs.evaluate.tables import Row, Table, plain_table, summary_table, table_of, tables_of
 from poma3d.evaluate.bootstrap import Estimate
 
 
@@ -45,6 +45,15 @@ def test_one_table_of_chosen_columns_leaves_out_what_was_not_measured(results: R
     assert table.columns == ["R@1-5", PROBE]
     assert [len(row.cells) for row in table.rows] == [2, 2, 2, 2]
     assert len(plain_table(table).splitlines()) < 12, "the demo's terminal shows no more"
+
+
+def test_one_table_of_all_queries(results: Results) -> None:
+    table = summary_table(results, best=1)
+    assert table.columns == ["R@1-1 (one view's caption)", f"{SCENE_QUERY}-1 (the scene's caption)"]
+    assert [row.name for row in table.rows] == ["chance", UNTRAINED, MODEL, TEACHER]
+    assert table.rows[0].cells == [0.0625, 0.0625]
+    assert table.rows[2].cells == [estimate(0.25), estimate(0.25)]
+    assert summary_table(results, best=5).columns == ["R@1-5 (one view's caption)"], "what was not measured"
 
 
 def test_probe_table_says_why_it_is_empty(results: Results) -> None:

@@ -226,6 +226,15 @@ def test_what_changes_speed_and_memory_only_is_no_change(change: str, folder: Pa
     assert notes(folder, change) == notes(folder, "zero.stage=2")
 
 
+def test_a_stage_knows_the_steps_before_it(folder: Path) -> None:
+    """Where its curves go on in TensorBoard; no part of what a resumed run must agree in."""
+    first, second = resolve(load_job(folder))
+    assert (first.steps_before, second.steps_before) == (0, first.total_steps)
+    (alone,) = resolve(load_job(folder, "warmup=null"))
+    assert alone.steps_before == 0
+    assert "steps_before" not in json.dumps(second.notes)
+
+
 def test_relative_folders_reach_workers_that_run_elsewhere(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

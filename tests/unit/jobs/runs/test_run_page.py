@@ -12,8 +12,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from jobs.common.ray_config import RayConfig
+from jobs.display.figures import Mark
 from jobs.runs import page as run_page
 from jobs.runs.page import page_kept, stage_curves, write_page
 from jobs.runs.started import read_starts, record_start
@@ -28,6 +30,7 @@ from plinth.observe.metrics import read_lines
 from plinth.storage import Storage
 from plinth.storage.lock import RunLock
 from plinth.storage.options import LockConfig
+from poma3d.network.outputs import jepa_logs
 from tests.helpers.run_folder import NOW, failures, killed_run
 from tests.helpers.snapshots import assert_snapshot
 
@@ -41,6 +44,7 @@ def test_page_of_a_running_run(tmp_path: Path) -> None:
     text = written(killed_run(tmp_path))
     assert not re.findall(r"<link|@import|url\(['\"]?http|src=", text)
     assert text.count("<svg") == 10
+    assert text.index("Stage warmup") < text.index("Stage main")
     assert_snapshot(text, Path(__file__).with_name("run_page.html"))
 
 
@@ -78,7 +82,7 @@ def test_it_is_loaded_again_only_while_the_run_goes_on(tmp_path: Path) -> None:
 def test_a_failed_run_says_why_before_anything_else(tmp_path: Path) -> None:
     text = written(killed_run(tmp_path, outcome=FAILED), NOW + 9999)
     assert 'class="status bad">failed' in text
-    assert text.index("vanished in step 48") < text.index("Stage main") < text.index("Stage warmup")
+    assert text.index("vanished in step 48") < text.index("Stage warmup") < text.index("Stage main")
 
 
 def test_the_traceback_of_the_cause_is_there(tmp_path: Path) -> None:
@@ -212,8 +216,20 @@ def test_one_evaluation_of_a_run_from_before_there_were_several(tmp_path: Path) 
     assert "0.250 [0.100, 0.500]" in written(storage)
 
 
+def test_every_sign_of_collapse_has_a_sentence(tmp_path: Path) -> None:
+    tokens = torch.randn(2, 3, 4)
+    logs = jepa_logs(tokens, tokens, tokens, torch.ones(2, 3, dtype=torch.bool))
+    lines = [
+        line | {"logs": dict.fromkeys(logs, 0.5)} for line in read_lines(killed_run(tmp_path).child("main"))
+    ]
+    notes = {curve.title: curve.note for curve in stage_curves("main", lines)}
+    assert [name for name in logs if not notes[f"main: {name}"]] == []
+    assert not notes["main: loss"]
+
+
 def test_restarts_are_marked_in_the_curves(tmp_path: Path) -> None:
     text = written(killed_run(tmp_path))
     assert "Dotted: where it went on after a restart (1)." in text
-    curves = stage_curves("main", read_lines(killed_run(tmp_path).child("main")), (40.0,))
-    assert all(curve.marks == (40.0,) for curve in curves)
+    marks = (Mark(40.0, "restart"),)
+    curves = stage_curves("main", read_lines(killed_run(tmp_path).child("main")), marks)
+    assert all(curve.marks == marks for curve in curves)

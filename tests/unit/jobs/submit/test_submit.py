@@ -17,6 +17,7 @@ from plinth import config
 from plinth.errors import ConfigError
 from tests.helpers.tiny_jobs import embed_file, ingest_job, pretrain_job, write
 
+ROOT = Path(__file__).parents[4]
 ADDRESS = ["--address", "http://127.0.0.1:1"]
 SECRET = "wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY00"
 
@@ -194,7 +195,10 @@ def test_the_package_is_the_code_and_the_job_and_nothing_else(tmp_path: Path) ->
         assert archive.read("job.yaml") == b"kind: pretrain\n"
     assert {"jobs/cli.py", "plinth/world.py", "poma3d/sample.py", "jobs/display/page.html"} <= set(names)
     assert {name.split("/")[0] for name in names} == {"job.yaml", "jobs", "plinth", "poma3d"}
-    assert {Path(name).suffix for name in names} == {".py", ".html", ".yaml"}
+    display = [path for path in (ROOT / "jobs/display").rglob("*") if path.is_file()]
+    pages = {path.relative_to(ROOT).as_posix() for path in display if path.suffix != ".pyc"}
+    assert pages <= set(names), "a run there writes its page"
+    assert {Path(name).suffix for name in names} == {".py", ".html", ".css", ".js", ".yaml", ""}
     assert not [name for name in names if "__pycache__" in name or "/." in name]
     assert first.size_bytes == len(content) < 2_000_000
     assert submit_package.build(tmp_path, "kind: pretrain\n").path.read_bytes() == content, "the same bytes"

@@ -25,7 +25,7 @@ def written(storage: Storage) -> str:
 
 def test_page_of_a_finished_sweep(tmp_path: Path) -> None:
     text = written(asha_sweep(tmp_path, gpus=1))
-    assert not re.findall(r"<script|<link|@import|url\(['\"]?http|src=|http-equiv", text)
+    assert not re.findall(r"<link|@import|url\(['\"]?http|src=|http-equiv", text)
     assert text.count("<svg") == 1
     shown = re.sub(r"(\d+\.\d|\d+)%", "..%", text.replace(str(tmp_path), "/folder"))  # shares are optuna's
     assert_snapshot(shown, Path(__file__).with_name("sweep_page.html"))
@@ -42,7 +42,7 @@ def test_names_values_and_messages_are_shown_as_text(tmp_path: Path) -> None:
     trial(storage, TrialRecord(1, {}, Status.failed, script), [])
     storage.write("sweep.yaml", storage.read("sweep.yaml") + f"note: {script}\n".encode())
     text = written(storage)
-    assert "<script" not in text
+    assert script not in text
     assert f"<h1>{html.escape(script)}</h1>" in text
     assert f"<td>{html.escape(script)}</td>" in text, "the value of a key"
     assert f"<pre>{html.escape(script)}</pre>" in text, "the message of a failed trial"

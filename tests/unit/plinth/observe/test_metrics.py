@@ -12,7 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.metadata import EXPERIMENT_TAG, SESSION_START_INFO_TAG
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from plinth.data.assemble import LocalBatch
 from plinth.data.plan import Cursor
@@ -119,6 +122,54 @@ def test_new_run_drops_earlier_metrics(tmp_path: Path) -> None:
     write(tmp_path, range(6), close=False)
     write(tmp_path, range(2), marker="b")
     assert [line["step"] for line in read_lines(Storage.from_uri(tmp_path / "run"))] == [0, 1]
+
+
+def test_steps_in_tensorboard_continue_those_of_the_stage_before(tmp_path: Path) -> None:
+    """Also of a run that resumes: what it repeats is hidden."""
+    storage = Storage.from_uri(tmp_path / "run")
+    for marker, steps in (("a", range(6)), ("b", range(4, 8))):
+        writer = MetricsWriter(
+            MetricsConfig(progress_every_s=1e9), storage, tmp_path / marker, "main", steps[0], 100,
+            steps_before=40,
+        )  # fmt: skip
+        for step in steps:
+            writer.step(step_record(step, loss=float(f"{step}.{len(marker)}")))
+        writer.ledger({"productive": 0.5}, steps[-1])
+        writer.pictures({"views": np.zeros((4, 6, 3), np.uint8)}, steps[-1])
+        writer.close()
+    assert sorted(scalars(tmp_path, "loss/total")) == list(range(40, 48))
+    assert list(scalars(tmp_path, "time/productive"))[-1] == 47
+    board = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    board.Reload()
+    assert board.Images("views")[-1].step == 47
+    assert [line["step"] for line in read_lines(storage)] == list(range(8)), "the lines keep the stage's own"
+
+
+def test_tensorboard_has_the_job_and_its_hyperparameters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLANTED_SECRET", "pl4nted-s3cret")
+    writer = write(tmp_path, range(2), close=False)
+    deciding = {"optim": {"lr": 1e-3, "betas": [0.9, 0.95]}, "start": None, "exact": True, "on": "```rooms"}
+    writer.settings({**deciding, "metrics": {"note": "pl4nted-s3cret"}}, deciding)
+    writer.close()
+    board = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    board.Reload()
+    (event,) = board.Tensors("job/text_summary")
+    text = event.tensor_proto.string_val[0].decode()
+    assert all(line.startswith("    ") for line in text.splitlines()), "a block that no value ends"
+    assert yaml.safe_load(text) == {**deciding, "metrics": {"note": "***"}}
+    found = HParamsPluginData.FromString(
+        board.summary_metadata[SESSION_START_INFO_TAG].plugin_data.content
+    ).session_start_info.hparams
+    shown = {key: getattr(value, value.WhichOneof("kind")) for key, value in found.items()}
+    assert shown == {
+        "optim.lr": 1e-3, "optim.betas": "[0.9, 0.95]", "start": "null", "exact": True, "on": "```rooms",
+    }  # fmt: skip
+    (metric,) = HParamsPluginData.FromString(
+        board.summary_metadata[EXPERIMENT_TAG].plugin_data.content
+    ).experiment.metric_infos
+    assert metric.name.tag in board.Tags()["scalars"]
 
 
 def test_pictures_are_kept(tmp_path: Path) -> None:

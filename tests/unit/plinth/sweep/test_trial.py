@@ -17,6 +17,7 @@ from plinth.errors import CheckpointError, StorageError
 from plinth.storage import Storage
 from plinth.sweep.records import (
     TRIALS,
+    Measured,
     Report,
     StageLength,
     TrialHistory,
@@ -82,7 +83,7 @@ def trial(
     index: int,
     values: Values = VALUES_NOW,
     start: Callable[..., Training] = no_training,
-    measure: Callable[[Storage, str, int], dict[str, float]] | None = None,
+    measure: Callable[[Storage, str, int], dict[str, Measured]] | None = None,
 ) -> TrialRun:
     task = TrialTask(sweep, no_training, lengths, 4.0, "loss", "min", measure)
     return TrialRun(task, index, values, start)
@@ -204,14 +205,17 @@ def test_removed_checkpoint_is_not_measured(sweep: Storage, caplog: pytest.LogCa
         save(sweep, "000", 4)
         return training(summaries)()
 
-    def measure(run: Storage, stage: str, step: int) -> dict[str, float]:
+    def measure(run: Storage, stage: str, step: int) -> dict[str, Measured]:
         if step != 4:
             raise CheckpointError("no such checkpoint.")
-        return {"loss": 7.0}
+        return {"loss": Measured(7.0, 6.0, 8.0), "probe": Measured(0.5, math.nan, math.nan)}
 
     with caplog.at_level(logging.WARNING, logger="plinth"):
         assert new_reports(sweep, trial(sweep, 0, start=start, measure=measure)) == [(4, 7.0)]
     assert "step 2 was removed before it could be measured" in caplog.text
+    (report,) = history_of(sweep, "000").reports
+    assert report.metrics["probe"] == 0.5
+    assert report.intervals == {"loss": [6.0, 8.0]}, "one that is not known is left out"
 
 
 def test_error_of_the_training_reaches_tune(sweep: Storage) -> None:
