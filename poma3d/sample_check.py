@@ -6,6 +6,7 @@ Legend: n samples, V views, H W pixels, C captions of a view, S captions of a sc
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ def faults(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             that are absent are not looked at.
     """
     valid = arrays["view_valid"] > 0
-    found: dict[str, np.ndarray] = {"no valid view": ~valid.any(axis=1)}
+    found: dict[str, Any] = {"no valid view": ~valid.any(axis=1)}
     if XYZ in arrays:
         points = arrays[XYZ].astype(np.float32)
         found["points that are not finite"] = ~np.isfinite(points).all(axis=(1, 2, 3, 4))
