@@ -28,7 +28,7 @@ from pathlib import Path
 from jobs.demo.teacher_config import TeacherTrainConfig
 from plinth.observe.ledger import PRODUCTIVE, summarise
 from plinth.storage import Storage
-from tests.helpers import first_hour
+from tests.helpers.docs import first_hour
 
 POMA = [sys.executable, "-m", "jobs.cli"]
 ROOT = Path(__file__).parents[1]
@@ -43,7 +43,7 @@ ASKING = """
 import sys
 from pathlib import Path
 import poma3d.export
-from tests.helpers.first_hour import QUERY, recorded
+from tests.helpers.docs.first_hour import QUERY, recorded
 encoder = poma3d.export.load(sys.argv[1])
 views = encoder.from_frames(*recorded(Path(sys.argv[2]), int(sys.argv[3])))
 print(encoder.rank(views, QUERY).views[0].tolist())

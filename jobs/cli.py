@@ -21,7 +21,7 @@ from importlib.metadata import version
 from types import TracebackType
 from typing import Any
 
-from jobs import jobfile
+from jobs import jobfile, meant
 from jobs.common.flags import add_job
 from jobs.jobfile import SCHEMAS
 from plinth.errors import EXIT_CODE, INTERRUPTED_EXIT_CODE, PlinthError, SeveralErrors
@@ -35,9 +35,6 @@ a job is a YAML file, or a shipped one as @NAME; key=value words after it overri
 an error that you can mend is one line and exit code 2; the same command run again resumes.
 """
 
-
-MEANT = 3
-"""Keys that a flag which is none may have been meant for, named at most."""
 MISTYPED = 0.75
 """How alike a flag and a known one must be: `--lr` is a key, not `--help`."""
 DISTRIBUTION = "poma3d-platform"
@@ -242,7 +239,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.excepthook = _report_bug
     words = sys.argv[1:] if argv is None else list(argv)
     command = find_command(words)
-    if suggestion := _suggestion(words):
+    if suggestion := meant.command(words, [command.name for command in COMMANDS]):
         print(printable(suggestion), file=sys.stderr)
         return EXIT_CODE
     arguments = parse(words, command)
@@ -288,7 +285,10 @@ def parse(words: list[str], command: Command | None) -> argparse.Namespace:
     _refuse_mistyped_flags(parser, words, command)
     arguments, late = parser.parse_known_args(words)
     if flags := [word for word in late if word.startswith("--") and hasattr(arguments, "overrides")]:
-        print(f"poma {arguments.command}: {printable(_as_key(flags[0], words, command))}", file=sys.stderr)
+        schema = jobfile.open_schema(command.name) if command and command.schema else None
+        print(
+            f"poma {arguments.command}: {printable(meant.as_key(flags[0], words, schema))}", file=sys.stderr
+        )
         raise SystemExit(EXIT_CODE)
     is_override = [not word.startswith("-") and "=" in word for word in late]
     if not all(is_override) or (late and not hasattr(arguments, "overrides")):
@@ -315,32 +315,6 @@ def _refuse_mistyped_flags(
                 file=sys.stderr,
             )
             raise SystemExit(EXIT_CODE)
-
-
-def _as_key(flag: str, words: Sequence[str], command: Command | None) -> str:
-    """What a flag that is none may have been meant for: keys of a job are words without dashes."""
-    name, _, value = flag.lstrip("-").partition("=")
-    after = words[words.index(flag) + 1 :] if flag in words else []
-    value = value or (after[0] if after and "=" not in after[0] else "VALUE")
-    ends = name.replace("-", "_")
-    keys = describe(jobfile.open_schema(command.name)) if command and command.schema else []
-    parts = [key.name.split(".") for key in keys]  # sections count: fit.workers is one
-    found = [".".join(of[: of.index(ends) + 1]) for of in parts if ends in of]
-    meant = list(dict.fromkeys(found))
-    if not meant:
-        return f"there is no flag {flag}. Keys of a job are words without dashes: key=value."
-    return f"there is no flag {flag}. Did you mean {' or '.join(f'{key}={value}' for key in meant[:MEANT])}?"
-
-
-def _suggestion(words: Sequence[str]) -> str | None:
-    """What a mistyped command is told; None where the words begin with none or a right one."""
-    names = [command.name for command in COMMANDS]
-    if not words or words[0].startswith("-") or words[0] in names:
-        return None
-    close = difflib.get_close_matches(words[0], names, n=1)
-    return f"poma: there is no command {words[0]!r}. " + (
-        f"Did you mean {close[0]}?" if close else f"There are: {', '.join(names)}."
-    )
 
 
 def parser_of(asked: Command | None) -> argparse.ArgumentParser:
