@@ -21,7 +21,8 @@ from importlib.metadata import version
 from types import TracebackType
 from typing import Any
 
-from jobs import jobfile, meant
+from jobs import jobfile
+from jobs.common import meant
 from jobs.common.flags import add_job
 from jobs.jobfile import SCHEMAS
 from plinth.errors import EXIT_CODE, INTERRUPTED_EXIT_CODE, PlinthError, SeveralErrors
