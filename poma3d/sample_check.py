@@ -25,15 +25,15 @@ def faults(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             that are absent are not looked at.
     """
     valid = arrays["view_valid"] > 0
-    found = {"no valid view": ~valid.any(axis=1)}
+    found: dict[str, np.ndarray] = {"no valid view": ~valid.any(axis=1)}
     if XYZ in arrays:
         points = arrays[XYZ].astype(np.float32)
         found["points that are not finite"] = ~np.isfinite(points).all(axis=(1, 2, 3, 4))
         has_points = points.any(axis=(2, 3, 4))
-        found["valid views without any point"] = (valid & ~has_points).any(axis=1)
+        found["valid views without any point"] = np.any(valid & ~has_points, axis=1)
     if "depth" in arrays:
         has_depth = arrays["depth"].any(axis=(2, 3))
-        found["valid views without any depth"] = (valid & ~has_depth).any(axis=1)
+        found["valid views without any depth"] = np.any(valid & ~has_depth, axis=1)
         found |= _camera_faults(arrays, valid)
     found |= _embedding_faults(arrays, valid)
     return {text: rows for text, rows in found.items() if rows.any()}

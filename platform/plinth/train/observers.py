@@ -16,7 +16,7 @@ from plinth.checkpoint.saver import Saved
 from plinth.data.assemble import LocalBatch
 from plinth.engine.engine import Engine
 from plinth.engine.process import Process, on_all_ranks
-from plinth.errors import StorageError
+from plinth.errors import StorageError, TakenOverError
 from plinth.observe import incidents
 from plinth.observe.incidents import Incident
 from plinth.observe.ledger import CATEGORIES, FAILED, FINISHED, STOPPED, Ledger, Record, summarise
@@ -24,6 +24,7 @@ from plinth.observe.metrics import MetricsWriter, StepRecord, recover_lines
 from plinth.observe.sinks import RunName, Sinks
 from plinth.observe.stragglers import ForwardClock
 from plinth.observe.telemetry import Telemetry
+from plinth.storage.lock import refuse_if_taken_over
 from plinth.train.attempt import Attempt
 from plinth.train.resolve import ResolvedStage
 
@@ -120,7 +121,12 @@ class Observers:
             self._writer.flush()
 
     def before_commit(self, saved: Saved) -> None:
-        """Called in a thread on rank 0: a run that resumes from the checkpoint has all lines up to it."""
+        """Called in a thread on rank 0: a run that resumes from the checkpoint has all lines up to it.
+
+        Raises:
+            TakenOverError: another process writes the run by now.
+        """
+        refuse_if_taken_over(self._attempt.storage, self._stage.lock_token)
         book = summarise(self._attempt.storage)
         with self._writer_lock:
             if self._writer:
@@ -182,7 +188,10 @@ class Observers:
             writer, self._writer = self._writer, None
         try:
             if writer:
+                refuse_if_taken_over(self._attempt.storage, self._stage.lock_token)
                 writer.close()
+        except TakenOverError:
+            writer.abandon()
         except StorageError as error:
             log.warning("the last metrics of %s are not in storage: %s", self._stage.name, error.problem)
 

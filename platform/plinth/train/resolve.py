@@ -68,6 +68,8 @@ class StageSpec:
     PlinthError unless the run may resume; `refuse_changes` when None."""
     run_id: str = ""
     """Tells this run from an earlier one of the same name, whose files may still be on a disk."""
+    lock_token: str = ""
+    """Of the lock under which the run is written; empty for a run without one."""
     scratch_dir: str | None = None
     """Local folder for files on their way to and from storage; the system's temporary folder when None."""
     on_upload: UploadHook | None = None
