@@ -25,10 +25,11 @@ def faults(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             that are absent are not looked at.
     """
     valid = arrays["view_valid"] > 0
-    found: dict[str, np.ndarray] = {"no valid view": ~valid.any(axis=1)}
+    found: dict[str, np.ndarray] = {"no valid view": np.logical_not(np.any(valid, axis=1))}
     if XYZ in arrays:
         points = arrays[XYZ].astype(np.float32)
-        found["points that are not finite"] = ~np.isfinite(points).all(axis=(1, 2, 3, 4))
+        off = ~np.isfinite(points)
+        found["points that are not finite"] = np.any(off, axis=(1, 2, 3, 4))
         has_points = points.any(axis=(2, 3, 4))
         found["valid views without any point"] = np.any(valid & ~has_points, axis=1)
     if "depth" in arrays:

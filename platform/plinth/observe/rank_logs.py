@@ -33,7 +33,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
-from plinth import scratch
 from plinth.every import Every
 from plinth.observe.failures import (
     BATCHES_SUFFIX,
@@ -45,7 +44,7 @@ from plinth.observe.failures import (
     vanished,
 )
 from plinth.redaction import RedactionFilter, redact
-from plinth.storage import Storage, local_files
+from plinth.storage import Storage, local_files, scratch
 
 LOG_SUFFIX, STACKS_SUFFIX = ".log", ".stacks"
 CUT_SUFFIX = ".batches-cut"

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from plinth import scratch
 from plinth.digests import text_digest
 from plinth.engine.process import Process, on_all_ranks
 from plinth.errors import StorageError
@@ -23,7 +22,7 @@ from plinth.observe.failures import (
     read_failures,
 )
 from plinth.observe.rank_logs import RankLog, salvage
-from plinth.storage import Storage
+from plinth.storage import Storage, scratch
 from plinth.train.control import Control
 
 log = logging.getLogger(__name__)

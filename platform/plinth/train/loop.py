@@ -19,7 +19,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from plinth import scratch
 from plinth.checkpoint import save_load as checkpoint
 from plinth.checkpoint import store
 from plinth.checkpoint.saver import Saver
@@ -36,6 +35,7 @@ from plinth.observe import incidents
 from plinth.observe.config import OnBadStep, OnCollapse
 from plinth.observe.incidents import CollapseWatch, Incident
 from plinth.observe.metrics import record_step, told
+from plinth.storage import scratch
 from plinth.train.attempt import Attempt
 from plinth.train.control import Consensus, Control, PreemptionAction, StepDecision, checkpoint_report
 from plinth.train.observers import Observers

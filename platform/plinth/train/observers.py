@@ -186,12 +186,17 @@ class Observers:
     def _close_writer(self) -> None:
         with self._writer_lock:
             writer, self._writer = self._writer, None
+        if writer is None:
+            return
         try:
-            if writer:
-                refuse_if_taken_over(self._attempt.storage, self._stage.lock_token)
-                writer.close()
+            refuse_if_taken_over(self._attempt.storage, self._stage.lock_token)
         except TakenOverError:
             writer.abandon()
+            return
+        except StorageError:
+            pass  # `close` tries it once more, and says so
+        try:
+            writer.close()
         except StorageError as error:
             log.warning("the last metrics of %s are not in storage: %s", self._stage.name, error.problem)
 

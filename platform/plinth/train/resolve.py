@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from plinth import config as configs
-from plinth import scratch
 from plinth.checkpoint.config import CheckpointConfig, UploadHook
 from plinth.data.assemble import Decode
 from plinth.data.config import DataConfig
@@ -25,7 +24,7 @@ from plinth.digests import text_digest
 from plinth.engine.config import OptimConfig, ZeroConfig
 from plinth.errors import CheckpointError, ConfigError
 from plinth.observe.config import GuardConfig, LedgerConfig, MetricsConfig
-from plinth.storage import Storage, StorageOptions
+from plinth.storage import Storage, StorageOptions, scratch
 
 Notes = dict[str, Any]
 
@@ -82,7 +81,7 @@ class StageSpec:
 
     @property
     def scratch(self) -> Path:
-        """A local folder of this user and this stage; `plinth.scratch.claim` makes it. Its name tells this
+        """A local folder of this user and this stage; `plinth.storage.scratch.claim` makes it. Its name tells this
         run from others."""
         digest = text_digest(f"{self.storage.uri} {self.run_id}", 6)
         return scratch.of_user(self.scratch_dir) / digest

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from plinth import scratch
 from plinth.errors import StorageError
+from plinth.storage import scratch
 
 
 def mode(path: Path) -> int:
