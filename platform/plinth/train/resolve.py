@@ -81,8 +81,8 @@ class StageSpec:
 
     @property
     def scratch(self) -> Path:
-        """A local folder of this user and this stage; `plinth.storage.scratch.claim` makes it. Its name tells this
-        run from others."""
+        """A local folder of this user and this stage, whose name tells this run from others; `claim` of
+        `plinth.storage.scratch` makes it."""
         digest = text_digest(f"{self.storage.uri} {self.run_id}", 6)
         return scratch.of_user(self.scratch_dir) / digest
 
