@@ -6,7 +6,6 @@ Legend: n samples, V views, H W pixels, C captions of a view, S captions of a sc
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -26,18 +25,19 @@ def faults(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             that are absent are not looked at.
     """
     valid = arrays["view_valid"] > 0
-    found: dict[str, Any] = {"no valid view": ~valid.any(axis=1)}
+    found: dict[str, np.ndarray] = {"no valid view": np.logical_not(np.any(valid, axis=1))}
     if XYZ in arrays:
         points = arrays[XYZ].astype(np.float32)
-        found["points that are not finite"] = ~np.isfinite(points).all(axis=(1, 2, 3, 4))
+        off = ~np.isfinite(points)
+        found["points that are not finite"] = np.any(off, axis=(1, 2, 3, 4))
         has_points = points.any(axis=(2, 3, 4))
-        found["valid views without any point"] = (valid & ~has_points).any(axis=1)
+        found["valid views without any point"] = np.any(valid & ~has_points, axis=1)
     if "depth" in arrays:
         has_depth = arrays["depth"].any(axis=(2, 3))
-        found["valid views without any depth"] = (valid & ~has_depth).any(axis=1)
+        found["valid views without any depth"] = np.any(valid & ~has_depth, axis=1)
         found |= _camera_faults(arrays, valid)
     found |= _embedding_faults(arrays, valid)
-    return {text: np.asarray(rows) for text, rows in found.items() if rows.any()}
+    return {text: rows for text, rows in found.items() if rows.any()}
 
 
 def _camera_faults(arrays: Mapping[str, np.ndarray], valid: np.ndarray) -> dict[str, np.ndarray]:

@@ -3,7 +3,7 @@
     output/name/
       config.yaml             the resolved job
       data.json               the versions of the data sets that it reads (`jobs.pretrain.data_versions`)
-      run.json LOCK.json      the run's identity; who is writing it
+      run.json LOCK.json      the run's identity; who is writing it (FENCE.json: who did last)
       warmup/ main/           each: checkpoints/ metrics.jsonl tensorboard/ incidents/
 
 The same command again resumes inside whichever stage it was in, on as many workers as there are now.

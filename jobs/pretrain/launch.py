@@ -34,4 +34,4 @@ def launch(job: RunJob, run: CheckedRun, placement: TrialPlacement | None = None
         storage.write(CONFIG_KEY, config.to_yaml(absolute(job)).encode())  # read from other folders
         record_start(storage, job.ray, job.fit.workers.max)
         data_versions.write_pins(storage, run.stages)
-        return fit.launch(run.with_run_id(run_id(storage)), storage, lock.stop_wanted, placement)
+        return fit.launch(run.locked(run_id(storage), lock.fence()), storage, lock.stop_wanted, placement)

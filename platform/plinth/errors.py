@@ -48,6 +48,10 @@ class CheckpointError(PlinthError):
     """A checkpoint that is missing, damaged or belongs to another job."""
 
 
+class TakenOverError(PlinthError):
+    """Another process has taken over what this one was writing: this one ends without writing more."""
+
+
 class WorkersLostError(PlinthError):
     """Workers that were lost too often, or failed too often for a reason outside the job."""
 

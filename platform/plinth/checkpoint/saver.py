@@ -31,7 +31,7 @@ from plinth.checkpoint.config import CheckpointConfig, UploadHook
 from plinth.checkpoint.maintenance import retain
 from plinth.engine.process import on_all_ranks
 from plinth.engine.zero_shards import TensorShard
-from plinth.errors import CheckpointError, StorageError
+from plinth.errors import CheckpointError, StorageError, TakenOverError
 from plinth.storage import Storage
 from plinth.world import World
 
@@ -86,7 +86,8 @@ class Saver:
         storage: the folder of the checkpoints.
         scratch: a local folder of this stage of this run; it may be shared by the ranks of a host.
         before_commit: called on rank 0, in a thread, when a checkpoint is about to be committed; a
-            StorageError from it means that the storage is away.
+            StorageError from it means that the storage is away, a TakenOverError that nothing is to be
+            written any more: all ranks raise it at the next `save` or `wait`.
         on_commit: called on rank 0, in a thread, when it is.
         on_upload: called on every rank, in a thread, before each file of its part is uploaded.
     """
@@ -114,6 +115,7 @@ class Saver:
         self._pending: list[Saved] = []
         self._dropped: set[str] = set()
         self._failed: list[tuple[str, str]] = []
+        self._taken_over: TakenOverError | None = None
         self._failures_in_a_row = 0
         self._last_token = ""
 
@@ -173,11 +175,17 @@ class Saver:
     def _agree(self) -> str:
         """One exchange of all ranks: rank 0 gives the token and says what is dropped; failures are shared."""
         dropped: list[str] = []
+
+        def tell() -> tuple[str, list[str], list[tuple[str, str]]]:
+            if self._taken_over is not None:
+                raise self._taken_over
+            return uuid.uuid4().hex[:8], dropped, list(self._failed)
+
         if self._world.rank == 0:
             with self._lock:
                 waiting = [s for s in self._pending[1:] if s.token not in self._dropped]
                 dropped = [s.token for s in waiting[: max(0, len(waiting) - self._config.keep_waiting + 1)]]
-        news = on_all_ranks(self._world, lambda: (uuid.uuid4().hex[:8], dropped, list(self._failed)))
+        news = on_all_ranks(self._world, tell)
         failed = [(token, why) for _, _, of_rank in news for token, why in of_rank]
         with self._lock:
             self._dropped.update(news[0][1])
@@ -202,6 +210,8 @@ class Saver:
                     "Run the same command when the storage is back: it uploads and resumes from there.",
                 )
             time.sleep(FIRST_POLL_S)
+        if self._taken_over is not None:
+            raise self._taken_over
         for token, why in self._failed:
             if token == self._last_token:
                 raise CheckpointError(f"{why}.", "Fix that; the same command resumes.")
@@ -225,6 +235,9 @@ class Saver:
                 where = f"The checkpoint of step {saved.step} is only on this machine's disk"
                 again = f"training continues, next try in {self._config.away_retry_s:g} s"
                 log.warning("STORAGE IS AWAY: %s %s; %s.", error.problem, where, again)
+            except TakenOverError as error:
+                self._taken_over = error
+                break
             except Exception as error:
                 self._fail(saved, error)
                 return

@@ -22,9 +22,10 @@ class CheckedRun:
     sizes: tuple[int, ...]
     """Ascending."""
 
-    def with_run_id(self, run_id: str) -> CheckedRun:
+    def locked(self, run_id: str, lock_token: str) -> CheckedRun:
         """The same for the run that is locked now."""
-        return replace(self, stages=tuple(replace(stage, run_id=run_id) for stage in self.stages))
+        stages = (replace(stage, run_id=run_id, lock_token=lock_token) for stage in self.stages)
+        return replace(self, stages=tuple(stages))
 
 
 def check(fit: FitConfig, stages: Sequence[ResolvedStage]) -> CheckedRun:

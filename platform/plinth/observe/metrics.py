@@ -256,14 +256,22 @@ class MetricsWriter:
     def close(self) -> None:
         """Copy everything to storage and remove the local folder."""
         self.flush()
-        with self._board_may_fail():
-            if self._board is not None:
-                self._board.close()
-        self._lines.close()
+        self._close_files()
         try:
             self.sync()
         finally:
             shutil.rmtree(self._local, ignore_errors=True)
+
+    def abandon(self) -> None:
+        """Copy nothing and remove the local folder: another process writes the run's metrics."""
+        self._close_files()
+        shutil.rmtree(self._local, ignore_errors=True)
+
+    def _close_files(self) -> None:
+        with self._board_may_fail():
+            if self._board is not None:
+                self._board.close()
+        self._lines.close()
 
     def _open_board(self, first_step: int) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter

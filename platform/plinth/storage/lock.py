@@ -2,10 +2,15 @@
 
     LOCK.json    holder, token, beat      the count `beat` rises every few seconds while the holder lives
     STOP.json    token, by                a request from any machine to the holder of that token to stop
+    FENCE.json   token, holder            the last process that took the lock; stays when the lock is released
 
 A lock whose count stands still for a while is taken over; clocks are never compared. If its holder was a
 process of this machine that is no longer running, it is taken over at once. The holder looks for a request to
 stop at every heartbeat and ignores one for another token.
+
+A holder that was taken over (it was suspended, or its store was away) may wake up and go on. Before it makes
+anything count it looks at the fence (`refuse_if_taken_over`), finds another token and ends. On stores that
+are not atomic, two processes that both believe to hold the lock are told apart in the same way.
 """
 
 from __future__ import annotations
@@ -21,17 +26,17 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from plinth.errors import ConfigError, StorageError
+from plinth.errors import ConfigError, StorageError, TakenOverError
 from plinth.every import Every
 from plinth.storage import MissingKeyError, Storage
 from plinth.storage.json_objects import DamagedObjectError, read_json
 from plinth.storage.options import LockConfig
 
-LOCK_KEY, STOP_KEY, RUN_KEY = "LOCK.json", "STOP.json", "run.json"
+LOCK_KEY, STOP_KEY, RUN_KEY, FENCE_KEY = "LOCK.json", "STOP.json", "run.json", "FENCE.json"
 SETTLE_S = 0.5
 """Wait before checking whether another process wrote its lock at the same time."""
 
-NEEDED = {LOCK_KEY: ("holder", "token", "beat"), STOP_KEY: ("token", "by")}
+NEEDED = {LOCK_KEY: ("holder", "token", "beat"), STOP_KEY: ("token", "by"), FENCE_KEY: ("token", "holder")}
 MEND_LOCK = "If nothing is writing there, delete it and run the command again."
 MEND_RUN = "Restore it, or delete it: the run is then given another id."
 
@@ -75,6 +80,11 @@ class RunLock:
         except StorageError as trouble:
             log.warning("the lock of %s is left in storage: %s", self._storage.uri, trouble.problem)
 
+    def fence(self) -> str:
+        """Write down for good who holds the lock; returns the token for `refuse_if_taken_over`."""
+        self._storage.write(FENCE_KEY, json.dumps({"token": self._token, "holder": _holder()}).encode())
+        return self._token
+
     def _wait_for_death(self) -> None:
         """Return when the holder has given no sign of life for `dead_after_s`.
 
@@ -111,6 +121,7 @@ class RunLock:
             log.error("%s: %s has taken over, this run counted as dead", self._storage.uri, now["holder"])
             if self._beating is not None:
                 self._beating.stop()
+            self.stop_wanted.set()  # at its next step; the fence keeps what it saves from counting
             return
         self._storage.write(LOCK_KEY, self._body())
         self._look_for_request()
@@ -124,7 +135,7 @@ class RunLock:
     def _body(self) -> bytes:
         pid = os.getpid()
         lock = {
-            "holder": f"{_who()}, process {pid}",
+            "holder": _holder(),
             "token": self._token,
             "beat": self._heartbeats,
             "machine": _machine(),
@@ -137,6 +148,29 @@ class RunLock:
 def read_lock(storage: Storage) -> dict[str, Any] | None:
     """The lock of a run's folder, if there is one."""
     return _read(storage, LOCK_KEY)
+
+
+def refuse_if_taken_over(storage: Storage, token: str) -> None:
+    """Call it before anything that is to count.
+
+    Args:
+        token: of the `RunLock` under which this is written; empty for a run without a lock.
+
+    Raises:
+        TakenOverError: another process has taken the lock since.
+    """
+    if not token:
+        return
+    try:
+        fence = _read(storage, FENCE_KEY)
+    except DamagedObjectError as error:
+        log.warning("%s It does not say who holds the run.", error.problem)
+        return
+    if fence is not None and fence["token"] != token:
+        raise TakenOverError(
+            f"{storage.uri} was taken over by {fence['holder']}: this process had given no sign of life.",
+            "Let that one go on; nothing of this one counts since then.",
+        )
 
 
 def request_stop(storage: Storage, lock: dict[str, Any]) -> None:
@@ -171,6 +205,10 @@ def _who() -> str:
     except (KeyError, OSError):  # a uid without a name, as containers are given: OSError since Python 3.13
         user = f"uid {os.getuid()}"
     return f"{user} on {socket.gethostname()}"
+
+
+def _holder() -> str:
+    return f"{_who()}, process {os.getpid()}"
 
 
 def _machine() -> str:

@@ -17,7 +17,7 @@ from plinth.checkpoint.saver import Saved
 from plinth.data.assemble import LocalBatch
 from plinth.engine.engine import Engine
 from plinth.engine.process import Process, on_all_ranks
-from plinth.errors import StorageError
+from plinth.errors import StorageError, TakenOverError
 from plinth.observe import incidents
 from plinth.observe.incidents import Incident
 from plinth.observe.ledger import CATEGORIES, FAILED, FINISHED, STOPPED, Ledger, Record, summarise
@@ -25,6 +25,7 @@ from plinth.observe.metrics import MetricsWriter, StepRecord, recover_lines
 from plinth.observe.sinks import RunName, Sinks
 from plinth.observe.stragglers import ForwardClock
 from plinth.observe.telemetry import Telemetry
+from plinth.storage.lock import refuse_if_taken_over
 from plinth.train.attempt import Attempt
 from plinth.train.profile import StageProfile
 from plinth.train.resolve import ResolvedStage
@@ -136,7 +137,12 @@ class Observers:
             self._writer.flush()
 
     def before_commit(self, saved: Saved) -> None:
-        """Called in a thread on rank 0: a run that resumes from the checkpoint has all lines up to it."""
+        """Called in a thread on rank 0: a run that resumes from the checkpoint has all lines up to it.
+
+        Raises:
+            TakenOverError: another process writes the run by now.
+        """
+        refuse_if_taken_over(self._attempt.storage, self._stage.lock_token)
         book = summarise(self._attempt.storage)
         with self._writer_lock:
             if self._writer:
@@ -197,9 +203,17 @@ class Observers:
     def _close_writer(self) -> None:
         with self._writer_lock:
             writer, self._writer = self._writer, None
+        if writer is None:
+            return
         try:
-            if writer:
-                writer.close()
+            refuse_if_taken_over(self._attempt.storage, self._stage.lock_token)
+        except TakenOverError:
+            writer.abandon()
+            return
+        except StorageError:
+            pass  # `close` tries it once more, and says so
+        try:
+            writer.close()
         except StorageError as error:
             log.warning("the last metrics of %s are not in storage: %s", self._stage.name, error.problem)
 

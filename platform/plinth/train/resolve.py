@@ -30,25 +30,6 @@ Notes = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class ProfileSpec:
-    """What of a stage's beginning is measured, and where that goes; see `plinth.train.profile`."""
-
-    storage: Storage
-    """Folder of NAME.json and NAME.trace.json.gz, with the stage's name."""
-    skipped: int
-    """Steps before: the first ones compile, fill caches and start the reader."""
-    measured: int
-    """Steps whose time is taken apart."""
-    traced: int
-    """Steps after them that go into the trace, which makes them slower."""
-
-    @property
-    def steps(self) -> int:
-        """All of them."""
-        return self.skipped + self.measured + self.traced
-
-
-@dataclass(frozen=True)
 class StageSpec:
     """What a job says of a stage; picklable."""
 
@@ -68,8 +49,6 @@ class StageSpec:
     """Length in passes over the data; or give steps."""
     steps: int | None = None
     """Length in optimizer steps; or give epochs."""
-    steps_before: int = 0
-    """Steps of the stages that come before this one, which its own continue in TensorBoard."""
     seed: int = 0
     optim: OptimConfig = field(default_factory=OptimConfig)
     zero: ZeroConfig = field(default_factory=ZeroConfig)
@@ -88,12 +67,12 @@ class StageSpec:
     PlinthError unless the run may resume; `refuse_changes` when None."""
     run_id: str = ""
     """Tells this run from an earlier one of the same name, whose files may still be on a disk."""
+    lock_token: str = ""
+    """Of the lock under which the run is written; empty for a run without one."""
     scratch_dir: str | None = None
     """Local folder for files on their way to and from storage; the system's temporary folder when None."""
     on_upload: UploadHook | None = None
     """Called before each file of a checkpoint is uploaded; for fault injection."""
-    profile: ProfileSpec | None = None
-    """Measure the first steps; None in a run that is one."""
 
     @property
     def checkpoints(self) -> Storage:
@@ -102,8 +81,8 @@ class StageSpec:
 
     @property
     def scratch(self) -> Path:
-        """A local folder of this user and this stage; `plinth.storage.scratch.claim` makes it. Its name tells
-        this run from others."""
+        """A local folder of this user and this stage, whose name tells this run from others; `claim` of
+        `plinth.storage.scratch` makes it."""
         digest = text_digest(f"{self.storage.uri} {self.run_id}", 6)
         return scratch.of_user(self.scratch_dir) / digest
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from plinth.errors import ConfigError
+from plinth.errors import ConfigError, TakenOverError
 from plinth.storage import Storage, lock
 from plinth.storage.json_objects import DamagedObjectError
-from plinth.storage.lock import RunLock, read_lock, run_id
+from plinth.storage.lock import RunLock, read_lock, refuse_if_taken_over, run_id
 from plinth.storage.options import LockConfig
 
 QUICK = LockConfig(beat_every_s=0.05, dead_after_s=0.4)
@@ -118,3 +118,27 @@ def test_run_id_is_kept_until_folder_is_removed(storage: Storage) -> None:
 def test_lock_config_needs_heartbeat_below_dead_after() -> None:
     with pytest.raises(ConfigError, match=r"lock\.beat_every_s is 5"):
         LockConfig(beat_every_s=5, dead_after_s=8).validate()
+
+
+def test_holder_that_was_taken_over_is_refused_and_asked_to_stop(storage: Storage) -> None:
+    other = {"holder": "ann", "token": "t", "beat": 3, "machine": "other", "pid": 1, "process_start": 1}
+    with RunLock(storage, QUICK) as first:
+        token = first.fence()
+        refuse_if_taken_over(storage, token)
+        deadline = time.monotonic() + 20
+        while not first.stop_wanted.wait(0.02) and time.monotonic() < deadline:
+            storage.write(lock.LOCK_KEY, json.dumps(other).encode())  # a beat may be writing at this moment
+        assert first.stop_wanted.is_set()
+    assert (read_lock(storage) or {})["holder"] == "ann", "its lock is not the first one's to remove"
+    with RunLock(storage, QUICK) as second:  # silent as well by now
+        refuse_if_taken_over(storage, second.fence())
+    with pytest.raises(TakenOverError, match=rf"was taken over by .*process {os.getpid()}"):
+        refuse_if_taken_over(storage, token)  # also now that the other has ended
+
+
+def test_a_run_without_a_lock_asks_nobody(storage: Storage) -> None:
+    with RunLock(storage, QUICK) as held:
+        held.fence()
+    refuse_if_taken_over(storage, "")
+    storage.write("FENCE.json", b"{")
+    refuse_if_taken_over(storage, "x")

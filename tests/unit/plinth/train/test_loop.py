@@ -21,11 +21,12 @@ from plinth.data.shards import RowGroupReader
 from plinth.data.sources import OpenSource, open_sources
 from plinth.engine import process
 from plinth.engine.config import Precision, ZeroConfig
-from plinth.errors import NonFiniteError, PlinthError
+from plinth.errors import NonFiniteError, PlinthError, TakenOverError
 from plinth.observe import incidents
 from plinth.observe.config import GuardConfig, OnBadStep
 from plinth.observe.metrics import read_lines
 from plinth.storage import Storage
+from plinth.storage.lock import FENCE_KEY
 from plinth.train import attempt
 from plinth.train.control import Control
 from plinth.train.loop import run_stage
@@ -325,3 +326,28 @@ def test_a_run_that_fails_leaves_its_metrics(tmp_path: Path) -> None:
     assert "The loss of step 2 is not finite" in run_ranks(1, train_nan, run)[0]
     assert [line["step"] for line in read_lines(run.storage)] == [0, 1]
     assert store.latest(run.checkpoints) is None
+
+
+def train_taken_over(run: ResolvedStage) -> str:
+    """On all ranks: the error."""
+    try:
+        train(run)
+    except TakenOverError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_run_that_another_process_has_taken_over_ends_and_leaves_what_that_one_wrote(
+    tmp_path: Path, world_size: int
+) -> None:
+    run = toy_run(tmp_path, lock_token="first")
+    folder = run.storage.child("logs-of-test")
+    folder.write(FENCE_KEY, b'{"token": "second", "holder": "ann on node-2, process 5"}')
+    run.storage.write("metrics.jsonl", b'{"step": 0, "of": "the other"}\n')
+    for error in run_ranks(world_size, train_taken_over, run):
+        assert "was taken over by ann on node-2, process 5" in error
+    assert store.latest(run.checkpoints) is None
+    assert run.storage.read("metrics.jsonl") == b'{"step": 0, "of": "the other"}\n'
+    run_ranks(world_size, train, replace(run, lock_token="second"))
+    assert store.latest(run.checkpoints) == 12
