@@ -37,7 +37,7 @@ format: $(STAMP)
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -e '.[dev]'
+	$(BIN)/pip install -qq --disable-pip-version-check --no-compile -e '.[dev]'
 # pip compiles in one process. Some packages carry files for other versions of Python, which do not compile.
 	$(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
 	touch $(STAMP)

@@ -106,7 +106,8 @@ def make_sure(cluster: Cluster, is_sure: bool, ask: Callable[[str], str] | None 
     Raises:
         ConfigError: the answer is no, or nobody can give one.
     """
-    is_known = not cluster.is_loopback or _known().get(cluster.address) == cluster.session
+    was_told = bool(cluster.session) and _known().get(cluster.address) == cluster.session
+    is_known = was_told or not cluster.is_loopback
     if not is_known and not is_sure and ask is None:
         raise ConfigError(
             f"Nothing was sent to it from here before: {cluster.words()}.",

@@ -30,6 +30,25 @@ Notes = dict[str, Any]
 
 
 @dataclass(frozen=True)
+class ProfileSpec:
+    """What of a stage's beginning is measured, and where that goes; see `plinth.train.profile`."""
+
+    storage: Storage
+    """Folder of NAME.json and NAME.trace.json.gz, with the stage's name."""
+    skipped: int
+    """Steps before: the first ones compile, fill caches and start the reader."""
+    measured: int
+    """Steps whose time is taken apart."""
+    traced: int
+    """Steps after them that go into the trace, which makes them slower."""
+
+    @property
+    def steps(self) -> int:
+        """All of them."""
+        return self.skipped + self.measured + self.traced
+
+
+@dataclass(frozen=True)
 class StageSpec:
     """What a job says of a stage; picklable."""
 
@@ -49,6 +68,8 @@ class StageSpec:
     """Length in passes over the data; or give steps."""
     steps: int | None = None
     """Length in optimizer steps; or give epochs."""
+    steps_before: int = 0
+    """Steps of the stages that come before this one, which its own continue in TensorBoard."""
     seed: int = 0
     optim: OptimConfig = field(default_factory=OptimConfig)
     zero: ZeroConfig = field(default_factory=ZeroConfig)
@@ -73,6 +94,8 @@ class StageSpec:
     """Local folder for files on their way to and from storage; the system's temporary folder when None."""
     on_upload: UploadHook | None = None
     """Called before each file of a checkpoint is uploaded; for fault injection."""
+    profile: ProfileSpec | None = None
+    """Measure the first steps; None in a run that is one."""
 
     @property
     def checkpoints(self) -> Storage:

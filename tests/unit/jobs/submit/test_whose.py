@@ -42,6 +42,10 @@ def test_without_a_terminal_an_unknown_cluster_is_refused_and_yes_is_kept_for_it
     make_sure(CLUSTER, is_sure=False)
     with pytest.raises(ConfigError, match="--yes"):  # another one at the same address
         make_sure(replace(CLUSTER, session="session_b"), is_sure=False)
+    nameless = replace(CLUSTER, session="")  # it cannot be told from others, so it is asked for each time
+    make_sure(nameless, is_sure=True)
+    with pytest.raises(ConfigError, match="--yes"):
+        make_sure(nameless, is_sure=False)
 
 
 @pytest.mark.parametrize(("answer", "is_sent"), [("y", True), (" Yes ", True), ("", False), ("n", False)])
