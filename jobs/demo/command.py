@@ -164,7 +164,7 @@ def _report(job: DemoJob, outcome: evaluate.Outcome, timings: Timings) -> Report
         ),
         facts={
             **{name.split(":")[0]: f"{seconds:.0f} s" for name, seconds in timings.parts.items()},
-            "Ray Train": f"up to {job.pretrain.fit.workers.max} workers, {ledger.restarts} restarts",
+            "Ray Train": f"at most {job.pretrain.fit.workers.max} worker(s), {ledger.restarts} restart(s)",
         },
         ledger=ledger,
         tables=[summary_table(outcome.results, HOPED_BEST)],
