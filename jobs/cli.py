@@ -22,8 +22,8 @@ from types import TracebackType
 from typing import Any
 
 from jobs import jobfile
-from jobs.common import meant
 from jobs.common.flags import add_job
+from jobs.display import meant
 from jobs.jobfile import SCHEMAS
 from plinth.errors import EXIT_CODE, INTERRUPTED_EXIT_CODE, PlinthError, SeveralErrors
 from plinth.redaction import printable, redact
