@@ -148,6 +148,8 @@ def test_spot_and_on_demand_differ_only_in_the_market(path: Path) -> None:
     on_demand.pop("scheduling", None)
     assert "spot" in str(market).lower()
     assert spot == on_demand
+    ranks = [node_types(path)[f"gpu_{m}"].get("priority", 0) for m in ("spot", "on_demand")]
+    assert ranks[0] > ranks[1], "spot is tried first where both may be bought"
 
 
 @clouds

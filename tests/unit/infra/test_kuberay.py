@@ -128,6 +128,18 @@ def test_both_manifests_have_the_same_pods() -> None:
         assert a["rayStartParams"] == b["rayStartParams"]
 
 
+def test_groups_have_their_ray_labels_where_the_operator_takes_them() -> None:
+    for cluster in clusters().values():
+        assert [group["labels"] for group in cluster["workerGroupSpecs"]] == [
+            {"poma-role": "train"}, {"poma-role": "data"},
+        ]  # fmt: skip
+        assert all("labels" not in group["rayStartParams"] for group in groups(cluster))
+
+
+def test_lost_clusters_are_replaced_as_often_as_the_docs_say() -> None:
+    assert load("base/rayjob.yaml")["spec"]["backoffLimit"] == 2, "three clusters at most"
+
+
 def test_ray_start_knows_every_parameter() -> None:
     from ray.scripts.scripts import start
 
