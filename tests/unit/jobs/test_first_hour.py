@@ -11,7 +11,7 @@ import poma3d.export
 from jobs.cli import main
 from plinth.observe.metrics import read_lines
 from plinth.storage import Storage
-from tests.helpers import first_hour
+from tests.helpers.docs import first_hour
 from tests.helpers.tiny_jobs import SIDE, TEACHER
 
 pytestmark = pytest.mark.slow
