@@ -66,6 +66,8 @@ class Walk:
     refused: list[str] = field(default_factory=list)
     model_s: float = 0.0
     """In optimizer steps that count."""
+    load: float = field(default_factory=lambda: os.getloadavg()[0])
+    """Processes that wanted a core in the minute before: above the number of cores, read no seconds."""
     demo_lines: int | None = None
     """Of a shortened demo; None where it was not run."""
 
@@ -149,6 +151,7 @@ def table(found: Walk) -> str:
     """The numbers as lines."""
     lines = [f"{name:<28} {seconds:8.1f} s" for name, seconds in found.seconds.items()]
     lines += [
+        f"{'load of the machine before':<28} {found.load:8.1f} for {os.cpu_count()} cores",
         f"{'commands':<28} {len(found.seconds):8d}",
         f"{'refused':<28} {', '.join(found.refused) or 'none':>8}",
         f"{'all together':<28} {sum(found.seconds.values()):8.1f} s",

@@ -198,3 +198,12 @@ def test_a_sweep_and_a_demo_can_be_planned(
     (folder / "teacher").rename(folder / "demo" / "teacher")
     assert main(["plan", "@demo", "--assume", "main.samples=64", "--assume", "warmup.samples=64"]) == 0
     assert "main" in capsys.readouterr().out
+
+
+def test_a_shipped_job_is_planned_before_its_data_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "@pretrain", "--assume", "main.samples=6500"]) == 0
+    said = capsys.readouterr().out
+    assert "6,500 samples" in said
+    assert said.count("no data source is named") == 2
+    assert main(["plan", "@pretrain", "main.data.lanes=7"]) == 2
+    assert "not a multiple of lanes 7" in capsys.readouterr().err
