@@ -35,6 +35,7 @@ SHORT: dict[str, list[str]] = {
     "lift": ["--images", "300", "--ids", "10000", "100000"],
     "metrics": ["--steps", "300"],
     "annotations": [],
+    "heads": ["--scenes", "60", "--questions", "2048", "--rounds", "3"],
     "plan_memory": [],
     "faults": ["--stall", "5"],
     "published": ["--check"],

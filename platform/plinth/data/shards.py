@@ -141,17 +141,12 @@ class RowGroupReader:
         """The wanted columns of a row group, in the order asked for, each in one chunk, decoded.
 
         Raises:
-            DataError: as `read_packed`; also where a frame of a packed column cannot be decoded: names the
-                row and the view.
+            DataError: as `read_packed`, or a frame of a packed column cannot be decoded; names row and view.
         """
         return self.decoded(shard, row_group, self.read_packed(shard, row_group, columns))
 
     def decoded(self, shard: ShardEntry, row_group: int, packed: pa.Table) -> pa.Table:
-        """Rows of what `read_packed` gave, decoded.
-
-        Raises:
-            DataError: a frame cannot be decoded; names the view, and the row counted from the first of these.
-        """
+        """Rows of what `read_packed` gave, decoded; raises DataError as `read` does."""
         try:
             return frames.unpack(packed)
         except frames.FrameError as error:
