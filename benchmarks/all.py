@@ -37,6 +37,7 @@ SHORT: dict[str, list[str]] = {
     "metrics": ["--steps", "300"],
     "annotations": [],
     "memory": ["--sizes", "B", "--stages", "2"],
+    "heads": ["--scenes", "60", "--questions", "2048", "--rounds", "3"],
     "faults": ["--stall", "5"],
     "published": ["--check"],
     "submit": ["--repeat", "1", "--folder", f"{OUTPUT}/submit"],

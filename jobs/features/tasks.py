@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections import deque
-from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,6 +15,7 @@ import torch
 
 from jobs.common.devices import own_device
 from jobs.evaluate import encoders
+from jobs.features.ahead import ahead
 from jobs.features.config import FeaturesJob, Weights
 from plinth.data.manifest import ShardEntry
 from plinth.data.shards import RowGroupReader, write_shard
@@ -80,6 +79,7 @@ def load(work: FeatureWork) -> SceneEncoder:
     key = (work.recipe, work.output.uri)
     if _loaded.get("key") != key:
         _loaded.update(key=key, encoder=_checked(work))
+        pa.array([b""])  # Arrow imports pandas at its first list: here, not while a shard waits
     encoder: SceneEncoder = _loaded["encoder"]
     return encoder
 
@@ -109,7 +109,7 @@ def encode_shard(work: FeatureWork, entry: ShardEntry) -> str:
     strings = list(features.STRINGS)
     parts: dict[str, list[np.ndarray]] = {"views": [], "patches": [], "view_valid": []}
     ids: dict[str, list[str]] = {name: [] for name in strings}
-    with closing(_read_ahead(work, entry)) as batches:
+    with closing(ahead(_scenes(work, entry), BATCHES_AHEAD)) as batches:
         for table, arrays in batches:
             since = time.perf_counter()
             found = _encode(encoder, {name: arrays[name] for name in work.samples.geometry})
@@ -138,16 +138,14 @@ def encode_shard(work: FeatureWork, entry: ShardEntry) -> str:
     return name
 
 
-def _read_ahead(work: FeatureWork, entry: ShardEntry) -> Generator[tuple[pa.Table, dict[str, np.ndarray]]]:
-    """The scenes of a shard in order, `batch_size` at a time: while some are encoded, a thread reads and
-    decodes the next."""
+def _scenes(work: FeatureWork, entry: ShardEntry) -> Iterator[tuple[pa.Table, dict[str, np.ndarray]]]:
+    """The scenes of a shard in order, `batch_size` at a time, decoded."""
     reader = RowGroupReader(work.data)
     tensors = [*work.samples.geometry, "view_valid"]
     columns = [*features.STRINGS, *tensors]
     read: dict[int, pa.Table] = {}
     """The row group that was read last, by its number."""
-
-    def batch(pieces: Sequence[tuple[int, int, int]]) -> tuple[pa.Table, dict[str, np.ndarray]]:
+    for pieces in _pieces(entry.row_group_rows, work.job.batch_size):
         tables = []
         for group, first, stop in pieces:
             if group not in read:
@@ -155,16 +153,7 @@ def _read_ahead(work: FeatureWork, entry: ShardEntry) -> Generator[tuple[pa.Tabl
                 read[group] = reader.read_packed(entry, group, columns)
             tables.append(reader.decoded(entry, group, read[group].slice(first, stop - first)))
         table = pa.concat_tables(tables).combine_chunks()
-        return table, decode(table, tensors)
-
-    with ThreadPoolExecutor(1, thread_name_prefix="poma-features") as pool:
-        waiting: deque[Future[tuple[pa.Table, dict[str, np.ndarray]]]] = deque()
-        for pieces in _pieces(entry.row_group_rows, work.job.batch_size):
-            waiting.append(pool.submit(batch, pieces))
-            if len(waiting) > BATCHES_AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        yield table, decode(table, tensors)
 
 
 def _pieces(row_group_rows: Sequence[int], size: int) -> Iterator[list[tuple[int, int, int]]]:

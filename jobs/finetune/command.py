@@ -49,9 +49,7 @@ def run_job(job: FinetuneJob, accept_changes: bool = False) -> int:
     print(f"job: {storage.uri}/{CONFIG_KEY}")
     if too_many := [k for k in job.qa.best if k > len(resolved.answers.texts)]:
         most = len(resolved.answers.texts)
-        print(
-            f"qa.best: {', '.join(f'EM@{k}' for k in too_many)} becomes EM@{most}: there are {most} answers"
-        )
+        print(f"qa.best: {', '.join(f'EM@{k}' for k in too_many)} is EM@{most}: there are {most} answers")
     with ray_cluster(job.ray, job.fit.workers.max, saves_on_sigterm=True):
         write_vocabulary(storage, resolved.answers)
         end = launch(job, checked)

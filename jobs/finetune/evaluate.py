@@ -12,14 +12,17 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from jobs.common.devices import own_device
+from jobs.features.ahead import ahead
 from jobs.finetune.build import build_stage
 from jobs.finetune.config import TRAIN, FinetuneJob
 from jobs.finetune.questions import Joined
@@ -41,7 +44,8 @@ from poma3d.sample import decode
 RESULT_KEY = "results.json"
 PREDICTIONS = "predictions"
 BEST, LAST, MAJORITY = "best", "last", "majority of the type"
-ALL = "all"
+BATCHES_AHEAD = 2
+"""Batches of questions that are read while the head is busy."""
 
 
 @dataclass(frozen=True)
@@ -208,14 +212,15 @@ def rank(head: QuestionStage, split: Joined, answers: Answers, batch_size: int, 
     device = next(head.head.parameters()).device
     ids: list[str] = []
     found: list[np.ndarray] = []
-    for batch_ids, batch in _batches(split, batch_size, head.columns()):
-        moved = {name: tensor.to(device) for name, tensor in head.prepare(batch).items()}
-        logits = head.answer(head.encoded(moved), moved[SITUATION]).logits[
-            :, : len(answers.texts)
-        ]  # never the impossible class
-        best = logits.topk(min(most, logits.shape[1]), dim=1).indices
-        found.append(best.cpu().numpy())
-        ids += batch_ids
+    made = ((ids, head.prepare(batch)) for ids, batch in read_batches(split, batch_size, head.columns()))
+    with closing(ahead(made, BATCHES_AHEAD)) as batches:
+        for batch_ids, batch in batches:
+            moved = {name: tensor.to(device) for name, tensor in batch.items()}
+            logits = head.answer(head.encoded(moved), moved[SITUATION]).logits
+            logits = logits[:, : len(answers.texts)]  # never the impossible class
+            best = logits.topk(min(most, logits.shape[1]), dim=1).indices
+            found.append(best.cpu().numpy())
+            ids += batch_ids
     return Ranked(ids, np.concatenate(found))
 
 
@@ -227,11 +232,6 @@ def hits(ranked: Ranked, split: Joined, answers: Answers, best: int) -> np.ndarr
         if question.answers:
             out[i] = bool(set(ranked.classes[i, :best].tolist()) & set(answers.right(question.answers)))
     return out
-
-
-def best_of(job: FinetuneJob, answers: Answers) -> list[int]:
-    """The k of EM@k, none above the number of answers and none twice: EM@10 of 4 answers is EM@4."""
-    return list(dict.fromkeys(answers.vocabulary.best(k) for k in job.qa.best))
 
 
 def majority(job: FinetuneJob, training: Joined, split: Joined, answers: Answers) -> Ranked:
@@ -256,25 +256,34 @@ def majority(job: FinetuneJob, training: Joined, split: Joined, answers: Answers
     return Ranked(list(split.asked), np.array(rows, np.int64))
 
 
-def _batches(
+def read_batches(
     split: Joined, size: int, columns: Sequence[str]
 ) -> Iterator[tuple[list[str], dict[str, torch.Tensor]]]:
+    """Sample ids and columns of a split, `size` questions at a time, in the order of its shards."""
     source = split.source
     reader = RowGroupReader(source.storage)
     for shard in source.manifest.shards:
-        table = reader.read_shard(shard, ["sample_id", *columns])
-        arrays = decode(table, columns)
-        ids = table.column("sample_id").to_pylist()
-        for start in range(0, len(ids), size):
-            part = slice(start, start + size)
-            yield ids[part], {name: torch.from_numpy(np.array(arrays[name][part])) for name in columns}
+        held: list[pa.Table] = []
+        groups = len(shard.row_group_rows)
+        for group in range(groups):
+            held.append(reader.read(shard, group, ["sample_id", *columns]))
+            if sum(map(len, held)) < size and group < groups - 1:
+                continue
+            table = pa.concat_tables(held).combine_chunks()
+            whole = len(table) if group == groups - 1 else len(table) // size * size
+            for start in range(0, whole, size):
+                part = table.slice(start, min(size, whole - start))
+                arrays = decode(part, columns)
+                ids = part.column("sample_id").to_pylist()
+                yield ids, {name: torch.from_numpy(np.array(arrays[name])) for name in columns}
+            held = [table.slice(whole)]
 
 
 def _figures(job: FinetuneJob, ranked: Ranked, split: Joined, answers: Answers, step: int | None) -> Figures:
     scene_of, scenes = _scenes(ranked, split)
     config = job.evaluate.bootstrap
     overall = {}
-    for k in best_of(job, answers):
+    for k in job.qa.best:
         found = hits(ranked, split, answers, k)
         overall[f"EM@{k}"] = _mean(found, scene_of, scenes, config)
     first = hits(ranked, split, answers, 1)

@@ -141,12 +141,12 @@ class RowGroupReader:
         """The wanted columns of a row group, in the order asked for, each in one chunk, decoded.
 
         Raises:
-            DataError: as `read_packed`; also, with row and view, where a frame cannot be decoded.
+            DataError: as `read_packed`, or a frame of a packed column cannot be decoded; names row and view.
         """
         return self.decoded(shard, row_group, self.read_packed(shard, row_group, columns))
 
     def decoded(self, shard: ShardEntry, row_group: int, packed: pa.Table) -> pa.Table:
-        """What `read_packed` gave, decoded; raises as `read`, with rows counted from the first of these."""
+        """Rows of what `read_packed` gave, decoded; raises DataError as `read` does."""
         try:
             return frames.unpack(packed)
         except frames.FrameError as error:
