@@ -13,8 +13,8 @@ demo: $(STAMP)
 	$(BIN)/poma demo
 
 test: $(STAMP) check
-	$(BIN)/pytest -n $(PARALLEL) --dist loadfile tests/unit tests/parity
-	$(BIN)/pytest tests/integration
+	$(BIN)/pytest -n $(PARALLEL) --dist loadfile --durations=40 tests/unit tests/parity
+	$(BIN)/pytest --durations=40 tests/integration
 
 # What starts no processes of its own: minutes instead of most of an hour.
 quick: $(STAMP)
@@ -38,9 +38,9 @@ format: $(STAMP)
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -qq --disable-pip-version-check --no-compile -e '.[dev]'
-# pip compiles in one process. Some packages carry files for other versions of Python, which do not compile.
-	$(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
-	touch $(STAMP)
+# pip would compile in one process. Some packages carry files for other versions of Python, which do not compile.
+	@$(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
+	@touch $(STAMP)
 
 clean:
 	rm -rf $(VENV) .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis
