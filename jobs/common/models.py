@@ -59,11 +59,12 @@ def open_teacher(config: TeacherConfig, options: StorageOptions, device: str = "
         StorageError: its storage cannot be reached.
     """
     source = fetch(config.source, options)
-    return _open(json.dumps([asdict(config), source]), device)
+    return _open(json.dumps([asdict(config), source]), device, str(Path.cwd()))
 
 
 @lru_cache(maxsize=2)  # its shapes and first weights are read on the CPU, its features computed on a GPU
-def _open(settings: str, device: str) -> Teacher:
+def _open(settings: str, device: str, below: str) -> Teacher:
+    """`below`: the folder that a relative source is in."""
     given, source = json.loads(settings)
     config = TeacherConfig(**given)
     if plugins.is_own(config.kind):
@@ -85,7 +86,7 @@ def outline(config: TeacherConfig, options: StorageOptions) -> TeacherOutline:
     noise.drop_known()  # peft imports DeepSpeed where it is installed
     if not plugins.is_own(config.kind):
         source = fetch(config.source, options)
-        found = _outline(json.dumps([asdict(config), source]))
+        found = _outline(json.dumps([asdict(config), source]), str(Path.cwd()))
         if found is not None:
             return found
     teacher = open_teacher(config, options)
@@ -93,7 +94,8 @@ def outline(config: TeacherConfig, options: StorageOptions) -> TeacherOutline:
 
 
 @lru_cache(maxsize=2)
-def _outline(settings: str) -> TeacherOutline | None:
+def _outline(settings: str, below: str) -> TeacherOutline | None:
+    """`below`: the folder that a relative source is in."""
     given, source = json.loads(settings)
     config = replace(TeacherConfig(**given), source=source)
     try:

@@ -126,7 +126,7 @@ def train_nothing(
 
     from plinth.launch.coordinator import Coordinator
 
-    coordinator = ray.remote(num_cpus=0)(Coordinator).remote(0.0)
+    coordinator = ray.remote(num_cpus=0)(Coordinator).remote(0.0, storage, 30.0)
     placement.attach(coordinator)
     for step in range(EVERY, STEPS + 1, EVERY):
         summary = {"stage": "toy", "step": step, "samples": step * GLOBAL_BATCH, "loss": 1000 * values["lr"]}

@@ -31,7 +31,10 @@ def keep_version(folder: Path, number: int, shards: int) -> None:
     """The first shards of `folder`/images as one of its versions, the newest."""
     storage = Storage.from_uri(folder / "images")
     everything = manifests.load(Storage.from_uri(folder / "all"))
-    made = Manifest(everything.shards[:shards], everything.attributes | {"version": number})
+    rows = sum(sum(shard.row_group_rows) for shard in everything.shards[:shards])
+    counts = everything.attributes["statistics"] | {"samples": rows, "views": rows}
+    attributes = everything.attributes | {"version": number, "statistics": counts}
+    made = Manifest(everything.shards[:shards], attributes)
     manifests.commit(storage.child(manifests.version_folder(number)), made)
     manifests.commit(storage, made)
 

@@ -113,7 +113,7 @@ def test_data_sets_of_different_shapes_are_refused_before_anything_is_written(
     rooms, images = folder / "rooms", folder / "images"
     said = refused(folder, capsys, f"main.data.sources=[{{uri: {rooms}}}, {{uri: {images}}}]")
     assert f"main.data.sources: {rooms} and {images} differ in views (2 against 1)." in said
-    assert len(said) < 300
+    assert len(said.replace(str(folder), "")) < 300
 
 
 def test_keys_are_said_as_the_job_has_them(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
