@@ -37,7 +37,8 @@ class FitConfig:
     """GPUs that Ray reserves for a worker."""
     ray_label: str | None = None
     """The label of the nodes that train, as key=value, such as poma-role=train; any node when empty. With no
-    such node in the cluster the run waits for one."""
+    such node in the cluster the run waits for one. A run that grows and shrinks takes all their resources for
+    its own."""
     threads_per_worker: int = 1
     """Threads of torch's operators in a worker. More of them than cores make all workers slower."""
     deterministic_kernels: bool = True

@@ -67,8 +67,10 @@ class LadderPolicy(ElasticPolicy):
     def count_workers(self, reserved_resources: Any) -> int:
         """The largest size of the ladder that fits on nodes that may train and stay: Ray's books may still
         list a node that is gone or draining, and waiting for it would take the whole start timeout."""
-        alive = {node["NodeID"] for node in nodes_with(self._label, ray.nodes())}
-        staying = alive - set(ray_internals.draining_nodes())
+        nodes = {node["NodeID"]: node for node in nodes_with(self._label, ray.nodes())}
+        staying = nodes.keys() - set(ray_internals.draining_nodes())
+        if self._label is not None:  # Ray reserves room on any node: what these have is taken to be ours
+            reserved_resources = {node: nodes[node]["Resources"] for node in staying}
         # Ray divides without rounding: of 1.0 CPU it takes four workers of 0.2.
         rounded_up = {
             node: {kind: amount + ROUNDING for kind, amount in resources.items()}

@@ -46,12 +46,17 @@ def test_only_nodes_with_the_label_count(monkeypatch: pytest.MonkeyPatch) -> Non
     from ray.train import ScalingConfig
 
     roles = {"a": "train", "b": "data", "c": "train"}
-    nodes = [{"NodeID": n, "Alive": True, "Labels": {"poma-role": role}} for n, role in roles.items()]
+    nodes = [
+        {"NodeID": name, "Alive": True, "Labels": {"poma-role": role}, "Resources": {"CPU": 1.0}}
+        for name, role in roles.items()
+    ]
     monkeypatch.setattr(scaling_policy.ray, "nodes", lambda: nodes)
     monkeypatch.setattr(ray_internals, "draining_nodes", dict)
     config = ScalingConfig(num_workers=(1, 4), resources_per_worker={"CPU": 1})
     reserved: Any = {name: {"CPU": 1.0} for name in "abc"}
     assert LadderPolicy(config, [1, 2, 3], None, "poma-role=train").count_workers(reserved) == 2
+    elsewhere: Any = {"b": {"CPU": 3.0}}
+    assert LadderPolicy(config, [1, 2, 3], None, "poma-role=train").count_workers(elsewhere) == 2
     assert LadderPolicy(config, [1, 2, 3], None).count_workers(reserved) == 3
 
 
