@@ -17,7 +17,7 @@ from jobs.demo.command import Timings, make_data
 from jobs.demo.config import DemoJob
 from jobs.jobfile import read
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "jobs" / "configs" / "demo.yaml"
 STAGES = ("warmup", "main")
 ROOMS, HELD_OUT_ROOMS, TEACHER_STEPS = 512, 32, 3
