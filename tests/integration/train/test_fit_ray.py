@@ -85,7 +85,7 @@ def test_lost_worker_does_not_change_the_result(
     ("build_stage", "hang_after_s", "said"),
     [
         (build_stopped, 600.0, r"gave no sign of life for \d+ s, so it was ended .*; before, "),
-        (build_stuck, 4.0, r"was ended: for \d+ s takes step 6 .*, the others wait for it"),
+        (build_stuck, 8.0, r"was ended: for \d+ s takes step 6 .*, the others wait for it"),
     ],
     ids=["stopped", "stuck"],
 )
