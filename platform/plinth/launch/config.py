@@ -64,8 +64,10 @@ class FitConfig:
         Raises:
             ConfigError: naming the key.
         """
-        least = {"gpus_per_worker": 0, "threads_per_worker": 1, "max_failures": 0, "max_preemptions": 0}
-        least["preemption_grace_s"] = 0
+        least = {
+            "gpus_per_worker": 0, "threads_per_worker": 1, "max_failures": 0, "max_preemptions": 0,
+            "preemption_grace_s": 0,
+        }  # fmt: skip
         for key, value in least.items():
             if getattr(self, key) < value:
                 raise ConfigError(f"fit.{key} is {getattr(self, key)}, expected {value} or more.")

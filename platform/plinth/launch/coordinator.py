@@ -102,9 +102,10 @@ class Coordinator:
         return bool(self._waiting) and len(self._waiting) >= self._workers
 
     def heard(self, pulse: Pulse) -> None:
-        """A rank lives."""
+        """A rank lives. One of a group that is being ended is no longer waited for."""
         with self._lock:
-            self._watch.heard(pulse)
+            if self._has_started:
+                self._watch.heard(pulse)
 
     def forget(self, rank: int) -> None:
         """A rank may end from now on."""

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-COLLECTIVES = ("torch.distributed.distributed_c10d", "deepspeed.comm")
-"""Modules in which a rank waits for the others."""
+COLLECTIVES = ("torch.distributed.distributed_c10d", "deepspeed.comm", "deepspeed.runtime.zero")
+"""Modules in which a rank waits for the others. ZeRO waits for collectives that it has begun before."""
 OWN = "plinth"
 STACK_FRAMES = 20
 
@@ -80,7 +80,7 @@ def born_at(pid: int) -> int | None:
         after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2]
     except OSError:
         return None
-    return int(after_name.split()[19])  # proc(5): field 22, two of which are before and in the name
+    return int(after_name.split()[19])  # proc(5): field 22; these begin with the third
 
 
 def _frames(innermost: FrameType | None) -> list[FrameType]:

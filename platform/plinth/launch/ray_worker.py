@@ -43,7 +43,7 @@ class RayControl(Control):
         self.must_exit, launched = ray.get(registered)
         self._launched, self._is_first = launched or self._launched, launched is not None
         self._sender = Sender(self._rank, ray.get_runtime_context().get_node_id())
-        self._beating = Every(PULSE_EVERY_S, self._beat, "signs of life cannot be sent")
+        self._beating = self._started_beating()
         self._polling: Every | None = None
         if self._rank == 0:
             self._polling = Every(POLL_S, self._poll, "the coordinator does not answer")
@@ -70,7 +70,7 @@ class RayControl(Control):
         ray.get(self._coordinator.wait_for_shutdown.remote(self._rank))
         self._resize.clear()
         time.sleep(limit_s)  # Ray ends this process meanwhile; otherwise the run continues at its size
-        self._beating = Every(PULSE_EVERY_S, self._beat, "signs of life cannot be sent")
+        self._beating = self._started_beating()
 
     def close(self) -> None:
         """Stop polling and beating: from now on this process may end."""
@@ -78,6 +78,9 @@ class RayControl(Control):
             self._polling.stop()
         self._beating.close(CLOSE_TIMEOUT_S)
         self._coordinator.forget.remote(self._rank)
+
+    def _started_beating(self) -> Every:
+        return Every(PULSE_EVERY_S, self._beat, "signs of life cannot be sent", at_start=True)
 
     def _beat(self) -> None:
         self._coordinator.heard.remote(self._sender.pulse())

@@ -18,6 +18,7 @@ from typing import Any
 
 import aiohttp
 import numpy as np
+import pytest
 from PIL import Image
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -34,6 +35,10 @@ BAD_LEVELS = ("error", "assert")
 def chromium() -> str | None:
     """The browser's program, if there is one."""
     return next(filter(None, map(shutil.which, NAMES)), None)
+
+
+NEEDS_CHROMIUM = pytest.mark.skipif(chromium() is None, reason=f"none of {', '.join(NAMES)} is installed")
+"""Chromium is no Python package, so no step of this project's installs it."""
 
 
 class Page:

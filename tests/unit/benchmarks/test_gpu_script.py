@@ -43,10 +43,10 @@ def test_the_script_runs_from_torch_and_transformers_alone(tmp_path: Path) -> No
     assert "engine" not in found, "it needs DeepSpeed"
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_no_gpu_is_said_in_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(sys, "argv", ["gpu"])
     assert gpu.main() == 2
     assert len(capsys.readouterr().err.splitlines()) == 1

@@ -12,12 +12,9 @@ import pytest
 
 from jobs.display.figures import Curve, Mark
 from jobs.display.html import ENVIRONMENT
-from tests.helpers.view.browser import Page, browser, chromium
+from tests.helpers.view.browser import NEEDS_CHROMIUM, Page, browser
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(chromium() is None, reason="there is no Chromium here (Debian's package: chromium)"),
-]
+pytestmark = [pytest.mark.slow, NEEDS_CHROMIUM]
 RELOAD_S = 20.0
 WIDE, NARROW = (900, 700), (390, 700)
 STEPS = [float(step) for step in range(100)]

@@ -26,13 +26,10 @@ from plinth.storage import Storage
 from poma3d.evaluate.bootstrap import Estimate
 from tests.helpers.run_folder import NOW, killed_run
 from tests.helpers.sweep_folder import asha_sweep
-from tests.helpers.view.browser import Page, browser, chromium
+from tests.helpers.view.browser import NEEDS_CHROMIUM, Page, browser
 from tests.helpers.view.scenes import sample
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(chromium() is None, reason="there is no Chromium here (Debian's package: chromium)"),
-]
+pytestmark = [pytest.mark.slow, NEEDS_CHROMIUM]
 PHONE, WIDE = (390, 800), (1200, 900)
 PAGES = {"run": 10, "runs": 14, "sweep": 1, "prove-resume": 3, "report": 1}
 """Page -> charts on it."""

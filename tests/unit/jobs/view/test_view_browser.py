@@ -11,13 +11,10 @@ import pytest
 from jobs.view.config import PageConfig
 from jobs.view.page import Ranking, page_of, write_page
 from jobs.view.scene import shown_scene, views_of
-from tests.helpers.view.browser import Page, browser, chromium
+from tests.helpers.view.browser import NEEDS_CHROMIUM, Page, browser
 from tests.helpers.view.scenes import SCRIPT, sample
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(chromium() is None, reason="there is no Chromium here (Debian's package: chromium)"),
-]
+pytestmark = [pytest.mark.slow, NEEDS_CHROMIUM]
 WIDE, NARROW = (860, 480), (390, 780)
 MIDDLE = (230.0, 240.0)
 """Of the canvas in the wide window."""

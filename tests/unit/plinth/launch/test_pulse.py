@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 
+import pytest
 import torch.distributed.distributed_c10d as collectives
 
 from plinth.launch.coordinator import kill
@@ -30,7 +31,8 @@ def test_it_says_what_the_thread_does_and_where() -> None:
     assert not pulse.stack
 
 
-def test_a_stack_comes_once_the_limit_is_over_and_collectives_are_seen() -> None:
+@pytest.mark.parametrize("module", [collectives.__name__, "deepspeed.runtime.zero.partition_parameters"])
+def test_a_stack_comes_once_the_limit_is_over_and_collectives_are_seen(module: str) -> None:
     sender = Sender(0, "node")
     sender.enters("takes step", 5, 0.0)
     found = []
@@ -41,7 +43,7 @@ def test_a_stack_comes_once_the_limit_is_over_and_collectives_are_seen() -> None
 
     # A function that looks like torch's own, with a thread that looks at it.
     code = "def all_reduce(thread):\n    thread.start()\n    thread.join()\n"
-    names: dict[str, object] = {"__name__": collectives.__name__}
+    names: dict[str, object] = {"__name__": module}
     exec(code, names)
     names["all_reduce"](threading.Thread(target=look))  # type: ignore[operator]
     (pulse,) = found

@@ -140,5 +140,13 @@ def test_a_run_without_a_lock_asks_nobody(storage: Storage) -> None:
     with RunLock(storage, QUICK) as held:
         held.fence()
     refuse_if_taken_over(storage, "")
+    with pytest.raises(TakenOverError):
+        refuse_if_taken_over(storage, "x")
+
+
+def test_a_damaged_fence_says_nothing_of_who_holds_the_run(
+    storage: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
     storage.write("FENCE.json", b"{")
     refuse_if_taken_over(storage, "x")
+    assert "FENCE.json is damaged" in caplog.text
