@@ -5,8 +5,8 @@
       STAGE.trace.json.gz         a few steps for https://ui.perfetto.dev
       STAGE.json                  the numbers of the page
 
-The job, shortened, runs as a run of its own below FOLDER, which is removed when it has ended well: the job's
-own run and its checkpoints are not touched.
+The job, shortened, runs as a run of its own below FOLDER, which is removed when it has ended or was stopped:
+the job's own run and its checkpoints are not touched. What an earlier profile left in FOLDER goes first.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from plinth.engine.process import log_to_terminal
 from plinth.errors import STOPPED_EXIT_CODE, ConfigError
 from plinth.locations import absolute
 from plinth.observe.config import OnBadStep
-from plinth.storage import Storage
+from plinth.storage import MissingKeyError, Storage
 from plinth.train.profile import NUMBERS, TRACE
 from plinth.train.resolve import ProfileSpec
 
@@ -50,15 +50,17 @@ def run(arguments: argparse.Namespace) -> int:
     spec = ProfileSpec(results, skipped, arguments.steps, arguments.traced)
     stages = [replace(stage, profile=spec) for stage in resolve(short)]
     checked = check(short, stages)
+    for key in (PAGE, *(name + ending for name in stage_names(job) for ending in (NUMBERS, TRACE))):
+        results.delete(key)
     print(f"profile of {len(stages)} stage(s), {spec.steps} steps each, in {results.uri}", flush=True)
     with ray_cluster(short.ray, short.fit.workers.max, saves_on_sigterm=True):
         end = launch(short, checked)
+    _remove(run_storage(short))
     if end.is_stopped:
-        print(f"{results.uri}: stopped as asked; nothing was written")
+        print(f"{results.uri}: stopped as asked; there is no page")
         return STOPPED_EXIT_CODE
     found = [_read(results, name, job.checkpoint.every_steps) for name in stage_names(job)]
     results.write(PAGE, page(job, found).encode())
-    _remove(run_storage(short))
     for stage in found:
         print("\n" + text(stage))
     print(f"\npage: {results.uri}/{PAGE}")
@@ -81,7 +83,17 @@ def shortened(job: TrainingJob, folder: str, skipped: int, measured: int, traced
 
 
 def _read(results: Storage, name: str, every_steps: int) -> StageCosts:
-    return costs(json.loads(results.read(name + NUMBERS)), every_steps)
+    """What the run wrote down about a stage.
+
+    Raises:
+        ConfigError: nothing: a worker was lost, and the run went on from its checkpoint, unmeasured.
+    """
+    try:
+        return costs(json.loads(results.read(name + NUMBERS)), every_steps)
+    except MissingKeyError as error:
+        raise ConfigError(
+            f"{name} was interrupted, so it was not measured to its end.", "Run the command again."
+        ) from error
 
 
 def _remove(run: Storage) -> None:

@@ -55,6 +55,11 @@ class StageCosts:
         return sum(self.parts_ms.values())
 
     @property
+    def samples_per_s(self) -> float:
+        """Of all workers together."""
+        return 1000 * self.numbers["samples"] / self.step_ms
+
+    @property
     def largest(self) -> str:
         """The largest costs, as text."""
         named = list(self.parts_ms.items())[:LARGEST]
@@ -101,9 +106,10 @@ def page(job: TrainingJob, stages: Sequence[StageCosts]) -> str:
             "device": first["device"],
             "precision": job.zero.precision.value,
             "zero.stage": job.zero.stage,
-            **{f"{s.name}: samples/s": f"{s.numbers['samples_per_s']:.1f}" for s in stages},
+            **{f"{s.name}: samples/s": f"{s.samples_per_s:.1f}" for s in stages},
         },
         stages=stages,
+        largest=LARGEST,
         meanings=MEANINGS,
         memory={stage.name: _memory_curve(stage) for stage in stages},
         mib=MIB,

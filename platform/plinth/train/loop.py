@@ -183,7 +183,8 @@ def _train(state: StageState) -> StageEnd:
                     "cursor": batch.next_cursor.to_dict(),
                     "recent_losses": losses[-stage.guard.spike_window :],
                 }
-                stall_s = _save(state, engine, kept, result, decision)
+                with state.observers.saving():
+                    stall_s = _save(state, engine, kept, result, decision)
                 state.control.report(checkpoint_report(stage.name, unreported, stage.global_batch_size))
                 unreported = []
                 end.is_stopped = _apply(state, decision, consensus) and not is_last

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import threading
 import time
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from types import TracebackType
 from typing import Any
@@ -130,6 +131,10 @@ class Observers:
             pictures = engine.pictures(batch.tensors)
             if self._writer:
                 self._writer.pictures(pictures, record.step)
+
+    def saving(self) -> AbstractContextManager[None]:
+        """Around the begin of a checkpoint."""
+        return self._profile.saving() if self._profile else contextlib.nullcontext()
 
     def flush(self) -> None:
         """A checkpoint begins: write out what belongs to it."""

@@ -36,16 +36,18 @@ class Parts:
         self._seconds: dict[str, float] = {}
         self._open: list[str] = []
         self._since = 0.0
+        self._whole = False
         self._thread = threading.get_ident()
 
     @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        """What runs in here is `name`, but for parts inside it."""
-        if threading.get_ident() != self._thread:
+    def part(self, name: str, whole: bool = False) -> Iterator[None]:
+        """What runs in here is `name`, but for parts inside it; with `whole` they are `name`, too."""
+        if self._whole or threading.get_ident() != self._thread:
             yield
             return
         self._switch()
         self._open.append(name)
+        self._whole = whole
         try:
             if self.is_labelled:
                 with record_function(name):
@@ -53,6 +55,7 @@ class Parts:
             else:
                 yield
         finally:
+            self._whole = False
             self._switch()
             self._open.pop()
 

@@ -66,6 +66,10 @@ class StageProfile:
         """Around what the platform writes down after a step."""
         return self._parts.part(METRICS)
 
+    def saving(self) -> AbstractContextManager[None]:
+        """Around the begin of a checkpoint: all of it is one part, its collectives too."""
+        return self._parts.part(CHECKPOINTS, whole=True)
+
     def step(self, record: StepRecord) -> None:
         """A step was taken and written down."""
         spec, self._steps = self._spec, self._steps + 1
@@ -99,8 +103,8 @@ class StageProfile:
         parts = self._parts.take(steps)
         # A part that the loop has measured already: the clocks here see only what is inside the engine.
         parts[DATA] = 1000 * sum(r.data_wait_s for r in self._records) / steps
-        saved = [r.checkpoint_s for r in self._records if r.checkpoint_s]
-        parts[CHECKPOINTS] = 1000 * sum(saved) / steps
+        checkpoint_ms = steps * parts.setdefault(CHECKPOINTS, 0.0)
+        saved = sum(r.checkpoint_s > 0 for r in self._records)
         parts[REST] = step_ms - sum(ms for name, ms in parts.items() if name != REST)
         last = self._records[-1]
         self._numbers = {
@@ -108,11 +112,11 @@ class StageProfile:
             "device": torch.cuda.get_device_name() if self._device.type == "cuda" else "CPU",
             "steps": steps,
             "step_ms": step_ms,
-            "samples_per_s": 1000 * last.samples / step_ms,
+            "samples": last.samples,
             "world_size": last.world_size,
             "peak_memory_bytes": last.memory_bytes,
             "parts_ms": parts,
-            "checkpoint_ms": 1000 * sum(saved) / max(1, len(saved)),
+            "checkpoint_ms": checkpoint_ms / max(1, saved),
         }
         self._parts.is_labelled, self._parts.wait = True, None
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it tells of each start and stop

@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 from jobs.cli import main
+from jobs.pretrain.config import PretrainJob
+from jobs.pretrain.resolve import run_storage
+from jobs.profile import command
 from jobs.profile.page import CHECKPOINTS, costs, page
+from plinth.train.outcome import StageEnd
 from plinth.train.parts import REST
 from plinth.train.profile import DATA, MEMORY_TRACK, METRICS
 from tests.helpers.tiny_jobs import pretrain_job, write
@@ -19,7 +23,7 @@ NUMBERS = {
     "device": "CPU",
     "steps": 4,
     "step_ms": 16.0,
-    "samples_per_s": 10.0,
+    "samples": 170,
     "world_size": 2,
     "peak_memory_bytes": 2**20,
     "parts_ms": {"backward": 6.0, "forward": 8.0, "EMA": 1.0, CHECKPOINTS: 1.0},
@@ -72,16 +76,50 @@ def test_no_steps_are_refused(flag: str, tmp_path: Path, capsys: pytest.CaptureF
     assert f"{flag} is 0, expected 1 or more" in capsys.readouterr().err
 
 
+@pytest.fixture
+def earlier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with an earlier profile, where a run now leaves a checkpoint and no numbers."""
+    folder = tmp_path / "found"
+    folder.mkdir()
+    for name in ("profile.html", "main.json", "main.trace.json.gz", "notes of the user"):
+        (folder / name).write_text(json.dumps(NUMBERS))
+    monkeypatch.setattr(command, "resolve", lambda job: [])
+    monkeypatch.setattr(command, "check", lambda job, stages: None)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("is_stopped", "code", "said"),
+    [
+        (True, 143, "stopped as asked; there is no page"),
+        (False, 2, "main was interrupted, so it was not measured to its end. Run the command again."),
+    ],
+)
+def test_a_run_that_was_cut_short_shows_no_numbers_of_an_earlier_one(
+    earlier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    is_stopped: bool, code: int, said: str,
+) -> None:  # fmt: skip
+    def cut_short(job: PretrainJob, checked: object) -> StageEnd:
+        run_storage(job).write("main/checkpoints/step-00000001/COMMIT.json", b"{}")
+        return StageEnd(is_stopped=is_stopped)
+
+    monkeypatch.setattr(command, "launch", cut_short)
+    job = write(tmp_path / "job.yaml", pretrain_job(tmp_path, warmup=None))
+    assert main(["profile", job, "--folder", str(earlier)]) == code
+    told = capsys.readouterr()
+    assert said in told.out + told.err
+    assert [path.name for path in earlier.iterdir()] == ["notes of the user"], "nor is the run left there"
+
+
 def test_a_checkpoint_is_spread_over_the_steps_between_two_of_the_jobs() -> None:
     stage = costs(NUMBERS, every_steps=20)
     assert stage.parts_ms == {"forward": 8.0, "backward": 6.0, CHECKPOINTS: 2.0, "EMA": 1.0}
     assert stage.largest == "forward 47%, backward 35%, checkpoints 12%"
+    assert stage.samples_per_s == pytest.approx(1000 * 170 / 17), "of the step that the page shows"
     assert costs(NUMBERS, every_steps=0).parts_ms[CHECKPOINTS] == 0
 
 
 def test_names_from_outside_are_escaped() -> None:
-    from jobs.pretrain.config import PretrainJob
-
     html = page(PretrainJob(name="<b>", output="x"), [costs(NUMBERS, 20)])
     assert "<b>" not in html
     assert "aten::&lt;mm&gt;" in html

@@ -23,6 +23,18 @@ def test_a_part_is_without_the_parts_inside_it() -> None:
     assert parts.take(1) == {}
 
 
+def test_a_whole_part_counts_the_parts_inside_it() -> None:
+    parts = Parts()
+    with parts.part("outer"):
+        with parts.part("checkpoint", whole=True):
+            parts.wrap("inner", parts.wrap("innermost", time.sleep))(LONG_S)
+        parts.wrap("inner", time.sleep)(SHORT_S)
+    found = parts.take(1)
+    assert found["checkpoint"] >= 1000 * LONG_S
+    assert 1000 * SHORT_S <= found["inner"] < 1000 * LONG_S, "only the one after it"
+    assert found.keys() == {"outer", "checkpoint", "inner"}
+
+
 def test_other_threads_are_left_alone() -> None:
     parts = Parts()
     other = threading.Thread(target=parts.wrap("other", time.sleep), args=(SHORT_S,))
