@@ -10,7 +10,7 @@ from jobs.display.text import aligned
 from plinth.checkpoint import maintenance
 from plinth.checkpoint.config import CheckpointConfig
 from plinth.checkpoint.maintenance import Finding
-from plinth.checkpoint.store import DAMAGED_KEY, list_checkpoints, read_state
+from plinth.checkpoint.store import DAMAGED_KEY, OtherFormatError, list_checkpoints, read_state
 from plinth.errors import EXIT_CODE, CheckpointError, ConfigError
 from plinth.storage import Storage
 from plinth.storage.lock import read_lock
@@ -65,6 +65,8 @@ def _table(storage: Storage) -> list[str]:
             if info.is_committed:
                 try:
                     total, epoch, state = _described(folder, info.step)
+                except OtherFormatError as error:
+                    state = f"not for this program: {error.problem}"
                 except CheckpointError as error:
                     state = f"damaged: {error.problem}"
             elif folder.child(info.name).exists(DAMAGED_KEY):
@@ -116,5 +118,6 @@ def _prune(storage: Storage, arguments: argparse.Namespace) -> int:
 
 
 def _say(stage: str, finding: Finding) -> None:
-    state = "ok" if finding.is_whole else "DAMAGED"
+    bad = "OTHER" if finding.is_of_other_format else "DAMAGED"
+    state = "ok" if finding.is_whole else bad
     print(f"{stage:8} {finding.step:>8}  {state:8} {finding.text}", flush=True)

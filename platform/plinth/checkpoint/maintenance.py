@@ -12,7 +12,7 @@ from typing import Any
 
 from plinth.checkpoint import store, upload
 from plinth.checkpoint.config import Best, CheckpointConfig
-from plinth.checkpoint.store import CheckpointInfo
+from plinth.checkpoint.store import CheckpointInfo, OtherFormatError
 from plinth.errors import CheckpointError
 from plinth.storage import Storage
 
@@ -24,6 +24,8 @@ class Finding:
     step: int
     is_whole: bool
     text: str
+    is_of_other_format: bool = False
+    """Not whole for this program, which cannot read it: nothing says that it is damaged."""
 
 
 def kept(storage: Storage, config: CheckpointConfig, found: Sequence[CheckpointInfo]) -> set[int]:
@@ -75,6 +77,9 @@ def verify(storage: Storage, step: int | None = None) -> Iterator[Finding]:
         local = Path(tempfile.mkdtemp(prefix="plinth-verify-"))
         try:
             wrong = store.whats_wrong(storage, info.step, local)
+        except OtherFormatError as error:
+            yield Finding(info.step, False, error.problem, is_of_other_format=True)
+            continue
         finally:
             shutil.rmtree(local, ignore_errors=True)
         yield Finding(info.step, not wrong, wrong or f"whole, {info.size_bytes / 1e6:.1f} MB")
@@ -83,6 +88,7 @@ def verify(storage: Storage, step: int | None = None) -> Iterator[Finding]:
 def repair(storage: Storage) -> Iterator[Finding]:
     """Repair the checkpoints of a run that no process writes: commit those that all ranks had uploaded, take
     damaged ones out of use (their record is renamed, nothing is deleted), remove files that no record names.
+    Those of another format version stay as they are.
     """
     for info in store.list_checkpoints(storage):
         folder = storage.child(info.name)
@@ -94,6 +100,9 @@ def repair(storage: Storage) -> Iterator[Finding]:
             yield Finding(info.step, False, "never finished: every run ignores it")
             continue
         wrong = next(iter(verify(storage, info.step)))
+        if wrong.is_of_other_format:
+            yield wrong
+            continue
         if not wrong.is_whole:
             store.take_out_of_use(storage, info.step)
             yield Finding(

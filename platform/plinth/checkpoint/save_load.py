@@ -25,6 +25,7 @@ from plinth.checkpoint import store, tensor_files
 from plinth.checkpoint.saver import Saved, Saver
 from plinth.checkpoint.upload import recover
 from plinth.engine.engine import Engine
+from plinth.engine.process import on_all_ranks
 from plinth.engine.zero_shards import MOMENTS, TensorShard
 from plinth.errors import CheckpointError
 from plinth.storage import Storage
@@ -159,13 +160,16 @@ def load(engine: Engine, storage: Storage, scratch: Path) -> dict[str, Any] | No
         state = fetched.state()
         _check_same_model(engine, state)
         tensor_files.read(tensor_shards(engine, writing=False), fetched.folder)
-        if engine.world.rank == 0:
-            for step in fetched.damaged:
+
+        def retire() -> None:
+            for step in fetched.damaged if engine.world.rank == 0 else ():
                 store.take_out_of_use(storage, step)
                 log.warning(
                     "%s: the damaged checkpoint of step %d is out of use (%s keeps its record); the steps "
                     "after %d are trained again.", storage.uri, step, store.DAMAGED_KEY, state["step"],
                 )  # fmt: skip
+
+        on_all_ranks(engine.world, retire)
     engine.restore(state["step"])
     if engine.sums:
         engine.sums.restore(state["exact_sums"])  # empty from a bf16 run: the next step finds them

@@ -85,9 +85,11 @@ class Saver:
     Args:
         storage: the folder of the checkpoints.
         scratch: a local folder of this stage of this run; it may be shared by the ranks of a host.
-        before_commit: called on rank 0, in a thread, when a checkpoint is about to be committed; a
+        before_commit: called on rank 0, in a thread, once its own part of a checkpoint is uploaded; a
             StorageError from it means that the storage is away, a TakenOverError that nothing is to be
             written any more: all ranks raise it at the next `save` or `wait`.
+        may_commit: called on rank 0, in a thread, each time before a checkpoint may be committed, however
+            long the other ranks' parts have taken; its errors mean the same.
         on_commit: called on rank 0, in a thread, when it is.
         on_upload: called on every rank, in a thread, before each file of its part is uploaded.
     """
@@ -99,13 +101,15 @@ class Saver:
         scratch: Path,
         config: CheckpointConfig,
         before_commit: Callable[[Saved], None] = lambda saved: None,
+        may_commit: Callable[[], None] = lambda: None,
         on_commit: Callable[[Saved], None] = lambda saved: None,
         on_upload: UploadHook | None = None,
     ) -> None:
         self._world, self._storage, self._config = world, storage, config
         self._queue_folder = scratch / upload.QUEUE_FOLDER
         self._run = upload.identity(storage, scratch)
-        self._before_commit, self._on_commit, self._on_upload = before_commit, on_commit, on_upload
+        self._before_commit, self._may_commit = before_commit, may_commit
+        self._on_commit, self._on_upload = on_commit, on_upload
         self._snapshot = Snapshot()
         self._writer = ThreadPoolExecutor(1, "plinth-write")
         self._uploader = ThreadPoolExecutor(1, "plinth-upload")
@@ -254,7 +258,7 @@ class Saver:
             return True
         self._before_commit(saved)
         pause = FIRST_POLL_S
-        while not upload.commit_if_whole(self._storage, saved.step, saved.token):
+        while not self._commits(saved):
             if saved.token in self._dropped:
                 return True
             if self._closed.wait(pause):
@@ -267,6 +271,10 @@ class Saver:
         except StorageError as error:
             log.warning("old checkpoints stay for now: %s", error.problem)
         return True
+
+    def _commits(self, saved: Saved) -> bool:
+        self._may_commit()
+        return upload.commit_if_whole(self._storage, saved.step, saved.token)
 
     def _fail(self, saved: Saved, error: Exception) -> None:
         """Training continues without this checkpoint; `_agree` tells the other ranks."""

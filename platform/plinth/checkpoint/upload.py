@@ -30,8 +30,10 @@ from plinth.world import World
 
 QUEUE_FOLDER = "waiting"
 PART_RECORD_KEY = "RECEIPT.json"
+PART_RECORD_KEYS = {"run", "key", "step", "token", "files", "slices", "state"}
 FAILED_PREFIX = "given-up-"
 PART_RECORD_PATTERN = re.compile(store.PART_RECORD_PREFIX + r"(\w+)-(\d+)-of-(\d+)\.json")
+UNFINISHED = "its process ended while writing it"
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +152,8 @@ def recover(world: World, storage: Storage, scratch: Path) -> None:
             try:
                 if commit_if_whole(storage, step, token):
                     log.info("%s: the checkpoint of step %d, left on a disk, is committed", storage.uri, step)
-            except (CheckpointError, ValueError, KeyError, TypeError) as error:  # this one is lost; others do
+            # This one is lost, the others are still committed.
+            except (CheckpointError, ValueError, KeyError, TypeError) as error:
                 log.warning("%s: the checkpoint of step %d, left on a disk: %s", storage.uri, step, error)
 
     on_all_ranks(world, commit)
@@ -158,7 +161,7 @@ def recover(world: World, storage: Storage, scratch: Path) -> None:
         newest = store.latest(storage)
         for folder in queue.iterdir():
             if newest is not None and _step_of(folder) <= newest:
-                shutil.rmtree(folder, ignore_errors=True)
+                _remove(folder)
 
 
 def _upload_all(storage: Storage, queue: Path, run: str) -> list[tuple[int, str]]:
@@ -167,24 +170,22 @@ def _upload_all(storage: Storage, queue: Path, run: str) -> list[tuple[int, str]
     uploaded = []
     for folder in folders:
         if newest is not None and _step_of(folder) <= newest:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
         elif wrong := _whats_wrong(folder, run):
-            if wrong is not _UNFINISHED:
+            if wrong != UNFINISHED:
                 log.warning("%s is not uploaded: %s", folder, wrong)
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
         else:
             uploaded.append(upload_part(storage, folder))
     return uploaded
 
 
-_KEYS = {"run", "key", "step", "token", "files", "slices", "state"}
-_UNFINISHED = "its process ended while writing it"
-
-
 def _whats_wrong(folder: Path, run: str) -> str:
     """Why a part that lies on the disk cannot be uploaded; empty if it can."""
-    if folder.is_symlink() or not (folder / PART_RECORD_KEY).is_file():
-        return _UNFINISHED
+    if folder.is_symlink():
+        return "it is a link"
+    if not (folder / PART_RECORD_KEY).is_file():
+        return UNFINISHED
     try:
         record = json.loads((folder / PART_RECORD_KEY).read_text())
         if record["run"] != run:
@@ -192,9 +193,18 @@ def _whats_wrong(folder: Path, run: str) -> str:
         for name, expected in record["files"].items():
             if store.fingerprint(folder / name) != expected:
                 return f"{name} is not what was written"
-        return ", ".join(f"no {key}" for key in sorted(_KEYS - record.keys()))
+        return ", ".join(f"no {key}" for key in sorted(PART_RECORD_KEYS - record.keys()))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
         return f"{PART_RECORD_KEY} or what it names cannot be read ({type(error).__name__})"
+
+
+def _remove(folder: Path) -> None:
+    """A part from the disk; of a link the link alone, never what it points to."""
+    if folder.is_symlink():
+        with contextlib.suppress(OSError):
+            folder.unlink()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _step_of(folder: Path) -> int:

@@ -95,6 +95,7 @@ def run_stage(
             stage.scratch,
             stage.checkpoint,
             observers.before_commit,
+            observers.may_commit,
             observers.committed,
             stage.on_upload,
         )
@@ -119,8 +120,15 @@ def _is_done(stage: ResolvedStage, process: Process, later: Sequence[ResolvedSta
             return False
         if any((store.latest(s.checkpoints) or s.total_steps) < s.total_steps for s in later):
             return True
-        with tempfile.TemporaryDirectory(dir=stage.scratch) as local:
-            wrong = store.whats_wrong(stage.checkpoints, stage.total_steps, Path(local))
+        try:
+            with tempfile.TemporaryDirectory(dir=stage.scratch) as local:
+                wrong = store.whats_wrong(stage.checkpoints, stage.total_steps, Path(local))
+        except OSError as error:
+            raise StorageError(
+                f"{stage.name}: the last checkpoint cannot be looked at in {stage.scratch}: "
+                f"{error.strerror or error}.",
+                "Make room there, or give another place with TMPDIR or the job's scratch folder.",
+            ) from error
         if wrong:
             log.warning("%s: the last checkpoint is damaged: %s", stage.name, wrong)
         return not wrong

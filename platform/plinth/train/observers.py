@@ -141,13 +141,21 @@ class Observers:
         if self._writer:
             self._writer.flush()
 
+    def may_commit(self) -> None:
+        """Called in a thread on rank 0 before anything of this process is to count.
+
+        Raises:
+            TakenOverError: another process writes the run by now.
+        """
+        refuse_if_taken_over(self._attempt.storage, self._stage.lock_token)
+
     def before_commit(self, saved: Saved) -> None:
         """Called in a thread on rank 0: a run that resumes from the checkpoint has all lines up to it.
 
         Raises:
             TakenOverError: another process writes the run by now.
         """
-        refuse_if_taken_over(self._attempt.storage, self._stage.lock_token)
+        self.may_commit()
         book = summarise(self._attempt.storage)
         with self._writer_lock:
             if self._writer:

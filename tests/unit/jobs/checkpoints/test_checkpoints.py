@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,22 @@ def test_prune_keeps_the_newest_and_the_pinned(run: Storage) -> None:
     assert steps(run) == {1, 2, 3, 4}
     assert main(["checkpoints", "prune", run.uri, "--keep-last", "2"]) == 0
     assert steps(run) == {1, 3, 4}
+
+
+def test_one_of_another_format_is_not_called_damaged_and_the_others_are_looked_at(
+    run: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = f"main/checkpoints/{store.folder_name(2)}/{store.COMMIT_KEY}"
+    other = json.dumps(json.loads(run.read(key)) | {"format_version": store.FORMAT_VERSION + 1}).encode()
+    run.write(key, other)
+    for action, code in (("verify", 2), ("repair", 0), ("list", 0)):
+        assert main(["checkpoints", action, run.uri]) == code
+        told = capsys.readouterr().out
+        (line,) = [line for line in told.splitlines() if line.split()[:2] == ["main", "2"]]
+        assert f"has format version {store.FORMAT_VERSION + 1}, this program reads" in line
+        assert "damaged" not in told.lower()
+        assert action == "repair" or "main 4" in " ".join(told.split())
+    assert run.read(key) == other, "repair leaves it as it is"
 
 
 def test_damage_is_exit_code_2_until_it_is_repaired(run: Storage, capsys: pytest.CaptureFixture[str]) -> None:

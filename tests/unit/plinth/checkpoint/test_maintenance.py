@@ -100,6 +100,20 @@ def test_verify_tells_whole_from_damaged(storage: Storage, tmp_path: Path) -> No
         next(maintenance.verify(storage, 5))
 
 
+def test_one_of_another_format_is_found_as_such(storage: Storage, tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        put(storage, tmp_path, step)
+    key = f"{store.folder_name(1)}/{store.COMMIT_KEY}"
+    storage.write(key, b'{"format_version": 1, "sha256": ""}')
+    damage(storage, 2)
+    found = [(f.step, f.is_whole, f.is_of_other_format) for f in maintenance.verify(storage)]
+    assert found == [(1, False, True), (2, False, False), (3, True, False)]
+    texts = {finding.step: finding.text for finding in maintenance.repair(storage)}
+    assert "has format version 1, this program reads" in texts[1]
+    assert "taken out of use" in texts[2]
+    assert storage.exists(key)
+
+
 def test_an_altered_record_is_damage(storage: Storage, tmp_path: Path) -> None:
     put(storage, tmp_path, 1)
     key = f"{store.folder_name(1)}/{store.COMMIT_KEY}"

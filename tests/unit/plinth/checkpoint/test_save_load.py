@@ -15,7 +15,7 @@ from plinth.checkpoint import save_load as checkpoint
 from plinth.checkpoint import store
 from plinth.checkpoint.config import CheckpointConfig
 from plinth.engine import process
-from plinth.errors import CheckpointError, ConfigError
+from plinth.errors import CheckpointError, ConfigError, StorageError
 from plinth.storage import Storage
 from tests.helpers.ranks import run_ranks
 from tests.helpers.runs import Case, full_state, global_batches, local_rows, save_now, toy_engine
@@ -43,7 +43,7 @@ def load(folder: str) -> tuple[str, Any]:
     try:
         state = checkpoint.load(engine, Storage.from_uri(folder), Path(folder + "-scratch"))
         return "", None if state is None else (state["step"], state["notes"])
-    except CheckpointError as error:
+    except (CheckpointError, StorageError) as error:
         return str(error), None
     finally:
         engine.close()
@@ -99,6 +99,14 @@ def test_damaged_checkpoint_is_skipped(saved: Path, world_size: int) -> None:
     damage(next((saved / "step-00000004").glob("*.safetensors")))
     for outcome in run_ranks(world_size, load, str(saved)):
         assert outcome == ("", (3, {"step": 3}))
+
+
+def test_record_that_cannot_be_renamed_is_said_on_all_ranks(saved: Path) -> None:
+    damage(next((saved / "step-00000004").glob("*.safetensors")))
+    (saved / "step-00000004" / store.DAMAGED_KEY / "in the way").mkdir(parents=True)
+    told = [message for message, _ in run_ranks(2, load, str(saved))]
+    assert told[0]
+    assert told[1] == told[0]
 
 
 def test_an_uncommitted_one_is_skipped_and_a_run_without_any_starts_anew(saved: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from plinth.checkpoint.config import CheckpointConfig
 from plinth.checkpoint.saver import Saver
 from plinth.checkpoint.tensor_files import Slice
 from plinth.engine.zero_shards import TensorShard
-from plinth.errors import CheckpointError, StorageError
+from plinth.errors import CheckpointError, StorageError, TakenOverError
 from plinth.storage import Storage, StorageOptions
 from plinth.world import World
 from tests.helpers.ranks import run_ranks
@@ -160,6 +161,18 @@ def test_recover_uploads_only_what_this_run_wrote(
     change(put_on_disk(flaky, tmp_path / "s", 5, "bb"))
     upload.recover(ALONE, flaky, tmp_path / "s")
     assert [info.step for info in store.list_checkpoints(flaky)] == [3]
+    assert list((tmp_path / "s" / upload.QUEUE_FOLDER).iterdir()) == []
+
+
+def test_a_planted_link_is_said_and_removed_without_what_it_points_to(
+    flaky: Flaky, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("plinth"), "propagate", True)
+    with_a_link(put_on_disk(flaky, tmp_path / "s", 5, "bb"))
+    upload.recover(ALONE, flaky, tmp_path / "s")
+    assert "is not uploaded: it is a link" in caplog.text
+    assert list((tmp_path / "s" / upload.QUEUE_FOLDER).iterdir()) == []
+    assert (tmp_path / "planted" / upload.PART_RECORD_KEY).is_file()
 
 
 def test_part_that_another_rank_gave_up_does_not_stop_the_next_start(flaky: Flaky, tmp_path: Path) -> None:
@@ -181,6 +194,34 @@ def test_two_attempts_at_a_step_never_mix(flaky: Flaky, tmp_path: Path) -> None:
     saver.close()
     assert read(flaky, tmp_path / "f") == (4.0, {"who": "new"})
     assert len(upload.leftovers(flaky, 4)) == 2
+
+
+def test_run_that_is_taken_over_while_it_waits_for_another_rank_commits_nothing(
+    flaky: Flaky, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared: list[int] = []
+    looks = 0
+
+    def may_commit() -> None:
+        nonlocal looks
+        looks += 1
+        if looks > 2:
+            raise TakenOverError("Another process has it.")
+
+    def whole_but_late(storage: Storage, step: int, token: str) -> bool:
+        return looks > 2 and commit(storage, step, token)
+
+    commit = upload.commit_if_whole
+    monkeypatch.setattr(upload, "commit_if_whole", whole_but_late)
+    saver = Saver(
+        ALONE, flaky, tmp_path / "s", QUICK, lambda saved: prepared.append(saved.step), may_commit
+    )  # fmt: skip
+    saver.save(4, shards(4), {})
+    with pytest.raises(TakenOverError, match="Another process has it"):
+        saver.wait(20)
+    saver.close()
+    assert store.latest(flaky) is None
+    assert prepared == [4], "the metrics are written once"
 
 
 def test_slices_with_a_hole_are_never_committed() -> None:
