@@ -30,10 +30,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from plinth.units import GIB, MIB
+
 ROOT = Path(__file__).parents[1]
 STEPS = 2
 """The second one has Adam's moments from the start."""
-MIB, GIB = 2**20, 2**30
 SIDE, JOINT = 224, 512
 GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 MICRO_BATCHES = 2
@@ -294,12 +295,10 @@ def on_host(function: Callable[..., Any]) -> Callable[..., Any]:
 def reside(case: Case) -> dict[str, int]:
     """Train a few steps; bytes of the resident set before and at its peak, and the prediction."""
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    import torch
-
+    from benchmarks.step.random_tower import random_tower
     from plinth.engine.config import OptimConfig
     from plinth.engine.engine import Engine, EngineConfig
     from plinth.engine.process import start
-    from poma3d.network.vit import ImageTower, VisionTransformer
     from poma3d.stages import build_stage
 
     plan = predicted(case, pairs=False)
@@ -307,8 +306,7 @@ def reside(case: Case) -> dict[str, int]:
     process = start(threads=1)
     import deepspeed  # noqa: F401  # what it brings is the process, not the model
 
-    weights = {n: torch.randn_like(p) * 0.02 for n, p in VisionTransformer(vit).state_dict().items()}
-    tower = ImageTower(vit, weights, 4.6)
+    tower = random_tower(vit)
     before = resident()
     stage = build_stage(case.kind, model, loss, shape, tower, seed=SEED)
     size = MICRO_BATCHES * case.samples

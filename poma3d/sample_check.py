@@ -13,8 +13,9 @@ from poma3d.sample import XYZ
 
 UNIT_TOLERANCE = 1e-2
 """How far the length of an embedding may be from 1: fp16 rounds each of its numbers."""
-ROTATION_TOLERANCE = 1e-2
-"""How far a pose's axes may be from unit length and right angles."""
+NOT_A_ROTATION = 0.01
+"""Largest |R^T R - 1| of a pose that is still taken for a rotation. KinectFusion's have up to 0.0004, numbers
+of three digits up to 0.003; a pose that scales by half a percent is above."""
 
 
 def faults(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -48,7 +49,7 @@ def _camera_faults(arrays: Mapping[str, np.ndarray], valid: np.ndarray) -> dict[
     finite = np.isfinite(arrays["pose"]).all(axis=(-2, -1))
     axes = np.where(finite[..., None, None], axes, np.eye(3))
     off = np.abs(axes.swapaxes(-1, -2) @ axes - np.eye(3)).max(axis=(-2, -1))
-    is_rotation = (off < ROTATION_TOLERANCE) & (np.linalg.det(axes) > 0)
+    is_rotation = (off < NOT_A_ROTATION) & (np.linalg.det(axes) > 0)
     return {
         "a depth_scale that is not above 0": ~(np.isfinite(scale) & (scale > 0)),
         "a focal length that is not above 0, or intrinsics that are not finite": (valid & bad_camera).any(1),
@@ -60,21 +61,18 @@ def _camera_faults(arrays: Mapping[str, np.ndarray], valid: np.ndarray) -> dict[
 def _embedding_faults(arrays: Mapping[str, np.ndarray], valid: np.ndarray) -> dict[str, np.ndarray]:
     """Of the embeddings that mean something: of valid views, and of captions that exist."""
     found = {}
-    for name, there in (
-        ("image_embedding", valid),
-        ("caption_embedding", _exist(arrays, "caption_count", "caption_embedding")),
-        ("scene_caption_embedding", _exist(arrays, "scene_caption_count", "scene_caption_embedding")),
+    for name, count in (
+        ("image_embedding", None),
+        ("caption_embedding", "caption_count"),
+        ("scene_caption_embedding", "scene_caption_count"),
     ):
-        if name in arrays and there is not None:
-            lengths = np.linalg.norm(arrays[name].astype(np.float32), axis=-1)
-            is_unit = np.abs(lengths - 1) < UNIT_TOLERANCE  # False for what is not finite
-            off = (there & ~is_unit).reshape(len(there), -1)
-            found[f"{name} that is no unit vector"] = off.any(axis=1)
+        if name not in arrays or (count is not None and count not in arrays):
+            continue
+        there = valid
+        if count is not None:  # bool [n, ..., C]
+            there = np.arange(arrays[name].shape[-2]) < arrays[count][..., None]
+        lengths = np.linalg.norm(arrays[name].astype(np.float32), axis=-1)
+        is_unit = np.abs(lengths - 1) < UNIT_TOLERANCE  # False for what is not finite
+        off = (there & ~is_unit).reshape(len(there), -1)
+        found[f"{name} that is no unit vector"] = off.any(axis=1)
     return found
-
-
-def _exist(arrays: Mapping[str, np.ndarray], count: str, name: str) -> np.ndarray | None:
-    """bool [n, ..., C]: which captions there are."""
-    if count not in arrays or name not in arrays:
-        return None
-    return np.arange(arrays[name].shape[-2]) < arrays[count][..., None]

@@ -1,10 +1,10 @@
-"""Everything that only a GPU can show, in at most ten minutes, one line each.
+"""Everything that only a GPU can show, in about ten minutes, one line each.
 
     python -m benchmarks.gpu --json gpu.json       on one GPU
     python -m benchmarks.gpu --device cpu --tiny   whether the script itself works; its speeds mean nothing
 
-    bits        one step's gradient at two layouts of the micro-batches, and twice at one, bit by bit
-    kernels     operators that have no deterministic kernel
+    bits        one step's gradient at two layouts of the micro-batches, and twice at one, bit by bit;
+                operators that have no deterministic kernel
     attention   the implementation that scaled_dot_product_attention chose
     waits       how often the host waits for the device in a step
     speed       both stages in bf16: samples/s, share of the peak (MFU), memory
@@ -44,8 +44,9 @@ from benchmarks.gpu.step import (
 )
 from plinth.engine.config import OptimConfig, Precision, ZeroConfig
 from plinth.engine.process import take_deterministic_kernels
+from plinth.units import GIB
 from poma3d.cost.flops import stage_flops
-from poma3d.network.config import INDUCTOR
+from poma3d.network.config import AS_WRITTEN, INDUCTOR
 from poma3d.stages import build_stage
 
 EXIT_CODE = 2
@@ -101,7 +102,9 @@ def attention_and_waits(bench: Bench, size: str) -> dict[str, Any]:
     return found
 
 
-def speed(bench: Bench, size: str, compiled: str = "none", kinds: Sequence[str] = KINDS) -> dict[str, Any]:
+def speed(
+    bench: Bench, size: str, compiled: str = AS_WRITTEN, kinds: Sequence[str] = KINDS
+) -> dict[str, Any]:
     """Samples/s, MFU and peak memory of the stages in bf16."""
     found: dict[str, Any] = {}
     for kind in kinds:
@@ -118,7 +121,7 @@ def speed(bench: Bench, size: str, compiled: str = "none", kinds: Sequence[str] 
             "views_per_s": samples * shape.views / seconds,
             "tflops": work / seconds / 1e12,
             "mfu": None if peak is None else work / seconds / 1e12 / peak,
-            "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if bench.device.type == "cuda" else None,
+            "peak_gib": torch.cuda.max_memory_allocated() / GIB if bench.device.type == "cuda" else None,
         }
     return found
 
@@ -197,7 +200,7 @@ def main() -> int:
     parser.add_argument("--tiny", action="store_true", help="a small tower, one step of each")
     parser.add_argument("--sizes", default="B,L")
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--limit-s", type=float, default=540.0, help="no section begins after it")
+    parser.add_argument("--limit-s", type=float, default=420.0, help="no section begins after it")
     parser.add_argument("--peak-tflops", type=float, help="bf16 peak of the device, where it is not known")
     parser.add_argument("--json")
     a = parser.parse_args()

@@ -25,24 +25,18 @@ def is_here(name: str) -> bool:
 if not is_here("pyarrow"):  # named in annotations of modules whose tables nothing here reads
     sys.modules["pyarrow"] = types.ModuleType("pyarrow")
 
+from benchmarks.step.random_tower import random_tower  # noqa: E402
 from plinth.engine import global_batch  # noqa: E402
 from plinth.engine.exact_sums import ExactSums  # noqa: E402
 from plinth.engine.process import Process  # noqa: E402
 from plinth.world import World  # noqa: E402
-from poma3d.network.config import (  # noqa: E402
-    EncoderConfig,
-    LossConfig,
-    MaskConfig,
-    ModelConfig,
-    PredictorConfig,
-    TuningConfig,
-)
-from poma3d.network.vit import ImageTower, VisionTransformer, VitShape  # noqa: E402
+from poma3d.network import config  # noqa: E402
+from poma3d.network.vit import ImageTower, VitShape  # noqa: E402
 from poma3d.sample import SampleShape  # noqa: E402
 from poma3d.stages import build_stage  # noqa: E402
 
 ALONE = World(0, 1)
-SEED, INIT_STD, LOGIT_SCALE, LR, EMA = 0, 0.02, 4.6, 1e-4, 0.996
+SEED, LR, EMA = 0, 1e-4, 0.996
 CLIP = ("quick_gelu", 1e-5, "class")
 VIEWS = {"warmup": 1, "main": 8}
 SHAPES = {
@@ -102,28 +96,27 @@ class Bench:
         return list(profiler.key_averages())
 
 
-def settings(size: str, kind: str, compiled: str = "none") -> tuple[Any, ...]:
+def settings(size: str, kind: str, compiled: str = config.AS_WRITTEN) -> tuple[Any, ...]:
     """What `build_stage` and `stage_flops` take, without the weights: model, loss, samples."""
     vit = SHAPES[size]
     small = size == "tiny"
-    model = ModelConfig(
-        encoder=EncoderConfig(tuning=TuningConfig(mode="full"), compile=compiled),
-        predictor=PredictorConfig(layers=2, width=96, heads=4) if small else PredictorConfig(),
-        masks=MaskConfig(min_context=4) if small else MaskConfig(),
+    model = config.ModelConfig(
+        encoder=config.EncoderConfig(tuning=config.TuningConfig(mode=config.FULL), compile=compiled),
+        predictor=config.PredictorConfig(layers=2, width=96, heads=4) if small else config.PredictorConfig(),
+        masks=config.MaskConfig(min_context=4) if small else config.MaskConfig(),
     )
     views = 2 if small and kind == "main" else VIEWS[kind]
-    return model, LossConfig(), SampleShape(views, *vit.image_size, embedding=vit.joint)
+    return model, config.LossConfig(), SampleShape(views, *vit.image_size, embedding=vit.joint)
 
 
 def tower(size: str) -> ImageTower:
     """Random weights, the same each time."""
-    torch.manual_seed(SEED)
-    shapes = VisionTransformer(SHAPES[size]).state_dict()
-    state = {name: torch.randn_like(weight) * INIT_STD for name, weight in shapes.items()}
-    return ImageTower(SHAPES[size], state, LOGIT_SCALE)
+    return random_tower(SHAPES[size])
 
 
-def stage_of(bench: Bench, size: str, kind: str, dtype: torch.dtype, compiled: str = "none") -> Any:
+def stage_of(
+    bench: Bench, size: str, kind: str, dtype: torch.dtype, compiled: str = config.AS_WRITTEN
+) -> Any:
     """A stage on the device."""
     stage = build_stage(kind, *settings(size, kind, compiled), tower(size), SEED)
     return stage.to(bench.device, dtype).train()
@@ -199,7 +192,7 @@ def gradient(
 class Trained:
     """A stage in bf16 with fp32 masters, AdamW and a target copy, one micro-batch a step."""
 
-    def __init__(self, bench: Bench, size: str, kind: str, compiled: str = "none") -> None:
+    def __init__(self, bench: Bench, size: str, kind: str, compiled: str = config.AS_WRITTEN) -> None:
         self.stage = stage_of(bench, size, kind, torch.bfloat16, compiled)
         self.batches = micro_batches(bench, self.stage, SAMPLES[size][kind], 1)
         self.weights = [p for p in self.stage.parameters() if p.requires_grad]

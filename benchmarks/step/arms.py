@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from benchmarks.step.random_tower import random_tower
 from plinth.engine.config import OptimConfig, Precision, ZeroConfig
 from plinth.engine.engine import Engine, EngineConfig
 from plinth.engine.global_batch import to_device
@@ -36,15 +37,13 @@ from poma3d.network.config import (
     PredictorConfig,
     TuningConfig,
 )
-from poma3d.network.vit import ImageTower, VisionTransformer, VitShape
+from poma3d.network.vit import VitShape
 from poma3d.sample import SampleShape
 from poma3d.stages import build_stage
 
 WORLD_SIZE = 2
 TOTAL_STEPS = 100_000
 """Length of the schedules: no step of a measurement is the last."""
-LOGIT_SCALE = 4.6
-INIT_STD = 0.02
 
 
 @dataclass(frozen=True)
@@ -79,10 +78,6 @@ class Case:
 
     def stage(self) -> Any:
         """The stage with random weights, the same on every rank."""
-        torch.manual_seed(0)
-        state = {
-            n: torch.randn_like(p) * INIT_STD for n, p in VisionTransformer(self.vit).state_dict().items()
-        }
         shape = SampleShape(
             self.views, *self.vit.image_size, captions=self.captions, scene_captions=self.scene_captions,
             embedding=self.vit.joint,
@@ -93,8 +88,7 @@ class Case:
             masks=self.masks,
             ema=EmaConfig(momentum_start=0.99),
         )
-        tower = ImageTower(self.vit, state, LOGIT_SCALE)
-        return build_stage(self.kind, model, LossConfig(), shape, tower, seed=0)
+        return build_stage(self.kind, model, LossConfig(), shape, random_tower(self.vit), seed=0)
 
 
 class Arm(Protocol):

@@ -9,12 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from poma3d.geometry import off_centre
+from poma3d.sample_check import NOT_A_ROTATION
 from poma3d.scenes.config import ViewConfig
 from poma3d.scenes.frame import BadFrame, Frame
-
-NOT_A_ROTATION = 0.01
-"""Largest |R^T R - 1| of a pose that is still taken for a rotation. KinectFusion's have up to 0.0004, numbers
-of three digits up to 0.003; a pose that scales by half a percent is above."""
 
 FARTHEST_M = 10_000.0
 """Of a camera from its world's origin: beyond, the samples' float32 rounds poses to a millimetre or more.

@@ -22,6 +22,13 @@ sys.path[:0] = [".", "platform"]
 from benchmarks.gpu import __main__ as gpu
 sys.exit(gpu.main())
 """
+ENGINE = """
+import json, sys
+import torch
+sys.path[:0] = [".", "platform"]
+from benchmarks.gpu import __main__ as gpu
+print(json.dumps(gpu.engine(gpu.Bench(torch.device("cpu"), ["tiny"], 1, None, 0.0), "tiny")))
+"""
 
 
 @pytest.mark.slow
@@ -41,6 +48,16 @@ def test_the_script_runs_from_torch_and_transformers_alone(tmp_path: Path) -> No
         assert found["speed tiny"][kind]["samples_per_s"] > 0
     assert found["tower tiny"]["ratio"] > 0
     assert "engine" not in found, "it needs DeepSpeed"
+
+
+@pytest.mark.slow
+def test_the_section_that_needs_deepspeed_runs() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ENGINE], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert all(found[f"{kind}, samples_per_s"] > 0 for kind in gpu.KINDS)
 
 
 def test_no_gpu_is_said_in_one_line(
