@@ -307,8 +307,10 @@ def _refuse_mistyped_flags(
         return
     known = [flag for action in _all_actions(parser) for flag in action.option_strings]
     for word in words:
+        if word == "--":  # what follows are no flags
+            break
         flag = word.partition("=")[0]
-        if not flag.startswith("--") or flag == "--" or any(name.startswith(flag) for name in known):
+        if not flag.startswith("--") or any(name.startswith(flag) for name in known):
             continue
         if close := difflib.get_close_matches(flag, known, n=1, cutoff=MISTYPED):
             print(

@@ -88,10 +88,18 @@ class JobFile:
         except config.MissingValues as error:
             self._also_wrong(error)
             raise
-        plugins.complete(job)
-        _check_results(job, str(self.path))
-        _check_run_names(job, str(self.path))
+        for check in self._checks(job):
+            check()
         return job
+
+    def _checks(self, job: object) -> list[Callable[[], object]]:
+        """What is looked at in every job, complete or not."""
+        origin = str(self.path)
+        return [
+            partial(plugins.complete, job),
+            partial(_check_results, job, origin),
+            partial(_check_run_names, job, origin),
+        ]
 
     def _also_wrong(self, error: config.MissingValues) -> None:
         """Say with a missing value what else can be said of the job without it.
@@ -102,7 +110,7 @@ class JobFile:
         if error.rest is None:
             return
         error.rest = at_home(error.rest)
-        checks: list[Callable[[], object]] = [partial(plugins.complete, error.rest)]
+        checks = self._checks(error.rest)
         if callable(own := getattr(error.rest, "validate", None)):
             checks.append(own)
         with_others(error, checks)

@@ -107,8 +107,8 @@ def run_job(job: DemoJob) -> int:
     print("\n" + plain_table(table_of(outcome.results, SHOWN)))
     print(f"\n{report.status}\nall tables: {path}")
     print(f"curves: tensorboard --logdir {job.pretrain.output}/{job.pretrain.name}")
-    if shutil.which("poma") is None:
-        print(f"`poma` is {Path(sys.executable).parent / 'poma'}: source {ACTIVATE}")
+    if shutil.which("poma") is None and ACTIVATE.is_file():
+        print(f"to have `poma` on the path: source {ACTIVATE}")
     return 0
 
 

@@ -44,9 +44,8 @@ def examples(
     }
     scores = {name: texts @ gallery.T for name, gallery in galleries.items()}
     order = {name: retrieval.ranking(texts, gallery, len(samples)) for name, gallery in galleries.items()}
-    place = {
-        name: (of == queries.target[:, None]).argmax(axis=1) + 1 for name, of in order.items()
-    }  # of the right scene
+    # Of the right scene, per query.
+    place = {name: (of == queries.target[:, None]).argmax(axis=1) + 1 for name, of in order.items()}
 
     def found_by(name: str, q: int) -> FoundBy:
         places = list(range(1, min(BEST, len(samples)) + 1))
@@ -72,6 +71,6 @@ def examples(
         + ", ".join(f"{n} of {len(drawn)} ({name})" for name, n in hits.items())
         + f"; by chance for {by_chance:.1f}."
     )
-    others = np.flatnonzero(place[MODEL] <= BEST)
-    a_hit = example(int(others[0])) if not hits[MODEL] and len(others) else None
+    hit_queries = np.flatnonzero(place[MODEL] <= BEST)
+    a_hit = example(int(hit_queries[0])) if not hits[MODEL] and len(hit_queries) else None
     return Examples([example(q) for q in drawn], note, a_hit)

@@ -1,7 +1,8 @@
 """A run as one HTML file that needs nothing else: numbers, curves, point maps, retrieval examples.
 
 `Report` is plain data, so that the demo, a benchmark and a test fill it alike; `write_report` renders
-it for light and dark screens. Curves are SVG and pictures PNG, both inside the file.
+it for light and dark screens. All is inside the file: pictures are PNG, curves SVG over which a script draws
+charts that answer.
 """
 
 from __future__ import annotations

@@ -61,6 +61,7 @@
       this.group = group;
       this.figure = figure;
       this.curve = JSON.parse(figure.querySelector("script").textContent);
+      this.off = new Set(); // names that were clicked away
       this.place = element("div", { className: "chart" });
       this.title = element("figcaption", { className: "chart-title", textContent: this.curve.title });
       this.larger = element("button", { type: "button", className: "larger", textContent: "⤢", title: "Larger or smaller" });
@@ -98,7 +99,7 @@
       const isLog = log && chosen.some(each => each.values.some(value => value > 0));
       const positive = values => isLog ? values.map(value => value > 0 ? value : null) : values;
       const lines = chosen.flatMap(each => {
-        const line = { label: each.name, stroke: each.colour, width: 1.5, spanGaps: true, points: { size: 4 } };
+        const line = { label: each.name, stroke: each.colour, width: 1.5, spanGaps: true, points: { size: 4 }, show: !this.off.has(each.name) };
         line.value = (plot, value, at, index) => shortest(index == null ? lastOf(plot.data[at]) : value);
         if (!smoothing) return [[line, positive(each.values)]];
         const raw = { ...line, class: "raw", stroke: each.colour + FAINT, width: 1, points: { show: false } };
@@ -127,6 +128,7 @@
         hooks: {
           draw: [plot => this.mark(plot)],
           setScale: [(plot, scale) => scale === "x" && this.group.zoomed(plot)],
+          setSeries: [(plot, at, { show }) => show != null && this.show(plot, plot.series[at].label, show)],
         },
       };
       this.place.replaceChildren();
@@ -134,6 +136,12 @@
       this.place.dataset.axis = isLog ? "log" : "linear";
       this.fingers();
       if (this.group.choice.zoom) this.plot.setScale("x", this.group.choice.zoom);
+    }
+
+    // All lines of a name, the faint one too, and again when the chart is drawn again.
+    show(plot, name, show) {
+      this.off[show ? "delete" : "add"](name);
+      plot.series.forEach(({ label }, i) => i > 0 && label === name && plot.setSeries(i, { show }, false));
     }
 
     // Dotted where something happened, with a word at the top; words that would meet stand lower.
@@ -237,6 +245,8 @@
     zoomed(plot) {
       const { min, max } = plot.scales.x, x = plot.data[0];
       if (min == null || !x.length) return;
+      const now = this.choice.zoom;
+      if (now && now.min === min && now.max === max) return; // a chart that follows, whatever its own x is
       const zoom = min <= x[0] && max >= x.at(-1) ? null : { min, max };
       if (JSON.stringify(zoom) === JSON.stringify(this.choice.zoom)) return;
       this.choice.zoom = zoom;

@@ -16,8 +16,6 @@ DEPTH_COMPRESSION = 0.20
 """Stored bytes over raw bytes of depth: 19.9 of 98 KiB for a 224 x 224 view of a real scan, zstd 6."""
 ASSUMED = ("samples", "views")
 
-UNNAMED = "no data source is named"
-
 Assumptions = dict[tuple[str, str], int]
 """(stage, samples or views) -> number."""
 
@@ -82,11 +80,10 @@ def data_facts(
 
 
 def _from_manifests(job: PretrainJob, stage: StageConfig, joint: int) -> DataFacts:
-    if any(source.uri == MISSING for source in stage.data.sources):
-        raise ConfigError(UNNAMED)
-    found = [(open_source(source.uri, job.storage).manifest, source.weight) for source in stage.data.sources]
-    if not found:
-        raise ConfigError(UNNAMED)
+    sources = stage.data.sources
+    if not sources or any(source.uri == MISSING for source in sources):
+        raise ConfigError("no data source is named")
+    found = [(open_source(source.uri, job.storage).manifest, source.weight) for source in sources]
     shards = [(shard, weight) for manifest, weight in found for shard in manifest.shards]
     rows = sum(shard.rows * weight for shard, weight in shards)
     groups = sum(len(shard.row_group_rows) * weight for shard, weight in shards)

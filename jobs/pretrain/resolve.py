@@ -40,7 +40,7 @@ def run_storage(job: RunJob) -> Storage:
     return Storage.from_uri(job.output, job.storage).child(job.name)
 
 
-MIXED_ALIKE = ("views", "height", "width", "xyz")
+SAME_IN_A_STAGE = ("views", "height", "width", "xyz")
 """Sizes in which the data sets of one stage agree."""
 
 
@@ -209,7 +209,7 @@ def _check_shapes(name: str, sets: Sequence[Dataset]) -> None:
     first = sets[0]
     for other in sets[1:]:
         a, b = (asdict(one.shape) for one in (first, other))
-        differing = [f"{key} ({a[key]} against {b[key]})" for key in MIXED_ALIKE if a[key] != b[key]]
+        differing = [f"{key} ({a[key]} against {b[key]})" for key in SAME_IN_A_STAGE if a[key] != b[key]]
         if differing:
             raise DataError(
                 f"{name}.data.sources: {first.storage.uri} and {other.storage.uri} differ in "

@@ -82,11 +82,13 @@ class Comparison:
 
 def read_result(storage: Storage) -> Result:
     """What the run in `storage` left."""
-    lines = [line for stage in ALL_STAGES for line in read_lines(storage.child(stage))]
+    by_stage = {stage: read_lines(storage.child(stage)) for stage in ALL_STAGES}
+    lines = [line for of_stage in by_stage.values() for line in of_stage]
     tensors: dict[str, Tensor] = {}
     for stage in ALL_STAGES:
         tensors |= {f"{stage}/{key}": tensor for key, tensor in _last_checkpoint(storage, stage).items()}
-    book = ledger.summarise(storage)
+    records = ledger.read_records(storage)
+    book = ledger.add_up(records)
     return Result(
         digests=[line["digest"] for line in lines],
         losses=[line["loss"] for line in lines],
@@ -95,10 +97,7 @@ def read_result(storage: Storage) -> Result:
         steps_redone=book.steps_redone,
         restarts=book.restarts,
         incidents=sum(len(incidents.read_all(storage.child(stage))) for stage in ALL_STAGES),
-        interruptions=interruptions(
-            ledger.read_records(storage),
-            {stage: len(read_lines(storage.child(stage))) for stage in ALL_STAGES},
-        ),
+        interruptions=interruptions(records, {stage: len(of_stage) for stage, of_stage in by_stage.items()}),
         weights_hash=weights_hash(tensors),
     )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import socket
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -16,10 +15,9 @@ from jobs.display.html import render
 from jobs.display.text import aligned
 from jobs.prove_resume.compare import LOSS_TOLERANCE, STATE_TOLERANCE, Comparison
 from jobs.prove_resume.kinds import TrainingJob
-from jobs.runs.started import code_version
+from jobs.runs.started import code_version, command_line
 from plinth import config
 from plinth.observe.failures import utc
-from plinth.redaction import redact
 
 HEADER = ("run", "batches", "losses", "weights", "optimizer state", "restarts", "steps redone", "verdict")
 
@@ -51,6 +49,7 @@ def write_page(
 ) -> Path:
     """`folder`/prove-resume.html."""
     good = all(c.holds for c in comparisons)
+    same_losses = not any(c.loss for c in comparisons)
     straight = comparisons[0].straight
     marks = tuple(
         Mark(float(each.step), each.text, c.name) for c in comparisons for each in c.result.interruptions
@@ -78,15 +77,11 @@ def write_page(
         comparisons=comparisons,
         hashes=[[name, found.weights_hash] for name, found in results.items() if found.weights_hash],
         made_by=made_by(),
-        same_losses=all(not c.loss for c in comparisons),
+        same_losses=same_losses,
         marked=bool(marks),
         curves=[
             Curve("loss", "step", losses, marks, colours),
-            *(
-                [Curve("difference of the loss, relative", "step", apart, (), colours)]
-                if any(c.loss for c in comparisons)
-                else []
-            ),
+            *([] if same_losses else [Curve("difference of the loss, relative", "step", apart, (), colours)]),
             Curve("workers", "step", workers, marks, colours),
         ],
         job=config.to_yaml(job),
@@ -105,11 +100,10 @@ def made_by() -> dict[str, str]:
     """What this was run with: command, code, machine."""
     import torch
 
-    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
     gpus = torch.cuda.device_count()
     device = f", {gpus} x {torch.cuda.get_device_name(0)}" if gpus else ", no GPU"
     return {
-        "Command": redact(command),
+        "Command": command_line(),
         "Code": code_version(),
         "Machine": f"{socket.gethostname()}: {os.cpu_count()} CPUs ({platform.machine()}){device}",
         "Python, torch, Ray": f"{platform.python_version()}, {torch.__version__}, {version('ray')}",

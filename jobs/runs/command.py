@@ -11,19 +11,16 @@ from jobs.display.text import aligned
 from jobs.runs.compare import write_runs_page
 from jobs.runs.state import read_run, runs_in
 from jobs.runs.stop import stop
-from jobs.runs.text import describe, loss_text
+from jobs.runs.text import DAMAGED, STATE_HEADER, describe, state_cells
 from plinth.errors import StorageError
 from plinth.observe import failures
 from plinth.observe.failures import FOLDER as LOGS
 from plinth.observe.failures import first_cause
-from plinth.observe.metrics import duration
 from plinth.observe.rank_logs import LOG_SUFFIX
 from plinth.redaction import without_codes
 from plinth.storage import Storage, StorageOptions
 from plinth.storage.json_objects import DamagedObjectError
 
-DAMAGED = "damaged"
-"""Status of a run of which a file cannot be read."""
 LOG_NAME = re.compile(rf"{LOGS}/(?P<attempt>.+)-rank(?P<rank>\d+)\{LOG_SUFFIX}")
 
 
@@ -47,19 +44,15 @@ def list_runs(output: str, options: StorageOptions) -> int:
     storage = Storage.from_uri(output, options)
     names = runs_in(storage)
     problems: list[str] = []
-    rows = [["run", "status", "where", "loss", "wall time", "productive", "restarts"]]
+    rows = [list(STATE_HEADER)]
     for name in names:
         try:
             state = read_run(storage.child(name), time.time())
         except DamagedObjectError as error:
-            rows.append([name, DAMAGED, "-", "-", "-", "-", "-"])
+            rows.append([name, DAMAGED, *["-"] * (len(STATE_HEADER) - 2)])
             problems.append(f"{name}: {error}")
             continue
-        book = state.ledger
-        rows.append([
-            name, state.status, state.where, loss_text(state.stage), duration(book.wall_s),
-            f"{book.share('productive'):.0%}", str(book.restarts),
-        ])  # fmt: skip
+        rows.append([name, *state_cells(state)])
     print("\n".join([*aligned(rows), *problems]))
     return 0
 

@@ -13,13 +13,12 @@ import yaml
 from jobs.common.run_layout import ALL_STAGES, CONFIG_KEY
 from jobs.display.figures import SERIES_COLOURS, Curve
 from jobs.display.html import render
-from jobs.runs.page import LOSS, PAGE_KEY, TONES, TOTAL, stage_curves
+from jobs.runs.page import LOSS, MEANINGS, PAGE_KEY, TONES, TOTAL, stage_curves
 from jobs.runs.started import read_starts
-from jobs.runs.state import RunState, read_run, runs_in
-from jobs.runs.text import loss_text
+from jobs.runs.state import read_run, runs_in
+from jobs.runs.text import DAMAGED, STATE_HEADER, state_cells
 from plinth.observe.failures import utc
-from plinth.observe.ledger import PRODUCTIVE
-from plinth.observe.metrics import duration, read_lines
+from plinth.observe.metrics import read_lines
 from plinth.observe.sinks import flat, redacted
 from plinth.storage import Storage
 from plinth.storage.json_objects import DamagedObjectError
@@ -34,7 +33,7 @@ OWN_KEYS = ("name", "output")
 """What differs in every two jobs."""
 Series = dict[str, tuple[list[float], list[float]]]
 """Run -> x, y."""
-HEADER = ("run", "status", "where", "loss", "wall time", "productive", "restarts", "started", "code")
+HEADER = (*STATE_HEADER, "started", "code")
 
 
 @dataclass
@@ -66,14 +65,14 @@ def write_runs_page(folder: Storage, now: float) -> str:
         StorageError: it holds no run, or cannot be read or written.
     """
     runs = [_read(folder.child(name), name, now) for name in runs_in(folder)]
-    by_start = sorted((run for run in runs if run.curves), key=lambda run: run.started, reverse=True)
-    for run in by_start[:TICKED]:
+    by_start = sorted(runs, key=lambda run: (not run.curves, run.started))  # those with curves first
+    for run in [run for run in by_start if run.curves][-TICKED:]:
         run.ticked = True
-    for i, run in enumerate(runs):
+    for i, run in enumerate(by_start):  # neighbours in it have colours of their own
         run.colour = SERIES_COLOURS[i % len(SERIES_COLOURS)]
     text = render(
         "runs/compare.html",
-        title=f"{len(runs)} runs",
+        title=f"{len(runs)} run{'s' if len(runs) > 1 else ''}",
         folder=folder.uri,
         written=utc(now),
         header=HEADER,
@@ -89,10 +88,10 @@ def _read(storage: Storage, name: str, now: float) -> Shown:
     try:
         state = read_run(storage, now)
     except DamagedObjectError as error:
-        return Shown(name, ["damaged", str(error), *["-"] * (len(HEADER) - 3)], tone="bad")
+        return Shown(name, [DAMAGED, str(error), *["-"] * (len(HEADER) - 3)], tone="bad")
     starts = read_starts(storage)
     started = starts[-1].time if starts else 0.0
-    cells = [*_cells(state), utc(started) if starts else "-", starts[-1].code if starts else "-"]
+    cells = [*state_cells(state), utc(started) if starts else "-", starts[-1].code if starts else "-"]
     curves = {
         stage.name: stage_curves(stage.name, lines, points=POINTS)
         for stage in state.stages
@@ -104,16 +103,8 @@ def _read(storage: Storage, name: str, now: float) -> Shown:
     )
 
 
-def _cells(state: RunState) -> list[str]:
-    book = state.ledger
-    return [
-        state.status, state.where or "-", loss_text(state.stage), duration(book.wall_s),
-        f"{book.share(PRODUCTIVE):.0%}", str(book.restarts),
-    ]  # fmt: skip
-
-
 def _job(storage: Storage) -> dict[str, Any]:
-    with contextlib.suppress(yaml.YAMLError, UnicodeDecodeError):
+    with contextlib.suppress(yaml.YAMLError):
         found = yaml.safe_load(storage.read(CONFIG_KEY))
         return flat(redacted(found)) if isinstance(found, dict) else {}
     return {}
@@ -136,7 +127,8 @@ def overlaid(runs: Sequence[Shown]) -> dict[str, list[Curve]]:
     hidden = frozenset(run.name for run in runs if not run.ticked)
     return {
         stage: [
-            Curve(f"{stage}: {title}", "step", series, (), colours, hidden) for title, series in of.items()
+            Curve(f"{stage}: {title}", "step", series, (), colours, hidden, MEANINGS.get(title, ""))
+            for title, series in of.items()
         ]
         for stage, of in stages.items()
     }

@@ -49,8 +49,7 @@ def record_start(storage: Storage, ray: RayConfig, workers: int) -> None:
     """
     cluster = ray.joined_address or "started for this run, on this machine"
     where = cluster if workers else "none: trained in the driver"
-    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    start = Start(time.time(), redact(command), code_version(), where)
+    start = Start(time.time(), command_line(), code_version(), where)
     found = [asdict(one) for one in read_starts(storage)]
     storage.write(STARTS_KEY, json.dumps([*found, asdict(start)][-KEPT:], indent=1).encode())
 
@@ -62,6 +61,11 @@ def read_starts(storage: Storage) -> list[Start]:
     with contextlib.suppress(ValueError, TypeError, RecursionError):
         return [filled(Start, one) for one in json.loads(storage.read(STARTS_KEY))]
     return []
+
+
+def command_line() -> str:
+    """That of this process, without secrets."""
+    return redact(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]))
 
 
 def code_version() -> str:

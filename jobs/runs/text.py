@@ -6,12 +6,15 @@ from jobs.display.ledger import ledger_lines
 from jobs.runs.state import RunState, StageState
 from plinth.observe.failures import first_cause, utc
 from plinth.observe.incidents import Incident
+from plinth.observe.ledger import PRODUCTIVE
+from plinth.observe.metrics import duration
 from plinth.redaction import printable
 
 SHOWN_IDS = 4
-
-
 SHOWN_CHECKPOINTS = 6
+STATE_HEADER = ("run", "status", "where", "loss", "wall time", "productive", "restarts")
+DAMAGED = "damaged"
+"""Status of a run of which a file cannot be read."""
 
 
 def describe(state: RunState) -> list[str]:
@@ -34,6 +37,15 @@ def describe(state: RunState) -> list[str]:
         lines += ["", "failures, each with its first cause"]
         lines += [f"  {line}" for found in state.failures for line in first_cause(found).splitlines()]
     return lines
+
+
+def state_cells(state: RunState) -> list[str]:
+    """In the order of `STATE_HEADER`, without the name."""
+    book = state.ledger
+    return [
+        state.status, state.where or "-", loss_text(state.stage), duration(book.wall_s),
+        f"{book.share(PRODUCTIVE):.0%}", str(book.restarts),
+    ]  # fmt: skip
 
 
 def incident_text(stage: str, incident: Incident) -> str:

@@ -27,14 +27,14 @@ def problems(dataset: Dataset) -> Iterator[tuple[str, str]]:
     yield from damaged.items()
     reader = RowGroupReader(dataset.storage)
     found: dict[str, list[str]] = {}
-    first: dict[str, str] = {}
+    seen: set[str] = set()
     counted: Counter[str] = Counter()
     for shard in dataset.manifest.shards:
         if shard.name in damaged:
             continue
         try:
             for table in _tables(dataset, reader, shard):
-                _look(table, found, first, counted)
+                _look(table, found, seen, counted)
         except DataError as error:
             damaged[shard.name] = error.problem
             yield shard.name, error.problem
@@ -66,13 +66,13 @@ def _tables(dataset: Dataset, reader: RowGroupReader, shard: ShardEntry) -> Iter
         yield table
 
 
-def _look(table: pa.Table, found: dict[str, list[str]], first: dict[str, str], counted: Counter[str]) -> None:
+def _look(table: pa.Table, found: dict[str, list[str]], seen: set[str], counted: Counter[str]) -> None:
     ids, scenes = (table.column(name).to_pylist() for name in TEXTS)
     names = [f"{scene} ({sample_id})" for scene, sample_id in zip(scenes, ids, strict=True)]
     for sample_id, name in zip(ids, names, strict=True):
-        if sample_id in first:
+        if sample_id in seen:
             found.setdefault("a sample_id that another sample has", []).append(name)
-        first.setdefault(sample_id, name)
+        seen.add(sample_id)
     arrays = decode(table, [name for name in CHECKED if name in table.schema.names])
     for text, rows in faults(arrays).items():
         found.setdefault(text, []).extend(name for name, bad in zip(names, rows, strict=True) if bad)

@@ -47,9 +47,10 @@ class Cluster:
         """Whether its address is of this machine alone."""
         host = urlsplit(self.address).hostname or ""
         try:
-            return ipaddress.ip_address(host).is_loopback
+            ip = ipaddress.ip_address(host)
         except ValueError:
             return host == "localhost"
+        return ip.is_loopback or ip.is_unspecified  # 0.0.0.0 reaches this machine, too
 
     def words(self) -> str:
         """Where, who and when, in a line."""
@@ -72,7 +73,7 @@ def describe(address: str, version: dict[str, Any], nodes: dict[str, Any]) -> Cl
         version: the answer of /api/version.
         nodes: the answer of /nodes?view=summary; empty where it has none.
     """
-    summaries = nodes.get("data", {}).get("summary", [])
+    summaries = (nodes.get("data") or {}).get("summary") or []
     head: dict[str, Any] = next((one for one in summaries if one.get("raylet", {}).get("isHeadNode")), {})
     raylet = head.get("raylet", {})
     host = " ".join(filter(None, (head.get("hostname"), f"({head['ip']})" if head.get("ip") else "")))
@@ -117,7 +118,9 @@ def make_sure(cluster: Cluster, is_sure: bool, ask: Callable[[str], str] | None 
     if is_known:
         return
     if not is_sure and ask is not None:
-        answer = ask("Nothing was sent to it from here before. Is it yours? [y/N] ")
+        answer = ""
+        with contextlib.suppress(EOFError):  # Ctrl-D
+            answer = ask("Nothing was sent to it from here before. Is it yours? [y/N] ")
         if answer.strip().lower() not in YES:
             raise ConfigError("Nothing was sent.", "Give --cluster or --address of the right one.")
     _remember(cluster)

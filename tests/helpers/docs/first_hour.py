@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from jobs.cli import main
 from jobs.common.datasets import open_dataset
@@ -21,8 +20,8 @@ from tests.helpers.tiny_jobs import ingest_job, write
 JOB = CONFIGS / "own_scans.yaml"
 LEAD = "#   poma "
 """Begins a line of its head that is a command."""
-DETECT, INGEST, EMBED, PRETRAIN, EXPORT = "detect", "ingest", "embed", "pretrain", "export"
-DATA, RUN, ENCODER = "scans", "runs/own_scans", "encoder"
+DETECT, INGEST, PRETRAIN = "detect", "ingest", "pretrain"
+RUN, ENCODER = "runs/own_scans", "encoder"
 """Where the commands leave what they make."""
 QUERY = "a chair beside the table"
 
@@ -56,12 +55,3 @@ def make_teacher(folder: Path, config: TeacherTrainConfig) -> Path:
     assert main(["ingest", write(folder / "teacher-rooms.yaml", ingest_job(rooms))]) == 0
     train_teacher(open_dataset(str(rooms), StorageOptions()).samples(), folder / "teacher", config)
     return folder / "teacher"
-
-
-def recorded(scan: Path, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The first frames of a recording as its files have them: depth uint16 [V, h, w] in mm, intrinsics
-    [3, 3], poses [V, 4, 4]."""
-    stems = sorted(path.name.removesuffix(".depth.png") for path in scan.glob("*.depth.png"))[:count]
-    depth = np.stack([np.asarray(Image.open(scan / f"{stem}.depth.png")).astype(np.uint16) for stem in stems])
-    poses = np.stack([np.loadtxt(scan / f"{stem}.pose.txt") for stem in stems])
-    return depth, np.loadtxt(scan / "camera-intrinsics.txt"), poses

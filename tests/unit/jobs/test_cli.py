@@ -317,6 +317,8 @@ def test_mistakes_of_several_keys_are_said_together(capsys: pytest.CaptureFixtur
     [
         (["ingest", "@ingest_seven_scenes", "reader.kind=sevenscenes"], "Did you mean seven_scenes?"),
         (["pretrain", "@pretrain", "zero.stage=7"], "zero.stage is 7, expected 0, 1, 2 or 3."),
+        (["pretrain", "@pretrain", "name=../x"], "name is '../x', which names no folder of its own"),
+        (["pretrain", "@pretrain", "output="], "the place for the result is empty"),
         (["pretrain", "@pretrain", "main.data.lanes=7"], "global_batch_size 48 is not a multiple of lanes 7"),
     ],
 )
@@ -358,6 +360,13 @@ def test_a_teacher_s_folder_that_is_not_there_is_said(
     assert config.parse(capsys.readouterr().out, "printed").teacher.revision is None
     assert main(["plan", "@pretrain", f"teacher.source={source}"]) == 2
     assert f"teacher.source {source}: no such folder" in one_line(capsys)
+
+
+def test_words_after_two_dashes_are_no_flags() -> None:
+    command = find_command(["ask"])
+    with pytest.raises(SystemExit):
+        parse(["ask", "run", "scene", "--ouput"], command)
+    assert parse(["ask", "run", "scene", "--", "--ouput"], command).questions == ["--ouput"]
 
 
 @pytest.mark.parametrize(

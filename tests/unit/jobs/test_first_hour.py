@@ -12,6 +12,7 @@ from jobs.cli import main
 from plinth.observe.metrics import read_lines
 from plinth.storage import Storage
 from tests.helpers.docs import first_hour
+from tests.helpers.docs.recorded import recorded
 from tests.helpers.tiny_jobs import SIDE, TEACHER
 
 pytestmark = pytest.mark.slow
@@ -42,7 +43,7 @@ def test_own_scans_to_a_text_query_without_a_refused_try(
     assert [line["step"] for line in lines] == list(range(STEPS))
 
     encoder = poma3d.export.load(first_hour.ENCODER)
-    views = encoder.from_frames(*first_hour.recorded(scans / "room-0", 8))
+    views = encoder.from_frames(*recorded(scans / "room-0", 8))
     ranking = encoder.rank(views, first_hour.QUERY)
     assert sorted(ranking.views[0].tolist()) == list(range(8))
     assert np.isfinite(ranking.view_scores.numpy()).all()

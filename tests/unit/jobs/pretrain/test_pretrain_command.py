@@ -219,6 +219,15 @@ def test_a_resumed_run_names_what_changed(
     assert words in capsys.readouterr().out
 
 
+def test_a_run_from_before_zero_was_in_its_identity_resumes_as_it_did(folder: Path) -> None:
+    now = notes(folder)
+    old = {**now["config"], "precision": "fp32", "exact_sums": True}
+    del old["zero"]
+    check_resume(False, {**now, "config": old}, now)
+    with pytest.raises(CheckpointError, match=r"zero\.precision was bf16 and is fp32\. Go back"):
+        check_resume(False, {**now, "config": {**old, "precision": "bf16"}}, now)
+
+
 @pytest.mark.parametrize(
     "change", ["zero.stage=1", "zero.bucket_size=1000", "fit.workers=2", "checkpoint.every_steps=7"]
 )

@@ -14,6 +14,7 @@ import yaml
 
 from jobs import cli
 from jobs.runs.compare import write_runs_page
+from jobs.runs.page import MEANINGS
 from jobs.runs.started import STARTS_KEY, Start
 from plinth.errors import StorageError
 from plinth.observe.ledger import FINISHED
@@ -69,6 +70,22 @@ def test_the_runs_that_were_started_last_are_ticked(tmp_path: Path) -> None:
     boxes = re.findall(r'data-series="([^"]+)"( checked)?', page(tmp_path))
     assert [name for name, ticked in boxes if ticked] == [f"run-{i}" for i in range(5)]
     assert len(boxes) == 7
+
+
+def test_ticked_runs_have_colours_of_their_own_whatever_their_names(tmp_path: Path) -> None:
+    run(tmp_path, "a", NOW)
+    for name in "bcdefgh":
+        Storage.from_uri(tmp_path / name).write("config.yaml", b"kind: pretrain")  # before its first step
+    run(tmp_path, "i", NOW)  # the ninth by name
+    one, other = charts(page(tmp_path))["main: loss"]["series"]
+    assert one["colour"] != other["colour"]
+
+
+def test_a_chart_keeps_the_note_of_its_quantity_and_one_run_is_no_plural(tmp_path: Path) -> None:
+    run(tmp_path, "one", NOW)
+    text = page(tmp_path)
+    assert text.count(f'<p class="note">{MEANINGS["gradient norm"]}</p>') == 2, "of both stages"
+    assert "<title>1 run</title>" in text
 
 
 def test_where_the_jobs_differ_is_a_table(tmp_path: Path) -> None:

@@ -114,6 +114,7 @@ def test_a_run_before_its_first_step(tmp_path: Path) -> None:
             storage.delete(key)
     text = written(storage)
     assert "before the first step" in text
+    assert "uPlot" not in text, "no library without a curve"
     assert "Where the time went" not in text
     assert "<svg" not in text
 

@@ -95,7 +95,16 @@ def test_a_run_before_its_first_step(tmp_path: Path, capsys: pytest.CaptureFixtu
     state = read_run(storage, NOW)
     assert (state.status, state.where, state.stage, state.ledger.wall_s) == ("running", "", None, 0)
     assert runs.list_runs(str(tmp_path), OPTIONS) == 0
-    assert capsys.readouterr().out.splitlines()[1].split() == ["rooms", "running", "-", "0", "s", "0%", "0"]
+    assert capsys.readouterr().out.splitlines()[1].split() == [
+        "rooms",
+        "running",
+        "-",
+        "-",
+        "0",
+        "s",
+        "0%",
+        "0",
+    ]
 
 
 def test_a_run_from_before_the_ledger(tmp_path: Path) -> None:

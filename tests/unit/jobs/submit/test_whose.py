@@ -32,7 +32,8 @@ def test_a_dashboard_s_answers_name_machine_user_and_start(tmp_path: Path) -> No
     assert found == Cluster(LOOPBACK, "session_a", "vm (10.0.0.1)", getpass.getuser(), 1795976687.815)
     raylet["sessionDir"] = "/not/here"
     assert describe(LOOPBACK, {}, nodes).user == ""
-    assert describe(LOOPBACK, {}, {}) == Cluster(LOOPBACK, "")
+    for empty in ({}, {"data": None}, {"data": {"summary": None}}):
+        assert describe(LOOPBACK, {}, empty) == Cluster(LOOPBACK, "")
 
 
 def test_without_a_terminal_an_unknown_cluster_is_refused_and_yes_is_kept_for_its_session() -> None:
@@ -48,12 +49,16 @@ def test_without_a_terminal_an_unknown_cluster_is_refused_and_yes_is_kept_for_it
         make_sure(nameless, is_sure=False)
 
 
-@pytest.mark.parametrize(("answer", "is_sent"), [("y", True), (" Yes ", True), ("", False), ("n", False)])
-def test_at_a_terminal_the_user_decides(answer: str, is_sent: bool) -> None:
+@pytest.mark.parametrize(
+    ("answer", "is_sent"), [("y", True), (" Yes ", True), ("", False), ("n", False), (None, False)]
+)
+def test_at_a_terminal_the_user_decides(answer: str | None, is_sent: bool) -> None:
     asked: list[str] = []
 
     def ask(question: str) -> str:
         asked.append(question)
+        if answer is None:
+            raise EOFError  # Ctrl-D
         return answer
 
     if is_sent:
@@ -68,6 +73,7 @@ def test_at_a_terminal_the_user_decides(answer: str, is_sent: bool) -> None:
     ("address", "is_loopback"),
     [
         ("http://localhost:8265", True), ("http://127.8.0.1:1", True), ("http://[::1]:8265", True),
+        ("http://0.0.0.0:8265", True), ("http://[::]:8265", True),
         ("http://10.0.0.1:8265", False), ("https://head.example:443", False),
     ],
 )  # fmt: skip
