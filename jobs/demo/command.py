@@ -154,6 +154,7 @@ def _report(job: DemoJob, outcome: evaluate.Outcome, timings: Timings) -> Report
     )
     ledger = summarise(run_storage(job.pretrain))
     thumbnails = [colours(sample)[0] for sample in outcome.samples]
+    room, room_still = room_page(outcome.samples, outcome.features, outcome.teacher)
     return Report(
         title="POMA-3D demo: two stages on procedural rooms",
         status=status,
@@ -171,7 +172,8 @@ def _report(job: DemoJob, outcome: evaluate.Outcome, timings: Timings) -> Report
         more_tables=tables_of(outcome.results),
         curves=_curves(job),
         pictures=_pictures(outcome.samples),
-        room=room_page(outcome.samples, outcome.features, outcome.teacher),
+        room=room,
+        room_still=room_still,
         room_file=ROOM,
         examples=examples(job.evaluate, outcome.samples, outcome.features, outcome.teacher, thumbnails),
         notes=_notes(job),

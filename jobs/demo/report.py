@@ -95,6 +95,8 @@ class Report:
     pictures: list[Picture] = field(default_factory=list)
     room: str = ""
     """The page of a room with located texts (`jobs.demo.room`), shown inside the report."""
+    room_still: np.ndarray | None = None
+    """uint8 [h, w, 4], shown in its place until it is drawn: a browser may be slow, or have no WebGL."""
     room_file: str = ""
     """The same page as a file beside the report."""
     examples: Examples | None = None
@@ -125,7 +127,7 @@ def write_report(report: Report, path: Path) -> Path:
 
 
 def data_uri(image: np.ndarray) -> str:
-    """uint8 [h, w, 3] as an inline PNG."""
+    """uint8 [h, w, 3], or 4 with opacity, as an inline PNG."""
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(image, np.uint8)).save(buffer, "png", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -228,6 +228,7 @@
       last = now;
     }
 
+    let told = parent === window; // a page that holds this one shows a still picture until then
     function draw() {
       if (pending) return;
       pending = true;
@@ -242,6 +243,8 @@
         camera.updateProjectionMatrix();
         uniforms.scale.value = renderer.domElement.height / (2 * Math.tan((Math.PI / 360) * eye.fov));
         renderer.render(scene, camera);
+        if (!told) requestAnimationFrame(() => parent.postMessage("drawn", "*"));
+        told = true;
         if (flight || turning) draw();
       });
     }

@@ -58,6 +58,7 @@ def full_report() -> Report:
             wall_s=10, seconds=dict.fromkeys(CATEGORIES, 0.0) | {"productive": 8, "idle": 2}
         ),
         room="<p>a page</p>",
+        room_still=IMAGE,
         room_file="room.html",
         notes=["colour is the teacher's cue"],
         config="seed: 0  # <x>\n",

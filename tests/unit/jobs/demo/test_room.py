@@ -27,10 +27,14 @@ def test_the_first_room_with_captions_and_three_of_its_texts() -> None:
     silent, speaking = sample("silent", view_captions=[[]] * 4), sample("speaking", view_captions=captions)
     views = np.stack([np.eye(4), np.eye(4)[[1, 0, 3, 2]]]).astype(np.float32)
     features = Features({MODEL: views}, np.ones((2, 4)))
-    page = room_page([silent, speaking], features, Teacher())  # type: ignore[arg-type]
+    page, still = room_page([silent, speaking], features, Teacher())  # type: ignore[arg-type]
     assert "<h1>speaking</h1>" in page
+    assert still is not None
+    shown = still[still[..., 3] > 0]
+    assert len(shown) > still.size / 4 / 10, "the room fills some of it, the rest is the page's own colour"
+    assert len(np.unique(shown // 16, axis=0)) > 5
     data = json.loads(re.findall(r'application/json">(.*?)</script>', page)[0])
     assert [each["text"] for each in data["rankings"]] == ["wall 0", "wall 2", "wall 3"]
     assert [each["right"] for each in data["rankings"]] == [0, 2, 3]
     assert [np.argmax(each["values"]) for each in data["rankings"]] == [1, 3, 2]
-    assert room_page([silent], features, Teacher()) == ""  # type: ignore[arg-type]
+    assert room_page([silent], features, Teacher()) == ("", None)  # type: ignore[arg-type]

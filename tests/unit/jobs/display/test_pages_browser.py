@@ -77,9 +77,13 @@ def _report(folder: Path) -> Path:
         pictures=[Picture(image, "point maps")],
         examples=Examples([Example("two chairs", [FoundBy("model", 2, found)])], "1 of 9"),
         room=page_of(scene, PageConfig(points=3000)),
+        room_still=image,
         room_file="room.html",
     )
     return write_report(report, folder / "report.html")
+
+
+STILL = ".room img"
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +134,7 @@ def test_the_room_in_the_report_is_drawn_and_waits_for_a_click(window: Page, pag
         picture = window.picture()
         return picture[round(y) + 60 : min(round(y + height), 900) - 120, round(x) + 10 : round(x) + 300]
 
+    assert window.run(f"!document.querySelector('{STILL}')"), "its picture makes room for it"
     still = cloud()
     assert len(np.unique(still.reshape(-1, 3) // 16, axis=0)) > 20, "it is not blank"
     scrolled = "document.scrollingElement.scrollTop"
@@ -139,3 +144,18 @@ def test_the_room_in_the_report_is_drawn_and_waits_for_a_click(window: Page, pag
     window.run("scrollTo(0, 0)")
     window.click(".room button")
     assert not window.run("document.querySelectorAll('.room button').length")
+
+
+def test_a_room_that_is_not_drawn_is_a_picture(window: Page, pages: dict[str, Path], tmp_path: Path) -> None:
+    """As without WebGL."""
+    broken = tmp_path / "report.html"
+    broken.write_text(pages["report"].read_text().replace("new THREE.WebGLRenderer", "new NoRenderer"))
+    window.open(broken, *WIDE)
+    window.settle(30)
+    x, y, width, height = window.run(
+        f"(r => [r.x, r.y, r.width, r.height])(document.querySelector('{STILL}').getBoundingClientRect())"
+    )
+    at = round(y + height / 2) - 60, round(x + width / 2)
+    assert window.picture()[at].tolist() == [90, 90, 90], "the picture's colour"
+    window.click(".room button")
+    assert window.run(f"!document.querySelector('{STILL}')"), "what the room's page says is then seen"
