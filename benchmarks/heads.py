@@ -31,9 +31,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from jobs.common.datasets import Dataset
 from jobs.demo.teacher_config import TeacherTrainConfig
 from jobs.features import command as features
-from jobs.features import tasks
 from jobs.features.config import FeaturesJob
 from jobs.finetune.evaluate import rank, read_batches
 from jobs.finetune.questions import Joined
@@ -56,6 +56,7 @@ from poma3d.heads.questions import QuestionRow, QuestionShape, SceneViews, encod
 from poma3d.heads.stage import SITUATION, QuestionStage
 from poma3d.heads.text import TextTower
 from poma3d.network.vit import VisionTransformer, VitShape
+from poma3d.sample import decode
 
 VIEWS, EMBEDDING, TEXTS, TOKENS, CLASSES, WORDS = 32, 512, 1, 24, 706, 2000
 """Of the questions: the authors' head on SQA3D."""
@@ -126,9 +127,10 @@ def alone(job: FeaturesJob, shards: int = 4) -> tuple[int, float]:
     encoder = export.load(job.encoder)
     storage = Storage.from_uri(job.data)
     reader, seconds, scenes = RowGroupReader(storage), 0.0, 0
-    geometry = ("depth", "depth_scale", "intrinsics", "pose")
-    for entry in manifests.load(storage).shards[:shards]:
-        arrays = tasks.decode(reader.read_shard(entry, list(geometry)), geometry)
+    manifest = manifests.load(storage)
+    geometry = Dataset(storage, manifest).shape.geometry
+    for entry in manifest.shards[:shards]:
+        arrays = decode(reader.read_shard(entry, list(geometry)), geometry)
         count = len(arrays["depth"])
         since = time.perf_counter()
         for start in range(0, count, job.batch_size):

@@ -16,7 +16,7 @@ import torch
 from jobs.common.devices import own_device
 from jobs.common.run_layout import CONFIG_KEY, HEADS
 from jobs.features.sets import FeatureSets, open_features
-from jobs.finetune.build import build_stage, first_encoder, local
+from jobs.finetune.build import build_stage, local
 from jobs.finetune.config import FinetuneJob
 from jobs.finetune.evaluate import BEST, RESULT_KEY, load_head
 from jobs.finetune.resolve import VOCABULARY_KEY
@@ -171,8 +171,15 @@ def scenes_of(run: Run, named: str | None) -> SceneSets:
     Raises:
         PlinthError: one cannot be used.
     """
+    if named:
+        return open_scenes([named], run.job.storage)
     ours = list(dict.fromkeys(uri for split in run.job.splits.values() for uri in split.scenes))
-    return open_scenes([named] if named else ours, run.job.storage)
+    try:
+        return open_scenes(ours, run.job.storage)
+    except PlinthError as error:
+        raise type(error)(
+            f"The scenes that the job of {run.storage.uri} names: {error.problem}", "Name them with --data."
+        ) from None
 
 
 def find(stage: QuestionStage, seen: FeatureSets | SceneSets, scene_id: str) -> AskedScene:
@@ -200,6 +207,7 @@ def load(run: Run, seen: FeatureSets | SceneSets) -> tuple[QuestionStage, Answer
     Raises:
         ConfigError: the text tower cannot be loaded, or is another one now.
         CheckpointError: a vocabulary that the head was not trained with.
+        DataError: scenes of another size than its encoder takes.
     """
     kept = json.loads(run.storage.read(VOCABULARY_KEY))
     answers = Answers(Vocabulary(tuple(kept["answers"])), UnknownAnswers(kept["unknown"]))
@@ -219,13 +227,10 @@ def load(run: Run, seen: FeatureSets | SceneSets) -> tuple[QuestionStage, Answer
             f"revision is {tower}, it was {run.identity['text']['revision']}.",
             "Put that one there.",
         )
-    if isinstance(seen, SceneSets):
-        width = first_encoder(run.job)[0].vit.shape.joint
-        shape = QuestionShape(seen.shape.views, width, 1, words.limit, 1, by_scene=True)
-        stage = build_stage(run.job, answers.classes, shape, seen).to(own_device())
-    else:
-        shape = QuestionShape(seen.shape.views, seen.shape.embedding, 1, words.limit, 1)
-        stage = build_stage(run.job, answers.classes, shape).to(own_device())
+    scenes = seen if isinstance(seen, SceneSets) else None
+    by_scene = scenes is not None
+    shape = QuestionShape(seen.shape.views, seen.shape.embedding, 1, words.limit, 1, by_scene)
+    stage = build_stage(run.job, answers.classes, shape, scenes).to(own_device())
     load_head(stage, run.checkpoints, run.step)
     return stage, answers, words
 

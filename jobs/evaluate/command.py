@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from jobs.common import models
 from jobs.common.datasets import Dataset, open_dataset
 from jobs.common.devices import own_device
-from jobs.common.run_layout import CONFIG_KEY
 from jobs.evaluate import encoders, measure, record
 from jobs.evaluate.benchmark.result import BenchmarkResult
 from jobs.evaluate.benchmark.run import check_files, run_benchmarks
@@ -78,7 +77,7 @@ def evaluate(job: EvaluateJob) -> Outcome:
     encoder = encoders.load(job.run, job.storage, job.teacher, weights=job.weights)
     known = {measure.MODEL: encoder}
     run_storage = Storage.from_uri(job.run, job.storage)
-    if run_storage.exists(CONFIG_KEY):
+    if encoders.is_pretrained(run_storage):
         trained_by = encoders.read_job(run_storage)
         trained_by.teacher, trained_by.storage = job.teacher, job.storage
         known[measure.UNTRAINED] = encoders.untrained(trained_by, dataset.shape)

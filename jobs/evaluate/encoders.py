@@ -126,18 +126,25 @@ def untrained(job: PretrainJob, shape: SampleShape) -> SceneEncoder:
     return SceneEncoder.of(build_encoder(job.model.encoder, tower, patch_grid(shape, tower)))
 
 
+def is_pretrained(storage: Storage) -> bool:
+    """Whether there is a run that says what its encoder was before training: one of `poma pretrain`."""
+    return storage.exists(CONFIG_KEY) and _raw_job(storage).get("kind") != FinetuneJob.kind
+
+
 def load_untrained(
     uri: str, options: StorageOptions, shape: SampleShape, teacher: TeacherConfig | None = None
 ) -> SceneEncoder:
     """What the encoder of the run at `uri` was before training, for samples of `shape`.
 
     Raises:
-        ConfigError: no run there; an exported encoder does not say what it was.
+        ConfigError: no run of `poma pretrain` there; an exported encoder does not say what it was.
     """
     storage = Storage.from_uri(uri, options)
     storage.check()
-    if not storage.exists(CONFIG_KEY):
-        raise ConfigError(f"{storage.uri} is no run.", "Give output/name of a pretrain job.")
+    if not is_pretrained(storage):
+        raise ConfigError(
+            f"{storage.uri} is no run of `poma pretrain`.", "Give output/name of a pretrain job."
+        )
     job = read_job(storage)
     job.storage = options
     if teacher is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 from jobs.common.devices import own_device
 from jobs.evaluate import encoders
 from jobs.features.ahead import ahead
+from jobs.features.batches import batches
 from jobs.features.config import FeaturesJob, Weights
 from plinth.data.manifest import ShardEntry
 from plinth.data.shards import RowGroupReader, write_shard
@@ -109,8 +110,8 @@ def encode_shard(work: FeatureWork, entry: ShardEntry) -> str:
     strings = list(features.STRINGS)
     parts: dict[str, list[np.ndarray]] = {"views": [], "patches": [], "view_valid": []}
     ids: dict[str, list[str]] = {name: [] for name in strings}
-    with closing(ahead(_scenes(work, entry), BATCHES_AHEAD)) as batches:
-        for table, arrays in batches:
+    with closing(ahead(_scenes(work, entry), BATCHES_AHEAD)) as scenes:
+        for table, arrays in scenes:
             since = time.perf_counter()
             found = _encode(encoder, {name: arrays[name] for name in work.samples.geometry})
             parts["views"].append(found.projected.cpu().numpy())
@@ -140,38 +141,10 @@ def encode_shard(work: FeatureWork, entry: ShardEntry) -> str:
 
 def _scenes(work: FeatureWork, entry: ShardEntry) -> Iterator[tuple[pa.Table, dict[str, np.ndarray]]]:
     """The scenes of a shard in order, `batch_size` at a time, decoded."""
-    reader = RowGroupReader(work.data)
     tensors = [*work.samples.geometry, "view_valid"]
     columns = [*features.STRINGS, *tensors]
-    read: dict[int, pa.Table] = {}
-    """The row group that was read last, by its number."""
-    for pieces in _pieces(entry.row_group_rows, work.job.batch_size):
-        tables = []
-        for group, first, stop in pieces:
-            if group not in read:
-                read.clear()
-                read[group] = reader.read_packed(entry, group, columns)
-            tables.append(reader.decoded(entry, group, read[group].slice(first, stop - first)))
-        table = pa.concat_tables(tables).combine_chunks()
+    for table in batches(RowGroupReader(work.data), entry, columns, work.job.batch_size):
         yield table, decode(table, tensors)
-
-
-def _pieces(row_group_rows: Sequence[int], size: int) -> Iterator[list[tuple[int, int, int]]]:
-    """Batches of `size` rows, each as (row group, first row, end row) of the row groups it is in."""
-    pieces: list[tuple[int, int, int]] = []
-    room = size
-    for group, rows in enumerate(row_group_rows):
-        first = 0
-        while first < rows:
-            stop = min(rows, first + room)
-            pieces.append((group, first, stop))
-            room -= stop - first
-            first = stop
-            if not room:
-                yield pieces
-                pieces, room = [], size
-    if pieces:
-        yield pieces
 
 
 def _encode(encoder: SceneEncoder, arrays: dict[str, np.ndarray]) -> Any:

@@ -11,7 +11,7 @@ from jobs.evaluate import encoders
 from jobs.finetune.config import FinetuneJob
 from jobs.finetune.scenes import SceneSets, SceneStore
 from plinth.data.sources import OpenSource
-from plinth.errors import ConfigError
+from plinth.errors import ConfigError, DataError
 from plinth.storage import StorageOptions
 from poma3d.export import SceneEncoder, weights_digest
 from poma3d.heads.config import TextConfig
@@ -41,14 +41,18 @@ def build_stage(
     """The head with new weights and its text tower; on any worker, from the job alone.
 
     Args:
+        shape: its `embedding` is that of the encoder, where that is trained.
         scenes: for an encoder that is trained.
         digest: of the weights that it starts from.
 
     Raises:
         ConfigError: the tower cannot be loaded, or the encoder has other weights now.
+        DataError: scenes of another size than the encoder takes.
     """
     models.quiet_transformers()
     trained = None if scenes is None else _trained(job, scenes, digest)
+    if trained is not None:
+        shape = replace(shape, embedding=trained.encoder.vit.shape.joint)
     try:
         tower = load_tower(local(job.text, job.storage))
     except ValueError as error:
@@ -57,7 +61,7 @@ def build_stage(
 
 
 def first_encoder(job: FinetuneJob) -> tuple[SceneEncoder, dict[str, Any]]:
-    """The encoder that training starts from, and what is written down about it. Leave it as it is.
+    """The encoder that training starts from, and what is written down about it.
 
     Raises:
         CheckpointError: no encoder there.
@@ -75,10 +79,28 @@ def first_encoder(job: FinetuneJob) -> tuple[SceneEncoder, dict[str, Any]]:
     }
 
 
+def check_size(encoder: SceneEncoder, scenes: SceneSets, where: str) -> None:
+    """Refuse scenes of another size than an encoder takes.
+
+    Args:
+        where: who names them, or where they are.
+
+    Raises:
+        DataError: naming both sizes.
+    """
+    size, own = encoder.vit.shape.image_size, (scenes.shape.height, scenes.shape.width)
+    if size != own:
+        raise DataError(
+            f"{where}: scenes have views of {own} pixels, the encoder takes {size}.",
+            "Ingest the scenes at the encoder's size.",
+        )
+
+
 def _trained(job: FinetuneJob, scenes: SceneSets, digest: str | None) -> TrainedEncoder:
     given = job.encoder
     assert given is not None
     first, record = first_encoder(job)
+    check_size(first, scenes, scenes.names)
     if digest is not None and record["digest"] != digest:
         raise ConfigError(
             f"encoder.source {given.source} has other weights than when this run began.",

@@ -67,8 +67,8 @@ class EncoderConfig:
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, a third more time."""
     cached_scenes: Count = 64
-    """How many scenes a worker keeps in memory, decoded. Batches that are read ahead fill it: give more than
-    they have scenes, `data.prefetch_batches` + 2 batches of this worker's questions at most."""
+    """Scenes that a worker keeps decoded in memory. Batches are read ahead, so keep at least the scenes of
+    `data.prefetch_batches` + 2 of this worker's batches; with fewer, scenes are read twice."""
 
     def validate(self) -> None:
         """Refuse values that cannot be.
@@ -168,9 +168,10 @@ class FinetuneJob:
         if self.qa.select_on not in SCORED:
             raise ConfigError(f"qa.select_on is '{self.qa.select_on}'.", f"Use one of {', '.join(SCORED)}.")
         if self.qa.select_on not in self.splits:
+            seen = "features" if self.encoder is None else "scenes"
             raise ConfigError(
                 f"qa.select_on is {self.qa.select_on}, and the job has no such split.",
-                f"Give {self.qa.select_on}.annotations and {self.qa.select_on}.features.",
+                f"Give {self.qa.select_on}.annotations and {self.qa.select_on}.{seen}.",
             )
         self._validate_seen()
         if self.heads.data.sources:

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 
 from jobs.common.devices import own_device
 from jobs.features.ahead import ahead
+from jobs.features.batches import batches
 from jobs.finetune.build import build_stage
 from jobs.finetune.config import TRAIN, FinetuneJob
 from jobs.finetune.questions import Joined
@@ -164,7 +164,7 @@ class Scorer:
         self._stores = {
             name: SceneStore(split.scenes, job.encoder.cached_scenes)
             for name, split in resolved.splits.items()
-            if split.scenes is not None and job.encoder is not None
+            if name != TRAIN and split.scenes is not None and job.encoder is not None
         }
         self._step: int | None = None
 
@@ -184,18 +184,20 @@ class Scorer:
 
     def exact_match(self, step: int) -> float:
         """EM@1 on `qa.select_on`, over its questions with answers."""
-        return self._mean(self.rank(step, self._job.qa.select_on, 1), 1).value
+        ranked = self.rank(step, self._job.qa.select_on, 1)
+        return float(np.nanmean(hits(ranked, self._judged, self._resolved.answers, 1)))
 
     def exact_matches(self, step: int) -> dict[str, Estimate]:
         """EM@k on `qa.select_on` for each k of `qa.best`, with intervals over scenes."""
         ranked = self.rank(step, self._job.qa.select_on, max(self._job.qa.best))
-        return {f"EM@{k}": self._mean(ranked, k) for k in self._job.qa.best}
+        scene_of, scenes = _scenes(ranked, self._judged)
+        right = {k: hits(ranked, self._judged, self._resolved.answers, k) for k in self._job.qa.best}
+        config = self._job.evaluate.bootstrap
+        return {f"EM@{k}": _mean(found, scene_of, scenes, config) for k, found in right.items()}
 
-    def _mean(self, ranked: Ranked, best: int) -> Estimate:
-        of, answers = self._resolved.splits[self._job.qa.select_on], self._resolved.answers
-        scene_of, scenes = _scenes(ranked, of)
-        found = hits(ranked, of, answers, best)
-        return _mean(found, scene_of, scenes, self._job.evaluate.bootstrap)
+    @property
+    def _judged(self) -> Joined:
+        return self._resolved.splits[self._job.qa.select_on]
 
 
 def load_head(head: QuestionStage, checkpoints: Storage, step: int) -> None:
@@ -212,9 +214,10 @@ def rank(head: QuestionStage, split: Joined, answers: Answers, batch_size: int, 
     device = next(head.head.parameters()).device
     ids: list[str] = []
     found: list[np.ndarray] = []
-    made = ((ids, head.prepare(batch)) for ids, batch in read_batches(split, batch_size, head.columns()))
-    with closing(ahead(made, BATCHES_AHEAD)) as batches:
-        for batch_ids, batch in batches:
+    read = read_batches(split, batch_size, head.columns())
+    made = ((batch_ids, head.prepare(batch)) for batch_ids, batch in read)
+    with closing(ahead(made, BATCHES_AHEAD)) as prepared:
+        for batch_ids, batch in prepared:
             moved = {name: tensor.to(device) for name, tensor in batch.items()}
             logits = head.answer(head.encoded(moved), moved[SITUATION]).logits
             logits = logits[:, : len(answers.texts)]  # never the impossible class
@@ -260,23 +263,12 @@ def read_batches(
     split: Joined, size: int, columns: Sequence[str]
 ) -> Iterator[tuple[list[str], dict[str, torch.Tensor]]]:
     """Sample ids and columns of a split, `size` questions at a time, in the order of its shards."""
-    source = split.source
-    reader = RowGroupReader(source.storage)
-    for shard in source.manifest.shards:
-        held: list[pa.Table] = []
-        groups = len(shard.row_group_rows)
-        for group in range(groups):
-            held.append(reader.read(shard, group, ["sample_id", *columns]))
-            if sum(map(len, held)) < size and group < groups - 1:
-                continue
-            table = pa.concat_tables(held).combine_chunks()
-            whole = len(table) if group == groups - 1 else len(table) // size * size
-            for start in range(0, whole, size):
-                part = table.slice(start, min(size, whole - start))
-                arrays = decode(part, columns)
-                ids = part.column("sample_id").to_pylist()
-                yield ids, {name: torch.from_numpy(np.array(arrays[name])) for name in columns}
-            held = [table.slice(whole)]
+    reader = RowGroupReader(split.source.storage)
+    for shard in split.source.manifest.shards:
+        for table in batches(reader, shard, ["sample_id", *columns], size):
+            arrays = decode(table, columns)
+            ids = table.column("sample_id").to_pylist()
+            yield ids, {name: torch.from_numpy(np.array(arrays[name])) for name in columns}
 
 
 def _figures(job: FinetuneJob, ranked: Ranked, split: Joined, answers: Answers, step: int | None) -> Figures:

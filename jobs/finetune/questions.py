@@ -1,8 +1,10 @@
-"""Questions joined with the features of their scenes, as data sets that the platform reads like any other.
+"""Questions joined with their scenes, or the features of these, as data sets that the platform reads like any
+other.
 
-    output/name/questions/<recipe>/     one per split; the recipe is a hash of all that decides the rows
+    output/name/questions/SPLIT-<recipe>/     the recipe is a hash of all that decides the rows
 
-So a resume finds its questions as they were, and a changed job makes others beside them.
+So a resume finds its questions as they were, and a changed job makes others beside them. `output/name` is the
+folder of a run, or of a sweep whose trials share their questions.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ class Joined:
 
     source: OpenSource
     asked: dict[str, Question]
-    """By sample id, those whose scene has features."""
+    """By sample id, those whose scene is there."""
     counts: dict[str, int]
     """rows, scenes, without_scene, without_answer, unknown_answer, cut_texts."""
     scenes: SceneSets | None = None
@@ -85,7 +87,7 @@ def join(
         tower: revision of the text tower, whose tokenizer made the tokens.
 
     Raises:
-        DataError: no question about a scene that has features, or features that cannot be used.
+        DataError: no question about a scene that is there, or scenes or features that cannot be used.
     """
     order = seen.sets.scene_ids()
     present = set(order)
@@ -121,6 +123,7 @@ def join(
             "tokens": words.limit,
             "rows": digest([[r.sample_id, r.texts, r.answers] for r in rows]),
             "shuffled": job.seed if job.shuffle_scenes else None,
+            **({} if seen.scenes is None else {"encoder": seen.encoder["digest"]}),
         },
     }
     storage = run.child(f"{FOLDER}/{split}-{digest(attributes['recipe'])}")

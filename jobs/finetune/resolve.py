@@ -14,7 +14,7 @@ from jobs.common import models
 from jobs.common.run_layout import HEADS
 from jobs.features.sets import check_same_encoder, open_features
 from jobs.finetune import questions
-from jobs.finetune.build import build_from_sources, first_encoder, local
+from jobs.finetune.build import build_from_sources, check_size, first_encoder, local
 from jobs.finetune.config import TRAIN, FinetuneJob
 from jobs.finetune.questions import Joined, Seen
 from jobs.finetune.readers import DIRECTIONS, read_questions, read_vocabulary
@@ -53,9 +53,9 @@ class ResolvedHeads:
 def resolve(
     job: FinetuneJob, accept_changes: bool = False, questions_in: Storage | None = None
 ) -> ResolvedHeads:
-    """The stage of the job; questions, features and text tower fit each other.
+    """The stage of the job; questions, features or scenes, and text tower fit each other.
 
-    The questions are written below the run's folder, under names of their own: nothing that is there changes.
+    The questions are written under names of their own: nothing that is there changes.
 
     Args:
         accept_changes: resume although the job differs from the one that wrote the last checkpoint.
@@ -63,7 +63,8 @@ def resolve(
 
     Raises:
         ConfigError: a value that cannot be, or a text tower of another teacher than the encoder's.
-        DataError: annotations or features that cannot be used.
+        DataError: annotations, features or scenes that cannot be used.
+        CheckpointError: no encoder where one is to be trained.
     """
     check_settings(job)
     steps, warmup_steps = in_steps(job.heads, HEADS, job.optim.warmup_steps)
@@ -155,12 +156,7 @@ def _scenes(job: FinetuneJob) -> dict[str, Seen]:
         name: open_scenes(split.scenes, job.storage, f"{name}.scenes: ") for name, split in job.splits.items()
     }
     for name, sets in found.items():
-        size, own = encoder.vit.shape.image_size, (sets.shape.height, sets.shape.width)
-        if size != own:
-            raise DataError(
-                f"{name}.scenes have views of {own} pixels, the encoder takes {size}.",
-                "Ingest the scenes at the encoder's size.",
-            )
+        check_size(encoder, sets, f"{name}.scenes")
         if sets.shape.views != found[TRAIN].shape.views:
             raise DataError(
                 f"{name}.scenes have {sets.shape.views} views, those of train {found[TRAIN].shape.views}.",
@@ -221,15 +217,26 @@ def _check_answered(job: FinetuneJob, joined: dict[str, Joined]) -> None:
             )
 
 
+def as_decisive(job: FinetuneJob) -> dict[str, Any]:
+    """The job without what changes speed and memory alone in `encoder` and `text`."""
+    full = config.to_dict(job)
+    full["text"].pop("allow_tensors")
+    if full["encoder"] is not None:
+        for key in ("cached_scenes", "gradient_checkpointing"):
+            full["encoder"].pop(key)
+    return full
+
+
 def _identity(
     job: FinetuneJob, encoder: str, tower: str, answers: Answers, steps: int | None
 ) -> dict[str, Any]:
     """What decides the result: a run that resumes must agree in all of it. What is left out changes speed,
     memory and figures only; what the questions hold is in the plan's fingerprint."""
-    full, heads = config.to_dict(job), job.heads
-    text = {k: v for k, v in full["text"].items() if k not in ("source", "allow_tensors", "revision")}
+    full, heads = as_decisive(job), job.heads
+    text = {k: v for k, v in full["text"].items() if k not in ("source", "revision")}
     optim = asdict(job.optim) | {"lr": job.optim.lr if heads.lr is None else heads.lr}
-    trained = {} if job.encoder is None else {"encoder_training": {"lr": job.encoder.lr}}
+    training = {k: v for k, v in (full["encoder"] or {}).items() if k not in ("source", "teacher")}
+    trained = {} if job.encoder is None else {"encoder_training": training}
     return {
         **trained,
         "seed": job.seed,

@@ -143,7 +143,7 @@ class SceneStore:
         self._readers = [RowGroupReader(source.storage) for source in sets.sources]
         self._columns = [*sets.shape.geometry, VALID]
         self._found: OrderedDict[int, Future[Mapping[str, np.ndarray]]] = OrderedDict()
-        self._groups: OrderedDict[tuple[int, str, int], pa.Table] = OrderedDict()
+        self._groups: OrderedDict[tuple[int, str, int], Future[pa.Table]] = OrderedDict()
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="poma-scenes")
 
@@ -164,7 +164,7 @@ class SceneStore:
     def _ask(self, number: int) -> Future[Mapping[str, np.ndarray]]:
         with self._lock:
             found = self._found.get(number)
-            if found is None:
+            if found is None or (found.done() and found.exception()):
                 found = self._found[number] = self._pool.submit(self._scene, number)
             self._found.move_to_end(number)
             while len(self._found) > self._kept:
@@ -178,18 +178,25 @@ class SceneStore:
         return {name: array[0] for name, array in decode(table, self._columns).items()}
 
     def _group(self, source: int, shard: ShardEntry, group: int) -> pa.Table:
+        """As it is stored. The thread that asks first reads it, others wait; what fails is not kept."""
         key = (source, shard.name, group)
         with self._lock:
             found = self._groups.get(key)
-            if found is not None:
-                self._groups.move_to_end(key)
-                return found
-        found = self._readers[source].read_packed(shard, group, self._columns)
-        with self._lock:
-            self._groups[key] = found
+            is_first = found is None
+            if found is None:
+                found = self._groups[key] = Future()
+            self._groups.move_to_end(key)
             while len(self._groups) > GROUPS_KEPT:
                 self._groups.popitem(last=False)
-        return found
+        if is_first:
+            try:
+                found.set_result(self._readers[source].read_packed(shard, group, self._columns))
+            except BaseException as error:
+                with self._lock:
+                    if self._groups.get(key) is found:
+                        del self._groups[key]
+                found.set_exception(error)
+        return found.result()
 
 
 def _places(sources: Sequence[OpenSource]) -> list[tuple[int, ShardEntry, int, int]]:

@@ -68,9 +68,10 @@ def run_job(job: AnySweepJob) -> int:
     """Run or resume the sweep, say what is best; returns the exit code."""
     log_to_terminal()
     storage = sweep_storage(job)
-    job.sweep.validate(trials_of(job, storage).metrics())  # before any data set is opened
+    asked = trials_of(job, storage)
+    job.sweep.validate(asked.metrics())  # before any data set is opened
     before = read_sweep(storage)
-    job = pinned(job, storage, resumes=before is not None)
+    job = asked.pinned(resumes=before is not None)
     trials = prepare(job, storage)
     record = start_record(job, trials, before, storage)
     with ray_cluster(job.ray, job.sweep.workers, saves_on_sigterm=True), RunLock(storage, job.lock) as lock:
@@ -95,23 +96,16 @@ def sweep_storage(job: AnySweepJob) -> Storage:
     return Storage.from_uri(job.output, job.storage).child(job.name)
 
 
-def pinned(job: AnySweepJob, storage: Storage, resumes: bool) -> AnySweepJob:
-    """The job for trials that run in other folders and at other times: no relative path, every data set at
-    its version, that of the sweep's first start."""
-    return trials_of(job, storage).pinned(resumes)
-
-
 def prepare(job: AnySweepJob, storage: Storage) -> AnyTrials:
     """Find every mistake that can be found before anything starts.
 
     Raises:
         PlinthError: the first one.
     """
-    sweep = job.sweep
-    sweep.validate(trials_of(job, storage).metrics())
+    sweep, trials = job.sweep, trials_of(job, storage)
+    sweep.validate(trials.metrics())
     if sweep.searcher is SearcherKind.optuna:
         import_optuna()
-    trials = trials_of(job, storage)
     _check_comparable(trials)
     for key, dimension in sweep.space.items():
         for value in dimension.values:
@@ -208,11 +202,10 @@ def start_record(
 
 def _identity(job: AnySweepJob, trials: AnyTrials) -> dict[str, Any]:
     """What decides the trials' results; more trials and a larger budget are welcome."""
-    full = config.to_dict(job)
+    full = config.to_dict(job.sweep)
     sweep_keys = ("space", "metric", "mode", "searcher", "seed", "length", "include_default", "scheduler")
-    judged = {key: full["sweep"][key] for key in sweep_keys}
-    decisive = {key: full[key] for key in trials.decisive_keys}
-    return {**decisive, "zero": job.zero.identity, "sweep": judged}
+    judged = {key: full[key] for key in sweep_keys}
+    return {**trials.decisive(), "zero": job.zero.identity, "sweep": judged}
 
 
 def _train_shared(job: SweepJob, storage: Storage, stop: threading.Event) -> bool:

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 from jobs.common.run_layout import CONFIG_KEY, HEADS
 from jobs.finetune.config import FinetuneJob
 from jobs.finetune.evaluate import Scorer
-from jobs.finetune.resolve import ResolvedHeads, resolve, write_vocabulary
+from jobs.finetune.resolve import ResolvedHeads, as_decisive, resolve, write_vocabulary
 from jobs.pretrain.check import check
 from jobs.pretrain.config import StageLength as StageSection
 from jobs.pretrain.launch import launch
@@ -31,6 +32,10 @@ OWN_KEYS = ("kind", "sweep")
 """Keys of a sweep's job file beside those of a job of `poma finetune`."""
 JUDGED_BY = ("task", "directions", "vocabulary", "select_on", "unknown_answers", "question_types", "best")
 """Keys of `qa` that say what is right: trials that differ in them could not be compared."""
+DECISIVE = (
+    "seed", "qa", "train", "val", "test", "shuffle_scenes", "encoder", "text", "head", "heads", "optim",
+)  # fmt: skip
+"""Sections that decide the result of a trial."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +45,6 @@ class HeadTrials(Trials[HeadSweepJob, FinetuneJob]):
     fixed_keys = (
         *FIXED_KEYS, "train", "val", "test", "evaluate", "shuffle_scenes", "encoder.source",
         *(f"qa.{key}" for key in JUDGED_BY),
-    )  # fmt: skip
-    decisive_keys = (
-        "seed", "qa", "train", "val", "test", "shuffle_scenes", "encoder", "text", "head", "heads", "optim",
-        "zero",
     )  # fmt: skip
 
     @property
@@ -66,28 +67,25 @@ class HeadTrials(Trials[HeadSweepJob, FinetuneJob]):
         return {name: Measured(each.value, each.low, each.high) for name, each in found.items()}
 
     def pinned(self, resumes: bool) -> HeadSweepJob:
-        """No relative path, every data set of features at its version."""
+        """No relative path, every data set of features or scenes at its version."""
         job = absolute(self.job)
-        kept: dict[str, int] = {}
-        if resumes:
-            first = config.parse(self.storage.read(JOB_KEY).decode(), JOB_KEY)
-            for name in job.splits:
-                of_split = first.get(name) or {}
-                for uri in [*of_split.get("features", []), *of_split.get("scenes", [])]:
-                    folder, version = manifests.split_version(uri)
-                    kept |= {folder: version} if version is not None else {}
-        splits = {
-            name: replace(
+        first = config.parse(self.storage.read(JOB_KEY).decode(), JOB_KEY) if resumes else {}
+        splits: dict[str, Any] = {}
+        for name, split in job.splits.items():
+            before = first.get(name) or {}
+            named = [*before.get("features", []), *before.get("scenes", [])]
+            kept = dict(manifests.split_version(uri) for uri in named)
+            splits[name] = replace(
                 split,
                 features=[_at_version(uri, kept, job) for uri in split.features],
                 scenes=[_at_version(uri, kept, job) for uri in split.scenes],
             )
-            for name, split in job.splits.items()
-        }
-        return replace(job, **splits)  # type: ignore[arg-type]
+        return replace(job, **splits)
 
-    def check(self) -> None:
-        """Nothing beside what `admit` finds."""
+    def decisive(self) -> dict[str, Any]:
+        """Questions, scenes or features, encoder, text tower and head."""
+        full = as_decisive(self.job)
+        return {key: full[key] for key in DECISIVE}
 
     def plain(self) -> FinetuneJob:
         """A job of `poma finetune`."""
@@ -128,12 +126,12 @@ def _scorer(text: str, questions_in: str) -> Scorer:
     return Scorer(job, resolve(job, questions_in=Storage.from_uri(questions_in, job.storage)))
 
 
-def _at_version(uri: str, kept: dict[str, int], job: HeadSweepJob) -> str:
+def _at_version(uri: str, kept: dict[str, int | None], job: HeadSweepJob) -> str:
     """A data set at the version that it names, else that of the first start, else its newest."""
     folder, version = manifests.split_version(uri)
     storage = Storage.from_uri(folder, job.storage)
     if version is None:
-        version = kept.get(storage.uri, kept.get(folder))
+        version = kept.get(storage.uri)
     if version is None:
         version = manifests.load(storage).attributes.get("version")
     return manifests.with_version(storage.uri, version)

@@ -23,7 +23,8 @@ class Judged:
     """A trial's last number beside that of the best trial."""
 
     last: str
-    """With its interval, where there is one."""
+    """With its interval, where there is one; that of a loss is computed only for trials of the best one's
+    length."""
     best: str
     """And at how many samples it was, where that is not the last."""
     verdict: str
@@ -35,29 +36,41 @@ def judge(state: SweepState, storage: Storage, trials: list[Trial]) -> list[Judg
     Args:
         storage: the sweep's folder.
     """
-    found = [_last(state, storage, trial) for trial in trials]
-    best = found[0] if found else None
+    metric = state.record.metric
+    lasts = [_last(trial, metric) for trial in trials]
+    found = [
+        (last, _interval(storage, trial, last, metric, is_measured=last.samples == lasts[0].samples))
+        for trial, last in zip(trials, lasts, strict=True)
+    ]
     return [
         Judged(
-            _with_interval(report, interval, state.record.metric),
+            _with_interval(last, interval, metric),
             _best_text(state, trial),
-            LEADER if i == 0 or best is None else _verdict(state, best, (report, interval)),
+            _verdict(state, found[0], (last, interval)) if i else LEADER,
         )
-        for i, (trial, (report, interval)) in enumerate(zip(trials, found, strict=True))
+        for i, (trial, (last, interval)) in enumerate(zip(trials, found, strict=True))
     ]
 
 
 Interval = tuple[float, float] | None
 
 
-def _last(state: SweepState, storage: Storage, trial: Trial) -> tuple[Report, Interval]:
-    """Its last report with a number, and the 95 % interval of that."""
-    metric = state.record.metric
-    reports = [r for r in trial.history.reports if math.isfinite(r.metrics.get(metric, math.nan))]
-    last = reports[-1]
+def _last(trial: Trial, metric: str) -> Report:
+    """Its last report with a number."""
+    return [r for r in trial.history.reports if math.isfinite(r.metrics.get(metric, math.nan))][-1]
+
+
+def _interval(storage: Storage, trial: Trial, last: Report, metric: str, is_measured: bool) -> Interval:
+    """The 95 % interval of a trial's last number.
+
+    Args:
+        is_measured: whether the steps may be read that a number without an interval is a mean of.
+    """
     if metric in last.intervals:
         low, high = last.intervals[metric]
-        return last, (low, high)
+        return low, high
+    if not is_measured:
+        return None
     before = max(
         (r.step for r in trial.history.reports if r.stage == last.stage and r.step < last.step), default=0
     )
@@ -66,9 +79,9 @@ def _last(state: SweepState, storage: Storage, trial: Trial) -> tuple[Report, In
     values = [line.get(metric, line["terms"].get(metric)) for line in steps]
     known = [value for value in values if isinstance(value, int | float) and math.isfinite(value)]
     if len(known) < 2:
-        return last, None
+        return None
     half = SIGMAS_95 * statistics.stdev(known) / math.sqrt(len(known))
-    return last, (last.metrics[metric] - half, last.metrics[metric] + half)
+    return last.metrics[metric] - half, last.metrics[metric] + half
 
 
 def _with_interval(report: Report, interval: Interval, metric: str) -> str:
@@ -80,7 +93,7 @@ def _best_text(state: SweepState, trial: Trial) -> str:
     best = state.best(trial)
     at = next(r.samples for r in trial.history.reports if r.metrics.get(state.record.metric) == best)
     is_last = at == trial.history.reports[-1].samples
-    return metric_text(best) + ("" if is_last else f" at {at}")
+    return metric_text(best) + ("" if is_last else f" at {at} samples")
 
 
 def _verdict(state: SweepState, best: tuple[Report, Interval], other: tuple[Report, Interval]) -> str:

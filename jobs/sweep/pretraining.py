@@ -32,13 +32,15 @@ from poma3d import stages
 OWN_KEYS = ("kind", "evaluation", "sweep")
 """Keys of a sweep's job file beside those of a pretraining job."""
 
+DECISIVE = ("seed", "model", "start", "warmup", "main", "optim", "evaluation")
+"""Sections that decide the result of a trial."""
+
 
 @dataclass(frozen=True)
 class PretrainTrials(Trials[SweepJob, PretrainJob]):
     """Trials of a `SweepJob`."""
 
     fixed_keys = (*FIXED_KEYS, "start")
-    decisive_keys = ("seed", "model", "start", "warmup", "main", "optim", "zero", "evaluation")
 
     @property
     def shares_warmup(self) -> bool:
@@ -103,6 +105,11 @@ class PretrainTrials(Trials[SweepJob, PretrainJob]):
         """The held-out scenes are there."""
         if self.job.evaluation is not None:
             evaluate.held_out(evaluate_job(self.job, self.storage))
+
+    def decisive(self) -> dict[str, Any]:
+        """Model, stages, and what they are measured by."""
+        full = config.to_dict(self.job)
+        return {key: full[key] for key in DECISIVE}
 
     def plain(self) -> PretrainJob:
         """A pretraining job."""

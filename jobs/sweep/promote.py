@@ -9,7 +9,7 @@ from jobs.common.run_layout import STAGES
 from jobs.finetune.config import FinetuneJob
 from jobs.pretrain.config import PretrainJob
 from jobs.sweep.heads import HeadTrials
-from jobs.sweep.kinds import read_trials_of
+from jobs.sweep.kinds import AnyTrials, read_trials_of
 from jobs.sweep.show import best_text, samples_text
 from jobs.sweep.state import SweepState, metric_text, read_state
 from plinth import config
@@ -51,13 +51,14 @@ def promote(
     found = _find(state, trial)
     if out.exists():
         raise ConfigError(f"{out} is there already.", "Give another file with --out, or remove it.")
-    if with_checkpoint and isinstance(read_trials_of(storage), HeadTrials):
+    trials = read_trials_of(storage)
+    if with_checkpoint and isinstance(trials, HeadTrials):
         raise ConfigError(
             f"{state.uri} is a sweep of `poma finetune`, whose heads start from new weights.",
             "Leave --with-checkpoint out.",
         )
     start = _last_checkpoint(storage, state, found) if with_checkpoint else None
-    job = promoted(storage, state, found, start, output)
+    job = promoted(trials, state, found, start, output)
     _write(out, _header(state, found, start) + config.to_yaml(job))
     try:
         config.load(type(job), out)
@@ -76,14 +77,14 @@ def promote(
 
 
 def promoted(
-    storage: Storage, state: SweepState, trial: Trial, start: Storage | None, output: str | None
+    trials: AnyTrials, state: SweepState, trial: Trial, start: Storage | None, output: str | None
 ) -> PretrainJob | FinetuneJob:
     """The sweep's job at its full length, with the trial's present values.
 
     Args:
         start: the stage whose weights it starts from. A warm-up before it would only undo them.
     """
-    job = read_trials_of(storage).full_job(trial.history.values)
+    job = trials.full_job(trial.history.values)
     job.name = f"{state.record.name}-{trial.record.name}"
     if output is not None:
         job.output = output

@@ -46,8 +46,6 @@ class Trials(ABC, Generic[S, J]):
 
     fixed_keys: ClassVar[tuple[str, ...]] = FIXED_KEYS
     """Keys of the job that no trial may vary; with a section all that is in it."""
-    decisive_keys: ClassVar[tuple[str, ...]] = ()
-    """Sections of the job that decide the result of a trial."""
 
     @property
     def shares_warmup(self) -> bool:
@@ -75,13 +73,16 @@ class Trials(ABC, Generic[S, J]):
     def pinned(self, resumes: bool) -> S:
         """The job with absolute folders, every data set at its version: that of the first start."""
 
-    @abstractmethod
     def check(self) -> None:
-        """Find mistakes in what trials are measured by.
+        """Find mistakes in what trials are measured by; nothing where `admit` finds all.
 
         Raises:
             PlinthError: the first one.
         """
+
+    @abstractmethod
+    def decisive(self) -> dict[str, Any]:
+        """The sections of the job that decide the result of a trial, `zero` and `sweep` aside."""
 
     @abstractmethod
     def plain(self) -> J:
@@ -89,7 +90,8 @@ class Trials(ABC, Generic[S, J]):
 
     @abstractmethod
     def placed(self, job: J) -> J:
-        """The job of a trial, its stages shortened and read by threads."""
+        """A job of full length as a trial's: stages shortened and read by threads, started from the warm-up
+        that trials share, where they do."""
 
     @abstractmethod
     def admit(self, values: Values) -> None:

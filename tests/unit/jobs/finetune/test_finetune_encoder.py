@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +19,18 @@ from jobs.ask.head import find, load, open_run, scenes_of
 from jobs.cli import main
 from jobs.common.datasets import open_dataset
 from jobs.evaluate import encoders
+from jobs.evaluate.measure import MODEL, UNTRAINED
 from jobs.features.sets import open_features
 from jobs.finetune.scenes import SceneStore, open_scenes
 from plinth.checkpoint import save_load
 from plinth.data import manifest as manifests
-from plinth.data.manifest import Manifest
+from plinth.data.manifest import Manifest, ShardEntry
+from plinth.data.shards import RowGroupReader
 from plinth.errors import ConfigError, DataError
 from plinth.storage import Storage, StorageOptions
 from poma3d import export
 from tests.helpers.downstream import heads
-from tests.helpers.tiny_jobs import write
+from tests.helpers.tiny_jobs import ingest_job, write
 
 OPTIONS = StorageOptions()
 PREFIX = "encoder.vit."
@@ -78,6 +83,25 @@ def test_the_whole_encoder_is_trained_and_exported(trained: Path, tmp_path: Path
     assert export.weights_digest(earlier) != export.weights_digest(exported)
 
 
+def test_a_run_is_evaluated_and_was_nothing_before_training(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri, data = str(trained / "runs/qa"), str(trained / "rooms")
+    draws = {"bootstrap": {"draws": 20}}
+    asked = {
+        "kind": "evaluate", "run": uri, "data": data, "teacher": {"source": str(trained / "teacher")},
+        "retrieval": {"utterances": [1], "best": [1], **draws}, "probe": draws, "output": str(tmp_path),
+    }  # fmt: skip
+    assert main(["evaluate", write(tmp_path / "evaluate.yaml", asked)]) == 0
+    found = json.loads((tmp_path / "evaluation.json").read_text())
+    assert MODEL in found
+    assert UNTRAINED not in found
+    job = {"kind": "features", "encoder": uri, "data": data, "output": str(tmp_path / "f"), "workers": 0}
+    capsys.readouterr()
+    assert main(["features", write(tmp_path / "f.yaml", {**job, "weights": "untrained"})]) == 2
+    assert f"{uri} is no run of `poma pretrain`" in capsys.readouterr().err
+
+
 def test_a_run_that_lost_its_end_ends_as_before(trained: Path, tmp_path: Path) -> None:
     for name in ("rooms", "teacher", "tower", "encoder", "runs"):
         shutil.copytree(trained / name, tmp_path / name)
@@ -118,6 +142,26 @@ def test_poma_ask_takes_scenes_and_no_features(
     assert "which reads no features" in capsys.readouterr().err
     assert main(["ask", words[1], "nowhere", words[3]]) == 2
     assert "has no scene 'nowhere'" in capsys.readouterr().err
+    large = ingest_job(tmp_path / "large", rooms=2, shape={"views": 2, "height": 48, "width": 48})
+    assert main(["ingest", write(tmp_path / "large.yaml", large)]) == 0
+    capsys.readouterr()
+    assert main([*words, "--data", str(tmp_path / "large")]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "scenes have views of (48, 48) pixels, the encoder takes (32, 32)" in line
+
+
+def test_scenes_that_have_moved_can_be_named(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(trained / "runs/qa", tmp_path / "qa")
+    config, rooms = tmp_path / "qa/config.yaml", str(trained / "rooms")
+    config.write_text(config.read_text().replace(rooms, str(tmp_path / "gone")))
+    scene = open_scenes([rooms], OPTIONS).scene_ids()[0]
+    words = ["ask", str(tmp_path / "qa"), scene, "how many chairs are there?"]
+    assert main(words) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.endswith("Name them with --data.")
+    assert main([*words, "--data", rooms, "--output", str(tmp_path / "asked.html")]) == 0
 
 
 def test_frozen_and_trained_see_the_same_before_the_first_step(trained: Path, prepared: Path) -> None:
@@ -158,6 +202,31 @@ def test_the_store_gives_what_the_data_set_holds(home: Path) -> None:
                 np.testing.assert_array_equal(found[name][row], getattr(samples[number], name), err_msg=name)
 
 
+def test_a_row_group_is_read_once_by_all_threads(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    both_ask, real, calls = threading.Barrier(2, timeout=10), RowGroupReader.read_packed, []
+
+    def read_packed(self: RowGroupReader, shard: ShardEntry, group: int, columns: Sequence[str]) -> Any:
+        calls.append((shard.name, group))
+        if len(calls) == 1:
+            raise DataError("out of order")
+        time.sleep(0.05)  # until the other thread asks, too
+        return real(self, shard, group, columns)
+
+    def group_when_both_ask(self: SceneStore, source: int, shard: ShardEntry, group: int) -> Any:
+        both_ask.wait()
+        return real_group(self, source, shard, group)
+
+    monkeypatch.setattr(RowGroupReader, "read_packed", read_packed)
+    store = SceneStore(open_scenes([str(home / "rooms")], OPTIONS), 2)
+    with pytest.raises(DataError, match="out of order"):
+        store.read([0])
+    real_group = SceneStore._group
+    monkeypatch.setattr(SceneStore, "_group", group_when_both_ask)
+    store.read_ahead([1, 0])
+    store.read([1, 0])  # of one row group, after a read of it that failed
+    assert calls == [calls[0]] * 2
+
+
 def test_scenes_that_cannot_be_used_are_named(home: Path) -> None:
     twice = [str(home / "rooms"), str(home / "rooms")]
     with pytest.raises(DataError, match="is there twice"):
@@ -187,6 +256,7 @@ def test_scenes_that_cannot_be_used_are_named(home: Path) -> None:
             "train.features is given with",
         ),
         ({"train": {"annotations": ["x"], "scenes": ["nowhere"]}}, "nowhere"),
+        ({"qa": {"task": "rooms", "select_on": "test"}}, "Give test.annotations and test.scenes."),
         ({"text": {"kind": "teacher", "source": "teacher"}}, "was trained with"),
     ],
 )
@@ -216,6 +286,18 @@ def test_an_encoder_that_changed_since_the_run_began_is_refused(
     export.save(other, home / "mine")
     assert run(home, encoder=encoder) == 2
     assert "encoder was" in capsys.readouterr().err
+
+
+def test_questions_of_a_changed_encoder_are_other_questions(home: Path) -> None:
+    assert run(home) == 0
+    before = figures(home, "qa")["encoder"]["digest"]
+    shutil.rmtree(home / "runs/qa/heads")  # nothing was trained yet: another encoder is no other run
+    (home / "runs/qa/config.yaml").unlink()
+    other = export.load(home / "encoder")
+    next(other.parameters()).data.add_(0.1)
+    export.save(other, home / "encoder")
+    assert run(home) == 0
+    assert figures(home, "qa")["encoder"]["digest"] != before
 
 
 def test_a_run_on_features_has_no_encoder_to_export(home: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import yaml
 
 from jobs.cli import main
 from jobs.finetune import command as finetune
-from jobs.finetune.config import FinetuneJob
+from jobs.finetune.config import EncoderConfig, FinetuneJob
 from jobs.jobfile import load
 from jobs.pretrain.resolve import run_storage
 from jobs.sweep import command as sweep
@@ -24,6 +25,7 @@ from plinth.data.manifest import Manifest
 from plinth.launch.config import Workers
 from plinth.storage import Storage, StorageOptions
 from plinth.sweep.records import JOB_KEY, StageLength, Status, TrialRecord
+from plinth.sweep.samplers import make_sampler
 from tests.helpers.downstream import heads
 from tests.helpers.sweep_folder import sweep_record, trial
 from tests.helpers.tiny_jobs import write
@@ -42,7 +44,7 @@ def sweep_file(home: Path, **settings: Any) -> str:
 def trials_of(home: Path, **settings: Any) -> HeadTrials:
     job = load(HeadSweepJob, Path(sweep_file(home, **settings)))
     storage = sweep.sweep_storage(job)
-    trials = sweep.prepare(sweep.pinned(job, storage, resumes=False), storage)
+    trials = sweep.prepare(HeadTrials(job, storage).pinned(resumes=False), storage)
     assert isinstance(trials, HeadTrials)
     return trials
 
@@ -80,16 +82,34 @@ def test_features_stay_at_the_version_of_the_first_start(home: Path) -> None:
     for folder in (features.child(manifests.version_folder(1)), features):
         manifests.commit(folder, first)
     job = load(HeadSweepJob, Path(sweep_file(home)))
+    assert job.val is not None
+    job.val = replace(job.val, features=[f"{features.uri}#1"])
     storage = sweep.sweep_storage(job)
-    pinned = sweep.pinned(job, storage, resumes=False)
-    assert isinstance(pinned, HeadSweepJob)
+    pinned = HeadTrials(job, storage).pinned(resumes=False)
     storage.write(JOB_KEY, config.to_yaml(pinned).encode())
     second = Manifest(built.shards, built.attributes | {"version": 2})
     for folder in (features.child(manifests.version_folder(2)), features):
         manifests.commit(folder, second)
-    again = sweep.pinned(job, storage, resumes=True)
-    assert isinstance(again, HeadSweepJob)
+    again = HeadTrials(job, storage).pinned(resumes=True)
     assert again.train.features == pinned.train.features == [f"{features.uri}#1"]
+    job.val = replace(job.val, features=[f"{features.uri}#2"])
+    storage.write(JOB_KEY, config.to_yaml(HeadTrials(job, storage).pinned(resumes=True)).encode())
+    again = HeadTrials(job, storage).pinned(resumes=True)
+    assert again.val is not None
+    assert (again.train.features, again.val.features) == ([f"{features.uri}#1"], [f"{features.uri}#2"])
+
+
+def test_what_decides_nothing_may_change_between_starts(home: Path) -> None:
+    def judged(encoder: dict[str, Any], **changes: Any) -> dict[str, Any]:
+        job = load(HeadSweepJob, Path(sweep_file(home)))
+        job.encoder = EncoderConfig(source=str(home / "encoder"), **encoder)
+        job.text = replace(job.text, **changes)
+        return HeadTrials(job, sweep.sweep_storage(job)).decisive()
+
+    before = judged({})
+    assert judged({"cached_scenes": 8, "gradient_checkpointing": True}, allow_tensors=["*.bias"]) == before
+    assert judged({"lr": 1e-4}) != before
+    assert judged({}, max_tokens=8) != before
 
 
 @pytest.mark.parametrize(
@@ -139,5 +159,12 @@ def test_a_promoted_trial_is_a_job_of_finetune(home: Path, capsys: pytest.Captur
 
 def test_shipped_sweep_of_heads_is_valid() -> None:
     job = load(HeadSweepJob, Path("jobs/configs/sweep_qa.yaml"))
-    job.sweep.validate(HeadTrials(job, Storage.from_uri(job.output, StorageOptions())).metrics())
+    trials = HeadTrials(job, Storage.from_uri(job.output, StorageOptions()))
+    job.sweep.validate(trials.metrics())
     job.validate()
+    assert job.sweep.metric in trials.measured()
+    values = make_sampler(job.sweep, []).sample(1)
+    assert values is not None
+    assert values.keys() == job.sweep.space.keys()
+    found = trials.full_job(values)  # refuses keys that a job does not have
+    assert (found.heads.lr, found.head.dropout) == (values["heads.lr"], values["head.dropout"])

@@ -44,14 +44,16 @@ def test_a_difference_within_an_interval_is_noise(tmp_path: Path) -> None:
     trial(storage, TrialRecord(4, {LR: 1e-3}), reports(1.2, samples=64, intervals=near))
     found = judged(storage)
     assert [each.verdict for each in found] == [LEADER, BETTER, OTHER_LENGTH, NOISE, WORSE]
-    assert found[0] == Judged("1.2000 [1.1000, 1.2500]", "0.5000 at 288", LEADER), "its best was not its last"
+    assert found[0] == Judged("1.2000 [1.1000, 1.2500]", "0.5000 at 288 samples", LEADER), (
+        "its best was not its last"
+    )
     write_page(storage, NOW)
     text = storage.read("index.html").decode()
     assert "trial 001 cannot be told from trial 000" in " ".join(text.split())
 
 
 def test_the_interval_of_a_loss_is_that_of_the_steps_it_is_a_mean_of(tmp_path: Path) -> None:
-    storage = sweep(tmp_path, 2)
+    storage = sweep(tmp_path, 3)
     folder = trial(
         storage, TrialRecord(0, {LR: 1e-3}), [Report("main", n, 32 * n, 1.0, {"view": 2.0}) for n in (2, 6)]
     )
@@ -59,12 +61,19 @@ def test_the_interval_of_a_loss_is_that_of_the_steps_it_is_a_mean_of(tmp_path: P
     lines = [{"step": i, "loss": 0.0, "terms": {"view": value}} for i, value in enumerate(values)]
     folder.write("main/metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
     trial(storage, TrialRecord(1, {LR: 1e-3}), reports(3.5, samples=192))
-    first, second = judged(storage)
+    shorter = trial(
+        storage,
+        TrialRecord(2, {LR: 1e-3}),
+        [Report("main", n, 32 * n, 1.0, {"view": v}) for n, v in ((2, 4.0), (5, 4.5))],
+    )
+    shorter.write("main/metrics.jsonl", folder.read("main/metrics.jsonl"))
+    first, second, third = judged(storage)
     value, _, interval = first.last.partition(" ")
     assert value == "2.0000"
     half = 1.959964 * math.sqrt(4 / 3) / 2  # the standard error of 1, 3, 1, 3
     assert json.loads(interval) == pytest.approx([2 - half, 2 + half], abs=1e-4)
     assert second == Judged("3.5000", "3.5000", WORSE), "without lines there is no interval"
+    assert third == Judged("4.5000", "4.0000 at 64 samples", OTHER_LENGTH), "its lines would say nothing"
 
 
 def test_without_an_interval_nothing_is_said(tmp_path: Path) -> None:
