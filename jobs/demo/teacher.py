@@ -240,19 +240,22 @@ def contrast(
     config: TeacherTrainConfig,
 ) -> tuple[Tensor, Tensor]:
     """The loss of views and of scenes against their texts, and the share of views that find theirs."""
-    tokens = tokenizer(
-        view_texts + scene_texts,
-        padding=True,
-        truncation=True,
-        max_length=config.text_tokens,
-        return_tensors="pt",
+    # Apart, because a text is padded to the longest beside it, and those of scenes are several times as long.
+    view_text, scene_text = (
+        functional.normalize(
+            model.get_text_features(
+                **tokenizer(
+                    texts, padding=True, truncation=True, max_length=config.text_tokens, return_tensors="pt"
+                )
+            ).pooler_output,
+            dim=-1,
+        )
+        for texts in (view_texts, scene_texts)
     )
-    out = model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"], pixel_values=pixels)
+    image = functional.normalize(model.get_image_features(pixels).pooler_output, dim=-1)
     scale = model.logit_scale.exp().clamp(max=100.0)
-    view_text, scene_text = out.text_embeds.split([len(view_texts), len(scene_texts)])
-    views_of_scene = out.image_embeds.unflatten(0, (len(scene_texts), -1))
-    scene_image = functional.normalize(views_of_scene.mean(dim=1), dim=-1)
-    view_loss, accuracy = _nce(scale * out.image_embeds @ view_text.T, view_texts)
+    scene_image = functional.normalize(image.unflatten(0, (len(scene_texts), -1)).mean(dim=1), dim=-1)
+    view_loss, accuracy = _nce(scale * image @ view_text.T, view_texts)
     scene_loss, _ = _nce(scale * scene_image @ scene_text.T, scene_texts)
     return view_loss + config.scene_weight * scene_loss, accuracy
 

@@ -107,7 +107,9 @@ def embed_shard(task: EmbedTask) -> ShardEntry:
                 f"{task.shape.views} views.",
                 "The teacher needs them all: ingest again with views.colour=true.",
             )
-        embed_samples([sample], teacher, task.shape, task.job.image_tokens)
+    together = max(1, task.job.teacher.batch_size // task.shape.views)
+    for start in range(0, len(samples), together):
+        embed_samples(samples[start : start + together], teacher, task.shape, task.job.image_tokens)
     return write_shard(task.data, f"{task.index:06d}", encode(samples, task.shape), task.job.shards)
 
 

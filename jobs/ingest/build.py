@@ -76,14 +76,18 @@ def _make_shard(task: ShardTask) -> ShardResult:
         except ValueError as error:  # the reader's words for a scan that cannot be used
             rejects.append(Reject(scene_id, "", UNUSABLE_SCAN, str(error)))
             continue
-        pairs = Pairs(scene, len(scene.frames) // task.job.views.candidate_step)
+        pairs = None
+        if not scene.is_rendered:
+            pairs = Pairs(scene, len(scene.frames) // task.job.views.candidate_step)
         made, left_out = to_samples(scene, task.shape, task.job.views, pairs)
-        found = examine(pairs, task.job.views.max_disagreement_mm)
         samples += made
         rejects += left_out
         frames += len(scene.frames) + len(scene.left_out)
-        disagreements.append((scene_id, found))
-        doubts = [*scene.warnings, *([found.warning] if found.warning else [])]
+        doubts = list(scene.warnings)
+        if pairs is not None:
+            found = examine(pairs, task.job.views.max_disagreement_mm)
+            disagreements.append((scene_id, found))
+            doubts += [found.warning] if found.warning else []
         warnings += [(text, scene_id) for text in doubts]
     entry = None
     if samples:

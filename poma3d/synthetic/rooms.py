@@ -89,7 +89,7 @@ def look_around(room: Room, scene_id: str, config: RoomsConfig, rng: np.random.G
             )
         )
     captions = scene_captions(room_phrase(room.kind, room.size), [best[s] for s in sorted(best)], rng)
-    return SceneFrames(scene_id, SOURCE, frames, captions)
+    return SceneFrames(scene_id, SOURCE, frames, captions, is_rendered=True)
 
 
 def pieces_in_view(stage: Stage, hits: Hits, least_share: float) -> dict[int, Seen]:
