@@ -8,14 +8,16 @@ import secrets
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
 
 from jobs.common.ray_config import RayConfig
 from jobs.display.progress import Progress
-from plinth.errors import ConfigError, PlinthError, first_line
+from plinth.errors import STOPPED_EXIT_CODE, ConfigError, PlinthError, first_line
 from plinth.observe import noise
 from plinth.ray_internals import cluster_of_this_node, drop_lines
 
@@ -88,9 +90,29 @@ def ray_cluster(config: RayConfig, workers: int, saves_on_sigterm: bool = False)
             "The machine is busy with other work: run the command again, or with workers=0 or fit.workers=0.",
         ) from None
     try:
-        yield
+        with _ends_at_sigterm():
+            yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _ends_at_sigterm() -> Iterator[None]:
+    """SIGTERM ends the command with one line and in order. Ray has put a handler of its own there, which
+    prints the stacks of its threads and ends the process before anything is tidied up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        print("ended by SIGTERM", file=sys.stderr)
+        raise SystemExit(STOPPED_EXIT_CODE)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
 
 
 @contextmanager

@@ -165,7 +165,8 @@ def _report(job: DemoJob, outcome: evaluate.Outcome, timings: Timings) -> Report
         ),
         facts={
             **{name.split(":")[0]: f"{seconds:.0f} s" for name, seconds in timings.parts.items()},
-            "Ray Train": f"at most {job.pretrain.fit.workers.max} worker(s), {ledger.restarts} restart(s)",
+            "training processes": f"{job.pretrain.fit.workers.max} at most",
+            "restarts": str(ledger.restarts),
         },
         ledger=ledger,
         tables=[summary_table(outcome.results, HOPED_BEST)],

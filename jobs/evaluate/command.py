@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from dataclasses import dataclass
 
 from jobs.common import models
@@ -14,10 +15,13 @@ from jobs.evaluate.benchmark.run import check_files, run_benchmarks
 from jobs.evaluate.config import EvaluateJob
 from jobs.evaluate.tables import plain_table, tables_of
 from jobs.jobfile import asked
-from plinth.errors import DataError
+from jobs.runs.page import PAGE_KEY, write_page
+from plinth.errors import DataError, StorageError, first_line
 from plinth.storage import Storage
 from poma3d.pretrained.teacher import Teacher
 from poma3d.sample import Sample
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -92,4 +96,15 @@ def evaluate(job: EvaluateJob) -> Outcome:
         found["benchmarks"] = [benchmark.to_dict() for benchmark in benchmarks]
     output = Storage.from_uri(job.output or job.run, job.storage)
     key = record.keep(output, job.data, dataset, encoder, found)
+    _renew_page(run_storage)
     return Outcome(results, samples, features, teacher, benchmarks, f"{output.uri}/{key}")
+
+
+def _renew_page(run: Storage) -> None:
+    """The run's page shows its evaluations; a run whose folder cannot be written to keeps the page it has."""
+    if not run.exists(PAGE_KEY):
+        return
+    try:
+        write_page(run)
+    except StorageError as error:
+        logger.warning("the run's page does not show this evaluation yet: %s", first_line(error))

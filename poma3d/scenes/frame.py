@@ -138,11 +138,11 @@ class SceneFrames:
     """What is doubtful about the scene as a whole, in words that all scenes with it share."""
     caption_rejects: list[Reject] = field(default_factory=list)
     """Captions that were left out, with one of `CAPTION_REASONS`."""
-    is_rendered: bool = False
-    """Drawn with the cameras that it names: its views need not be compared to find a wrong one."""
     world: np.ndarray | None = None
     """Rotation [3, 3] or rigid motion [4, 4] from the recording's world to that of the poses; None: the same.
     """
+    is_rendered: bool = False
+    """Drawn with the cameras that it names: its views need not be compared to find a wrong one."""
 
     def frame_id(self, place: int) -> str:
         """Id of a frame, without decoding it where frames are lazy."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -58,3 +59,24 @@ def test_a_host_that_is_not_there_is_named() -> None:
         ray_cluster(RayConfig(address="nowhere.invalid:6379"), 1),
     ):
         pass
+
+
+def test_sigterm_ends_a_command_in_a_line_and_its_handler_goes_away(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended = []
+
+    def init(**_: object) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: ended.append("Ray's handler"))
+
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.setattr("ray.shutdown", lambda: ended.append("shutdown"))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as exit_, ray_cluster(RayConfig(), 1):
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (exit_.value.code, ended) == (143, ["shutdown"])
+    assert capsys.readouterr().err == "ended by SIGTERM\n"

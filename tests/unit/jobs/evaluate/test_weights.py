@@ -42,8 +42,13 @@ def test_a_short_run_is_told_and_its_student_is_exported(
         "kind": "evaluate", "run": str(folder / "target"), "data": str(folder / "rooms"),
         "teacher": {"source": str(folder / "teacher")},
     }  # fmt: skip
-    assert main(["evaluate", write(folder / "evaluate.yaml", evaluation), "weights=student"]) == 2
+    evaluate = write(folder / "evaluate.yaml", evaluation)
+    assert main(["evaluate", evaluate, "weights=student"]) == 2
     assert "exported from the target encoder" in capsys.readouterr().err
+    page = folder / "runs/run/index.html"
+    assert "R@1-1" not in page.read_text()
+    assert main(["evaluate", evaluate, f"run={folder / 'runs/run'}"]) == 0
+    assert "R@1-1" in page.read_text(), "the run's page shows its evaluation"
 
 
 def test_terms_without_data_are_said_once(folder: Path) -> None:
