@@ -22,6 +22,7 @@ import torch
 from jobs.common.cluster import ray_cluster
 from jobs.common.datasets import Dataset, open_dataset
 from jobs.common.run_layout import STAGES
+from jobs.demo import head
 from jobs.demo.config import DemoJob
 from jobs.demo.examples import examples
 from jobs.demo.report import Picture, Report, write_report
@@ -33,6 +34,7 @@ from jobs.embed.config import EmbedJob
 from jobs.evaluate import command as evaluate
 from jobs.evaluate import measure
 from jobs.evaluate.tables import plain_table, summary_table, table_of, tables_of
+from jobs.finetune.evaluate import Results
 from jobs.ingest import command as ingest
 from jobs.jobfile import asked
 from jobs.pretrain.check import check
@@ -94,22 +96,35 @@ def run_job(job: DemoJob) -> int:
             checked = check(job.pretrain, resolve(job.pretrain))
             end = launch(job.pretrain, checked)
     if end.is_stopped:
-        print("\nstopped as asked; the same command resumes from there")
-        return STOPPED_EXIT_CODE
+        return _stopped()
     for line in target_way(job.pretrain, checked.stages):
         print(line)
     with timings.part("evaluate: rooms that nothing has trained on"):
         outcome = evaluate.evaluate(job.evaluate)
-    report = _report(job, outcome, timings)
+    answered = None
+    if job.head is not None:
+        with timings.part("questions: a head that answers them from the encoder's features"):
+            answered = head.train_head(job, job.head)
+            if answered is None:
+                return _stopped()
+    report = _report(job, outcome, answered, timings)
     if report.room:
         write_page(report.room, folder / ROOM)
     path = write_report(report, folder / "report.html")
     print("\n" + plain_table(table_of(outcome.results, SHOWN)))
-    print(f"\n{report.status}\nall tables: {path}")
+    print(f"\n{report.status}")
+    if job.head is not None and answered is not None:
+        print(head.said(job.head, answered, outcome.samples[0].scene_id))
+    print(f"all tables: {path}")
     print(f"curves: tensorboard --logdir {job.pretrain.output}/{job.pretrain.name}")
     if shutil.which("poma") is None and ACTIVATE.is_file():
         print(f"to have `poma` on the path: source {ACTIVATE}")
     return 0
+
+
+def _stopped() -> int:
+    print("\nstopped as asked; the same command resumes from there")
+    return STOPPED_EXIT_CODE
 
 
 def make_data(job: DemoJob, timings: Timings) -> None:
@@ -144,7 +159,7 @@ def embed_all(job: DemoJob) -> None:
         )
 
 
-def _report(job: DemoJob, outcome: evaluate.Outcome, timings: Timings) -> Report:
+def _report(job: DemoJob, outcome: evaluate.Outcome, answered: Results | None, timings: Timings) -> Report:
     numbers, chance = outcome.results.numbers[measure.MODEL], outcome.results.chance
     found, lot = numbers[HOPED_FOR], chance[HOPED_FOR]
     good = found.value >= 2 * lot and found.low > lot
@@ -170,7 +185,7 @@ def _report(job: DemoJob, outcome: evaluate.Outcome, timings: Timings) -> Report
         },
         ledger=ledger,
         tables=[summary_table(outcome.results, HOPED_BEST)],
-        more_tables=tables_of(outcome.results),
+        more_tables=[*tables_of(outcome.results), *([head.table(answered)] if answered is not None else [])],
         curves=_curves(job),
         pictures=_pictures(outcome.samples),
         room=room,

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 
 from jobs.demo.teacher_config import TeacherTrainConfig
 from jobs.evaluate.config import EvaluateJob
+from jobs.finetune.config import FinetuneJob
 from jobs.ingest.config import IngestJob
 from jobs.pretrain.config import PretrainJob
+from plinth.counts import Count
 from plinth.locations import ResultLocation
 
 
@@ -33,3 +35,8 @@ class DemoJob:
     """Both stages. Data, teacher and output are set by the demo."""
     evaluate: EvaluateJob = field(default_factory=EvaluateJob)
     """Retrieval and probe on the held-out rooms. Run, data and teacher are set by the demo."""
+    questions_per_type: Count = 4
+    """Questions of a type about a room, at most."""
+    head: FinetuneJob | None = None
+    """A head that answers those about the training rooms from the encoder's features and is scored on those
+    about the held-out rooms; null leaves it out."""

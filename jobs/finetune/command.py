@@ -22,7 +22,7 @@ from jobs.common.run_layout import CONFIG_KEY
 from jobs.doctor.command import refuse_no_room
 from jobs.evaluate.tables import plain_table
 from jobs.finetune.config import FinetuneJob
-from jobs.finetune.evaluate import PREDICTIONS, RESULT_KEY, evaluate
+from jobs.finetune.evaluate import PREDICTIONS, RESULT_KEY, Results, evaluate
 from jobs.finetune.resolve import check_settings, resolve, write_vocabulary
 from jobs.finetune.tables import tables_of
 from jobs.jobfile import asked
@@ -42,6 +42,20 @@ def run(arguments: argparse.Namespace) -> int:
 
 def run_job(job: FinetuneJob, accept_changes: bool = False) -> int:
     """The same for a job that was read before."""
+    results = train_and_score(job, accept_changes)
+    storage = run_storage(job)
+    if results is None:
+        print(f"{storage.uri}: stopped as asked; the same command resumes from there")
+        return STOPPED_EXIT_CODE
+    for table in tables_of(results):
+        print("\n" + plain_table(table))
+    print(f"\n{storage.uri}: figures in {RESULT_KEY}, answers for `poma score` in {PREDICTIONS}/")
+    print(f"{storage.uri}: done; `poma ask {storage.uri} SCENE QUESTION` asks it")
+    return 0
+
+
+def train_and_score(job: FinetuneJob, accept_changes: bool = False) -> Results | None:
+    """Resolve the job, check it, train what is missing and score it; None where it was asked to stop."""
     raise_together([partial(refuse_no_room, job), partial(check_settings, job)])
     resolved = resolve(job, accept_changes)
     checked = check(job, [resolved.stage])
@@ -53,12 +67,4 @@ def run_job(job: FinetuneJob, accept_changes: bool = False) -> int:
     with ray_cluster(job.ray, job.fit.workers.max, saves_on_sigterm=True):
         write_vocabulary(storage, resolved.answers)
         end = launch(job, checked)
-    if end.is_stopped:
-        print(f"{storage.uri}: stopped as asked; the same command resumes from there")
-        return STOPPED_EXIT_CODE
-    results = evaluate(job, resolved)
-    for table in tables_of(results):
-        print("\n" + plain_table(table))
-    print(f"\n{storage.uri}: figures in {RESULT_KEY}, answers for `poma score` in {PREDICTIONS}/")
-    print(f"{storage.uri}: done; `poma ask {storage.uri} SCENE QUESTION` asks it")
-    return 0
+    return None if end.is_stopped else evaluate(job, resolved)

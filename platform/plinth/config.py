@@ -27,7 +27,7 @@ from omegaconf.grammar_parser import parse as parse_text
 from plinth.counts import too_small
 from plinth.digests import json_digest
 from plinth.errors import ConfigError, raise_together
-from plinth.schema import FROM_NUMBER, MISSING, hint_of, is_text, problems, type_name
+from plinth.schema import FROM_NUMBER, MISSING, hint_of, is_text, problems, type_name, without_none
 from plinth.yaml_text import quote_odd_integers
 
 T = TypeVar("T")
@@ -364,17 +364,22 @@ def _long_form(schema: type, value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     hints = typing.get_type_hints(schema)
-    long = dict(value)
-    for key, item in value.items():
-        hint = hints.get(key)
-        if not dataclasses.is_dataclass(hint):
-            continue
+    return {key: _long_value(hints.get(key), item) for key, item in value.items()}
+
+
+def _long_value(hint: Any, item: Any) -> Any:
+    """The same of one value, wherever in its type the dataclass is."""
+    hint = without_none(hint)
+    inner = typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
         from_number = getattr(hint, FROM_NUMBER, None)
         is_number = isinstance(item, int) and not isinstance(item, bool)
-        long[key] = (
-            from_number(item) if from_number and is_number else _long_form(typing.cast(type, hint), item)
-        )
-    return long
+        return from_number(item) if from_number and is_number else _long_form(typing.cast(type, hint), item)
+    if typing.get_origin(hint) is list and isinstance(item, list):
+        return [_long_value(inner[0], each) for each in item]
+    if typing.get_origin(hint) is dict and isinstance(item, dict):
+        return {key: _long_value(inner[1], each) for key, each in item.items()}
+    return item
 
 
 def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -88,7 +88,7 @@ def _value_problems(hint: Any, value: Any, origin: str, key: str) -> Iterator[Co
     if hint is Any or (isinstance(value, str) and (value == MISSING or "${" in value)):
         return  # not given yet, or another key's value
     where = f"{origin}: {key}"
-    bare = _without_none(hint)
+    bare = without_none(hint)
     parts = typing.get_args(bare)
     if value is None:
         if bare is hint:
@@ -146,7 +146,7 @@ def _leaf_problems(bare: Any, value: Any, where: str) -> Iterator[ConfigError]:
             yield ConfigError(f"{where} is {value!r}, expected {_expected(bare)}.")
 
 
-def _without_none(hint: Any) -> Any:
+def without_none(hint: Any) -> Any:
     """`X` of `X | None`; any other type as it is."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         left = [part for part in typing.get_args(hint) if part is not type(None)]
@@ -201,7 +201,7 @@ def hint_of(schema: type, dotted: str) -> Any:
 
 def is_text(hint: Any) -> bool:
     """Whether a field of a type takes text: `str` or `str | None`."""
-    return _without_none(hint) is str
+    return without_none(hint) is str
 
 
 def type_name(hint: Any) -> str:

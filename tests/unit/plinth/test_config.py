@@ -235,3 +235,28 @@ def test_every_key_has_its_help() -> None:
     assert keys["optim.lr"].help == "Peak learning rate."
     assert keys["name"].default == "(required)"
     assert set(keys) >= {"sources[].uri", "teacher.lr"}
+
+
+@dataclass
+class _Size:
+    least: int = 1
+    most: int = 1
+
+    @staticmethod
+    def from_number(number: int) -> dict[str, int]:
+        return {"least": number, "most": number}
+
+
+@dataclass
+class _Sizes:
+    size: _Size = field(default_factory=_Size)
+    perhaps: _Size | None = None
+    several: list[_Size] = field(default_factory=list)
+    named: dict[str, _Size] = field(default_factory=dict)
+
+
+def test_a_number_stands_for_its_keys_wherever_the_section_is() -> None:
+    text = "{size: 2, perhaps: 3, several: [4, {least: 1, most: 5}], named: {a: 6}}"
+    found = config.resolve(_Sizes, config.parse(text, "job"), "job")
+    both = [found.size, found.perhaps, *found.several, found.named["a"]]
+    assert both == [_Size(2, 2), _Size(3, 3), _Size(4, 4), _Size(1, 5), _Size(6, 6)]

@@ -1,0 +1,125 @@
+"""What a start costs: from `poma pretrain` to the first step of two workers, by process.
+
+    python -m benchmarks.start [--rounds 3] [--folder FOLDER] [--imports]
+
+The demo's warm-up on a Ray that the command starts itself. Each row is a kind of process with the CPU seconds
+that all of its kind have taken when the first step is written down; medians over rounds. `--imports` adds the
+packages that the driver and a training worker import, with the CPU milliseconds of each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from statistics import median
+
+import psutil
+import yaml
+
+from benchmarks.step.pretrain import DEMO, ROOT, prepare
+
+SAMPLE_S = 0.05
+SHOWN_PACKAGES = 12
+MODULES = {"driver": "jobs.pretrain.command", "training worker": "plinth.launch.worker"}
+"""What each of these processes imports first."""
+KINDS = (
+    ("training worker", r"ray::.*TrainWorker|ray::.*Worker\b"),
+    ("train controller", r"ray::.*TrainController"),
+    ("reading", r"ray::(Read|Map|Split|_?StreamingSplit|fetch|.*Task)"),
+    ("other actor of Ray", r"ray::"),
+    ("raylet", r"raylet/raylet"),
+    ("GCS", r"gcs_server"),
+    ("dashboard and its modules", r"dashboard/dashboard\.py|dashboard\.subprocesses|multiprocessing"),
+    ("agents", r"agent\.py|agent/main\.py|runtime_env/agent"),
+    ("log monitor, autoscaler's monitor", r"monitor\.py"),
+    ("worker that waits", r"default_worker\.py|setup_worker\.py"),
+)
+"""Kinds of processes by their command line, the first that fits."""
+DRIVER, OTHER = "driver", "other"
+
+
+def main() -> None:
+    """Measure and print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="keeps the data; a temporary one without it")
+    parser.add_argument("--imports", action="store_true")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as made:
+        folder = arguments.folder or Path(made)
+        prepare(folder)
+        rounds = [start(folder, number) for number in range(arguments.rounds)]
+    kinds = {kind for _, seconds in rounds for kind in seconds}
+    rows = {kind: median(seconds.get(kind, 0.0) for _, seconds in rounds) for kind in kinds}
+    print("| process | CPU-s to the first step |\n|---|---|")
+    for kind, seconds in sorted(rows.items(), key=lambda row: -row[1]):
+        print(f"| {kind} | {seconds:.1f} |")
+    total = median(sum(seconds.values()) for _, seconds in rounds)
+    print(f"| all | {total:.1f} |\n\nwall time to the first step: {median(wall for wall, _ in rounds):.1f} s")
+    if arguments.imports:
+        for process, module in MODULES.items():
+            print(f"\n{process} ({module}): " + ", ".join(f"{n} {ms:.0f} ms" for n, ms in packages(module)))
+
+
+def start(folder: Path, number: int) -> tuple[float, dict[str, float]]:
+    """Wall seconds to the first step, and the CPU seconds until then by kind of process."""
+    raw = yaml.safe_load(DEMO.read_text().replace("${folder}", str(folder.resolve())))["pretrain"]
+    name = f"start-{number}-{int(time.time())}"
+    raw |= {"kind": "pretrain", "name": name, "main": None}
+    raw["fit"]["workers"] = 2
+    raw["warmup"] |= {"steps": 2, "warmup_steps": 1}
+    job = folder / f"{name}.yaml"
+    job.write_text(yaml.safe_dump(raw))
+    first_step = folder / "runs" / name / "warmup" / "metrics.jsonl"
+    seconds: dict[int, tuple[str, float]] = {}
+    began = time.monotonic()
+    with (folder / f"{name}.log").open("w") as out:
+        command = [sys.executable, "-m", "jobs.cli", "pretrain", str(job)]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT)
+    watched = psutil.Process(process.pid)
+    while process.poll() is None and not (first_step.exists() and first_step.stat().st_size):
+        for one in [watched, *watched.children(recursive=True)]:
+            try:
+                times, words = one.cpu_times(), " ".join(one.cmdline())
+            except psutil.Error:
+                continue
+            kind = DRIVER if one.pid == process.pid else kind_of(words)
+            seconds[one.pid] = (kind, times.user + times.system)
+        time.sleep(SAMPLE_S)
+    wall_s = time.monotonic() - began
+    if process.wait():
+        raise SystemExit(
+            f"{job}: `poma pretrain` ended with {process.returncode}, see {job.with_suffix('.log')}"
+        )
+    found: Counter[str] = Counter()
+    for kind, cpu_s in seconds.values():
+        found[kind] += cpu_s
+    return wall_s, dict(found)
+
+
+def kind_of(command_line: str) -> str:
+    """Which kind of process a command line is of."""
+    return next((kind for kind, pattern in KINDS if re.search(pattern, command_line)), OTHER)
+
+
+def packages(module: str) -> list[tuple[str, float]]:
+    """Top-level packages that an import brings, with the milliseconds of their own modules, longest first."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", f"import {module}"],
+        cwd=ROOT, stderr=subprocess.PIPE, text=True, check=True,
+    )  # fmt: skip
+    found: Counter[str] = Counter()
+    for line in done.stderr.splitlines():
+        if match := re.match(r"import time:\s+(\d+) \|\s+\d+ \|\s+(\S+)", line):
+            found[match[2].partition(".")[0]] += int(match[1]) / 1000
+    return found.most_common(SHOWN_PACKAGES)
+
+
+if __name__ == "__main__":
+    main()
