@@ -25,6 +25,7 @@ from jobs.common.ray_config import RayConfig
 from jobs.pretrain.check import check
 from jobs.pretrain.launch import launch
 from jobs.pretrain.resolve import run_storage
+from jobs.prove_resume.arguments import KILLED_DRIVER, KILLED_RANK, KILLED_UPLOAD, RESIZED
 from jobs.prove_resume.compare import Comparison, compare, read_result
 from jobs.prove_resume.faults import Action, Fault, with_faults
 from jobs.prove_resume.kinds import TrainingJob, cut, load, resolve, stage_names, with_stages
@@ -36,6 +37,7 @@ from plinth.observe.config import OnBadStep
 from plinth.storage import Storage
 from plinth.train.control import STOP_SIGNALS
 
+STRAIGHT = "straight"
 STRAIGHT_WORKERS = 2
 RESIZES = (2, 1, 4, 2)
 PHASE_LIMIT_S = 900.0
@@ -77,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     folder = arguments.folder
     job = load(arguments.job, arguments.overrides, folder)
     job = shortened(job, folder, arguments.steps, arguments.every)
-    proof = prove(job)
+    proof = prove(job, arguments.only)
     page = write_page(Path(folder), job, proof.comparisons, proof.seconds)
     print("\n" + table(proof.comparisons))
     print(f"page: {page}")
@@ -103,21 +105,31 @@ def shortened(job: TrainingJob, folder: str, steps: int, every: int) -> Training
     )
 
 
-def prove(job: TrainingJob) -> Proof:
+def prove(job: TrainingJob, only: Sequence[str]) -> Proof:
     """Run the scenarios one after the other on one cluster; each that is finished is not run again.
 
+    Args:
+        only: names of those that are run beside the straight one.
+
     Raises:
+        ConfigError: none of them is possible.
         PlinthError: a run did not end as it should.
     """
-    first = replace(job, name="straight")
+    first = replace(job, name=STRAIGHT)
     sizes = possible_sizes(resolve(first), 1, max(RESIZES))
+    wanted = [scenario for scenario in scenarios(job, sizes) if scenario.name in (STRAIGHT, *only)]
+    if len(wanted) == 1:
+        raise ConfigError(
+            f"--only is {' '.join(only)}, and the job's batches divide over {sizes[0]} worker alone.",
+            "Name another scenario, or lower the micro batch sizes.",
+        )
     proof = Proof()
     with ray_cluster(_room(job), 1):
         import ray
 
         ray_config = replace(job.ray, address=ray.get_runtime_context().gcs_address)
         expected = None
-        for scenario in scenarios(job, sizes):
+        for scenario in wanted:
             began = time.monotonic()
             this = replace(job, name=scenario.name, ray=ray_config)
             print(f"{scenario.name}: {scenario.text}", flush=True)
@@ -143,11 +155,11 @@ def scenarios(job: TrainingJob, sizes: Sequence[int]) -> list[Scenario]:
     kills = tuple(Fault(f"kill-{s}", Action.kill_rank, s, cut, last) for s in stages)
     upload = (Fault("upload", Action.kill_in_upload, stages[-1], 1, 0),)
     found = [
-        Scenario("straight", f"{usual} workers, nothing happens", (Phase(usual),)),
-        Scenario("killed-rank", "kill -9 of a worker in mid-step, in each stage", (Phase(usual, kills),)),
-        Scenario("killed-upload", "kill -9 of a worker in the middle of an upload", (Phase(usual, upload),)),
+        Scenario(STRAIGHT, f"{usual} workers, nothing happens", (Phase(usual),)),
+        Scenario(KILLED_RANK, "kill -9 of a worker in mid-step, in each stage", (Phase(usual, kills),)),
+        Scenario(KILLED_UPLOAD, "kill -9 of a worker in the middle of an upload", (Phase(usual, upload),)),
         Scenario(
-            "killed-driver",
+            KILLED_DRIVER,
             "kill -9 of the driver, and the same command again",
             (Phase(usual, (Fault("driver", Action.hold, stages[-1], cut),), signal.SIGKILL), Phase(usual)),
         ),
@@ -161,7 +173,7 @@ def scenarios(job: TrainingJob, sizes: Sequence[int]) -> list[Scenario]:
         ]
         text = "stopped and started again with " + " -> ".join(map(str, walk)) + " workers"
         found.append(
-            Scenario("resized", text, (*phases, Phase(walk[-1])), must_be_identical=job.zero.adds_exactly)
+            Scenario(RESIZED, text, (*phases, Phase(walk[-1])), must_be_identical=job.zero.adds_exactly)
         )
     return found
 

@@ -27,7 +27,7 @@ from omegaconf.grammar_parser import parse as parse_text
 from plinth.counts import too_small
 from plinth.digests import json_digest
 from plinth.errors import ConfigError, raise_together
-from plinth.schema import FROM_NUMBER, MISSING, hint_of, is_text, problems, type_name, without_none
+from plinth.schema import MISSING, hint_of, is_text, long_form, problems, type_name
 from plinth.yaml_text import quote_odd_integers
 
 T = TypeVar("T")
@@ -122,7 +122,7 @@ def build(schema: type[T], layers: Sequence[tuple[str, Any]], prefix: str = "") 
     refused: list[ConfigError] = []
     for origin, layer in layers:
         plain = OmegaConf.to_container(layer) if isinstance(layer, DictConfig) else layer
-        plain = _long_form(schema, plain)
+        plain = long_form(schema, plain)
         _refuse_outside(plain, origin, prefix)
         unsaid = _unsaid(unsaid, plain)
         if found := list(problems(schema, plain, origin, prefix)):
@@ -357,29 +357,6 @@ def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
             yield from _texts(item, f"{key}[{i}]")
     elif isinstance(value, str):
         yield key, value
-
-
-def _long_form(schema: type, value: Any) -> Any:
-    """Numbers in place of a dataclass that has a `from_number`, as the keys that they stand for."""
-    if not isinstance(value, dict):
-        return value
-    hints = typing.get_type_hints(schema)
-    return {key: _long_value(hints.get(key), item) for key, item in value.items()}
-
-
-def _long_value(hint: Any, item: Any) -> Any:
-    """The same of one value, wherever in its type the dataclass is."""
-    hint = without_none(hint)
-    inner = typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        from_number = getattr(hint, FROM_NUMBER, None)
-        is_number = isinstance(item, int) and not isinstance(item, bool)
-        return from_number(item) if from_number and is_number else _long_form(typing.cast(type, hint), item)
-    if typing.get_origin(hint) is list and isinstance(item, list):
-        return [_long_value(inner[0], each) for each in item]
-    if typing.get_origin(hint) is dict and isinstance(item, dict):
-        return {key: _long_value(inner[1], each) for key, each in item.items()}
-    return item
 
 
 def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

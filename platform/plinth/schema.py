@@ -88,7 +88,7 @@ def _value_problems(hint: Any, value: Any, origin: str, key: str) -> Iterator[Co
     if hint is Any or (isinstance(value, str) and (value == MISSING or "${" in value)):
         return  # not given yet, or another key's value
     where = f"{origin}: {key}"
-    bare = without_none(hint)
+    bare = _without_none(hint)
     parts = typing.get_args(bare)
     if value is None:
         if bare is hint:
@@ -146,7 +146,30 @@ def _leaf_problems(bare: Any, value: Any, where: str) -> Iterator[ConfigError]:
             yield ConfigError(f"{where} is {value!r}, expected {_expected(bare)}.")
 
 
-def without_none(hint: Any) -> Any:
+def long_form(schema: type, value: Any) -> Any:
+    """Numbers in place of a dataclass that has a `from_number`, as the keys that they stand for."""
+    if not isinstance(value, dict):
+        return value
+    hints = typing.get_type_hints(schema)
+    return {key: _long_value(hints.get(key), item) for key, item in value.items()}
+
+
+def _long_value(hint: Any, item: Any) -> Any:
+    """The same of one value, wherever in its type the dataclass is."""
+    hint = _without_none(hint)
+    inner = typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        from_number = getattr(hint, FROM_NUMBER, None)
+        is_number = isinstance(item, int) and not isinstance(item, bool)
+        return from_number(item) if from_number and is_number else long_form(typing.cast(type, hint), item)
+    if typing.get_origin(hint) is list and isinstance(item, list):
+        return [_long_value(inner[0], each) for each in item]
+    if typing.get_origin(hint) is dict and isinstance(item, dict):
+        return {key: _long_value(inner[1], each) for key, each in item.items()}
+    return item
+
+
+def _without_none(hint: Any) -> Any:
     """`X` of `X | None`; any other type as it is."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         left = [part for part in typing.get_args(hint) if part is not type(None)]
@@ -201,7 +224,7 @@ def hint_of(schema: type, dotted: str) -> Any:
 
 def is_text(hint: Any) -> bool:
     """Whether a field of a type takes text: `str` or `str | None`."""
-    return without_none(hint) is str
+    return _without_none(hint) is str
 
 
 def type_name(hint: Any) -> str:

@@ -26,13 +26,12 @@ def test_prove_resume_finds_the_same_result_after_kills_and_resizes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["prove-resume", str(CONFIGS / "demo.yaml"), *SMALL]
-    assert main([*command, "--steps", "8", "--every", "4", "--folder", str(tmp_path)]) == 0
+    # A kill of a rank in mid-step is test_fit_ray's, one of the driver test_sweep_s3's.
+    only = ["--only", "killed-upload", "resized"]
+    assert main([*command, "--steps", "8", "--every", "4", *only, "--folder", str(tmp_path)]) == 0
     table = capsys.readouterr().out.split("verdict")[1].splitlines()
     verdicts = {line.split()[0]: line for line in table if "RESULT" in line or "DIFFERS" in line}
-    assert set(verdicts) == {"killed-rank", "killed-upload", "killed-driver", "resized"}
+    assert set(verdicts) == {"killed-upload", "resized"}
     assert all(line.rstrip().endswith("SAME RESULT") for line in verdicts.values())
     page = (tmp_path / "prove-resume.html").read_text()
     assert "every run is the same as the straight one" in page
-    assert {path.name for path in (tmp_path / "killed-rank" / "drills").iterdir()} == {
-        "kill-warmup", "kill-main",
-    }  # fmt: skip

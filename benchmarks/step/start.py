@@ -1,6 +1,6 @@
 """What a start costs: from `poma pretrain` to the first step of two workers, by process.
 
-    python -m benchmarks.start [--rounds 3] [--folder FOLDER] [--imports]
+    python -m benchmarks.step.start [--rounds 3] [--folder FOLDER] [--imports]
 
 The demo's warm-up on a Ray that the command starts itself. Each row is a kind of process with the CPU seconds
 that all of its kind have taken when the first step is written down; medians over rounds. `--imports` adds the
