@@ -238,6 +238,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "_ARGCOMPLETE" in os.environ:
         _complete()
     sys.excepthook = _report_bug
+    # Before torch is loaded, here and in all that is started from here. Its threads otherwise wait for each
+    # other in a busy loop, and on cores that have other work, too, a step takes twenty times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     words = sys.argv[1:] if argv is None else list(argv)
     command = find_command(words)
     if suggestion := meant.command(words, [command.name for command in COMMANDS]):
