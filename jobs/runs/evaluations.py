@@ -24,6 +24,8 @@ class Evaluation:
     """Data set, encoder and date, as far as the file says them."""
     header: list[str]
     rows: list[list[str]]
+    command: str = ""
+    """The command line that measured it; empty of files from before it was kept."""
 
 
 def read_evaluations(storage: Storage) -> list[Evaluation]:
@@ -53,7 +55,7 @@ def _shown(key: str, content: dict[str, Any]) -> Evaluation:
     rows += [
         [name, *(_estimate(values.get(column)) for column in columns)] for name, values in encoders.items()
     ]
-    return Evaluation(title, ["encoder", *columns], rows)
+    return Evaluation(title, ["encoder", *columns], rows, str(about.get("command", "")))
 
 
 def _first(values: dict[str, Any]) -> dict[str, Any]:
