@@ -45,7 +45,8 @@ class Poma3dModel(PreTrainedModel):
     """Point maps of scenes -> features and patch tokens.
 
     It computes what `poma3d.export.load(folder)` does, and lets gradients through, so that it can be tuned
-    as a part of another model.
+    as a part of another model. With `requires_grad_(False)` its features are the same bits; while the weights
+    can be trained, torch rounds a product of the attention pooling (SigLIP's) otherwise, by less than 1e-6.
     """
 
     config_class = Poma3dConfig
@@ -84,6 +85,10 @@ class Poma3dModel(PreTrainedModel):
         reshaped = {name: (tuple(found), tuple(own)) for name, found, own in info["mismatched_keys"]}
         found = Mismatch(list(info["missing_keys"]), list(info["unexpected_keys"]), reshaped)
         refuse(found, (), source, "", cls.__name__)
+        # transformers leaves them in the file's memory map, at addresses where matrix products round otherwise.
+        for parameter in model.parameters():
+            if parameter.device.type == "cpu":
+                parameter.data = parameter.data.clone()
         return (model, info) if with_info else model
 
     def forward(
