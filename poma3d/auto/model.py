@@ -85,7 +85,7 @@ class Poma3dModel(PreTrainedModel):
         reshaped = {name: (tuple(found), tuple(own)) for name, found, own in info["mismatched_keys"]}
         found = Mismatch(list(info["missing_keys"]), list(info["unexpected_keys"]), reshaped)
         refuse(found, (), source, "", cls.__name__)
-        # transformers leaves them in the file's memory map, at addresses where matrix products round otherwise.
+        # transformers leaves weights in the file's memory map, where matrix products may round otherwise.
         for parameter in model.parameters():
             if parameter.device.type == "cpu":
                 parameter.data = parameter.data.clone()
