@@ -13,6 +13,7 @@ from pathlib import Path
 from huggingface_hub import ModelCardData
 
 from jobs.export.facts import NO_VERSION, NOT_READABLE, NOT_STATED, CardFacts
+from jobs.runs.evaluations import Evaluation
 from jobs.runs.started import DISTRIBUTION
 from plinth.redaction import printable, without_codes
 from poma3d.auto.folder import is_folder
@@ -125,9 +126,10 @@ def _model(facts: CardFacts) -> Iterator[list[str]]:
 
 
 def _data(facts: CardFacts) -> list[str]:
+    if not facts.data and facts.config:
+        return ["Named in the configuration below."]
     if not facts.data:
-        return [f"{NOT_STATED.capitalize()}: this was exported from an encoder whose run is elsewhere."
-                if not facts.config else "Named in the configuration below."]  # fmt: skip
+        return [f"{NOT_STATED.capitalize()}: this was exported from an encoder whose run is elsewhere."]
     rows = [
         [one.stage, *(_cell(text) for text in (one.name, one.version, one.samples, one.hash, one.license))]
         for one in facts.data
@@ -153,16 +155,22 @@ def _evaluations(facts: CardFacts) -> Iterator[str]:
         "has measured; intervals of 95 % over scenes."
     )
     for one in facts.evaluations:
-        yield from ("", code(one.title), "")
-        rows = [[code(row[0]), *(cell or "-" for cell in row[1:])] for row in one.rows]
-        yield from table([one.header[0], *map(code, one.header[1:])], rows)
+        yield from _measured(one)
+        for benchmark in one.benchmarks:
+            yield from _measured(benchmark)
         yield ""
         yield from fenced(one.command, "bash") if one.command else [f"Command: {NOT_STATED}."]
+
+
+def _measured(evaluation: Evaluation) -> Iterator[str]:
+    yield from ("", code(evaluation.title), "")
+    rows = [[code(row[0]), *(cell or "-" for cell in row[1:])] for row in evaluation.rows]
+    yield from table([evaluation.header[0], *map(code, evaluation.header[1:])], rows)
 
 
 def _configuration(facts: CardFacts) -> list[str]:
     if not facts.config:
         return [f"{NOT_STATED.capitalize()}: the run is elsewhere."]
     said = ["Started by:", "", *fenced("\n".join(facts.commands), "bash"), ""] if facts.commands else []
-    return [*said, "The job, without what says where and on which machines it ran:", "",
-            *fenced(facts.config, "yaml")]  # fmt: skip
+    what = "The job, without what says where and on which machines it ran:"
+    return [*said, what, "", *fenced(facts.config, "yaml")]

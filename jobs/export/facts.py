@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -110,11 +110,11 @@ def without_folders(text: str) -> str:
 
 
 def _handed_on(evaluation: Evaluation) -> Evaluation:
-    return Evaluation(
-        without_folders(evaluation.title),
-        evaluation.header,
-        evaluation.rows,
-        without_folders(redact(evaluation.command)),
+    return replace(
+        evaluation,
+        title=without_folders(evaluation.title),
+        command=without_folders(redact(evaluation.command)),
+        benchmarks=[_handed_on(one) for one in evaluation.benchmarks],
     )
 
 

@@ -29,6 +29,7 @@ FACTS = CardFacts(
             ["encoder", "R@1-5"],
             [["this encoder", "0.250 [0.125, 0.500]"]],
             "poma evaluate x.yaml data=held_out",
+            [Evaluation("retrieval: sqa3d.json; chunks 5", ["encoder", "R@1"], [["chance", "0.020"]])],
         )
     ],
     config="kind: pretrain\nseed: 7\n",
@@ -59,6 +60,7 @@ def test_card_says_what_the_run_knows(tmp_path: Path) -> None:
     for part in (
         "| main | `rooms` | `3` | `1,000` | `d1g35t` | `CC BY 4.0` |",
         "| `this encoder` | 0.250 [0.125, 0.500] |",
+        "`retrieval: sqa3d.json; chunks 5`\n\n| encoder | `R@1` |\n| --- | --- |\n| `chance` | 0.020 |\n",
         "```bash\npoma evaluate x.yaml data=held_out\n```",
         "```yaml\nkind: pretrain\nseed: 7\n```",
         "| sha256 of model.safetensors | `f00` |",
