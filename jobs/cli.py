@@ -135,7 +135,13 @@ COMMANDS = (
         "score predictions by the published protocols",
         arguments="jobs.score.arguments",
     ),
-    Command("export", "jobs.export.command", "write the target encoder as safetensors", SCHEMAS["export"]),
+    Command(
+        "export",
+        "jobs.export.command",
+        "write the target encoder as safetensors",
+        SCHEMAS["export"],
+        "jobs.export.arguments",
+    ),
     Command(
         "shards",
         "jobs.shards.command",

@@ -37,9 +37,12 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
+
+if TYPE_CHECKING:
+    import pyarrow as pa  # imported where rows are made: an exported encoder runs where there is none
 
 SCHEMA_VERSION = 1
 MILLIMETRE = 0.001
@@ -123,6 +126,8 @@ class Sample:
 
 def schema(shape: SampleShape) -> pa.Schema:
     """The Arrow schema for samples of `shape`."""
+    import pyarrow as pa
+
     v, h, w, c, s, e = (
         shape.views, shape.height, shape.width, shape.captions, shape.scene_captions, shape.embedding,
     )  # fmt: skip
@@ -170,6 +175,8 @@ def encode(samples: Sequence[Sample], shape: SampleShape) -> pa.Table:
         ValueError: naming the scene, the column, the shape found and the shape expected; also for an
             empty caption.
     """
+    import pyarrow as pa
+
     target = schema(shape)
     rows = [_arrays(sample, shape) for sample in samples]
     columns: list[pa.Array] = []
@@ -188,6 +195,8 @@ def decode(table: pa.Table | pa.RecordBatch, columns: Iterable[str] | None = Non
     Args:
         columns: which ones; all tensor columns of the table when None.
     """
+    import pyarrow as pa
+
     wanted = [n for n in table.schema.names if n in _TENSORS] if columns is None else list(columns)
     out = {}
     for name in wanted:

@@ -24,6 +24,8 @@ PYTHON_VERSION = "3.11"
 PLATFORM = "x86_64-manylinux_2_28"
 CUDA_ONLY = ("triton", "nvidia-", "cuda-")
 """Names and beginnings of names of what the CPU build of torch does without."""
+EXTRA = "platform"
+"""What the images have besides the model's own requirements."""
 FROM_SOURCE = ("deepspeed",)
 LOCKS = {name: HERE / f"requirements-{name}.lock" for name in ("cuda", "cpu", "build")}
 
@@ -36,6 +38,7 @@ def main() -> int:
         subprocess.run(pip, check=True)
     uv = [
         str(ENVIRONMENT / "bin" / "uv"), "pip", "compile", "pyproject.toml", str(HERE / "requirements.in"),
+        "--extra", EXTRA,
         "--python-version", PYTHON_VERSION, "--python-platform", PLATFORM, "--generate-hashes",
         "--no-header", "--no-annotate", "--quiet",
     ]  # fmt: skip

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from jobs.common.datasets import Dataset
+from jobs.runs.started import command_line
 from plinth.storage import Storage
 from poma3d.export import SceneEncoder
 
@@ -40,6 +41,7 @@ def keep(
         "encoder": encoder.provenance.run or "an encoder that does not say where it comes from",
         "teacher": {"name": encoder.provenance.teacher, "revision": encoder.provenance.teacher_revision},
         "date": at.isoformat(timespec="seconds"),
+        "command": command_line(),
     }
     text = (json.dumps({"about": about, **results}, indent=1, allow_nan=True) + "\n").encode()
     name = data.rstrip("/").rsplit("/", 1)[-1]

@@ -3,12 +3,42 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 
 from jobs.evaluate.config import EncoderWeights
 from plinth.counts import CountOrZero
 from plinth.locations import Location, ResultLocation
 from plinth.schema import MISSING
 from plinth.storage import StorageOptions
+
+
+class ExportFormat(Enum):
+    """For whom the folder is."""
+
+    poma3d = "poma3d"
+    transformers = "transformers"
+
+
+@dataclass
+class DataLicense:
+    """The licence of a data set that the run has read."""
+
+    data: str = MISSING
+    """The data set, as the card names it: the last part of its URI."""
+    license: str = MISSING
+    """Its licence, as text."""
+
+
+@dataclass
+class CardConfig:
+    """What the model card says and the run does not know; empty values are "not stated"."""
+
+    name: str | None = None
+    """Name of the model; that of the run when empty."""
+    license: str | None = None
+    """Licence of the weights, as the hub writes it: apache-2.0, cc-by-nc-4.0, other."""
+    data_licenses: list[DataLicense] = field(default_factory=list)
+    """Licences of the data sets, in place of what their manifests say (`license` in the attributes)."""
 
 
 @dataclass
@@ -20,7 +50,12 @@ class ExportJob:
     run: Location = MISSING
     """Folder of the run: output/name."""
     output: ResultLocation = MISSING
-    """Folder or URI that gets config.json and model.safetensors."""
+    """Folder or URI that gets the files."""
+    format: ExportFormat = ExportFormat.poma3d
+    """poma3d: config.json and model.safetensors for `poma3d.export.load`. transformers: a folder for
+    `AutoModel.from_pretrained`, with a processor and a model card; `--format` sets it, too."""
+    card: CardConfig = field(default_factory=CardConfig)
+    """For the model card of format transformers."""
     weights: EncoderWeights = EncoderWeights.target
     """Of a run's main stage: target, the moving average that the paper uses, or student, the encoder that it
     follows: after a short run the target is still near its start."""

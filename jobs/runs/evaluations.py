@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from plinth.storage import Storage
@@ -24,6 +24,10 @@ class Evaluation:
     """Data set, encoder and date, as far as the file says them."""
     header: list[str]
     rows: list[list[str]]
+    command: str = ""
+    """The command line that measured it; empty of files from before it was kept."""
+    benchmarks: list[Evaluation] = field(default_factory=list)
+    """Of published benchmarks, each with its protocol in its title; the run's page leaves them out."""
 
 
 def read_evaluations(storage: Storage) -> list[Evaluation]:
@@ -53,7 +57,22 @@ def _shown(key: str, content: dict[str, Any]) -> Evaluation:
     rows += [
         [name, *(_estimate(values.get(column)) for column in columns)] for name, values in encoders.items()
     ]
+    benchmarks = [_benchmark(one) for one in content.get("benchmarks", [])]
+    return Evaluation(title, ["encoder", *columns], rows, str(about.get("command", "")), benchmarks)
+
+
+def _benchmark(content: dict[str, Any]) -> Evaluation:
+    """A table of one benchmark: what no encoder gives, then the encoders."""
+    said = {**content["references"], **content["figures"]}
+    columns = list(dict.fromkeys(column for values in said.values() for column in values))
+    rows = [[name, *(_figure(values.get(column)) for column in columns)] for name, values in said.items()]
+    protocol = ", ".join(f"{key} {value}" for key, value in content["protocol"].items())
+    title = f"{content['benchmark']}: {', '.join(content['source'])}; {protocol}"
     return Evaluation(title, ["encoder", *columns], rows)
+
+
+def _figure(found: Any) -> str:
+    return _estimate(found) if isinstance(found, dict) else _number(found)
 
 
 def _first(values: dict[str, Any]) -> dict[str, Any]:

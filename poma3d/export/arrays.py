@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from poma3d.geometry import unproject
+
 Array = np.ndarray | Tensor
 DEPTH_DTYPES = (
     torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int16, torch.uint16, torch.int32,
@@ -29,6 +31,31 @@ def as_tensor(name: str, array: Array, device: torch.device | str = "cpu") -> Te
     if not isinstance(array, Tensor):
         raise ValueError(f"{name} is a {type(array).__name__}, expected an array of NumPy or torch")
     return array.to(device)
+
+
+def points_of_depth(
+    depth: Array,
+    depth_scale: Array | float,
+    intrinsics: Array,
+    pose: Array,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Point maps float32 [B, V, H, W, 3] in metres, on a device; see `SceneEncoder.from_depth`.
+
+    Raises:
+        ValueError: another shape or dtype, or a principal point outside the grid.
+    """
+    depth, intrinsics, pose = (
+        as_tensor(name, array, device)
+        for name, array in (("depth", depth), ("intrinsics", intrinsics), ("pose", pose))
+    )
+    refuse_depth(depth)
+    refuse_cameras(depth, intrinsics, pose)
+    scale = depth_scale
+    if not isinstance(scale, (int, float)):
+        scale = as_tensor("depth_scale", scale, device)
+        scale = scale[:, None] if scale.ndim else scale
+    return unproject(depth, scale, intrinsics, pose)
 
 
 def refuse_depth(depth: Tensor) -> None:

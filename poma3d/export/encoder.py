@@ -12,16 +12,14 @@ import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from poma3d.export import search
-from poma3d.export.arrays import Array, as_tensor, refuse_cameras, refuse_depth
+from poma3d.export.arrays import Array, as_tensor, points_of_depth
 from poma3d.export.frames import on_grid
 from poma3d.export.search import Provenance, Ranking
-from poma3d.geometry import unproject
 from poma3d.network.encoder import PointMapEncoder, merge_adapters
 from poma3d.network.vit import VisionTransformer
 from poma3d.pretrained.teacher import Teacher
@@ -40,6 +38,21 @@ class SceneFeatures(NamedTuple):
     """[B, V, P, D] patch tokens of the last layer, in the dtype of the weights."""
     projected: Tensor
     """[B, V, E] float32: `features` before they are brought to unit length."""
+
+
+def encode(vit: VisionTransformer, points: Tensor, chunk_views: int) -> SceneFeatures:
+    """Features of point maps [B, V, H, W, 3], `chunk_views` views at a time; see `SceneEncoder.forward`.
+
+    Raises:
+        ValueError: another number of dimensions or image size.
+    """
+    if points.ndim != 5 or points.shape[-1] != 3:
+        raise ValueError(f"point maps must be [B, V, H, W, 3], got {tuple(points.shape)}")
+    passes = [vit(part.permute(0, 3, 1, 2)) for part in points.flatten(0, 1).split(chunk_views)]
+    projected = torch.cat([p.pooled for p in passes]).float()
+    tokens = torch.cat([p.tokens for p in passes])
+    found = (F.normalize(projected, dim=-1), tokens, projected)
+    return SceneFeatures(*(x.unflatten(0, points.shape[:2]) for x in found))
 
 
 class SceneEncoder(nn.Module):
@@ -69,13 +82,7 @@ class SceneEncoder(nn.Module):
         Raises:
             ValueError: another number of dimensions or image size.
         """
-        if points.ndim != 5 or points.shape[-1] != 3:
-            raise ValueError(f"point maps must be [B, V, H, W, 3], got {tuple(points.shape)}")
-        passes = [self.vit(part.permute(0, 3, 1, 2)) for part in points.flatten(0, 1).split(chunk_views)]
-        projected = torch.cat([p.pooled for p in passes]).float()
-        tokens = torch.cat([p.tokens for p in passes])
-        found = (F.normalize(projected, dim=-1), tokens, projected)
-        return SceneFeatures(*(x.unflatten(0, points.shape[:2]) for x in found))
+        return encode(self.vit, points, chunk_views)
 
     @property
     def device(self) -> torch.device:
@@ -101,17 +108,7 @@ class SceneEncoder(nn.Module):
             ValueError: another shape or dtype, or a principal point outside the grid: the intrinsics are of
                 pictures of another size.
         """
-        depth, intrinsics, pose = (
-            as_tensor(name, array, self.device)
-            for name, array in (("depth", depth), ("intrinsics", intrinsics), ("pose", pose))
-        )
-        refuse_depth(depth)
-        refuse_cameras(depth, intrinsics, pose)
-        scale = depth_scale
-        if not isinstance(scale, (int, float)):
-            scale = as_tensor("depth_scale", scale, self.device)
-            scale = scale[:, None] if scale.ndim else scale
-        return self(unproject(depth, scale, intrinsics, pose))
+        return self(points_of_depth(depth, depth_scale, intrinsics, pose, self.device))
 
     def from_frames(
         self,
@@ -148,12 +145,7 @@ class SceneEncoder(nn.Module):
                 image size or poses that are no rigid motion.
         """
         frames = on_grid(depth, intrinsics, poses, self.vit.shape.image_size, colour, up, depth_scale)
-        return self.from_depth(
-            np.stack([frame.depth for frame in frames.views])[None],
-            frames.depth_scale,
-            np.stack([frame.intrinsics for frame in frames.views]).astype(np.float32)[None],
-            np.stack([frame.pose for frame in frames.views]).astype(np.float32)[None],
-        )
+        return self.from_depth(*frames.arrays())
 
     def rank(self, scenes: SceneFeatures | Tensor, text: str | Array) -> Ranking:
         """Views and scenes by how well they fit a text. The teacher that the export names is opened at the

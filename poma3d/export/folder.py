@@ -1,4 +1,8 @@
-"""An encoder's folder: `model.safetensors` and `config.json`."""
+"""An encoder's folder: `model.safetensors` and `config.json`.
+
+Two formats are read. `save` writes our own; `poma3d.auto.save` writes the one that transformers loads, with
+other keys and the weights' names behind `PREFIX`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
+from poma3d.export import fields
 from poma3d.export.encoder import Provenance, SceneEncoder
 from poma3d.network.vit import VisionTransformer, VitShape
 from poma3d.pretrained.folder import share
@@ -17,6 +23,8 @@ from poma3d.pretrained.loading import load_module
 FORMAT = "poma3d-encoder"
 FORMAT_VERSION = 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+PREFIX = "vit."
+"""Of the weights' names in a folder for transformers."""
 
 
 def save(encoder: SceneEncoder, folder: Path | str) -> None:
@@ -54,19 +62,35 @@ def load(
     """
     folder = Path(folder)
     config = _read_config(folder / CONFIG)
-    vit = VisionTransformer(VitShape.from_dict(config["shape"]), config["input_gain"])
-    load_module(vit, [folder / WEIGHTS], str(folder / WEIGHTS))
-    provenance = Provenance(**config["provenance"])
+    if config.get("model_type") == fields.MODEL_TYPE:
+        vit, provenance = _of_transformers(folder, config)
+    else:
+        vit = VisionTransformer(VitShape.from_dict(config["shape"]), config["input_gain"])
+        load_module(vit, [folder / WEIGHTS], str(folder / WEIGHTS))
+        provenance = Provenance(**config["provenance"])
     if teacher is not None:
         provenance = replace(provenance, teacher_source=str(teacher))
     return SceneEncoder(vit, provenance).to(device)
 
 
+def _of_transformers(folder: Path, config: dict[str, Any]) -> tuple[VisionTransformer, Provenance]:
+    try:
+        fields.check_keys(config)
+        shape, provenance = fields.shape_of(config), fields.provenance_of(config)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from None
+    vit = VisionTransformer(shape, config[fields.GAIN])
+    load_module(nn.ModuleDict({PREFIX.rstrip("."): vit}), [folder / WEIGHTS], str(folder / WEIGHTS))
+    return vit, provenance
+
+
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_text())
+        config: dict[str, Any] = json.loads(path.read_text())
     except (OSError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} cannot be read: {error}; give the folder of an exported encoder") from error
+    if config.get("model_type") == fields.MODEL_TYPE:
+        return config
     found = (config.get("format"), config.get("format_version"))
     if found != (FORMAT, FORMAT_VERSION):
         raise ValueError(f"{path} is of format {found}, expected {(FORMAT, FORMAT_VERSION)}: export again")

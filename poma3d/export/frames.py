@@ -16,11 +16,11 @@ from poma3d.export.arrays import Array
 from poma3d.geometry import rotation_to_z_up
 from poma3d.sample import MILLIMETRE
 from poma3d.scenes.checks import check_frame
-from poma3d.scenes.colour import cut_to_colour
+from poma3d.scenes.colour import cut_to_colour, picture_on_grid
 from poma3d.scenes.config import ViewConfig
 from poma3d.scenes.frame import BadFrame, ColourCamera, Frame
 from poma3d.scenes.orientation import estimate_up, turned, upright_turns
-from poma3d.scenes.views import to_grid
+from poma3d.scenes.views import resize_colour, to_grid
 
 FARTHEST_MEDIAN_M = 100.0
 """Depth maps with a median beyond this are in other units: rooms have a few metres, millimetres thousands."""
@@ -36,6 +36,18 @@ class GridFrames:
     views: list[Frame]
     depth_scale: float
     """Metres per unit of their depth."""
+    pictures: list[np.ndarray] | None = None
+    """uint8 [H, W, 3]: what each view shows, in colour; None where no pictures were given."""
+
+    def arrays(self) -> tuple[np.ndarray, float, np.ndarray, np.ndarray]:
+        """What `points_of_depth` takes: depth uint16 [1, V, H, W], metres per unit, intrinsics float32
+        [1, V, 4], pose float32 [1, V, 3, 4]."""
+        return (
+            np.stack([frame.depth for frame in self.views])[None],
+            self.depth_scale,
+            np.stack([frame.intrinsics for frame in self.views]).astype(np.float32)[None],
+            np.stack([frame.pose for frame in self.views]).astype(np.float32)[None],
+        )
 
 
 def on_grid(
@@ -46,11 +58,14 @@ def on_grid(
     colour: ColourCamera | None = None,
     up: Array | Sequence[float] | None = None,
     depth_scale: float | None = None,
+    pictures: Array | Sequence[Array] | None = None,
 ) -> GridFrames:
     """The frames of one scan on a grid; see `SceneEncoder.from_frames` for the arguments.
 
     Args:
         size: (H, W) of the grid.
+        pictures: uint8 [V, any, any, 3] or V pictures, that show what the depth maps show, in any resolution,
+            or what `colour` saw.
 
     Raises:
         ValueError: frames that cannot be used, with their numbers and reasons.
@@ -63,8 +78,10 @@ def on_grid(
     maps, scale = _depth(depth, depth_scale)
     cameras, motions = _intrinsics(intrinsics, len(maps)), _poses(poses, len(maps))
     frames = [
-        Frame(str(i), one, camera, pose, colour_camera=colour)
-        for i, (one, camera, pose) in enumerate(zip(maps, cameras, motions, strict=True))
+        Frame(str(i), one, camera, pose, picture, colour_camera=colour)
+        for i, (one, camera, pose, picture) in enumerate(
+            zip(maps, cameras, motions, _pictures(pictures, len(maps)), strict=True)
+        )
     ]
     _refuse(frames, scale, cut=False)  # before anything is estimated from them
     if up is None:
@@ -84,7 +101,45 @@ def on_grid(
         frame.pose = level @ frame.pose
     turns = upright_turns([frame.pose for frame in frames])
     frames = [turned(frame, n) for frame, n in zip(frames, turns, strict=True)]
-    return GridFrames([to_grid(frame, *size) for frame in _refuse(frames, scale, cut=True)], scale)
+    cut = _refuse(frames, scale, cut=True)
+    views = [to_grid(frame, *size) for frame in cut]
+    if pictures is None:
+        return GridFrames(views, scale)
+    shapes = [(frame.depth.shape[0], frame.depth.shape[1]) for frame in cut]
+    return GridFrames(views, scale, [_colour(*one, scale) for one in zip(views, shapes, strict=True)])
+
+
+def _colour(view: Frame, source_hw: tuple[int, int], depth_scale: float) -> np.ndarray:
+    """uint8 [H, W, 3] of a view that has a picture.
+
+    Raises:
+        ValueError: a picture of another shape, with the view's number.
+    """
+    try:
+        picture = picture_on_grid(view, source_hw, depth_scale)
+    except BadFrame as reason:
+        raise ValueError(f"frame {view.frame_id}: {reason}. Give the picture that belongs to it") from None
+    assert picture is not None, "pictures were given"
+    return resize_colour(picture, *view.depth.shape)
+
+
+def _pictures(pictures: Array | Sequence[Array] | None, frames: int) -> list[np.ndarray | None]:
+    """A picture uint8 [any, any, 3] for each frame, or none for all.
+
+    Raises:
+        ValueError: another number of them, another shape or dtype.
+    """
+    if pictures is None:
+        return [None] * frames
+    found = [_numpy(one) for one in pictures]
+    if len(found) != frames:
+        raise ValueError(f"rgb has {len(found)} pictures, depth has {frames} maps: give one for each")
+    for number, one in enumerate(found):
+        if one.ndim != 3 or one.shape[-1] != 3 or one.dtype != np.uint8 or one.size == 0:
+            raise ValueError(
+                f"rgb: picture {number} is {one.dtype} {list(one.shape)}, expected uint8 [h, w, 3]"
+            )
+    return list(found)
 
 
 def _refuse(frames: Sequence[Frame], depth_scale: float, cut: bool) -> list[Frame]:

@@ -99,7 +99,7 @@ def load_transformers(
     unexpected = [n for n in info["unexpected_keys"] if not any(fnmatchcase(n, p) for p in elsewhere)]
     reshaped = {name: (tuple(found), tuple(wanted)) for name, found, wanted in info["mismatched_keys"]}
     found = Mismatch(list(info["missing_keys"]), unexpected, reshaped)
-    _refuse(found, allowed, source, section, type(model).__name__)
+    refuse(found, allowed, source, section, type(model).__name__)
     loaded: nn.Module = model
     return loaded
 
@@ -131,12 +131,17 @@ def load_module(
             if name in own and tensor.shape != own[name].shape
         },
     )
-    _refuse(found, allowed, source, section, type(module).__name__)
+    refuse(found, allowed, source, section, type(module).__name__)
     fitting = {n: t for n, t in tensors.items() if n in own and n not in found.reshaped}
     module.load_state_dict(fitting, strict=False)
 
 
-def _refuse(found: Mismatch, allowed: Sequence[str], source: str, section: str, model: str) -> None:
+def refuse(found: Mismatch, allowed: Sequence[str], source: str, section: str, model: str) -> None:
+    """Refuse weights that are not those of a model; see `load_transformers` for the arguments.
+
+    Raises:
+        UnusableModel: they differ by more than is allowed.
+    """
     left = found.without(allowed)
     if left:
         hint = f". What may differ is named in {section}.allow_tensors" if section else ""

@@ -121,12 +121,21 @@ def to_grid(frame: Frame, height: int, width: int) -> Frame:
 
 def encode_colour(picture: np.ndarray, height: int, width: int, quality: int) -> bytes:
     """JPEG of a picture uint8 [any, any, 3] on the grid [height, width]."""
-    image = Image.fromarray(picture)
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality)
+    _resized(picture, height, width).save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
+
+
+def resize_colour(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A picture uint8 [any, any, 3] on the grid: uint8 [height, width, 3]."""
+    return np.array(_resized(picture, height, width))
+
+
+def _resized(picture: np.ndarray, height: int, width: int) -> Image.Image:
+    image = Image.fromarray(picture)
+    if image.size == (width, height):
+        return image
+    return image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
 
 
 def _parts(frames: int, views: int, config: ViewConfig) -> Iterator[tuple[str, np.ndarray]]:

@@ -5,6 +5,7 @@ Do it only when a format changes on purpose, and say so in CHANGELOG.md: files o
     dataset/      rooms, two views of 32 x 32 each, with the embeddings of a tiny teacher
     checkpoint/   the main stage of a tiny run on them: weights, target copy, moments, cursor
     encoder/      its export
+    handed-on/    the same for transformers, without its card
     expected.json what a reader must find in them
 """
 
@@ -18,12 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from transformers import AutoModel
 
+import poma3d.auto
 from jobs.cli import main as poma
 from jobs.common.datasets import open_dataset
 from plinth.checkpoint import save_load, store
 from plinth.storage import Storage, StorageOptions
 from poma3d import export
+from poma3d.export.arrays import points_of_depth
 from tests.helpers.tiny_jobs import make_data, pretrain_job, write
 
 FOLDER = Path(__file__).parent
@@ -50,7 +55,13 @@ def main() -> None:
             shutil.copytree(source, FOLDER / target)
         config = FOLDER / "encoder" / export.CONFIG
         config.write_text(config.read_text().replace(name, "golden"))  # a temporary folder means nothing
+    hand_on(FOLDER)
     EXPECTED.write_text(json.dumps(found(FOLDER), indent=1) + "\n")
+
+
+def hand_on(folder: Path) -> None:
+    """Write the golden encoder for transformers."""
+    poma3d.auto.save(export.load(folder / "encoder"), folder / "handed-on")
 
 
 def found(folder: Path) -> dict[str, Any]:
@@ -62,9 +73,10 @@ def found(folder: Path) -> dict[str, Any]:
         weights = save_load.read_full(checkpoints, Path(scratch))
     encoder = export.load(folder / "encoder")
     first = samples[0]
-    features = encoder.from_depth(
-        first.depth[None], first.depth_scale, first.intrinsics[None], first.pose[None]
-    ).features[0]
+    ready = first.depth[None], first.depth_scale, first.intrinsics[None], first.pose[None]
+    features = encoder.from_depth(*ready).features[0]
+    with torch.inference_mode():
+        handed_on = AutoModel.from_pretrained(folder / "handed-on")(points_of_depth(*ready)).features[0]
     return {
         "dataset": {
             "format": data.manifest.format_version,
@@ -80,8 +92,13 @@ def found(folder: Path) -> dict[str, Any]:
             "tensors": len(weights),
             "weights": _digest(*(weights[name].numpy() for name in sorted(weights))),
         },
-        "encoder": [[round(float(value), 3) for value in view] for view in features],
+        "encoder": _rounded(features),
+        "handed_on": _rounded(handed_on),
     }
+
+
+def _rounded(features: torch.Tensor) -> list[list[float]]:
+    return [[round(float(value), 3) for value in view] for view in features]
 
 
 def _digest(*arrays: Any) -> str:

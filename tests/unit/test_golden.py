@@ -14,5 +14,6 @@ def test_files_of_an_earlier_version_are_read_as_they_were() -> None:
     now, then = found(FOLDER), json.loads(EXPECTED.read_text())
     assert now["dataset"] == then["dataset"]
     assert now["checkpoint"] == then["checkpoint"]
-    for view, expected in zip(now["encoder"], then["encoder"], strict=True):
-        assert view == pytest.approx(expected, abs=0.002), "the same to the digit that is kept"
+    for name in ("encoder", "handed_on"):
+        for view, expected in zip(now[name], then[name], strict=True):
+            assert view == pytest.approx(expected, abs=0.002), "the same to the digit that is kept"

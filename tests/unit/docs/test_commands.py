@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 
+import poma3d.auto
 from jobs import cli, jobfile
 from jobs.cli import main
 from jobs.ingest.config import ReaderConfig
@@ -44,6 +45,7 @@ RUN_BY = {
     r"poma view": "tests/unit/jobs/view/test_view_page.py::test_poma_view",
     r"poma locate": "tests/unit/jobs/locate/test_locate_command.py::*",
     r"poma evaluate": "tests/integration/train/test_end_to_end.py::commands",
+    r"poma export .*--format": "tests/unit/jobs/export/test_export_command.py::*",
     r"poma export": "tests/integration/train/test_end_to_end.py::commands",
     r"poma shards (inspect|verify|preview)": "tests/unit/jobs/ingest/test_data_commands.py::*",
     r"poma lift": "tests/unit/jobs/lift/test_lift.py::*",
@@ -67,6 +69,7 @@ RUN_BY = {
     r"poma checkpoints (verify|repair|prune|pin)": "tests/unit/jobs/checkpoints/test_checkpoints.py::*",
     r"poma submit .*--render": "tests/unit/jobs/submit/test_kubernetes.py::*",
     r"poma submit": "tests/integration/cluster/test_submit_ray.py::*",
+    r"python examples/hand_off\.py": "tests/unit/examples/test_hand_off.py::*",
     r"python examples/own_reader\.py": "tests/unit/examples/test_own_reader.py::*",
     r"python examples/own_stage\.py": "tests/integration/test_own_stage.py::*",
 }
@@ -174,6 +177,7 @@ def test_python_of_the_pages_runs(block: Block, tmp_path: Path, monkeypatch: pyt
     teacher = tiny.save_teacher(tmp_path / "teacher", tiny.clip_model())
     encoder = SceneEncoder(tiny.tower().build(), Provenance("tiny", teacher_source=str(teacher)))
     export.save(encoder, tmp_path / "encoder")
+    poma3d.auto.save(encoder, tmp_path / "handed-on")
     frames = room(views=FRAMES).frames
     monkeypatch.chdir(tmp_path)
     page = ModuleType("page")

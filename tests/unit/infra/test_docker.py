@@ -11,7 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from infra.docker.lock import CUDA_ONLY, FROM_SOURCE, LOCKS, entries, name_of
+from infra.docker.lock import CUDA_ONLY, EXTRA, FROM_SOURCE, LOCKS, entries, name_of
 from tests.helpers.infra.dockerfile import Dockerfile, parse
 
 ROOT = Path(__file__).parents[3]
@@ -51,7 +51,7 @@ def versions(*names: str) -> dict[str, Version]:
 
 def project_requirements() -> list[Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return [Requirement(text) for text in project["dependencies"]]
+    return [Requirement(t) for t in (*project["dependencies"], *project["optional-dependencies"][EXTRA])]
 
 
 def test_there_is_a_dockerfile_for_each_kind_of_node() -> None:

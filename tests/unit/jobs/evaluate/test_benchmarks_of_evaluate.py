@@ -13,6 +13,7 @@ from jobs.cli import main
 from jobs.common.datasets import open_dataset
 from jobs.evaluate import encoders, record
 from jobs.pretrain.config import PretrainJob
+from jobs.runs.evaluations import read_evaluations
 from plinth.storage import Storage, StorageOptions
 from poma3d import export
 from poma3d.pretrained.config import TeacherConfig
@@ -71,6 +72,10 @@ def test_tables_and_results(
     assert len(names) == 6
     assert newest["benchmarks"][0]["counts"]["queries of scans that the data set lacks"] == 1
     assert newest["about"]["data"]["uri"] == content["data"]
+    [shown] = read_evaluations(Storage.from_uri(str(folder / "out")))
+    assert shown.command == newest["about"]["command"]
+    assert [one.title.split(": ")[0] for one in shown.benchmarks] == names
+    assert all(row[1] for one in shown.benchmarks for row in one.rows), "a figure for every encoder"
     kept = list((folder / "out" / "evaluations").iterdir())
     assert [json.loads(path.read_text()) for path in kept] == [newest]
     assert said.out.rstrip().endswith(kept[0].name), "says where the results are"
