@@ -102,20 +102,11 @@ class ConversationStage(nn.Module):
         is so already. Call it before the batch goes to a device."""
         if IDS in batch:
             return batch
-        n = len(batch["scene"])
-        prompt_n = self._drawn("situations", self.chat.situations, batch, "prompts")
-        answer_n = self._drawn("answers", self.chat.answers, batch, "answers")
-        scenes, counts_n, most = self.seen.gather(batch)
-        texts = []
-        for i in range(n):
-            p, a = int(prompt_n[i]), int(answer_n[i])
-            prompt = batch["prompt"][i, p, : int(batch["prompt_count"][i, p])].numpy()
-            answer = batch["answer"][i, a, : int(batch["answer_count"][i, a])].numpy()
-            texts.append(Text(prompt, int(batch["scene_at"][i]), int(counts_n[i]), answer))
-        laid = lay_out(texts, most, self.chat.packed_tokens)
-        lengths = torch.tensor([len(text.answer) for text in texts], dtype=torch.float32)
-        kept = {k: v for k, v in batch.items() if k not in COLUMNS}
-        return {**kept, **scenes, **laid, f"{PREFIX}label_count": lengths}
+        return self._laid_out(batch, self.chat.packed_tokens, with_answers=True)
+
+    def prepare_prompts(self, batch: Batch) -> Batch:
+        """The same without the answers, one conversation a row: for generation."""
+        return batch if IDS in batch else self._laid_out(batch, None, with_answers=False)
 
     def read_ahead(self, batch: Batch) -> None:
         """What `prepare` will need of a batch that comes later; the reading thread calls it."""
@@ -163,19 +154,21 @@ class ConversationStage(nn.Module):
 
     def logits(self, batch: Batch) -> Tensor:
         """Scores of the next token float32 [K, vocabulary] at the places with a label of a prepared batch."""
-        embeds_RLW, mask, positions_RL = self.inputs(batch)
+        packed = self.chat.packed_tokens is not None
         features_RLW = decoder_of(self.llm)(
-            inputs_embeds=embeds_RLW, attention_mask=mask, position_ids=positions_RL, use_cache=False
+            inputs_embeds=self.embeds(batch),
+            attention_mask=attention(batch[f"{PREFIX}sample"], packed),
+            position_ids=batch[f"{PREFIX}positions"],
+            use_cache=False,
         ).last_hidden_state
         chosen_KW = features_RLW.flatten(0, 1)[batch[f"{PREFIX}label_at"]]
         head: nn.Module = self.llm.get_output_embeddings()  # type: ignore[operator]
         scores: Tensor = head(chosen_KW)
         return scores.float()
 
-    def inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """What the blocks of a language model take of a prepared batch: `inputs_embeds` [R, L, W],
-        `attention_mask` (int64 [R, L], or bool [R, 1, L, L] of packed rows) and `position_ids` int64 [R,
-        L]."""
+    def embeds(self, batch: Batch) -> Tensor:
+        """Text and scene of a prepared batch in rows [R, L, W], as the blocks of the language model take
+        them."""
         embed: nn.Module = self.llm.get_input_embeddings()  # type: ignore[operator]
         embeds_RLW: Tensor = embed(batch[IDS])
         if self.projector is not None:
@@ -183,8 +176,7 @@ class ConversationStage(nn.Module):
             scene_QW = scene_nMW.flatten(0, 1)[batch[f"{PREFIX}scene_from"]]
             flat = embeds_RLW.flatten(0, 1).index_copy(0, batch[f"{PREFIX}scene_at"], scene_QW)
             embeds_RLW = flat.view(embeds_RLW.shape)
-        packed = self.chat.packed_tokens is not None
-        return embeds_RLW, attention(batch[f"{PREFIX}sample"], packed), batch[f"{PREFIX}positions"]
+        return embeds_RLW
 
     def scene_tokens(self, batch: Batch) -> Tensor:
         """Tokens [n, M, D] of a prepared batch before the projector, in its dtype; those that a sample has
@@ -220,6 +212,20 @@ class ConversationStage(nn.Module):
         return wanted.unflatten(0, points_UVHW3.shape[:2])
 
     # -- on the host ------------------------------------------------------------------------------------
+
+    def _laid_out(self, batch: Batch, row_tokens: int | None, with_answers: bool) -> Batch:
+        prompt_n = self._drawn("situations", self.chat.situations, batch, "prompts")
+        answer_n = self._drawn("answers", self.chat.answers, batch, "answers")
+        scenes, counts_n, most = self.seen.gather(batch)
+        texts = []
+        for i, (p, a) in enumerate(zip(prompt_n.tolist(), answer_n.tolist(), strict=True)):
+            prompt = batch["prompt"][i, p, : int(batch["prompt_count"][i, p])].numpy()
+            length = int(batch["answer_count"][i, a]) if with_answers else 0
+            answer = batch["answer"][i, a, :length].numpy()
+            texts.append(Text(prompt, int(batch["scene_at"][i]), counts_n[i], answer))
+        lengths = torch.tensor([len(text.answer) for text in texts], dtype=torch.float32)
+        kept = {k: v for k, v in batch.items() if k not in COLUMNS}
+        return {**kept, **scenes, **lay_out(texts, most, row_tokens), f"{PREFIX}label_count": lengths}
 
     def _drawn(self, tag: str, rule: str, batch: Batch, counts: str) -> Tensor:
         """int64 [n]: which of several; the first in evaluation."""
