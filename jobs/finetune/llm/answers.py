@@ -82,8 +82,8 @@ def open_run(
     trained_on = state["notes"]["config"]["encoder"]
     if setup.encoder is not None and setup.encoder["digest"] != trained_on:
         raise DataError(
-            f"{key}.features are of the encoder {setup.encoder['digest']}, {storage.uri} was trained on those "
-            f"of {trained_on}.",
+            f"{key}.features are of the encoder {setup.encoder['digest']}, {storage.uri} was trained on "
+            f"those of {trained_on}.",
             "Run `poma features` with that encoder.",
         )
     chat = chat_of(job, storage)

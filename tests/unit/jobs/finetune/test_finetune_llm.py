@@ -13,6 +13,7 @@ import torch
 
 from jobs.cli import main
 from jobs.common.datasets import open_dataset
+from jobs.evaluate import encoders
 from jobs.finetune.llm import conversations
 from jobs.finetune.llm.answers import answers, open_run, read_job
 from jobs.finetune.llm.config import ConversationsConfig, FinetuneLlmJob
@@ -21,6 +22,7 @@ from jobs.finetune.scenes import open_scenes
 from jobs.jobfile import load
 from plinth.checkpoint import save_load, store
 from plinth.storage import Storage, StorageOptions
+from poma3d import export
 from poma3d.inputs import point_maps
 from poma3d.llm import voxels
 from tests.helpers.downstream import llm
@@ -169,7 +171,12 @@ def test_a_new_model_with_its_encoder_learns_and_answers(ready: Path, tmp_path: 
     train = {"conversations": [rooms], **({} if tokens == "none" else {"scenes": [str(ready / "rooms")]})}
     encoder = None if tokens == "none" else {"source": str(ready / "encoder"), "lr": 1e-4}
     scene = {"tokens": tokens, "cell_m": 0.5, "max_voxels": 16, "projector_lr": 1e-3}
-    training = {**job_of(ready, tmp_path)["training"], "steps": 60, "global_batch_size": 16, "micro_batch_size": 16}
+    training = {
+        **job_of(ready, tmp_path)["training"],
+        "steps": 60,
+        "global_batch_size": 16,
+        "micro_batch_size": 16,
+    }
     changes = {"llm": NEW, "encoder": encoder, "scene": scene, "train": train, "training": training}
     changes |= {"optim": {"lr": 2e-2, "warmup_steps": 2}, "checkpoint": {"every_steps": 60}}
     assert run(ready, tmp_path, **changes) == 0
@@ -181,6 +188,10 @@ def test_a_new_model_with_its_encoder_learns_and_answers(ready: Path, tmp_path: 
     assert [each.question_id for each, _ in said] == [each.question_id for each in asked[:24]]
     known = {answer for each in asked for answer in each.answers}
     assert sum(text in known for _, text in said) >= 12
+    if encoder is not None:
+        before = export.load(ready / "encoder").vit.state_dict()
+        after = encoders.load(uri, OPTIONS).vit.state_dict()
+        assert any(not torch.equal(weight, after[name]) for name, weight in before.items())
     held = json.loads((tmp_path / "llm/tokenizer.json").read_text())
     assert len(held["model"]["vocab"]) == opened.chat.vocabulary
 
