@@ -124,6 +124,12 @@ COMMANDS = (
         "jobs.finetune.arguments",
     ),
     Command(
+        "generate",
+        "jobs.generate.command",
+        "write what a trained language model answers to a data set of questions; resumes by itself",
+        SCHEMAS["generate"],
+    ),
+    Command(
         "ask",
         "jobs.ask.command",
         "answer questions about a scene with a trained head, and show the views that it looked at",

@@ -41,6 +41,7 @@ SCHEMAS: dict[str, str] = {
     "features": "jobs.features.config:FeaturesJob",
     "finetune": "jobs.finetune.config:FinetuneJob",
     "finetune_llm": "jobs.finetune.llm.config:FinetuneLlmJob",
+    "generate": "jobs.generate.config:GenerateJob",
     "export": "jobs.export.config:ExportJob",
     "sweep": "jobs.sweep.config:SweepJob",
     "sweep_finetune": "jobs.sweep.config:HeadSweepJob",

@@ -13,19 +13,18 @@ from jobs.common.run_layout import CONFIG_KEY, TRAINING
 from jobs.finetune.llm.build import Setup, build_stage, load_weights
 from jobs.finetune.llm.config import FinetuneLlmJob, SeenConfig
 from jobs.finetune.llm.resolve import chat_of, scenes_of, set_up
+from jobs.finetune.llm.rows import NO_ANSWER, tokenise
 from plinth import config
 from plinth.checkpoint import store
 from plinth.errors import ConfigError, DataError
 from plinth.storage import Storage, StorageOptions
+from poma3d.inputs import Batch
 from poma3d.llm.chat import Chat
 from poma3d.llm.config import NONE
 from poma3d.llm.conversations import COLUMNS, Conversation, ConversationRow, encode, shape_of
 from poma3d.llm.generate import ask, generate
 from poma3d.llm.stage import ConversationStage
 from poma3d.sample import decode
-
-NO_ANSWER = ((0,),)
-"""Of conversations whose answers are to be found: nothing reads it."""
 
 
 @dataclass(frozen=True)
@@ -96,34 +95,23 @@ def open_run(
 def answers(
     run: LlmRun, asked: Sequence[Conversation], batch_size: int, max_tokens: int
 ) -> Iterator[tuple[Conversation, str]]:
-    """Each conversation with its answer, in their order; greedy.
+    """Each conversation with its answer, sorted by scene; greedy.
 
     Raises:
-        DataError: a conversation about a scene that is not there.
+        DataError: no conversation is about a scene that is there.
     """
-    numbers = run.setup.numbers.numbers
-    if run.job.scene.tokens == NONE:
-        numbers = dict.fromkeys((each.scene_id for each in asked), 0)
-    missing = [each.scene_id for each in asked if each.scene_id not in numbers]
-    if missing:
-        raise DataError(f"scene {missing[0]} is not there.", "Give the features or scenes of all questions.")
-    for start in range(0, len(asked), batch_size):
-        own = asked[start : start + batch_size]
-        rows = _rows(run.chat, own)
-        table = encode(rows, numbers, shape_of(rows))
-        arrays = decode(table, COLUMNS)
+    numbers = None if run.job.scene.tokens == NONE else run.setup.numbers.numbers
+    tokenised = tokenise("asked", 1.0, asked, numbers, run.chat, "asked", with_answers=False)
+    of_id = {each.sample_id: each for each in asked}
+    of_rows = numbers or dict.fromkeys((row.scene_id for row in tokenised.rows), 0)
+    for start in range(0, len(tokenised.rows), batch_size):
+        rows = tokenised.rows[start : start + batch_size]
+        arrays = decode(encode(rows, of_rows, shape_of(rows)), COLUMNS)
         batch = {name: torch.from_numpy(np.array(values)) for name, values in arrays.items()}
-        found = generate(run.stage, ask(run.stage, batch), run.chat.stop_ids, max_tokens)
-        yield from zip(own, [run.chat.read(ids) for ids in found], strict=True)
+        yield from zip([of_id[row.sample_id] for row in rows], said(run, batch, max_tokens), strict=True)
 
 
-def _rows(chat: Chat, asked: Sequence[Conversation]) -> list[ConversationRow]:
-    """Prompts of the first situation of each."""
-    prompts, _ = chat.prompts([each.texts[0] for each in asked])
-    return [
-        ConversationRow(
-            each.sample_id, each.scene_id, (prompt.ids,), prompt.scene_at, NO_ANSWER, each.view,
-            **({} if each.agent is None else {"agent": each.agent}),
-        )
-        for each, prompt in zip(asked, prompts, strict=True)
-    ]  # fmt: skip
+def said(run: LlmRun, batch: Batch, max_tokens: int) -> list[str]:
+    """The answer to each conversation of a batch of `poma3d.llm.conversations`; greedy."""
+    found = generate(run.stage, ask(run.stage, batch), run.chat.stop_ids, max_tokens)
+    return [run.chat.read(ids) for ids in found]

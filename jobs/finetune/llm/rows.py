@@ -31,6 +31,8 @@ from poma3d.llm.conversations import (
 FOLDER = "conversations"
 SHARD_ROWS = 4096
 SHOWN = 3
+NO_ANSWER = ((0,),)
+"""Of conversations whose answers are to be found: nothing reads it."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ def tokenise(
     numbers: dict[str, int] | None,
     chat: Chat,
     where: str,
+    with_answers: bool = True,
 ) -> Tokenised:
     """Put conversations in tokens; those without an answer or a scene are left out, and counted on the
     terminal.
@@ -59,13 +62,14 @@ def tokenise(
     Args:
         numbers: of the scenes that are there; None where no scene is looked at.
         where: key in the job, for messages.
+        with_answers: else only what is asked, also where no answer is known.
 
     Raises:
         DataError: nothing is left.
     """
     present = [each for each in found if numbers is None or each.scene_id in numbers]
     missing = sorted({each.scene_id for each in found} - {each.scene_id for each in present})
-    kept = [each for each in present if each.answers]
+    kept = [each for each in present if each.answers or not with_answers]
     if not kept:
         why = f"scenes such as {missing[0]} are not there" if missing else "no answers"
         raise DataError(
@@ -74,12 +78,13 @@ def tokenise(
         )
     kept.sort(key=lambda each: (0 if numbers is None else numbers[each.scene_id], each.sample_id))
     prompts, cut_texts = chat.prompts([text for each in kept for text in each.texts])
-    answers, cut_answers = chat.answers([text for each in kept for text in each.answers])
+    texts = [text for each in kept for text in each.answers] if with_answers else []
+    answers, cut_answers = chat.answers(texts)
     prompt, answer = iter(prompts), iter(answers)
     rows = []
     for each in kept:
         own = [next(prompt) for _ in each.texts]
-        said = tuple(next(answer) for _ in each.answers)
+        said = tuple(next(answer) for _ in each.answers) if with_answers else NO_ANSWER
         ids = tuple(one.ids for one in own)
         agent = {} if each.agent is None else {"agent": each.agent}
         rows.append(
@@ -105,6 +110,7 @@ def write(
     recipe: dict[str, Any],
     encoder: dict[str, Any] | None,
     options: ShardOptions,
+    shard_rows: int = SHARD_ROWS,
 ) -> OpenSource:
     """The data set of one kind; built where it is not there.
 
@@ -125,7 +131,7 @@ def write(
     storage = run.child(f"{FOLDER}/{found.kind}-{digest(attributes['recipe'])}")
     manifest = _existing(storage)
     if manifest is None:
-        entries = list(_shards(storage, found.rows, numbers, shape, options))
+        entries = list(_shards(storage, found.rows, numbers, shape, options, shard_rows))
         manifest = Manifest(entries, attributes)
         manifests.commit(storage, manifest)
     return OpenSource(storage, manifest, found.weight)
@@ -141,10 +147,11 @@ def _shards(
     numbers: dict[str, int] | None,
     shape: ConversationShape,
     options: ShardOptions,
+    shard_rows: int,
 ) -> Iterator[ShardEntry]:
     of_rows = dict.fromkeys((row.scene_id for row in rows), 0) if numbers is None else numbers
-    for number, start in enumerate(range(0, len(rows), SHARD_ROWS)):
-        table = encode(rows[start : start + SHARD_ROWS], of_rows, shape)
+    for number, start in enumerate(range(0, len(rows), shard_rows)):
+        table = encode(rows[start : start + shard_rows], of_rows, shape)
         yield write_shard(storage, f"{number:06d}", table, options)
 
 

@@ -44,6 +44,10 @@ REQUIRED = {
         *(f"{split}.{key}=[a]" for split in ("train", "val", "test") for key in ("annotations", "features")),
     ],
     "finetune_llm": [],
+    "generate": [
+        "run=x", "output=y",
+        "asked={features: [a], conversations: [{kind: sqa3d, annotations: [a]}]}",
+    ],
     "caption": ["data=x", "output=y", "captioner.revision=abc", "teacher.revision=abc"],
 }  # fmt: skip
 

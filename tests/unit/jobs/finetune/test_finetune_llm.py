@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from jobs.cli import main
 from jobs.common.datasets import open_dataset
 from jobs.evaluate import encoders
 from jobs.finetune.llm import conversations
@@ -26,58 +25,10 @@ from poma3d import export
 from poma3d.inputs import point_maps
 from poma3d.llm import voxels
 from tests.helpers.downstream import llm
+from tests.helpers.downstream.llm_jobs import NEW, job_of, run
 from tests.helpers.tiny_jobs import write
 
 OPTIONS = StorageOptions()
-NEW = {"new": {"vocabulary": 400, "width": 32, "layers": 1, "heads": 2, "mlp_width": 48}, "tune": "full"}
-
-
-@pytest.fixture(scope="module")
-def ready(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with rooms, features with patches, an encoder and a model. Leave it as it is."""
-    home = tmp_path_factory.mktemp("llm")
-    for name in ("rooms", "teacher", "encoder", "features"):
-        shutil.copytree(prepared / name, home / name)
-    job = {
-        "kind": "features", "encoder": str(home / "encoder"), "data": str(home / "rooms"), "patches": True,
-        "output": str(home / "patches"), "workers": 0,
-    }  # fmt: skip
-    assert main(["features", write(home / "features.yaml", job)]) == 0
-    llm.write_model(home / "model", llm.QWEN3_VL)
-    return home
-
-
-def job_of(home: Path, output: Path, **changes: Any) -> dict[str, Any]:
-    return {
-        "kind": "finetune_llm",
-        "name": "llm",
-        "output": str(output),
-        "llm": {
-            "source": str(home / "model"), "model": "vision_language", "lora": {"rank": 2, "alpha": 4.0}
-        },
-        "scene": {"tokens": "voxels", "cell_m": 0.5, "max_voxels": 16},
-        "train": {
-            "features": [str(home / "patches")],
-            "scenes": [str(home / "rooms")],
-            "conversations": [
-                {"kind": "rooms", "annotations": [str(home / "rooms/questions.jsonl")]},
-                {"kind": "scene_captions", "weight": 0.5},
-                {"kind": "view_captions", "weight": 0.5, "requests": ["What is this?", "Describe it."]},
-            ],
-        },
-        "training": {
-            "steps": 4, "global_batch_size": 8, "micro_batch_size": 4,
-            "data": {"lanes": 2, "window_row_groups": 2, "reader": "threads"},
-        },
-        "optim": {"lr": 1e-2, "warmup_steps": 1},
-        "checkpoint": {"every_steps": 2},
-        "fit": {"workers": 0},
-        **changes,
-    }  # fmt: skip
-
-
-def run(home: Path, output: Path, *words: str, **changes: Any) -> int:
-    return main(["finetune", write(output / "llm.yaml", job_of(home, output, **changes)), *words])
 
 
 def checkpoints(output: Path) -> Storage:
@@ -88,33 +39,25 @@ def weights(output: Path) -> dict[str, torch.Tensor]:
     return save_load.read_full(checkpoints(output), output / "scratch")
 
 
-@pytest.fixture(scope="module")
-def trained(ready: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a run. Leave it as it is."""
-    output = tmp_path_factory.mktemp("trained-llm")
-    assert run(ready, output) == 0
-    return output
-
-
-def test_a_checkpoint_holds_adapters_and_projector_alone(trained: Path) -> None:
-    names = {key.partition("/")[2] for key in store.read_state(checkpoints(trained), None)["shapes"]}
+def test_a_checkpoint_holds_adapters_and_projector_alone(trained_llm: Path) -> None:
+    names = {key.partition("/")[2] for key in store.read_state(checkpoints(trained_llm), None)["shapes"]}
     assert names
     assert all("lora" in name or name.startswith("projector.") for name in names)
-    assert all(weight.isfinite().all() for weight in weights(trained).values())
+    assert all(weight.isfinite().all() for weight in weights(trained_llm).values())
 
 
-def test_a_run_that_lost_its_end_ends_as_before(ready: Path, trained: Path, tmp_path: Path) -> None:
-    shutil.copytree(trained / "llm", tmp_path / "llm")
+def test_a_run_that_lost_its_end_ends_as_before(llm_home: Path, trained_llm: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained_llm / "llm", tmp_path / "llm")
     shutil.rmtree(max((tmp_path / "llm/training/checkpoints").glob("*4")))
     (tmp_path / "llm/config.yaml").unlink()
-    assert run(ready, tmp_path) == 0
-    straight, resumed = weights(trained), weights(tmp_path)
+    assert run(llm_home, tmp_path) == 0
+    straight, resumed = weights(trained_llm), weights(tmp_path)
     assert straight.keys() == resumed.keys()
     assert all(torch.equal(straight[name], resumed[name]) for name in straight)
 
 
-def test_conversations_are_mixed_by_weight(ready: Path, tmp_path: Path) -> None:
-    job = load(FinetuneLlmJob, Path(write(tmp_path / "llm.yaml", job_of(ready, tmp_path))))
+def test_conversations_are_mixed_by_weight(llm_home: Path, tmp_path: Path) -> None:
+    job = load(FinetuneLlmJob, Path(write(tmp_path / "llm.yaml", job_of(llm_home, tmp_path))))
     resolved = resolve(job)
     assert [(s.manifest.rows, s.weight) for s in resolved.stage.mixture.sources] == [
         (110, 1.0), (8, 0.5), (16, 0.5),
@@ -125,21 +68,21 @@ def test_conversations_are_mixed_by_weight(ready: Path, tmp_path: Path) -> None:
 
 
 def test_other_weights_of_the_model_are_refused_on_resume(
-    ready: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    llm_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(ready / "model", tmp_path / "model")
+    shutil.copytree(llm_home / "model", tmp_path / "model")
     source = {"source": str(tmp_path / "model"), "model": "vision_language", "lora": {"rank": 2}}
-    assert run(ready, tmp_path, llm=source) == 0
+    assert run(llm_home, tmp_path, llm=source) == 0
     llm.network(llm.QWEN3_VL, seed=1).save_pretrained(tmp_path / "model")
     capsys.readouterr()
-    assert run(ready, tmp_path, llm=source) == 2
+    assert run(llm_home, tmp_path, llm=source) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "weights was" in line
 
 
-def test_captions_are_conversations_about_scenes_and_views(ready: Path) -> None:
-    scenes = open_scenes([str(ready / "rooms")], OPTIONS)
-    first = open_dataset(str(ready / "rooms"), OPTIONS).samples()[0]
+def test_captions_are_conversations_about_scenes_and_views(llm_home: Path) -> None:
+    scenes = open_scenes([str(llm_home / "rooms")], OPTIONS)
+    first = open_dataset(str(llm_home / "rooms"), OPTIONS).samples()[0]
     config = ConversationsConfig("scene_captions", requests=["What is this?", "Describe it."])
     found = conversations.read(config, " ", scenes, OPTIONS, "x")[0]
     assert (found.scene_id, found.answers, found.view) == (
@@ -150,11 +93,11 @@ def test_captions_are_conversations_about_scenes_and_views(ready: Path) -> None:
     assert (of_views[1].view, of_views[1].answers) == (1, tuple(first.view_captions[1]))
 
 
-def test_patches_are_where_the_scene_is(ready: Path, tmp_path: Path) -> None:
-    job = load(FinetuneLlmJob, Path(write(tmp_path / "llm.yaml", job_of(ready, tmp_path))))
+def test_patches_are_where_the_scene_is(llm_home: Path, tmp_path: Path) -> None:
+    job = load(FinetuneLlmJob, Path(write(tmp_path / "llm.yaml", job_of(llm_home, tmp_path))))
     resolved = resolve(job)
     stage = resolved.stage.build_stage(resolved.stage.mixture.sources)
-    sample = open_dataset(str(ready / "rooms"), OPTIONS).samples()[5]
+    sample = open_dataset(str(llm_home / "rooms"), OPTIONS).samples()[5]
     number = resolved.setup.numbers.ids.index(sample.scene_id)
     found = stage.seen.scenes.read([number])
     columns = ("depth", "depth_scale", "intrinsics", "pose")
@@ -165,31 +108,31 @@ def test_patches_are_where_the_scene_is(ready: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tokens", ["voxels", "none"])
-def test_a_new_model_with_its_encoder_learns_and_answers(ready: Path, tmp_path: Path, tokens: str) -> None:
+def test_a_new_model_with_its_encoder_learns_and_answers(llm_home: Path, tmp_path: Path, tokens: str) -> None:
     """It is asked about what it was trained on, long enough to know some of it by heart."""
-    rooms = {"kind": "rooms", "annotations": [str(ready / "rooms/questions.jsonl")]}
-    train = {"conversations": [rooms], **({} if tokens == "none" else {"scenes": [str(ready / "rooms")]})}
-    encoder = None if tokens == "none" else {"source": str(ready / "encoder"), "lr": 1e-4}
+    rooms = {"kind": "rooms", "annotations": [str(llm_home / "rooms/questions.jsonl")]}
+    train = {"conversations": [rooms], **({} if tokens == "none" else {"scenes": [str(llm_home / "rooms")]})}
+    encoder = None if tokens == "none" else {"source": str(llm_home / "encoder"), "lr": 1e-4}
     scene = {"tokens": tokens, "cell_m": 0.5, "max_voxels": 16, "projector_lr": 1e-3}
     training = {
-        **job_of(ready, tmp_path)["training"],
+        **job_of(llm_home, tmp_path)["training"],
         "steps": 60,
         "global_batch_size": 16,
         "micro_batch_size": 16,
     }
     changes = {"llm": NEW, "encoder": encoder, "scene": scene, "train": train, "training": training}
     changes |= {"optim": {"lr": 2e-2, "warmup_steps": 2}, "checkpoint": {"every_steps": 60}}
-    assert run(ready, tmp_path, **changes) == 0
+    assert run(llm_home, tmp_path, **changes) == 0
     uri = str(tmp_path / "llm")
     job = read_job(uri, OPTIONS)
     opened = open_run(uri, OPTIONS, job.train, "train")
     asked = conversations.read(job.train.conversations[0], " ", None, OPTIONS, "train")
     said = list(answers(opened, asked[:24], batch_size=10, max_tokens=8))
-    assert [each.question_id for each, _ in said] == [each.question_id for each in asked[:24]]
+    assert {each.question_id for each, _ in said} == {each.question_id for each in asked[:24]}
     known = {answer for each in asked for answer in each.answers}
     assert sum(text in known for _, text in said) >= 12
     if encoder is not None:
-        before = export.load(ready / "encoder").vit.state_dict()
+        before = export.load(llm_home / "encoder").vit.state_dict()
         after = encoders.load(uri, OPTIONS).vit.state_dict()
         assert any(not torch.equal(weight, after[name]) for name, weight in before.items())
     held = json.loads((tmp_path / "llm/tokenizer.json").read_text())
@@ -213,23 +156,23 @@ def test_a_new_model_with_its_encoder_learns_and_answers(ready: Path, tmp_path: 
     ],
 )
 def test_mistakes_are_one_line(
-    ready: Path, tmp_path: Path, changes: dict[str, Any], says: str, capsys: pytest.CaptureFixture[str]
+    llm_home: Path, tmp_path: Path, changes: dict[str, Any], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capsys.readouterr()
-    assert run(ready, tmp_path, **changes) == 2
+    assert run(llm_home, tmp_path, **changes) == 2
     error = capsys.readouterr().err
     assert says in error
     assert len(error.strip().splitlines()) == 1
 
 
 def test_features_without_patches_and_a_model_without_a_template_are_refused(
-    ready: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    llm_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train = job_of(ready, tmp_path)["train"] | {"features": [str(ready / "features")]}
-    assert run(ready, tmp_path, train=train) == 2
+    train = job_of(llm_home, tmp_path)["train"] | {"features": [str(llm_home / "features")]}
+    assert run(llm_home, tmp_path, train=train) == 2
     assert "with patches=true" in capsys.readouterr().err
-    shutil.copytree(ready / "model", tmp_path / "model")
+    shutil.copytree(llm_home / "model", tmp_path / "model")
     (tmp_path / "model/chat_template.jinja").unlink()
     source = {"source": str(tmp_path / "model"), "model": "vision_language"}
-    assert run(ready, tmp_path, llm=source) == 2
+    assert run(llm_home, tmp_path, llm=source) == 2
     assert "has no chat template" in capsys.readouterr().err
