@@ -89,6 +89,7 @@ def _works(job: GenerateJob, output: Storage) -> list[tuple[GenerateWork, OpenSo
         kind = job.asked.conversations[i].kind
         where = f"{KEY}.conversations[{i}]"
         tokenised = rows.tokenise(kind, 1.0, said, numbers, chat, where, with_answers=False)
+        tokenised.say(where)
         shape = shape_of(tokenised.rows)
         check_length(trained, setup, shape)
         source = rows.write(

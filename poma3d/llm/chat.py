@@ -10,7 +10,7 @@ so every conversation is the template's, and labels are the answer and its end a
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,6 +115,16 @@ class Chat:
             kept.append(token)
         text: str = self._tokenizer.decode(kept, skip_special_tokens=True)
         return text.strip()
+
+    def streamer(self, write: Callable[[str], None]) -> Any:
+        """What `generate` gives tokens to as they are made; `write` gets their text, in pieces."""
+        from transformers import TextStreamer
+
+        class Pieces(TextStreamer):
+            def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+                write(text)
+
+        return Pieces(self._tokenizer, skip_prompt=True, skip_special_tokens=True)
 
     def _clean(self, text: str) -> str:
         """Without what the tokenizer would take for its own marks."""

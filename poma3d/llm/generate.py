@@ -51,13 +51,14 @@ def ask(stage: ConversationStage, batch: Batch) -> Asked:
 
 @torch.no_grad()
 def generate(
-    stage: ConversationStage, asked: Asked, stop_ids: Sequence[int], max_tokens: int
+    stage: ConversationStage, asked: Asked, stop_ids: Sequence[int], max_tokens: int, streamer: Any = None
 ) -> list[list[int]]:
     """Token ids of the answer to each prompt, the end included where it came; greedy.
 
     Args:
         stop_ids: tokens that end an answer.
         max_tokens: longest answer.
+        streamer: of transformers, of one prompt: gets tokens as they are made.
     """
     from transformers import GenerationConfig
 
@@ -66,7 +67,8 @@ def generate(
     )
     llm: Any = stage.llm
     found = llm.generate(
-        inputs_embeds=asked.inputs_embeds, attention_mask=asked.attention_mask, generation_config=config
-    )
+        inputs_embeds=asked.inputs_embeds, attention_mask=asked.attention_mask, generation_config=config,
+        streamer=streamer,
+    )  # fmt: skip
     ids: list[list[int]] = found.tolist()
     return ids

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,6 +59,14 @@ def read_job(uri: str, options: StorageOptions) -> FinetuneLlmJob:
     return config.build(FinetuneLlmJob, [(origin, raw)])
 
 
+def is_language_model(uri: str, options: StorageOptions) -> bool:
+    """Whether there is a run of a language model."""
+    storage = Storage.from_uri(uri, options)
+    if not storage.exists(CONFIG_KEY):
+        return False
+    return config.parse(storage.read(CONFIG_KEY).decode(), CONFIG_KEY).get("kind") == FinetuneLlmJob.kind
+
+
 def open_run(
     uri: str, options: StorageOptions, seen: SeenConfig, key: str, step: int | None = None
 ) -> LlmRun:
@@ -93,9 +102,12 @@ def open_run(
 
 
 def answers(
-    run: LlmRun, asked: Sequence[Conversation], batch_size: int, max_tokens: int
+    run: LlmRun, asked: Sequence[Conversation], batch_size: int, max_tokens: int, streamer: Any = None
 ) -> Iterator[tuple[Conversation, str]]:
     """Each conversation with its answer, sorted by scene; greedy.
+
+    Args:
+        streamer: of `Chat.streamer`, of a single conversation.
 
     Raises:
         DataError: no conversation is about a scene that is there.
@@ -108,10 +120,12 @@ def answers(
         rows = tokenised.rows[start : start + batch_size]
         arrays = decode(encode(rows, of_rows, shape_of(rows)), COLUMNS)
         batch = {name: torch.from_numpy(np.array(values)) for name, values in arrays.items()}
-        yield from zip([of_id[row.sample_id] for row in rows], said(run, batch, max_tokens), strict=True)
+        yield from zip(
+            [of_id[row.sample_id] for row in rows], said(run, batch, max_tokens, streamer), strict=True
+        )
 
 
-def said(run: LlmRun, batch: Batch, max_tokens: int) -> list[str]:
+def said(run: LlmRun, batch: Batch, max_tokens: int, streamer: Any = None) -> list[str]:
     """The answer to each conversation of a batch of `poma3d.llm.conversations`; greedy."""
-    found = generate(run.stage, ask(run.stage, batch), run.chat.stop_ids, max_tokens)
+    found = generate(run.stage, ask(run.stage, batch), run.chat.stop_ids, max_tokens, streamer)
     return [run.chat.read(ids) for ids in found]

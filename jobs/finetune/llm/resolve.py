@@ -80,6 +80,8 @@ def resolve(job: FinetuneLlmJob, accept_changes: bool = False) -> ResolvedLlm:
         rows.tokenise(each.kind, each.weight, found, numbers, chat, f"train.conversations[{i}]")
         for i, (each, found) in enumerate(zip(there.train.conversations, said, strict=True))
     ]
+    for i, each_kind in enumerate(tokenised):
+        each_kind.say(f"train.conversations[{i}]")
     shape = shape_of([row for each in tokenised for row in each.rows])
     check_length(there, setup, shape)
     run.check(write=True)

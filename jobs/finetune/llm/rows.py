@@ -45,6 +45,12 @@ class Tokenised:
     """Sorted by scene."""
     counts: dict[str, int]
     """rows, scenes, without_scene, without_answer, cut_texts, cut_answers."""
+    missing: list[str]
+    """Scenes that are asked about and not there."""
+
+    def say(self, where: str) -> None:
+        """Print the counts; `where` is its key in the job."""
+        _say(where, self.kind, self.counts, self.missing)
 
 
 def tokenise(
@@ -56,8 +62,7 @@ def tokenise(
     where: str,
     with_answers: bool = True,
 ) -> Tokenised:
-    """Put conversations in tokens; those without an answer or a scene are left out, and counted on the
-    terminal.
+    """Put conversations in tokens; those without an answer or a scene are left out, and counted.
 
     Args:
         numbers: of the scenes that are there; None where no scene is looked at.
@@ -98,8 +103,7 @@ def tokenise(
         "cut_texts": cut_texts,
         "cut_answers": cut_answers,
     }
-    _say(where, kind, counts, missing)
-    return Tokenised(kind, weight, rows, counts)
+    return Tokenised(kind, weight, rows, counts, missing)
 
 
 def write(

@@ -46,7 +46,7 @@ REQUIRED = {
     "finetune_llm": [],
     "generate": [
         "run=x", "output=y",
-        "asked={features: [a], conversations: [{kind: sqa3d, annotations: [a]}]}",
+        "asked={features: [a], scenes: [b], conversations: [{kind: sqa3d, annotations: [a]}]}",
     ],
     "caption": ["data=x", "output=y", "captioner.revision=abc", "teacher.revision=abc"],
 }  # fmt: skip
