@@ -62,8 +62,9 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("--steps", type=int, help="of each model, in place of the job's")
     parser.add_argument("--workers", type=int, help="0 trains in this process, without Ray; else the job's")
     parser.add_argument("--batch", type=int, default=64, help="questions that are answered at once")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides of the job's keys")
     arguments = parser.parse_args(words)
-    job = load(FinetuneLlmJob, CONFIGS / "llm_rooms.yaml")
+    job = load(FinetuneLlmJob, CONFIGS / "llm_rooms.yaml", arguments.overrides)
     if arguments.steps is not None:
         job.training = replace(job.training, steps=arguments.steps)
         job.checkpoint = replace(job.checkpoint, every_steps=arguments.steps)

@@ -54,7 +54,7 @@ CASES = [
     Case(2, tune=FULL, tokens="views", trained=True, loss="samples"),
     Case(3, tune=FULL, tokens="patches"),
     Case(0, tune=PROJECTOR),
-    Case(2, precision=Precision.bf16),
+    Case(3, llm.ONEVISION, precision=Precision.bf16, checkpointing=True),
 ]
 
 
