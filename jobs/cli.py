@@ -119,7 +119,7 @@ COMMANDS = (
     Command(
         "finetune",
         "jobs.finetune.command",
-        "train a head for questions or directions on features; resumes by itself",
+        "train a head on features, or a language model that answers; resumes by itself",
         SCHEMAS["finetune"],
         "jobs.finetune.arguments",
     ),
@@ -132,7 +132,7 @@ COMMANDS = (
     Command(
         "ask",
         "jobs.ask.command",
-        "answer questions about a scene with a trained head, and show the views that it looked at",
+        "answer questions about a scene with a trained head or language model, and show the scene",
         arguments="jobs.ask.arguments",
     ),
     Command(
