@@ -119,14 +119,20 @@ COMMANDS = (
     Command(
         "finetune",
         "jobs.finetune.command",
-        "train a head for questions or directions on features; resumes by itself",
+        "train a head on features, or a language model that answers; resumes by itself",
         SCHEMAS["finetune"],
         "jobs.finetune.arguments",
     ),
     Command(
+        "generate",
+        "jobs.generate.command",
+        "write what a trained language model answers to a data set of questions; resumes by itself",
+        SCHEMAS["generate"],
+    ),
+    Command(
         "ask",
         "jobs.ask.command",
-        "answer questions about a scene with a trained head, and show the views that it looked at",
+        "answer questions about a scene with a trained head or language model, and show the scene",
         arguments="jobs.ask.arguments",
     ),
     Command(

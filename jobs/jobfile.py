@@ -40,6 +40,8 @@ SCHEMAS: dict[str, str] = {
     "evaluate": "jobs.evaluate.config:EvaluateJob",
     "features": "jobs.features.config:FeaturesJob",
     "finetune": "jobs.finetune.config:FinetuneJob",
+    "finetune_llm": "jobs.finetune.llm.config:FinetuneLlmJob",
+    "generate": "jobs.generate.config:GenerateJob",
     "export": "jobs.export.config:ExportJob",
     "sweep": "jobs.sweep.config:SweepJob",
     "sweep_finetune": "jobs.sweep.config:HeadSweepJob",
@@ -48,7 +50,7 @@ SCHEMAS: dict[str, str] = {
 """Kind of a job -> where its schema is. Opened when it is needed: some import much."""
 
 
-COMMANDS = {"sweep_finetune": "sweep"}
+COMMANDS = {"sweep_finetune": "sweep", "finetune_llm": "finetune"}
 """Kind of a job -> its command, where that has another name."""
 
 

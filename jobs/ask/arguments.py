@@ -9,7 +9,11 @@ from jobs.view.arguments import add_page_flags
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare them."""
-    parser.add_argument("run", metavar="RUN", help="folder of a run of `poma finetune` (output/name)")
+    parser.add_argument(
+        "run",
+        metavar="RUN",
+        help="folder of a run of `poma finetune` (output/name), of a head or a language model",
+    )
     parser.add_argument("scene", metavar="SCENE", help="id of a scene whose features are there")
     parser.add_argument(
         "questions",

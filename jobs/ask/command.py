@@ -1,4 +1,5 @@
-"""`poma ask RUN SCENE QUESTION...`: a head's best answers, and which views of the scene it looked at."""
+"""`poma ask RUN SCENE QUESTION...`: a head's best answers, and which views of the scene it looked at; or, of
+a language model, its answer."""
 
 from __future__ import annotations
 
@@ -7,12 +8,14 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from jobs.ask import language_model
 from jobs.ask.head import AskedScene, Run, Said, ask, features_of, load, open_run, scenes_of
 from jobs.ask.head import find as find_scene
 from jobs.common.datasets import open_dataset
 from jobs.common.flags import storage_options
 from jobs.display.text import aligned
 from jobs.features.sets import FeatureSets
+from jobs.finetune.llm.answers import is_language_model
 from jobs.finetune.scenes import SceneSets
 from jobs.view.arguments import page_config
 from jobs.view.config import PageConfig
@@ -44,6 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     situation = [text.strip() for text in arguments.situation]
     if not all((*questions, *situation)):
         raise ConfigError("A question or situation is empty.", "Say what is asked.")
+    if is_language_model(arguments.run, options):
+        return language_model.run(arguments, config, options, questions, situation)
     trained = open_run(arguments.run, options, arguments.step)
     seen = _seen(trained, arguments)
     stage, answers, words = load(trained, seen)

@@ -17,8 +17,10 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 STAGES = ("warmup", "main")
 """The two stages in the order in which they run: their folders, and their sections in the job."""
 HEADS = "heads"
-"""The stage of `poma finetune`."""
-ALL_STAGES = (*STAGES, HEADS)
+"""The stage of `poma finetune` of a head."""
+TRAINING = "training"
+"""The stage of `poma finetune` of a language model."""
+ALL_STAGES = (*STAGES, HEADS, TRAINING)
 """Whatever a run may hold."""
 CONFIG_KEY = "config.yaml"
 """The resolved job."""

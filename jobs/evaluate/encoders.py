@@ -1,6 +1,6 @@
 """The encoder of a run, or of an export, ready to be evaluated or exported.
 
-A run is one of `poma pretrain`, or of `poma finetune` with an encoder that was trained with the head.
+A run is one of `poma pretrain`, or of `poma finetune` with an encoder that was trained, too.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from jobs.common import models
-from jobs.common.run_layout import CONFIG_KEY, HEADS, STAGES
+from jobs.common.run_layout import CONFIG_KEY, HEADS, STAGES, TRAINING
 from jobs.evaluate.config import EncoderWeights
 from jobs.finetune.config import FinetuneJob
+from jobs.finetune.llm.config import FinetuneLlmJob
 from jobs.pretrain.build import build_stage
 from jobs.pretrain.config import PretrainJob, stage_config
 from plinth import config
@@ -30,6 +31,11 @@ from poma3d.network.model import patch_grid
 from poma3d.pretrained.config import TeacherConfig
 from poma3d.sample import SampleShape
 
+FINETUNED: dict[str, tuple[type[FinetuneJob] | type[FinetuneLlmJob], str]] = {
+    FinetuneJob.kind: (FinetuneJob, HEADS),
+    FinetuneLlmJob.kind: (FinetuneLlmJob, TRAINING),
+}
+"""Kinds of jobs that may train an encoder beside something else, and the stage that does."""
 OF_HEAD = "encoder.vit."
 """Names of the encoder's weights in a checkpoint of `poma finetune`."""
 
@@ -58,8 +64,8 @@ def load(
     storage.check()
     if storage.exists(CONFIG_KEY):
         raw = _raw_job(storage)
-        if raw.get("kind") == FinetuneJob.kind:
-            return _of_heads(storage, raw, options, teacher, stage, step)
+        if raw.get("kind") in FINETUNED:
+            return _finetuned(storage, raw, options, teacher, stage, step)
         return _from_run(storage, options, teacher, stage, step, weights)
     if not storage.exists(export.CONFIG):
         raise CheckpointError(
@@ -81,7 +87,7 @@ def load(
     return encoder
 
 
-def _of_heads(
+def _finetuned(
     storage: Storage,
     raw: DictConfig,
     options: StorageOptions,
@@ -89,17 +95,18 @@ def _of_heads(
     stage: str | None,
     step: int | None,
 ) -> SceneEncoder:
-    """The encoder of a run of `poma finetune` that trained it with the head."""
-    job = config.build(FinetuneJob, [(f"{storage.uri}/{CONFIG_KEY}", raw)])
+    """The encoder of a run of `poma finetune` that trained it, too."""
+    schema, own_stage = FINETUNED[raw.get("kind")]
+    job = config.build(schema, [(f"{storage.uri}/{CONFIG_KEY}", raw)])
     if job.encoder is None:
         raise ConfigError(
             f"{storage.uri} is a run of `poma finetune` on features: it has no encoder of its own.",
             "Give the encoder that its features were made with.",
         )
-    if stage not in (None, HEADS):
-        raise ConfigError(f"stage is {stage!r}.", f"A run of `poma finetune` has {HEADS} alone.")
+    if stage not in (None, own_stage):
+        raise ConfigError(f"stage is {stage!r}.", f"A run of `poma finetune` has {own_stage} alone.")
     made = load(job.encoder.source, options, teacher or job.encoder.teacher)
-    saved_in = storage.child(HEADS).child("checkpoints")
+    saved_in = storage.child(own_stage).child("checkpoints")
     saved = store.read_state(saved_in, step)
     with tempfile.TemporaryDirectory() as scratch:
         tensors = checkpoint.read_full(saved_in, Path(scratch), saved["step"])
@@ -108,7 +115,7 @@ def _of_heads(
         made.vit.load_state_dict(own)
     except RuntimeError as error:
         raise _of_another_model(saved_in, saved["step"], error) from None
-    made.provenance = replace(made.provenance, run=f"{storage.uri}/{HEADS} step {saved['step']}")
+    made.provenance = replace(made.provenance, run=f"{storage.uri}/{own_stage} step {saved['step']}")
     return made
 
 
@@ -128,7 +135,7 @@ def untrained(job: PretrainJob, shape: SampleShape) -> SceneEncoder:
 
 def is_pretrained(storage: Storage) -> bool:
     """Whether there is a run that says what its encoder was before training: one of `poma pretrain`."""
-    return storage.exists(CONFIG_KEY) and _raw_job(storage).get("kind") != FinetuneJob.kind
+    return storage.exists(CONFIG_KEY) and _raw_job(storage).get("kind") not in FINETUNED
 
 
 def load_untrained(

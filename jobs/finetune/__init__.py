@@ -1,1 +1,1 @@
-"""`poma finetune`: heads for questions and directions on the features of a frozen encoder."""
+"""`poma finetune`: heads for questions and directions, and language models, on what an encoder sees."""

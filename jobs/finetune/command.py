@@ -1,4 +1,5 @@
-"""`poma finetune`: a head for questions or directions on the features of a frozen encoder.
+"""`poma finetune`: a head for questions or directions on the features of a frozen encoder; or, by the kind of
+the job, a language model (`jobs.finetune.llm`).
 
     output/name/
       config.yaml           the resolved job
@@ -23,9 +24,11 @@ from jobs.doctor.command import refuse_no_room
 from jobs.evaluate.tables import plain_table
 from jobs.finetune.config import FinetuneJob
 from jobs.finetune.evaluate import PREDICTIONS, RESULT_KEY, Results, evaluate
+from jobs.finetune.llm import command as llm
+from jobs.finetune.llm.config import FinetuneLlmJob
 from jobs.finetune.resolve import check_settings, resolve, write_vocabulary
 from jobs.finetune.tables import tables_of
-from jobs.jobfile import asked
+from jobs.jobfile import read
 from jobs.pretrain.check import check
 from jobs.pretrain.launch import launch
 from jobs.pretrain.resolve import run_storage
@@ -35,7 +38,12 @@ from plinth.errors import STOPPED_EXIT_CODE, raise_together
 
 def run(arguments: argparse.Namespace) -> int:
     """Read the job, resolve it, check it, launch it, score it; returns the exit code."""
-    job = asked(FinetuneJob, arguments)
+    file = read(arguments.job)
+    if file.kind == FinetuneLlmJob.kind:
+        of_llm = file.resolve(FinetuneLlmJob, arguments.overrides)
+        log_to_terminal()
+        return llm.run_job(of_llm, arguments.accept_changes)
+    job = file.resolve(FinetuneJob, arguments.overrides)
     log_to_terminal()
     return run_job(job, arguments.accept_changes)
 

@@ -132,16 +132,20 @@ def open_scenes(uris: Sequence[str], options: StorageOptions, where: str = "") -
 class SceneStore:
     """The geometry of scenes by their numbers, the last ones in memory. Safe to use from several threads.
 
+    Args:
+        kept: how many.
+        columns: what is read of each in place of geometry and `view_valid`.
+
     Raises:
         DataError: a data set was built again since it was opened.
     """
 
-    def __init__(self, sets: SceneSets, kept: int) -> None:
+    def __init__(self, sets: SceneSets, kept: int, columns: Sequence[str] | None = None) -> None:
         check_unchanged(sets.sources)
         self._sets, self._kept = sets, kept
         self._places = _places(sets.sources)
         self._readers = [RowGroupReader(source.storage) for source in sets.sources]
-        self._columns = [*sets.shape.geometry, VALID]
+        self._columns = [*sets.shape.geometry, VALID] if columns is None else list(columns)
         self._found: OrderedDict[int, Future[Mapping[str, np.ndarray]]] = OrderedDict()
         self._groups: OrderedDict[tuple[int, str, int], Future[pa.Table]] = OrderedDict()
         self._lock = threading.Lock()

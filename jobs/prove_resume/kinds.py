@@ -1,4 +1,4 @@
-"""What `prove-resume` and `profile` need of a job, whichever of the two kinds of training it is of."""
+"""What `prove-resume` and `profile` need of a job, whichever kind of training it is of."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ from pathlib import Path
 
 from jobs.common.cluster import USUAL_WORKERS, ray_cluster
 from jobs.common.datasets import open_dataset
-from jobs.common.run_layout import HEADS, STAGES
+from jobs.common.run_layout import HEADS, STAGES, TRAINING
 from jobs.demo import command as demo
 from jobs.demo.config import DemoJob
 from jobs.finetune import resolve as heads
 from jobs.finetune.config import FinetuneJob
+from jobs.finetune.llm import resolve as language_models
+from jobs.finetune.llm.config import FinetuneLlmJob
 from jobs.jobfile import read
 from jobs.pretrain import resolve as pretraining
 from jobs.pretrain.config import PretrainJob, StageLength, stage_config
 from plinth.errors import PlinthError
 from plinth.train.resolve import ResolvedStage
 
-TrainingJob = PretrainJob | FinetuneJob
+TrainingJob = PretrainJob | FinetuneJob | FinetuneLlmJob
 
 
 def load(path: Path, overrides: Sequence[str], folder: str) -> TrainingJob:
-    """The job, pretraining or finetuning; of a demo, its pretraining, once its data is there.
+    """The job, pretraining, or finetuning of either kind; of a demo, its pretraining, once its data is there.
 
     Args:
         folder: below which a demo's data and teacher are made where there are none.
@@ -34,6 +36,8 @@ def load(path: Path, overrides: Sequence[str], folder: str) -> TrainingJob:
     file = read(path)
     if file.kind == FinetuneJob.kind:
         return file.resolve(FinetuneJob, overrides)
+    if file.kind == FinetuneLlmJob.kind:
+        return file.resolve(FinetuneLlmJob, overrides)
     if file.kind != DemoJob.kind:
         return file.resolve(PretrainJob, overrides)
     job = file.resolve(DemoJob, overrides)
@@ -70,6 +74,8 @@ def stage_names(job: TrainingJob) -> list[str]:
     """The stages of a job, in their order."""
     if isinstance(job, FinetuneJob):
         return [HEADS]
+    if isinstance(job, FinetuneLlmJob):
+        return [TRAINING]
     return [name for name in STAGES if stage_config(job, name) is not None]
 
 
@@ -81,6 +87,8 @@ def resolve(job: TrainingJob) -> Sequence[ResolvedStage]:
     """
     if isinstance(job, FinetuneJob):
         return [heads.resolve(job).stage]
+    if isinstance(job, FinetuneLlmJob):
+        return [language_models.resolve(job).stage]
     return pretraining.resolve(job)
 
 
@@ -88,5 +96,7 @@ def with_stages(job: TrainingJob, change: Callable[[StageLength], StageLength]) 
     """The same job with its stages changed."""
     if isinstance(job, FinetuneJob):
         return replace(job, heads=change(job.heads))
+    if isinstance(job, FinetuneLlmJob):
+        return replace(job, training=change(job.training))
     changed = {name: change(found) for name in STAGES if (found := stage_config(job, name)) is not None}
     return replace(job, **changed)  # type: ignore[arg-type]

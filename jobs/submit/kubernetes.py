@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from jobs.jobfile import command_of
 from jobs.pretrain.config import PretrainJob
 from jobs.submit.package import JOB_FILE
 from jobs.submit.submission import RUN, Submission
@@ -95,7 +96,8 @@ def render(submission: Submission, variables: dict[str, str], accept_changes: bo
 def _fitting(submission: Submission) -> PretrainJob:
     job: PretrainJob = submission.job
     if submission.kind != RUN:
-        raise ConfigError(f"The manifest is for pretraining, this is a job for `poma {submission.kind}`.")
+        command = command_of(submission.kind)
+        raise ConfigError(f"The manifest is for pretraining, this is a job for `poma {command}`.")
     if submission.has_local_paths:
         raise ConfigError(
             "The job names local folders, which the pods do not have.",

@@ -4,7 +4,7 @@ Each rank writes the slices of flat tensors (`tensor_files`) that it owns:
 
     master/NAME, exp_avg/NAME, exp_avg_sq/NAME   fp32, trainable
     ema/TARGET                                   fp32, target copies
-    frozen/NAME, buffer/NAME                     in their own type
+    frozen/NAME, buffer/NAME                     in their own type; not what a build of the stage brings along
 
 The commit record holds the state: step, shapes, groups, optimizer settings, versions, the metrics of the
 step, the caller's notes. `saver` says how they reach storage, `store` what is in storage.
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,9 +89,11 @@ def tensor_shards(engine: Engine, writing: bool) -> Iterator[TensorShard]:
 
 
 def _frozen_names(engine: Engine) -> list[str]:
-    """Frozen parameters without the target copies: those are restored from the EMA."""
-    targets = set(engine.ema.pairs.values())
-    return [name for name in engine.shards.frozen_names() if name not in targets]
+    """Frozen parameters without the target copies, which are restored from the EMA, and without those that a
+    build of the stage brings along."""
+    unsaved: Callable[[], Sequence[str]] = getattr(engine.stage, "unsaved", tuple)
+    left_out = {*engine.ema.pairs.values(), *unsaved()}
+    return [name for name in engine.shards.frozen_names() if name not in left_out]
 
 
 def _keys(engine: Engine) -> dict[str, list[int]]:

@@ -61,7 +61,9 @@ class ParamGroup(TypedDict):
 class Stage(Protocol):
     """One pretraining stage: the model with its loss, which knows nothing of its launcher.
 
-    It may have a `read_ahead(batch)`: see `plinth.data.batches.open_batches`.
+    It may have a `read_ahead(batch)`: see `plinth.data.batches.open_batches`. It may have an `unsaved()`:
+    names of parameters without gradient that no checkpoint holds, because whoever builds the stage has them
+    from elsewhere; the job's record must then say which they are.
     """
 
     log_details: bool

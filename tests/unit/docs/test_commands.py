@@ -55,6 +55,8 @@ RUN_BY = {
     r"poma features": "tests/unit/jobs/features/test_features.py::*",
     r"poma questions": "tests/unit/jobs/questions/test_questions_command.py::*",
     r"poma ask": "tests/unit/jobs/ask/test_ask.py::*",
+    r"poma finetune @llm": "tests/unit/jobs/finetune/test_finetune_llm.py::*",
+    r"poma generate": "tests/unit/jobs/generate/test_generate.py::*",
     r"poma finetune": "tests/unit/jobs/finetune/test_finetune.py::*",
     r"poma prove-resume": "tests/integration/train/test_prove_resume.py::*",
     r"poma profile": "tests/unit/jobs/profile/test_profile_command.py::*",

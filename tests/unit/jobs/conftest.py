@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.downstream import heads
+from tests.helpers.downstream import heads, llm_jobs
 from tests.helpers.tiny_jobs import make_data
 
 
@@ -43,3 +43,19 @@ def home(prepared: Path, tmp_path: Path) -> Path:
     for name in ("rooms", "teacher", "features", "tower", "encoder"):
         shutil.copytree(prepared / name, tmp_path / name)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def llm_home(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What language models need: rooms, features with patches, an encoder and a model. Leave it as it is."""
+    folder = tmp_path_factory.mktemp("llm")
+    llm_jobs.make(prepared, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained_llm(llm_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run of a language model, `llm`. Leave it as it is."""
+    folder = tmp_path_factory.mktemp("trained-llm")
+    assert llm_jobs.run(llm_home, folder) == 0
+    return folder

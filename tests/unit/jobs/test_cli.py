@@ -43,6 +43,11 @@ REQUIRED = {
         "output=x",
         *(f"{split}.{key}=[a]" for split in ("train", "val", "test") for key in ("annotations", "features")),
     ],
+    "finetune_llm": [],
+    "generate": [
+        "run=x", "output=y",
+        "asked={features: [a], scenes: [b], conversations: [{kind: sqa3d, annotations: [a]}]}",
+    ],
     "caption": ["data=x", "output=y", "captioner.revision=abc", "teacher.revision=abc"],
 }  # fmt: skip
 
@@ -108,6 +113,10 @@ def test_shipped_jobs_resolve(path: Path, capsys: pytest.CaptureFixture[str]) ->
         given.append("teacher.source=z")
     if kind == "finetune" and "revision: ???" in path.read_text():
         given.append("text.revision=abc")
+    if kind == "finetune_llm" and "revision: ???" in path.read_text():
+        known = "{kind: sqa3d, annotations: [a]}"
+        seen = f"train={{features: [a], scenes: [b], conversations: [{known}]}}"
+        given += ["output=x", "llm.revision=abc", seen]
     assert main(["config", str(path), *given]) == 0
     printed = capsys.readouterr().out
     again = config.build(open_schema(str(kind)), [("printed", config.parse(printed, "printed"))])

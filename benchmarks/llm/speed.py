@@ -1,0 +1,221 @@
+"""Tokens a second of fine-tuning beside a bare loop of peft and DeepSpeed.
+
+    python -m benchmarks.llm speed [--stages 2 3] [--rounds 7] [--steps 4] [--gpu] [--precision bf16]
+
+Both train the same language model of Qwen3's class with new weights, the same adapters and projector, on the
+same batches of conversations about scenes, at the same ZeRO stage; tokens are text, scene and answer.
+
+    platform    the engine's step from rows as they are stored: what is drawn, the layout of rows, the loss
+                over the global batch, exact sums (fp32), the norm, all numbers told
+    bare        `get_peft_model`, `deepspeed.initialize`, and for each micro-batch, laid out before in memory:
+                embed, put the scene in, `model(inputs_embeds, attention_mask, labels)`, backward, step
+
+The bare loop has transformers' own loss, over all places of a row; the platform's scores those of the answer
+alone. Rounds alternate; the ratio is the median of the rounds' ratios. The CPU ratio is of the time of the
+process, not of the clock: what other work on the machine does not change. One process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from plinth.engine import process
+from plinth.engine.config import OptimConfig, Precision, ZeroConfig
+from plinth.engine.engine import Engine, EngineConfig
+from plinth.engine.global_batch import split, to_device
+from plinth.engine.process import Process, prepare_deepspeed, without_prints
+from plinth.engine.zero_config import deepspeed_config
+from poma3d.llm.config import LORA, VIEWS, AdapterConfig, ChatConfig, LlmConfig, SceneTokensConfig
+from poma3d.llm.conversations import ConversationShape
+from poma3d.llm.layout import PREFIX
+from poma3d.llm.model import prepared, width_of
+from poma3d.llm.scenes import SeenScenes
+from poma3d.llm.stage import ConversationStage
+
+SCENE_VIEWS, EMBEDDING = 64, 512
+"""Scene tokens of a conversation, and their width."""
+SHAPE = ConversationShape(prompts=1, prompt_tokens=48, answers=1, answer_tokens=8)
+IGNORED = -100
+"""Label of a place that transformers leaves out of the loss."""
+SEED, TOTAL_STEPS = 0, 10_000
+OPTIM = OptimConfig(lr=1e-4, warmup_steps=1, grad_clip=1.0)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of the language model and its batches."""
+
+    width: int
+    layers: int
+    vocabulary: int
+    global_batch: int
+    micro_batch: int
+
+
+def main(words: Sequence[str]) -> None:
+    """Measure both at each stage and print a table."""
+    parser = argparse.ArgumentParser(prog="benchmarks.llm speed", description=__doc__.splitlines()[0])
+    parser.add_argument("--stages", type=int, nargs="+", default=[2, 3])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=4, help="of each in a round")
+    parser.add_argument("--threads", type=int, default=1, help="of torch")
+    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--vocabulary", type=int, default=8192)
+    parser.add_argument("--batch", type=int, default=8, help="conversations of a step")
+    parser.add_argument("--micro-batch", type=int, default=4)
+    parser.add_argument("--precision", default="fp32", choices=[each.value for each in Precision])
+    parser.add_argument("--gpu", action="store_true")
+    arguments = parser.parse_args(words)
+    sizes = Sizes(
+        arguments.width, arguments.layers, arguments.vocabulary, arguments.batch, arguments.micro_batch
+    )
+    own = process.start(threads=arguments.threads, use_gpu=arguments.gpu)
+    print(
+        "| ZeRO | platform, tokens/s | bare, tokens/s | ratio (rounds) | CPU ratio |\n|---|---|---|---|---|"
+    )
+    for stage in arguments.stages:
+        zero = ZeroConfig(stage=stage, precision=Precision(arguments.precision))
+        print(_row(sizes, zero, own, arguments.rounds, arguments.steps), flush=True)
+
+
+def _row(sizes: Sizes, zero: ZeroConfig, own: Process, rounds: int, steps: int) -> str:
+    batches = [_model(sizes).fake_batch(sizes.global_batch, seed) for seed in range(steps)]
+    tokens = sum(_tokens(sizes, batch) for batch in batches)
+    engine, step = platform(sizes, zero, own)
+    _, bare_step = bare(sizes, zero, own, batches)
+    arms = {"platform": lambda: [step(batch) for batch in batches], "bare": bare_step}
+    for run in arms.values():
+        run()  # warm
+    found: dict[str, list[float]] = {name: [] for name in arms}
+    cpu: dict[str, list[float]] = {name: [] for name in arms}
+    for number in range(rounds):
+        for name in list(arms) if number % 2 == 0 else reversed(list(arms)):
+            seconds, of_process = _timed(arms[name], own)
+            found[name].append(tokens / seconds)
+            cpu[name].append(of_process)
+    engine.close()
+    ratios = [a / b for a, b in zip(found["platform"], found["bare"], strict=True)]
+    of_cpu = statistics.median(b / a for a, b in zip(cpu["platform"], cpu["bare"], strict=True))
+    medians = " | ".join(f"{statistics.median(found[name]):,.0f}" for name in arms)
+    return (
+        f"| {zero.stage} | {medians} | {statistics.median(ratios):.3f} ({min(ratios):.3f} to "
+        f"{max(ratios):.3f}) | {of_cpu:.3f} |"
+    )
+
+
+def platform(sizes: Sizes, zero: ZeroConfig, own: Process) -> tuple[Engine, Callable[[dict[str, Any]], Any]]:
+    """The engine, and its step."""
+    config = EngineConfig(OPTIM, zero, sizes.global_batch, sizes.micro_batch, TOTAL_STEPS, SEED)
+    engine = Engine(_model(sizes), config, own)
+    return engine, engine.step
+
+
+def bare(
+    sizes: Sizes, zero: ZeroConfig, own: Process, batches: Sequence[dict[str, Any]]
+) -> tuple[Any, Callable[[], Any]]:
+    """DeepSpeed's engine, and a function that trains on all batches."""
+    from peft import LoraConfig, get_peft_model
+
+    prepare_deepspeed()
+    import deepspeed
+
+    llm: Any = get_peft_model(
+        _llm(sizes),
+        LoraConfig(r=16, lora_alpha=32.0, lora_dropout=0.0, target_modules=AdapterConfig().targets),
+    )
+    model = _Bare(llm, _projector(width_of(llm)))
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=OPTIM.lr, betas=(OPTIM.beta1, OPTIM.beta2), weight_decay=0.01)
+    passes = sizes.global_batch // sizes.micro_batch
+    with without_prints():
+        engine, *_ = deepspeed.initialize(
+            model=model, optimizer=optimizer, config=deepspeed_config(zero, OPTIM, sizes.micro_batch, passes)
+        )
+    stage = _model(sizes)
+    laid = [to_device(_collated(stage, m), own.device) for b in batches for m in split(b, sizes.micro_batch)]
+
+    def train() -> None:
+        for batch in laid:
+            loss = engine(**batch)
+            engine.backward(loss)
+            engine.step()
+
+    return engine, train
+
+
+class _Bare(nn.Module):
+    """A language model of transformers with a projector before it."""
+
+    def __init__(self, llm: nn.Module, projector: nn.Module) -> None:
+        super().__init__()
+        self.llm, self.projector = llm, projector
+
+    def forward(self, ids: Tensor, mask: Tensor, labels: Tensor, views: Tensor, scene_at: Tensor) -> Tensor:
+        embed: nn.Module = self.llm.get_input_embeddings()  # type: ignore[operator]
+        embeds = embed(ids)
+        scene = self.projector(views.to(embeds.dtype)).flatten(0, 1).to(embeds.dtype)
+        placed = embeds.flatten(0, 1).index_copy(0, scene_at, scene).view(embeds.shape)
+        loss: Tensor = self.llm(inputs_embeds=placed, attention_mask=mask, labels=labels).loss
+        return loss
+
+
+def _collated(stage: ConversationStage, batch: dict[str, Any]) -> dict[str, Tensor]:
+    """A micro-batch as a bare loop has it from its loader."""
+    made = stage.train().prepare(batch)
+    labels = torch.full_like(made[f"{PREFIX}ids"], IGNORED)
+    labels.view(-1)[made[f"{PREFIX}label_at"] + 1] = made[f"{PREFIX}labels"]
+    return {
+        "ids": made[f"{PREFIX}ids"],
+        "mask": (made[f"{PREFIX}sample"] >= 0).long(),
+        "labels": labels,
+        "views": made["views"],
+        "scene_at": made[f"{PREFIX}scene_at"],
+    }
+
+
+def _model(sizes: Sizes) -> ConversationStage:
+    config = LlmConfig("x", tune=LORA, lora=AdapterConfig(rank=16, alpha=32.0))
+    seen = SeenScenes(SceneTokensConfig(tokens=VIEWS), None, SCENE_VIEWS, EMBEDDING)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        llm = prepared(_llm(sizes), config)
+    return ConversationStage(llm, ChatConfig(), seen, SHAPE, SEED, config.loss)
+
+
+def _llm(sizes: Sizes) -> nn.Module:
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    torch.manual_seed(SEED)
+    config = Qwen3Config(
+        vocab_size=sizes.vocabulary, hidden_size=sizes.width, intermediate_size=3 * sizes.width,
+        num_hidden_layers=sizes.layers, num_attention_heads=8, num_key_value_heads=8,
+        head_dim=sizes.width // 8, max_position_embeddings=512,
+    )  # fmt: skip
+    return Qwen3ForCausalLM(config)
+
+
+def _projector(width: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(EMBEDDING, width), nn.GELU(), nn.Linear(width, width))
+
+
+def _tokens(sizes: Sizes, batch: dict[str, Any]) -> int:
+    stage = _model(sizes).train()
+    return sum(int((stage.prepare(m)[f"{PREFIX}sample"] >= 0).sum()) for m in split(batch, sizes.micro_batch))
+
+
+def _timed(run: Callable[[], Any], own: Process) -> tuple[float, float]:
+    """Seconds of the clock, and of this process."""
+    began, of_process = time.perf_counter(), time.process_time()
+    run()
+    if own.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began, time.process_time() - of_process

@@ -1,0 +1,162 @@
+"""What a training worker unpickles, and what everything after training builds on: the model from the job
+alone.
+
+    build_stage     with new weights, or as it was published
+    load_weights    with those of a checkpoint
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jobs.common import models
+from jobs.evaluate import encoders
+from jobs.finetune.llm.config import FinetuneLlmJob
+from jobs.finetune.llm.scenes import KEPT, LlmScenes, SceneNumbers
+from plinth.checkpoint import save_load as checkpoint
+from plinth.data.sources import OpenSource
+from plinth.engine.config import Precision
+from plinth.errors import CheckpointError, ConfigError
+from plinth.storage import Storage, StorageOptions
+from poma3d.export import SceneEncoder, weights_digest
+from poma3d.llm.config import NONE, VIEWS, LlmConfig
+from poma3d.llm.conversations import ConversationShape
+from poma3d.llm.model import load_llm
+from poma3d.llm.scenes import SeenScenes
+from poma3d.llm.stage import ConversationStage
+from poma3d.network.encoder import PointMapEncoder
+from poma3d.network.vit import VisionTransformer
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a model is built from beside the job; picklable."""
+
+    numbers: SceneNumbers
+    views: int
+    """Of a scene."""
+    width: int
+    """Of what scene tokens are made of."""
+    patches: int
+    """Of a view."""
+    vocabulary: int | None
+    """Tokens of a tokenizer that was trained here."""
+    encoder: dict[str, Any] | None = None
+    """What is written down of the encoder: digest, weights, run, teacher, teacher_revision."""
+
+
+def build_from_sources(job: FinetuneLlmJob, setup: Setup, sources: Sequence[OpenSource]) -> ConversationStage:
+    return build_stage(job, setup, ConversationShape(**sources[0].manifest.attributes["shape"]))
+
+
+def build_stage(job: FinetuneLlmJob, setup: Setup, shape: ConversationShape) -> ConversationStage:
+    """The model of a job before training; on any worker, from the job alone.
+
+    Raises:
+        ConfigError: the language model cannot be loaded, or the encoder has other weights now.
+        CheckpointError: no encoder there.
+    """
+    models.quiet_transformers()
+    lr = job.optim.lr if job.training.lr is None else job.training.lr
+    projector_lr = job.scene.projector_lr
+    dtype = torch.bfloat16 if job.zero.precision is Precision.bf16 else torch.float32
+    try:
+        llm = load_llm(local(job.llm, job.storage), setup.vocabulary, job.seed, dtype)
+    except ValueError as error:
+        raise ConfigError(f"{error}.") from None
+    seen = SeenScenes(
+        job.scene,
+        None,
+        setup.views,
+        setup.width,
+        setup.patches,
+        projector_lr_scale=1.0 if projector_lr is None else projector_lr / lr,
+    )
+    if job.encoder is not None:
+        assert setup.numbers.scenes is not None
+        encoder = _trained(job, setup)
+        scale = 1.0 if job.encoder.lr is None else job.encoder.lr / lr
+        shape_of_scenes = setup.numbers.scenes.shape
+        seen = replace(seen, encoder=encoder, samples=shape_of_scenes, encoder_lr_scale=scale)
+    if job.scene.tokens != NONE:
+        kept = KEPT if job.encoder is None else job.encoder.cached_scenes
+        seen.scenes = LlmScenes(setup.numbers, kept)
+    return ConversationStage(llm, job.chat, seen, shape, job.seed, job.llm.loss)
+
+
+def load_weights(
+    stage: ConversationStage, checkpoints: Storage, step: int | None = None
+) -> ConversationStage:
+    """The same model with the weights of a checkpoint, in evaluation mode; what no checkpoint holds stays as
+    it was published.
+
+    Args:
+        step: the newest when None.
+
+    Raises:
+        CheckpointError: no such checkpoint, or one of another model.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        weights = checkpoint.read_full(checkpoints, Path(scratch), step)
+    found = stage.load_state_dict(weights, strict=False)
+    # A head that shares the embedding's weights has a second name in the state, not among the parameters.
+    own = {name for name, _ in stage.named_parameters()} - set(stage.unsaved())
+    missing = sorted(own & set(found.missing_keys))
+    if missing or found.unexpected_keys:
+        name = (missing or found.unexpected_keys)[0]
+        raise CheckpointError(
+            f"{checkpoints.uri}: its weights are of another model: {name} is in one of the two.",
+            "Give the job that wrote them.",
+        )
+    stage.eval()
+    return stage
+
+
+def first_encoder(job: FinetuneLlmJob) -> tuple[SceneEncoder, dict[str, Any]]:
+    """The encoder that training starts from, and what is written down about it.
+
+    Raises:
+        CheckpointError: no encoder there.
+    """
+    given = job.encoder
+    assert given is not None
+    found = encoders.load(given.source, job.storage, given.teacher)
+    origin = found.provenance
+    return found, {
+        "digest": weights_digest(found),
+        "weights": "trained with the language model",
+        "run": origin.run or given.source,
+        "teacher": origin.teacher,
+        "teacher_revision": origin.teacher_revision,
+    }
+
+
+def local(llm: LlmConfig, options: StorageOptions) -> LlmConfig:
+    """The same with a model in storage fetched to this node."""
+    if not llm.source:
+        return llm
+    return replace(llm, source=models.fetch(llm.source, options, "llm.source"))
+
+
+def _trained(job: FinetuneLlmJob, setup: Setup) -> PointMapEncoder:
+    given = job.encoder
+    assert given is not None
+    first, record = first_encoder(job)
+    if setup.encoder is not None and record["digest"] != setup.encoder["digest"]:
+        raise ConfigError(
+            f"encoder.source {given.source} has other weights than when this run began.",
+            "Export the encoder that it began with, and name the export.",
+        )
+    vit = VisionTransformer(first.vit.shape, first.vit.patch_embed.gain, given.gradient_checkpointing)
+    vit.load_state_dict(first.vit.state_dict())
+    if job.scene.tokens != VIEWS:  # what makes a view's feature is not looked at
+        vit.head.requires_grad_(False)
+        if first.vit.shape.pooling == "class":
+            vit.norm.requires_grad_(False)
+    return PointMapEncoder(vit)

@@ -1,0 +1,1 @@
+"""`poma generate`: answers of a trained language model to a data set of questions."""

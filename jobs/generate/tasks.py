@@ -1,0 +1,83 @@
+"""The work on one shard of questions: prompts -> language model -> answers, in their commit."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from jobs.features.batches import batches
+from jobs.finetune.llm.answers import LlmRun, open_run, said
+from jobs.generate.config import GenerateJob
+from plinth.data.manifest import ShardEntry
+from plinth.data.shards import RowGroupReader
+from plinth.digests import text_digest
+from plinth.storage import Storage
+from poma3d.llm.conversations import COLUMNS
+from poma3d.sample import decode
+
+COMMITS = "answers/commits"
+KEY = "asked"
+"""Of the scenes in the job, for messages."""
+NAME_BYTES = 12
+
+
+@dataclass(frozen=True)
+class GenerateWork:
+    """What all shards of a kind share; picklable."""
+
+    job: GenerateJob
+    """With absolute paths."""
+    kind: str
+    step: int
+    questions: Storage
+    """The data set of questions in tokens."""
+    output: Storage
+    recipe: str
+    """Fingerprint of what decides the answers."""
+
+    def name(self, entry: ShardEntry) -> str:
+        """Hash of all that decides what a shard becomes."""
+        return text_digest(f"{self.recipe} {entry.sha256}", NAME_BYTES)
+
+
+def commit_key(name: str) -> str:
+    """Where the answers of a shard are."""
+    return f"{COMMITS}/{name}.json"
+
+
+def load(work: GenerateWork) -> LlmRun:
+    """The model of a job, loaded once per process."""
+    key = (work.recipe, work.output.uri)
+    if _loaded.get("key") != key:
+        job = work.job
+        _loaded.update(key=key, run=open_run(job.run, job.storage, job.asked, KEY, work.step))
+    run: LlmRun = _loaded["run"]
+    return run
+
+
+_loaded: dict[str, Any] = {}
+"""The model of this process and the work it is of."""
+
+
+def answer_shard(work: GenerateWork, entry: ShardEntry) -> str:
+    """Answer the questions of a shard and write the commit with the answers; returns its name."""
+    run = load(work)
+    began, lines = time.perf_counter(), []
+    columns = ["sample_id", "scene_id", *COLUMNS]
+    for table in batches(RowGroupReader(work.questions), entry, columns, work.job.batch_size):
+        arrays = decode(table, COLUMNS)
+        batch = {name: torch.from_numpy(np.array(values)) for name, values in arrays.items()}
+        texts = said(run, batch, work.job.max_tokens)
+        ids = zip(table["sample_id"].to_pylist(), table["scene_id"].to_pylist(), strict=True)
+        for (sample_id, scene_id), text in zip(ids, texts, strict=True):
+            question_id = sample_id.removeprefix(f"{work.kind}/{scene_id}/")
+            lines.append({"question_id": question_id, "answer": text})
+    name = work.name(entry)
+    commit = {"answers": lines, "wall_s": time.perf_counter() - began}
+    work.output.write(commit_key(name), json.dumps(commit, ensure_ascii=False).encode())
+    return name

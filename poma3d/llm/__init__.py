@@ -1,0 +1,1 @@
+"""A language model that answers from an encoder's tokens: conversations, scenes, model, stage, answers."""

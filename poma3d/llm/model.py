@@ -1,0 +1,162 @@
+"""A causal language model of transformers, by name or with new weights, and what of it is trained.
+
+Whatever class it is, three of its parts are used: the embedding of token ids, the blocks (`get_decoder`), the
+head that scores the next token. Image towers of vision-language classes are dropped.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from poma3d.llm.chat import SECTION
+from poma3d.llm.config import CAUSAL, FULL, LORA, AdapterConfig, LlmConfig, NewModelConfig
+from poma3d.pretrained.folder import TOKENIZER, UnusableModel, hub_commit, listed, weights_revision
+from poma3d.pretrained.loading import load_transformers, reported
+
+NEEDED = (TOKENIZER,)
+ATTENTION = "sdpa"
+"""Of the implementations in transformers the one that takes the masks of packed rows, on any device."""
+
+
+def revision_of(config: LlmConfig) -> str:
+    """A hash of the weights of a folder, or the pinned commit of a hub id. Loads nothing.
+
+    Raises:
+        UnusableModel: nothing to load, or a hub id that is not pinned.
+    """
+    return weights_revision(config.source, config.revision, SECTION, NEEDED)
+
+
+def load_llm(
+    config: LlmConfig, vocabulary: int | None, seed: int, dtype: torch.dtype = torch.float32
+) -> nn.Module:
+    """The model, with adapters where it is tuned by them; `requires_grad` says what is trained.
+
+    Args:
+        vocabulary: tokens of a model with new weights.
+        seed: of new weights.
+        dtype: of weights that are not trained; the others are in float32.
+
+    Raises:
+        UnusableModel: it cannot be loaded whole, or has no layer of a name that is to be adapted.
+    """
+    with _seeded(seed):
+        if config.new is not None:
+            assert vocabulary is not None
+            return prepared(_new(config.new, vocabulary), config)
+        return prepared(_loaded(config, torch.float32 if config.tune == FULL else dtype), config)
+
+
+def decoder_of(llm: nn.Module) -> nn.Module:
+    """The blocks: token embeddings -> features."""
+    found: nn.Module = llm.get_decoder()  # type: ignore[operator]
+    return found
+
+
+def width_of(llm: nn.Module) -> int:
+    """Width of a token."""
+    return int(llm.get_input_embeddings().weight.shape[1])  # type: ignore[operator]
+
+
+def longest_row(config: LlmConfig) -> int | None:
+    """Positions that a model has; None where its config names none.
+
+    Raises:
+        UnusableModel: its config cannot be read.
+    """
+    from transformers import AutoConfig
+
+    if config.new is not None:
+        return config.new.max_tokens
+    commit = hub_commit(config.source, config.revision)
+    with reported(config.source, SECTION):
+        theirs = AutoConfig.from_pretrained(
+            config.source, revision=commit, trust_remote_code=config.trust_remote_code
+        )
+    found = getattr(theirs.get_text_config(), "max_position_embeddings", None)
+    return None if found is None else int(found)
+
+
+def _loaded(config: LlmConfig, dtype: torch.dtype) -> nn.Module:
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    kind: Any = AutoModelForCausalLM if config.model == CAUSAL else AutoModelForImageTextToText
+    commit = hub_commit(config.source, config.revision)
+    return load_transformers(
+        kind, config.source, SECTION, config.allow_tensors, dtype, revision=commit,
+        trust_remote_code=config.trust_remote_code, attn_implementation=ATTENTION,
+    )  # fmt: skip
+
+
+def _new(config: NewModelConfig, vocabulary: int) -> nn.Module:
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    return Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=vocabulary,
+            hidden_size=config.width,
+            intermediate_size=config.mlp_width,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.heads,
+            head_dim=config.width // config.heads,
+            max_position_embeddings=config.max_tokens,
+            tie_word_embeddings=True,
+            attn_implementation=ATTENTION,
+        )
+    )
+
+
+def prepared(model: nn.Module, config: LlmConfig) -> nn.Module:
+    """Drop image towers, freeze what is not trained, add adapters; new ones draw from torch's global
+    generator."""
+    base, decoder = getattr(model, "model", None), decoder_of(model)
+    if isinstance(base, nn.Module) and base is not decoder:
+        for name, child in list(base.named_children()):
+            if child is not decoder:  # an image tower and its projector
+                setattr(base, name, None)
+        for name, _ in list(base.named_parameters(recurse=False)):
+            setattr(base, name, None)
+    if config.tune != FULL:
+        model.requires_grad_(False)
+    if config.tune == LORA:
+        _add_adapters(decoder, config.lora)
+    if config.gradient_checkpointing:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of a new name, which older versions lack
+            model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+    return model
+
+
+def _add_adapters(decoder: nn.Module, config: AdapterConfig) -> None:
+    from peft import LoraConfig, inject_adapter_in_model
+
+    there = sorted({n.split(".")[-1] for n, m in decoder.named_modules() if isinstance(m, nn.Linear)})
+    unknown = sorted(set(config.targets) - set(there))
+    if unknown:
+        raise UnusableModel(f"llm.lora.targets: the model has no layer {listed(unknown)}; it has {there}")
+    adapters = LoraConfig(
+        r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=config.targets
+    )
+    inject_adapter_in_model(adapters, decoder)  # freezes everything else
+    for parameter in decoder.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def frozen_names(model: nn.Module, prefix: str) -> Sequence[str]:
+    """Names of the parameters below `prefix` that stay as they were loaded."""
+    return [n for n, p in model.named_parameters() if n.startswith(prefix) and not p.requires_grad]

@@ -1,0 +1,31 @@
+"""`poma ask` of a language model on tiny rooms: its answer, the page of the scene, what is refused."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from jobs.cli import main
+from jobs.finetune.scenes import open_scenes
+from plinth.storage import StorageOptions
+
+
+def test_it_answers_and_shows_the_scene(
+    llm_home: Path, trained_llm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene = open_scenes([str(llm_home / "rooms")], StorageOptions()).scene_ids()[2]
+    page = tmp_path / "asked.html"
+    words = ["ask", str(trained_llm / "llm"), scene, "how many <b>chairs</b>?", "what is left?"]
+    assert main([*words, "--situation", "I stand at the door.", "--output", str(page)]) == 0
+    said = capsys.readouterr().out
+    assert "checkpoint of step 4" in said
+    assert re.search(r"“how many <b>chairs</b>\?”\n  .*\n“what is left\?”\n  .*\n", said)
+    assert scene in page.read_text()
+    assert "<b>chairs</b>" not in page.read_text()
+    assert main(["ask", words[1], "nowhere", "what?"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "has no scene 'nowhere'" in line
+    assert main([*words[:4], "--features", str(llm_home / "features")]) == 2
+    assert "with patches=true" in capsys.readouterr().err
