@@ -32,6 +32,7 @@ from plinth.train.control import on_stop_signals
 from plinth.train.outcome import StageEnd
 
 if TYPE_CHECKING:
+    from plinth.launch.beside import Beside
     from plinth.launch.config import FitConfig
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,11 @@ class RayRun:
             self._resources["GPU"] = config.gpus_per_worker
 
     def fit(
-        self, train: Train, stop: threading.Event | None = None, placement: TrialPlacement | None = None
+        self,
+        train: Train,
+        stop: threading.Event | None = None,
+        placement: TrialPlacement | None = None,
+        beside: Callable[[Callable[[], bool]], Beside] | None = None,
     ) -> StageEnd:
         """Train to the end.
 
@@ -61,6 +66,7 @@ class RayRun:
             train: picklable.
             stop: when it is set, the workers save and exit.
             placement: resources to train in that are already reserved.
+            beside: makes what evaluates checkpoints, given whether the workers are there.
 
         Raises:
             PlinthError: a worker's error, or too few resources for the workers.
@@ -77,6 +83,23 @@ class RayRun:
         )
         if placement is not None:
             placement.attach(coordinator)
+        if beside is None:
+            return self._fit(train, coordinator, stop, placement)
+        with beside(lambda: bool(ray.get(coordinator.trains.remote()))) as evaluating:
+            end = self._fit(train, coordinator, stop, placement)
+            asked = stop or threading.Event()
+            if not end.is_stopped:
+                with on_stop_signals(asked.set):
+                    evaluating.finish(asked.is_set)
+            return end
+
+    def _fit(
+        self,
+        train: Train,
+        coordinator: Any,
+        stop: threading.Event | None,
+        placement: TrialPlacement | None,
+    ) -> StageEnd:
         trainer = self._trainer(train, coordinator, placement)
         request = _StopRequest(coordinator, trainer)
         try:
