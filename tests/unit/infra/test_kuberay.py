@@ -124,8 +124,11 @@ def test_pods_do_not_run_as_root_and_have_limits() -> None:
 def test_both_manifests_have_the_same_pods() -> None:
     job, standing = clusters().values()
     assert job["rayVersion"] == standing["rayVersion"] == RAY_VERSION
+    # The autoscaler has it, and the job has no autoscaler.
     (mine,) = [v for v in groups(standing)[0]["template"]["spec"]["volumes"] if v["name"] == API_VOLUME]
-    groups(standing)[0]["template"]["spec"]["volumes"].remove(mine)  # of the autoscaler, which the job has not
+    groups(standing)[0]["template"]["spec"]["volumes"].remove(
+        mine
+    )
     for a, b in zip(groups(job), groups(standing), strict=True):
         assert a["template"] == b["template"]
         assert a["rayStartParams"] == b["rayStartParams"]
