@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -18,8 +19,9 @@ from typing import Any, TypeVar
 from jobs.common.ray_config import RayConfig
 from jobs.display.progress import Progress
 from plinth.errors import STOPPED_EXIT_CODE, ConfigError, PlinthError, first_line
+from plinth.every import Every
 from plinth.observe import noise
-from plinth.ray_internals import cluster_of_this_node, drop_lines
+from plinth.ray_internals import cluster_of_this_node, drop_lines, ended_services
 
 TOKEN_ENV, TOKEN_PATH_ENV = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 TOKEN_BYTES = 32
@@ -28,8 +30,14 @@ ANSWER_S = 5.0
 RAY_CLIENT_PORT = "10001"
 """Of ray://HOST without a port."""
 
+SERVICES_EVERY_S = 1.0
+NEEDED_SERVICES = ("gcs_server", "raylet")
+"""Processes of a cluster started here without which it does not work."""
+
 USUAL_WORKERS = 2
 """Tasks at a time where a job does not say."""
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -89,11 +97,28 @@ def ray_cluster(config: RayConfig, workers: int, saves_on_sigterm: bool = False)
             "Ray did not start on this machine within half a minute.",
             "The machine is busy with other work: run the command again, or with workers=0 or fit.workers=0.",
         ) from None
+    told: set[str] = set()
+    watching = Every(SERVICES_EVERY_S, partial(_tell_of_ended, told), "Ray's processes cannot be looked at")
     try:
         with _ends_at_sigterm():
             yield
     finally:
+        watching.close()
         ray.shutdown()
+
+
+def _tell_of_ended(told: set[str]) -> None:
+    """Say once which of Ray's own processes has ended on this machine: what follows from that names it not,
+    and may end this process without a word."""
+    for name in (name for name in ended_services() if name not in told):
+        told.add(name)
+        if name in NEEDED_SERVICES:
+            log.error(
+                "Ray's %s on this machine has ended (killed, or out of memory), and the run ends with it; "
+                "the same command resumes from the last checkpoint", name,
+            )  # fmt: skip
+        else:
+            log.warning("Ray's %s on this machine has ended: the run goes on without it", name)
 
 
 @contextmanager

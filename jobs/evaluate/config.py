@@ -22,6 +22,13 @@ class EncoderWeights(Enum):
     student = "student"
 
 
+class MeasureKind(Enum):
+    """What is measured."""
+
+    retrieval = "retrieval"
+    probe = "probe"
+
+
 @dataclass
 class EvaluateJob:
     """`poma evaluate`: an encoder on held-out scenes."""

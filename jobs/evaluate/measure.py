@@ -7,14 +7,14 @@ one, and the teacher on the colour images, which is the ceiling: the student lea
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
-from jobs.evaluate.config import EvaluateJob
+from jobs.evaluate.config import EvaluateJob, MeasureKind
 from jobs.evaluate.texts import encode_texts
 from plinth.errors import DataError
 from poma3d.evaluate import probe, retrieval
@@ -103,19 +103,26 @@ def measure(
     classes: Classes | None,
     features: Features,
     teacher: Teacher,
+    kinds: Collection[MeasureKind] = tuple(MeasureKind),
 ) -> Results:
-    """Retrieval by view captions (R@M-N) and by scene captions; the probe where the classes are known."""
+    """Retrieval by view captions (R@M-N) and by scene captions; the probe where the classes are known.
+
+    Args:
+        kinds: which of the two.
+    """
     results = Results(len(samples), {name: {} for name in features.views})
     for line in short_scenes(job, samples):
         print(f"warning: {line}", file=sys.stderr)
-    for label, queries in query_sets(job, samples).items():
+    asked = query_sets(job, samples) if MeasureKind.retrieval in kinds else {}
+    for label, queries in asked.items():
         texts = encode_queries(teacher, queries.texts)
         for name, views in features.views.items():
             gallery = retrieval.scene_features(views, features.view_valid)
             for best, found in retrieval.recalls(texts, gallery, queries.target, job.retrieval).items():
                 results.numbers[name][f"{label}-{best}"] = found
                 results.chance[f"{label}-{best}"] = retrieval.chance(len(samples), best)
-    if classes and any(captions for s in samples for captions in s.view_captions):
+    has_captions = any(captions for s in samples for captions in s.view_captions)
+    if MeasureKind.probe in kinds and classes and has_captions:
         _probe(job, samples, classes, features, results)
     return results
 

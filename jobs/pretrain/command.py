@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 from functools import partial
+from typing import TYPE_CHECKING
 
 from jobs.common.cluster import ray_cluster
 from jobs.common.run_layout import CONFIG_KEY
@@ -27,6 +28,9 @@ from plinth.config import MissingValues
 from plinth.engine.process import log_to_terminal
 from plinth.errors import STOPPED_EXIT_CODE, raise_together
 
+if TYPE_CHECKING:
+    from plinth.launch.beside import BesideJob
+
 
 def run(arguments: argparse.Namespace) -> int:
     """Read the job, resolve it, check it, launch it; returns the exit code."""
@@ -40,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     for line in missing_terms(job, checked.stages):
         print(line)
     with ray_cluster(job.ray, job.fit.workers.max, saves_on_sigterm=True):
-        end = launch(job, checked)
+        end = launch(job, checked, beside=_beside(job))
     if end.is_stopped:
         print(f"{run_storage(job).uri}: stopped as asked; the same command resumes from there")
         return STOPPED_EXIT_CODE
@@ -48,6 +52,14 @@ def run(arguments: argparse.Namespace) -> int:
         print(line)
     print(f"{run_storage(job).uri}: done")
     return 0
+
+
+def _beside(job: PretrainJob) -> BesideJob | None:
+    if job.evaluate_beside is None:
+        return None
+    from jobs.pretrain.beside import beside  # here: it imports what evaluates
+
+    return beside(job)
 
 
 def _asked(arguments: argparse.Namespace) -> PretrainJob:

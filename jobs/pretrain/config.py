@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from jobs.common.ray_config import RayConfig
+from jobs.evaluate.config import EncoderWeights, MeasureKind
 from plinth.checkpoint.config import CheckpointConfig
 from plinth.counts import Count, CountOrZero
 from plinth.data.config import DataConfig
 from plinth.engine.config import OptimConfig, ZeroConfig
-from plinth.launch.config import FitConfig
+from plinth.launch.config import BesideConfig, FitConfig
 from plinth.locations import Location, ResultLocation
 from plinth.observe.config import GuardConfig, LedgerConfig, MetricsConfig
 from plinth.schema import MISSING
 from plinth.storage import StorageOptions
 from plinth.storage.options import LockConfig
+from poma3d.evaluate.config import ProbeConfig, RetrievalConfig
 from poma3d.network.config import LossConfig, ModelConfig
 from poma3d.pretrained.config import TeacherConfig
 
@@ -50,6 +52,26 @@ class StageConfig(StageLength):
 
     loss: LossConfig = field(default_factory=LossConfig)
     """Weights of the loss terms."""
+
+
+@dataclass
+class EvaluateBesideConfig(BesideConfig):
+    """Checkpoints measured on held-out scenes while the training goes on."""
+
+    data: Location = MISSING
+    """Folder or URI of a held-out data set, embedded by the job's teacher."""
+    max_samples: Count | None = None
+    """Only the first so many of its scenes; all when empty."""
+    kinds: list[MeasureKind] = field(default_factory=lambda: list(MeasureKind))
+    """What is measured: retrieval, and probe where the data set names classes."""
+    weights: EncoderWeights = EncoderWeights.target
+    """Of the main stage: target, the moving average, or student, the encoder that it follows."""
+    retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
+    """Zero-shot scene retrieval."""
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+    """Linear probe of the classes in view."""
+    batch_size: Count = 16
+    """Scenes that pass through the encoder at once."""
 
 
 @dataclass
@@ -90,6 +112,8 @@ class PretrainJob:
     """What is logged, and how often."""
     fit: FitConfig = field(default_factory=FitConfig)
     """Workers and what each has."""
+    evaluate_beside: EvaluateBesideConfig | None = None
+    """Checkpoints evaluated by tasks of their own beside the training; null evaluates none."""
     storage: StorageOptions = field(default_factory=StorageOptions)
     """How to reach data, runs and a teacher in storage."""
     ray: RayConfig = field(default_factory=RayConfig)

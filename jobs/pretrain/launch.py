@@ -17,14 +17,21 @@ from plinth.storage.lock import RunLock, run_id
 from plinth.train.outcome import StageEnd
 
 if TYPE_CHECKING:
+    from plinth.launch.beside import BesideJob
     from plinth.launch.placement import TrialPlacement
 
 
-def launch(job: RunJob, run: CheckedRun, placement: TrialPlacement | None = None) -> StageEnd:
+def launch(
+    job: RunJob,
+    run: CheckedRun,
+    placement: TrialPlacement | None = None,
+    beside: BesideJob | None = None,
+) -> StageEnd:
     """Run or resume the stages on the Ray that is there (or here, with no workers).
 
     Args:
         placement: resources to train in that are already reserved (a trial of a sweep).
+        beside: what is evaluated beside the training.
 
     Raises:
         ConfigError: another process is writing this run.
@@ -34,4 +41,5 @@ def launch(job: RunJob, run: CheckedRun, placement: TrialPlacement | None = None
         storage.write(CONFIG_KEY, config.to_yaml(absolute(job)).encode())  # read from other folders
         record_start(storage, job.ray, job.fit.workers.max)
         data_versions.write_pins(storage, run.stages)
-        return fit.launch(run.locked(run_id(storage), lock.fence()), storage, lock.stop_wanted, placement)
+        locked = run.locked(run_id(storage), lock.fence())
+        return fit.launch(locked, storage, lock.stop_wanted, placement, beside)

@@ -13,14 +13,21 @@ from functools import partial
 from typing import Any
 
 from jobs.common import models
-from jobs.common.datasets import Dataset
+from jobs.common.datasets import Dataset, open_dataset
 from jobs.common.run_layout import STAGES, RunJob
 from jobs.pretrain import data_versions
 from jobs.pretrain.build import build_from_sources
-from jobs.pretrain.config import PretrainJob, StageConfig, StageLength, stage_config
+from jobs.pretrain.config import (
+    EvaluateBesideConfig,
+    PretrainJob,
+    StageConfig,
+    StageLength,
+    stage_config,
+)
 from jobs.pretrain.resume import check_resume
 from plinth import config
 from plinth.checkpoint import store
+from plinth.checkpoint.evaluations import Evaluated
 from plinth.data import config as data_config
 from plinth.engine.config import OptimConfig
 from plinth.errors import CheckpointError, ConfigError, DataError, raise_together
@@ -40,6 +47,7 @@ def run_storage(job: RunJob) -> Storage:
     return Storage.from_uri(job.output, job.storage).child(job.name)
 
 
+HASH_CHARACTERS = 8
 SAME_IN_A_STAGE = ("views", "height", "width", "xyz")
 """Sizes in which the data sets of one stage agree."""
 
@@ -59,6 +67,7 @@ def resolve(job: PretrainJob, accept_changes: bool = False) -> list[ResolvedStag
     there = absolute(job)  # workers run in other folders
     record = models.record(there.teacher, job.storage)
     kept = data_versions.read_pins(run_storage(job))
+    held_out = _held_out(there, record)
     resolved: list[ResolvedStage] = []
     for name in names:
         weights_from = resolved[-1].storage if resolved else _start(job)
@@ -97,8 +106,41 @@ def resolve(job: PretrainJob, accept_changes: bool = False) -> list[ResolvedStag
             config=_identity(job, stage, optim, shape, first.teacher or record),
             check_resume=partial(check_resume, accept_changes),
         )
-        resolved.append(stages.resolve(spec, opened))
+        whole = stages.resolve(spec, opened)
+        if job.evaluate_beside is not None and held_out is not None:
+            _check_views(name, first, held_out)
+            whole = _evaluated(whole, job.evaluate_beside, held_out)
+        resolved.append(whole)
     return resolved
+
+
+def _held_out(job: PretrainJob, teacher: TeacherRecord) -> Dataset | None:
+    """What checkpoints are measured on beside the training."""
+    if job.evaluate_beside is None:
+        return None
+    return open_dataset(job.evaluate_beside.data, job.storage, teacher)
+
+
+def _evaluated(stage: ResolvedStage, asked: EvaluateBesideConfig, held_out: Dataset) -> ResolvedStage:
+    first = f", first {asked.max_samples}" if asked.max_samples else ""
+    data = f"{held_out.storage.uri} {held_out.manifest.hash[:HASH_CHARACTERS]}{first}"
+    every_steps = asked.every * stage.checkpoint.every_steps
+    return replace(stage, evaluated=Evaluated(data, every_steps, stage.total_steps, asked.keep_waiting))
+
+
+def _check_views(name: str, trained_on: Dataset, held_out: Dataset) -> None:
+    """Refuse held-out views that the encoder cannot take, before anything is trained.
+
+    Raises:
+        DataError: naming both sizes.
+    """
+    sizes = [(one.shape.height, one.shape.width) for one in (trained_on, held_out)]
+    if sizes[0] != sizes[1]:
+        raise DataError(
+            f"{name} trains on views of {sizes[0][0]} x {sizes[0][1]} pixels, evaluate_beside.data "
+            f"({held_out.storage.uri}) has views of {sizes[1][0]} x {sizes[1][1]}.",
+            f"Ingest it with shape.height={sizes[0][0]} shape.width={sizes[0][1]}.",
+        )
 
 
 def _names(job: PretrainJob) -> list[str]:
@@ -114,6 +156,7 @@ def check_settings(job: PretrainJob) -> None:
     settings = (job.fit, job.zero, job.checkpoint, job.metrics, job.guard, job.ledger, job.lock, job.optim)
     checks: list[Callable[[], object]] = [one.validate for one in settings]
     checks += [partial(_check_model_settings, job.model), partial(_check_compile, job)]
+    checks += [partial(_check_beside, job)]
     names = _names(job)
     if not names:
         raise ConfigError("The job has neither a warmup nor a main section.", "Give at least one.")
@@ -139,6 +182,20 @@ def _check_compile(job: PretrainJob) -> None:
         raise ConfigError(
             f"model.encoder.compile {job.model.encoder.compile} does not go with zero.stage 3.",
             f"Use zero.stage=2, or model.encoder.compile={AS_WRITTEN}.",
+        )
+
+
+def _check_beside(job: PretrainJob) -> None:
+    asked = job.evaluate_beside
+    if asked is None:
+        return
+    asked.validate("evaluate_beside")
+    if not asked.kinds:
+        raise ConfigError("evaluate_beside.kinds is empty.", "Name retrieval, probe or both.")
+    if job.fit.workers.max == 0:
+        raise ConfigError(
+            "evaluate_beside needs Ray, and fit.workers is 0.",
+            "Use fit.workers=1, or leave evaluate_beside out and run `poma evaluate` afterwards.",
         )
 
 

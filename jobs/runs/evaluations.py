@@ -1,13 +1,16 @@
-"""What `poma evaluate` has found of a run, as rows for its page."""
+"""What evaluations have found of a run: of `poma evaluate` as rows, beside the training as curves."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from jobs.display.figures import Curve
+from plinth.checkpoint import evaluations
 from plinth.storage import Storage
 
 NEWEST, FOLDER = "evaluation.json", "evaluations/"
@@ -40,6 +43,31 @@ def read_evaluations(storage: Storage) -> list[Evaluation]:
             content = json.loads(storage.read(key))
             read.append((str(content.get("about", {}).get("date", "")), _shown(key, content)))
     return [shown for _, shown in sorted(read, key=lambda one: one[0], reverse=True)][:SHOWN]
+
+
+def curves_beside(storage: Storage, stage: str) -> list[Curve]:
+    """Checkpoints of a stage over its steps, as they were evaluated beside the training on the data set of
+    the newest evaluation; measures that differ only in the N best share a plot.
+
+    Args:
+        storage: the run's folder.
+    """
+    found = evaluations.read(storage.child(stage).child("checkpoints"))
+    of_data = {one.step: one for one in found if one.data == found[-1].data}
+    by_step = [one for _, one in sorted(of_data.items())]
+    plots: dict[str, list[str]] = {}
+    for name in dict.fromkeys(name for one in by_step for name in one.numbers):
+        label, _, best = name.rpartition("-")
+        plots.setdefault(label if best.isdecimal() else name, []).append(name)
+    return [
+        Curve(f"{stage}: evaluation, {label}", "step", {name: _points(by_step, name) for name in names})
+        for label, names in plots.items()
+    ]
+
+
+def _points(found: Sequence[evaluations.Evaluation], name: str) -> tuple[list[float], list[float]]:
+    known = [(one.step, one.numbers[name]) for one in found if name in one.numbers]
+    return [float(step) for step, _ in known], [value for _, value in known]
 
 
 def _shown(key: str, content: dict[str, Any]) -> Evaluation:

@@ -14,7 +14,7 @@ import yaml
 from jobs.common.run_layout import CONFIG_KEY, PINS_KEY, STAGES
 from jobs.display.figures import Curve, Mark
 from jobs.display.html import render
-from jobs.runs.evaluations import read_evaluations
+from jobs.runs.evaluations import curves_beside, read_evaluations
 from jobs.runs.started import read_starts
 from jobs.runs.state import SILENT, RunState, read_run
 from jobs.runs.text import checkpoints_text, incident_text
@@ -101,7 +101,10 @@ def write_page(storage: Storage, now: float | None = None, every_s: float = EVER
         stages=[
             {
                 "name": stage,
-                "curves": stage_curves(stage, of, restarts.get(stage, ())) if of else [],
+                "curves": [
+                    *(stage_curves(stage, of, restarts.get(stage, ())) if of else []),
+                    *curves_beside(storage, stage),
+                ],
                 "restarts": len(restarts.get(stage, ())),
                 "steps": of[-1]["step"] + 1 if of else 0,
             }

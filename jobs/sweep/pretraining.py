@@ -103,6 +103,10 @@ class PretrainTrials(Trials[SweepJob, PretrainJob]):
 
     def check(self) -> None:
         """The held-out scenes are there."""
+        if self.job.evaluate_beside is not None:
+            raise ConfigError(
+                "evaluate_beside does not go with a sweep.", "Trials are measured by the evaluation section."
+            )
         if self.job.evaluation is not None:
             evaluate.held_out(evaluate_job(self.job, self.storage))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,9 @@ TOKEN_LOGGER = "ray._private.authentication.authentication_token_setup"
 BACKEND_LOGGER = "ray.train.v2._internal.callbacks.backend_setup"
 REQUESTS_LOGGER = "ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_client"
 """Loggers that `plinth.observe.noise` listens to."""
+MEMORY_HELD = re.compile(r"actual memory used=([\d.]+)GB")
+MEMORY_USED = re.compile(r"was ([\d.]+)GB used / ([\d.]+)GB")
+"""In the message of a worker that Ray's memory monitor has killed."""
 DRIVER_BUNDLE = 0
 """Bundle of a trial's placement group that holds the trial itself; the workers have the bundles after it."""
 
@@ -94,6 +98,21 @@ def is_start_timeout(error: BaseException) -> bool:
     return isinstance(getattr(error, "controller_failure", None), WorkerGroupStartupTimeoutError)
 
 
+def controller_failure(error: BaseException) -> BaseException | None:
+    """What went wrong in Ray Train itself rather than in a worker, from a `ray.train.TrainingFailedError`."""
+    found = getattr(error, "controller_failure", None)
+    return found if isinstance(found, BaseException) else None
+
+
+def ended_services() -> list[str]:
+    """Names of Ray's own processes on this machine that have ended by themselves, of a cluster that this
+    process has started: gcs_server, raylet and others; nothing elsewhere."""
+    from ray._private import worker
+
+    node = worker._global_node
+    return [name for name, _ in node.dead_processes()] if node is not None and node.is_head() else []
+
+
 def is_lost_worker(error: BaseException) -> bool:
     """Whether a worker's error, as Ray Train's controller has it, says that its process died."""
     from ray.exceptions import RayError
@@ -103,15 +122,33 @@ def is_lost_worker(error: BaseException) -> bool:
     return isinstance(cause, RayError)
 
 
+def memory_kill(error: BaseException) -> str:
+    """What Ray's memory monitor says of a worker that it killed, as Ray Train's controller has it: how much
+    the process held and how full the machine was; empty for any other error."""
+    from ray.exceptions import OutOfMemoryError
+    from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
+
+    cause = error.health_check_failure if isinstance(error, WorkerHealthCheckFailedError) else error
+    if not isinstance(cause, OutOfMemoryError):
+        return ""
+    held, full = MEMORY_HELD.search(str(cause)), MEMORY_USED.search(str(cause))
+    parts = [f"it held {held[1]} GB"] if held else []
+    parts += [f"its machine {full[1]} of {full[2]} GB"] if full else []
+    return ", ".join(parts) or "Ray says no more"
+
+
 def worker_errors(error: BaseException) -> dict[int, BaseException]:
     """Rank -> what its worker raised, unwrapped, from a `ray.train.TrainingFailedError`."""
+    from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
     from ray.train.v2._internal.util import UserExceptionWithTraceback
 
+    def unwrapped(failure: BaseException) -> BaseException:
+        if isinstance(failure, WorkerHealthCheckFailedError):
+            return failure.health_check_failure
+        return failure._base_exc if isinstance(failure, UserExceptionWithTraceback) else failure
+
     failures = getattr(error, "worker_failures", {})
-    return {
-        rank: failure._base_exc if isinstance(failure, UserExceptionWithTraceback) else failure
-        for rank, failure in sorted(failures.items())
-    }
+    return {rank: unwrapped(failure) for rank, failure in sorted(failures.items())}
 
 
 def cause_of(error: BaseException) -> BaseException:
@@ -147,7 +184,7 @@ def elastic_policy() -> Any:
 
 
 def torch_trainer(policy: Callable[[Any], Any], group: Any, *arguments: Any, **settings: Any) -> Any:
-    """Ray's TorchTrainer with four private methods replaced, and the actor that runs it as `controller`.
+    """Ray's TorchTrainer with private methods replaced, and the actor that runs it as `controller`.
 
     Args:
         policy: makes the scaling policy from the ScalingConfig, where its number of workers is a range.
@@ -176,9 +213,7 @@ def torch_trainer(policy: Callable[[Any], Any], group: Any, *arguments: Any, **s
         def _initialize_and_run_controller(self, **controller: Any) -> Any:
             if self.scaling_config.elasticity_enabled:
                 controller["scaling_policy"] = policy(self.scaling_config)
-            if group is not None:
-                return _run_controller(group, controller, self._register_sigint_handler)
-            return super()._initialize_and_run_controller(**controller)
+            return _run_controller(group, controller, self._register_sigint_handler)
 
         def _register_sigint_handler(self, controller: Any) -> None:
             """Ray's would discard what is not saved yet: see `plinth.train.control.on_stop_signals`."""
@@ -188,11 +223,11 @@ def torch_trainer(policy: Callable[[Any], Any], group: Any, *arguments: Any, **s
 
 
 def _run_controller(group: Any, settings: dict[str, Any], tell: Callable[[Any], None]) -> Any:
-    """What TorchTrainer does with its controller, with controller and workers inside `group`.
-
-    Ray Train would reserve a placement group of its own for the workers, and remove it at the end.
+    """What TorchTrainer does with its controller, with workers that `worker_group` makes.
 
     Args:
+        group: to run controller and workers in; None runs the controller on this node, and its workers in a
+            group that Ray Train reserves for them.
         settings: arguments of the controller.
         tell: is given the controller's actor.
     """
@@ -200,14 +235,72 @@ def _run_controller(group: Any, settings: dict[str, Any], tell: Callable[[Any], 
     from ray._common.constants import RAY_WARN_BLOCKING_GET_INSIDE_ASYNC_ENV_VAR as WARN_BLOCKING_GET
     from ray.train.v2._internal.constants import get_env_vars_to_propagate
     from ray.train.v2._internal.execution.controller import TrainController
+    from ray.util.scheduling_strategies import (
+        NodeAffinitySchedulingStrategy,
+        PlacementGroupSchedulingStrategy,
+    )
+
+    class Controller(TrainController):
+        worker_group_cls = worker_group(group)
+
+    here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    if group is not None:
+        here = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=DRIVER_BUNDLE)
+    environment = {"env_vars": {WARN_BLOCKING_GET: "0"} | get_env_vars_to_propagate()}
+    remote = ray.remote(num_cpus=0, scheduling_strategy=here, runtime_env=environment)(Controller)
+    controller = remote.remote(**settings)
+    tell(controller)
+    ray.get(controller.run.remote())
+    return ray.get(controller.get_result.remote())
+
+
+def worker_group(group: Any) -> Any:
+    """Ray Train's worker group, which leaves nothing behind when it fails to start.
+
+    Ray frees what a start has reserved only if it fails early: once the workers are created, a death (in the
+    setup of torch's process group, say) leaves the placement group reserved for ever. Where the cluster fits
+    the workers exactly, every later start waits for it in vain. And Ray reckons with actors that died, but
+    not with those that its memory monitor killed, whose error is of another class: one of these in the start
+    or the end of a group would end the run.
+
+    Args:
+        group: placement group to start the workers in; None for one of their own. Ray Train would reserve a
+            second one, and remove it at the end.
+    """
+    from ray.exceptions import RayError, RayTaskError
+    from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError
     from ray.train.v2._internal.execution.worker_group import DefaultPlacementGroupHandle, WorkerGroup
-    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
     class BorrowedGroup(DefaultPlacementGroupHandle):
         def shutdown(self) -> None:
             """Whoever reserved the group removes it."""
 
     class Workers(WorkerGroup):
+        def _start(self) -> None:
+            try:
+                super()._start()
+            except (WorkerGroupStartupFailedError, RayTaskError):
+                self._free()
+                raise
+            except RayError as error:  # Ray tries again after the death of an actor, not after this
+                self._free()
+                raise WorkerGroupStartupFailedError(str(error)) from error
+            except BaseException:
+                self._free()
+                raise
+
+        def shutdown(self) -> None:
+            try:
+                super().shutdown()
+            except RayError:  # of a worker that is dead: no reason to end the run
+                self._free()
+
+        def _free(self) -> None:
+            if self.has_started():
+                self._worker_group_state.shutdown()
+                self._clear_state()
+
+    class BorrowingWorkers(Workers):
         def _create_placement_group(self, *_: Any, **__: Any) -> Any:
             return BorrowedGroup(group)
 
@@ -216,16 +309,7 @@ def _run_controller(group: Any, settings: dict[str, Any], tell: Callable[[Any], 
             named.setdefault("placement_group_bundle_indices", bundles)
             return super()._create_workers(num_workers, *arguments, **named)
 
-    class Controller(TrainController):
-        worker_group_cls = Workers
-
-    here = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=DRIVER_BUNDLE)
-    environment = {"env_vars": {WARN_BLOCKING_GET: "0"} | get_env_vars_to_propagate()}
-    remote = ray.remote(num_cpus=0, scheduling_strategy=here, runtime_env=environment)(Controller)
-    controller = remote.remote(**settings)
-    tell(controller)
-    ray.get(controller.run.remote())
-    return ray.get(controller.get_result.remote())
+    return Workers if group is None else BorrowingWorkers
 
 
 def population_training() -> Any:

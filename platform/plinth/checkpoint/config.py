@@ -32,7 +32,8 @@ class CheckpointConfig:
     keep_best: int = 0
     """Also keep this many of the best by `best_metric`."""
     best_metric: str = "loss"
-    """What decides the best: loss, or a loss term or log of the stage, at the step of the checkpoint."""
+    """What decides the best: loss, or a loss term or log of the stage, at the step of the checkpoint; or a
+    measure of an evaluation beside the training."""
     best: Best = Best.lowest
     """Whether the lowest or the highest is best."""
     asynchronous: bool = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -10,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from plinth.checkpoint import store, upload
+from plinth.checkpoint import evaluations, store, upload
 from plinth.checkpoint.config import Best, CheckpointConfig
+from plinth.checkpoint.evaluations import Evaluated
 from plinth.checkpoint.store import CheckpointInfo, OtherFormatError
 from plinth.errors import CheckpointError
 from plinth.storage import Storage
@@ -28,24 +30,41 @@ class Finding:
     """Not whole for this program, which cannot read it: nothing says that it is damaged."""
 
 
-def kept(storage: Storage, config: CheckpointConfig, found: Sequence[CheckpointInfo]) -> set[int]:
+def kept(
+    storage: Storage,
+    config: CheckpointConfig,
+    found: Sequence[CheckpointInfo],
+    evaluated: Evaluated | None = None,
+) -> set[int]:
     """Steps of the committed checkpoints that the settings keep: the newest, those of certain steps, the
-    best, and the pinned."""
+    best, the pinned, and those that are being evaluated or wait for it."""
     committed = [info.step for info in found if info.is_committed]
     keep = set(committed[-config.keep_last :] if config.keep_last else committed)
     keep |= set(committed[-1:]) | {info.step for info in found if info.is_pinned}
     if config.keep_every_steps:
         keep |= {step for step in committed if step % config.keep_every_steps == 0}
+    results = evaluations.read(storage) if config.keep_best or evaluated is not None else []
+    if evaluated is not None:
+        keep |= {*evaluated.unevaluated(committed, results), *evaluations.held(storage)}
     if config.keep_best:
-        metrics = {step: _metric(storage, step, config.best_metric) for step in committed}
-        known = [(value, step) for step, value in metrics.items() if value is not None]
+        measured = {one.step: one.numbers.get(config.best_metric) for one in results}
+        metrics = {
+            step: _metric(storage, step, config.best_metric) if measured.get(step) is None else measured[step]
+            for step in committed
+        }
+        known = [(v, step) for step, v in metrics.items() if v is not None and math.isfinite(v)]
         ordered = sorted(known, reverse=config.best is Best.highest)
         keep |= {step for _, step in ordered[: config.keep_best]}
     return keep
 
 
-def retain(storage: Storage, config: CheckpointConfig, dry_run: bool = False) -> list[str]:
+def retain(
+    storage: Storage, config: CheckpointConfig, dry_run: bool = False, evaluated: Evaluated | None = None
+) -> list[str]:
     """Delete what the settings do not keep, and uncommitted ones older than the newest committed.
+
+    Args:
+        evaluated: which ones are evaluated beside the training.
 
     Returns:
         Names of the deleted checkpoints (of those that would be deleted in a dry run).
@@ -54,7 +73,7 @@ def retain(storage: Storage, config: CheckpointConfig, dry_run: bool = False) ->
     committed = [info.step for info in found if info.is_committed]
     if not committed:
         return []
-    keep = kept(storage, config, found)
+    keep = kept(storage, config, found, evaluated)
     deleted = [info for info in found if info.step not in keep and info.step < committed[-1]]
     for info in deleted if not dry_run else []:
         folder = storage.child(info.name)

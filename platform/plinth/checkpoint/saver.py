@@ -28,6 +28,7 @@ import torch
 
 from plinth.checkpoint import store, upload
 from plinth.checkpoint.config import CheckpointConfig, UploadHook
+from plinth.checkpoint.evaluations import Evaluated
 from plinth.checkpoint.maintenance import retain
 from plinth.engine.process import on_all_ranks
 from plinth.engine.zero_shards import TensorShard
@@ -92,6 +93,7 @@ class Saver:
             long the other ranks' parts have taken; its errors mean the same.
         on_commit: called on rank 0, in a thread, when it is.
         on_upload: called on every rank, in a thread, before each file of its part is uploaded.
+        evaluated: which checkpoints are evaluated beside the training; retention leaves them until then.
     """
 
     def __init__(
@@ -104,8 +106,10 @@ class Saver:
         may_commit: Callable[[], None] = lambda: None,
         on_commit: Callable[[Saved], None] = lambda saved: None,
         on_upload: UploadHook | None = None,
+        evaluated: Evaluated | None = None,
     ) -> None:
         self._world, self._storage, self._config = world, storage, config
+        self._evaluated = evaluated
         self._queue_folder = scratch / upload.QUEUE_FOLDER
         self._run = upload.identity(storage, scratch)
         self._before_commit, self._may_commit = before_commit, may_commit
@@ -267,7 +271,7 @@ class Saver:
         saved.durable_s = time.monotonic() - saved.begun
         self._on_commit(saved)
         try:
-            retain(self._storage, self._config)
+            retain(self._storage, self._config, evaluated=self._evaluated)
         except StorageError as error:
             log.warning("old checkpoints stay for now: %s", error.problem)
         return True

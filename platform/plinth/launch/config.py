@@ -1,9 +1,10 @@
-"""How many workers train, and what each of them has."""
+"""How many workers train, what each of them has, and what is evaluated beside them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from plinth.counts import Count
 from plinth.errors import ConfigError
 from plinth.ray_labels import refuse_bad_label
 
@@ -82,3 +83,48 @@ class FitConfig:
             raise ConfigError(
                 f"fit.workers is {low} to {high}.", "Give a range from 1 on, or 0 to train without Ray."
             )
+
+
+@dataclass
+class BesideConfig:
+    """When checkpoints are evaluated beside the training, and what for."""
+
+    every: Count = 1
+    """Every how many checkpoints (`checkpoint.every_steps`) one is evaluated; the last of a stage always."""
+    num_cpus: float = 1.0
+    """CPUs that an evaluation claims. It waits until they are free, and the training does not wait for it:
+    leave them free of workers, or all evaluations wait for the end of the run."""
+    num_gpus: float = 0.0
+    """GPUs that an evaluation claims; 0 evaluates on CPUs."""
+    ray_label: str | None = None
+    """The label of the nodes that evaluate, as key=value; any node when empty."""
+    keep_waiting: Count = 4
+    """Checkpoints that are kept until they are evaluated, whatever the checkpoint section says; older ones
+    than these go unevaluated."""
+    look_every_s: float = 10.0
+    """Seconds between two looks for a new checkpoint and for room."""
+    limit_s: float = 3600.0
+    """An evaluation that takes longer is ended."""
+    wait_s: float = 1800.0
+    """How long the end of the run waits for evaluations that are left; the same command makes up for the
+    rest."""
+    yield_after_s: float = 15.0
+    """Workers that are started again and do not come within this time may miss what an evaluation claims: it
+    is ended, and done later."""
+
+    def validate(self, section: str) -> None:
+        """Refuse values out of range.
+
+        Args:
+            section: of the job that this is.
+
+        Raises:
+            ConfigError: naming the key.
+        """
+        for key in ("num_cpus", "look_every_s", "limit_s"):
+            if not getattr(self, key) > 0:
+                raise ConfigError(f"{section}.{key} is {getattr(self, key)}, expected more than 0.")
+        for key in ("num_gpus", "wait_s", "yield_after_s"):
+            if getattr(self, key) < 0:
+                raise ConfigError(f"{section}.{key} is {getattr(self, key)}, expected 0 or more.")
+        refuse_bad_label(f"{section}.ray_label", self.ray_label)

@@ -98,6 +98,10 @@ class Coordinator:
         self._waiting.add(rank)
         self.forget(rank)
 
+    def trains(self) -> bool:
+        """Whether there are workers, and none of them waits to be started again."""
+        return self._has_started and not self._waiting
+
     def all_waiting(self) -> bool:
         return bool(self._waiting) and len(self._waiting) >= self._workers
 

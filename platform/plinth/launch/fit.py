@@ -15,6 +15,7 @@ from plinth.train.outcome import StageEnd
 from plinth.train.resolve import ResolvedStage
 
 if TYPE_CHECKING:
+    from plinth.launch.beside import BesideJob
     from plinth.launch.placement import TrialPlacement
 
 
@@ -34,6 +35,7 @@ def launch(
     storage: Storage,
     stop: threading.Event | None = None,
     placement: TrialPlacement | None = None,
+    beside: BesideJob | None = None,
 ) -> StageEnd:
     """Train the stages in order, resuming where the run stopped. With workers, join a Ray cluster before.
 
@@ -41,6 +43,7 @@ def launch(
         storage: the run's folder; Ray Train keeps its own state below it.
         stop: when it is set, the run saves and ends, as on SIGTERM or Ctrl-C.
         placement: resources to train in that are already reserved (a trial of a sweep).
+        beside: what is evaluated beside the training; needs workers.
 
     Returns:
         The numbers of the last step that was trained, and whether the run was asked to stop before its end.
@@ -60,7 +63,13 @@ def launch(
         _train_stages, run.stages, storage, config, config.gpus_per_worker > 0,
         label=placement.label if placement is not None else "",
     )  # fmt: skip
-    return ray_train.RayRun(config, run.sizes, storage, run.stages[0].run_id).fit(train, stop, placement)
+    evaluating = None
+    if beside is not None:
+        from plinth.launch.beside import Beside, RayTasks
+
+        evaluating = partial(Beside, beside.config, run.stages, storage, RayTasks(beside))
+    ray_run = ray_train.RayRun(config, run.sizes, storage, run.stages[0].run_id)
+    return ray_run.fit(train, stop, placement, evaluating)
 
 
 def _train_stages(*arguments: Any, **named: Any) -> StageEnd:

@@ -13,7 +13,18 @@ from plinth.observe import noise
 from plinth.observe.failures import record_lost
 from plinth.storage import Storage
 
+LOWER = "lower micro_batch_size, fit.workers or data.max_prefetch_windows, or take machines with more memory"
+
 log = logging.getLogger(__name__)
+
+
+def _of_memory(said: str) -> str:
+    """Why a rank is lost that Ray's memory monitor killed; empty for another, of which nothing is known.
+
+    Args:
+        said: of `ray_internals.memory_kill`.
+    """
+    return f"out of memory: ended by Ray's memory monitor ({said}); {LOWER}" if said else ""
 
 
 class LostRanks(ray.train.UserCallback):
@@ -41,7 +52,8 @@ class LostRanks(ray.train.UserCallback):
         lost = [rank for rank, error in worker_exceptions.items() if ray_internals.is_lost_worker(error)]
         if not lost:
             return
+        why = {rank: _of_memory(ray_internals.memory_kill(worker_exceptions[rank])) for rank in lost}
         try:
-            record_lost(self._storage, dict.fromkeys(lost, ""))
+            record_lost(self._storage, why)
         except (PlinthError, OSError) as error:  # the record explains; training goes on without it
             log.warning("which workers were lost cannot be kept: %s", error)

@@ -15,13 +15,13 @@ import ray.train
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from plinth import ray_internals
-from plinth.errors import ConfigError, PlinthError, WorkersLostError
+from plinth.errors import ConfigError, PlinthError, WorkersLostError, first_line
 from plinth.every import Every
 from plinth.launch.coordinator import Coordinator
 from plinth.launch.lost_ranks import LostRanks
 from plinth.launch.placement import TrialPlacement
 from plinth.launch.ray_worker import POLL_S, Train, work
-from plinth.launch.scaling_policy import LadderPolicy
+from plinth.launch.scaling_policy import ANSWER_TIMEOUT_S, LadderPolicy
 from plinth.observe.failures import by_attempt, first_cause, is_collective, read_failures
 from plinth.observe.rank_logs import salvage
 from plinth.ray_labels import label_selector, nodes_with
@@ -32,6 +32,7 @@ from plinth.train.control import on_stop_signals
 from plinth.train.outcome import StageEnd
 
 if TYPE_CHECKING:
+    from plinth.launch.beside import Beside
     from plinth.launch.config import FitConfig
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,11 @@ class RayRun:
             self._resources["GPU"] = config.gpus_per_worker
 
     def fit(
-        self, train: Train, stop: threading.Event | None = None, placement: TrialPlacement | None = None
+        self,
+        train: Train,
+        stop: threading.Event | None = None,
+        placement: TrialPlacement | None = None,
+        beside: Callable[[Callable[[], bool]], Beside] | None = None,
     ) -> StageEnd:
         """Train to the end.
 
@@ -61,6 +66,7 @@ class RayRun:
             train: picklable.
             stop: when it is set, the workers save and exit.
             placement: resources to train in that are already reserved.
+            beside: makes what evaluates checkpoints, given whether the workers are there.
 
         Raises:
             PlinthError: a worker's error, or too few resources for the workers.
@@ -77,23 +83,62 @@ class RayRun:
         )
         if placement is not None:
             placement.attach(coordinator)
+        if beside is None:
+            return self._fit(train, coordinator, stop, placement)
+        with beside(lambda: bool(ray.get(coordinator.trains.remote()))) as evaluating:
+            end = self._fit(train, coordinator, stop, placement)
+            asked = stop or threading.Event()
+            if not end.is_stopped:
+                with on_stop_signals(asked.set):
+                    evaluating.finish(asked.is_set)
+            return end
+
+    def _fit(
+        self,
+        train: Train,
+        coordinator: Any,
+        stop: threading.Event | None,
+        placement: TrialPlacement | None,
+    ) -> StageEnd:
         trainer = self._trainer(train, coordinator, placement)
         request = _StopRequest(coordinator, trainer)
         try:
             with on_stop_signals(request.start), _passing_on(stop, request.send):
                 result = trainer.fit()
-        except ray.exceptions.RayActorError:
+        except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
             if request.has_ended_waiting:
                 return StageEnd(is_stopped=True)
-            raise
+            raise self._service_lost("Ray Train's controller", error) from error
         except ray.train.TrainingFailedError as error:
             salvage(local_folder(self._storage, self._run_id), self._storage)
+            self._refuse_dead(coordinator)
             raise self._explained(error) from error
-        first_error = ray.get(coordinator.error.remote())
+        first_error = self._refuse_dead(coordinator)
         if first_error is not None:
             raise first_error
         end: StageEnd = result.return_value or StageEnd()
         return end
+
+    def _refuse_dead(self, coordinator: Any) -> PlinthError | None:
+        """The first error that workers have told the coordinator.
+
+        Raises:
+            WorkersLostError: it is not there: whatever else went wrong followed from that.
+        """
+        try:
+            found: PlinthError | None = ray.get(coordinator.error.remote(), timeout=ANSWER_TIMEOUT_S)
+        except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
+            raise self._service_lost("the run's coordinator", error) from error
+        return found
+
+    def _service_lost(self, what: str, error: Exception) -> WorkersLostError:
+        memory = ray_internals.memory_kill(error)
+        why = f"out of memory: {memory}" if memory else "killed, out of memory, or its machine is lost"
+        return WorkersLostError(
+            f"{what}, a process of Ray beside this one, has ended ({why}).",
+            f"The same command resumes from the last checkpoint; Ray's own logs and `poma runs logs "
+            f"{self._storage.uri}` have the rest.",
+        )
 
     def _trainer(self, train: Train, coordinator: Any, placement: TrialPlacement | None) -> Any:
         config, sizes = self._config, self._sizes
@@ -156,6 +201,12 @@ class RayRun:
                 f"{workers} workers need {needed}; the cluster has {there} and did not make room "
                 f"within fit.start_timeout_s {self._config.start_timeout_s:g} s.",
                 "Use fewer workers, or lower fit.cpus_per_worker (a fraction will do).",
+            )
+        failure = ray_internals.controller_failure(error)
+        if isinstance(failure, ray.exceptions.RayError):
+            return WorkersLostError(
+                f"Ray Train could not start or end the workers: {first_line(failure)}",
+                f"`poma runs logs {self._storage.uri}` has the rest; the same command resumes.",
             )
         errors = ray_internals.worker_errors(error)
         return explain_failures(errors, str(error), self._config.max_failures, self._storage) or error

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from plinth.observe.sinks import flat, redacted
+from plinth.storage import Storage
 
 LOSS_TAG = "loss/total"
 TEXT_TAG = "job"
+EVALUATIONS_KEY = "tensorboard/evaluation/events.out.tfevents.0.evaluation"
+"""In a folder of its own: of several files in one TensorBoard reads the newest only."""
 
 HParams = dict[str, bool | float | str]
 
@@ -31,6 +35,26 @@ def write_settings(board: Any, settings: Mapping[str, Any], deciding: Mapping[st
     columns, row, _ = hparams(hyperparameters(deciding), {LOSS_TAG: None})
     for summary in (columns, row):
         board.file_writer.add_summary(summary)
+
+
+def write_evaluations(
+    stage: Storage, local: Path, points: Iterable[tuple[int, float, Mapping[str, float]]]
+) -> None:
+    """Write the scalars of checkpoints as a run of its own beside the stage's, in place of the file before.
+
+    Args:
+        stage: folder of the stage in the run.
+        local: an empty folder on this machine.
+        points: step, `time.time()` and numbers of each.
+    """
+    from torch.utils.tensorboard.writer import SummaryWriter
+
+    with SummaryWriter(str(local)) as board:
+        for step, time, numbers in points:
+            for name, value in numbers.items():
+                board.add_scalar(f"evaluation/{name}", value, step, time)
+    for path in local.glob("events*"):
+        stage.upload(path, EVALUATIONS_KEY)
 
 
 def as_text(settings: Mapping[str, Any]) -> str:

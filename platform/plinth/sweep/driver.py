@@ -31,7 +31,7 @@ from plinth.storage import Storage
 from plinth.storage.arrow import arrow_filesystem
 from plinth.sweep import schedulers
 from plinth.sweep.budget import Budget, LocalPart
-from plinth.sweep.config import SchedulerKind, SweepConfig
+from plinth.sweep.config import SchedulerKind, SearcherKind, SweepConfig
 from plinth.sweep.records import (
     FINISHED,
     INTERRUPTED,
@@ -49,6 +49,10 @@ from plinth.sweep.samplers import planned_trials
 from plinth.sweep.searcher import TrialSearcher
 from plinth.sweep.trial import INDEX, IS_FINISHED, TRIAL, TrialTask, TrialTrainable
 
+PENDING_ENV = "TUNE_MAX_PENDING_TRIALS_PG"
+"""Ray Tune's own switch: with a searcher it lets one trial at a time wait for room, unless this says more."""
+MOST_PENDING = 16
+"""Trials that may wait for room, which a cluster that grows hears of at once."""
 REPLAY_CPUS = 0.001
 """CPUs of a trial that only replays its reports."""
 
@@ -86,6 +90,7 @@ class SweepDriver:
         budget = Budget(self.config.budget, self.storage, self.record, self.stop)
         filesystem, path = arrow_filesystem(self.storage.child("tune"))
         searcher, space = self._searcher(known)
+        os.environ.setdefault(PENDING_ENV, str(pending_trials(self.config, self.concurrent())))
         trainable = tune.with_parameters(TrialTrainable, task=self.task)
         tuner = tune.Tuner(
             tune.with_resources(trainable, partial(_reserve, self._bundles(), over)),
@@ -169,6 +174,18 @@ class SweepDriver:
         self.record.beat, self.record.beat_every_s = time.time(), self.config.show_every_s
         write_sweep(self.storage, self.record)
         self.show()
+
+
+def pending_trials(config: SweepConfig, fit: int) -> int:
+    """How many trials may wait for room, so that a cluster that starts at nothing boots machines for all of
+    them at once rather than one by one.
+
+    Args:
+        fit: trials that have room now. Where some have and the sampler learns from those that have ended, one
+            waits: what is drawn later is drawn better.
+    """
+    learns = config.searcher is SearcherKind.optuna
+    return 1 if learns and fit else min(MOST_PENDING, config.max_concurrent or planned_trials(config))
 
 
 def check_values(trials: Sequence[Trial], metric: str, mode: str) -> None:

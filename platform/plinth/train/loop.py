@@ -98,6 +98,7 @@ def run_stage(
             observers.may_commit,
             observers.committed,
             stage.on_upload,
+            stage.evaluated,
         )
         opened.callback(saver.close)
         state = StageState(stage, process, control, saver, observers)

@@ -16,6 +16,7 @@ from typing import Any
 
 from plinth import config as configs
 from plinth.checkpoint.config import CheckpointConfig, UploadHook
+from plinth.checkpoint.evaluations import Evaluated
 from plinth.data.assemble import Decode
 from plinth.data.config import DataConfig
 from plinth.data.plan import Cursor, Plan
@@ -94,6 +95,8 @@ class StageSpec:
     """Local folder for files on their way to and from storage; the system's temporary folder when None."""
     on_upload: UploadHook | None = None
     """Called before each file of a checkpoint is uploaded; for fault injection."""
+    evaluated: Evaluated | None = None
+    """Which checkpoints are evaluated beside the training (`plinth.launch.beside`); None evaluates none."""
     profile: ProfileSpec | None = None
     """Measure the first steps; None in a run that is one."""
 

@@ -109,6 +109,13 @@ def build_waiting(marker: Path, sources: Sequence[OpenSource]) -> ToyStage:
     return StageThatWaits(marker)
 
 
+def found_of(marker: Path, stage: str, step: int) -> dict[str, float]:
+    """An evaluation, which says in which process it ran."""
+    with marker.open("a") as file:
+        file.write(f"{stage} {step} {os.getpid()} {os.getppid()} {os.nice(0)}\n")
+    return {"R@1-1": step / 100}
+
+
 class SlowStage(ToyStage):
     """Takes its time over a step."""
 

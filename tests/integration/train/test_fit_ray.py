@@ -13,18 +13,29 @@ import pytest
 import torch
 
 from plinth import ray_internals
+from plinth.checkpoint import evaluations, store
 from plinth.checkpoint import save_load as checkpoint
-from plinth.checkpoint import store
+from plinth.checkpoint.evaluations import Evaluated
 from plinth.errors import ConfigError, DataError, NonFiniteError
-from plinth.launch.config import FitConfig, Workers
-from plinth.launch.fit import fit
+from plinth.launch.beside import NICENESS, BesideJob
+from plinth.launch.check import check
+from plinth.launch.config import BesideConfig, FitConfig, Workers
+from plinth.launch.fit import fit, launch
 from plinth.observe.config import GuardConfig
 from plinth.observe.failures import by_attempt, first_cause, read_failures
 from plinth.observe.metrics import read_lines
 from plinth.storage import Storage
 from plinth.train.outcome import StageEnd
 from plinth.train.resolve import ResolvedStage
-from tests.helpers.toy.run import build_bug, build_dying, build_nan, build_stopped, build_stuck, toy_run
+from tests.helpers.toy.run import (
+    build_bug,
+    build_dying,
+    build_nan,
+    build_stopped,
+    build_stuck,
+    found_of,
+    toy_run,
+)
 
 pytestmark = pytest.mark.slow
 CONFIG = FitConfig(workers=Workers(2, 2), cpus_per_worker=0.5, max_failures=1)
@@ -103,6 +114,27 @@ def test_a_rank_that_hangs_is_named_and_ended_and_the_result_is_the_same(
     cause = first_cause(failures)
     assert cause.startswith("rank 1 on ")
     assert re.search(said, cause), cause
+    expected = weights(whole)
+    for name, tensor in weights(run).items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+def test_evaluation_beside_the_training_is_a_task_and_changes_no_bit(
+    straight: tuple[ResolvedStage, StageEnd], tmp_path: Path
+) -> None:
+    whole, _ = straight
+    run, marker = toy_run(tmp_path), tmp_path / "evaluated"
+    run = replace(run, evaluated=Evaluated("rooms", 4, run.total_steps, keep_waiting=3))
+    storage = Storage.from_uri(tmp_path / "run")
+    beside = BesideJob(BesideConfig(num_cpus=1.0, look_every_s=0.1), partial(found_of, marker))
+    launch(check(CONFIG, [run]), storage, beside=beside)
+    assert {one.step: one.numbers for one in evaluations.read(run.checkpoints)} == {
+        step: {"R@1-1": step / 100} for step in (4, 8, 12)
+    }
+    said = [line.split() for line in marker.read_text().splitlines()]
+    assert sorted(int(step) for _, step, *_ in said) == [4, 8, 12]
+    assert len({pid for _, _, pid, *_ in said}) == 3, "no process that was nice becomes a worker's"
+    assert min(int(nice) for *_, nice in said) >= NICENESS
     expected = weights(whole)
     for name, tensor in weights(run).items():
         assert torch.equal(tensor, expected[name]), name

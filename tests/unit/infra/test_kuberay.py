@@ -14,6 +14,7 @@ import yaml
 KUBERAY = Path(__file__).parents[3] / "infra" / "kuberay"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 RUN_LABEL = {"poma3d/run": "pretrain"}
+API_VOLUME = "kubernetes-api"
 RAY_VERSION = "2.60.0"
 
 
@@ -123,9 +124,33 @@ def test_pods_do_not_run_as_root_and_have_limits() -> None:
 def test_both_manifests_have_the_same_pods() -> None:
     job, standing = clusters().values()
     assert job["rayVersion"] == standing["rayVersion"] == RAY_VERSION
+    # The autoscaler has it, and the job has no autoscaler.
+    (mine,) = [v for v in groups(standing)[0]["template"]["spec"]["volumes"] if v["name"] == API_VOLUME]
+    groups(standing)[0]["template"]["spec"]["volumes"].remove(mine)
     for a, b in zip(groups(job), groups(standing), strict=True):
         assert a["template"] == b["template"]
         assert a["rayStartParams"] == b["rayStartParams"]
+
+
+def test_the_operator_shows_the_head_the_token() -> None:
+    """Without it Ray answers 401, and KubeRay 1.7 fails the run after 300 s."""
+    for cluster in clusters().values():
+        assert cluster["authOptions"] == {"mode": "token", "secretName": "poma3d-ray"}
+
+
+def test_the_autoscaler_may_ask_ray_and_kubernetes_and_nobody_else_may() -> None:
+    cluster = load("raycluster.yaml")["spec"]
+    options, head = cluster["autoscalerOptions"], cluster["headGroupSpec"]["template"]["spec"]
+    env = {item["name"]: item for item in options["env"]}
+    assert env["RAY_AUTH_MODE"]["value"] == "token"
+    assert env["RAY_AUTH_TOKEN"]["valueFrom"]["secretKeyRef"] == {"name": "poma3d-ray", "key": "auth_token"}
+    (mount,) = options["volumeMounts"]
+    assert mount["mountPath"] == "/var/run/secrets/kubernetes.io/serviceaccount"
+    (volume,) = [volume for volume in head["volumes"] if volume["name"] == mount["name"]]
+    kinds = [next(iter(source)) for source in volume["projected"]["sources"]]
+    assert kinds == ["serviceAccountToken", "configMap", "downwardAPI"]
+    mounted = [one["name"] for container in head["containers"] for one in container["volumeMounts"]]
+    assert API_VOLUME not in mounted
 
 
 def test_groups_have_their_ray_labels_where_the_operator_takes_them() -> None:

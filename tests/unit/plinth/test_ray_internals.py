@@ -44,7 +44,13 @@ BORROWED = [
     f"{TRAIN}.execution.worker_group:DefaultPlacementGroupHandle.shutdown",
     f"{TRAIN}.execution.worker_group:WorkerGroup._create_placement_group",
     f"{TRAIN}.execution.worker_group:WorkerGroup._create_workers",
+    f"{TRAIN}.execution.worker_group:WorkerGroup._start",
+    f"{TRAIN}.execution.worker_group:WorkerGroup._start_impl",
+    f"{TRAIN}.execution.worker_group:WorkerGroup._clear_state",
+    f"{TRAIN}.execution.worker_group:WorkerGroup.has_started",
+    f"{TRAIN}.execution.worker_group.state:WorkerGroupState.shutdown",
     f"{TRAIN}.exceptions:WorkerHealthCheckFailedError",
+    f"{TRAIN}.exceptions:WorkerGroupStartupFailedError",
     f"{TRAIN}.callbacks:DatasetsCallback",
     f"{TRAIN}.callbacks.placement_group_callback:PlacementGroupCleanerCallback",
     "ray.train.torch:TorchTrainer._create_default_callbacks",
@@ -57,6 +63,7 @@ BORROWED = [
     "ray.data._internal.progress:__name__",
     "ray._private.worker:print_to_stdstream",
     "ray._private.node:Node.is_head",
+    "ray._private.node:Node.dead_processes",
     f"{ray_internals.TOKEN_LOGGER}:logger",
     f"{ray_internals.BACKEND_LOGGER}:logger",
     f"{ray_internals.REQUESTS_LOGGER}:logger",
@@ -148,3 +155,80 @@ def test_the_cause_of_a_failed_task_is_found() -> None:
     assert ray_internals.cause_of(mistake) is mistake
     other = ValueError("no error of ours")
     assert ray_internals.cause_of(other) is other
+
+
+@pytest.mark.parametrize("is_borrowed", [False, True])
+def test_a_group_that_dies_while_it_starts_gives_back_what_it_has_reserved(is_borrowed: bool) -> None:
+    """Ray's own `_start` frees nothing once the workers are there (2.60)."""
+    freed: list[str] = []
+
+    class DiesLate(ray_internals.worker_group("a group" if is_borrowed else None)):  # type: ignore[misc]
+        def __init__(self) -> None:
+            """Of what a group keeps, only what its end needs."""
+            self._worker_group_state = None
+
+        def _start_impl(self, worker_group_state_builder: Any) -> None:
+            self._worker_group_state = SimpleNamespace(shutdown=lambda: freed.append("group"))
+            raise RuntimeError("a worker died in the setup of its process group")
+
+        def _clear_state(self) -> None:
+            self._worker_group_state = None
+
+    group = DiesLate()
+    with pytest.raises(RuntimeError, match="a worker died"):
+        group._start()
+    assert freed == ["group"]
+    assert not group.has_started()
+
+
+class Fails(ray_internals.worker_group(None)):  # type: ignore[misc]
+    """A group whose workers are there and that cannot go on."""
+
+    def __init__(self, error: Exception) -> None:
+        """Of what a group keeps, only what its end needs."""
+        self.error, self.freed = error, 0
+        self._worker_group_state: Any = SimpleNamespace(shutdown=self.free)
+        self._callbacks = [SimpleNamespace(on_worker_group_shutdown=self.fail)]
+
+    def _start_impl(self, worker_group_state_builder: Any) -> None:
+        raise self.error
+
+    def _clear_state(self) -> None:
+        self._worker_group_state = None
+
+    def free(self) -> None:
+        self.freed += 1
+
+    def fail(self) -> Any:
+        raise self.error
+
+
+def test_a_worker_that_the_memory_monitor_killed_ends_no_run() -> None:
+    """Ray tries again after `WorkerGroupStartupFailedError`; any other error here is final."""
+    from ray.exceptions import OutOfMemoryError
+    from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError
+
+    starting, ending = Fails(OutOfMemoryError("full")), Fails(OutOfMemoryError("full"))
+    with pytest.raises(WorkerGroupStartupFailedError, match="full"):
+        starting._start()
+    ending.shutdown()
+    assert (starting.freed, ending.freed) == (1, 1)
+    with pytest.raises(ValueError, match="a bug"):
+        Fails(ValueError("a bug")).shutdown()
+
+
+OOM = """1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: ::1) \
+was 11.09GB used / 23.54GB limit (0.471190)
+Selected to kill: (Actor(0b): job ID=01, task name=A.__init__, required resources={}, pid=29591, \
+actual memory used=0.23GB, worker ID=e6)
+"""
+
+
+def test_memory_that_a_killed_worker_held_is_said() -> None:
+    from ray.exceptions import OutOfMemoryError
+    from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
+
+    killed = WorkerHealthCheckFailedError("poll", failure=OutOfMemoryError(OOM))
+    assert ray_internals.memory_kill(killed) == "it held 0.23 GB, its machine 11.09 of 23.54 GB"
+    assert ray_internals.memory_kill(OutOfMemoryError("")) == "Ray says no more"
+    assert ray_internals.memory_kill(RuntimeError(OOM)) == ""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.common import cluster
 from jobs.common.cluster import free_port, ray_cluster
 from jobs.common.ray_config import RayConfig
 from plinth.errors import ConfigError
@@ -80,3 +81,18 @@ def test_sigterm_ends_a_command_in_a_line_and_its_handler_goes_away(
         signal.signal(signal.SIGTERM, before)
     assert (exit_.value.code, ended) == (143, ["shutdown"])
     assert capsys.readouterr().err == "ended by SIGTERM\n"
+
+
+def test_a_service_of_ray_that_ends_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended: list[str] = []
+    monkeypatch.setattr(cluster, "ended_services", lambda: list(ended))
+    told: set[str] = set()
+    for name in ("", "log_monitor", "raylet", ""):
+        ended += [name] if name else []
+        cluster._tell_of_ended(told)
+    said = [(one.levelname, one.getMessage()) for one in caplog.records]
+    assert [level for level, _ in said] == ["WARNING", "ERROR"]
+    assert "log_monitor on this machine has ended: the run goes on" in said[0][1]
+    assert "raylet on this machine has ended" in said[1][1]

@@ -18,8 +18,8 @@ from plinth.errors import ConfigError, PlinthError
 from plinth.launch.placement import TrialPlacement
 from plinth.storage import Storage
 from plinth.sweep.budget import Budget
-from plinth.sweep.config import BudgetConfig, SchedulerKind, SweepConfig
-from plinth.sweep.driver import SweepDriver, check_values
+from plinth.sweep.config import BudgetConfig, SchedulerKind, SearcherKind, SweepConfig
+from plinth.sweep.driver import SweepDriver, check_values, pending_trials
 from plinth.sweep.records import (
     TRIALS,
     Report,
@@ -157,3 +157,19 @@ def test_stop_event_ends_the_sweep(tmp_path: Path) -> None:
     stop.set()
     assert asked.stop_all()
     assert asked.reason == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("searcher", "most", "fit", "expected"),
+    [
+        (SearcherKind.random, None, 0, 16),
+        (SearcherKind.random, 3, 0, 3),
+        (SearcherKind.optuna, None, 0, 16),
+        (SearcherKind.optuna, None, 2, 1),
+    ],
+)
+def test_a_cluster_that_starts_at_nothing_hears_of_many_trials(
+    searcher: SearcherKind, most: int | None, fit: int, expected: int
+) -> None:
+    config = SweepConfig(trials=40, searcher=searcher, max_concurrent=most)
+    assert pending_trials(config, fit) == expected
