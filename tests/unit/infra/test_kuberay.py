@@ -126,9 +126,7 @@ def test_both_manifests_have_the_same_pods() -> None:
     assert job["rayVersion"] == standing["rayVersion"] == RAY_VERSION
     # The autoscaler has it, and the job has no autoscaler.
     (mine,) = [v for v in groups(standing)[0]["template"]["spec"]["volumes"] if v["name"] == API_VOLUME]
-    groups(standing)[0]["template"]["spec"]["volumes"].remove(
-        mine
-    )
+    groups(standing)[0]["template"]["spec"]["volumes"].remove(mine)
     for a, b in zip(groups(job), groups(standing), strict=True):
         assert a["template"] == b["template"]
         assert a["rayStartParams"] == b["rayStartParams"]
