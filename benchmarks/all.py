@@ -40,6 +40,7 @@ SHORT: dict[str, list[str]] = {
     "heads": ["--scenes", "60", "--questions", "2048", "--rounds", "3"],
     "faults": ["--stall", "5"],
     "published": ["--check"],
+    "endurance": ["--steps", "300", "--runs", "20", "--trials", "20"],
     "submit": ["--repeat", "1", "--folder", f"{OUTPUT}/submit"],
 }
 """Name -> arguments; in this order, because `scale` takes the costs that `streaming` has measured."""

@@ -21,12 +21,13 @@ from jobs.display.progress import Progress
 from plinth.errors import STOPPED_EXIT_CODE, ConfigError, PlinthError, first_line
 from plinth.every import Every
 from plinth.observe import noise
-from plinth.ray_internals import cluster_of_this_node, drop_lines, ended_services
+from plinth.ray_internals import cluster_of_this_node, drop_lines, ended_services, stay_on_loopback
 
 TOKEN_ENV, TOKEN_PATH_ENV = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 TOKEN_BYTES = 32
 ANSWER_S = 5.0
 """How long a cluster may take to take a connection."""
+LOOPBACK = "127.0.0.1"
 RAY_CLIENT_PORT = "10001"
 """Of ray://HOST without a port."""
 
@@ -74,13 +75,15 @@ def ray_cluster(config: RayConfig, workers: int, saves_on_sigterm: bool = False)
             ray.init(address=address, logging_level=logging.WARNING)
         else:
             _give_token()
+            stay_on_loopback()
             with _children_without_sigterm() if saves_on_sigterm else nullcontext():
                 ray.init(
                     address="local",
                     num_cpus=config.num_cpus,
                     object_store_memory=config.object_store_bytes,
                     include_dashboard=True,
-                    dashboard_host="127.0.0.1",
+                    dashboard_host=LOOPBACK,
+                    _node_ip_address=LOOPBACK,
                     logging_level=logging.WARNING,
                 )
     except (ConnectionError, SystemExit) as error:  # Ray exits where what listens there is no cluster
@@ -277,7 +280,7 @@ def check_room(what: str, needs: Mapping[str, float], hint: str) -> None:
             raise ConfigError(f"{what} need {need:g} {name}; there are {has.get(name, 0.0):g}.", hint)
 
 
-def free_port(host: str = "127.0.0.1") -> int:
+def free_port(host: str = LOOPBACK) -> int:
     """A port that nobody listens on; of all interfaces with an empty host."""
     with socket.socket() as free:
         free.bind((host, 0))

@@ -35,6 +35,18 @@ def cluster_of_this_node() -> str | None:
     return found
 
 
+def stay_on_loopback() -> None:
+    """Let a cluster that this process starts listen on 127.0.0.1 alone; call before `ray.init`, which is then
+    given that as its address.
+
+    Ray has the switch for macOS and Windows, where a single node is all there is; elsewhere it takes the
+    machine's address in its place, and its services listen on all interfaces.
+    """
+    from ray._private import ray_constants
+
+    ray_constants.ENABLE_RAY_CLUSTER = False
+
+
 def started_here() -> bool:
     """Whether this process has started the cluster that it is part of, which then ends with it."""
     from ray._private import worker

@@ -63,6 +63,7 @@ BORROWED = [
     "ray.data._internal.progress:__name__",
     "ray._private.worker:print_to_stdstream",
     "ray._private.node:Node.is_head",
+    "ray._private.ray_constants:ENABLE_RAY_CLUSTER",
     "ray._private.node:Node.dead_processes",
     f"{ray_internals.TOKEN_LOGGER}:logger",
     f"{ray_internals.BACKEND_LOGGER}:logger",

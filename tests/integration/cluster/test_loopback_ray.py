@@ -1,0 +1,35 @@
+"""A cluster that a command starts on this machine is for this machine alone."""
+
+from __future__ import annotations
+
+import ipaddress
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.slow
+PROGRAM = """
+import psutil, ray
+from jobs.common.cluster import ray_cluster
+from jobs.common.ray_config import RayConfig
+with ray_cluster(RayConfig(num_cpus=1, object_store_bytes=100_000_000), 1):
+    ray.get(ray.remote(num_cpus=0)(lambda: 0).remote())
+    driver = psutil.Process()
+    for process in (driver, *driver.children(recursive=True)):
+        for socket in process.net_connections("tcp"):
+            if socket.status == psutil.CONN_LISTEN:
+                print("LISTENS", socket.laddr.ip, process.name())
+"""
+
+
+def test_a_cluster_started_here_listens_on_loopback_alone() -> None:
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
+    listening = [line.split(maxsplit=2)[1:] for line in done.stdout.splitlines() if line[:7] == "LISTENS"]
+    assert len(listening) >= 5, "Ray's services were to be seen"
+    open_to_others = [
+        (address, name)
+        for address, name in listening
+        if not ipaddress.ip_address(address.removeprefix("::ffff:")).is_loopback
+    ]
+    assert not open_to_others
