@@ -27,13 +27,15 @@ def test_shares_are_of_whole_answers_and_the_gain_is_paired() -> None:
     assert lines[-1].startswith("scene over no scene, 2 seed(s): +37.5 points [")
 
 
-def test_both_arms_of_the_speed_have_the_same_loss() -> None:
-    """Of one micro-batch, both read the same tokens and labels."""
+def test_all_arms_of_the_speed_have_the_same_loss() -> None:
+    """Of one micro-batch, all read the same tokens and labels."""
     sizes = speed.Sizes(width=32, layers=1, vocabulary=64, global_batch=2, micro_batch=2)
     stage = speed._model(sizes).train()
     batch = stage.fake_batch(2)
     with torch.no_grad():
         encoded = stage(batch)
-        bare = speed._Bare(speed._llm(sizes), stage.projector)  # type: ignore[arg-type]
-        loss = bare(**speed._collated(stage, batch))
-    torch.testing.assert_close(loss, encoded.sums["answer"] / encoded.counts["answer"], rtol=1e-5, atol=1e-5)
+        expected = encoded.sums["answer"] / encoded.counts["answer"]
+        for lean in (False, True):
+            bare = speed._Bare(speed._llm(sizes), stage.projector, lean)  # type: ignore[arg-type]
+            loss = bare(**speed._collated(stage, batch))
+            torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
