@@ -22,7 +22,8 @@ from plinth.every import Every
 from plinth.observe.config import MetricsConfig
 from plinth.observe.failures import first_cause, utc
 from plinth.observe.ledger import FAILED, PRODUCTIVE, RUNNING, STOPPED, Record, read_records
-from plinth.observe.metrics import duration, read_lines
+from plinth.observe.metrics import duration
+from plinth.observe.step_lines import read_lines
 from plinth.redaction import redact
 from plinth.storage import Storage
 from plinth.storage.json_objects import DamagedObjectError, read_json

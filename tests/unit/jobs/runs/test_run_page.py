@@ -26,7 +26,7 @@ from plinth.observe import incidents
 from plinth.observe.failures import Failure
 from plinth.observe.incidents import Incident
 from plinth.observe.ledger import FAILED, FINISHED
-from plinth.observe.metrics import read_lines
+from plinth.observe.step_lines import read_lines
 from plinth.storage import Storage
 from plinth.storage.lock import RunLock
 from plinth.storage.options import LockConfig
