@@ -28,7 +28,7 @@ from jobs.pretrain.launch import launch
 from jobs.pretrain.resolve import resolve, run_storage
 from jobs.prove_resume.faults import Action, Fault, with_faults
 from plinth.observe.ledger import summarise
-from plinth.observe.metrics import read_lines
+from plinth.observe.step_lines import read_lines
 from plinth.storage import Storage
 
 STAGE = "warmup"

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import yaml
 
-from plinth.observe.metrics import read_lines
+from plinth.observe.step_lines import read_lines
 from plinth.storage import Storage
 from tests.helpers import raylets, tiny_jobs
 

@@ -47,7 +47,7 @@ from jobs.view.page import write_page
 from plinth import config
 from plinth.errors import STOPPED_EXIT_CODE, ConfigError
 from plinth.observe.ledger import summarise
-from plinth.observe.metrics import read_lines
+from plinth.observe.step_lines import read_lines
 from poma3d.pictures import colour_points
 from poma3d.sample import Sample
 

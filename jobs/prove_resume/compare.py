@@ -16,7 +16,7 @@ from jobs.common.run_layout import ALL_STAGES
 from plinth.checkpoint import tensor_files
 from plinth.checkpoint.store import Fetched
 from plinth.observe import incidents, ledger
-from plinth.observe.metrics import read_lines
+from plinth.observe.step_lines import read_lines
 from plinth.storage import Storage
 from plinth.world import World
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from jobs.common.flags import storage_options
 from jobs.display.text import aligned
 from jobs.runs.compare import write_runs_page
-from jobs.runs.state import read_run, runs_in
+from jobs.runs.state import RunState, read_run, runs_in
 from jobs.runs.stop import stop
 from jobs.runs.text import DAMAGED, STATE_HEADER, describe, state_cells
 from plinth.errors import StorageError
@@ -21,6 +23,8 @@ from plinth.redaction import without_codes
 from plinth.storage import Storage, StorageOptions
 from plinth.storage.json_objects import DamagedObjectError
 
+READERS = 16
+"""Runs that are read at a time."""
 LOG_NAME = re.compile(rf"{LOGS}/(?P<attempt>.+)-rank(?P<rank>\d+)\{LOG_SUFFIX}")
 
 
@@ -45,16 +49,23 @@ def list_runs(output: str, options: StorageOptions) -> int:
     names = runs_in(storage)
     problems: list[str] = []
     rows = [list(STATE_HEADER)]
-    for name in names:
-        try:
-            state = read_run(storage.child(name), time.time())
-        except DamagedObjectError as error:
+    with ThreadPoolExecutor(READERS) as pool:  # a run takes a score of requests, which wait for the store
+        states = list(pool.map(partial(_state_of, storage), names))
+    for name, state in zip(names, states, strict=True):
+        if isinstance(state, DamagedObjectError):
             rows.append([name, DAMAGED, *["-"] * (len(STATE_HEADER) - 2)])
-            problems.append(f"{name}: {error}")
-            continue
-        rows.append([name, *state_cells(state)])
+            problems.append(f"{name}: {state}")
+        else:
+            rows.append([name, *state_cells(state)])
     print("\n".join([*aligned(rows), *problems]))
     return 0
+
+
+def _state_of(folder: Storage, name: str) -> RunState | DamagedObjectError:
+    try:
+        return read_run(folder.child(name), time.time())
+    except DamagedObjectError as error:
+        return error
 
 
 def show(run_uri: str, options: StorageOptions) -> int:

@@ -18,8 +18,8 @@ from jobs.runs.started import read_starts
 from jobs.runs.state import read_run, runs_in
 from jobs.runs.text import DAMAGED, STATE_HEADER, state_cells
 from plinth.observe.failures import utc
-from plinth.observe.metrics import read_lines
 from plinth.observe.sinks import flat, redacted
+from plinth.observe.step_lines import read_lines
 from plinth.storage import Storage
 from plinth.storage.json_objects import DamagedObjectError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,7 +22,8 @@ from plinth.every import Every
 from plinth.observe.config import MetricsConfig
 from plinth.observe.failures import first_cause, utc
 from plinth.observe.ledger import FAILED, PRODUCTIVE, RUNNING, STOPPED, Record, read_records
-from plinth.observe.metrics import duration, read_lines
+from plinth.observe.metrics import duration
+from plinth.observe.step_lines import read_lines
 from plinth.redaction import redact
 from plinth.storage import Storage
 from plinth.storage.json_objects import DamagedObjectError, read_json
@@ -51,20 +52,62 @@ CURVE_POINTS = 400
 RATE_STEPS = 20
 SHOWN_INCIDENTS = 50
 TONES = {FAILED: "bad", STOPPED: "fair", SILENT: "fair"}
+MOST_SHARE = 0.05
+"""Of a core's time that the page of a running run may take."""
 MISSED_WRITES = 3
 """A page of a running run that was not written again for this many times is of one that has died."""
 
 Line = dict[str, Any]
 
 
+class Pace:
+    """How often a page is written whose making costs more the longer the run is: its share of a core stays
+    below `MOST_SHARE`.
+
+    Args:
+        every_s: at least so many seconds apart.
+        clock: seconds that only grow.
+    """
+
+    def __init__(self, every_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._least_s, self._clock = every_s, clock
+        self._next = clock()
+        self.every_s = every_s
+        """Seconds to the next time, as the last one took."""
+        self.is_ending = False
+        """Whether it is written for the last time, due or not."""
+
+    def is_due(self) -> bool:
+        return self.is_ending or self._clock() >= self._next
+
+    @contextmanager
+    def measured(self) -> Iterator[None]:
+        """Around the writing."""
+        began = self._clock()
+        try:
+            yield
+        finally:
+            took_s = self._clock() - began
+            self.every_s = max(self._least_s, took_s / MOST_SHARE)
+            self._next = began + self.every_s - self._least_s / 2  # the looks are `every_s` apart, about
+
+
 @contextmanager
 def page_kept(storage: Storage, every_s: float) -> Iterator[None]:
     """Keep the page of the run in `storage` up to date, and write it again at the end. Enter it before
     the run's lock, so that the last page is written after the lock is released."""
-    with Every(
-        every_s, lambda: write_page(storage, every_s=every_s), "the run's page cannot be written", at_end=True
-    ):
-        yield
+    pace = Pace(every_s)
+
+    def write() -> None:
+        if pace.is_due():
+            with pace.measured():
+                write_page(storage, every_s=pace.every_s)
+
+    with Every(every_s, write, "the run's page cannot be written", at_end=True):
+        try:
+            yield
+        finally:
+            pace.is_ending = True
 
 
 def write_page(storage: Storage, now: float | None = None, every_s: float = EVERY_S) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,8 @@ from plinth.observe import failures, incidents, ledger
 from plinth.observe.failures import Failure
 from plinth.observe.incidents import Incident
 from plinth.observe.ledger import FAILED, FINISHED, RUNNING, STOPPED, LedgerSummary, Record
-from plinth.observe.metrics import LINES_KEY, duration, parsed
+from plinth.observe.metrics import duration
+from plinth.observe.step_lines import LINES_KEY, PARTS_FOLDER, parsed
 from plinth.observe.stragglers import find_straggler
 from plinth.storage import Storage
 from plinth.storage.json_objects import damaged
@@ -26,6 +27,8 @@ SILENT = "silent"
 LOCKED_QUIET_S = 300.0
 """A locked run that is silent for longer counts as lost: until then its workers may be restarting."""
 TAIL_BYTES = 1 << 18
+ENOUGH_LINES = 100
+"""With fewer at hand the part before is read, too."""
 
 
 @dataclass
@@ -107,9 +110,7 @@ def read_run(storage: Storage, now: float) -> RunState:
         )
     records = ledger.read_records(storage)
     begun = [name for name in ALL_STAGES if any(key.startswith(f"{name}/") for key in sizes)]
-    stages = [
-        _stage(storage.child(name), name, records, sizes.get(f"{name}/{LINES_KEY}", 0)) for name in begun
-    ]
+    stages = [_stage(storage.child(name), name, records, _below(sizes, name)) for name in begun]
     status, detail = _status(storage, stages, records, now)
     found = failures.by_attempt(failures.read_failures(storage))
     return RunState(
@@ -144,8 +145,13 @@ def is_run(keys: Collection[str]) -> bool:
     return CONFIG_KEY in keys
 
 
-def _stage(storage: Storage, name: str, records: list[Record], metrics_bytes: int) -> StageState:
-    lines = _last_lines(storage, metrics_bytes)
+def _below(sizes: Mapping[str, int], folder: str) -> dict[str, int]:
+    start = f"{folder}/"
+    return {key.removeprefix(start): size for key, size in sizes.items() if key.startswith(start)}
+
+
+def _stage(storage: Storage, name: str, records: list[Record], sizes: Mapping[str, int]) -> StageState:
+    lines = _last_lines(storage, sizes)
     last = lines[-1] if lines else {}
     straggler = find_straggler(lines)
     checkpoints = list_checkpoints(storage.child("checkpoints"))
@@ -163,12 +169,20 @@ def _stage(storage: Storage, name: str, records: list[Record], metrics_bytes: in
     )  # fmt: skip
 
 
-def _last_lines(storage: Storage, size: int) -> list[dict[str, Any]]:
-    """The last lines of a stage's metrics, from the end of the file; empty where there is none."""
-    if not size:
-        return []
-    start = max(0, size - TAIL_BYTES)
-    return parsed(storage.read_range(LINES_KEY, start, size).decode(errors="replace"))
+def _last_lines(storage: Storage, sizes: Mapping[str, int]) -> list[dict[str, Any]]:
+    """The last lines of a stage's metrics, from the end of their parts; empty where there is none.
+
+    Args:
+        sizes: of the objects in the stage's folder.
+    """
+    parts = sorted(key for key in sizes if key.startswith(f"{PARTS_FOLDER}/"))
+    found: list[dict[str, Any]] = []
+    for key in [LINES_KEY] * (LINES_KEY in sizes) + parts[-1:]:
+        if sizes[key] and len(found) < ENOUGH_LINES:
+            start = max(0, sizes[key] - TAIL_BYTES)
+            text = storage.read_range(key, start, sizes[key]).decode(errors="replace")
+            found = [*parsed(text), *found]
+    return found
 
 
 def _status(storage: Storage, stages: list[StageState], records: list[Record], now: float) -> tuple[str, str]:

@@ -23,6 +23,8 @@ from plinth.errors import ConfigError
 BASE = Path(__file__).parents[2] / "infra" / "kuberay" / "base"
 MOUNT = "/home/poma/job"
 GPU = "nvidia.com/gpu"
+ELASTIC = "kueue.x-k8s.io/elastic-job"
+"""Annotation by which Kueue (0.16 and newer) counts a job anew when it grows or shrinks."""
 RUN_LABELS = ("poma3d/run", "poma3d/submits")
 """Labels by which the budget and the policy find the pods of one run."""
 TO_REPLACE = re.compile(r"\b(?:REGISTRY|VERSION)\b")
@@ -79,7 +81,7 @@ def render(submission: Submission, variables: dict[str, str], accept_changes: bo
     cluster = run["spec"]["rayClusterSpec"]
     run["spec"]["entrypoint"] = submission.command(f"{MOUNT}/{JOB_FILE}", accept_changes)
     _mount_job(cluster["headGroupSpec"]["template"]["spec"], submission.name)
-    _size(cluster, job)
+    _size(run, job)
     for container in _containers(cluster):
         container["env"] += [{"name": name, "value": value} for name, value in variables.items()]
     _check_references(cluster, job)
@@ -133,13 +135,30 @@ def _mount_job(pod: Manifest, name: str) -> None:
     container["volumeMounts"].append({"name": "job", "mountPath": MOUNT, "readOnly": True})
 
 
-def _size(cluster: Manifest, job: PretrainJob) -> None:
-    """The GPU pods that the largest number of workers needs."""
+def _size(run: Manifest, job: PretrainJob) -> None:
+    """The GPU pods that the workers need: a gang of a fixed size, or one that grows from the fewest to the
+    most."""
+    cluster = run["spec"]["rayClusterSpec"]
     train = next(group for group in cluster["workerGroupSpecs"] if group["groupName"] == "train")
     (container,) = train["template"]["spec"]["containers"]
     gpus = int(container["resources"]["limits"][GPU])
-    pods = math.ceil(job.fit.workers.max * job.fit.gpus_per_worker / gpus)
-    train |= {"replicas": pods, "minReplicas": pods, "maxReplicas": pods}
+    fewest, most = (
+        math.ceil(workers * job.fit.gpus_per_worker / gpus)
+        for workers in (job.fit.workers.min, job.fit.workers.max)
+    )
+    train |= {"replicas": fewest, "minReplicas": fewest, "maxReplicas": most}
+    if fewest < most:
+        run["metadata"]["annotations"] = {ELASTIC: "true"}
+        _add_autoscaler(cluster)
+
+
+def _add_autoscaler(cluster: Manifest) -> None:
+    """What the autoscaler of `raycluster.yaml` has: its options, and the volume with its token."""
+    standing = yaml.safe_load((BASE.parent / "raycluster.yaml").read_text())["spec"]
+    cluster |= {key: standing[key] for key in ("enableInTreeAutoscaling", "autoscalerOptions")}
+    mounted = {mount["name"] for mount in standing["autoscalerOptions"]["volumeMounts"]}
+    volumes = standing["headGroupSpec"]["template"]["spec"]["volumes"]
+    cluster["headGroupSpec"]["template"]["spec"]["volumes"] += [v for v in volumes if v["name"] in mounted]
 
 
 def _containers(cluster: Manifest) -> Iterator[Manifest]:

@@ -7,7 +7,7 @@ import statistics
 from dataclasses import dataclass
 
 from jobs.sweep.state import SweepState, metric_text
-from plinth.observe.metrics import read_lines
+from plinth.observe.step_lines import read_lines
 from plinth.storage import Storage
 from plinth.sweep.records import TRIALS, Report, Trial
 

@@ -1,6 +1,6 @@
 """The metrics of a stage: TensorBoard, the same numbers as JSON lines, and a progress line in the terminal.
 
-    <stage>/metrics.jsonl     one line per step
+    <stage>/metrics.jsonl     one line per step (`step_lines`)
     <stage>/tensorboard/      events: scalars of every step, pictures of some
 
 Rank 0 writes both to a local folder and copies them to the run's storage at checkpoints and at the end. A
@@ -29,17 +29,15 @@ import torch
 from plinth.data.assemble import LocalBatch
 from plinth.digests import finite
 from plinth.engine.engine import StepResult
-from plinth.engine.process import Process, on_all_ranks
+from plinth.engine.process import Process
 from plinth.observe.board import LOSS_TAG, write_settings
 from plinth.observe.config import MetricsConfig
-from plinth.observe.line_file import LineFile
 from plinth.observe.sinks import Sinks
+from plinth.observe.step_lines import PART_BYTES, StepLines
 from plinth.observe.stragglers import COMPUTE, DATA_WAIT, RankSeconds, RankTimes
 from plinth.redaction import redact
 from plinth.storage import Storage
-from plinth.world import World
 
-LINES_KEY = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
 RATE_WINDOW_STEPS = 20
 HALF_BITS = 32
@@ -170,10 +168,10 @@ class MetricsWriter:
         self._total_steps, self._rank_times, self._sinks = total_steps, RankTimes(hosts), sinks
         self._steps_before, self._first_step = steps_before, first_step
         shutil.rmtree(local, ignore_errors=True)
-        self._lines = LineFile(local / LINES_KEY, "".join(_lines_before(storage, first_step)))
+        self._lines = StepLines(storage, local, first_step)
         self._summary = Summary
         self._recent: list[StepRecord] = []
-        self._flushed = (0, b"")
+        self._sent: dict[Path, int] = {}
         self._shown_at = time.monotonic()
         self._is_whole = True
         self._board: Any = None
@@ -238,20 +236,21 @@ class MetricsWriter:
         with self._board_may_fail():
             if self._board is not None:
                 self._board.flush()
+                if self._recent and self._board_is_full():
+                    self._board.close()
+                    self._open_board(self._recent[-1].step + 1)
         if self._board is None and self._recent:  # perhaps there is room now
             self._open_board(self._recent[-1].step + 1)
-        self._flushed = (self._lines.size, self._lines.waiting)
+        self._lines.flush()
 
     def sync(self) -> None:
         """Copy what was flushed to storage. Another thread may call it while steps are written."""
-        size, waiting = self._flushed
-        on_disk = b""
-        if size:
-            with (self._local / LINES_KEY).open("rb") as lines:
-                on_disk = lines.read(size)
-        self._storage.write(LINES_KEY, on_disk + waiting)
+        self._lines.sync()
         for path in sorted((self._local / TENSORBOARD_FOLDER).glob("*")):
-            self._storage.upload(path, path.relative_to(self._local).as_posix())
+            size = path.stat().st_size
+            if self._sent.get(path) != size:
+                self._storage.upload(path, path.relative_to(self._local).as_posix())
+                self._sent[path] = size
 
     def close(self) -> None:
         """Copy everything to storage and remove the local folder."""
@@ -272,6 +271,11 @@ class MetricsWriter:
             if self._board is not None:
                 self._board.close()
         self._lines.close()
+
+    def _board_is_full(self) -> bool:
+        """Whether its file is so large that a new one is begun: what is full is copied once."""
+        files = (self._local / TENSORBOARD_FOLDER).glob("*")
+        return max((path.stat() for path in files), key=lambda of: of.st_mtime_ns).st_size >= PART_BYTES
 
     def _open_board(self, first_step: int) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter
@@ -303,53 +307,6 @@ class MetricsWriter:
                 kept = "the lines are kept in memory, TensorBoard lacks these steps"
                 log.warning("%s; training continues: %s", where, kept)
             self._is_whole = False
-
-
-def recover_lines(world: World, storage: Storage, local: Path) -> None:
-    """Copy the lines of a process that died on one of these machines to storage: a checkpoint recovered from
-    its disk may be of a later step than the last copy of the lines. Call it on all ranks.
-
-    Args:
-        storage: folder of the stage in the run.
-        local: folder of its metrics on this machine, as `MetricsWriter` has it.
-    """
-
-    def left() -> list[dict[str, Any]]:
-        path = local / LINES_KEY
-        return parsed(path.read_text()) if path.is_file() else []
-
-    found = {line["step"]: line for of_rank in on_all_ranks(world, left) for line in of_rank}
-
-    def merge() -> None:
-        known = {line["step"]: line for line in read_lines(storage)}
-        if world.rank == 0 and found.keys() - known.keys():
-            merged = sorted((found | known).items())
-            storage.write(LINES_KEY, "".join(json.dumps(line) + "\n" for _, line in merged).encode())
-
-    on_all_ranks(world, merge)
-
-
-def parsed(text: str) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl that are whole: the first and the last one may be cut."""
-    lines = []
-    for line in text.split("\n"):
-        with contextlib.suppress(ValueError, RecursionError):
-            found = json.loads(line)
-            lines += [found] if isinstance(found, dict) and isinstance(found.get("step"), int) else []
-    return lines
-
-
-def read_lines(storage: Storage) -> list[dict[str, Any]]:
-    """The steps of a stage in order, from its metrics.jsonl; empty where there is none. Torn lines are left
-    out with a warning: they decide nothing."""
-    if not storage.exists(LINES_KEY):
-        return []
-    text = storage.read(LINES_KEY).decode(errors="replace")
-    lines = parsed(text)
-    torn = sum(bool(line.strip()) for line in text.split("\n")) - len(lines)
-    if torn:
-        log.warning("%s/%s: %d torn lines are left out", storage.uri, LINES_KEY, torn)
-    return lines
 
 
 def progress_line(name: str, recent: list[StepRecord], total_steps: int) -> str:
@@ -391,9 +348,3 @@ def scalars(record: StepRecord) -> dict[str, float]:
         "memory/bytes": record.memory_bytes,
         "position/epoch": record.epoch,
     }
-
-
-def _lines_before(storage: Storage, first_step: int) -> list[str]:
-    if first_step == 0:
-        return []
-    return [json.dumps(line) + "\n" for line in read_lines(storage) if line["step"] < first_step]

@@ -25,7 +25,7 @@ from plinth.checkpoint import store
 from plinth.checkpoint.store import COMMIT_KEY, folder_name
 from plinth.errors import PlinthError
 from plinth.launch.placement import TrialPlacement
-from plinth.observe.metrics import read_lines
+from plinth.observe.step_lines import read_lines
 from plinth.storage import Storage
 from plinth.sweep.clone_run import clone_run
 from plinth.sweep.records import (

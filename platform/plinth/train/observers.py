@@ -22,8 +22,9 @@ from plinth.errors import StorageError, TakenOverError
 from plinth.observe import incidents
 from plinth.observe.incidents import Incident
 from plinth.observe.ledger import CATEGORIES, FAILED, FINISHED, STOPPED, Ledger, Record, summarise
-from plinth.observe.metrics import MetricsWriter, StepRecord, recover_lines
+from plinth.observe.metrics import MetricsWriter, StepRecord
 from plinth.observe.sinks import RunName, Sinks
+from plinth.observe.step_lines import recover_lines
 from plinth.observe.stragglers import ForwardClock
 from plinth.observe.telemetry import Telemetry
 from plinth.storage.lock import refuse_if_taken_over

@@ -18,7 +18,7 @@ import pytest
 from jobs.cli import main
 from jobs.submit.job_server import JobServer, find
 from plinth.checkpoint import store
-from plinth.observe.metrics import read_lines
+from plinth.observe.step_lines import read_lines
 from plinth.storage import Storage
 from tests.helpers import raylets, tiny_jobs
 from tests.helpers.raylets import Raylets

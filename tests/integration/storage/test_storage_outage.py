@@ -15,7 +15,7 @@ from plinth.checkpoint import save_load as checkpoint
 from plinth.checkpoint import store
 from plinth.checkpoint.config import CheckpointConfig
 from plinth.engine import process
-from plinth.observe.metrics import read_lines
+from plinth.observe.step_lines import read_lines
 from plinth.storage import Storage
 from plinth.train import attempt
 from plinth.train.control import Control

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from plinth.observe.metrics import read_lines
+from plinth.observe.step_lines import read_lines
 from plinth.storage import Storage
 from plinth.sweep.config import SchedulerKind
 from plinth.sweep.records import Status

@@ -13,7 +13,7 @@ import ray
 from ray.util.state import list_actors
 
 from plinth.errors import ConfigError
-from plinth.observe.metrics import read_lines
+from plinth.observe.step_lines import read_lines
 from plinth.sweep.config import SchedulerConfig, SchedulerKind
 from plinth.sweep.records import Status, Trial, read_trials
 from tests.helpers.toy.run import GLOBAL_BATCH

@@ -15,7 +15,7 @@ import pytest
 from jobs.cli import main
 from jobs.common.cluster import ray_cluster
 from jobs.common.ray_config import RayConfig
-from plinth.observe.metrics import read_lines
+from plinth.observe.step_lines import read_lines
 from plinth.storage import Storage
 from plinth.sweep.records import Status, Trial, best_first, read_sweep, read_trials
 from tests.helpers import tiny_jobs

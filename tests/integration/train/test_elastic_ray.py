@@ -17,7 +17,7 @@ from plinth.checkpoint import store
 from plinth.checkpoint.config import CheckpointConfig
 from plinth.launch.config import FitConfig, Workers
 from plinth.launch.fit import fit
-from plinth.observe.metrics import read_lines
+from plinth.observe.step_lines import read_lines
 from plinth.storage import Storage
 from plinth.train.outcome import StageEnd
 from plinth.train.resolve import ResolvedStage

@@ -16,7 +16,7 @@ import torch
 from jobs.cli import main
 from jobs.common.cluster import ray_cluster
 from jobs.common.ray_config import RayConfig
-from plinth.observe.metrics import read_lines
+from plinth.observe.step_lines import read_lines
 from plinth.storage import Storage
 from poma3d import export
 from tests.helpers import tiny_jobs

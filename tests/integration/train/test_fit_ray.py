@@ -23,7 +23,7 @@ from plinth.launch.config import BesideConfig, FitConfig, Workers
 from plinth.launch.fit import fit, launch
 from plinth.observe.config import GuardConfig
 from plinth.observe.failures import by_attempt, first_cause, read_failures
-from plinth.observe.metrics import read_lines
+from plinth.observe.step_lines import read_lines
 from plinth.storage import Storage
 from plinth.train.outcome import StageEnd
 from plinth.train.resolve import ResolvedStage

@@ -9,7 +9,7 @@ import pytest
 
 import poma3d.export
 from jobs.cli import main
-from plinth.observe.metrics import read_lines
+from plinth.observe.step_lines import read_lines
 from plinth.storage import Storage
 from tests.helpers.docs import first_hour
 from tests.helpers.docs.recorded import recorded

@@ -26,7 +26,7 @@ from plinth import config
 from plinth.data import manifest as manifests
 from plinth.data.shards import verify
 from plinth.errors import ConfigError, DataError, StorageError
-from plinth.observe.metrics import read_lines
+from plinth.observe.step_lines import read_lines
 from plinth.storage import Storage, StorageOptions
 from plinth.storage.lock import RunLock
 from plinth.storage.options import LockConfig

@@ -11,7 +11,7 @@ import torch
 
 from jobs.cli import main
 from plinth.checkpoint import save_load
-from plinth.observe.metrics import read_lines
+from plinth.observe.step_lines import read_lines
 from plinth.storage import Storage
 from tests.helpers.tiny_jobs import pretrain_job, write
 

@@ -16,7 +16,7 @@ from plinth.data.config import ShardOptions
 from plinth.data.manifest import Manifest
 from plinth.data.shards import write_shard
 from plinth.observe import incidents
-from plinth.observe.metrics import read_lines
+from plinth.observe.step_lines import read_lines
 from plinth.storage import Storage, StorageOptions
 from poma3d.sample import Sample, encode
 from tests.helpers.tiny_jobs import make_data, pretrain_job, write

@@ -22,7 +22,7 @@ from plinth import config
 from plinth.data import manifest as manifests
 from plinth.errors import CheckpointError
 from plinth.launch import fit
-from plinth.observe.metrics import read_lines
+from plinth.observe.step_lines import read_lines
 from plinth.storage import Storage
 from tests.helpers import tiny_jobs
 from tests.helpers.tiny_jobs import ingest_job, pretrain_job, write

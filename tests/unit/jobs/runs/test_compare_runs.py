@@ -18,7 +18,7 @@ from jobs.runs.page import MEANINGS
 from jobs.runs.started import STARTS_KEY, Start
 from plinth.errors import StorageError
 from plinth.observe.ledger import FINISHED
-from plinth.observe.metrics import read_lines
+from plinth.observe.step_lines import read_lines
 from plinth.storage import Storage
 from tests.helpers.run_folder import NOW, killed_run
 

@@ -17,7 +17,7 @@ import torch
 from jobs.common.ray_config import RayConfig
 from jobs.display.figures import Mark
 from jobs.runs import page as run_page
-from jobs.runs.page import page_kept, stage_curves, write_page
+from jobs.runs.page import Pace, page_kept, stage_curves, write_page
 from jobs.runs.started import read_starts, record_start
 from jobs.runs.state import read_run
 from jobs.runs.text import describe
@@ -26,7 +26,7 @@ from plinth.observe import incidents
 from plinth.observe.failures import Failure
 from plinth.observe.incidents import Incident
 from plinth.observe.ledger import FAILED, FINISHED
-from plinth.observe.metrics import read_lines
+from plinth.observe.step_lines import read_lines
 from plinth.storage import Storage
 from plinth.storage.lock import RunLock
 from plinth.storage.options import LockConfig
@@ -234,3 +234,22 @@ def test_restarts_are_marked_in_the_curves(tmp_path: Path) -> None:
     marks = (Mark(40.0, "restart"),)
     curves = stage_curves("main", read_lines(killed_run(tmp_path).child("main")), marks)
     assert all(curve.marks == marks for curve in curves)
+
+
+def test_a_page_that_takes_long_is_written_less_often() -> None:
+    now = [0.0]
+    pace = Pace(30.0, lambda: now[0])
+    for took_s, expected in ((0.1, 30.0), (6.0, 120.0)):
+        assert pace.is_due()
+        with pace.measured():
+            now[0] += took_s
+        assert pace.every_s == pytest.approx(expected)
+        now[0] += 30.0
+    assert not pace.is_due(), "of a core it takes no more than a twentieth"
+    now[0] += 90.0
+    assert pace.is_due()
+    with pace.measured():
+        now[0] += 6.0
+    assert not pace.is_due()
+    pace.is_ending = True
+    assert pace.is_due()

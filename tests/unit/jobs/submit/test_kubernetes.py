@@ -103,3 +103,21 @@ def test_other_kinds_have_no_manifest(tmp_path: Path, capsys: pytest.CaptureFixt
     job = write(tmp_path / "job.yaml", ingest_job("s3://bucket/rooms"))
     assert main(["submit", job, "--render", str(tmp_path / "run.yaml")]) == 2
     assert "The manifest is for pretraining" in capsys.readouterr().err
+
+
+def test_a_range_of_workers_grows_from_the_fewest_pods_to_the_most(tmp_path: Path) -> None:
+    found = rendered(tmp_path, "fit.workers={min: 8, max: 24}")
+    run = found["RayJob"]
+    assert run["metadata"]["annotations"] == {"kueue.x-k8s.io/elastic-job": "true"}
+    assert run["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "poma3d"
+    cluster = run["spec"]["rayClusterSpec"]
+    train = cluster["workerGroupSpecs"][0]
+    assert (train["replicas"], train["minReplicas"], train["maxReplicas"]) == (1, 1, 3)
+    assert cluster["enableInTreeAutoscaling"] is True
+    (mount,) = cluster["autoscalerOptions"]["volumeMounts"]
+    head = cluster["headGroupSpec"]["template"]["spec"]
+    assert mount["name"] in {volume["name"] for volume in head["volumes"]}
+    assert found["PodDisruptionBudget"]["spec"]["minAvailable"] == 3, "what it shrinks to is no disruption"
+    fixed = rendered(tmp_path)["RayJob"]
+    assert "annotations" not in fixed["metadata"]
+    assert "enableInTreeAutoscaling" not in fixed["spec"]["rayClusterSpec"]

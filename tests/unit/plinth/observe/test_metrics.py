@@ -23,14 +23,8 @@ from plinth.engine.engine import StepResult
 from plinth.engine.process import Process
 from plinth.errors import ConfigError
 from plinth.observe.config import MetricsConfig
-from plinth.observe.metrics import (
-    MetricsWriter,
-    duration,
-    progress_line,
-    read_lines,
-    record_step,
-    told,
-)
+from plinth.observe.metrics import MetricsWriter, duration, progress_line, record_step, told
+from plinth.observe.step_lines import read_lines
 from plinth.storage import Storage
 from plinth.world import World
 from tests.helpers.metrics import step_record

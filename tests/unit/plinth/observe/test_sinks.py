@@ -15,8 +15,9 @@ from plinth.observe import config as metrics_config
 from plinth.observe import sinks
 from plinth.observe.config import MetricsConfig, SinkKind
 from plinth.observe.ledger import FINISHED
-from plinth.observe.metrics import MetricsWriter, read_lines, scalars
+from plinth.observe.metrics import MetricsWriter, scalars
 from plinth.observe.sinks import RunName, Sinks, flat, redacted
+from plinth.observe.step_lines import read_lines
 from plinth.storage import Storage
 from tests.helpers.metrics import PLANTED, FakeWandb, step_record
 

@@ -18,7 +18,7 @@ from plinth.data.assemble import LocalBatch
 from plinth.data.batches import Batches
 from plinth.engine import process
 from plinth.observe.config import MetricsConfig
-from plinth.observe.metrics import read_lines
+from plinth.observe.step_lines import read_lines
 from plinth.observe.stragglers import COMPUTE, DATA_WAIT, ForwardClock, RankTimes, find_straggler
 from plinth.train import attempt
 from plinth.train.control import Control

@@ -12,7 +12,7 @@ from plinth.checkpoint import save_load as checkpoint
 from plinth.checkpoint import store
 from plinth.engine import process
 from plinth.errors import CheckpointError
-from plinth.observe.metrics import read_lines
+from plinth.observe.step_lines import read_lines
 from plinth.storage import Storage
 from plinth.train import attempt
 from plinth.train.control import Control

@@ -11,7 +11,7 @@ import torch
 from plinth.checkpoint import store
 from plinth.engine.process import Process
 from plinth.errors import StorageError
-from plinth.observe.metrics import read_lines
+from plinth.observe.step_lines import read_lines
 from plinth.storage import Storage, scratch
 from plinth.train.attempt import Attempt
 from plinth.train.control import Control

@@ -24,7 +24,7 @@ from plinth.engine.config import Precision, ZeroConfig
 from plinth.errors import NonFiniteError, PlinthError, TakenOverError
 from plinth.observe import incidents
 from plinth.observe.config import GuardConfig, OnBadStep
-from plinth.observe.metrics import read_lines
+from plinth.observe.step_lines import read_lines
 from plinth.storage import Storage
 from plinth.storage.lock import FENCE_KEY
 from plinth.train import attempt

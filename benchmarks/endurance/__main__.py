@@ -31,7 +31,7 @@ import psutil
 from jobs.runs import page as run_page
 from jobs.sweep.page import write_page
 from plinth.observe.ledger import read_records
-from plinth.observe.metrics import LINES_KEY
+from plinth.observe.step_lines import LINES_KEY
 from plinth.storage import Storage
 from plinth.units import MIB
 from tests.helpers import sweep_folder
@@ -145,7 +145,7 @@ def kind_of(command: Sequence[str], is_driver: bool) -> str:
 
 def growth(looks: Sequence[Look], steps: int) -> list[str]:
     """Last values, and slopes per 1,000 steps after the warm-up, of each kind of process."""
-    warm = [one for one in looks if one.step >= WARM * steps]
+    warm = [one for one in looks if WARM * steps <= one.step < steps]  # then it is taken down
     if len(warm) < 3:
         return ["too few looks after the warm-up: take more steps"]
     lines = []
