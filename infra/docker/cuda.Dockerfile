@@ -51,6 +51,9 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 1000 --shell /bin/bash poma
 COPY --from=build /opt/poma /opt/poma
+# Asks NCCL's threads which ranks of a collective are missing: Ray's detector of hangs calls it, and the wheel of NCCL
+# does not carry it. Of libnccl-dev in the compiler's image.
+COPY --from=compiler /usr/bin/ncclras /usr/local/bin/ncclras
 COPY --chown=poma:poma jobs/configs /home/poma/configs
 # NVIDIA's container runtime reads the two variables; the libraries of CUDA itself are wheels of the lock.
 ENV PATH=/opt/poma/bin:$PATH \

@@ -157,8 +157,10 @@ def test_operators_are_compiled_in_the_image_with_the_cuda_of_the_wheels() -> No
     runtime = versions("cuda")["nvidia-cuda-runtime"]
     assert image.settings["CUDA"] == f"{runtime.major}.{runtime.minor}"
     assert image.stages[0].base.startswith(f"nvidia/cuda:{image.settings['CUDA']}.")
-    sources = {copy.flags.get("from") for copy in image.stages[-1].of("COPY")}
-    assert sources == {"build", None}, "no compiler on the nodes"
+    copies = image.stages[-1].of("COPY")
+    assert {copy.flags.get("from") for copy in copies} == {"build", "compiler", None}
+    of_compiler = [copy.arguments for copy in copies if copy.flags.get("from") == "compiler"]
+    assert of_compiler == [["/usr/bin/ncclras", "/usr/local/bin/ncclras"]], "no compiler on the nodes"
 
 
 def test_the_locks_hold_what_the_project_asks_for() -> None:
