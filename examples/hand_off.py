@@ -26,7 +26,8 @@ poses = np.stack([np.loadtxt(f"{scan}/{name}.pose.txt") for name in names])
 recorded = (depth, np.loadtxt(f"{scan}/camera-intrinsics.txt"), poses)
 with torch.inference_mode():
     if model.can_generate():  # a language model
-        print("answer", *processor.answers(model.generate(**processor(query[0], *recorded))))
+        inputs = processor(query or "What do you see?", *recorded)
+        print("answer", *processor.answers(model.generate(**inputs)))
     else:
         views = model(**processor(*recorded))
         print("features", *views.features.shape, "tokens", *views.tokens.shape)

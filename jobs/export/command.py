@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jobs.evaluate import encoders
 from jobs.export.config import Adapters, ExportFormat, ExportJob
-from jobs.finetune.llm.answers import is_language_model
+from jobs.finetune.llm.answers import is_language_model, read_job
 from jobs.jobfile import load
 from plinth.errors import ConfigError
 from plinth.storage import Storage
@@ -50,7 +50,7 @@ def run_job(job: ExportJob) -> int:
 
 
 def refuse_language_keys(job: ExportJob) -> None:
-    """Refuse what only a language model in format transformers has.
+    """Refuse what only a language model in format transformers has, and one that has no encoder to export.
 
     Raises:
         ConfigError: naming the key.
@@ -62,6 +62,12 @@ def refuse_language_keys(job: ExportJob) -> None:
                 f"Leave {key} out, or give output/name of a job of the kind finetune_llm and "
                 "--format transformers.",
             )
+    if is_language_model(job.run, job.storage) and read_job(job.run, job.storage).encoder is None:
+        raise ConfigError(
+            f"{job.run} is a run of a language model whose encoder was frozen: format poma3d exports an "
+            "encoder alone.",
+            "Use --format transformers, or give the encoder that its features were made with.",
+        )
 
 
 def _language_model(job: ExportJob, output: Storage) -> int:
@@ -81,7 +87,8 @@ def _language_model(job: ExportJob, output: Storage) -> int:
     print(f"{output.uri}: {known.run}")
     if known.separate:
         print(
-            f'load the adapters with peft.PeftModel.from_pretrained(base, "{output.uri}"); base: {run.base}'
+            f'load it with poma3d.auto.join(base, "{output.uri}"), the adapters alone with '
+            f"peft.PeftModel.from_pretrained; base: {run.base}"
         )
     else:
         print(

@@ -29,26 +29,21 @@ import poma3d.auto  # registers the classes; no code from this folder is run
 
 model = AutoModelForCausalLM.from_pretrained("FOLDER")
 processor = AutoProcessor.from_pretrained("FOLDER")
-# one scan: depth [V, h, w] mm or m, intrinsics [3, 3], poses [V, 4, 4] camera -> world
-inputs = processor("how many chairs are there?", depth, intrinsics, poses)
+SCAN
 print(processor.answers(model.generate(**inputs)))"""
-USE_BLIND = """\
-from transformers import AutoModelForCausalLM, AutoProcessor
-import poma3d.auto  # registers the classes; no code from this folder is run
-
-model = AutoModelForCausalLM.from_pretrained("FOLDER")
-processor = AutoProcessor.from_pretrained("FOLDER")
-print(processor.answers(model.generate(**processor("how many chairs are there?"))))"""
 USE_SEPARATE = """\
-from peft import PeftModel
-from safetensors.torch import load_file
-from transformers import AutoModel, CLASS
+from transformers import AutoProcessor, CLASS
 import poma3d.auto
 
-base = CLASS.from_pretrained("BASE")  # the model named below, at its revision
-llm = PeftModel.from_pretrained(base, "FOLDER")
-encoder = AutoModel.from_pretrained("FOLDER/encoder")
-projector = load_file("FOLDER/projector.safetensors")  # of nn.Sequential: linear, GELU, linear"""
+base = CLASS.from_pretrained("BASE")  # the base model named below, at its revision
+model = poma3d.auto.join(base, "FOLDER")  # needs peft
+processor = AutoProcessor.from_pretrained("FOLDER")
+SCAN
+print(processor.answers(model.generate(**inputs)))"""
+SCAN = """\
+# one scan: depth [V, h, w] mm or m, intrinsics [3, 3], poses [V, 4, 4] camera -> world
+inputs = processor("how many chairs are there?", depth, intrinsics, poses)"""
+BLIND = 'inputs = processor("how many chairs are there?")'
 CLASSES = {"causal": "AutoModelForCausalLM", "vision_language": "AutoModelForImageTextToText"}
 
 
@@ -80,12 +75,14 @@ def _body(facts: LlmFacts) -> Iterator[str]:
     )
     yield from ("", "## Use", "")
     yield f"Install the package `{DISTRIBUTION}` (or its wheel); neither Ray nor DeepSpeed is needed."
-    use = USE_MERGED if facts.encoder is not None else USE_BLIND
-    if facts.separate:
-        use = USE_SEPARATE.replace("CLASS", CLASSES[facts.llm_class])
+    use = USE_SEPARATE.replace("CLASS", CLASSES[facts.llm_class]) if facts.separate else USE_MERGED
+    use = use.replace("SCAN", BLIND if facts.encoder is None else SCAN)
     yield from ("", *fenced(use, "python"), "")
     if facts.separate:
-        yield "Adapters, encoder and projector lie apart here; the language model is not included."
+        yield (
+            "Adapters, encoder and projector lie apart here; the language model is not included. The "
+            'adapters alone: `peft.PeftModel.from_pretrained(base, "FOLDER")`.'
+        )
     else:
         yield (
             "Adapters are folded into the weights. `generate` takes what transformers' takes, and returns "

@@ -33,6 +33,7 @@ from plinth.errors import CheckpointError, ConfigError, PlinthError
 from plinth.storage import Storage
 from poma3d.auto.folder import without_folder
 from poma3d.auto.language.folder import Trained, save_merged, save_separate
+from poma3d.auto.language.model import new_projector
 from poma3d.export import SceneEncoder, weights_digest
 from poma3d.llm.config import LORA, NONE
 from poma3d.llm.model import load_llm, revision_of
@@ -198,7 +199,7 @@ def _projector(weights: dict[str, Tensor]) -> nn.Sequential | None:
     if not weights:
         return None
     hidden, width = weights["0.weight"].shape
-    made = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, weights["2.weight"].shape[0]))
+    made = new_projector(width, hidden, weights["2.weight"].shape[0])
     made.load_state_dict(weights)
     return made
 

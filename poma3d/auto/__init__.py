@@ -25,6 +25,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoProces
 from poma3d.auto.config import Poma3dConfig
 from poma3d.auto.folder import save
 from poma3d.auto.language.config import Poma3dLlmConfig
+from poma3d.auto.language.folder import join
 from poma3d.auto.language.model import Poma3dLlm
 from poma3d.auto.language.processor import Poma3dLlmProcessor
 from poma3d.auto.model import Poma3dModel, Poma3dOutput
@@ -44,5 +45,5 @@ AutoModelForCausalLM.register(Poma3dLlmConfig, Poma3dLlm, exist_ok=True)
 
 __all__ = [
     "CLASSES", "Poma3dConfig", "Poma3dLlm", "Poma3dLlmConfig", "Poma3dLlmProcessor", "Poma3dModel",
-    "Poma3dOutput", "Poma3dProcessor", "save",
+    "Poma3dOutput", "Poma3dProcessor", "join", "save",
 ]  # fmt: skip

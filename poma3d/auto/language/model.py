@@ -54,10 +54,7 @@ class Poma3dLlm(WholeModel, GenerationMixin):
         self.projector: nn.Sequential | None = None
         self.vit: VisionTransformer | None = None
         if config.encoder is not None:
-            hidden, out = config.projector_width, width_of(self.llm)
-            self.projector = nn.Sequential(
-                nn.Linear(config.encoder_width, hidden), nn.GELU(), nn.Linear(hidden, out)
-            )
+            self.projector = new_projector(config.encoder_width, config.projector_width, width_of(self.llm))
             self.vit = VisionTransformer(shape_of(config.encoder), config.encoder[GAIN])
         self.post_init()
 
@@ -201,6 +198,11 @@ class Poma3dLlm(WholeModel, GenerationMixin):
                     init.zeros_(parameter)
                 else:
                     init.normal_(parameter, std=NEW_WEIGHTS_STD)
+
+
+def new_projector(width: int, hidden: int, out: int) -> nn.Sequential:
+    """Scene tokens -> the width of the language model."""
+    return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, out))
 
 
 def new_llm(config: Poma3dLlmConfig) -> nn.Module:

@@ -10,7 +10,7 @@ import torch
 from huggingface_hub import ModelCard
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoProcessor
+from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor
 
 from jobs.cli import main
 from jobs.common.datasets import open_dataset
@@ -58,6 +58,7 @@ def test_a_merged_run_answers_in_plain_transformers(
     assert exported(trained_llm / "llm", tmp_path / "out", *words) == 0
     assert "AutoModelForCausalLM.from_pretrained" in capsys.readouterr().out
     check_answers(llm_home, trained_llm / "llm", tmp_path / "out")
+    assert AutoConfig.from_pretrained(tmp_path / "out").feature_dtype == "float16", "as features are stored"
     card = ModelCard.load(tmp_path / "out/README.md")
     assert (card.data.license, card.data.library_name) == ("apache-2.0", "transformers")
     for part in (
@@ -107,6 +108,7 @@ def test_new_weights_with_their_encoder_go_merged(
     assert run(llm_home, tmp_path, llm=NEW, encoder=encoder, train=train, training=training) == 0
     assert exported(tmp_path / "llm", tmp_path / "out") == 0
     check_answers(llm_home, tmp_path / "llm", tmp_path / "out")
+    assert AutoConfig.from_pretrained(tmp_path / "out").feature_dtype == "float32", "of its own encoder"
     assert "| base model | `new weights`" in (tmp_path / "out/README.md").read_text()
     capsys.readouterr()
     for words, says in (
@@ -159,6 +161,9 @@ def test_other_models_runs_and_encoders_are_refused(
     empty = tmp_path / "empty"
     shutil.copytree(trained_llm / "llm", empty)
     shutil.rmtree(empty / "training/checkpoints")
+    newer = tmp_path / "newer"
+    newer.mkdir()
+    (newer / "config.yaml").write_text(f"{job}novel: 1\n")
     cases: list[tuple[Path, list[str], str]] = [
         (mine, [], "was trained on"),
         (trained_llm / "llm", [f"encoder={tmp_path / 'stranger'}"], "was trained on features of"),
@@ -167,6 +172,8 @@ def test_other_models_runs_and_encoders_are_refused(
         (llm_home / "encoder", [f"encoder={home / 'encoder'}"], "encoder is of a run of a language model"),
         (trained_llm / "llm", ["adapters=separate", "format=poma3d"], "adapters is of a run of a language"),
         (empty, [], "no committed checkpoint"),
+        (newer, [], "novel"),
+        (trained_llm / "llm", ["format=poma3d"], "whose encoder was frozen"),
         (tmp_path / "nowhere", [], "nowhere"),
     ]
     for of, words, says in cases:

@@ -113,12 +113,40 @@ def test_adapters_alone_go_onto_the_model_that_was_tuned(kind: str, tmp_path: Pa
     assert found.tolist() == ids
     adapted = {name for name, _ in tuned.named_parameters() if "lora" in name}
     assert len(adapted) == sum("lora" in name for name, _ in stage.llm.named_parameters())
+    model = poma3d.auto.join(llm.network(kind), tmp_path)
+    inputs = AutoProcessor.from_pretrained(tmp_path)(QUESTIONS, xyz=handed_on.points_of(stage, SCENES))
+    assert model.generate(**inputs).tolist() == own(stage)[1]
+    model.save_pretrained(tmp_path / "merged")
+    assert AutoModel.from_pretrained(tmp_path / "merged").generate(**inputs).tolist() == own(stage)[1]
     weights = load_file(tmp_path / "projector.safetensors")
     assert stage.projector is not None
     assert all(torch.equal(weights[name], w) for name, w in stage.projector.state_dict().items())
     assert stage.encoder is not None
     ours = export.load(tmp_path / "encoder").vit.state_dict()
     assert all(torch.equal(w, ours[name]) for name, w in stage.encoder.vit.state_dict().items())
+
+
+def test_adapters_of_another_model_and_other_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"has no poma3d_llm\.json: give the output"):
+        poma3d.auto.join(llm.network(llm.QWEN3), tmp_path)
+    trained = handed_on.trained(llm.stage(trained=True).eval(), llm.QWEN3)
+    save_separate(trained, AdapterConfig(rank=2, alpha=4.0), "org/base", None, tmp_path)
+    with pytest.raises(ValueError, match="cannot be loaded") as caught:
+        poma3d.auto.join(llm.new_model(), tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_in_bfloat16_are_merged_once_rounded(tmp_path: Path) -> None:
+    stage = llm.stage(trained=True).eval()
+    for name, parameter in stage.llm.named_parameters():
+        if "lora" not in name:
+            parameter.data = parameter.data.bfloat16()
+    layer = stage.llm.get_decoder().layers[1].mlp.up_proj  # type: ignore[operator]
+    down, up = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+    expected = (layer.base_layer.weight.float() + 2.0 * (up @ down)).bfloat16()
+    model = AutoModel.from_pretrained(saved(stage, llm.QWEN3, tmp_path))
+    assert torch.equal(model.llm.get_decoder().layers[1].mlp.up_proj.weight, expected)
+    assert model.projector[0].weight.dtype == torch.float32
 
 
 def test_what_is_not_whole_is_refused(tmp_path: Path) -> None:
