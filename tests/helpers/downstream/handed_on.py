@@ -33,6 +33,27 @@ def trained(stage: ConversationStage, kind: str) -> Trained:
     )
 
 
+def lively(stage: ConversationStage) -> ConversationStage:
+    """The same with weights so large that the answers depend on scene, question and adapters; new ones repeat
+    a token whatever they are asked."""
+    g = torch.Generator().manual_seed(0)
+    for name, parameter in stage.llm.named_parameters():
+        if parameter.ndim == 2 and "embed_tokens" not in name:
+            parameter.data = torch.randn(parameter.shape, generator=g) * (0.3 if "lora" in name else 0.5)
+    for name, parameter in stage.named_parameters():
+        if name.startswith("projector") and parameter.ndim == 2:
+            parameter.data *= 4
+    return stage.eval()
+
+
+def published(stage: ConversationStage, kind: str) -> Any:
+    """The whole model that a stage was tuned from, without its adapters."""
+    made = llm.network(kind)
+    own = {n.replace(".base_layer", ""): p for n, p in stage.llm.named_parameters() if "lora" not in n}
+    assert not made.load_state_dict(own, strict=False).unexpected_keys
+    return made
+
+
 def points_of(stage: ConversationStage, scenes: Sequence[int]) -> torch.Tensor:
     """The point maps [B, V, H, W, 3] of scenes in memory, 0 in views that are not there."""
     assert stage.seen.scenes is not None

@@ -20,7 +20,8 @@ from plinth.checkpoint import save_load
 from plinth.storage import Storage, StorageOptions
 from poma3d import export
 from poma3d.inputs import point_maps
-from tests.helpers.downstream import heads, llm
+from poma3d.llm.generate import ask
+from tests.helpers.downstream import handed_on, heads, llm
 from tests.helpers.downstream.llm_jobs import NEW, job_of, run
 from tests.helpers.tiny_jobs import write
 
@@ -45,6 +46,13 @@ def check_answers(home: Path, of: Path, folder: Path) -> None:
     opened = open_run(str(of), OPTIONS, job.train, "train")
     asked = conversations.read(job.train.conversations[0], " ", None, OPTIONS, "train")[:ASKED]
     model, processor = AutoModelForCausalLM.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    first = asked[0]
+    number = opened.setup.numbers.numbers[first.scene_id]
+    given = ask(opened.stage, handed_on.batch_of(opened.chat, first.texts[:1], [number])).inputs_embeds
+    inputs = processor(first.texts[0], xyz=points_of(home, first.scene_id))
+    of_text = [inputs[name] for name in ("input_ids", "attention_mask", "scene_at")]
+    found, _ = model.embeds(*of_text, inputs["point_maps"], None)
+    torch.testing.assert_close(found, given, atol=1e-3, rtol=1e-3)  # features are stored in 16 bits
     for conversation, text in answers(opened, asked, batch_size=4, max_tokens=TOKENS):
         inputs = processor(conversation.texts[0], xyz=points_of(home, conversation.scene_id))
         found = model.generate(**inputs, max_new_tokens=TOKENS)

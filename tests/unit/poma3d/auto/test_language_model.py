@@ -18,7 +18,7 @@ import poma3d.auto
 from poma3d import export
 from poma3d.auto.language.folder import save_merged, save_separate
 from poma3d.llm.config import FULL, LORA, AdapterConfig
-from poma3d.llm.generate import ask, generate
+from poma3d.llm.generate import Asked, ask, generate
 from poma3d.llm.stage import ConversationStage
 from tests.helpers.downstream import handed_on, llm
 from tests.helpers.downstream.handed_on import MAX_TOKENS, QUESTIONS
@@ -31,6 +31,15 @@ def own(stage: ConversationStage, agents: Any = None) -> tuple[torch.Tensor, lis
     chat = llm.chat()
     asked = ask(stage, handed_on.batch_of(chat, QUESTIONS, SCENES, agents))
     return asked.inputs_embeds, generate(stage, asked, chat.stop_ids, MAX_TOKENS)
+
+
+def plain(model: Any, asked: Asked) -> list[list[int]]:
+    """What transformers' own class generates."""
+    found: list[list[int]] = model.generate(
+        inputs_embeds=asked.inputs_embeds, attention_mask=asked.attention_mask, max_new_tokens=MAX_TOKENS,
+        do_sample=False, eos_token_id=[0], pad_token_id=0,
+    ).tolist()  # fmt: skip
+    return found
 
 
 def saved(stage: ConversationStage, kind: str, folder: Path) -> Path:
@@ -50,10 +59,13 @@ def saved(stage: ConversationStage, kind: str, folder: Path) -> Path:
 def test_plain_transformers_answers_as_our_own_code(
     kind: str, tune: str, tokens: str, tmp_path: Path
 ) -> None:
-    stage = llm.stage(kind, tune, tokens, trained=tokens != "none").eval()
+    stage = handed_on.lively(llm.stage(kind, tune, tokens, trained=tokens != "none"))
     agents = [TURN] * len(SCENES) if tokens == "voxels" else None
     embeds, ids = own(stage, agents)
+    assert len({tuple(each) for each in ids}) > 1
     seen = {} if tokens == "none" else {"xyz": handed_on.points_of(stage, SCENES)}
+    if agents is not None:
+        assert own(stage)[1] != ids, "who stands where decides"
     folder = saved(stage, kind, tmp_path)
     assert not any("lora" in name for name in load_file(folder / "model.safetensors"))
     model, processor = AutoModelForCausalLM.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
@@ -76,7 +88,7 @@ def test_plain_transformers_answers_as_our_own_code(
 
 
 def test_one_scene_serves_several_questions_and_a_model_is_saved_again(tmp_path: Path) -> None:
-    stage = llm.stage(trained=True).eval()
+    stage = handed_on.lively(llm.stage(trained=True))
     points = handed_on.points_of(stage, [2])
     folder = saved(stage, llm.QWEN3, tmp_path / "first")
     assert "/home/me" not in "".join(path.read_text() for path in folder.glob("*.json"))
@@ -96,24 +108,21 @@ def test_one_scene_serves_several_questions_and_a_model_is_saved_again(tmp_path:
 
 @pytest.mark.parametrize("kind", [llm.QWEN3, llm.QWEN3_VL])
 def test_adapters_alone_go_onto_the_model_that_was_tuned(kind: str, tmp_path: Path) -> None:
-    stage = llm.stage(kind, LORA, trained=True).eval()
+    stage = handed_on.lively(llm.stage(kind, LORA, trained=True))
     trained = handed_on.trained(stage, kind)
     save_separate(trained, AdapterConfig(rank=2, alpha=4.0), "org/base", "c0ffee", tmp_path)
     said = json.loads((tmp_path / "adapter_config.json").read_text())
     assert (said["base_model_name_or_path"], said["revision"], said["r"]) == ("org/base", "c0ffee", 2)
-    base = llm.network(kind)
+    base = handed_on.published(stage, kind)
     assert kind != llm.QWEN3_VL or type(base) is Qwen3VLForConditionalGeneration
-    tuned = PeftModel.from_pretrained(base, tmp_path).eval()
     asked = ask(stage, handed_on.batch_of(llm.chat(), QUESTIONS, SCENES))
     ids = generate(stage, asked, [0], MAX_TOKENS)
-    found = tuned.get_base_model().generate(
-        inputs_embeds=asked.inputs_embeds, attention_mask=asked.attention_mask, max_new_tokens=MAX_TOKENS,
-        do_sample=False, eos_token_id=[0], pad_token_id=0,
-    )  # fmt: skip
-    assert found.tolist() == ids
+    assert plain(base, asked) != ids
+    tuned = PeftModel.from_pretrained(base, tmp_path).eval()
+    assert plain(tuned.get_base_model(), asked) == ids
     adapted = {name for name, _ in tuned.named_parameters() if "lora" in name}
     assert len(adapted) == sum("lora" in name for name, _ in stage.llm.named_parameters())
-    model = poma3d.auto.join(llm.network(kind), tmp_path)
+    model = poma3d.auto.join(handed_on.published(stage, kind), tmp_path)
     inputs = AutoProcessor.from_pretrained(tmp_path)(QUESTIONS, xyz=handed_on.points_of(stage, SCENES))
     assert model.generate(**inputs).tolist() == own(stage)[1]
     model.save_pretrained(tmp_path / "merged")
