@@ -12,7 +12,7 @@ from pathlib import Path
 
 from huggingface_hub import ModelCardData
 
-from jobs.export.facts import NO_VERSION, NOT_READABLE, NOT_STATED, CardFacts
+from jobs.export.facts import NO_VERSION, NOT_READABLE, NOT_STATED, CardFacts, RunFacts
 from jobs.runs.evaluations import Evaluation
 from jobs.runs.started import DISTRIBUTION
 from plinth.redaction import printable, without_codes
@@ -45,16 +45,20 @@ def render(facts: CardFacts) -> str:
 def front_matter(facts: CardFacts) -> str:
     """What the hub reads, as YAML."""
     source = facts.provenance.teacher_source
-    is_hub = bool(HUB_ID.fullmatch(source)) and not Path(source).exists() and not is_folder(source)
     data = ModelCardData(
         license=facts.license,
         library_name=LIBRARY,
         pipeline_tag=TASK,
         tags=list(TAGS),
-        base_model=source if is_hub else None,
+        base_model=source if is_hub_id(source) else None,
         model_name=printable(facts.name),
     )
     return data.to_yaml().strip("\n")
+
+
+def is_hub_id(source: str) -> bool:
+    """Whether a model is named by its id on the hub, and not by a folder."""
+    return bool(HUB_ID.fullmatch(source)) and not Path(source).exists() and not is_folder(source)
 
 
 def code(text: object) -> str:
@@ -97,9 +101,9 @@ def _body(facts: CardFacts) -> Iterator[str]:
         '`model.rank(views, "a desk by the window", teacher="FOLDER")` ranks views by a text.'
     )
     yield from ("", "## Model", "", *table(["", ""], list(_model(facts))))
-    yield from ("", "## Training data", "", *_data(facts))
-    yield from ("", "## Evaluation", "", *_evaluations(facts))
-    yield from ("", "## Configuration", "", *_configuration(facts))
+    yield from ("", "## Training data", "", *data_section(facts))
+    yield from ("", "## Evaluation", "", *evaluations_section(facts))
+    yield from ("", "## Configuration", "", *configuration_section(facts))
     yield from ("", "## Hashes and versions", "")
     yield from table(
         ["", ""], [[name, code(found)] for name, found in (facts.hashes | facts.software).items()]
@@ -125,7 +129,8 @@ def _model(facts: CardFacts) -> Iterator[list[str]]:
     yield ["parameters", f"{facts.parameters:,}"]
 
 
-def _data(facts: CardFacts) -> list[str]:
+def data_section(facts: RunFacts) -> list[str]:
+    """The data sets that were read."""
     if not facts.data and facts.config:
         return ["Named in the configuration below."]
     if not facts.data:
@@ -146,7 +151,8 @@ def _cell(text: str) -> str:
     return text if text in (NOT_STATED, NOT_READABLE, NO_VERSION) else code(text)
 
 
-def _evaluations(facts: CardFacts) -> Iterator[str]:
+def evaluations_section(facts: RunFacts) -> Iterator[str]:
+    """What is kept beside the run."""
     if not facts.evaluations:
         yield "None is kept beside the run (`poma evaluate` keeps them)."
         return
@@ -168,7 +174,8 @@ def _measured(evaluation: Evaluation) -> Iterator[str]:
     yield from table([evaluation.header[0], *map(code, evaluation.header[1:])], rows)
 
 
-def _configuration(facts: CardFacts) -> list[str]:
+def configuration_section(facts: RunFacts) -> list[str]:
+    """How the run was started, and its job."""
     if not facts.config:
         return [f"{NOT_STATED.capitalize()}: the run is elsewhere."]
     said = ["Started by:", "", *fenced("\n".join(facts.commands), "bash"), ""] if facts.commands else []

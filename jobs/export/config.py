@@ -19,6 +19,13 @@ class ExportFormat(Enum):
     transformers = "transformers"
 
 
+class Adapters(Enum):
+    """What becomes of a language model's adapters."""
+
+    merged = "merged"
+    separate = "separate"
+
+
 @dataclass
 class DataLicense:
     """The licence of a data set that the run has read."""
@@ -43,7 +50,7 @@ class CardConfig:
 
 @dataclass
 class ExportJob:
-    """`poma export`: a run's target encoder -> safetensors + config."""
+    """`poma export`: a run's target encoder, or its language model -> safetensors + config."""
 
     kind: str = "export"
     """Which command this file is for."""
@@ -54,6 +61,13 @@ class ExportJob:
     format: ExportFormat = ExportFormat.poma3d
     """poma3d: config.json and model.safetensors for `poma3d.export.load`. transformers: a folder for
     `AutoModel.from_pretrained`, with a processor and a model card; `--format` sets it, too."""
+    adapters: Adapters = Adapters.merged
+    """Of a language model in format transformers. merged: one model that transformers generates with,
+    adapters folded in. separate: the adapters alone, as peft loads them onto the model that was tuned, with
+    projector and encoder beside them."""
+    encoder: Location | None = None
+    """Of a language model that was trained on stored features: the run or export of the encoder that made
+    them; where it was then, when empty."""
     card: CardConfig = field(default_factory=CardConfig)
     """For the model card of format transformers."""
     weights: EncoderWeights = EncoderWeights.target

@@ -57,15 +57,12 @@ class DataFact:
     license: str
 
 
-@dataclass(frozen=True)
-class CardFacts:
-    """All that the card says."""
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """What the card of any model says."""
 
     name: str
     license: str | None
-    provenance: Provenance
-    """Without folders of this machine."""
-    shape: VitShape
     parameters: int
     data: list[DataFact]
     evaluations: list[Evaluation]
@@ -79,13 +76,22 @@ class CardFacts:
     """Command lines by which the run was started."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class CardFacts(RunFacts):
+    """All that the card of an encoder says."""
+
+    provenance: Provenance
+    """Without folders of this machine."""
+    shape: VitShape
+
+
 def collect(job: ExportJob, encoder: SceneEncoder, folder: Path) -> CardFacts:
     """What is known of an encoder whose files lie in `folder`."""
     run = Storage.from_uri(job.run, job.storage)
     provenance = without_paths(encoder.provenance)
     raw = config.parse(run.read(CONFIG_KEY).decode(), CONFIG_KEY) if run.exists(CONFIG_KEY) else None
     pretrained = encoders.read_job(run) if encoders.is_pretrained(run) else None
-    files = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
+    files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
     return CardFacts(
         name=job.card.name or run.uri.rstrip("/").rpartition("/")[2],
         license=job.card.license,
@@ -93,15 +99,20 @@ def collect(job: ExportJob, encoder: SceneEncoder, folder: Path) -> CardFacts:
         shape=encoder.vit.shape,
         parameters=sum(p.numel() for p in encoder.vit.parameters()),
         data=list(_data(run, pretrained, job)) if pretrained else [],
-        evaluations=[_handed_on(one) for one in read_evaluations(run)],
-        config="" if raw is None else _shown(OmegaConf.to_container(raw)),
+        evaluations=[handed_on(one) for one in read_evaluations(run)],
+        config="" if raw is None else shown_job(OmegaConf.to_container(raw)),
         hashes={
             "weights and sizes (as data sets of features name their encoder)": weights_digest(encoder),
             **{f"sha256 of {name}": digest for name, digest in files.items()},
         },
-        software={**_trained_with(run, pretrained, provenance), **_exported_with()},
-        commands=list(dict.fromkeys(without_folders(redact(start.command)) for start in read_starts(run))),
+        software={**_trained_with(run, pretrained, provenance), **exported_with()},
+        commands=commands_of(run),
     )
+
+
+def commands_of(run: Storage) -> list[str]:
+    """Command lines by which a run was started, without folders of this machine."""
+    return list(dict.fromkeys(without_folders(redact(start.command)) for start in read_starts(run)))
 
 
 def without_folders(text: str) -> str:
@@ -109,12 +120,13 @@ def without_folders(text: str) -> str:
     return FOLDERS.sub("", text)
 
 
-def _handed_on(evaluation: Evaluation) -> Evaluation:
+def handed_on(evaluation: Evaluation) -> Evaluation:
+    """An evaluation without folders of this machine."""
     return replace(
         evaluation,
         title=without_folders(evaluation.title),
         command=without_folders(redact(evaluation.command)),
-        benchmarks=[_handed_on(one) for one in evaluation.benchmarks],
+        benchmarks=[handed_on(one) for one in evaluation.benchmarks],
     )
 
 
@@ -125,12 +137,13 @@ def _data(run: Storage, pretrained: PretrainJob, job: ExportJob) -> Iterator[Dat
         section = stage_config(pretrained, stage)
         for source in section.data.sources if section else ():
             uri, number = manifests.split_version(source.uri)
-            yield _data_fact(stage, uri, number, pins.get(stage, {}), job.card, job.storage)
+            yield data_fact(stage, uri, number, pins.get(stage, {}), job.card, job.storage)
 
 
-def _data_fact(
+def data_fact(
     stage: str, uri: str, number: int | None, pins: dict[str, int], card: CardConfig, options: StorageOptions
 ) -> DataFact:
+    """A data set at the version that the run has read."""
     name = uri.rstrip("/").rpartition("/")[2]
     stated = {one.data: one.license for one in card.data_licenses}.get(name)
     try:
@@ -146,7 +159,7 @@ def _data_fact(
     return DataFact(stage, name, at, f"{manifest.rows:,}", manifest.hash, stated or known)
 
 
-def _shown(raw: Any) -> str:
+def shown_job(raw: Any) -> str:
     """The job as YAML, without machines and folders."""
     kept = {key: value for key, value in raw.items() if key not in INFRASTRUCTURE}
     return redact(yaml.safe_dump(_named(kept), sort_keys=False, allow_unicode=True))
@@ -172,11 +185,13 @@ def _trained_with(run: Storage, pretrained: PretrainJob | None, provenance: Prov
     return {"order of the data that the checkpoint has read": str(state["notes"]["data"]), **trained}
 
 
-def _exported_with() -> dict[str, str]:
+def exported_with() -> dict[str, str]:
+    """Versions of what exports now."""
     versions = {f"exported with {name}": version(name) for name in PACKAGES}
     return {f"exported with {DISTRIBUTION}": code_version(), **versions}
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Hash of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -5,24 +5,21 @@ Legend: B scenes, V views, H W pixels of the encoder's grid, P patches, D width,
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from poma3d.auto.config import Poma3dConfig
+from poma3d.auto.whole import WholeModel
 from poma3d.export import search
 from poma3d.export.arrays import Array, as_tensor
 from poma3d.export.encoder import SceneEncoder, encode
 from poma3d.export.search import Ranking
 from poma3d.network.vit import AttentionPool, Embed, PatchEmbed, VisionTransformer
-from poma3d.pretrained.loading import Mismatch, refuse, reported
 from poma3d.pretrained.teacher import Teacher
 
 NEW_WEIGHTS_STD = 0.02
@@ -41,7 +38,7 @@ class Poma3dOutput(ModelOutput):
     """[B, V, E] float32: `features` before they are brought to unit length."""
 
 
-class Poma3dModel(PreTrainedModel):
+class Poma3dModel(WholeModel):
     """Point maps of scenes -> features and patch tokens.
 
     It computes what `poma3d.export.load(folder)` does, and lets gradients through, so that it can be tuned
@@ -67,29 +64,6 @@ class Poma3dModel(PreTrainedModel):
         model = cls(Poma3dConfig.of(encoder))
         model.vit.load_state_dict(encoder.vit.state_dict())
         return model.eval()
-
-    @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
-    ) -> Any:
-        """As in transformers, which would draw weights that are missing at random, with a warning.
-
-        Raises:
-            ValueError: no such folder, damaged weights, or weights that are not those of config.json; says
-                which.
-        """
-        source, with_info = str(pretrained_model_name_or_path), kwargs.pop("output_loading_info", False)
-        kwargs = {"ignore_mismatched_sizes": True, **kwargs, "output_loading_info": True}
-        with reported(source, ""):
-            model, info = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        reshaped = {name: (tuple(found), tuple(own)) for name, found, own in info["mismatched_keys"]}
-        found = Mismatch(list(info["missing_keys"]), list(info["unexpected_keys"]), reshaped)
-        refuse(found, (), source, "", cls.__name__)
-        # transformers leaves weights in the file's memory map, where matrix products may round otherwise.
-        for parameter in model.parameters():
-            if parameter.device.type == "cpu":
-                parameter.data = parameter.data.clone()
-        return (model, info) if with_info else model
 
     def forward(
         self,

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -48,12 +48,15 @@ def to_keys(shape: VitShape, gain: float, provenance: Provenance) -> dict[str, A
     }
 
 
-def check_keys(found: Mapping[str, Any], others: frozenset[str] | None = None) -> None:
+def check_keys(
+    found: Mapping[str, Any], others: frozenset[str] | None = None, keys: Sequence[str] = KEYS
+) -> None:
     """Refuse a config.json that lacks keys or has other ones.
 
     Args:
         found: its content.
         others: keys of transformers' own that may stand beside ours; all may when None.
+        keys: ours, the version among them.
 
     Raises:
         ValueError: naming the key, what was expected, and what to do.
@@ -63,11 +66,11 @@ def check_keys(found: Mapping[str, Any], others: frozenset[str] | None = None) -
         raise ValueError(
             f"config.json has {VERSION_KEY} {version!r}, this package reads {FORMAT_VERSION}: {OTHER_FORMAT}"
         )
-    if missing := [key for key in KEYS if key not in found]:
+    if missing := [key for key in keys if key not in found]:
         raise ValueError(f"config.json lacks {', '.join(missing)}: copy the folder again, or export again")
-    unknown = [] if others is None else sorted(set(found) - set(KEYS) - others)
+    unknown = [] if others is None else sorted(set(found) - set(keys) - others)
     if unknown:
-        close = difflib.get_close_matches(unknown[0], KEYS, n=1)
+        close = difflib.get_close_matches(unknown[0], keys, n=1)
         fix = f"did you mean {close[0]}?" if close else OTHER_FORMAT
         raise ValueError(f"config.json has an unknown key {unknown[0]!r}: {fix}")
 

@@ -74,6 +74,16 @@ class Chat:
         )
 
     @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of transformers, with its template."""
+        return self._tokenizer
+
+    @property
+    def config(self) -> ChatConfig:
+        """The settings."""
+        return self._config
+
+    @property
     def vocabulary(self) -> int:
         """How many token ids there are."""
         return len(self._tokenizer)

@@ -25,12 +25,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 
 from poma3d.annotations.poses import AXES, WORLD, ScanFrame, in_world, rotation_matrix
 from poma3d.annotations.rows import Question
+
+if TYPE_CHECKING:
+    import pyarrow as pa  # imported where rows are made: a model that was handed on runs where there is none
 
 SCHEMA_VERSION = 1
 WHOLE_SCENE = -1
@@ -134,6 +137,8 @@ def _tensors(shape: ConversationShape) -> dict[str, tuple[str, tuple[int, ...], 
 
 def schema(shape: ConversationShape) -> pa.Schema:
     """The Arrow schema of rows of `shape`."""
+    import pyarrow as pa
+
     fields = [pa.field(name, pa.string(), nullable=False) for name in ("sample_id", "scene_id")]
     for name, (dtype, dims, unit) in _tensors(shape).items():
         size = int(np.prod(dims, dtype=np.int64)) * np.dtype(dtype).itemsize
@@ -148,6 +153,8 @@ def encode(rows: Sequence[ConversationRow], numbers: dict[str, int], shape: Conv
     Args:
         numbers: of the scenes.
     """
+    import pyarrow as pa
+
     target = schema(shape)
     made = [_arrays(row, numbers[row.scene_id], shape) for row in rows]
     columns = [

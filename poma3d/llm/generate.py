@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from poma3d.inputs import Batch
-from poma3d.llm.layout import PREFIX
+from poma3d.llm.layout import PREFIX, ending_together
 from poma3d.llm.stage import ConversationStage
 
 
@@ -41,12 +41,7 @@ def ask(stage: ConversationStage, batch: Batch) -> Asked:
     device = next(stage.parameters()).device
     moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in prepared.items()}
     embeds_nLW, mask_nL = stage.embeds(moved), (moved[f"{PREFIX}sample"] >= 0).long()
-    length = mask_nL.shape[1]
-    empty_n1 = length - mask_nL.sum(dim=1, keepdim=True)
-    from_nL = torch.arange(length, device=device)[None] - empty_n1
-    there_nL = from_nL >= 0
-    index_nLW = from_nL.clamp(min=0)[..., None].expand(-1, -1, embeds_nLW.shape[-1])
-    return Asked(embeds_nLW.gather(1, index_nLW) * there_nL[..., None].to(embeds_nLW.dtype), there_nL.long())
+    return Asked(*ending_together(embeds_nLW, mask_nL))
 
 
 @torch.no_grad()

@@ -101,6 +101,17 @@ def attention(sample_RL: Tensor, packed: bool) -> Tensor:
     return (same & causal)[:, None]
 
 
+def ending_together(embeds_nLW: Tensor, mask_nL: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows that are padded behind -> the same padded in front, as generation takes them, and where something
+    stands: int64 [n, L]."""
+    length = mask_nL.shape[1]
+    empty_n1 = length - mask_nL.sum(dim=1, keepdim=True)
+    from_nL = torch.arange(length, device=mask_nL.device)[None] - empty_n1
+    there_nL = from_nL >= 0
+    index_nLW = from_nL.clamp(min=0)[..., None].expand(-1, -1, embeds_nLW.shape[-1])
+    return embeds_nLW.gather(1, index_nLW) * there_nL[..., None].to(embeds_nLW.dtype), there_nL.long()
+
+
 def _packed(texts: Sequence[Text], row_tokens: int) -> list[list[int]]:
     """First fit, in the order of the micro-batch."""
     rows: list[list[int]] = []

@@ -116,6 +116,20 @@ def _new(config: NewModelConfig, vocabulary: int) -> nn.Module:
 def prepared(model: nn.Module, config: LlmConfig) -> nn.Module:
     """Drop image towers, freeze what is not trained, add adapters; new ones draw from torch's global
     generator."""
+    drop_towers(model)
+    if config.tune != FULL:
+        model.requires_grad_(False)
+    if config.tune == LORA:
+        _add_adapters(decoder_of(model), config.lora)
+    if config.gradient_checkpointing:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of a new name, which older versions lack
+            model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+    return model
+
+
+def drop_towers(model: nn.Module) -> None:
+    """Drop what turns pictures into tokens."""
     base, decoder = getattr(model, "model", None), decoder_of(model)
     if isinstance(base, nn.Module) and base is not decoder:
         for name, child in list(base.named_children()):
@@ -123,15 +137,6 @@ def prepared(model: nn.Module, config: LlmConfig) -> nn.Module:
                 setattr(base, name, None)
         for name, _ in list(base.named_parameters(recurse=False)):
             setattr(base, name, None)
-    if config.tune != FULL:
-        model.requires_grad_(False)
-    if config.tune == LORA:
-        _add_adapters(decoder, config.lora)
-    if config.gradient_checkpointing:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of a new name, which older versions lack
-            model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
-    return model
 
 
 def _add_adapters(decoder: nn.Module, config: AdapterConfig) -> None:

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from poma3d.inputs import Batch, point_maps, read_samples, uniform
-from poma3d.llm import voxels
-from poma3d.llm.config import DRAWN, NONE, PATCHES, SAMPLES, VIEWS, VOXELS, ChatConfig
+from poma3d.llm.config import DRAWN, NONE, SAMPLES, VIEWS, ChatConfig
 from poma3d.llm.conversations import COLUMNS, WHOLE_SCENE, ConversationShape
 from poma3d.llm.layout import PREFIX, Text, attention, lay_out
 from poma3d.llm.model import decoder_of, frozen_names, width_of
+from poma3d.llm.scene_tokens import arranged, placed
 from poma3d.llm.scenes import CELLS, FEATURES, POSITIONS, SCENE_ROW, SEEN, SeenScenes
 from poma3d.network.encoder import PointMapEncoder
 from poma3d.stages import Contrast, Encoded, ParamGroup
@@ -174,8 +174,7 @@ class ConversationStage(nn.Module):
         if self.projector is not None:
             scene_nMW = self.projector(self.scene_tokens(batch)).to(embeds_RLW.dtype)
             scene_QW = scene_nMW.flatten(0, 1)[batch[f"{PREFIX}scene_from"]]
-            flat = embeds_RLW.flatten(0, 1).index_copy(0, batch[f"{PREFIX}scene_at"], scene_QW)
-            embeds_RLW = flat.view(embeds_RLW.shape)
+            embeds_RLW = placed(embeds_RLW, scene_QW, batch[f"{PREFIX}scene_at"])
         return embeds_RLW
 
     def scene_tokens(self, batch: Batch) -> Tensor:
@@ -183,23 +182,14 @@ class ConversationStage(nn.Module):
         come first."""
         assert self.projector is not None
         dtype = next(self.projector.parameters()).dtype
-        kind, row_n = self.seen.config.tokens, batch[SCENE_ROW]
-        features_U = self._features(batch).to(dtype)
-        if kind == VOXELS:
-            positions_nM3 = batch[POSITIONS]
-            tokens_nKD = features_U.flatten(1, 2)[row_n]
-            pooled_nMD = voxels.pool(tokens_nKD, batch[CELLS], positions_nM3.shape[1])
-            config = self.seen.config
-            waves_nMD = voxels.sines(
-                positions_nM3, pooled_nMD.shape[-1], config.shortest_wave_m, config.longest_wave_m
-            )
-            return pooled_nMD + waves_nMD.to(dtype)
-        flat_nMD = features_U[row_n]
-        if kind == PATCHES:
-            flat_nMD = flat_nMD.flatten(1, 2)
-        order_nM = batch[SEEN].repeat_interleave(flat_nMD.shape[1] // batch[SEEN].shape[1], dim=1)
-        first_nM = torch.argsort((~order_nM).to(torch.int8), dim=1, stable=True)
-        return flat_nMD.gather(1, first_nM[..., None].expand_as(flat_nMD))
+        return arranged(
+            self.seen.config,
+            self._features(batch).to(dtype),
+            batch[SCENE_ROW],
+            batch[SEEN],
+            batch.get(CELLS),
+            batch.get(POSITIONS),
+        )
 
     def _features(self, batch: Batch) -> Tensor:
         """[U, V, E] or [U, V, P, D]: of the trained encoder, or as they were stored."""

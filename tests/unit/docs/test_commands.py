@@ -27,9 +27,11 @@ from jobs.lift.config import LifterConfig
 from plinth import plugins
 from plinth.schema import describe
 from poma3d import export
+from poma3d.auto.language.folder import save_merged
 from poma3d.export import Provenance, SceneEncoder
 from tests.helpers import tiny
 from tests.helpers.docs.pages import PAGES, ROOT, Block, Command, blocks, commands
+from tests.helpers.downstream import handed_on, llm
 from tests.helpers.scans import camera_matrix, full_pose, room
 
 COMMANDS = [each for page in PAGES for block in blocks(page, "bash") for each in commands(block)]
@@ -45,6 +47,7 @@ RUN_BY = {
     r"poma view": "tests/unit/jobs/view/test_view_page.py::test_poma_view",
     r"poma locate": "tests/unit/jobs/locate/test_locate_command.py::*",
     r"poma evaluate": "tests/integration/train/test_end_to_end.py::commands",
+    r"poma export .*run=runs/llm": "tests/unit/jobs/export/test_export_language_model.py::*",
     r"poma export .*--format": "tests/unit/jobs/export/test_export_command.py::*",
     r"poma export": "tests/integration/train/test_end_to_end.py::commands",
     r"poma shards (inspect|verify|preview)": "tests/unit/jobs/ingest/test_data_commands.py::*",
@@ -180,6 +183,9 @@ def test_python_of_the_pages_runs(block: Block, tmp_path: Path, monkeypatch: pyt
     encoder = SceneEncoder(tiny.tower().build(), Provenance("tiny", teacher_source=str(teacher)))
     export.save(encoder, tmp_path / "encoder")
     poma3d.auto.save(encoder, tmp_path / "handed-on")
+    if "answering" in block.text:
+        stage = llm.stage(trained=True).eval()
+        save_merged(handed_on.trained(stage, llm.QWEN3), tmp_path / "answering")
     frames = room(views=FRAMES).frames
     monkeypatch.chdir(tmp_path)
     page = ModuleType("page")

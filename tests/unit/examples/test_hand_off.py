@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 
 import poma3d.auto
+from poma3d.auto.language.folder import processor, save_merged, whole
 from poma3d.export import Provenance, SceneEncoder
 from tests.helpers import tiny
 from tests.helpers.docs.recorded import recorded
+from tests.helpers.downstream import handed_on, llm
 from tests.helpers.scans import room, write_seven_scenes
 from tests.helpers.wheel import environment
 from tests.helpers.wheel.requirements import ROOT, platform_modules
 
 EXAMPLE = ROOT / "examples" / "hand_off.py"
 VIEWS = 4
+QUESTION = "how many chairs are there?"
 LOOK = """
 import json, runpy, sys
 from importlib.util import find_spec
@@ -64,6 +67,18 @@ def test_example_runs_without_the_platform(python: Path, tmp_path: Path) -> None
     assert found["features"] == own.features.tolist(), "bit for bit"
     ranked = encoder.rank(own, "a red chair").views[0].tolist()
     assert best == f"best views {' '.join(map(str, ranked))}"
+
+
+@pytest.mark.slow
+def test_a_language_model_answers_without_the_platform(python: Path, tmp_path: Path) -> None:
+    trained = handed_on.trained(llm.stage(trained=True).eval(), llm.QWEN3)
+    save_merged(trained, tmp_path / "answering")
+    write_seven_scenes(tmp_path / "scan", room(views=VIEWS), np.eye(3))
+    done = call(python, str(EXAMPLE), "answering", "scan", QUESTION, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    inputs = processor(trained)(QUESTION, *recorded(tmp_path / "scan", VIEWS))
+    (expected,) = processor(trained).answers(whole(trained).generate(**inputs))
+    assert done.stdout.rstrip("\n").split(" ", 1) == ["answer", expected]
 
 
 @pytest.mark.slow

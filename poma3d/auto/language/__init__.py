@@ -1,0 +1,1 @@
+"""A language model that answers from a scene, for transformers' Auto classes."""

@@ -1,0 +1,134 @@
+"""What turns a scan and a question into tensors, as a processor of transformers.
+
+Legend: n questions, B scenes, V views, H W of the encoder's grid, T tokens of the longest question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import BatchFeature, ProcessorMixin
+
+from poma3d.auto.processor import Poma3dProcessor
+from poma3d.export.arrays import Array, as_tensor
+from poma3d.export.fields import FORMAT_VERSION, OTHER_FORMAT
+from poma3d.llm.chat import Chat
+from poma3d.llm.config import ChatConfig
+
+CHAT_KEYS = ("system", "text_joiner", "thinking", "max_text_tokens", "max_answer_tokens")
+"""Fields of `ChatConfig` that say what text a question becomes."""
+
+
+class Poma3dLlmProcessor(ProcessorMixin):
+    """A scan (as `Poma3dProcessor` takes it) and questions -> tensors of `Poma3dLlm`.
+
+    Args:
+        tokenizer: with its chat template.
+        image_size: (H, W) of the encoder's grid; None where no scene is looked at.
+        chat: fields of `ChatConfig`, `CHAT_KEYS`.
+        format_version: of the folder.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any = None,
+        image_size: Sequence[int] | None = None,
+        chat: dict[str, Any] | None = None,
+        format_version: int = FORMAT_VERSION,
+        chat_template: str | None = None,
+    ) -> None:
+        if format_version != FORMAT_VERSION:
+            raise ValueError(
+                f"processor_config.json has format_version {format_version!r}, this package reads "
+                f"{FORMAT_VERSION}: {OTHER_FORMAT}"
+            )
+        if chat is None or set(chat) != set(CHAT_KEYS):
+            raise ValueError(
+                f"processor_config.json: chat is {chat!r}, expected an object of {', '.join(CHAT_KEYS)}: "
+                f"{OTHER_FORMAT}"
+            )
+        super().__init__(tokenizer, chat_template=chat_template or tokenizer.chat_template)
+        self.image_size = None if image_size is None else list(image_size)
+        self.chat = dict(chat)
+        self.format_version = format_version
+
+    def __call__(
+        self,
+        text: str | Sequence[str],
+        *scan: Any,
+        situation: str | Sequence[str] = "",
+        agent: Array | None = None,
+        **of_scan: Any,
+    ) -> BatchFeature:
+        """Questions about one scan, or each about its own.
+
+        Args:
+            text: a question, or n of them.
+            scan: depth, intrinsics, poses; see `Poma3dProcessor.__call__`, as for `of_scan` (xyz, up, ...).
+            situation: said before the question, for all of them or for each.
+            agent: of points `xyz` that are z-up: float [3, 4] or [n, 3, 4], world -> agent (x ahead, y left,
+                z up), in metres. Without it the scene is in its own frame.
+
+        Returns:
+            `input_ids` and `attention_mask` int64 [n, T], padded in front; `scene_at` int64 [n]; `point_maps`
+            float32 [B, V, H, W, 3] and `rgb` where given; `agent` float32 [n, 3, 4].
+
+        Raises:
+            ValueError: an empty question, a scan that cannot be used, or an agent in a world that is turned.
+        """
+        texts = [text] if isinstance(text, str) else list(text)
+        said = [situation] * len(texts) if isinstance(situation, str) else list(situation)
+        if len(said) != len(texts):
+            raise ValueError(f"{len(said)} situations for {len(texts)} questions: give one, or one for each")
+        if not texts or not all(each.strip() for each in texts):
+            raise ValueError("a question is empty: say what is asked")
+        joined = [
+            self.chat["text_joiner"].join(part for part in pair if part.strip())
+            for pair in zip(said, texts, strict=True)
+        ]
+        prompts, _ = self._words.prompts(joined)
+        longest = max(len(prompt.ids) for prompt in prompts)
+        ids = torch.zeros(len(prompts), longest, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for i, prompt in enumerate(prompts):
+            ids[i, longest - len(prompt.ids) :] = torch.tensor(prompt.ids)
+            mask[i, longest - len(prompt.ids) :] = 1
+        at = torch.tensor([prompt.scene_at for prompt in prompts])
+        made: dict[str, Tensor] = {"input_ids": ids, "attention_mask": mask, "scene_at": at}
+        return BatchFeature({**made, **self._scene(len(texts), scan, agent, of_scan)})
+
+    def answers(self, ids: Tensor | Sequence[Sequence[int]]) -> list[str]:
+        """The texts of generated ids, each up to its end."""
+        words = self._words
+        return [words.read(row) for row in (ids.tolist() if isinstance(ids, Tensor) else ids)]
+
+    def _scene(
+        self, n: int, scan: Sequence[Any], agent: Array | None, of_scan: dict[str, Any]
+    ) -> dict[str, Tensor]:
+        if self.image_size is None:
+            if scan or of_scan or agent is not None:
+                raise ValueError("this model looks at no scene (scene.tokens is none): give questions alone")
+            return {}
+        made: dict[str, Tensor] = dict(Poma3dProcessor(self.image_size)(*scan, **of_scan))
+        if len(made["point_maps"]) not in (1, n):
+            raise ValueError(f"{len(made['point_maps'])} scenes for {n} questions: give one, or one for each")
+        if agent is None:
+            return made
+        if of_scan.get("xyz") is None or of_scan.get("up") is not None:
+            raise ValueError("agent is in a world that is turned z-up here: give z-up points xyz, without up")
+        poses = as_tensor("agent", agent).float()
+        if poses.shape not in ((3, 4), (n, 3, 4)):
+            raise ValueError(f"agent is {list(poses.shape)}, expected [3, 4] or [{n}, 3, 4]")
+        return made | {"agent": poses.expand(n, 3, 4)}
+
+    @property
+    def _words(self) -> Chat:
+        return Chat(self.tokenizer, ChatConfig(**self.chat))
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """What it returns."""
+        return ["input_ids", "attention_mask", "scene_at", "point_maps", "rgb", "agent"]

@@ -1,0 +1,98 @@
+"""The model card of a language model."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from jobs.export import language_card
+from jobs.export.facts import NOT_STATED, DataFact
+from jobs.export.language_facts import LlmFacts
+from poma3d.export import Provenance
+from poma3d.llm.config import AdapterConfig, SceneTokensConfig
+
+NASTY = "`x` | <script>alert(1)</script>\n## [a](http://b) ---"
+FACTS = LlmFacts(
+    name="sqa3d",
+    license="cc-by-nc-4.0",
+    parameters=12345,
+    data=[DataFact("conversations", "sqa3d", "none", "26 conversations", "d1g35t", NOT_STATED)],
+    evaluations=[],
+    config="kind: finetune_llm\n",
+    hashes={"sha256 of model.safetensors": "f00"},
+    software={"exported with torch": "2.13.0"},
+    run="llm-sqa3d/training step 3",
+    base="org/llm",
+    base_revision="c0ffee",
+    is_hub=True,
+    llm_class="causal",
+    tune="lora",
+    lora=asdict(AdapterConfig(rank=8)),
+    scene=asdict(SceneTokensConfig()),
+    encoder=Provenance("teacher", "abc", run="s3://runs/rooms/main step 3"),
+    metrics={"loss": 1.25},
+    separate=False,
+)
+
+
+def loaded(facts: LlmFacts, folder: Path) -> ModelCard:
+    (folder / "README.md").write_text(language_card.render(facts))
+    return ModelCard.load(folder / "README.md")
+
+
+def test_card_says_what_the_run_knows(tmp_path: Path) -> None:
+    card = loaded(FACTS, tmp_path)
+    assert (card.data.base_model, card.data.library_name, card.data.pipeline_tag) == (
+        "org/llm", "transformers", "text-generation",
+    )  # fmt: skip
+    for part in (
+        "| base model | `org/llm`, revision `c0ffee` |",
+        "| LoRA: rank, alpha, dropout | 8, 32, 0 |",
+        "| encoder | `s3://runs/rooms/main step 3`, teacher `teacher`, revision `abc` |",
+        "| conversations | `sqa3d` | none | `26 conversations` | `d1g35t` | not stated |",
+        "| `loss` | 1.25 |",
+        "```yaml\nkind: finetune_llm\n```",
+    ):
+        assert part in card.text
+
+
+@pytest.mark.parametrize("separate", [False, True])
+@pytest.mark.parametrize("sees", [False, True])
+def test_its_code_is_python_of_names_that_are_there(separate: bool, sees: bool, tmp_path: Path) -> None:
+    encoder = FACTS.encoder if sees else None
+    text = loaded(replace(FACTS, separate=separate, encoder=encoder), tmp_path).text
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    compile(block, "card", "exec")
+    exec("\n".join(line for line in block.splitlines() if "import " in line), {})
+    assert ("depth" in block) == sees
+    assert ("join(base" in block) == separate
+    assert not {"SCAN", "CLASS"} & set(re.findall(r"\w+", block))
+
+
+def test_what_is_not_known_is_not_stated(tmp_path: Path) -> None:
+    facts = replace(FACTS, license=None, metrics={}, encoder=None, is_hub=False, lora={}, tune="full")
+    card = loaded(facts, tmp_path)
+    assert {"license", "base_model"}.isdisjoint(card.data.to_dict())
+    for part in ("Of these weights: not stated.", "Of training: not stated.", "none: it looks at no scene"):
+        assert part in card.text
+    assert "LoRA" not in card.text
+
+
+def test_what_comes_from_data_is_escaped(tmp_path: Path) -> None:
+    facts = replace(
+        FACTS, name=NASTY, base=NASTY, base_revision=NASTY, license=NASTY, run=NASTY, tune=NASTY,
+        is_hub=False, data=[DataFact("conversations", NASTY, NASTY, NASTY, NASTY, NASTY)],
+        lora={**FACTS.lora, "targets": [NASTY]}, scene={"tokens": NASTY}, metrics={NASTY: 1.0},
+        encoder=Provenance(NASTY, NASTY, 0.0, NASTY), config=f"name: |\n  ```\n  {NASTY}\n",
+        commands=[NASTY],
+    )  # fmt: skip
+    text = loaded(facts, tmp_path).text
+    fence = re.compile(r"^(`{3,})\w*$.*?^\1$", re.MULTILINE | re.DOTALL)
+    outside = re.sub(r"`[^`\n]+`", "", fence.sub("", text))
+    for part in ("<", "script", "http://b", "alert"):
+        assert part not in outside, part
+    assert len([line for line in outside.splitlines() if line.startswith("#")]) == 8
