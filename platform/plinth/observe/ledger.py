@@ -266,7 +266,7 @@ def add_up(records: Sequence[Record], now: float | None = None) -> LedgerSummary
     """The sum of `records`, sorted by start. Where two overlap, the time belongs to the later one."""
     if not records:
         return LedgerSummary()
-    first, last = records[0].started, max(record.beat for record in records)
+    first, last = records[0].started, max(map(_last_heard, records))
     ended = max(first, last, last if now is None else now)
     off_s = _off_s(records)
     wall_s = max(0.0, ended - first - off_s)
@@ -288,12 +288,17 @@ def add_up(records: Sequence[Record], now: float | None = None) -> LedgerSummary
 
 def _off_s(records: Sequence[Record]) -> float:
     """Seconds before the starts of drivers in which no record was under way."""
-    off_s, heard = 0.0, records[0].beat
+    off_s, heard = 0.0, _last_heard(records[0])
     for before, record in pairwise(records):
         if record.is_first and record.attempt != before.attempt:
             off_s += max(0.0, record.started - heard)
-        heard = max(heard, record.beat)
+        heard = max(heard, _last_heard(record))
     return off_s
+
+
+def _last_heard(record: Record) -> float:
+    """A start is a sign of life, too: the clock may have been set back since."""
+    return max(record.started, record.beat)
 
 
 def _resumed_at(records: Sequence[Record]) -> list[int | None]:
