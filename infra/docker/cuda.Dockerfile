@@ -9,6 +9,14 @@ ARG PYTHON_RUNTIME=3.11-slim-bookworm
 ARG CUDA=13.0
 
 FROM nvidia/cuda:${CUDA}.0-devel-ubuntu22.04 AS compiler
+# The client that asks NCCL's threads which ranks of a collective are missing; the wheel of NCCL does not carry it, and
+# the image's own is older than the options that Ray gives it. A test compares the version with the wheel's.
+ARG NCCL=2.29
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends --allow-change-held-packages \
+        "libnccl2=${NCCL}.*" "libnccl-dev=${NCCL}.*" \
+    && test -x /usr/bin/ncclras \
+    && rm -rf /var/lib/apt/lists/*
 
 FROM python:${PYTHON} AS build
 ARG CUDA
@@ -51,8 +59,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 1000 --shell /bin/bash poma
 COPY --from=build /opt/poma /opt/poma
-# Asks NCCL's threads which ranks of a collective are missing: Ray's detector of hangs calls it, and the wheel of NCCL
-# does not carry it. Of libnccl-dev in the compiler's image.
+# Ray's detector of hangs in NCCL calls it.
 COPY --from=compiler /usr/bin/ncclras /usr/local/bin/ncclras
 COPY --chown=poma:poma jobs/configs /home/poma/configs
 # NVIDIA's container runtime reads the two variables; the libraries of CUDA itself are wheels of the lock.

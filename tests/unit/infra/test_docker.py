@@ -157,6 +157,8 @@ def test_operators_are_compiled_in_the_image_with_the_cuda_of_the_wheels() -> No
     runtime = versions("cuda")["nvidia-cuda-runtime"]
     assert image.settings["CUDA"] == f"{runtime.major}.{runtime.minor}"
     assert image.stages[0].base.startswith(f"nvidia/cuda:{image.settings['CUDA']}.")
+    nccl = versions("cuda")["nvidia-nccl-cu13"]
+    assert [a.variables for a in image.stages[0].of("ARG")] == [{"NCCL": f"{nccl.major}.{nccl.minor}"}]
     copies = image.stages[-1].of("COPY")
     assert {copy.flags.get("from") for copy in copies} == {"build", "compiler", None}
     of_compiler = [copy.arguments for copy in copies if copy.flags.get("from") == "compiler"]
