@@ -37,7 +37,7 @@ def cluster_of_this_node() -> str | None:
 
 def stay_on_loopback() -> None:
     """Let a cluster that this process starts listen on 127.0.0.1 alone; call before `ray.init`, which is then
-    given that as its address.
+    given that as its address. Another process that joins this cluster calls it, too.
 
     Ray has the switch for macOS and Windows, where a single node is all there is; elsewhere it takes the
     machine's address in its place, and its services listen on all interfaces.
