@@ -127,7 +127,7 @@ def test_new_weights_with_their_encoder_go_merged(
     assert exported(tmp_path / "llm", tmp_path / "out") == 0
     check_answers(llm_home, tmp_path / "llm", tmp_path / "out")
     assert AutoConfig.from_pretrained(tmp_path / "out").feature_dtype == "float32", "of its own encoder"
-    assert "| base model | `new weights`" in (tmp_path / "out/README.md").read_text()
+    assert "| base model | none: trained from new weights |" in (tmp_path / "out/README.md").read_text()
     capsys.readouterr()
     for words, says in (
         (["adapters=separate"], "(llm.tune=full) has no adapters. Use adapters=merged"),
