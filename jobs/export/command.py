@@ -9,12 +9,14 @@ from pathlib import Path
 
 from jobs.evaluate import encoders
 from jobs.export.config import Adapters, ExportFormat, ExportJob
+from jobs.export.earlier import refuse_something_else
 from jobs.finetune.llm.answers import is_language_model, read_job
 from jobs.jobfile import load
 from plinth.errors import ConfigError
 from plinth.storage import Storage
 from poma3d import export
-from poma3d.export import SceneEncoder
+from poma3d.export import SceneEncoder, fields
+from poma3d.export.folder import FORMAT
 
 CARD = "README.md"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -33,10 +35,13 @@ def run_job(job: ExportJob) -> int:
     if job.format is ExportFormat.transformers and is_language_model(job.run, job.storage):
         return _language_model(job, output)
     refuse_language_keys(job)
+    theirs = job.format is ExportFormat.transformers
+    marker = {"model_type": fields.MODEL_TYPE} if theirs else {"format": FORMAT}
+    refuse_something_else(output, export.CONFIG, marker)
     encoder = encoders.load(job.run, job.storage, stage=job.stage, step=job.step, weights=job.weights)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if job.format is ExportFormat.transformers:
+        if theirs:
             how = _for_transformers(job, encoder, folder, output.uri)
         else:
             export.save(encoder, folder)
@@ -74,7 +79,12 @@ def _language_model(job: ExportJob, output: Storage) -> int:
     """Write a language model's folder and say how it is loaded; returns the exit code."""
     # Only here: transformers' classes of models take seconds to import.
     from jobs.export import language_card, language_facts, language_model
+    from poma3d.auto.language.folder import PARTS
 
+    if job.adapters is Adapters.separate:
+        refuse_something_else(output, PARTS, {})
+    else:
+        refuse_something_else(output, export.CONFIG, {"model_type": fields.LLM_MODEL_TYPE})
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         run = language_model.write(job, folder)

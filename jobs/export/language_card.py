@@ -68,10 +68,10 @@ def front_matter(facts: LlmFacts) -> str:
 def _body(facts: LlmFacts) -> Iterator[str]:
     yield f"# {code(facts.name)}"
     yield ""
+    what = f"A language model, {code(facts.base)}," if facts.has_base else "A language model of new weights"
     yield (
-        f"A language model, {code(facts.base)}, that answers questions about 3D scenes. It reads, through a "
-        f"projector, the tokens of an encoder trained with [POMA-3D]({PAPER})'s objectives, which sees "
-        "geometry alone, no colour."
+        f"{what} that answers questions about 3D scenes. It reads, through a projector, the tokens of an "
+        f"encoder trained with [POMA-3D]({PAPER})'s objectives, which sees geometry alone, no colour."
     )
     yield from ("", "## Use", "")
     yield f"Install the package `{DISTRIBUTION}` (or its wheel); neither Ray nor DeepSpeed is needed."
@@ -84,9 +84,10 @@ def _body(facts: LlmFacts) -> Iterator[str]:
             'adapters alone: `peft.PeftModel.from_pretrained(base, "FOLDER")`.'
         )
     else:
+        folded = "Adapters are folded into the weights. " if facts.lora else ""
         yield (
-            "Adapters are folded into the weights. `generate` takes what transformers' takes, and returns "
-            "the answers' tokens alone; its defaults (greedy, length, ends) are in `generation_config.json`."
+            f"{folded}`generate` takes what transformers' takes, and returns the answers' tokens alone; its "
+            "defaults (greedy, length, ends) are in `generation_config.json`."
         )
     yield from ("", "## Model", "", *table(["", ""], list(_model(facts))))
     yield from ("", "## Training data", "", *data_section(facts))
@@ -101,16 +102,22 @@ def _body(facts: LlmFacts) -> Iterator[str]:
         ["", ""], [[name, code(found)] for name, found in (facts.hashes | facts.software).items()]
     )
     yield from ("", "## Licences", "")
+    origins = (("language model", facts.has_base), ("encoder", facts.encoder is not None))
+    start = " and ".join(f"the {part}" for part, there in origins if there)
+    start = f"start from {start} above and " if start else ""
     yield (
-        f"Of these weights: {code(facts.license) if facts.license else NOT_STATED}. They start from the "
-        "language model and the encoder above and have learnt from the data above: their licences may bind "
+        f"Of these weights: {code(facts.license) if facts.license else NOT_STATED}. They {start}have learnt "
+        "from the data above: their licences may bind "
         f'you, too. Where one is "{NOT_STATED}", nobody who exported this has said it; that is no permission.'
     )
 
 
 def _model(facts: LlmFacts) -> Iterator[list[str]]:
     yield ["run", code(facts.run)]
-    yield ["base model", f"{code(facts.base)}, revision {code(facts.base_revision)}"]
+    if facts.has_base:
+        yield ["base model", f"{code(facts.base)}, revision {code(facts.base_revision)}"]
+    else:
+        yield ["base model", "none: trained from new weights"]
     yield ["class", code(CLASSES[facts.llm_class])]
     yield ["tuned", code(facts.tune)]
     if facts.lora:

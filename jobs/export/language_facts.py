@@ -45,6 +45,8 @@ class LlmFacts(RunFacts):
 
     run: str
     """Run, stage and step, without folders of this machine."""
+    has_base: bool
+    """Whether a model was tuned; new weights otherwise."""
     base: str
     """The model that was tuned."""
     base_revision: str
@@ -89,6 +91,7 @@ def collect(job: ExportJob, run: LlmRun, folder: Path) -> LlmFacts:
         },
         commands=commands_of(run.storage),
         run=trained.provenance["run"],
+        has_base=own.llm.new is None,
         base=run.base,
         base_revision=run.revision,
         is_hub=run.is_hub,

@@ -60,7 +60,7 @@ def features(job: FeaturesJob) -> tuple[Storage, Manifest, float | None]:
         None when nothing was left to do.
 
     Raises:
-        ConfigError: a value that cannot be, or features of another encoder at the output.
+        ConfigError: a value that cannot be, or features of another encoder or data set at the output.
         CheckpointError: no encoder there.
         DataError: no data set there.
     """
@@ -76,6 +76,12 @@ def features(job: FeaturesJob) -> tuple[Storage, Manifest, float | None]:
     if before is not None and before.attributes["data"]["manifest"] == data.manifest.hash:
         refuse_incomplete(output, before, "Restore them, or give another output.")
         return output, before, None
+    if before is not None and (theirs := before.attributes["data"]["uri"]) != data.storage.uri:
+        raise ConfigError(
+            f"{output.uri} holds the features of {theirs}, and data is {data.storage.uri}.",
+            "Give another output: one holds the features of one data set, which may get more scenes where it "
+            "is.",
+        )
     with RunLock(output, job.lock):
         with ray_cluster(job.ray, job.workers):
             pool = Pool(job.workers, job.cpus_per_worker, job.gpus_per_worker)

@@ -2,6 +2,7 @@
 
     output/
       questions/            the questions in tokens
+      answers/record.json   whose answers these are
       answers/commits/      a file for each shard of questions that is answered
       KIND.jsonl            `{question_id, answer}`, when all are
 
@@ -24,6 +25,7 @@ from jobs.finetune.llm.answers import read_job
 from jobs.finetune.llm.config import validate_seen
 from jobs.finetune.llm.resolve import chat_of, check_length, read_all, scenes_of, set_up
 from jobs.generate.config import GenerateJob
+from jobs.generate.record import claim, record_of
 from jobs.generate.tasks import COMMITS, KEY, GenerateWork, answer_shard, commit_key, load
 from jobs.jobfile import asked
 from plinth.checkpoint import store
@@ -44,7 +46,7 @@ def run_job(job: GenerateJob) -> int:
     """The same for a job that was read before.
 
     Raises:
-        ConfigError: a value that cannot be, or no run of a language model.
+        ConfigError: a value that cannot be, no run of a language model, or other answers at the output.
         CheckpointError: it has no checkpoint.
         DataError: questions, features or scenes that cannot be used.
     """
@@ -84,9 +86,12 @@ def _works(job: GenerateJob, output: Storage) -> list[tuple[GenerateWork, OpenSo
         "encoder": None if setup.encoder is None else setup.encoder["digest"],
         "max_tokens": job.max_tokens,
     }
+    read = read_all(trained, job.asked, scenes, KEY)
+    kinds = [each.kind for each in job.asked.conversations]
+    claim(output, record_of(recipe, dict(zip(kinds, read, strict=True))))
     found = []
-    for i, said in enumerate(read_all(trained, job.asked, scenes, KEY)):
-        kind = job.asked.conversations[i].kind
+    for i, said in enumerate(read):
+        kind = kinds[i]
         where = f"{KEY}.conversations[{i}]"
         tokenised = rows.tokenise(kind, 1.0, said, numbers, chat, where, with_answers=False)
         tokenised.say(where)

@@ -12,7 +12,8 @@ from typing import Any
 from poma3d.export.search import Provenance
 from poma3d.network.vit import ACTIVATIONS, VitShape
 
-MODEL_TYPE = "poma3d"
+MODEL_TYPE, LLM_MODEL_TYPE = "poma3d", "poma3d_llm"
+"""Of an encoder, and of a language model that answers from scenes."""
 FORMAT_VERSION = 1
 VERSION_KEY, SIZE, PATCH, GAIN, PROVENANCE = (
     "format_version", "image_size", "patch_size", "input_gain", "provenance",

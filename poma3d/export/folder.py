@@ -86,12 +86,25 @@ def _of_transformers(folder: Path, config: dict[str, Any]) -> tuple[VisionTransf
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config: dict[str, Any] = json.loads(path.read_text())
+        config = json.loads(path.read_text())
     except (OSError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} cannot be read: {error}; give the folder of an exported encoder") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} is no config.json: give the folder of an exported encoder")
     if config.get("model_type") == fields.MODEL_TYPE:
         return config
-    found = (config.get("format"), config.get("format_version"))
-    if found != (FORMAT, FORMAT_VERSION):
-        raise ValueError(f"{path} is of format {found}, expected {(FORMAT, FORMAT_VERSION)}: export again")
+    if config.get("model_type") == fields.LLM_MODEL_TYPE:
+        raise ValueError(
+            f"{path.parent} is a language model that answers from scenes, no encoder: load it with "
+            "`import poma3d.auto` and transformers.AutoModelForCausalLM.from_pretrained"
+        )
+    if config.get("format") != FORMAT:
+        raise ValueError(
+            f"{path.parent} is no exported encoder: its {path.name} has no format {FORMAT}; "
+            "give the output of `poma export`"
+        )
+    if (found := config.get("format_version")) != FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has format_version {found!r}, this package reads {FORMAT_VERSION}: {fields.OTHER_FORMAT}"
+        )
     return config

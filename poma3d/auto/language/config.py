@@ -9,10 +9,9 @@ from typing import Any, ClassVar
 from transformers import PreTrainedConfig
 
 from poma3d.auto.config import THEIRS
-from poma3d.export.fields import OTHER_FORMAT, check_keys, provenance_of, shape_of
+from poma3d.export.fields import LLM_MODEL_TYPE, OTHER_FORMAT, check_keys, provenance_of, shape_of
 from poma3d.llm.config import NONE, VIEWS, LlmConfig, SceneTokensConfig
 
-MODEL_TYPE = "poma3d_llm"
 KEYS = (
     "format_version", "llm_class", "llm", "encoder", "scene", "projector_width", "feature_dtype",
     "provenance",
@@ -29,7 +28,7 @@ class Poma3dLlmConfig(PreTrainedConfig):
     None of the keys has a default: a config.json that lacks one, or has one that is not known, is refused.
     """
 
-    model_type: ClassVar[str] = MODEL_TYPE
+    model_type: ClassVar[str] = LLM_MODEL_TYPE
 
     format_version: int
     llm_class: str

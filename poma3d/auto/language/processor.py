@@ -5,7 +5,7 @@ Legend: n questions, B scenes, V views, H W of the encoder's grid, T tokens of t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -57,7 +57,7 @@ class Poma3dLlmProcessor(ProcessorMixin):
 
     def __call__(
         self,
-        text: str | Sequence[str],
+        text: str | Sequence[str] | None = None,
         *scan: Any,
         situation: str | Sequence[str] = "",
         agent: Array | None = None,
@@ -77,9 +77,16 @@ class Poma3dLlmProcessor(ProcessorMixin):
             float32 [B, V, H, W, 3] and `rgb` where given; `agent` float32 [n, 3, 4].
 
         Raises:
-            ValueError: an empty question, a scan that cannot be used, or an agent in a world that is turned.
+            ValueError: no question, an empty one, a scan that cannot be used, or an agent in a world that is
+                turned.
         """
-        texts = [text] if isinstance(text, str) else list(text)
+        given = list(text) if isinstance(text, Iterable) and not isinstance(text, str) else [text]
+        texts = [each for each in given if isinstance(each, str)]
+        if len(texts) != len(given):
+            raise ValueError(
+                "text is missing or no text: give the question first, then the scan, as in "
+                'processor("how many chairs are there?", depth, intrinsics, poses)'
+            )
         said = [situation] * len(texts) if isinstance(situation, str) else list(situation)
         if len(said) != len(texts):
             raise ValueError(f"{len(said)} situations for {len(texts)} questions: give one, or one for each")

@@ -40,6 +40,39 @@ def test_an_encoder_without_its_run_is_handed_on(home: Path, capsys: pytest.Capt
     assert "Did you mean" in (said := capsys.readouterr().err) or "There are: poma3d, transformers" in said
 
 
+def test_what_is_no_earlier_export_of_the_format_stays(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = {"kind": "export", "run": str(home / "encoder"), "output": str(tmp_path / "out")}
+    job = write(tmp_path / "export.yaml", words)
+    own, theirs = ["export", job], ["export", job, "--format", "transformers"]
+    (tmp_path / "out/.git").mkdir(parents=True)
+    (tmp_path / "out/.git/HEAD").write_text("a clone of a repository that is empty yet")
+    for mine, other in ((own, theirs), (theirs, own)):
+        assert main(mine) == 0
+        assert main(mine) == 0, "over an earlier export of the same format"
+        before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
+        refused(other, "holds something else (config.json, ", capsys)
+        assert before == {
+            path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()
+        }
+        for name in before:
+            (tmp_path / "out" / name).unlink()
+    for config in ("{", "[]", '{"model_type": "llama"}'):
+        (tmp_path / "out/config.json").write_text(config)
+        refused(own, "holds something else (config.json)", capsys)
+        refused(theirs, "holds something else (config.json)", capsys)
+        assert (tmp_path / "out/config.json").read_text() == config
+
+
+def refused(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(words) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert says in line
+    assert "Give another output" in line
+
+
 @pytest.mark.slow
 def test_card_is_filled_from_the_run(folder: Path) -> None:
     job = write(folder / "job.yaml", pretrain_job(folder))

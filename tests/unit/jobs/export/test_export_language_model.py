@@ -84,10 +84,16 @@ def test_a_merged_run_answers_in_plain_transformers(
     )
     assert str(llm_home) not in texts
     assert str(trained_llm) not in texts
+    assert exported(trained_llm / "llm", tmp_path / "out") == 0, "over an earlier export of the same format"
+    before = sorted(path.name for path in (tmp_path / "out").iterdir())
+    capsys.readouterr()
+    assert exported(trained_llm / "llm", tmp_path / "out", "adapters=separate") == 2
+    refused(capsys, "holds something else (README.md, ")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == before
 
 
 def test_adapters_apart_are_those_of_the_checkpoint(
-    llm_home: Path, trained_llm: Path, tmp_path: Path
+    llm_home: Path, trained_llm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert exported(trained_llm / "llm", tmp_path / "out", "adapters=separate") == 0
     checkpoints = Storage.from_uri(trained_llm / "llm/training/checkpoints")
@@ -102,6 +108,10 @@ def test_adapters_apart_are_those_of_the_checkpoint(
     encoder = export.load(tmp_path / "out/encoder")
     assert export.weights_digest(encoder) == export.weights_digest(export.load(llm_home / "encoder"))
     assert ModelCard.load(tmp_path / "out/README.md").data.library_name == "peft"
+    assert exported(trained_llm / "llm", tmp_path / "out", "adapters=separate") == 0
+    capsys.readouterr()
+    assert exported(trained_llm / "llm", tmp_path / "out") == 2
+    refused(capsys, "holds something else (README.md, ")
 
 
 def test_new_weights_with_their_encoder_go_merged(
@@ -117,7 +127,7 @@ def test_new_weights_with_their_encoder_go_merged(
     assert exported(tmp_path / "llm", tmp_path / "out") == 0
     check_answers(llm_home, tmp_path / "llm", tmp_path / "out")
     assert AutoConfig.from_pretrained(tmp_path / "out").feature_dtype == "float32", "of its own encoder"
-    assert "| base model | `new weights`" in (tmp_path / "out/README.md").read_text()
+    assert "| base model | none: trained from new weights |" in (tmp_path / "out/README.md").read_text()
     capsys.readouterr()
     for words, says in (
         (["adapters=separate"], "(llm.tune=full) has no adapters. Use adapters=merged"),

@@ -26,6 +26,7 @@ FACTS = LlmFacts(
     hashes={"sha256 of model.safetensors": "f00"},
     software={"exported with torch": "2.13.0"},
     run="llm-sqa3d/training step 3",
+    has_base=True,
     base="org/llm",
     base_revision="c0ffee",
     is_hub=True,
@@ -80,6 +81,22 @@ def test_what_is_not_known_is_not_stated(tmp_path: Path) -> None:
     for part in ("Of these weights: not stated.", "Of training: not stated.", "none: it looks at no scene"):
         assert part in card.text
     assert "LoRA" not in card.text
+
+
+def test_a_model_without_adapters_or_base_has_none_on_its_card(tmp_path: Path) -> None:
+    tuned = loaded(FACTS, tmp_path).text
+    assert "Adapters are folded into the weights. `generate` takes" in tuned
+    assert "They start from the language model and the encoder above and have learnt" in tuned
+    full = loaded(replace(FACTS, lora={}, tune="full"), tmp_path).text
+    assert "dapters" not in full
+    assert "| base model | `org/llm`, revision `c0ffee` |" in full
+    new = replace(FACTS, lora={}, tune="full", has_base=False, base="new weights", is_hub=False)
+    text = loaded(new, tmp_path).text
+    assert "dapters" not in text
+    assert "A language model of new weights that answers" in text
+    assert "| base model | none: trained from new weights |" in text
+    assert "They start from the encoder above and have learnt" in text
+    assert "They have learnt from the data" in loaded(replace(new, encoder=None), tmp_path).text
 
 
 def test_what_comes_from_data_is_escaped(tmp_path: Path) -> None:

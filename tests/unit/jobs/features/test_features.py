@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,29 @@ def test_features_of_another_encoder_are_refused_at_the_same_place(
     other = write(folder / "other.yaml", {**job, "encoder": str(folder / "other")})
     assert main(["features", other]) == 2
     assert "another encoder" in capsys.readouterr().err
+
+
+def test_features_of_another_data_set_are_refused_at_the_same_place(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A data set that moved as it was is the same one, and one that got more scenes where it is."""
+    job = heads.make_features(folder)
+    kept = (folder / "features/MANIFEST.json").read_bytes()
+    shutil.copytree(folder / "rooms", folder / "moved")
+    moved = write(folder / "moved.yaml", {**job, "data": str(folder / "moved")})
+    capsys.readouterr()
+    assert main(["features", moved]) == 0
+    assert "done already" in capsys.readouterr().out
+    built = manifests.load(Storage.from_uri(folder / "moved"))
+    fewer = Manifest(built.shards[:1], built.attributes)
+    manifests.commit(Storage.from_uri(folder / "moved"), fewer)
+    assert main(["features", moved]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert f"holds the features of {folder / 'rooms'}, and data is {folder / 'moved'}." in line
+    assert (folder / "features/MANIFEST.json").read_bytes() == kept
+    manifests.commit(Storage.from_uri(folder / "rooms"), fewer)
+    command.features(job_of(folder))
+    assert len(manifests.load(Storage.from_uri(folder / "features")).shards) == 1
 
 
 def test_sets_of_different_encoders_do_not_mix(folder: Path) -> None:

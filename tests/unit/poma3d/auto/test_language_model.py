@@ -192,6 +192,11 @@ def test_mistakes_with_a_scan_are_one_sentence(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=sentence):
             processor(words, **scan)
+    scan = np.ones((1, 8, 8), np.float32), np.eye(3), np.eye(4)[None]
+    named = dict(zip(("depth", "intrinsics", "poses"), scan, strict=True))
+    for given, by_name in ((scan, {}), ((torch.ones(1, 8, 8), *scan[1:]), {}), ((), named), ((3,), {})):
+        with pytest.raises(ValueError, match="give the question first, then the scan"):
+            processor(*given, **by_name)
     inputs = processor("what?", xyz=points[:1])
     with pytest.raises(ValueError, match="point_maps is missing: give the processor a scene"):
         model.generate(**{k: v for k, v in inputs.items() if k != "point_maps"})

@@ -93,5 +93,14 @@ def test_bad_input_is_named(tmp_path: Path) -> None:
         export.load(tmp_path)
     config = json.loads((tmp_path / export.CONFIG).read_text())
     (tmp_path / export.CONFIG).write_text(json.dumps({**config, "format_version": 9}))
-    with pytest.raises(ValueError, match=r"\('poma3d-encoder', 9\), expected"):
+    with pytest.raises(ValueError, match=r"config\.json has format_version 9, this package reads 1: install"):
         export.load(tmp_path)
+    for config, says in (
+        ({}, "is no exported encoder: its config.json has no format poma3d-encoder"),
+        ({"model_type": "llama"}, "is no exported encoder"),
+        ({"model_type": "poma3d_llm"}, r"no encoder: load it with .*AutoModelForCausalLM\.from_pretrained"),
+        ([], "is no config.json"),
+    ):
+        (tmp_path / export.CONFIG).write_text(json.dumps(config))
+        with pytest.raises(ValueError, match=says):
+            export.load(tmp_path)
