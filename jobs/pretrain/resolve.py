@@ -15,6 +15,7 @@ from typing import Any
 from jobs.common import models
 from jobs.common.datasets import Dataset, open_dataset
 from jobs.common.run_layout import STAGES, RunJob
+from jobs.evaluate.config import check_measures
 from jobs.pretrain import data_versions
 from jobs.pretrain.build import build_from_sources
 from jobs.pretrain.config import (
@@ -192,6 +193,7 @@ def _check_beside(job: PretrainJob) -> None:
     asked.validate("evaluate_beside")
     if not asked.kinds:
         raise ConfigError("evaluate_beside.kinds is empty.", "Name retrieval, probe or both.")
+    check_measures("evaluate_beside.", asked.retrieval, asked.probe)
     if job.fit.workers.max == 0:
         raise ConfigError(
             "evaluate_beside needs Ray, and fit.workers is 0.",
