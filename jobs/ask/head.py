@@ -5,7 +5,6 @@ Legend: n questions, V views, A answers, T tokens.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +25,7 @@ from plinth.checkpoint import store
 from plinth.data.manifest import with_version
 from plinth.errors import CheckpointError, ConfigError, DataError, PlinthError
 from plinth.storage import Storage, StorageOptions
+from plinth.storage.json_objects import damaged, read_json
 from poma3d.annotations.vocabulary import UnknownAnswers, Vocabulary
 from poma3d.heads.answers import Answers
 from poma3d.heads.config import QUESTION, VIEWS
@@ -34,6 +34,7 @@ from poma3d.heads.stage import QuestionStage
 from poma3d.heads.text import Words, revision_of
 
 GIVE = "Give output/name of a job of `poma finetune`."
+TRAIN_AGAIN = "Run the job's `poma finetune` again: it writes the file anew"
 
 
 @dataclass(frozen=True)
@@ -129,9 +130,13 @@ def open_run(uri: str, options: StorageOptions, step: int | None = None) -> Run:
 def _best(storage: Storage, checkpoints: Storage) -> tuple[int | None, str]:
     """The step that the run's results call the best, if it is still there."""
     if storage.exists(RESULT_KEY):
-        results = json.loads(storage.read(RESULT_KEY))
+        fix = f"{TRAIN_AGAIN}, or name a checkpoint with --step."
+        results = read_json(storage, RESULT_KEY, fix, ("splits", "select_on"))
         kept = {info.step for info in store.list_checkpoints(checkpoints) if info.is_committed}
-        of = {split[BEST]["step"] for split in results["splits"].values() if BEST in split} & kept
+        try:
+            of = {split[BEST]["step"] for split in results["splits"].values() if BEST in split} & kept
+        except (AttributeError, KeyError, TypeError):
+            raise damaged(storage, RESULT_KEY, "its splits name no steps", fix) from None
         if of:
             return min(of), f"the best on {results['select_on']}"
     return None, "the last"
@@ -206,11 +211,10 @@ def load(run: Run, seen: FeatureSets | SceneSets) -> tuple[QuestionStage, Answer
 
     Raises:
         ConfigError: the text tower cannot be loaded, or is another one now.
-        CheckpointError: a vocabulary that the head was not trained with.
+        CheckpointError: no vocabulary, or one that the head was not trained with.
         DataError: scenes of another size than its encoder takes.
     """
-    kept = json.loads(run.storage.read(VOCABULARY_KEY))
-    answers = Answers(Vocabulary(tuple(kept["answers"])), UnknownAnswers(kept["unknown"]))
+    answers = _answers_of(run.storage)
     if answers.digest != run.identity["vocabulary"]:
         raise CheckpointError(
             f"{run.storage.uri}/{VOCABULARY_KEY} is not the list that the head was trained with.",
@@ -233,6 +237,23 @@ def load(run: Run, seen: FeatureSets | SceneSets) -> tuple[QuestionStage, Answer
     stage = build_stage(run.job, answers.classes, shape, scenes).to(own_device())
     load_head(stage, run.checkpoints, run.step)
     return stage, answers, words
+
+
+def _answers_of(run: Storage) -> Answers:
+    """The answers of a run.
+
+    Raises:
+        CheckpointError: there is no list of them.
+        DamagedObjectError: it is not what was written.
+    """
+    fix = f"{TRAIN_AGAIN}."
+    if not run.exists(VOCABULARY_KEY):
+        raise CheckpointError(f"{run.uri} has no {VOCABULARY_KEY}, which lists its answers.", fix)
+    kept = read_json(run, VOCABULARY_KEY, fix, ("answers", "unknown"))
+    try:
+        return Answers(Vocabulary(tuple(kept["answers"])), UnknownAnswers(kept["unknown"]))
+    except (TypeError, ValueError) as error:
+        raise damaged(run, VOCABULARY_KEY, error, fix) from None
 
 
 @torch.no_grad()
