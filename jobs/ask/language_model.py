@@ -20,6 +20,8 @@ from poma3d.llm.conversations import Conversation
 
 KEY = "train"
 """Of the scenes in the run's job, for messages."""
+EMPTY = "(empty answer)"
+"""What is said where the model's first token ends its answer."""
 
 
 def run(
@@ -46,6 +48,9 @@ def run(
         print(f"“{printable(question)}”\n  ", end="", flush=True)
         streamer = trained.chat.streamer(lambda piece: print(printable(piece), end="", flush=True))
         ((_, answer),) = answers(trained, [asked], 1, job.chat.max_answer_tokens, streamer)
+        if not answer.strip():
+            answer = EMPTY
+            print(EMPTY, end="")
         print()
         titles.append(f"{question} → {answer}")
     if job.scene.tokens != NONE:
