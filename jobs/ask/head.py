@@ -5,7 +5,8 @@ Legend: n questions, V views, A answers, T tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 
 from jobs.common.devices import own_device
 from jobs.common.run_layout import CONFIG_KEY, HEADS
-from jobs.features.sets import FeatureSets, open_features
+from jobs.features.sets import FeatureSets, UnknownSceneError, open_features
 from jobs.finetune.build import build_stage, local
 from jobs.finetune.config import FinetuneJob
 from jobs.finetune.evaluate import BEST, RESULT_KEY, load_head
@@ -187,6 +188,21 @@ def scenes_of(run: Run, named: str | None) -> SceneSets:
         ) from None
 
 
+@contextmanager
+def elsewhere(flag: str) -> Iterator[None]:
+    """Say with a scene that is not there which flag names another data set.
+
+    Raises:
+        UnknownSceneError: as it was raised, with that.
+    """
+    try:
+        yield
+    except UnknownSceneError as error:
+        raise UnknownSceneError(
+            error.problem, f"{error.fix} Name the data set that has it with {flag}."
+        ) from None
+
+
 def find(stage: QuestionStage, seen: FeatureSets | SceneSets, scene_id: str) -> AskedScene:
     """A scene as the head sees it: its features, or those of the encoder that was trained with the head.
 
@@ -194,10 +210,12 @@ def find(stage: QuestionStage, seen: FeatureSets | SceneSets, scene_id: str) -> 
         DataError: there is no such scene, or it has no view.
     """
     if isinstance(seen, FeatureSets):
-        found = seen.find(scene_id)
+        with elsewhere("--features"):
+            found = seen.find(scene_id)
         made_of, version = found.manifest.attributes["data"]["uri"], found.manifest.attributes.get("version")
         return AskedScene(found.views, found.storage.uri, with_version(str(made_of), version))
-    number = seen.number(scene_id)
+    with elsewhere("--data"):
+        number = seen.number(scene_id)
     geometry = SceneStore(seen, 1).read([number])
     device = stage.head.norm.weight.device
     with torch.no_grad():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from jobs.ask.head import elsewhere
 from jobs.common.datasets import open_dataset
 from jobs.features.sets import unknown_scene
 from jobs.finetune.llm.answers import LlmRun, answers, open_run, read_job
@@ -37,7 +38,8 @@ def run(
     known = trained.setup.numbers
     if job.scene.tokens != NONE and arguments.scene not in known.numbers:
         sets = known.stored or known.scenes
-        raise unknown_scene("" if sets is None else sets.names, arguments.scene, known.ids)
+        with elsewhere("--data" if known.stored is None else "--features"):
+            raise unknown_scene("" if sets is None else sets.names, arguments.scene, known.ids)
     print(f"{trained.storage.uri}: checkpoint of step {trained.step}")
     if job.scene.tokens == NONE:
         print("this model is a control that sees no scene: it answers from the question alone")

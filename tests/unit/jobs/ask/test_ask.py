@@ -177,7 +177,9 @@ def refused(asked: Any, *arguments: Any, **named: Any) -> str:
 
 
 def test_an_unknown_scene_is_refused_with_its_like(answering: Path, asked: Any, tmp_path: Path) -> None:
-    assert SCENE in refused(asked, answering, scene="room-0-000003")
+    said = refused(asked, answering, scene="room-0-000003")
+    assert SCENE in said
+    assert "with --features." in said
     assert not (tmp_path / "asked.html").exists()
 
 

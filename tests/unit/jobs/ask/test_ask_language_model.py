@@ -28,6 +28,7 @@ def test_it_answers_and_shows_the_scene(
     assert main(["ask", words[1], "nowhere", "what?"]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "has no scene 'nowhere'" in line
+    assert "with --features." in line
     assert main([*words[:4], "--features", str(llm_home / "features")]) == 2
     assert "with patches=true" in capsys.readouterr().err
 
