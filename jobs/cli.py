@@ -187,7 +187,7 @@ COMMANDS = (
     Command(
         "runs",
         "jobs.runs.command",
-        "how runs are doing: list, show, logs, stop",
+        "how runs are doing: list, show, logs, page, stop",
         arguments="jobs.runs.arguments",
     ),
     Command(

@@ -5,8 +5,8 @@ Legend: n questions, V views, A answers, T tokens.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 
 from jobs.common.devices import own_device
 from jobs.common.run_layout import CONFIG_KEY, HEADS
-from jobs.features.sets import FeatureSets, open_features
+from jobs.features.sets import FeatureSets, UnknownSceneError, open_features
 from jobs.finetune.build import build_stage, local
 from jobs.finetune.config import FinetuneJob
 from jobs.finetune.evaluate import BEST, RESULT_KEY, load_head
@@ -26,6 +26,7 @@ from plinth.checkpoint import store
 from plinth.data.manifest import with_version
 from plinth.errors import CheckpointError, ConfigError, DataError, PlinthError
 from plinth.storage import Storage, StorageOptions
+from plinth.storage.json_objects import damaged, read_json
 from poma3d.annotations.vocabulary import UnknownAnswers, Vocabulary
 from poma3d.heads.answers import Answers
 from poma3d.heads.config import QUESTION, VIEWS
@@ -34,6 +35,7 @@ from poma3d.heads.stage import QuestionStage
 from poma3d.heads.text import Words, revision_of
 
 GIVE = "Give output/name of a job of `poma finetune`."
+TRAIN_AGAIN = "Run the job's `poma finetune` again: it writes the file anew"
 
 
 @dataclass(frozen=True)
@@ -129,9 +131,13 @@ def open_run(uri: str, options: StorageOptions, step: int | None = None) -> Run:
 def _best(storage: Storage, checkpoints: Storage) -> tuple[int | None, str]:
     """The step that the run's results call the best, if it is still there."""
     if storage.exists(RESULT_KEY):
-        results = json.loads(storage.read(RESULT_KEY))
+        fix = f"{TRAIN_AGAIN}, or name a checkpoint with --step."
+        results = read_json(storage, RESULT_KEY, fix, ("splits", "select_on"))
         kept = {info.step for info in store.list_checkpoints(checkpoints) if info.is_committed}
-        of = {split[BEST]["step"] for split in results["splits"].values() if BEST in split} & kept
+        try:
+            of = {split[BEST]["step"] for split in results["splits"].values() if BEST in split} & kept
+        except (AttributeError, KeyError, TypeError):
+            raise damaged(storage, RESULT_KEY, "its splits name no steps", fix) from None
         if of:
             return min(of), f"the best on {results['select_on']}"
     return None, "the last"
@@ -182,6 +188,21 @@ def scenes_of(run: Run, named: str | None) -> SceneSets:
         ) from None
 
 
+@contextmanager
+def elsewhere(flag: str) -> Iterator[None]:
+    """Say with a scene that is not there which flag names another data set.
+
+    Raises:
+        UnknownSceneError: as it was raised, with that.
+    """
+    try:
+        yield
+    except UnknownSceneError as error:
+        raise UnknownSceneError(
+            error.problem, f"{error.fix} Name the data set that has it with {flag}."
+        ) from None
+
+
 def find(stage: QuestionStage, seen: FeatureSets | SceneSets, scene_id: str) -> AskedScene:
     """A scene as the head sees it: its features, or those of the encoder that was trained with the head.
 
@@ -189,10 +210,12 @@ def find(stage: QuestionStage, seen: FeatureSets | SceneSets, scene_id: str) -> 
         DataError: there is no such scene, or it has no view.
     """
     if isinstance(seen, FeatureSets):
-        found = seen.find(scene_id)
+        with elsewhere("--features"):
+            found = seen.find(scene_id)
         made_of, version = found.manifest.attributes["data"]["uri"], found.manifest.attributes.get("version")
         return AskedScene(found.views, found.storage.uri, with_version(str(made_of), version))
-    number = seen.number(scene_id)
+    with elsewhere("--data"):
+        number = seen.number(scene_id)
     geometry = SceneStore(seen, 1).read([number])
     device = stage.head.norm.weight.device
     with torch.no_grad():
@@ -206,11 +229,10 @@ def load(run: Run, seen: FeatureSets | SceneSets) -> tuple[QuestionStage, Answer
 
     Raises:
         ConfigError: the text tower cannot be loaded, or is another one now.
-        CheckpointError: a vocabulary that the head was not trained with.
+        CheckpointError: no vocabulary, or one that the head was not trained with.
         DataError: scenes of another size than its encoder takes.
     """
-    kept = json.loads(run.storage.read(VOCABULARY_KEY))
-    answers = Answers(Vocabulary(tuple(kept["answers"])), UnknownAnswers(kept["unknown"]))
+    answers = _answers_of(run.storage)
     if answers.digest != run.identity["vocabulary"]:
         raise CheckpointError(
             f"{run.storage.uri}/{VOCABULARY_KEY} is not the list that the head was trained with.",
@@ -233,6 +255,23 @@ def load(run: Run, seen: FeatureSets | SceneSets) -> tuple[QuestionStage, Answer
     stage = build_stage(run.job, answers.classes, shape, scenes).to(own_device())
     load_head(stage, run.checkpoints, run.step)
     return stage, answers, words
+
+
+def _answers_of(run: Storage) -> Answers:
+    """The answers of a run.
+
+    Raises:
+        CheckpointError: there is no list of them.
+        DamagedObjectError: it is not what was written.
+    """
+    fix = f"{TRAIN_AGAIN}."
+    if not run.exists(VOCABULARY_KEY):
+        raise CheckpointError(f"{run.uri} has no {VOCABULARY_KEY}, which lists its answers.", fix)
+    kept = read_json(run, VOCABULARY_KEY, fix, ("answers", "unknown"))
+    try:
+        return Answers(Vocabulary(tuple(kept["answers"])), UnknownAnswers(kept["unknown"]))
+    except (TypeError, ValueError) as error:
+        raise damaged(run, VOCABULARY_KEY, error, fix) from None
 
 
 @torch.no_grad()

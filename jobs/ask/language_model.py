@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from jobs.ask.head import elsewhere
 from jobs.common.datasets import open_dataset
 from jobs.features.sets import unknown_scene
 from jobs.finetune.llm.answers import LlmRun, answers, open_run, read_job
@@ -20,6 +21,8 @@ from poma3d.llm.conversations import Conversation
 
 KEY = "train"
 """Of the scenes in the run's job, for messages."""
+EMPTY = "(empty answer)"
+"""What is said where the model's first token ends its answer."""
 
 
 def run(
@@ -35,7 +38,8 @@ def run(
     known = trained.setup.numbers
     if job.scene.tokens != NONE and arguments.scene not in known.numbers:
         sets = known.stored or known.scenes
-        raise unknown_scene("" if sets is None else sets.names, arguments.scene, known.ids)
+        with elsewhere("--data" if known.stored is None else "--features"):
+            raise unknown_scene("" if sets is None else sets.names, arguments.scene, known.ids)
     print(f"{trained.storage.uri}: checkpoint of step {trained.step}")
     if job.scene.tokens == NONE:
         print("this model is a control that sees no scene: it answers from the question alone")
@@ -46,6 +50,9 @@ def run(
         print(f"“{printable(question)}”\n  ", end="", flush=True)
         streamer = trained.chat.streamer(lambda piece: print(printable(piece), end="", flush=True))
         ((_, answer),) = answers(trained, [asked], 1, job.chat.max_answer_tokens, streamer)
+        if not answer.strip():
+            answer = EMPTY
+            print(EMPTY, end="")
         print()
         titles.append(f"{question} → {answer}")
     if job.scene.tokens != NONE:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from enum import Enum
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -44,4 +45,6 @@ def _resolved(file: JobFile, schema: type[Any], overrides: Sequence[str]) -> tup
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, list) and any(isinstance(each, Enum) for each in value):
+        return f"[{', '.join(map(_shown, value))}]"
     return str(getattr(value, "name", value))

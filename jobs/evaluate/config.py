@@ -63,7 +63,24 @@ class EvaluateJob:
         Raises:
             ConfigError: naming the key and what to do.
         """
+        check_measures("", self.retrieval, self.probe)
         try:
             self.benchmark.validate()
         except ValueError as error:
             raise ConfigError(f"{error}.") from None
+
+
+def check_measures(prefix: str, retrieval: RetrievalConfig, probe: ProbeConfig) -> None:
+    """Refuse settings of what is measured that cannot be.
+
+    Args:
+        prefix: of both sections' keys in the job.
+
+    Raises:
+        ConfigError: naming the key and what to do.
+    """
+    try:
+        retrieval.validate(f"{prefix}retrieval")
+        probe.validate(f"{prefix}probe")
+    except ValueError as error:
+        raise ConfigError(f"{error}.") from None

@@ -113,10 +113,14 @@ class FeatureSets:
                 yield storage, reader.read_shard(shard, columns)
 
 
-def unknown_scene(names: str, scene_id: str, known: Sequence[str]) -> DataError:
+class UnknownSceneError(DataError):
+    """Data sets lack a scene."""
+
+
+def unknown_scene(names: str, scene_id: str, known: Sequence[str]) -> UnknownSceneError:
     """The error of data sets without a scene; names those that are spelt alike."""
     alike = difflib.get_close_matches(scene_id, known, n=3, cutoff=0.4) or known
-    return DataError(
+    return UnknownSceneError(
         f"{names} has no scene '{printable(scene_id)}'.",
         f"It has {len(known)}, such as {some([printable(each) for each in alike])}.",
     )

@@ -63,7 +63,7 @@ class EncoderConfig:
     teacher: TeacherConfig | None = None
     """Where the run's teacher lies now, if not where the run found it."""
     lr: float | None = None
-    """Peak learning rate of the encoder, in place of that of the head."""
+    """Peak learning rate of the encoder, in place of that of the head or the language model."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, a third more time."""
     cached_scenes: Count = 64

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from jobs.demo.config import DemoJob
-from jobs.jobfile import JobFile, read
+from jobs.jobfile import JobFile, command_of, read
 from jobs.plan import report as plan_report
 from jobs.plan.estimate import DEFAULT_MFU, plan
 from jobs.plan.machines import read_cluster
@@ -17,6 +17,9 @@ from plinth.config import MissingValues
 from plinth.errors import ConfigError
 from plinth.schema import MISSING
 
+PLANNED = (PretrainJob.kind, SweepJob.kind, DemoJob.kind)
+"""Kinds of jobs that have a plan."""
+
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the plan; returns the exit code.
@@ -26,6 +29,11 @@ def run(arguments: argparse.Namespace) -> int:
     """
     cluster = read_cluster(arguments.cluster, arguments.prices) if arguments.cluster else None
     file = read(arguments.job)
+    if file.kind not in PLANNED:
+        raise ConfigError(
+            f"{file.path} is a job for `poma {command_of(file.kind)}`, which has no plan.",
+            "`poma plan` covers pretraining, its sweeps and the demo.",
+        )
     mfu = DEFAULT_MFU if arguments.mfu is None else arguments.mfu
     if file.kind == SweepJob.kind:
         sweep = file.resolve(SweepJob, arguments.overrides)

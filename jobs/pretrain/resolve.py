@@ -15,7 +15,9 @@ from typing import Any
 from jobs.common import models
 from jobs.common.datasets import Dataset, open_dataset
 from jobs.common.run_layout import STAGES, RunJob
+from jobs.evaluate.config import check_measures
 from jobs.pretrain import data_versions
+from jobs.pretrain.best_metric import check_best_metric
 from jobs.pretrain.build import build_from_sources
 from jobs.pretrain.config import (
     EvaluateBesideConfig,
@@ -156,7 +158,7 @@ def check_settings(job: PretrainJob) -> None:
     settings = (job.fit, job.zero, job.checkpoint, job.metrics, job.guard, job.ledger, job.lock, job.optim)
     checks: list[Callable[[], object]] = [one.validate for one in settings]
     checks += [partial(_check_model_settings, job.model), partial(_check_compile, job)]
-    checks += [partial(_check_beside, job)]
+    checks += [partial(_check_beside, job), partial(check_best_metric, job)]
     names = _names(job)
     if not names:
         raise ConfigError("The job has neither a warmup nor a main section.", "Give at least one.")
@@ -192,6 +194,7 @@ def _check_beside(job: PretrainJob) -> None:
     asked.validate("evaluate_beside")
     if not asked.kinds:
         raise ConfigError("evaluate_beside.kinds is empty.", "Name retrieval, probe or both.")
+    check_measures("evaluate_beside.", asked.retrieval, asked.probe)
     if job.fit.workers.max == 0:
         raise ConfigError(
             "evaluate_beside needs Ray, and fit.workers is 0.",

@@ -10,6 +10,7 @@ from pathlib import Path
 from jobs.display.text import aligned
 from plinth.errors import ConfigError, DataError
 from plinth.redaction import printable
+from poma3d.annotations import rooms
 from poma3d.annotations.question_types import TypeRule
 from poma3d.annotations.read import read
 from poma3d.annotations.rows import Annotations
@@ -22,7 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Score, print, write."""
     check(arguments)
     try:
-        found = read(arguments.task, arguments.annotations, directions=arguments.directions)
+        found = annotations_of(arguments)
         score = score_of(arguments, found)
     except ValueError as error:
         raise DataError(str(error)) from None
@@ -55,6 +56,17 @@ def check(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"--json {arguments.json}: there is no folder {arguments.json.parent}.")
 
 
+def annotations_of(arguments: argparse.Namespace) -> Annotations:
+    """The rows of the annotation files.
+
+    Raises:
+        ValueError: a file that cannot be used.
+    """
+    if arguments.task == rooms.KIND:
+        return rooms.read(arguments.annotations)
+    return read(arguments.task, arguments.annotations, directions=arguments.directions)
+
+
 def score_of(arguments: argparse.Namespace, found: Annotations) -> Score:
     """The score of the predictions.
 
@@ -81,9 +93,8 @@ def score_of(arguments: argparse.Namespace, found: Annotations) -> Score:
 def remarks_on(found: Annotations) -> list[str]:
     """What is wrong with the annotations."""
     lost = sum(not problem.kept for problem in found.problems)
-    remarks = (
-        [f"{lost} bad rows of the annotations are left out: see `poma annotations check`"] if lost else []
-    )
+    see = "" if found.kind == rooms.KIND else ": see `poma annotations check`"
+    remarks = [f"{lost} bad rows of the annotations are left out{see}"] if lost else []
     return remarks + [f"{problem.file}: {problem.reason}" for problem in found.problems if not problem.row]
 
 

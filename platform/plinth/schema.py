@@ -231,8 +231,10 @@ def type_name(hint: Any) -> str:
     """A type as `poma config --help-keys` shows it."""
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return "one of " + ", ".join(m.name for m in hint)
-    if typing.get_origin(hint) is typing.Union:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return " | ".join("None" if h is type(None) else type_name(h) for h in typing.get_args(hint))
+    if typing.get_origin(hint) is list:
+        return f"list[{type_name(typing.get_args(hint)[0])}]"
     return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
 
 

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from poma3d.annotations.names import ROOMS
 from poma3d.annotations.rows import Annotations, Problem, Question
 
-KIND = "rooms"
+KIND = ROOMS
 FRAME = "world"
 TEXTS = ("scene_id", "question_id", "question", "question_type")
 LISTS = ("answers", "situations")

@@ -20,6 +20,17 @@ class BootstrapConfig:
     seed: int = 0
     """Two estimates with the same seed over the same scenes can be compared draw by draw."""
 
+    def validate(self, key: str) -> None:
+        """Refuse values that cannot be.
+
+        Args:
+            key: of this section in the job.
+
+        Raises:
+            ValueError: naming the key and what to do.
+        """
+        check_share(f"{key}.confidence", self.confidence)
+
 
 @dataclass
 class ProbeConfig:
@@ -40,6 +51,18 @@ class ProbeConfig:
     bootstrap: BootstrapConfig = field(default_factory=lambda: BootstrapConfig(draws=500))
     """How intervals are made."""
 
+    def validate(self, key: str) -> None:
+        """Refuse values that cannot be.
+
+        Args:
+            key: of this section in the job.
+
+        Raises:
+            ValueError: naming the key and what to do.
+        """
+        check_share(f"{key}.held_out", self.held_out)
+        self.bootstrap.validate(f"{key}.bootstrap")
+
 
 @dataclass
 class RetrievalConfig:
@@ -59,3 +82,36 @@ class RetrievalConfig:
 
     bootstrap: BootstrapConfig = field(default_factory=BootstrapConfig)
     """How intervals are made."""
+
+    def validate(self, key: str) -> None:
+        """Refuse values that cannot be.
+
+        Args:
+            key: of this section in the job.
+
+        Raises:
+            ValueError: naming the key and what to do.
+        """
+        check_counts(f"{key}.utterances", self.utterances)
+        check_counts(f"{key}.best", self.best)
+        self.bootstrap.validate(f"{key}.bootstrap")
+
+
+def check_counts(key: str, values: list[int]) -> None:
+    """Refuse an empty list, and numbers below 1.
+
+    Raises:
+        ValueError: naming the key.
+    """
+    if not values or any(value < 1 for value in values):
+        raise ValueError(f"{key} is {values}; name numbers of 1 or more")
+
+
+def check_share(key: str, value: float) -> None:
+    """Refuse a share that is not between 0 and 1, or that is one of the two.
+
+    Raises:
+        ValueError: naming the key.
+    """
+    if not 0 < value < 1:
+        raise ValueError(f"{key} is {value}; give a share above 0 and below 1")

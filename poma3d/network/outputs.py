@@ -44,6 +44,16 @@ class ParamGroup(TypedDict):
     lr_scale: float
 
 
+JEPA_LOGS = (
+    "target_feature_std",
+    "target_effective_rank",
+    "unique_match_rate",
+    "own_match_rate",
+    "positional_ratio",
+)
+"""Names that `jepa_logs` gives."""
+
+
 def jepa_logs(tokens_mPD: Tensor, z_hat_nLD: Tensor, z_nLD: Tensor, valid_nL: Tensor) -> dict[str, Tensor]:
     """Signs of collapse and of a cheated Chamfer distance."""
     matches = losses.nearest(z_hat_nLD, z_nLD, valid_nL, valid_nL)

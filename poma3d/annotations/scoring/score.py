@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from poma3d.annotations.directions import TEXTS, direction_of
+from poma3d.annotations.names import ROOMS
 from poma3d.annotations.question_types import OTHER, TypeRule, sqa3d_type
 from poma3d.annotations.rows import CameraText, Question
 from poma3d.annotations.scoring import hypo3d, localisation, matching
@@ -37,6 +38,7 @@ FIGURES: dict[str, tuple[str, ...]] = {
     "scanqa": ("raw", "strict", "leo", "refined"),
     "sqa3d": ("raw", "strict", "leo", "refined"),
     "hypo3d": ("raw", "hypo3d_em", "hypo3d_pm"),
+    ROOMS: ("raw", "strict"),
 }
 RULES: dict[str, Callable[[str, Sequence[str]], bool]] = {
     "strict": matching.strict,
@@ -91,7 +93,7 @@ def score_answers(
     """Score predicted answers.
 
     Args:
-        task: `scanqa`, `sqa3d`, `hypo3d` or `msnn`.
+        task: `scanqa`, `sqa3d`, `hypo3d`, `msnn` or `rooms`.
 
     Raises:
         ValueError: no question has an answer, or a prediction is not in the vocabulary.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from poma3d.counts import Count, CountOrZero
-from poma3d.evaluate.config import BootstrapConfig
+from poma3d.evaluate.config import BootstrapConfig, check_counts
 from poma3d.locations import Location
 
 
@@ -143,7 +143,7 @@ class BenchmarkConfig:
             where = f"benchmark.retrieval[{i}]"
             if each.kind not in RETRIEVAL_KINDS:
                 raise ValueError(f"{where}.kind is '{each.kind}'; use one of {', '.join(RETRIEVAL_KINDS)}")
-            _check_list(f"{where}.utterances", each.utterances)
+            check_counts(f"{where}.utterances", each.utterances)
         entries = [
             *((f"retrieval[{i}]", each.files, each.best) for i, each in enumerate(self.retrieval)),
             *((f"grounding[{i}]", each.files, each.best) for i, each in enumerate(self.grounding)),
@@ -152,7 +152,7 @@ class BenchmarkConfig:
         for name, files, best in entries:
             if not files:
                 raise ValueError(f"benchmark.{name}.files is empty: name the annotation files")
-            _check_list(f"benchmark.{name}.best", best)
+            check_counts(f"benchmark.{name}.best", best)
         for i, place in enumerate(self.localisation):
             if not place.degrees_per_metre > 0:
                 raise ValueError(f"benchmark.localisation[{i}].degrees_per_metre must be above 0")
@@ -165,8 +165,3 @@ class BenchmarkConfig:
 
 RETRIEVAL_KINDS = ("retrieval", "scanrefer", "nr3d", "sr3d")
 """Formats of annotation files that hold utterances about scenes."""
-
-
-def _check_list(key: str, values: list[int]) -> None:
-    if not values or any(value < 1 for value in values):
-        raise ValueError(f"{key} is {values}; name numbers of 1 or more")

@@ -215,7 +215,9 @@ def test_home_is_found_in_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_help_keys(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", str(CONFIGS / "pretrain.yaml"), "--help-keys"]) == 0
-    assert "optim.lr: float = 0.0001\n    Peak learning rate" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "optim.lr: float = 0.0001\n    Peak learning rate" in said
+    assert "evaluate_beside.kinds: list[one of retrieval, probe] = [retrieval, probe]\n" in said
 
 
 def test_overrides_may_stand_after_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ import yaml
 
 from plinth import config
 from plinth.errors import ConfigError
-from plinth.schema import MISSING, describe
+from plinth.schema import MISSING, describe, type_name
 
 
 @dataclass
@@ -235,6 +235,13 @@ def test_every_key_has_its_help() -> None:
     assert keys["optim.lr"].help == "Peak learning rate."
     assert keys["name"].default == "(required)"
     assert set(keys) >= {"sources[].uri", "teacher.lr"}
+
+
+def test_types_are_named_as_a_job_file_has_their_values() -> None:
+    named = {type_name(hint) for hint in (list[Order], list[int], Order | None, list[str] | None)}
+    assert named == {
+        "list[one of fixed, shuffled]", "list[int]", "one of fixed, shuffled | None", "list[str] | None",
+    }  # fmt: skip
 
 
 @dataclass

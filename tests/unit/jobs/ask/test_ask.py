@@ -177,7 +177,9 @@ def refused(asked: Any, *arguments: Any, **named: Any) -> str:
 
 
 def test_an_unknown_scene_is_refused_with_its_like(answering: Path, asked: Any, tmp_path: Path) -> None:
-    assert SCENE in refused(asked, answering, scene="room-0-000003")
+    said = refused(asked, answering, scene="room-0-000003")
+    assert SCENE in said
+    assert "with --features." in said
     assert not (tmp_path / "asked.html").exists()
 
 
@@ -248,3 +250,25 @@ def test_a_control_says_that_it_is_one(prepared: Path, asked: Any, tmp_path: Pat
     assert "views of other scenes" in said
     assert "attention" not in said
     assert not (tmp_path / "asked.html").exists()
+
+
+@pytest.mark.parametrize(
+    "content", ["", '{"select_on": "val", "spl', "[]", '{"select_on": "val", "splits": [1]}']
+)
+def test_damaged_results_are_named_with_what_to_do(asked: Any, run: Path, content: str) -> None:
+    (run / "results.json").write_text(content)
+    said = refused(asked, run)
+    assert f"{run}/results.json is damaged" in said
+    assert "`poma finetune` again" in said
+    assert asked(run, "--step", "4")[0] == 0, "a checkpoint that is named needs no results"
+
+
+@pytest.mark.parametrize("content", [None, '{"answers": ["a', '{"answers": ["a"], "unknown": "?"}'])
+def test_a_vocabulary_that_is_gone_or_damaged_is_named_with_what_to_do(
+    asked: Any, run: Path, content: str | None
+) -> None:
+    kept = run / "vocabulary.json"
+    kept.unlink() if content is None else kept.write_text(content)
+    said = refused(asked, run)
+    assert "vocabulary.json" in said
+    assert "`poma finetune` again" in said

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.ask import language_model
 from jobs.cli import main
 from jobs.finetune.scenes import open_scenes
 from plinth.storage import StorageOptions
@@ -27,5 +28,21 @@ def test_it_answers_and_shows_the_scene(
     assert main(["ask", words[1], "nowhere", "what?"]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "has no scene 'nowhere'" in line
+    assert "with --features." in line
     assert main([*words[:4], "--features", str(llm_home / "features")]) == 2
     assert "with patches=true" in capsys.readouterr().err
+
+
+def test_an_empty_answer_is_said_to_be_one(
+    llm_home: Path,
+    trained_llm: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(language_model, "answers", lambda _, asked, *others: [(asked[0], " ")])
+    scene = open_scenes([str(llm_home / "rooms")], StorageOptions()).scene_ids()[0]
+    page = tmp_path / "asked.html"
+    assert main(["ask", str(trained_llm / "llm"), scene, "what?", "--output", str(page)]) == 0
+    assert "“what?”\n  (empty answer)\n" in capsys.readouterr().out
+    assert "what? → (empty answer)" in page.read_text()

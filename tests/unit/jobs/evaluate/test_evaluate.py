@@ -113,3 +113,23 @@ def test_views_of_another_size_are_refused_in_a_line(
     assert main(["evaluate", write(folder / "evaluate.yaml", asked)]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "takes views of 32 x 32 pixels, the data has views of 48 x 48" in line
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("retrieval.utterances=[0]", "retrieval.utterances is [0]; name numbers of 1 or more"),
+        ("retrieval.utterances=[]", "retrieval.utterances is []"),
+        ("retrieval.best=[-1]", "retrieval.best is [-1]"),
+        ("retrieval.bootstrap.confidence=1.0", "retrieval.bootstrap.confidence is 1.0"),
+        ("probe.held_out=1.5", "probe.held_out is 1.5; give a share above 0 and below 1"),
+        ("probe.bootstrap.confidence=0", "probe.bootstrap.confidence is 0.0"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_before_anything_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], override: str, words: str
+) -> None:
+    asked = {"kind": "evaluate", "run": str(tmp_path / "run"), "data": str(tmp_path / "data")}
+    assert main(["evaluate", write(tmp_path / "evaluate.yaml", asked), override]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert words in line

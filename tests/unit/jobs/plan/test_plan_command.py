@@ -157,6 +157,18 @@ def test_refusals(words: list[str], says: str, capsys: pytest.CaptureFixture[str
     assert says in lines[0]
 
 
+def test_a_job_that_has_no_plan_is_not_sent_to_its_training(capsys: pytest.CaptureFixture[str]) -> None:
+    for shipped, command in (
+        ("@qa_rooms", "finetune"),
+        ("@llm_rooms", "finetune"),
+        ("@evaluate", "evaluate"),
+    ):
+        assert main(["plan", shipped]) == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert f"is a job for `poma {command}`, which has no plan" in line
+        assert "covers pretraining, its sweeps and the demo" in line
+
+
 def test_a_machine_without_a_row_is_named(tmp_path: Path) -> None:
     content: dict[str, Any] = yaml.safe_load((CLUSTERS / "prices.yaml").read_text())
     del content["machines"]["p5.48xlarge"]

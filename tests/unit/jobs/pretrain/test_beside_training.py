@@ -36,6 +36,8 @@ def job_file(folder: Path, workers: int = 1, **changes: Any) -> str:
         (1, {"kinds": []}, "evaluate_beside.kinds is empty"),
         (1, {"num_cpus": 0}, "evaluate_beside.num_cpus is 0"),
         (1, {"every": 0}, "evaluate_beside.every is 0"),
+        (1, {"retrieval": {"best": [0]}}, "evaluate_beside.retrieval.best is [0]"),
+        (1, {"probe": {"held_out": 1.5}}, "evaluate_beside.probe.held_out is 1.5"),
         (1, {"data": "/nowhere"}, "/nowhere"),
         (1, {"kind": ["probe"]}, "kinds"),
     ],

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from jobs.cli import main
+from poma3d.annotations import rooms
+from poma3d.annotations.rows import Question
 from tests.helpers.annotations.layouts import (
     FIRST_ID,
     SQA3D_ROWS,
@@ -84,6 +86,28 @@ def test_every_task(tmp_path: Path) -> None:
     _, record = score("localisation", poses, [guess], tmp_path)
     assert record["figures"]["position_0.5m"] == 100.0
     assert record["figures"]["rotation_30deg"] == 0.0
+
+
+def test_questions_about_rooms_are_scored_by_type(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = [
+        Question(
+            scene_id="room-0", question_id=f"room-0-{i}", question="?", answers=(answer,), question_type=kind
+        )
+        for i, (kind, answer) in enumerate([("count", "four"), ("count", "two"), ("left", "chair")])
+    ]
+    file = tmp_path / "questions.jsonl"
+    file.write_text(rooms.write(asked) + "{}\n")
+    said = [("room-0-0", "Four"), ("room-0-1", "two")]
+    code, record = score("rooms", [file], [{"question_id": i, "answer": a} for i, a in said], tmp_path)
+    assert code == 0
+    assert (record["rows"], record["missing"]) == (3, 1)
+    assert record["figures"] == {"raw": pytest.approx(100 / 3), "strict": pytest.approx(200 / 3)}
+    assert {name: part["figures"]["strict"] for name, part in record["by_type"].items()} == {
+        "count": 100.0, "left": 0.0,
+    }  # fmt: skip
+    assert "1 bad rows of the annotations are left out\n" in capsys.readouterr().out
+    assert score("rooms", [tmp_path / "none"], [{"question_id": "a", "answer": "b"}], tmp_path)[0] == 2
+    assert "none cannot be read" in one_line(capsys)
 
 
 def test_unknown_answers_are_never_a_silent_choice(
