@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from jobs.common.cluster import ray_cluster
-from jobs.common.run_layout import STAGES
+from jobs.common.run_layout import STAGES, run_storage
 from jobs.demo import command as demo
 from jobs.demo.config import DemoJob
 from jobs.display.ledger import ledger_lines
@@ -25,7 +25,7 @@ from jobs.jobfile import load
 from jobs.pretrain.check import check
 from jobs.pretrain.config import PretrainJob
 from jobs.pretrain.launch import launch
-from jobs.pretrain.resolve import resolve, run_storage
+from jobs.pretrain.resolve import resolve
 from jobs.prove_resume.faults import Action, Fault, with_faults
 from plinth.observe.ledger import summarise
 from plinth.observe.step_lines import read_lines

@@ -28,14 +28,13 @@ from typing import Any
 import numpy as np
 
 from jobs.common.cluster import ray_cluster
-from jobs.common.run_layout import CONFIGS
+from jobs.common.run_layout import CONFIGS, run_storage
 from jobs.features import command as features
 from jobs.features.config import FeaturesJob, Weights
 from jobs.finetune import command as finetune
 from jobs.finetune.config import FinetuneJob, SplitConfig
 from jobs.finetune.evaluate import LAST, MAJORITY, RESULT_KEY
 from jobs.jobfile import load
-from jobs.pretrain.resolve import run_storage
 from jobs.questions import command as questions
 from jobs.questions.arguments import PER_TYPE
 from jobs.questions.tower import write_tower

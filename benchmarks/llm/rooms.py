@@ -28,13 +28,12 @@ from pathlib import Path
 import numpy as np
 
 from jobs.common.cluster import ray_cluster
-from jobs.common.run_layout import CONFIGS
+from jobs.common.run_layout import CONFIGS, run_storage
 from jobs.finetune.llm import command as finetune
 from jobs.finetune.llm import conversations
 from jobs.finetune.llm.answers import answers, open_run
 from jobs.finetune.llm.config import ConversationsConfig, FinetuneLlmJob, SeenConfig
 from jobs.jobfile import load
-from jobs.pretrain.resolve import run_storage
 from jobs.questions import command as questions
 from jobs.questions.arguments import PER_TYPE
 from plinth.launch.config import Workers

@@ -117,11 +117,11 @@ def _tell_of_ended(told: set[str]) -> None:
         told.add(name)
         if name in NEEDED_SERVICES:
             log.error(
-                "Ray's %s on this machine has ended (killed, or out of memory), and the run ends with it; "
-                "the same command resumes from the last checkpoint", name,
+                "Ray's %s on this machine has ended (killed, or out of memory), and this command with it; "
+                "the same command goes on from what has been kept", name,
             )  # fmt: skip
         else:
-            log.warning("Ray's %s on this machine has ended: the run goes on without it", name)
+            log.warning("Ray's %s on this machine has ended: the command goes on without it", name)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import numpy as np
 
 from plinth.data import manifest as manifests
 from plinth.data.manifest import Manifest
-from plinth.data.shards import RowGroupReader
+from plinth.data.shards import RowGroupReader, refuse_incomplete
 from plinth.errors import DataError
 from plinth.redaction import printable
 from plinth.storage import Storage, StorageOptions
@@ -138,6 +138,19 @@ class Dataset:
                     return out[:limit]
                 out += to_samples(reader.read(shard, group, list(shard.columns)))
         return out if limit is None else out[:limit]
+
+
+def made_before(storage: Storage) -> Manifest | None:
+    """The manifest of a data set whose folder is named by what decides it; None where it is to be made.
+
+    Raises:
+        DataError: shards of it are gone or cut.
+    """
+    if not storage.exists(manifests.MANIFEST_KEY):
+        return None
+    manifest = manifests.load(storage)
+    refuse_incomplete(storage, manifest, "Restore them, or delete the folder: it is made again.")
+    return manifest
 
 
 def open_dataset(uri: str, options: StorageOptions, teacher: TeacherRecord | None = None) -> Dataset:

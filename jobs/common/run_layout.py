@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Protocol
 
 from jobs.common.ray_config import RayConfig
+from plinth.checkpoint.config import CheckpointConfig
+from plinth.engine.config import OptimConfig, ZeroConfig
 from plinth.launch.config import FitConfig
-from plinth.observe.config import MetricsConfig
-from plinth.storage import StorageOptions
+from plinth.observe.config import GuardConfig, LedgerConfig, MetricsConfig
+from plinth.storage import Storage, StorageOptions
 from plinth.storage.options import LockConfig
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -39,8 +41,19 @@ class RunJob(Protocol):
 
     name: str
     output: str
+    seed: int
     storage: StorageOptions
+    optim: OptimConfig
+    zero: ZeroConfig
+    checkpoint: CheckpointConfig
+    guard: GuardConfig
+    ledger: LedgerConfig
     lock: LockConfig
     metrics: MetricsConfig
     fit: FitConfig
     ray: RayConfig
+
+
+def run_storage(job: RunJob) -> Storage:
+    """The run's folder."""
+    return Storage.from_uri(job.output, job.storage).child(job.name)

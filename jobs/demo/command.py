@@ -21,7 +21,7 @@ import torch
 
 from jobs.common.cluster import ray_cluster
 from jobs.common.datasets import Dataset, open_dataset
-from jobs.common.run_layout import STAGES
+from jobs.common.run_layout import STAGES, run_storage
 from jobs.demo import head
 from jobs.demo.config import DemoJob
 from jobs.demo.examples import examples
@@ -39,7 +39,7 @@ from jobs.ingest import command as ingest
 from jobs.jobfile import asked
 from jobs.pretrain.check import check
 from jobs.pretrain.launch import launch
-from jobs.pretrain.resolve import resolve, run_storage
+from jobs.pretrain.resolve import resolve
 from jobs.pretrain.told import target_way
 from jobs.runs.page import stage_curves
 from jobs.shards.preview import PreviewConfig, colours, point_maps, preview

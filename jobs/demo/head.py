@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from jobs.common.run_layout import run_storage
 from jobs.demo.config import DemoJob
 from jobs.evaluate.tables import Table
 from jobs.features import command as features
@@ -13,7 +14,6 @@ from jobs.finetune.config import VAL, FinetuneJob
 from jobs.finetune.evaluate import LAST, MAJORITY, Results
 from jobs.finetune.tables import tables_of
 from jobs.ingest.config import IngestJob
-from jobs.pretrain.resolve import run_storage
 from jobs.questions import command as questions
 from jobs.questions.tower import write_tower
 from plinth.storage import StorageOptions

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from jobs.common import models
-from jobs.evaluate import encoders
+from jobs.common.run_layout import HEADS
 from jobs.finetune.config import FinetuneJob
+from jobs.finetune.encoder import check_size, first_encoder, to_be_trained
 from jobs.finetune.scenes import SceneSets, SceneStore
+from jobs.pretrain.stage_spec import optim_of
 from plinth.data.sources import OpenSource
-from plinth.errors import ConfigError, DataError
+from plinth.errors import ConfigError
 from plinth.storage import StorageOptions
-from poma3d.export import SceneEncoder, weights_digest
 from poma3d.heads.config import TextConfig
 from poma3d.heads.questions import QuestionShape
 from poma3d.heads.stage import QuestionStage, TrainedEncoder
 from poma3d.heads.text import load_tower
 from poma3d.network.encoder import PointMapEncoder
-from poma3d.network.vit import VisionTransformer
+
+WITH = "the head"
+"""What an encoder is trained with, as its record says."""
 
 
 def build_from_sources(
@@ -60,56 +62,13 @@ def build_stage(
     return QuestionStage(job.head, job.qa, tower, shape, classes, job.seed, trained)
 
 
-def first_encoder(job: FinetuneJob) -> tuple[SceneEncoder, dict[str, Any]]:
-    """The encoder that training starts from, and what is written down about it.
-
-    Raises:
-        CheckpointError: no encoder there.
-    """
-    given = job.encoder
-    assert given is not None
-    found = encoders.load(given.source, job.storage, given.teacher)
-    origin = found.provenance
-    return found, {
-        "digest": weights_digest(found),
-        "weights": "trained with the head",
-        "run": origin.run or given.source,
-        "teacher": origin.teacher,
-        "teacher_revision": origin.teacher_revision,
-    }
-
-
-def check_size(encoder: SceneEncoder, scenes: SceneSets, where: str) -> None:
-    """Refuse scenes of another size than an encoder takes.
-
-    Args:
-        where: who names them, or where they are.
-
-    Raises:
-        DataError: naming both sizes.
-    """
-    size, own = encoder.vit.shape.image_size, (scenes.shape.height, scenes.shape.width)
-    if size != own:
-        raise DataError(
-            f"{where}: scenes have views of {own} pixels, the encoder takes {size}.",
-            "Ingest the scenes at the encoder's size.",
-        )
-
-
 def _trained(job: FinetuneJob, scenes: SceneSets, digest: str | None) -> TrainedEncoder:
     given = job.encoder
     assert given is not None
-    first, record = first_encoder(job)
+    first, record = first_encoder(given, job.storage, WITH)
     check_size(first, scenes, scenes.names)
-    if digest is not None and record["digest"] != digest:
-        raise ConfigError(
-            f"encoder.source {given.source} has other weights than when this run began.",
-            "Export the encoder that it began with, and name the export.",
-        )
-    vit = VisionTransformer(first.vit.shape, first.vit.patch_embed.gain, given.gradient_checkpointing)
-    vit.load_state_dict(first.vit.state_dict())
-    of_head = job.optim.lr if job.heads.lr is None else job.heads.lr
-    scale = 1.0 if given.lr is None else given.lr / of_head
+    vit = to_be_trained(given, first, record["digest"], digest)
+    scale = 1.0 if given.lr is None else given.lr / optim_of(job, job.heads, HEADS).lr
     return TrainedEncoder(PointMapEncoder(vit), scenes.shape, SceneStore(scenes, given.cached_scenes), scale)
 
 

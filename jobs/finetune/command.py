@@ -19,7 +19,7 @@ import argparse
 from functools import partial
 
 from jobs.common.cluster import ray_cluster
-from jobs.common.run_layout import CONFIG_KEY
+from jobs.common.run_layout import CONFIG_KEY, run_storage
 from jobs.doctor.command import refuse_no_room
 from jobs.evaluate.tables import plain_table
 from jobs.finetune.config import FinetuneJob
@@ -31,7 +31,6 @@ from jobs.finetune.tables import tables_of
 from jobs.jobfile import read
 from jobs.pretrain.check import check
 from jobs.pretrain.launch import launch
-from jobs.pretrain.resolve import run_storage
 from plinth.engine.process import log_to_terminal
 from plinth.errors import STOPPED_EXIT_CODE, raise_together
 

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from jobs.common.devices import own_device
+from jobs.common.run_layout import run_storage
 from jobs.features.ahead import ahead
 from jobs.features.batches import batches
 from jobs.finetune.build import build_stage
@@ -28,7 +29,6 @@ from jobs.finetune.config import TRAIN, FinetuneJob
 from jobs.finetune.questions import Joined
 from jobs.finetune.resolve import ResolvedHeads
 from jobs.finetune.scenes import SceneStore
-from jobs.pretrain.resolve import run_storage
 from plinth.checkpoint import save_load as checkpoint
 from plinth.checkpoint import store
 from plinth.data.shards import RowGroupReader

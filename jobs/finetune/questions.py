@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from jobs.common.datasets import made_before
 from jobs.common.objects import digest
 from jobs.features.sets import FeatureSets
 from jobs.finetune.config import FinetuneJob
 from jobs.finetune.scenes import SceneSets
 from plinth.data import manifest as manifests
 from plinth.data.manifest import Manifest, ShardEntry
-from plinth.data.shards import refuse_incomplete, write_shard
+from plinth.data.shards import write_shard
 from plinth.data.sources import OpenSource
 from plinth.digests import text_digest
 from plinth.errors import DataError
@@ -127,7 +128,7 @@ def join(
         },
     }
     storage = run.child(f"{FOLDER}/{split}-{digest(attributes['recipe'])}")
-    manifest = _existing(storage)
+    manifest = made_before(storage)
     if manifest is None:
         entries = _write(job, storage, rows, shape, seen, order)
         manifest = Manifest(entries, attributes)
@@ -165,14 +166,6 @@ def _say(split: str, counts: dict[str, int], missing: Sequence[str], limit: int,
         print(f"{split}: {counts['without_answer']} questions have no answer at all")
     if counts["cut_texts"]:
         print(f"{split}: {counts['cut_texts']} texts are longer than {limit} tokens and were cut")
-
-
-def _existing(storage: Storage) -> Manifest | None:
-    if not storage.exists(manifests.MANIFEST_KEY):
-        return None
-    manifest = manifests.load(storage)
-    refuse_incomplete(storage, manifest, "Restore them, or delete the folder: it is made again.")
-    return manifest
 
 
 def _write(

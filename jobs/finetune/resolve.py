@@ -11,23 +11,23 @@ from functools import partial
 from typing import Any
 
 from jobs.common import models
-from jobs.common.run_layout import HEADS
+from jobs.common.run_layout import HEADS, run_storage
 from jobs.features.sets import check_same_encoder, open_features
 from jobs.finetune import questions
-from jobs.finetune.build import build_from_sources, check_size, first_encoder, local
+from jobs.finetune.build import WITH, build_from_sources, local
 from jobs.finetune.config import TRAIN, FinetuneJob
+from jobs.finetune.encoder import check_size, first_encoder
 from jobs.finetune.questions import Joined, Seen
 from jobs.finetune.readers import DIRECTIONS, read_questions, read_vocabulary
 from jobs.finetune.scenes import open_scenes
-from jobs.pretrain.resolve import in_steps, run_storage
-from jobs.pretrain.resume import check_resume
+from jobs.pretrain.stage_spec import checks, in_steps, optim_of, stage_spec
 from plinth import config
 from plinth.data.config import SourceConfig
 from plinth.errors import ConfigError, DataError, raise_together
 from plinth.locations import absolute
 from plinth.storage import Storage
 from plinth.train import resolve as stages
-from plinth.train.resolve import ResolvedStage, StageSpec
+from plinth.train.resolve import ResolvedStage
 from poma3d.annotations import vocabulary
 from poma3d.annotations.rows import Question
 from poma3d.annotations.vocabulary import UnknownAnswers
@@ -35,7 +35,6 @@ from poma3d.heads.answers import Answers
 from poma3d.heads.config import TEACHER
 from poma3d.heads.text import Words, revision_of
 from poma3d.pretrained.config import TeacherConfig
-from poma3d.sample import decode
 
 VOCABULARY_KEY = "vocabulary.json"
 """The classes of the head, in order."""
@@ -67,7 +66,6 @@ def resolve(
         CheckpointError: no encoder where one is to be trained.
     """
     check_settings(job)
-    steps, warmup_steps = in_steps(job.heads, HEADS, job.optim.warmup_steps)
     there, run = absolute(job), run_storage(job)
     found = _features(there) if there.encoder is None else _scenes(there)
     tower, words = _words(there, found[TRAIN].encoder)
@@ -84,28 +82,14 @@ def resolve(
     }
     _check_answered(job, joined)
     source = joined[TRAIN].source
-    data = replace(there.heads.data, sources=[SourceConfig(source.uri)])
-    lr = job.optim.lr if job.heads.lr is None else job.heads.lr
-    spec = StageSpec(
-        name=HEADS,
-        storage=run.child(HEADS),
-        build_stage=partial(build_from_sources, there, answers.classes, joined[TRAIN].scenes),
-        decode=decode,
-        data=data,
-        global_batch_size=job.heads.global_batch_size,
-        micro_batch_size=job.heads.micro_batch_size,
-        epochs=job.heads.epochs,
-        steps=steps,
-        seed=job.seed,
-        optim=replace(job.optim, lr=lr, warmup_steps=warmup_steps),
-        zero=job.zero,
-        checkpoint=job.checkpoint,
-        metrics=job.metrics,
-        guard=job.guard,
-        ledger=job.ledger,
-        storage_options=job.storage,
-        config=_identity(job, found[TRAIN].encoder["digest"], tower, answers, steps),
-        check_resume=partial(check_resume, accept_changes),
+    heads = replace(there.heads, data=replace(there.heads.data, sources=[SourceConfig(source.uri)]))
+    spec = stage_spec(
+        job,
+        heads,
+        HEADS,
+        partial(build_from_sources, there, answers.classes, joined[TRAIN].scenes),
+        _identity(job, found[TRAIN].encoder["digest"], tower, answers),
+        accept_changes,
     )
     return ResolvedHeads(stages.resolve(spec, [source]), answers, joined)
 
@@ -116,8 +100,7 @@ def check_settings(job: FinetuneJob) -> None:
     Raises:
         PlinthError: the value that is out of range, or all of them together.
     """
-    settings = (job.fit, job.zero, job.checkpoint, job.metrics, job.guard, job.ledger, job.lock, job.optim)
-    raise_together([job.validate, *(one.validate for one in settings)])
+    raise_together([job.validate, *checks(job, [(HEADS, job.heads)])])
 
 
 def write_vocabulary(run: Storage, answers: Answers) -> None:
@@ -151,7 +134,8 @@ def _scenes(job: FinetuneJob) -> dict[str, Seen]:
         DataError: scenes of other sizes than the encoder takes, or than those of training.
         CheckpointError: no encoder there.
     """
-    encoder, record = first_encoder(job)
+    assert job.encoder is not None
+    encoder, record = first_encoder(job.encoder, job.storage, WITH)
     found = {
         name: open_scenes(split.scenes, job.storage, f"{name}.scenes: ") for name, split in job.splits.items()
     }
@@ -227,14 +211,11 @@ def as_decisive(job: FinetuneJob) -> dict[str, Any]:
     return full
 
 
-def _identity(
-    job: FinetuneJob, encoder: str, tower: str, answers: Answers, steps: int | None
-) -> dict[str, Any]:
+def _identity(job: FinetuneJob, encoder: str, tower: str, answers: Answers) -> dict[str, Any]:
     """What decides the result: a run that resumes must agree in all of it. What is left out changes speed,
     memory and figures only; what the questions hold is in the plan's fingerprint."""
     full, heads = as_decisive(job), job.heads
     text = {k: v for k, v in full["text"].items() if k not in ("source", "revision")}
-    optim = asdict(job.optim) | {"lr": job.optim.lr if heads.lr is None else heads.lr}
     training = {k: v for k, v in (full["encoder"] or {}).items() if k not in ("source", "teacher")}
     trained = {} if job.encoder is None else {"encoder_training": training}
     return {
@@ -249,10 +230,10 @@ def _identity(
         "head": full["head"],
         "shuffle_scenes": job.shuffle_scenes,
         "zero": job.zero.identity,
-        "optim": optim | {"warmup_steps": in_steps(heads, HEADS, job.optim.warmup_steps)[1]},
+        "optim": asdict(optim_of(job, heads, HEADS)),
         "data": {key: getattr(heads.data, key) for key in ("lanes", "window_row_groups")},
         "global_batch_size": heads.global_batch_size,
         "micro_batch_size": heads.micro_batch_size,
         "epochs": heads.epochs,
-        "steps": steps,
+        "steps": in_steps(heads, HEADS, 0)[0],
     }

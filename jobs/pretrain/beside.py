@@ -9,10 +9,10 @@ from functools import partial
 from jobs.common import models
 from jobs.common.datasets import open_dataset
 from jobs.common.devices import own_device
+from jobs.common.run_layout import run_storage
 from jobs.evaluate import encoders, measure
 from jobs.evaluate.config import EvaluateJob
 from jobs.pretrain.config import PretrainJob
-from jobs.pretrain.resolve import run_storage
 from plinth.errors import DataError
 from plinth.launch.beside import BesideJob
 from plinth.locations import absolute

@@ -16,13 +16,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from jobs.common.cluster import ray_cluster
-from jobs.common.run_layout import CONFIG_KEY
+from jobs.common.run_layout import CONFIG_KEY, run_storage
 from jobs.doctor import command as doctor
 from jobs.jobfile import asked, with_others
 from jobs.pretrain.check import check
 from jobs.pretrain.config import PretrainJob
 from jobs.pretrain.launch import launch
-from jobs.pretrain.resolve import check_settings, resolve, run_storage
+from jobs.pretrain.resolve import check_settings, resolve
 from jobs.pretrain.told import missing_terms, target_way
 from plinth.config import MissingValues
 from plinth.engine.process import log_to_terminal

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jobs.common.run_layout import CONFIG_KEY, RunJob
+from jobs.common.run_layout import CONFIG_KEY, RunJob, run_storage
 from jobs.pretrain import data_versions
-from jobs.pretrain.resolve import run_storage
 from jobs.runs.page import page_kept
 from jobs.runs.started import record_start
 from plinth import config

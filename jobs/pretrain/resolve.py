@@ -5,16 +5,15 @@ Each manifest is opened once and the teacher is opened once, here in the driver.
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
 from jobs.common import models
 from jobs.common.datasets import Dataset, open_dataset
-from jobs.common.run_layout import STAGES, RunJob
+from jobs.common.run_layout import STAGES, run_storage
 from jobs.evaluate.config import check_measures
 from jobs.pretrain import data_versions
 from jobs.pretrain.best_metric import check_best_metric
@@ -23,31 +22,22 @@ from jobs.pretrain.config import (
     EvaluateBesideConfig,
     PretrainJob,
     StageConfig,
-    StageLength,
     stage_config,
 )
-from jobs.pretrain.resume import check_resume
+from jobs.pretrain.stage_spec import checks, in_steps, optim_of, stage_spec
 from plinth import config
 from plinth.checkpoint import store
 from plinth.checkpoint.evaluations import Evaluated
-from plinth.data import config as data_config
 from plinth.engine.config import OptimConfig
 from plinth.errors import CheckpointError, ConfigError, DataError, raise_together
 from plinth.locations import absolute
 from plinth.storage import Storage
 from plinth.train import resolve as stages
-from plinth.train.resolve import ResolvedStage, StageSpec
-from plinth.world import check_divisibility
+from plinth.train.resolve import ResolvedStage
 from poma3d.network import model
 from poma3d.network.config import AS_WRITTEN, ModelConfig
 from poma3d.pretrained.config import TeacherRecord
-from poma3d.sample import SampleShape, decode
-
-
-def run_storage(job: RunJob) -> Storage:
-    """The run's folder."""
-    return Storage.from_uri(job.output, job.storage).child(job.name)
-
+from poma3d.sample import SampleShape
 
 HASH_CHARACTERS = 8
 SAME_IN_A_STAGE = ("views", "height", "width", "xyz")
@@ -82,31 +72,12 @@ def resolve(job: PretrainJob, accept_changes: bool = False) -> list[ResolvedStag
         _check_shapes(name, [Dataset(one.storage, one.manifest) for one in opened])
         shape = first.shape
         _check_model(there, stage, shape)
-        steps, warmup_steps = in_steps(stage, name, job.optim.warmup_steps)
-        lr = job.optim.lr if stage.lr is None else stage.lr
-        optim = replace(job.optim, lr=lr, warmup_steps=warmup_steps)
-        spec = StageSpec(
-            name=name,
-            storage=run_storage(job).child(name),
-            build_stage=partial(build_from_sources, there, name),
-            decode=decode,
-            data=stage.data,
-            global_batch_size=stage.global_batch_size,
-            micro_batch_size=stage.micro_batch_size,
-            epochs=stage.epochs,
-            steps=steps,
+        optim = optim_of(job, stage, name)
+        identity = _identity(job, stage, optim, shape, first.teacher or record)
+        spec = replace(
+            stage_spec(job, stage, name, partial(build_from_sources, there, name), identity, accept_changes),
             steps_before=sum(done.total_steps for done in resolved),
-            seed=job.seed,
-            optim=optim,
-            zero=job.zero,
-            checkpoint=job.checkpoint,
-            metrics=job.metrics,
-            guard=job.guard,
-            ledger=job.ledger,
-            storage_options=job.storage,
             weights_from=weights_from,
-            config=_identity(job, stage, optim, shape, first.teacher or record),
-            check_resume=partial(check_resume, accept_changes),
         )
         whole = stages.resolve(spec, opened)
         if job.evaluate_beside is not None and held_out is not None:
@@ -155,20 +126,19 @@ def check_settings(job: PretrainJob) -> None:
     Raises:
         PlinthError: the value that is out of range, or all of them together.
     """
-    settings = (job.fit, job.zero, job.checkpoint, job.metrics, job.guard, job.ledger, job.lock, job.optim)
-    checks: list[Callable[[], object]] = [one.validate for one in settings]
-    checks += [partial(_check_model_settings, job.model), partial(_check_compile, job)]
-    checks += [partial(_check_beside, job), partial(check_best_metric, job)]
-    names = _names(job)
-    if not names:
+    found = {name: stage for name in STAGES if (stage := stage_config(job, name)) is not None}
+    if not found:
         raise ConfigError("The job has neither a warmup nor a main section.", "Give at least one.")
-    for name in names:
-        stage = stage_config(job, name)
-        assert stage is not None
-        checks += [
-            partial(check, job, stage, name) for check in (_check_sources, _check_length, _check_sizes)
+    raise_together(
+        [
+            *checks(job, list(found.items())),
+            *(partial(_check_sources, stage, name) for name, stage in found.items()),
+            partial(_check_model_settings, job.model),
+            partial(_check_compile, job),
+            partial(_check_beside, job),
+            partial(check_best_metric, job),
         ]
-    raise_together(checks)
+    )
 
 
 def _check_model_settings(config: ModelConfig) -> None:
@@ -202,33 +172,9 @@ def _check_beside(job: PretrainJob) -> None:
         )
 
 
-def _check_sources(job: PretrainJob, stage: StageConfig, name: str) -> None:
+def _check_sources(stage: StageConfig, name: str) -> None:
     if not stage.data.sources:
         raise ConfigError(f"{name}.data.sources is empty.", f"Name a data set: {name}.data.sources[0].uri.")
-
-
-def _check_length(job: PretrainJob, stage: StageConfig, name: str) -> None:
-    """Refuse a length that is given twice, or not at all, and a warm-up that is as long."""
-    steps, warmup_steps = in_steps(stage, name, job.optim.warmup_steps)
-    if (steps is None) == (stage.epochs is None):
-        raise ConfigError(f"{name}.epochs is {stage.epochs} and {name}.steps is {steps}.", "Give one.")
-    if steps is not None and warmup_steps >= max(steps, 1):
-        raise ConfigError(
-            f"{name}: warmup_steps {warmup_steps} is not less than the stage's {steps} steps.",
-            f"The learning rate would never reach optim.lr: lower {name}.warmup_steps or train longer.",
-        )
-
-
-def _check_sizes(job: PretrainJob, stage: StageConfig, name: str) -> None:
-    """Refuse lanes and batches that do not divide by any number of workers that the job allows."""
-    low, high = max(1, job.fit.workers.min), max(1, job.fit.workers.max)
-    try:
-        data_config.validate(stage.data)
-        check_divisibility(
-            low if low == high else 1, stage.data.lanes, stage.global_batch_size, stage.micro_batch_size
-        )
-    except ConfigError as error:
-        raise ConfigError(f"{name}: {error.problem}", error.fix) from None
 
 
 def _start(job: PretrainJob) -> Storage | None:
@@ -241,23 +187,6 @@ def _start(job: PretrainJob) -> Storage | None:
             f"start: {stage.uri} has no committed checkpoint.", "Give output/name/warmup of a run that has."
         )
     return stage
-
-
-def in_steps(stage: StageLength, name: str, warmup_steps: int) -> tuple[int | None, int]:
-    """Length (None where it is in epochs) and warm-up of a stage in optimizer steps.
-
-    Raises:
-        ConfigError: a length or a warm-up is given twice.
-    """
-    size = stage.global_batch_size
-    for key, others in (("samples", ("steps", "epochs")), ("warmup_samples", ("warmup_steps",))):
-        twice = [other for other in others if getattr(stage, other) is not None]
-        if getattr(stage, key) is not None and twice:
-            raise ConfigError(f"{name}.{key} and {name}.{twice[0]} are both given.", "Give one of the two.")
-    steps = stage.steps if stage.samples is None else math.ceil(stage.samples / size)
-    if stage.warmup_samples is not None:
-        return steps, math.ceil(stage.warmup_samples / size)
-    return steps, warmup_steps if stage.warmup_steps is None else stage.warmup_steps
 
 
 def _check_shapes(name: str, sets: Sequence[Dataset]) -> None:

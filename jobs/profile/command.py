@@ -19,9 +19,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from jobs.common.cluster import ray_cluster
+from jobs.common.run_layout import run_storage
 from jobs.pretrain.check import check
 from jobs.pretrain.launch import launch
-from jobs.pretrain.resolve import run_storage
 from jobs.profile.page import PAGE, StageCosts, costs, page, text
 from jobs.prove_resume.kinds import TrainingJob, cut, load, resolve, stage_names, with_stages
 from plinth.engine.process import log_to_terminal

@@ -22,9 +22,9 @@ from pathlib import Path
 
 from jobs.common.cluster import LOOPBACK, ray_cluster
 from jobs.common.ray_config import RayConfig
+from jobs.common.run_layout import run_storage
 from jobs.pretrain.check import check
 from jobs.pretrain.launch import launch
-from jobs.pretrain.resolve import run_storage
 from jobs.prove_resume.arguments import KILLED_DRIVER, KILLED_RANK, KILLED_UPLOAD, RESIZED
 from jobs.prove_resume.compare import Comparison, compare, read_result
 from jobs.prove_resume.faults import Action, Fault, with_faults

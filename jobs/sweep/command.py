@@ -14,11 +14,12 @@ from typing import Any
 
 from jobs.common.cluster import ray_cluster
 from jobs.common.flags import storage_options
+from jobs.common.run_layout import run_storage
 from jobs.jobfile import read
 from jobs.pretrain.check import check
 from jobs.pretrain.config import PretrainJob
 from jobs.pretrain.launch import launch
-from jobs.pretrain.resolve import resolve, run_storage
+from jobs.pretrain.resolve import resolve
 from jobs.sweep import show as sweep_show
 from jobs.sweep.arguments import RUN
 from jobs.sweep.config import AnySweepJob, HeadSweepJob, SweepJob

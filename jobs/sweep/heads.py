@@ -10,14 +10,13 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from jobs.common.run_layout import CONFIG_KEY, HEADS
+from jobs.common.run_layout import CONFIG_KEY, HEADS, run_storage
 from jobs.finetune.config import FinetuneJob
 from jobs.finetune.evaluate import Scorer
 from jobs.finetune.resolve import ResolvedHeads, as_decisive, resolve, write_vocabulary
 from jobs.pretrain.check import check
 from jobs.pretrain.config import StageLength as StageSection
 from jobs.pretrain.launch import launch
-from jobs.pretrain.resolve import run_storage
 from jobs.sweep.config import HeadSweepJob
 from jobs.sweep.trials import FIXED_KEYS, PROBE, Trials, shortened, without
 from plinth import config

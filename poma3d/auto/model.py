@@ -8,9 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
-from transformers import initialization as init
+from torch import Tensor
 from transformers.utils import ModelOutput
 
 from poma3d.auto.config import Poma3dConfig
@@ -19,11 +17,8 @@ from poma3d.export import search
 from poma3d.export.arrays import Array, as_tensor
 from poma3d.export.encoder import SceneEncoder, encode
 from poma3d.export.search import Ranking
-from poma3d.network.vit import AttentionPool, Embed, PatchEmbed, VisionTransformer
+from poma3d.network.vit import VisionTransformer
 from poma3d.pretrained.teacher import Teacher
-
-NEW_WEIGHTS_STD = 0.02
-"""Of the normal distribution of new weights, as in the image towers that the encoder starts from."""
 
 
 @dataclass
@@ -119,13 +114,3 @@ class Poma3dModel(WholeModel):
             opened = search.open_teacher(replace(origin, teacher_source=source), self.device)
             self._teacher = (source, opened)
         return self._teacher[1]
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, PatchEmbed | Embed | AttentionPool):
-            for name, parameter in module.named_parameters(recurse=False):
-                if name == "bias":
-                    init.zeros_(parameter)
-                else:
-                    init.normal_(parameter, std=NEW_WEIGHTS_STD)

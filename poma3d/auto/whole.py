@@ -5,9 +5,16 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import torch
+from torch import nn
 from transformers import PreTrainedModel
+from transformers import initialization as init
 
+from poma3d.network.vit import AttentionPool, Embed, PatchEmbed
 from poma3d.pretrained.loading import Mismatch, refuse, reported
+
+NEW_WEIGHTS_STD = 0.02
+"""Of the normal distribution of new weights, as in the image towers that the encoder starts from."""
 
 
 class WholeModel(PreTrainedModel):
@@ -35,3 +42,13 @@ class WholeModel(PreTrainedModel):
             if parameter.device.type == "cpu":
                 parameter.data = parameter.data.clone()
         return (model, info) if with_info else model
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, PatchEmbed | Embed | AttentionPool):
+            for name, parameter in module.named_parameters(recurse=False):
+                if name == "bias":
+                    init.zeros_(parameter)
+                else:
+                    init.normal_(parameter, std=NEW_WEIGHTS_STD)

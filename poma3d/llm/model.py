@@ -64,6 +64,11 @@ def width_of(llm: nn.Module) -> int:
     return int(llm.get_input_embeddings().weight.shape[1])  # type: ignore[operator]
 
 
+def new_projector(width: int, hidden: int, out: int) -> nn.Sequential:
+    """Scene tokens -> the width of the language model; new weights from torch's global generator."""
+    return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, out))
+
+
 def longest_row(config: LlmConfig) -> int | None:
     """Positions that a model has; None where its config names none.
 

@@ -25,7 +25,7 @@ from poma3d.inputs import Batch, point_maps, read_samples, uniform
 from poma3d.llm.config import DRAWN, NONE, SAMPLES, VIEWS, ChatConfig
 from poma3d.llm.conversations import COLUMNS, WHOLE_SCENE, ConversationShape
 from poma3d.llm.layout import PREFIX, Text, attention, lay_out
-from poma3d.llm.model import decoder_of, frozen_names, width_of
+from poma3d.llm.model import decoder_of, frozen_names, new_projector, width_of
 from poma3d.llm.scene_tokens import arranged, placed
 from poma3d.llm.scenes import CELLS, FEATURES, POSITIONS, SCENE_ROW, SEEN, SeenScenes
 from poma3d.network.encoder import PointMapEncoder
@@ -68,9 +68,7 @@ class ConversationStage(nn.Module):
             hidden = seen.config.projector_width or out
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                self.projector = nn.Sequential(
-                    nn.Linear(seen.width, hidden), nn.GELU(), nn.Linear(hidden, out)
-                )
+                self.projector = new_projector(seen.width, hidden, out)
 
     # -- the stage --------------------------------------------------------------------------------------
 

@@ -95,18 +95,22 @@ def full_weights(engine: Engine) -> dict[str, torch.Tensor]:
     }
 
 
-def train_case(case: Case) -> Trained:
-    """Train, on all ranks."""
-    proc = process.start(threads=1)
-    engine = toy_engine(case, proc)
+def trained_by(engine: Engine, batches: list[dict[str, Any]], details: bool = False) -> Trained:
+    """Train on this rank's rows of global batches, and close the engine; on all ranks."""
     result = Trained()
-    for batch in global_batches(case.steps):
-        outcome = engine.step(local_rows(batch, proc.world))
+    for batch in batches:
+        rows = engine.world.rows(len(batch["sample_valid"]))
+        outcome = engine.step({k: v[rows.start : rows.stop] for k, v in batch.items()}, details=details)
         result.losses.append(outcome.loss)
         result.grad_norms.append(outcome.grad_norm)
     result.weights = full_weights(engine)
     engine.close()
     return result
+
+
+def train_case(case: Case) -> Trained:
+    """Train, on all ranks."""
+    return trained_by(toy_engine(case, process.start(threads=1)), global_batches(case.steps))
 
 
 def train_cases(cases: list[Case]) -> list[Trained]:

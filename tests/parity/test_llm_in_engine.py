@@ -18,7 +18,7 @@ from tests.helpers import reference
 from tests.helpers.downstream import llm
 from tests.helpers.ranks import run_ranks
 from tests.helpers.reference import Trained
-from tests.helpers.runs import full_weights
+from tests.helpers.runs import trained_by
 
 pytestmark = pytest.mark.slow
 GLOBAL_BATCH, MICRO_BATCH, STEPS, SEED = 4, 2, 3, 5
@@ -68,26 +68,13 @@ def batches(case: Case) -> list[dict[str, Any]]:
 
 def train(cases: list[Case], exact_sums: bool) -> list[Trained]:
     """Every case in the same processes."""
-    return [_train(case, exact_sums) for case in cases]
+    return [trained_by(_engine(case, exact_sums), batches(case)) for case in cases]
 
 
 def _engine(case: Case, exact_sums: bool) -> Engine:
     proc = process.start(threads=1)
     zero = ZeroConfig(stage=case.zero, precision=case.precision, bucket_size=1000, exact_sums=exact_sums)
     return Engine(case.stage(), EngineConfig(OPTIM, zero, GLOBAL_BATCH, MICRO_BATCH, STEPS, SEED), proc)
-
-
-def _train(case: Case, exact_sums: bool) -> Trained:
-    engine = _engine(case, exact_sums)
-    rows = engine.world.rows(GLOBAL_BATCH)
-    result = Trained()
-    for batch in batches(case):
-        done = engine.step({k: v[rows.start : rows.stop] for k, v in batch.items()})
-        result.losses.append(done.loss)
-        result.grad_norms.append(done.grad_norm)
-    result.weights = full_weights(engine)
-    engine.close()
-    return result
 
 
 def test_two_ranks_give_the_bits_of_one() -> None:

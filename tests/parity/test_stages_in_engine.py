@@ -17,7 +17,7 @@ from poma3d.stages import build_stage
 from tests.helpers import reference, tiny
 from tests.helpers.ranks import run_ranks
 from tests.helpers.reference import Trained
-from tests.helpers.runs import full_weights
+from tests.helpers.runs import trained_by
 
 pytestmark = pytest.mark.slow
 GLOBAL_BATCH, MICRO_BATCH, STEPS, SEED = 8, 2, 3, 5
@@ -54,16 +54,7 @@ def _train(mode: str, zero: int, exact_sums: bool) -> Trained:
     proc = process.start(threads=1)
     zero_config = ZeroConfig(stage=zero, precision=Precision.fp32, bucket_size=1000, exact_sums=exact_sums)
     config = EngineConfig(OPTIM, zero_config, GLOBAL_BATCH, MICRO_BATCH, STEPS, SEED)
-    engine = Engine(make(mode), config, proc)
-    rows = proc.world.rows(GLOBAL_BATCH)
-    result = Trained()
-    for batch in batches():
-        done = engine.step({k: v[rows.start : rows.stop] for k, v in batch.items()}, details=True)
-        result.losses.append(done.loss)
-        result.grad_norms.append(done.grad_norm)
-    result.weights = full_weights(engine)
-    engine.close()
-    return result
+    return trained_by(Engine(make(mode), config, proc), batches(), details=True)
 
 
 @cache

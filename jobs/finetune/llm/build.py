@@ -16,22 +16,25 @@ from typing import Any
 import torch
 
 from jobs.common import models
-from jobs.evaluate import encoders
+from jobs.common.run_layout import TRAINING
+from jobs.finetune.encoder import first_encoder, to_be_trained
 from jobs.finetune.llm.config import FinetuneLlmJob
 from jobs.finetune.llm.scenes import KEPT, LlmScenes, SceneNumbers
+from jobs.pretrain.stage_spec import optim_of
 from plinth.checkpoint import save_load as checkpoint
 from plinth.data.sources import OpenSource
 from plinth.engine.config import Precision
 from plinth.errors import CheckpointError, ConfigError
 from plinth.storage import Storage, StorageOptions
-from poma3d.export import SceneEncoder, weights_digest
 from poma3d.llm.config import NONE, VIEWS, LlmConfig
 from poma3d.llm.conversations import ConversationShape
 from poma3d.llm.model import load_llm
 from poma3d.llm.scenes import SeenScenes
 from poma3d.llm.stage import ConversationStage
 from poma3d.network.encoder import PointMapEncoder
-from poma3d.network.vit import VisionTransformer
+
+WITH = "the language model"
+"""What an encoder is trained with, as its record says."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def build_stage(job: FinetuneLlmJob, setup: Setup, shape: ConversationShape) -> 
         CheckpointError: no encoder there.
     """
     models.quiet_transformers()
-    lr = job.optim.lr if job.training.lr is None else job.training.lr
+    lr = optim_of(job, job.training, TRAINING).lr
     projector_lr = job.scene.projector_lr
     dtype = torch.bfloat16 if job.zero.precision is Precision.bf16 else torch.float32
     try:
@@ -118,25 +121,6 @@ def load_weights(
     return stage
 
 
-def first_encoder(job: FinetuneLlmJob) -> tuple[SceneEncoder, dict[str, Any]]:
-    """The encoder that training starts from, and what is written down about it.
-
-    Raises:
-        CheckpointError: no encoder there.
-    """
-    given = job.encoder
-    assert given is not None
-    found = encoders.load(given.source, job.storage, given.teacher)
-    origin = found.provenance
-    return found, {
-        "digest": weights_digest(found),
-        "weights": "trained with the language model",
-        "run": origin.run or given.source,
-        "teacher": origin.teacher,
-        "teacher_revision": origin.teacher_revision,
-    }
-
-
 def local(llm: LlmConfig, options: StorageOptions) -> LlmConfig:
     """The same with a model in storage fetched to this node."""
     if not llm.source:
@@ -147,14 +131,9 @@ def local(llm: LlmConfig, options: StorageOptions) -> LlmConfig:
 def _trained(job: FinetuneLlmJob, setup: Setup) -> PointMapEncoder:
     given = job.encoder
     assert given is not None
-    first, record = first_encoder(job)
-    if setup.encoder is not None and record["digest"] != setup.encoder["digest"]:
-        raise ConfigError(
-            f"encoder.source {given.source} has other weights than when this run began.",
-            "Export the encoder that it began with, and name the export.",
-        )
-    vit = VisionTransformer(first.vit.shape, first.vit.patch_embed.gain, given.gradient_checkpointing)
-    vit.load_state_dict(first.vit.state_dict())
+    first, record = first_encoder(given, job.storage, WITH)
+    begun = None if setup.encoder is None else setup.encoder["digest"]
+    vit = to_be_trained(given, first, record["digest"], begun)
     if job.scene.tokens != VIEWS:  # what makes a view's feature is not looked at
         vit.head.requires_grad_(False)
         if first.vit.shape.pooling == "class":

@@ -15,13 +15,12 @@ from __future__ import annotations
 from functools import partial
 
 from jobs.common.cluster import ray_cluster
-from jobs.common.run_layout import CONFIG_KEY
+from jobs.common.run_layout import CONFIG_KEY, run_storage
 from jobs.doctor.command import refuse_no_room
 from jobs.finetune.llm.config import FinetuneLlmJob
 from jobs.finetune.llm.resolve import check_settings, resolve, write_tokenizer
 from jobs.pretrain.check import check
 from jobs.pretrain.launch import launch
-from jobs.pretrain.resolve import run_storage
 from plinth.errors import STOPPED_EXIT_CODE, raise_together
 
 

@@ -11,29 +11,27 @@ from functools import partial
 from typing import Any
 
 from jobs.common import models
-from jobs.common.run_layout import TRAINING
+from jobs.common.run_layout import TRAINING, run_storage
 from jobs.features.sets import FeatureSets, open_features
-from jobs.finetune.build import check_size
+from jobs.finetune.encoder import check_size, first_encoder
 from jobs.finetune.llm import conversations, rows
-from jobs.finetune.llm.build import Setup, build_from_sources, first_encoder, local
+from jobs.finetune.llm.build import WITH, Setup, build_from_sources, local
 from jobs.finetune.llm.config import FinetuneLlmJob, SeenConfig, needs_scenes
 from jobs.finetune.llm.scenes import number_scenes
 from jobs.finetune.scenes import SceneSets, open_scenes
-from jobs.pretrain.resolve import in_steps, run_storage
-from jobs.pretrain.resume import check_resume
+from jobs.pretrain.stage_spec import checks, in_steps, optim_of, stage_spec
 from plinth import config
 from plinth.data.config import SourceConfig
 from plinth.errors import ConfigError, DataError, raise_together
 from plinth.locations import absolute
 from plinth.storage import Storage
 from plinth.train import resolve as stages
-from plinth.train.resolve import ResolvedStage, StageSpec
+from plinth.train.resolve import ResolvedStage
 from poma3d.llm.chat import Chat, load_chat, train_tokenizer, trained_chat
 from poma3d.llm.config import NONE, VIEWS, VOXELS
 from poma3d.llm.conversations import Conversation, ConversationShape, shape_of
 from poma3d.llm.model import longest_row, revision_of
 from poma3d.llm.scenes import SeenScenes
-from poma3d.sample import decode
 
 TOKENIZER_KEY = "tokenizer.json"
 """Of a tokenizer that was trained from the conversations."""
@@ -66,7 +64,6 @@ def resolve(job: FinetuneLlmJob, accept_changes: bool = False) -> ResolvedLlm:
         CheckpointError: no encoder where one is to be trained.
     """
     check_settings(job)
-    steps, warmup_steps = in_steps(job.training, TRAINING, job.optim.warmup_steps)
     there, run = absolute(job), run_storage(job)
     models.quiet_transformers()
     scenes = scenes_of(there, there.train, "train")
@@ -88,27 +85,13 @@ def resolve(job: FinetuneLlmJob, accept_changes: bool = False) -> ResolvedLlm:
     recipe = _recipe(setup, revision, tokenizer)
     sources = [rows.write(run, each, shape, numbers, recipe, setup.encoder, job.shards) for each in tokenised]
     data = replace(there.training.data, sources=[SourceConfig(s.uri, s.weight) for s in sources])
-    lr = job.optim.lr if job.training.lr is None else job.training.lr
-    spec = StageSpec(
-        name=TRAINING,
-        storage=run.child(TRAINING),
-        build_stage=partial(build_from_sources, there, setup),
-        decode=decode,
-        data=data,
-        global_batch_size=job.training.global_batch_size,
-        micro_batch_size=job.training.micro_batch_size,
-        epochs=job.training.epochs,
-        steps=steps,
-        seed=job.seed,
-        optim=replace(job.optim, lr=lr, warmup_steps=warmup_steps),
-        zero=job.zero,
-        checkpoint=job.checkpoint,
-        metrics=job.metrics,
-        guard=job.guard,
-        ledger=job.ledger,
-        storage_options=job.storage,
-        config=_identity(job, setup, revision, tokenizer, steps),
-        check_resume=partial(check_resume, accept_changes),
+    spec = stage_spec(
+        job,
+        replace(there.training, data=data),
+        TRAINING,
+        partial(build_from_sources, there, setup),
+        _identity(job, setup, revision, tokenizer),
+        accept_changes,
     )
     return ResolvedLlm(stages.resolve(spec, sources), setup, chat, shape, tokenizer)
 
@@ -119,8 +102,7 @@ def check_settings(job: FinetuneLlmJob) -> None:
     Raises:
         PlinthError: the value that is out of range, or all of them together.
     """
-    settings = (job.fit, job.zero, job.checkpoint, job.metrics, job.guard, job.ledger, job.lock, job.optim)
-    raise_together([job.validate, *(one.validate for one in settings)])
+    raise_together([job.validate, *checks(job, [(TRAINING, job.training)])])
 
 
 def set_up(job: FinetuneLlmJob, seen: SeenConfig, scenes: SceneSets | None, key: str) -> Setup:
@@ -139,7 +121,7 @@ def set_up(job: FinetuneLlmJob, seen: SeenConfig, scenes: SceneSets | None, key:
         return Setup(number_scenes(None, None, "", 0), 0, 0, 0, None)
     if job.encoder is not None:
         assert scenes is not None
-        encoder, record = first_encoder(job)
+        encoder, record = first_encoder(job.encoder, job.storage, WITH)
         check_size(encoder, scenes, f"{key}.scenes")
         shape = encoder.vit.shape
         patches = 0 if kind == VIEWS else shape.patches
@@ -262,9 +244,7 @@ SPEED_ONLY = {
 """Keys that change speed and memory alone, or name weights that are identified otherwise."""
 
 
-def _identity(
-    job: FinetuneLlmJob, setup: Setup, revision: str, tokenizer: str | None, steps: int | None
-) -> dict[str, Any]:
+def _identity(job: FinetuneLlmJob, setup: Setup, revision: str, tokenizer: str | None) -> dict[str, Any]:
     """What decides the result: a run that resumes must agree in all of it. What the conversations hold is in
     the plan's fingerprint."""
     full, stage = config.to_dict(job), job.training
@@ -272,7 +252,6 @@ def _identity(
     def section(name: str) -> dict[str, Any]:
         return {k: v for k, v in (full[name] or {}).items() if k not in SPEED_ONLY.get(name, ())}
 
-    optim = asdict(job.optim) | {"lr": job.optim.lr if stage.lr is None else stage.lr}
     trained = {} if job.encoder is None else {"encoder_training": section("encoder")}
     return {
         **trained,
@@ -284,10 +263,10 @@ def _identity(
         "scene": section("scene"),
         "chat": section("chat"),
         "zero": job.zero.identity,
-        "optim": optim | {"warmup_steps": in_steps(stage, TRAINING, job.optim.warmup_steps)[1]},
+        "optim": asdict(optim_of(job, stage, TRAINING)),
         "data": {key: getattr(stage.data, key) for key in ("lanes", "window_row_groups")},
         "global_batch_size": stage.global_batch_size,
         "micro_batch_size": stage.micro_batch_size,
         "epochs": stage.epochs,
-        "steps": steps,
+        "steps": in_steps(stage, TRAINING, 0)[0],
     }

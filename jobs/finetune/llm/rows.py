@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jobs.common.datasets import made_before
 from jobs.common.objects import digest
 from plinth.data import manifest as manifests
 from plinth.data.config import ShardOptions
 from plinth.data.manifest import Manifest, ShardEntry
-from plinth.data.shards import refuse_incomplete, write_shard
+from plinth.data.shards import write_shard
 from plinth.data.sources import OpenSource
 from plinth.errors import DataError
 from plinth.storage import Storage
@@ -133,7 +134,7 @@ def write(
         "recipe": recipe | {"rows": digest([_content(row) for row in found.rows]), "shape": shape.to_dict()},
     }
     storage = run.child(f"{FOLDER}/{found.kind}-{digest(attributes['recipe'])}")
-    manifest = _existing(storage)
+    manifest = made_before(storage)
     if manifest is None:
         entries = list(_shards(storage, found.rows, numbers, shape, options, shard_rows))
         manifest = Manifest(entries, attributes)
@@ -157,14 +158,6 @@ def _shards(
     for number, start in enumerate(range(0, len(rows), shard_rows)):
         table = encode(rows[start : start + shard_rows], of_rows, shape)
         yield write_shard(storage, f"{number:06d}", table, options)
-
-
-def _existing(storage: Storage) -> Manifest | None:
-    if not storage.exists(manifests.MANIFEST_KEY):
-        return None
-    manifest = manifests.load(storage)
-    refuse_incomplete(storage, manifest, "Restore them, or delete the folder: it is made again.")
-    return manifest
 
 
 def _say(where: str, kind: str, counts: dict[str, int], missing: Sequence[str]) -> None:

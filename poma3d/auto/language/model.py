@@ -15,19 +15,17 @@ import torch
 import transformers
 from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, GenerationMixin
-from transformers import initialization as init
 
 from poma3d.auto.language.config import Poma3dLlmConfig
-from poma3d.auto.model import NEW_WEIGHTS_STD
 from poma3d.auto.whole import WholeModel
 from poma3d.export.encoder import encode
 from poma3d.export.fields import GAIN, shape_of
 from poma3d.llm.config import CAUSAL, PATCHES, VIEWS, VOXELS
 from poma3d.llm.layout import PREFIX, Text, ending_together, lay_out
-from poma3d.llm.model import ATTENTION, drop_towers, width_of
+from poma3d.llm.model import ATTENTION, drop_towers, new_projector, width_of
 from poma3d.llm.scene_tokens import arranged, placed
 from poma3d.llm.voxels import AXES, Cells, cells, in_agent_frame, patch_points
-from poma3d.network.vit import AttentionPool, Embed, PatchEmbed, VisionTransformer
+from poma3d.network.vit import VisionTransformer
 
 CHUNK_VIEWS = 256
 """Views that pass through the encoder at once, as in `poma features`."""
@@ -188,21 +186,6 @@ class Poma3dLlm(WholeModel, GenerationMixin):
                 places = patch_points(points[row].float(), patches)
                 known[row] = cells(places, seen.numpy(), config.cell_m, config.max_voxels)
         return [known[row] for row in row_n]
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, PatchEmbed | Embed | AttentionPool):
-            for name, parameter in module.named_parameters(recurse=False):
-                if name == "bias":
-                    init.zeros_(parameter)
-                else:
-                    init.normal_(parameter, std=NEW_WEIGHTS_STD)
-
-
-def new_projector(width: int, hidden: int, out: int) -> nn.Sequential:
-    """Scene tokens -> the width of the language model."""
-    return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, out))
 
 
 def new_llm(config: Poma3dLlmConfig) -> nn.Module:

@@ -37,7 +37,10 @@ def chromium() -> str | None:
     return next(filter(None, map(shutil.which, NAMES)), None)
 
 
-NEEDS_CHROMIUM = pytest.mark.skipif(chromium() is None, reason=f"none of {', '.join(NAMES)} is installed")
+NEEDS_CHROMIUM = pytest.mark.skipif(
+    chromium() is None,
+    reason=f"pages are looked at in a browser, which pip cannot install; there is none of {', '.join(NAMES)}",
+)
 """Chromium is no Python package, so no step of this project's installs it."""
 
 

@@ -94,5 +94,5 @@ def test_a_service_of_ray_that_ends_is_said_once(
         cluster._tell_of_ended(told)
     said = [(one.levelname, one.getMessage()) for one in caplog.records]
     assert [level for level, _ in said] == ["WARNING", "ERROR"]
-    assert "log_monitor on this machine has ended: the run goes on" in said[0][1]
+    assert "log_monitor on this machine has ended: the command goes on" in said[0][1]
     assert "raylet on this machine has ended" in said[1][1]

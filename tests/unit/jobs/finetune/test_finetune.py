@@ -350,3 +350,21 @@ def test_sqa3d_s_files_train_a_head_that_poma_score_scores_alike(home: Path) -> 
     value = next(value for name, value in score["figures"].items() if name.startswith("em"))
     assert value == pytest.approx(100 * measured["last"]["figures"]["EM@10"]["value"])
     assert measured["counts"]["unknown_answer"] == sum(row["answers"][0] == "left" for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("heads.warmup_steps=9", "heads: warmup_steps 9 is not less than the stage's 4 steps"),
+        ("heads.micro_batch_size=3", "heads: global_batch_size 8 is not a multiple of micro_batch_size 3"),
+        ("heads.epochs=2", "heads.epochs is 2.0 and heads.steps is 4"),
+    ],
+)
+def test_lengths_and_sizes_are_refused_before_anything_is_read(
+    home: Path, word: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(home, word) == 2
+    said = capsys.readouterr()
+    assert message in said.err
+    assert not said.out, "no question was read"
+    assert not (home / "runs").exists()

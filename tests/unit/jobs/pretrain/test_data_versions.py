@@ -11,10 +11,11 @@ import pytest
 
 from jobs.cli import main
 from jobs.common.datasets import open_dataset
+from jobs.common.run_layout import run_storage
 from jobs.jobfile import load
 from jobs.pretrain import data_versions
 from jobs.pretrain.config import PretrainJob
-from jobs.pretrain.resolve import resolve, run_storage
+from jobs.pretrain.resolve import resolve
 from jobs.pretrain.resume import check_resume
 from plinth.checkpoint import store
 from plinth.data import manifest as manifests

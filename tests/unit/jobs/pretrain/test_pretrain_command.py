@@ -12,11 +12,12 @@ from omegaconf import OmegaConf
 
 from jobs.cli import main
 from jobs.common.datasets import open_dataset
+from jobs.common.run_layout import run_storage
 from jobs.demo.teacher import train_teacher
 from jobs.jobfile import load
 from jobs.pretrain.check import check
 from jobs.pretrain.config import PretrainJob
-from jobs.pretrain.resolve import resolve, run_storage
+from jobs.pretrain.resolve import resolve
 from jobs.pretrain.resume import check_resume
 from plinth import config
 from plinth.data import manifest as manifests

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from jobs.cli import main
+from jobs.common.run_layout import run_storage
 from jobs.pretrain.config import PretrainJob
-from jobs.pretrain.resolve import run_storage
 from jobs.profile import command
 from jobs.profile.page import CHECKPOINTS, costs, page
 from plinth.train.outcome import StageEnd

@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from jobs.cli import main
+from jobs.common.run_layout import run_storage
 from jobs.finetune import command as finetune
 from jobs.finetune.config import EncoderConfig, FinetuneJob
 from jobs.jobfile import load
-from jobs.pretrain.resolve import run_storage
 from jobs.sweep import command as sweep
 from jobs.sweep.config import HeadSweepJob
 from jobs.sweep.heads import HeadTrials

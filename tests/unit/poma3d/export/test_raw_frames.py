@@ -138,9 +138,14 @@ def test_depth_of_another_unit(encoder: SceneEncoder) -> None:
     torch.testing.assert_close(found[2], found[1])
 
 
-def test_an_unsure_up_is_said(encoder: SceneEncoder) -> None:
-    with pytest.warns(UserWarning, match=r"not sure: give up=\[x, y, z\]"):
-        encoder.from_frames(np.full((2, 40, 40), 2000), [40.0, 40, 19.5, 19.5], [np.eye(4)] * 2)
+def test_an_unsure_up_is_said(encoder: SceneEncoder, recwarn: pytest.WarningsRecorder) -> None:
+    given = (np.full((2, 40, 40), 2000), [40.0, 40, 19.5, 19.5], [np.eye(4)] * 2)
+    encoder.from_frames(*given)
+    (said,) = [str(warning.message) for warning in recwarn if warning.category is UserWarning]
+    assert "not sure: give up=[x, y, z]" in said
+    recwarn.clear()
+    encoder.from_frames(*given, up=[0, -1, 0])
+    assert not recwarn.list, "it was given"
 
 
 def without(name: str, change: Any) -> dict[str, Any]:
