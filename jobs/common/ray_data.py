@@ -11,7 +11,7 @@ import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from jobs.common.cluster import check_room
 from jobs.common.objects import names_in
@@ -19,6 +19,8 @@ from jobs.display.progress import Progress
 from plinth.data.manifest import ShardEntry
 from plinth.ray_internals import cause_of
 from plinth.storage import Storage
+
+T = TypeVar("T")
 
 
 class ShardWork(Protocol):
@@ -32,6 +34,20 @@ class ShardWork(Protocol):
     def name(self, entry: ShardEntry) -> str:
         """Hash of all that decides what a shard becomes."""
         ...
+
+
+class Loaded(Generic[T]):
+    """What this process has loaded last, and for which work; one of them in a module of tasks."""
+
+    def __init__(self) -> None:
+        self._key: object = None
+        self._found: T | None = None
+
+    def get(self, key: object, load: Callable[[], T]) -> T:
+        """That of `key`; `load` is called where it is another one."""
+        if self._found is None or self._key != key:
+            self._found, self._key = load(), key
+        return self._found
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ A run is one of `poma pretrain`, or of `poma finetune` with an encoder that was 
 
 from __future__ import annotations
 
+import re
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -115,8 +116,19 @@ def _finetuned(
         made.vit.load_state_dict(own)
     except RuntimeError as error:
         raise _of_another_model(saved_in, saved["step"], error) from None
-    made.provenance = replace(made.provenance, run=f"{storage.uri}/{own_stage} step {saved['step']}")
+    made.provenance = replace(made.provenance, run=checkpoint_name(storage, own_stage, saved["step"]))
     return made
+
+
+def checkpoint_name(run: Storage, stage: str, step: int) -> str:
+    """How a checkpoint is written down in a provenance: `/home/me/runs/rooms/main step 40`."""
+    return f"{run.uri}/{stage} step {step}"
+
+
+def named_checkpoint(name: str) -> tuple[str, str, int] | None:
+    """Run, stage and step of what `checkpoint_name` wrote; None for any other text."""
+    found = re.fullmatch(r"(.+)/(\w+) step (\d+)", name)
+    return (found[1], found[2], int(found[3])) if found else None
 
 
 def _of_another_model(saved_in: Storage, step: int, error: Exception) -> CheckpointError:
@@ -221,7 +233,7 @@ def _from_run(
         teacher=record.name,
         teacher_revision=record.revision,
         logit_scale=models.open_teacher(job.teacher, options).logit_scale,
-        run=f"{storage.uri}/{found} step {saved['step']}",
+        run=checkpoint_name(storage, found, saved["step"]),
         teacher_source=absolute(job.teacher).source,
         teacher_kind=job.teacher.kind,
         weights=weights.value,

@@ -177,10 +177,11 @@ def _named(value: Any) -> Any:
 
 def _trained_with(run: Storage, pretrained: PretrainJob | None, provenance: Provenance) -> dict[str, str]:
     """What the checkpoint says of its training; nothing where there is none."""
-    stage, _, step = provenance.run.rpartition("/")[2].partition(" step ")
-    if pretrained is None or stage not in STAGES or not step.isdecimal():
+    named = encoders.named_checkpoint(provenance.run)
+    if pretrained is None or named is None or named[1] not in STAGES:
         return {}
-    state = store.read_state(run.child(stage).child("checkpoints"), int(step))
+    _, stage, step = named
+    state = store.read_state(run.child(stage).child("checkpoints"), step)
     trained = {f"trained with {name}": str(found) for name, found in state.get("versions", {}).items()}
     return {"order of the data that the checkpoint has read": str(state["notes"]["data"]), **trained}
 

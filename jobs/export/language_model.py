@@ -3,7 +3,6 @@ apart."""
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -33,16 +32,13 @@ from plinth.errors import CheckpointError, ConfigError, PlinthError
 from plinth.storage import Storage
 from poma3d.auto.folder import without_folder
 from poma3d.auto.language.folder import Trained, save_merged, save_separate
-from poma3d.auto.language.model import new_projector
 from poma3d.export import SceneEncoder, weights_digest
 from poma3d.llm.config import LORA, NONE
-from poma3d.llm.model import load_llm, revision_of
+from poma3d.llm.model import load_llm, new_projector, revision_of
 from poma3d.pretrained.folder import same_revision
 
 LLM, PROJECTOR = "llm.", "projector."
 """Names of the weights in a checkpoint; the encoder's are `jobs.evaluate.encoders`'."""
-OF_RUN = re.compile(r"(.+)/(\w+) step (\d+)")
-"""How a run, stage and step are written down in a provenance."""
 STORED, COMPUTED = "float16", "float32"
 """The dtype of the features that a model has learnt from: of `poma features`, or of its own encoder."""
 NEW = "new weights"
@@ -115,7 +111,7 @@ def open_run(job: ExportJob) -> LlmRun:
     base = NEW if run.llm.new is not None else run.llm.source.rstrip("/").rpartition("/")[2]
     base = run.llm.source if is_hub else base
     origin = {
-        "run": without_folder(f"{storage.uri}/{TRAINING}") + f" step {state['step']}",
+        "run": without_folder(encoders.checkpoint_name(storage, TRAINING, state["step"])),
         "base_model": base,
         "base_revision": revision,
         "tune": run.llm.tune,
@@ -232,11 +228,12 @@ def _encoder(
     digest = state["notes"]["config"]["encoder"]
     records = [each.attributes["encoder"] for each in conversations.values()]
     source = job.encoder or next((str(each["run"]) for each in records if each), "")
-    named = None if job.encoder else OF_RUN.fullmatch(source)
+    named = None if job.encoder else encoders.named_checkpoint(source)
     give = "Name the run or export of the encoder that the features were made with in encoder."
     try:
         if named:
-            found = encoders.load(named[1], job.storage, stage=named[2], step=int(named[3]))
+            run_uri, stage, step = named
+            found = encoders.load(run_uri, job.storage, stage=stage, step=step)
         else:
             found = encoders.load(source, job.storage)
     except PlinthError as error:

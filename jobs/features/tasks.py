@@ -14,6 +14,7 @@ import pyarrow as pa
 import torch
 
 from jobs.common.devices import own_device
+from jobs.common.ray_data import Loaded
 from jobs.evaluate import encoders
 from jobs.features.ahead import ahead
 from jobs.features.batches import batches
@@ -77,16 +78,10 @@ def load(work: FeatureWork) -> SceneEncoder:
     Raises:
         ConfigError: the run went on since the job began.
     """
-    key = (work.recipe, work.output.uri)
-    if _loaded.get("key") != key:
-        _loaded.update(key=key, encoder=_checked(work))
-        pa.array([b""])  # Arrow imports pandas at its first list: here, not while a shard waits
-    encoder: SceneEncoder = _loaded["encoder"]
-    return encoder
+    return _loaded.get((work.recipe, work.output.uri), lambda: _checked(work))
 
 
-_loaded: dict[str, Any] = {}
-"""The encoder of this process and the work it is of."""
+_loaded: Loaded[SceneEncoder] = Loaded()
 
 
 def _checked(work: FeatureWork) -> SceneEncoder:
@@ -96,6 +91,7 @@ def _checked(work: FeatureWork) -> SceneEncoder:
             f"{work.job.encoder} has other weights than when this job began.",
             "Name the checkpoint with stage and step, or export the encoder.",
         )
+    pa.array([b""])  # Arrow imports pandas at its first list: here, not while a shard waits
     return encoder
 
 

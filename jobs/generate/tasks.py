@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
+from jobs.common.ray_data import Loaded
 from jobs.features.batches import batches
 from jobs.finetune.llm.answers import LlmRun, open_run, said
 from jobs.generate.config import GenerateJob
@@ -52,16 +52,13 @@ def commit_key(name: str) -> str:
 
 def load(work: GenerateWork) -> LlmRun:
     """The model of a job, loaded once per process."""
-    key = (work.recipe, work.output.uri)
-    if _loaded.get("key") != key:
-        job = work.job
-        _loaded.update(key=key, run=open_run(job.run, job.storage, job.asked, KEY, work.step))
-    run: LlmRun = _loaded["run"]
-    return run
+    job = work.job
+    return _loaded.get(
+        (work.recipe, work.output.uri), lambda: open_run(job.run, job.storage, job.asked, KEY, work.step)
+    )
 
 
-_loaded: dict[str, Any] = {}
-"""The model of this process and the work it is of."""
+_loaded: Loaded[LlmRun] = Loaded()
 
 
 def answer_shard(work: GenerateWork, entry: ShardEntry) -> str:
