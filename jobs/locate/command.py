@@ -51,7 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
     page, ranked = ranked_page(arguments.scene, samples, texts, cosines, config)
     path = write_page(page, arguments.output)
     for text, ranking in zip(texts, ranked, strict=True):
-        print(printable(text))
+        left_out = f" (the best {PRINTED} of {len(ranking)} views)" if len(ranking) > PRINTED else ""
+        print(printable(text) + left_out)
         print(
             "\n".join(aligned([[f"  {name}", f"cosine {cosine:.3f}"] for name, cosine in ranking[:PRINTED]]))
         )

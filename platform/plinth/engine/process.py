@@ -64,8 +64,12 @@ def start(threads: int, use_gpu: bool | None = None, label: str = "", determinis
         World(dist.get_rank(), dist.get_world_size()), device, torch.get_num_threads(), socket.gethostname()
     )
     if process.world.rank == 0:
-        count = f"{process.world.world_size} training process(es) on {device.type}"
-        log.info("%s, %d thread(s) each, torch %s", count, process.threads, torch.__version__)
+        processes, threads = process.world.world_size, process.threads
+        log.info(
+            "%d training process%s on %s, %d thread%s each, torch %s",
+            processes, "es" if processes > 1 else "", device.type, threads, "s" if threads > 1 else "",
+            torch.__version__,
+        )  # fmt: skip
     return process
 
 

@@ -88,7 +88,7 @@ def test_training_without_workers_needs_no_ray_and_no_compiler(tmp_path: Path) -
     )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("1 training process(es) on cpu, 1 thread(s) each")
+    assert lines[0].startswith("1 training process on cpu, 1 thread each")
     assert lines[1] == "toy: starting, 5 steps"
     assert lines[-2].startswith("toy: checkpoint of step 5, ")
     assert "'step': 4" in lines[-1]
