@@ -14,7 +14,7 @@ from transformers import GenerationConfig, PreTrainedModel
 from poma3d.auto.folder import ONE_FILE, without_paths
 from poma3d.auto.folder import save as save_encoder
 from poma3d.auto.language.config import KEYS, Poma3dLlmConfig, check_values, scene_keys
-from poma3d.auto.language.model import Poma3dLlm, new_projector
+from poma3d.auto.language.model import Poma3dLlm
 from poma3d.auto.language.processor import CHAT_KEYS, Poma3dLlmProcessor
 from poma3d.export.encoder import SceneEncoder
 from poma3d.export.fields import FORMAT_VERSION, check_keys, to_keys
@@ -22,7 +22,7 @@ from poma3d.export.folder import load as load_encoder
 from poma3d.llm.adapters import merge_adapters, save_adapters
 from poma3d.llm.chat import Chat
 from poma3d.llm.config import VIEWS, AdapterConfig, SceneTokensConfig
-from poma3d.llm.model import drop_towers, width_of
+from poma3d.llm.model import drop_towers, new_projector, width_of
 from poma3d.pretrained.folder import share
 from poma3d.pretrained.loading import load_module, reported
 
