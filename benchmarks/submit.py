@@ -5,8 +5,8 @@
 The cluster is up before: a head without room for workers and two nodes, separate raylets on this machine
 behind a token. The job is tiny, so what is measured is the way there: the command itself with its check of
 the job, packing, the job server, the driver, Ray Train's workers, DeepSpeed. Printed are seconds since the
-command was given: until it says that the job is submitted, until the driver prints the job, until the first
-step has ended.
+command was given: until it says that the job is submitted, until the driver says where its job is, until
+the first step has ended.
 """
 
 from __future__ import annotations
@@ -51,12 +51,15 @@ def _measured(folder: Path, name: str, cluster: raylets.Raylets) -> str:
         env=cluster.environment, stdout=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         assert process.stdout is not None
+        lines = []
         for line in process.stdout:
+            lines.append(line)
             if line.startswith("submitted "):
                 at["submitted"], size = time.time() - began, line.strip().rpartition(" with ")[2]
-            elif line.startswith("kind: pretrain"):
+            elif "driver" not in at and line.startswith("job: "):
                 at["driver"] = time.time() - began
-    assert process.returncode == 0, "the run failed"
+    if process.returncode:
+        raise SystemExit(f"the run failed:\n{''.join(lines)}")
     run = Storage.from_uri(yaml.safe_load(Path(path).read_text())["output"]).child(name)
     at["first step"] = read_lines(run.child("main"))[0]["time"] - began
     return f"{name}: " + ", ".join(f"{what} {seconds:.1f} s" for what, seconds in at.items()) + f" ({size})"

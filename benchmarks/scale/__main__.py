@@ -24,7 +24,7 @@ from benchmarks.scale.model import Costs, Layout, load, requests_of_epoch
 from benchmarks.scale.plan import measured
 from benchmarks.streaming import content, report
 from benchmarks.streaming.ours import CORES
-from plinth.data.config import Codec, DataConfig
+from plinth.data.config import DataConfig, ShardOptions
 from plinth.data.shards import RowGroupReader
 from plinth.data.sources import OpenSource, open_source
 from plinth.storage import Storage, StorageOptions
@@ -64,7 +64,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         depth = content.made_depth(content.DISTINCT_VIEWS)
         storage = Storage.from_uri(folder)
-        _, frames = content.make_data_sets(storage, depth, COUNTED_VIEWS, Codec.zstd)
+        _, frames = content.make_data_sets(storage, depth, COUNTED_VIEWS, ShardOptions().depth_codec)
         source = open_source(frames.storage.uri, StorageOptions())
         ranges, text = requests(source, layout)
     plans = [Plan(n, measured("plan", n // layout.row_group_views, layout.row_group_views))

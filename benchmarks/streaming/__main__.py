@@ -1,6 +1,6 @@
 """Streaming alone: views per second of both readers beside what one would use instead, on the same views.
 
-python -m benchmarks.streaming [--scan FOLDER] [--views 8192] [--rounds 5] [--codec zstd] [--s3] [--json FILE]
+python -m benchmarks.streaming [--scan FOLDER] [--views 8192] [--rounds 5] [--codec lz4] [--s3] [--json FILE]
                                [--consumers 1 2] [--cold 2] [--cut] [--peers FOLDER] [--markdown FILE]
 
     bare pyarrow      whole columns, row group by row group in 2 threads, thrown away: no order, no batches
@@ -42,7 +42,7 @@ from benchmarks.streaming.ours import BATCH, CORES, threads_each
 from benchmarks.streaming.peers import setup
 from benchmarks.streaming.peers.setup import Peers
 from benchmarks.streaming.workers import Group
-from plinth.data.config import Codec
+from plinth.data.config import Codec, ShardOptions
 
 BASE = "bare pyarrow"
 OURS = ("threads", "ray")
@@ -60,7 +60,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--scan", type=Path, help="folder of a scan whose depth is used")
     parser.add_argument("--views", type=int, default=8192)
     parser.add_argument("--rounds", type=int, default=5, help="of warm epochs")
-    parser.add_argument("--codec", choices=[codec.value for codec in Codec], default="zstd")
+    parser.add_argument(
+        "--codec", choices=[codec.value for codec in Codec], default=ShardOptions().depth_codec.value
+    )
     parser.add_argument("--s3", action="store_true", help="read from a local S3 server over HTTP")
     parser.add_argument("--consumers", type=int, nargs="+", default=[1], choices=[1, 2], help="default: 1")
     parser.add_argument("--cold", type=int, default=0, metavar="ROUNDS", help="measure cold epochs, too")

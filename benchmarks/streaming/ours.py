@@ -6,7 +6,7 @@ Each is a process (`workers.serve`) that is told as JSON: path, uri, storage opt
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -52,7 +52,10 @@ def pyarrow_files(storage: Storage) -> pyarrow.fs.FileSystem:
 
 
 class WithoutState:
-    """A path that begins its epoch again after a cut."""
+    """A path that begins its epoch again after a cut, and reads nothing ahead of its end."""
+
+    def rest(self) -> None:
+        """Nothing to throw away."""
 
     def ids(self, batch: Any) -> list[str]:
         """The id column."""
@@ -96,18 +99,29 @@ class Ours:
             read_threads=threads, decode_threads=threads,
         )  # fmt: skip
         self._cursor = Cursor()
+        self._opened: Generator[Any, None, None] | None = None
 
     def batches(self) -> Iterator[Any]:
-        """Opened anew for each epoch: what is ahead of it is thrown away, and the first batch counts."""
+        """Up to the end of an epoch. The reader stays open, as in training: what it has read ahead of the end
+        is the beginning of the next epoch."""
+        if self._opened is None:
+            self._opened = self._read()
+        for batch in self._opened:
+            self._cursor = batch.next_cursor
+            yield batch
+            if self._cursor.epoch > batch.cursor.epoch:
+                return
+
+    def rest(self) -> None:
+        """Close the reader; the next epoch opens another."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
+
+    def _read(self) -> Generator[Any, None, None]:
         mixture = mix(self._config, [self._source], 0, BATCH)
         with open_batches(mixture, self._world, self._cursor, COLUMNS, decode) as batches:
-            for batch in batches:
-                self._cursor = batch.next_cursor
-                if self._cursor.epoch > batch.cursor.epoch:
-                    self._cursor = Cursor()  # every epoch measured is the first
-                    yield batch
-                    return
-                yield batch
+            yield from batches
 
     def ids(self, batch: Any) -> list[str]:
         """Those that are valid."""
@@ -163,11 +177,13 @@ def joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 class DataLoader(WithoutState):
-    """Ready batches from worker processes that start anew for each epoch, as by default."""
+    """Ready batches from worker processes that live on from epoch to epoch."""
 
     def __init__(self, source: OpenSource, rank: int, consumers: int) -> None:
         rows = RowGroups(source, rank, consumers, BATCH // consumers)
-        self._loader = torch.utils.data.DataLoader(rows, batch_size=None, num_workers=threads_each(consumers))
+        self._loader = torch.utils.data.DataLoader(
+            rows, batch_size=None, num_workers=threads_each(consumers), persistent_workers=True
+        )
 
     def batches(self) -> Iterator[Any]:
         """An epoch."""

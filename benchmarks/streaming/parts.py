@@ -1,15 +1,15 @@
 """Where the time of our thread reader goes: each part alone, one thread, CPU seconds per 1,000 views.
 
-python -m benchmarks.streaming.parts [--scan FOLDER] [--views 8192] [--rounds 3] [--codec zstd]
+python -m benchmarks.streaming.parts [--scan FOLDER] [--views 8192] [--rounds 3] [--codec lz4]
 
     bytes          ranges of row groups read into memory
     checksums, Arrow    their CRC-32s, and Parquet pages to tables with the frames as they are stored
-    codec          each frame decoded to the same place, by the codec's library alone
+    codec          each frame decoded to the same place, without tables and places of their own
     frames         each frame found in its table and decoded to a place of its own
-    batches        the whole: order, threads, batches, with everything above
+    batches        the whole: order, threads, batches, with everything above; an epoch that follows on another
 
-What `batches` takes above the other three is putting rows in order, allocating, and threads that wait for the
-interpreter. The last line is the share of two cores that the whole keeps busy.
+What `batches` takes above bytes, checksums and frames is putting rows in order, allocating, and threads that
+wait for the interpreter. The last line is the share of two cores that the whole keeps busy.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
-import imagecodecs
 import numpy as np
 import pyarrow as pa
 
@@ -30,17 +29,13 @@ from benchmarks.streaming import content
 from benchmarks.streaming.ours import COLUMNS, CORES, Ours
 from benchmarks.streaming.report import machine
 from plinth.data.bad_rows import SAMPLE_ID
-from plinth.data.config import Codec, ReaderKind
-from plinth.data.frames import FrameColumn, is_packed
+from plinth.data.config import Codec, ReaderKind, ShardOptions
+from plinth.data.frames import FrameColumn, decode_into, is_packed
 from plinth.data.shards import RowGroupReader
 from plinth.data.sources import OpenSource, open_source
 from plinth.storage import Storage, StorageOptions
 
 BYTES, ARROW, CODEC, FRAMES, BATCHES = "bytes", "checksums, Arrow", "codec", "frames", "batches"
-DECODERS: dict[Codec, Callable[..., object]] = {
-    Codec.zstd: imagecodecs.zstd_decode,
-    Codec.lz4: imagecodecs.lz4_decode,
-}
 
 
 def main() -> None:
@@ -52,7 +47,9 @@ def main() -> None:
     parser.add_argument("--scan", type=Path, help="folder of a scan whose depth is used")
     parser.add_argument("--views", type=int, default=8192)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--codec", choices=[codec.value for codec in DECODERS], default="zstd")
+    parser.add_argument(
+        "--codec", choices=[codec.value for codec in Codec], default=ShardOptions().depth_codec.value
+    )
     arguments = parser.parse_args()
     depth = (
         content.scan_depth(arguments.scan) if arguments.scan else content.made_depth(content.DISTINCT_VIEWS)
@@ -88,13 +85,12 @@ def parts(source: OpenSource, codec: Codec) -> tuple[dict[str, float], float]:
         ]
     packed = [column for table in tables for column in packed_columns(table)]
     place = np.empty(packed[0].shape, packed[0].dtype)
-    flat, decode = place.reshape(-1).view(np.uint8), DECODERS[codec]
     frames = [
         frame for table in tables for frame in table.column("depth").combine_chunks().flatten().to_pylist()
     ]
     with cpu(found, CODEC):
         for frame in frames:
-            decode(frame, out=flat)
+            decode_into(frame, codec, place)
     most = max(map(len, packed))
     batch = np.empty((most, *place.shape), place.dtype)
     with cpu(found, FRAMES):
@@ -102,11 +98,15 @@ def parts(source: OpenSource, codec: Codec) -> tuple[dict[str, float], float]:
             for row in range(len(column)):
                 column.read_row(row, batch[row])
     consumer = Ours(source, 0, 1, ReaderKind.threads)
+    for _ in consumer.batches():
+        pass
     began = time.perf_counter()
     with cpu(found, BATCHES):
         for _ in consumer.batches():
             pass
-    return found, time.perf_counter() - began
+    seconds = time.perf_counter() - began
+    consumer.rest()
+    return found, seconds
 
 
 def packed_columns(table: pa.Table) -> Iterator[FrameColumn]:

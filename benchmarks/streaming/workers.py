@@ -5,6 +5,7 @@ One line of JSON asks, one line of JSON answers. Used on both sides, also in the
 standard library only.
 
     {"do": "epoch"}                          -> {"first_s": ..., "batches": ...}
+    {"do": "rest"}                           -> {}                              throw away what was read ahead
     {"do": "part", "batches": k, "state": s} -> {"ids": [...], "state": ...}    at most k batches, from s on
 """
 
@@ -34,6 +35,9 @@ class Consumer(Protocol):
 
     def batches(self) -> Iterator[Any]:
         """Its share of an epoch, or what is left of it after `load`."""
+
+    def rest(self) -> None:
+        """Throw away what was read ahead of the epoch's end: nobody reads while others are measured."""
 
     def ids(self, batch: Any) -> list[str]:
         """The samples of a batch; those that fill it up and are marked as such left out."""
@@ -69,6 +73,9 @@ def answer(consumer: Consumer, asked: Mapping[str, Any], started: float) -> dict
     """Do what is asked for; the first batch counts from `started`, a time of `time.perf_counter`."""
     if asked["do"] == "part":
         return _part(consumer, asked)
+    if asked["do"] == "rest":
+        consumer.rest()
+        return {}
     first_s, count = 0.0, 0
     for _ in consumer.batches():
         first_s = first_s or time.perf_counter() - started

@@ -25,6 +25,7 @@ from jobs.view.scene import find
 from plinth.errors import ConfigError, DataError, PlinthError
 from plinth.redaction import printable
 from plinth.storage import StorageOptions
+from plinth.units import counted
 from poma3d.sample import Sample
 
 ANSWERS = 5
@@ -97,7 +98,10 @@ def _remarks(trained: Run, situation: Sequence[str], said: Said, asked: int) -> 
             "tower reads, and are cut: their ends were not read"
         )
     if said.unknown and trained.reads:
-        yield f"warning: {said.unknown} word(s) are unknown to the text tower: it reads a mark in their place"
+        yield (
+            f"warning: {counted(said.unknown, 'word')} of the question unknown to the text tower, which "
+            "reads a mark in place of each"
+        )
     if task in AFTER_A_SITUATION and not situation:
         yield f"the questions of {task} come after a situation, and none was given: see --situation"
     if not trained.sees_views:

@@ -14,7 +14,7 @@ from plinth.checkpoint.store import DAMAGED_KEY, OtherFormatError, list_checkpoi
 from plinth.errors import EXIT_CODE, CheckpointError, ConfigError
 from plinth.storage import Storage
 from plinth.storage.lock import read_lock
-from plinth.units import MIB
+from plinth.units import MIB, counted
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -80,7 +80,7 @@ def _table(storage: Storage) -> list[str]:
 def _described(folder: Storage, step: int) -> tuple[str, str, str]:
     saved = read_state(folder, step)
     by = saved["written_by"]
-    state = f"committed by {by['world_size']} worker(s), ZeRO {by['zero_stage']}, {by['precision']}"
+    state = f"committed by {counted(by['world_size'], 'worker')}, ZeRO {by['zero_stage']}, {by['precision']}"
     return str(saved["total_steps"]), str(saved["notes"]["cursor"]["epoch"]), state
 
 

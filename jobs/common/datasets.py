@@ -15,6 +15,7 @@ from plinth.data.shards import RowGroupReader, refuse_incomplete
 from plinth.errors import DataError
 from plinth.redaction import printable
 from plinth.storage import Storage, StorageOptions
+from plinth.units import counted
 from poma3d.pretrained.config import TeacherRecord
 from poma3d.sample import SCHEMA_VERSION, Classes, Sample, SampleShape, to_samples
 
@@ -45,10 +46,14 @@ class DisagreementRecord:
             most = sorted(self.scans.items(), key=lambda item: (-item[1], item[0]))[:WORST]
             worst = ", ".join(f"{printable(scene_id)} {mm:g}" for scene_id, mm in most)
             count = len(self.scans)
-            said.append(f"views disagree by {self.median_mm:g} mm, median of {count} scan(s); most: {worst}")
+            said.append(
+                f"views disagree by {self.median_mm:g} mm, median of {counted(count, 'scan')}; most: {worst}"
+            )
         for why, scenes in self.not_measured.items():
             first = printable(scenes[0])
-            said.append(f"disagreement of {len(scenes)} scan(s) not measured: {why}; the first is {first}")
+            said.append(
+                f"disagreement of {counted(len(scenes), 'scan')} not measured: {why}; the first is {first}"
+            )
         return said
 
     def of(self, scene_id: str) -> str:
@@ -101,7 +106,7 @@ class Dataset:
     def doubts(self) -> list[str]:
         """The warnings for the terminal, a line each."""
         return [
-            f"{text}: {len(scenes)} scene(s), the first is {printable(scenes[0])}"
+            f"{text}: {counted(len(scenes), 'scene')}, the first is {printable(scenes[0])}"
             for text, scenes in self.warnings.items()
         ]
 

@@ -12,6 +12,7 @@ from jobs.common.run_layout import STAGES
 from jobs.doctor.finding import Finding, Level
 from jobs.plan.machines import Cluster
 from jobs.pretrain.config import PretrainJob, stage_config
+from plinth.units import counted
 
 USUAL_START_S = 300.0
 """What a cloud takes to give a GPU node and start its container; more when it is short of them."""
@@ -34,7 +35,7 @@ def machines(job: PretrainJob, cluster: Cluster | None) -> Iterable[Finding]:
         there = sum(n.gpus * n.most for n in cluster.workers)
         yield Finding(
             "gpus", Level.ok if there >= each * workers else Level.warn,
-            f"{workers} worker(s) of {each:g} GPU, {cluster.path.name} may have {there}",
+            f"{counted(workers, 'worker')} of {each:g} GPU, {cluster.path.name} may have {there}",
             "The run never grows to fit.workers.max.",
             "Raise max_workers of a GPU node type, or lower fit.workers.",
         )  # fmt: skip

@@ -27,7 +27,7 @@ from jobs.pretrain.config import PretrainJob
 from jobs.pretrain.resolve import resolve
 from plinth.errors import EXIT_CODE, ConfigError, PlinthError, raise_together
 from plinth.launch.config import Workers
-from plinth.units import GIB
+from plinth.units import GIB, counted
 
 MEMORY_MARGIN = 0.9
 """Share of a device's memory that a plan may fill: allocators and the driver need the rest."""
@@ -150,10 +150,10 @@ def _memory(job: PretrainJob, cluster: Cluster | None) -> Iterable[Finding]:
     for stage in made.stages:
         needed = next(zero.memory.peak for zero in stage.zero if zero.stage == job.zero.stage)
         room = gpu.memory_bytes if gpu else of_machine // most
-        yield _room(f"{stage.name}, {most} worker(s)", needed, room, Level.bad)
+        yield _room(f"{stage.name}, {counted(most, 'worker')}", needed, room, Level.bad)
         if fewest < most:  # each then holds a larger share, and more of a machine without GPUs is its own
             room = gpu.memory_bytes if gpu else of_machine // fewest
-            yield _room(f"{stage.name}, {fewest} worker(s)", stage.peak_at_fewest, room, Level.warn)
+            yield _room(f"{stage.name}, {counted(fewest, 'worker')}", stage.peak_at_fewest, room, Level.warn)
 
 
 def _room(who: str, needed: int, room: int, worst: Level) -> Finding:

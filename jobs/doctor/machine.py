@@ -13,7 +13,7 @@ from jobs.common.run_layout import RunJob
 from jobs.doctor.facts import facts, shared_bytes
 from jobs.doctor.finding import Finding, Level
 from jobs.pretrain.config import PretrainJob
-from plinth.units import GIB
+from plinth.units import GIB, counted
 
 LEAST_SCRATCH_BYTES = 5 * GIB
 
@@ -25,7 +25,7 @@ def machine(job: PretrainJob) -> Iterable[Finding]:
         cores, free = os.cpu_count() or 1, shared_bytes()
         yield Finding(
             "machine", Level.warn if workers * threads > cores else Level.ok,
-            f"{workers} workers of {threads} thread(s) on {cores} cores",
+            f"{workers} workers of {counted(threads, 'thread')} on {cores} cores",
             "Threads that wait for each other's cores make all workers slower.",
             "Lower fit.workers or fit.threads_per_worker.",
         )  # fmt: skip
@@ -67,21 +67,22 @@ def room(job: RunJob) -> Iterable[Finding]:
     there, each, least = torch.cuda.device_count(), job.fit.gpus_per_worker, max(1, job.fit.workers.min)
     if there and not each:
         yield Finding(
-            "machine", Level.warn, f"this machine has {there} GPU(s), and fit.gpus_per_worker is 0",
+            "machine", Level.warn, f"this machine has {counted(there, 'GPU')}, and fit.gpus_per_worker is 0",
             "The workers would train on CPUs beside them.", "Set fit.gpus_per_worker=1.",
         )  # fmt: skip
     elif there < each * least:
         yield Finding(
-            "machine", Level.bad, f"fit.gpus_per_worker is {each:g}, and this machine has {there} GPU(s)",
-            f"{least} worker(s) would wait for them for ever.",
+            "machine", Level.bad,
+            f"fit.gpus_per_worker is {each:g}, and this machine has {counted(there, 'GPU')}",
+            f"{counted(least, 'worker')} would wait for them for ever.",
             "Name a cluster (ray.address), or set fit.gpus_per_worker=0.",
         )  # fmt: skip
     cores, needed = job.ray.num_cpus or os.cpu_count() or 1, job.fit.cpus_per_worker * least
     if needed > cores:
         yield Finding(
             "machine", Level.bad,
-            f"{least} worker(s) need {needed:g} CPUs (fit.cpus_per_worker {job.fit.cpus_per_worker:g}), and "
-            f"the Ray that is started here has {cores}",
+            f"{needed:g} CPUs are needed by {counted(least, 'worker')} (fit.cpus_per_worker "
+            f"{job.fit.cpus_per_worker:g}), and the Ray that is started here has {cores}",
             "They would wait for them for ever.",
             "Lower fit.workers or fit.cpus_per_worker (a fraction will do), or name a cluster (ray.address).",
         )  # fmt: skip

@@ -11,7 +11,7 @@ from jobs.doctor.all_reduce import cluster_ring
 from jobs.doctor.facts import PACKAGES, NodeFacts, facts
 from jobs.doctor.finding import Finding, Level
 from jobs.pretrain.config import PretrainJob
-from plinth.units import GIB
+from plinth.units import GIB, counted
 
 LEAST_SHARED_BYTES = 1 << 30
 """Ray's object store and the processes' own shared memory want at least this."""
@@ -110,7 +110,8 @@ def _gpus(job: PretrainJob, resources: dict[str, float]) -> Iterable[Finding]:
     elif each and there < each * max(1, job.fit.workers.min):
         yield Finding(
             "nodes", Level.warn,
-            f"the cluster has {there:g} GPUs now, {max(1, job.fit.workers.min)} worker(s) need {each:g} each",
+            f"the cluster has {there:g} GPUs now, and {each:g} each are needed by "
+            f"{counted(max(1, job.fit.workers.min), 'worker')}",
             "The run waits until the cluster grows, at most fit.start_timeout_s.",
             "Raise min_workers of the cluster, or lower fit.workers.",
         )  # fmt: skip

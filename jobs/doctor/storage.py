@@ -20,7 +20,7 @@ from plinth.data.shards import RowGroupReader
 from plinth.errors import first_line
 from plinth.redaction import redact
 from plinth.storage import Storage, StorageOptions
-from plinth.units import MIB
+from plinth.units import MIB, counted
 
 BIG_BYTES = 12 << 20
 """Enough to tell a rate."""
@@ -171,8 +171,8 @@ def data(job: PretrainJob) -> Iterable[Finding]:
             groups = sum(len(s.row_group_rows) for s in shards)
             yield Finding(
                 "data", Level.ok,
-                f"{name}: {source.uri} has {rows} samples in {groups} row groups of {len(shards)} shard(s), "
-                f"embedded by {record.name}; one row group read and whole",
+                f"{name}: {source.uri} has {rows} samples in {groups} row groups of "
+                f"{counted(len(shards), 'shard')}, embedded by {record.name}; one row group read and whole",
             )  # fmt: skip
             yield from agreement(f"{name}: {source.uri}", dataset)
             assert stage is not None

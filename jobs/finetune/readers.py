@@ -10,6 +10,7 @@ from jobs.finetune.config import QaConfig
 from plinth.errors import ConfigError, DataError
 from plinth.redaction import printable
 from plinth.storage import MissingKeyError, Storage, StorageOptions
+from plinth.units import counted
 from poma3d.annotations import rooms, vocabulary
 from poma3d.annotations.read import read
 from poma3d.annotations.rows import Question
@@ -46,7 +47,7 @@ def read_questions(qa: QaConfig, uris: Sequence[str], options: StorageOptions, s
             raise DataError(f"{split}.annotations: {reason}.", f"Give files of {qa.task}.") from None
         problems = [_by_their_names(str(problem), files, uris) for problem in found.problems]
     if problems:
-        print(f"{split}: {len(problems)} row(s) are bad: {'; '.join(map(printable, problems[:SHOWN]))}")
+        print(f"{split}: {counted(len(problems), 'bad row')}: {'; '.join(map(printable, problems[:SHOWN]))}")
     questions = found.questions
     seen: set[str] = set()
     for question in questions:

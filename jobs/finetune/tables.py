@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jobs.evaluate.tables import Row, Table
 from jobs.finetune.evaluate import BEST, LAST, Figures, Results, SplitResult
+from plinth.units import counted
 
 
 def tables_of(results: Results) -> list[Table]:
@@ -26,7 +27,8 @@ def _table(results: Results, name: str, split: SplitResult) -> Table:
     protocol = ", ".join(f"{key} {value!r}" for key, value in results.protocol.items())
     note = (
         f"Share of {split.counts['rows']} questions about {split.counts['scenes']} scenes; by type EM@1. "
-        f"Best of {len(results.selection)} kept checkpoint(s). Intervals of 95 % over scenes. {protocol}."
+        f"Best of {counted(len(results.selection), 'kept checkpoint')}. "
+        f"Intervals of 95 % over scenes. {protocol}."
     )
     return Table(f"{results.task}, {name}", columns, rows, note)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from jobs.display.text import aligned
 from jobs.plan.memory import USABLE_SHARE
 from plinth.observe.metrics import duration
-from plinth.units import GIB, SECONDS_PER_HOUR
+from plinth.units import GIB, SECONDS_PER_HOUR, counted
 
 if TYPE_CHECKING:
     from jobs.plan.estimate import JobPlan, StagePlan
@@ -24,7 +24,7 @@ COLUMNS = (
 
 def text(plan: JobPlan) -> str:
     """All of it."""
-    lines = [_title(plan)]
+    lines = [_title(plan), *_beside(plan)]
     for stage in plan.stages:
         lines += ["", f"{stage.name} stage", *_about(stage), *_memory(plan, stage), *_speed(plan, stage)]
         lines += _storage(stage)
@@ -35,9 +35,21 @@ def _title(plan: JobPlan) -> str:
     job = plan.job
     where = f" on {plan.cluster.path}" if plan.cluster else ""
     return (
-        f"{job.name}: {plan.workers} worker(s){where}, zero.stage {job.zero.stage}, "
+        f"{job.name}: {counted(plan.workers, 'worker')}{where}, zero.stage {job.zero.stage}, "
         f"{job.zero.precision.value}; nothing was started"
     )
+
+
+def _beside(plan: JobPlan) -> list[str]:
+    asked = plan.job.evaluate_beside
+    if asked is None:
+        return []
+    claim = f"{asked.num_cpus:g} CPU" + (f" and {asked.num_gpus:g} GPU" if asked.num_gpus else "")
+    kinds, steps = " and ".join(kind.value for kind in asked.kinds), plan.job.checkpoint.every_steps
+    return [
+        f"evaluate_beside: {kinds} of every {asked.every * steps:,} steps claim {claim} beside the workers; "
+        "their time is in none of the figures below"
+    ]
 
 
 def _about(stage: StagePlan) -> list[str]:
@@ -47,8 +59,8 @@ def _about(stage: StagePlan) -> list[str]:
     work = stage.flops.per_sample(stage.two_pass)
     again = f"; and {stage.flops.first_pass / TERA:.3g} for the first of two passes" if stage.two_pass else ""
     return [
-        f"{INDENT}data         {known} samples of {shape.views} view(s) of {shape.height} x {shape.width}, "
-        f"{stage.data.bytes_per_sample / 1024:,.0f} KiB each; {stage.data.origin}",
+        f"{INDENT}data         {known} samples of {counted(shape.views, 'view')} of {shape.height} x "
+        f"{shape.width}, {stage.data.bytes_per_sample / 1024:,.0f} KiB each; {stage.data.origin}",
         f"{INDENT}parameters   {size.parameters / MILLION:.1f} M, of which {size.trainable / MILLION:.1f} M "
         f"are trained and {size.averaged / MILLION:.1f} M averaged into the target encoder",
         f"{INDENT}operations   {work / TERA:.3g} TFLOP per sample: {parts}{again}",
@@ -76,10 +88,8 @@ def _memory(plan: JobPlan, stage: StagePlan) -> list[str]:
         *_table(head, rows),
     ]
     if stage.fewest < plan.workers:
-        peak = stage.peak_at_fewest / GIB
-        lines.append(
-            f"{INDENT * 2}* shrunk to {stage.fewest} worker(s), each with a larger share: peak {peak:.2f}"
-        )
+        fewest, peak = counted(stage.fewest, "worker"), stage.peak_at_fewest / GIB
+        lines.append(f"{INDENT * 2}* shrunk to {fewest}, each with a larger share: peak {peak:.2f}")
     return lines
 
 

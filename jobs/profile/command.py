@@ -31,6 +31,7 @@ from plinth.observe.config import OnBadStep
 from plinth.storage import MissingKeyError, Storage
 from plinth.train.profile import NUMBERS, TRACE
 from plinth.train.resolve import ProfileSpec
+from plinth.units import counted
 
 LEAST_SKIPPED = 4
 """Steps before the measured ones: the first three are checked for replays, and fill caches."""
@@ -52,7 +53,9 @@ def run(arguments: argparse.Namespace) -> int:
     checked = check(short, stages)
     for key in (PAGE, *(name + ending for name in stage_names(job) for ending in (NUMBERS, TRACE))):
         results.delete(key)
-    print(f"profile of {len(stages)} stage(s), {spec.steps} steps each, in {results.uri}", flush=True)
+    print(
+        f"profile of {counted(len(stages), 'stage')}, {spec.steps} steps each, in {results.uri}", flush=True
+    )
     with ray_cluster(short.ray, short.fit.workers.max, saves_on_sigterm=True):
         end = launch(short, checked)
     _remove(run_storage(short))

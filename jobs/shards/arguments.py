@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from jobs.common.flags import add_action, add_storage_flags
-from plinth.data.config import Codec
+from plinth.data.config import Codec, ShardOptions
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -32,8 +32,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     convert.add_argument("old", metavar="OLD", help="a folder or s3://bucket/prefix; it is left as it is")
     convert.add_argument("new", metavar="NEW", help="a folder or s3://bucket/prefix without a data set")
     convert.add_argument(
-        "--codec", choices=[codec.value for codec in Codec], default=Codec.zstd.value,
-        help="of depth and points: zstd is read fastest, jxl is smallest (default %(default)s)",
+        "--codec", choices=[codec.value for codec in Codec], default=ShardOptions().depth_codec.value,
+        help="of depth and points: lz4 is read fastest, jxl is smallest (default %(default)s)",
     )  # fmt: skip
     convert.add_argument("--level", type=int, help="of the codec; its own default when not given")
     add_storage_flags(convert)

@@ -13,6 +13,7 @@ from plinth.data.manifest import ShardEntry
 from plinth.data.shards import RowGroupReader, verify
 from plinth.errors import DataError
 from plinth.redaction import printable
+from plinth.units import counted
 from poma3d.sample import TENSOR_COLUMNS, XYZ, decode, schema
 from poma3d.sample_check import faults
 
@@ -28,21 +29,21 @@ def problems(dataset: Dataset) -> Iterator[tuple[str, str]]:
     reader = RowGroupReader(dataset.storage)
     found: dict[str, list[str]] = {}
     seen: set[str] = set()
-    counted: Counter[str] = Counter()
+    tally: Counter[str] = Counter()
     for shard in dataset.manifest.shards:
         if shard.name in damaged:
             continue
         try:
             for table in _tables(dataset, reader, shard):
-                _look(table, found, seen, counted)
+                _look(table, found, seen, tally)
         except DataError as error:
             damaged[shard.name] = error.problem
             yield shard.name, error.problem
     for text, samples in found.items():
-        yield "", f"{text}: {len(samples)} sample(s): {some([printable(name) for name in samples])}"
+        yield "", f"{text}: {counted(len(samples), 'sample')}: {some([printable(name) for name in samples])}"
     if not damaged:
         stated = dataset.manifest.attributes["statistics"]
-        for name, count in counted.items():
+        for name, count in tally.items():
             if stated.get(name) != count:
                 yield "", f"the manifest says {stated.get(name)} {name}, the shards hold {count}"
 
@@ -66,7 +67,7 @@ def _tables(dataset: Dataset, reader: RowGroupReader, shard: ShardEntry) -> Iter
         yield table
 
 
-def _look(table: pa.Table, found: dict[str, list[str]], seen: set[str], counted: Counter[str]) -> None:
+def _look(table: pa.Table, found: dict[str, list[str]], seen: set[str], tally: Counter[str]) -> None:
     ids, scenes = (table.column(name).to_pylist() for name in TEXTS)
     names = [f"{scene} ({sample_id})" for scene, sample_id in zip(scenes, ids, strict=True)]
     for sample_id, name in zip(ids, names, strict=True):
@@ -76,5 +77,5 @@ def _look(table: pa.Table, found: dict[str, list[str]], seen: set[str], counted:
     arrays = decode(table, [name for name in CHECKED if name in table.schema.names])
     for text, rows in faults(arrays).items():
         found.setdefault(text, []).extend(name for name, bad in zip(names, rows, strict=True) if bad)
-    counted["samples"] += len(ids)
-    counted["views"] += int((arrays["view_valid"] > 0).sum())
+    tally["samples"] += len(ids)
+    tally["views"] += int((arrays["view_valid"] > 0).sum())

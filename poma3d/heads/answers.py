@@ -24,7 +24,7 @@ class Answers:
     def __post_init__(self) -> None:
         """Raise ValueError for a list that cannot be one of classes."""
         if len(self.vocabulary) < 2:
-            raise ValueError(f"the vocabulary has {len(self.vocabulary)} answer(s), expected at least 2")
+            raise ValueError(f"the vocabulary lists {len(self.vocabulary)}, expected at least 2 answers")
         self.targets([""])  # refuses a treatment that this vocabulary does not allow
 
     @property

@@ -32,6 +32,9 @@ class WithLoader:
         """An epoch."""
         yield from self.loader
 
+    def rest(self) -> None:
+        """Their loaders begin to read when an epoch begins."""
+
     def ids(self, batch: Any) -> list[str]:
         """All of them: these formats do not mark repeats."""
         return list(batch[ID])
@@ -54,7 +57,11 @@ class Mds(WithLoader):
         batch = config["batch"]
         data = streaming.StreamingDataset(remote=remote, local=local, shuffle=True, batch_size=batch)
         self.loader = streaming.StreamingDataLoader(
-            data, batch_size=batch, num_workers=config["threads"], collate_fn=joined
+            data,
+            batch_size=batch,
+            num_workers=config["threads"],
+            collate_fn=joined,
+            persistent_workers=True,
         )
 
 
@@ -74,7 +81,11 @@ class LitData(WithLoader):
             config["where"], cache_dir=config["cache"], shuffle=True, drop_last=False, storage_options=options
         )
         self.loader = litdata.StreamingDataLoader(
-            data, batch_size=config["batch"], num_workers=config["threads"], collate_fn=joined
+            data,
+            batch_size=config["batch"],
+            num_workers=config["threads"],
+            collate_fn=joined,
+            persistent_workers=True,
         )
 
 
@@ -92,7 +103,9 @@ class WebDataset(WithLoader):
             .map(self._sample)
             .batched(config["batch"], collation_fn=joined)
         )
-        self.loader = webdataset.WebLoader(data, batch_size=None, num_workers=config["threads"])
+        self.loader = webdataset.WebLoader(
+            data, batch_size=None, num_workers=config["threads"], persistent_workers=True
+        )
 
     def state(self) -> None:
         """There is none."""

@@ -17,6 +17,7 @@ from jobs.evaluate.benchmark.result import BenchmarkResult, file_names, read_ann
 from jobs.evaluate.benchmark.scenes import Encode
 from jobs.evaluate.measure import Features
 from plinth.errors import DataError
+from plinth.units import counted
 from poma3d.annotations.poses import SQA3D, moved_to_world, rotation_matrix
 from poma3d.annotations.rows import CameraText
 from poma3d.annotations.scan_frames import ScanFrames
@@ -74,7 +75,7 @@ def localisation(
         "localisation by the annotators' cameras",
         file_names(config.files),
         {
-            "right": f"{config.nearest} nearest view(s)",
+            "right": counted(config.nearest, "nearest view"),
             "degrees like a metre": config.degrees_per_metre,
             "texts": "short mode",
             "ties": "against us",

@@ -14,6 +14,7 @@ from jobs.evaluate.benchmark.result import BenchmarkResult
 from jobs.evaluate.benchmark.scenes import Encode
 from jobs.evaluate.measure import Features
 from plinth.errors import DataError
+from plinth.units import counted
 from poma3d.annotations.ceiling import room_of
 from poma3d.evaluate.bootstrap import Estimate, mean_over_scenes
 from poma3d.evaluate.config import ProbeConfig
@@ -66,8 +67,8 @@ def room_types(
     kinds = sorted({labels[scan] for scan in scans})
     if len(kinds) < 2:
         raise DataError(
-            f"{KEY}.labels: {config.labels} has {len(kinds)} type(s) for the {len(gallery.views)} scenes of "
-            "the data set.",
+            f"{KEY}.labels: {config.labels} has {counted(len(kinds), 'type')} for the "
+            f"{len(gallery.views)} scenes of the data set.",
             "Give labels of its scenes, of two types or more.",
         )
     label = np.array([kinds.index(labels[scan]) for scan in scans])

@@ -23,6 +23,7 @@ import torch.distributed as dist
 
 from plinth.engine import deepspeed_internals
 from plinth.redaction import RedactionFilter
+from plinth.units import counted
 from plinth.world import World
 
 log = logging.getLogger(__name__)
@@ -64,12 +65,9 @@ def start(threads: int, use_gpu: bool | None = None, label: str = "", determinis
         World(dist.get_rank(), dist.get_world_size()), device, torch.get_num_threads(), socket.gethostname()
     )
     if process.world.rank == 0:
-        processes, threads = process.world.world_size, process.threads
-        log.info(
-            "%d training process%s on %s, %d thread%s each, torch %s",
-            processes, "es" if processes > 1 else "", device.type, threads, "s" if threads > 1 else "",
-            torch.__version__,
-        )  # fmt: skip
+        processes, threads = process.world.world_size, counted(process.threads, "thread")
+        started = f"{counted(processes, 'training process')} on {device.type}"
+        log.info("%s, %s each, torch %s", started, threads, torch.__version__)
     return process
 
 

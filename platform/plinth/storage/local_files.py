@@ -119,6 +119,18 @@ def copy_synced(source: str, path: str) -> None:
         os.fsync(writer.fileno())
 
 
+def missing_folders(path: Path) -> list[Path]:
+    """Those of this folder and its parents that are not there, the deepest first."""
+    return [folder for folder in (path, *path.parents) if not folder.exists()]
+
+
+def remove_empty(folders: list[Path]) -> None:
+    """Remove these folders, the deepest first, as far as nothing is in them."""
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
+
+
 def list_files(base: Path, root: Path) -> list[tuple[str, int]]:
     """(path relative to `root`, size_bytes) of every file below `base`, sorted; no temporary ones.
 

@@ -246,15 +246,19 @@ class Storage:
     def check(self, write: bool = False) -> None:
         """Check whether this folder can be used, at the cost of one request (three when writing).
 
+        A local folder that was not there is not there afterwards: a job that is refused later leaves nothing.
+
         Raises:
             StorageError: one line for a wrong key or secret, a missing bucket, an unreachable endpoint, a
                 missing local folder, or no permission to write.
         """
-        if self.is_local:
-            if write:
-                self._retried("", lambda: Path(self.root).mkdir(parents=True, exist_ok=True))
-            elif not Path(self.root).is_dir():
+        made: list[Path] = []
+        if self.is_local and not write:
+            if not Path(self.root).is_dir():
                 raise StorageError(f"{self.uri} is not a folder.", "Check the path.")
+        elif self.is_local:
+            made = local_files.missing_folders(Path(self.root))
+            self._retried("", lambda: Path(self.root).mkdir(parents=True, exist_ok=True))
         elif self.protocol == "s3":
             self._retried("", self._list_one, retries=1)
         elif not self._retried("", lambda: self.filesystem.exists(self.bucket), retries=1):
@@ -265,6 +269,7 @@ class Storage:
             probe = f".plinth-write-check-{uuid.uuid4().hex}"
             self.write(probe, b"")
             self.delete(probe)
+            local_files.remove_empty(made)
 
     @property
     def filesystem(self) -> Any:

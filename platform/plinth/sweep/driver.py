@@ -48,6 +48,7 @@ from plinth.sweep.records import (
 from plinth.sweep.samplers import planned_trials
 from plinth.sweep.searcher import TrialSearcher
 from plinth.sweep.trial import INDEX, IS_FINISHED, TRIAL, TrialTask, TrialTrainable
+from plinth.units import counted
 
 PENDING_ENV = "TUNE_MAX_PENDING_TRIALS_PG"
 """Ray Tune's own switch: with a searcher it lets one trial at a time wait for room, unless this says more."""
@@ -166,7 +167,7 @@ class SweepDriver:
         listed = ", ".join(f"{amount:g} {kind}" for kind, amount in needed.items())
         has = ", ".join(f"{total.get(kind, 0.0):g} {kind}" for kind in needed)
         raise ConfigError(
-            f"A trial of {self.config.workers} worker(s) needs {listed}; the cluster has {has}.",
+            f"A trial of {counted(self.config.workers, 'worker')} needs {listed}; the cluster has {has}.",
             "Lower sweep.workers, fit.cpus_per_worker or sweep.driver_cpus, or start a larger cluster.",
         )
 
@@ -229,7 +230,7 @@ class _TrialRecorder(LocalPart, tune.Callback):
         now = self._driver.concurrent()
         if now != self._logged_concurrent:
             self._logged_concurrent = now
-            log.info("room for %d trial(s) at a time", now)
+            log.info("room for %s at a time", counted(now, "trial"))
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._note(trial, Status.running)

@@ -41,6 +41,7 @@ from plinth.train.control import Consensus, Control, PreemptionAction, StepDecis
 from plinth.train.observers import Observers
 from plinth.train.outcome import StageEnd
 from plinth.train.resolve import ResolvedStage, first_cursor
+from plinth.units import counted
 
 RESIZE_LIMIT_S = 60.0
 """How long workers wait to be restarted at another size before they continue at their own."""
@@ -211,9 +212,10 @@ def _resume_or_start(stage: ResolvedStage, engine: Engine, process: Process) -> 
         notes: dict[str, Any] = state["notes"]
         _say(
             process,
-            "%s: resuming after step %d of %d (epoch %d step %d) from %s, written by %d worker(s), in %.1f s",
+            "%s: resuming after step %d of %d (epoch %d step %d) from %s, written by %s, in %.1f s",
             stage.name, state["step"], engine.total_steps, notes["cursor"]["epoch"], notes["cursor"]["step"],
-            stage.checkpoints.uri, state["written_by"]["world_size"], time.perf_counter() - began,
+            stage.checkpoints.uri, counted(state["written_by"]["world_size"], "worker"),
+            time.perf_counter() - began,
         )  # fmt: skip
         return notes
     _say(process, "%s: starting, %d steps", stage.name, engine.total_steps)

@@ -116,6 +116,6 @@ def test_population_training_clones_weights(cluster: None, folder: Path) -> None
 def test_cluster_too_small_for_one_trial_is_refused(cluster: None, folder: Path) -> None:
     config = toy_config()
     config.workers = 4
-    with pytest.raises(ConfigError, match=r"A trial of 4 worker\(s\) needs 1.7 CPU; the cluster has 1 CPU"):
+    with pytest.raises(ConfigError, match=r"A trial of 4 workers needs 1.7 CPU; the cluster has 1 CPU"):
         driver(folder, config, "small").run()
     assert everything_is_back()

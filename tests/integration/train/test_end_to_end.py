@@ -143,7 +143,7 @@ def commands(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.store.secret_key)
     assert main(["checkpoints", "list", run.uri, *flags]) == 0
     listed = capsys.readouterr().out
-    assert "committed by 2 worker(s), ZeRO 2, fp32" in listed
+    assert "committed by 2 workers, ZeRO 2, fp32" in listed
 
     job = {"kind": "export", "run": run.uri, "output": str(tmp_path / "encoder"), "storage": storage}
     assert main(["export", write(tmp_path / "export.yaml", job)]) == 0

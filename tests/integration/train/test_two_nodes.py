@@ -104,7 +104,7 @@ def test_doctor_asks_every_node_and_closes_a_ring_over_them(data_node: str) -> N
     found = list(doctor_nodes.nodes(job))
     assert [f.level for f in found if "has the same packages" in f.what] == [Level.ok] * 2
     assert [f.what for f in found if f.level is Level.warn] == [
-        "the cluster has 0 GPUs now, 1 worker(s) need 1 each"
+        "the cluster has 0 GPUs now, and 1 each are needed by 1 worker"
     ]
     (ring,) = [f for f in found if f.check == "ring"]
     assert ring.level is Level.ok

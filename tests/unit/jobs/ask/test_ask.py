@@ -130,7 +130,7 @@ def test_a_question_that_is_too_long_is_cut_and_counted(answering: Path, asked: 
 
 
 def test_words_that_the_tower_does_not_know_are_counted(answering: Path, asked: Any) -> None:
-    assert "2 word(s) are unknown" in asked(answering, text="how many zebras are quacking ?")[1]
+    assert "2 words of the question unknown" in asked(answering, text="how many zebras are quacking ?")[1]
     assert "unknown" not in asked(answering)[1]
 
 

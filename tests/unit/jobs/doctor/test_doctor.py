@@ -95,7 +95,7 @@ def test_credentials_are_named_and_never_shown(monkeypatch: pytest.MonkeyPatch) 
 def test_gpus_that_are_not_here(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out = examine(folder, capsys, fit={"workers": 1, "gpus_per_worker": 1})
     assert code == 2
-    assert "fit.gpus_per_worker is 1, and this machine has 0 GPU(s)" in out
+    assert "fit.gpus_per_worker is 1, and this machine has 0 GPUs" in out
 
 
 def test_what_a_cluster_file_offers(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

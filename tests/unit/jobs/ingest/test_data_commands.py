@@ -239,8 +239,8 @@ def test_verify_names_samples_and_counts_that_contradict_the_manifest(
     manifests.commit(storage, Manifest([shard], dataset.manifest.attributes))
     assert main(["shards", "verify", storage.uri]) == 2
     printed = capsys.readouterr().out
-    assert f"a sample_id that another sample has: 1 sample(s): {bad.scene_id} (" in printed
-    assert "valid views without any depth: 2 sample(s): " in printed
+    assert f"a sample_id that another sample has: 1 sample: {bad.scene_id} (" in printed
+    assert "valid views without any depth: 2 samples: " in printed
     assert "a focal length that is not above 0" in printed
     assert "the manifest says 8 samples, the shards hold 4" in printed
     assert "1 of 1 shards are whole" in printed

@@ -56,7 +56,7 @@ def test_each_mistake_is_named_once(
     out = capsys.readouterr().out
     [line] = warned(out)
     assert MISTAKES[mistake][1] in line
-    assert "1 scene(s), the first is wrong" in line
+    assert "1 scene, the first is wrong" in line
     record = open_dataset(str(tmp_path / "out"), StorageOptions()).disagreement
     assert record is not None
     assert record.scans["right"] < 20 < record.scans["wrong"]
@@ -100,7 +100,7 @@ def built(tmp_path: Path) -> Path:
 def test_a_scan_that_is_not_measured_says_why(built: Path) -> None:
     record = open_dataset(str(built), StorageOptions()).disagreement
     assert record is not None
-    assert "disagreement of 1 scan(s) not measured: one frame only; the first is one" in record.lines()
+    assert "disagreement of 1 scan not measured: one frame only; the first is one" in record.lines()
     assert record.not_measured == {"one frame only": ["one"]}
     assert record.of("one") == "disagreement not measured: one frame only"
 

@@ -87,7 +87,7 @@ def test_fewer_workers_hold_more_each(paper: plans.JobPlan) -> None:
     assert (stage.fewest, paper.workers) == (1, 8)
     at_eight = next(zero.memory.peak for zero in stage.zero if zero.stage == paper.job.zero.stage)
     assert stage.peak_at_fewest > at_eight
-    assert "shrunk to 1 worker(s)" in report.text(paper)
+    assert "shrunk to 1 worker," in report.text(paper)
 
 
 def test_report_of_the_shipped_job(paper: plans.JobPlan) -> None:
@@ -120,7 +120,7 @@ def test_without_a_cluster_memory_alone(made: Path, capsys: pytest.CaptureFixtur
     assert main(["plan", job]) == 0
     text = capsys.readouterr().out
     assert "from the manifests" in text
-    assert "8 samples of 2 view(s) of 32 x 32" in text
+    assert "8 samples of 2 views of 32 x 32" in text
     assert "unknown: name a cluster with GPUs" in text
     assert "cost" not in text
 
@@ -219,3 +219,9 @@ def test_a_shipped_job_is_planned_before_its_data_is_named(capsys: pytest.Captur
     assert said.count("no data source is named") == 2
     assert main(["plan", "@pretrain", "main.data.lanes=7"]) == 2
     assert "not a multiple of lanes 7" in capsys.readouterr().err
+
+
+def test_evaluation_beside_training_is_said() -> None:
+    made = planned("evaluate_beside.data=held_out", "evaluate_beside.every=2", "checkpoint.every_steps=500")
+    said = report.text(made).splitlines()[1]
+    assert said.startswith("evaluate_beside: retrieval and probe of every 1,000 steps claim 1 CPU")

@@ -82,7 +82,7 @@ def test_all_mistakes_are_said_together(folder: Path, capsys: pytest.CaptureFixt
     said = refused(folder, capsys, *wrong).splitlines()
     assert said[0] == "poma pretrain: 7 things to mend:"
     for words in (
-        "fit.gpus_per_worker is 1, and this machine has 0 GPU(s)", "optim.lr is -1", "zero.stage is 7",
+        "fit.gpus_per_worker is 1, and this machine has 0 GPUs", "optim.lr is -1", "zero.stage is 7",
         "main.epochs is 1.0 and main.steps is 4", "main: global_batch_size 5 is not a multiple of lanes 2",
         "warmup: warmup_steps 500 is not less than the stage's 4 steps", "model.encoder.tuning.mode is",
     ):  # fmt: skip
@@ -93,7 +93,7 @@ def test_all_mistakes_are_said_together(folder: Path, capsys: pytest.CaptureFixt
     ("override", "words"),
     [
         ("fit.gpus_per_worker=1", "would wait for them for ever"),
-        ("fit.cpus_per_worker=1000", "2 worker(s) need 2000 CPUs"),
+        ("fit.cpus_per_worker=1000", "2000 CPUs are needed by 2 workers"),
     ],
 )
 def test_workers_that_this_machine_cannot_hold_are_refused_before_ray_starts(

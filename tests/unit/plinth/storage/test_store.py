@@ -155,9 +155,15 @@ def test_state_changes_with_the_file(storage: Storage) -> None:
 
 
 def test_check_of_local_folders(tmp_path: Path) -> None:
-    storage = Storage.from_uri(tmp_path / "new")
-    with pytest.raises(StorageError, match="new is not a folder"):
+    storage = Storage.from_uri(tmp_path / "new" / "folder")
+    with pytest.raises(StorageError, match="folder is not a folder"):
         storage.check()
+    storage.check(write=True)
+    assert not list(tmp_path.iterdir())  # what is refused later leaves nothing
+    (tmp_path / "new").mkdir()
+    storage.check(write=True)
+    assert not list((tmp_path / "new").iterdir())
+    (tmp_path / "new" / "folder").mkdir()
     storage.check(write=True)
     storage.check()
     (tmp_path / "file").touch()

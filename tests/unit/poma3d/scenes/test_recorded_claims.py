@@ -136,7 +136,7 @@ def test_an_unaligned_scan_is_a_warning_in_the_result_and_the_manifest(
     job = ingest_job(tmp_path / "out")
     job["reader"] = {"kind": "scannet_sens", "scannet_sens": {"root": str(tmp_path / "scans")}}
     assert main(["ingest", write(tmp_path / "job.yaml", job)]) == 0
-    assert f"warning: {UNALIGNED}: 1 scene(s), the first is {RECORDING}" in capsys.readouterr().out
+    assert f"warning: {UNALIGNED}: 1 scene, the first is {RECORDING}" in capsys.readouterr().out
     manifest = manifests.load(Storage.from_uri(str(tmp_path / "out")))
     assert manifest.attributes["warnings"] == {UNALIGNED: [RECORDING]}
 
