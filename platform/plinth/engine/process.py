@@ -65,9 +65,9 @@ def start(threads: int, use_gpu: bool | None = None, label: str = "", determinis
         World(dist.get_rank(), dist.get_world_size()), device, torch.get_num_threads(), socket.gethostname()
     )
     if process.world.rank == 0:
-        processes, threads = process.world.world_size, counted(process.threads, "thread")
-        started = f"{counted(processes, 'training process')} on {device.type}"
-        log.info("%s, %s each, torch %s", started, threads, torch.__version__)
+        processes = counted(process.world.world_size, "training process")
+        each = counted(process.threads, "thread")
+        log.info("%s on %s, %s each, torch %s", processes, device.type, each, torch.__version__)
     return process
 
 
