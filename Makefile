@@ -26,7 +26,7 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/pytest -q tests/unit/test_architecture.py
 
-# All benchmarks that need no hours, in short settings: about a quarter of an hour. SCAN=FOLDER adds those that need
+# All benchmarks that need no hours, in short settings: about twenty minutes. SCAN=FOLDER adds those that need
 # a scan in the layout of 7-Scenes.
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.all $(if $(SCAN),--scan $(SCAN))

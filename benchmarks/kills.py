@@ -30,6 +30,7 @@ from jobs.prove_resume.faults import Action, Fault, with_faults
 from plinth.observe.ledger import summarise
 from plinth.observe.step_lines import read_lines
 from plinth.storage import Storage
+from plinth.units import counted
 
 STAGE = "warmup"
 FIRST_KILL, BETWEEN = 70, 11
@@ -81,7 +82,7 @@ def show(run: PretrainJob) -> None:
     print(f"kill to next step: median {statistics.median(waits):.1f} s, longest {max(waits):.1f} s")
     print(f"waiting for checkpoints: {share:.3%} of the wall time, median {statistics.median(stalls):.3f} s")
     for size, seconds in restores(storage):
-        print(f"restore of a checkpoint written by {size} worker(s): {seconds} s")
+        print(f"restore of a checkpoint written by {counted(int(size), 'worker')}: {seconds} s")
 
 
 def killed_at(storage: Storage) -> list[float]:
@@ -92,9 +93,7 @@ def killed_at(storage: Storage) -> list[float]:
 def restores(storage: Storage) -> list[tuple[str, str]]:
     """(workers that wrote it, seconds to read it) of each resume, from the logs."""
     logs = [storage.read(key).decode() for key, _ in storage.list("logs") if key.endswith(".log")]
-    return [
-        found for text in logs for found in re.findall(r"written by (\d+) worker\(s\), in ([\d.]+) s", text)
-    ]
+    return [found for text in logs for found in re.findall(r"written by (\d+) workers?, in ([\d.]+) s", text)]
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from jobs.sweep.page import write_page
 from plinth.observe.ledger import read_records
 from plinth.observe.step_lines import LINES_KEY
 from plinth.storage import Storage
-from plinth.units import MIB
+from plinth.units import MIB, counted
 from tests.helpers import sweep_folder
 from tests.helpers.tiny_jobs import make_data, pretrain_job, write
 
@@ -73,9 +73,8 @@ def main() -> int:
         ray_folder = Path(tempfile.mkdtemp(prefix="e", dir="/tmp"))  # paths of sockets are short
         try:
             run, looks, took_s = trained(folder, a.steps, a.workers, ray_folder)
-            print(
-                f"{a.steps} steps on {a.workers} worker(s) in {took_s:.0f} s, load {os.getloadavg()[1]:.1f}"
-            )
+            workers = counted(a.workers, "worker")
+            print(f"{a.steps} steps on {workers} in {took_s:.0f} s, load {os.getloadavg()[1]:.1f}")
             print("\n".join(growth(looks, a.steps)))
             print("\n".join(left_behind(run, ray_folder, a.steps)))
         finally:

@@ -90,7 +90,7 @@ def parts(source: OpenSource, codec: Codec) -> tuple[dict[str, float], float]:
     ]
     with cpu(found, CODEC):
         for frame in frames:
-            decode_into(frame, codec, place)
+            decode_into(frame, codec, place[0])
     most = max(map(len, packed))
     batch = np.empty((most, *place.shape), place.dtype)
     with cpu(found, FRAMES):

@@ -23,6 +23,8 @@ REQUESTS_LOGGER = "ray.train.v2._internal.execution.scaling_policy.autoscaling_c
 MEMORY_HELD = re.compile(r"actual memory used=([\d.]+)GB")
 MEMORY_USED = re.compile(r"was ([\d.]+)GB used / ([\d.]+)GB")
 """In the message of a worker that Ray's memory monitor has killed."""
+LOOK_EVERY_S, FEW_WORKERS = 0.5, 64
+"""How often Ray Train looks at so many workers, or fewer."""
 DRIVER_BUNDLE = 0
 """Bundle of a trial's placement group that holds the trial itself; the workers have the bundles after it."""
 
@@ -89,6 +91,26 @@ def set_start_timeout(seconds: float) -> None:
     from ray.train.v2._internal.constants import WORKER_GROUP_START_TIMEOUT_S_ENV_VAR
 
     os.environ[WORKER_GROUP_START_TIMEOUT_S_ENV_VAR] = str(seconds)
+
+
+def look_often(workers: int) -> None:
+    """Let Ray Train look more often than its 2 s whether its workers live, where they are few: each look is a
+    call to every worker, and how long a death goes unnoticed is part of every restart."""
+    from ray.train.v2._internal.constants import HEALTH_CHECK_INTERVAL_S_ENV_VAR
+
+    if workers <= FEW_WORKERS:
+        os.environ.setdefault(HEALTH_CHECK_INTERVAL_S_ENV_VAR, str(LOOK_EVERY_S))
+
+
+def watch_preemption() -> None:
+    """Let Ray Train look for notices that a node is about to be taken away, except where none can come: on a
+    Ray of one node that this process has started. The actor that looks would take a second of CPU in the
+    middle of each start. Call it in the driver, whose environment Ray Train passes on."""
+    import ray
+    from ray.train.v2._internal.constants import ENABLE_PREEMPTION_WATCHER_ENV_VAR
+
+    is_alone = started_here() and len(ray.nodes()) == 1
+    os.environ[ENABLE_PREEMPTION_WATCHER_ENV_VAR] = "0" if is_alone else "1"
 
 
 def watch_nccl() -> None:

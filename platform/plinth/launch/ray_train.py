@@ -73,6 +73,8 @@ class RayRun:
             WorkersLostError: workers were lost, or failed, more often than allowed.
         """
         ray_internals.set_start_timeout(self._config.start_timeout_s)
+        ray_internals.watch_preemption()
+        ray_internals.look_often(self._sizes[-1])
         if self._config.gpus_per_worker:
             ray_internals.watch_nccl()
         self._warn_if_short()
