@@ -1,7 +1,8 @@
 """What the platform costs beside the model: the same optimizer step done in several ways, two processes each.
 
     python -m benchmarks.step                                   demo's stages: bare, DeepSpeed, our engine
-    python -m benchmarks.step --demo --json step.json           and `poma pretrain`, on Ray, from shards
+    python -m benchmarks.step --demo --json step.json           and `poma pretrain`, on Ray, from shards, once
+                                                                its start is SETTLED_S past
     python -m benchmarks.step --cases vit-b --steps 1           ViT-B/16 at 224 px, LoRA, one micro-batch
 
 The ways take turns in rounds; a ratio is the median over rounds of samples/s beside those of `bare` in the
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import multiprocessing
 import statistics
 from collections.abc import Iterator, Sequence
@@ -33,6 +35,9 @@ DEMO_PREDICTOR = PredictorConfig(layers=2, width=96, heads=4)
 DEMO_MASKS = MaskConfig(min_context=4)
 VIT_B = VitShape((14, 14), 16, 3, 768, 12, 12, 3072, "quick_gelu", 1e-5, "class", 512)
 WARM_STEPS = 3
+SETTLED_S = 8.0
+"""Of each stage of `poma pretrain`, at the pace of bare, before it is measured: by then Ray's processes have
+started, reading is under way and the run has its first page."""
 BARE = "bare"
 PRETRAIN = "poma pretrain"
 
@@ -128,12 +133,13 @@ def main() -> None:
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--no-exact-sums", action="store_true")
     parser.add_argument("--demo", action="store_true", help="`poma pretrain` on the demo's stages, too")
+    parser.add_argument("--reader", choices=["ray", "threads"], default="ray", help="of --demo")
     parser.add_argument("--folder", type=Path, default=Path("bench-step"), help="of --demo: data and runs")
     parser.add_argument("--json", type=Path, help="where --demo writes the ratios")
     a = parser.parse_args()
     exact = not a.no_exact_sums
     if a.demo:
-        ratios = demo(a.folder, a.rounds, a.steps, a.precision, exact)
+        ratios = demo(a.folder, a.rounds, a.steps, a.precision, exact, a.reader)
         if a.json:
             a.json.write_text(json.dumps({stage: {"ratio": r} for stage, r in ratios.items()}) + "\n")
         return
@@ -148,16 +154,23 @@ def main() -> None:
             print(f"    {part:24} {ms:9.2f} ms")
 
 
-def demo(folder: Path, rounds: int, steps: int, precision: str, exact: bool) -> dict[str, float]:
+def demo(folder: Path, rounds: int, steps: int, precision: str, exact: bool, reader: str) -> dict[str, float]:
     """`poma pretrain` beside bare torch; the ratio of each stage."""
     prepare(folder)
     cases = {name: replace(CASES[name], precision=precision, exact_sums=exact) for name in STAGES}
     found: dict[str, list[dict[str, Round]]] = {name: [] for name in STAGES}
+    overrides = [f"zero.precision={precision}", f"zero.exact_sums={exact}"]
+    overrides += [f"{name}.data.reader={reader}" for name in STAGES]
+    label = f"{precision}-{'exact' if exact else 'plain'}-{reader}"
     with started([BARE], cases["warmup"]) as warmup, started([BARE], cases["main"]) as main_stage:
         bare = {"warmup": warmup[BARE], "main": main_stage[BARE]}
         for number in range(rounds):
             before = {name: bare[name].run(steps) for name in STAGES}
-            ours = pretrain(folder, number, steps, precision, exact)
+            skipped = {
+                name: math.ceil(SETTLED_S * of.samples_per_s / cases[name].global_batch_size)
+                for name, of in before.items()
+            }
+            ours = pretrain(folder, f"{label}-{number}", skipped, steps, overrides)
             for name in STAGES:
                 found[name].append({BARE: before[name], PRETRAIN: Round(*ours[name])})
     return {name: show(cases[name], [BARE, PRETRAIN], found[name]) for name in STAGES}

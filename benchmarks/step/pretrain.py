@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -21,8 +21,6 @@ ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "jobs" / "configs" / "demo.yaml"
 STAGES = ("warmup", "main")
 ROOMS, HELD_OUT_ROOMS, TEACHER_STEPS = 512, 32, 3
-SKIPPED = 0.3
-"""Share of a stage's steps before the measured ones, by which reading is under way."""
 SAMPLE_S = 0.25
 
 
@@ -37,31 +35,45 @@ def prepare(folder: Path) -> None:
 
 
 def pretrain(
-    folder: Path, number: int, steps: int, precision: str, exact: bool
+    folder: Path,
+    name: str,
+    skipped: Mapping[str, int],
+    steps: int,
+    overrides: Sequence[str],
 ) -> dict[str, tuple[float, float]]:
-    """One run; by stage samples/s and CPU-ms of a step, of all processes of the run."""
+    """One run; by stage samples/s and CPU-ms of a step, of all processes of the run.
+
+    Args:
+        folder: of `prepare`.
+        name: of the run, with the time added.
+        skipped: stage -> steps before those that are measured: while Ray's processes still start, reading
+            begins and the run's first page is written. A stage that is not named is left out.
+        steps: that are measured, in each stage.
+        overrides: of the demo's values, as `poma pretrain` takes them.
+    """
     raw = yaml.safe_load(DEMO.read_text().replace("${folder}", str(folder.resolve())))["pretrain"]
-    name = f"{precision}-{'exact' if exact else 'plain'}-{number}-{int(time.time())}"
-    raw |= {"kind": "pretrain", "name": name, "zero": {"stage": 2, "precision": precision}}
-    raw["zero"]["exact_sums"] = exact
+    name = f"{name}-{int(time.time())}"
+    raw |= {"kind": "pretrain", "name": name, "zero": {"stage": 2}}
     raw["fit"]["workers"] = 2
-    for stage in STAGES:
-        raw[stage] |= {"steps": int(steps / (1 - SKIPPED)) + 2, "warmup_steps": 2}
+    for stage in set(STAGES) - set(skipped):
+        raw[stage] = None
+    for stage, before in skipped.items():
+        raw[stage] |= {"steps": before + steps + 1, "warmup_steps": 2}
     job = folder / f"{name}.yaml"
     job.write_text(yaml.safe_dump(raw))
     log = folder / f"{name}.log"
     with log.open("w") as out:
-        command = [sys.executable, "-m", "jobs.cli", "pretrain", str(job)]
+        command = [sys.executable, "-m", "jobs.cli", "pretrain", str(job), *overrides]
         process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT)
         clock = _CpuClock(process.pid)
         if process.wait():
             raise SystemExit(f"{job}: `poma pretrain` ended with {process.returncode}, see {log}")
     clock.stop()
     found = {}
-    for stage in STAGES:
+    for stage in skipped:
         text = (folder / "runs" / name / stage / "metrics.jsonl").read_text()
         lines = [json.loads(line) for line in text.splitlines()]
-        first, last = lines[int(SKIPPED * len(lines))], lines[-1]
+        first, last = lines[skipped[stage]], lines[-1]
         done = last["step"] - first["step"]
         wall_s = last["time"] - first["time"]
         cpu_s = clock.at(last["time"]) - clock.at(first["time"])

@@ -1,0 +1,51 @@
+"""What an evaluation beside the training costs a step: the demo's main stage on one worker and one core, with
+and without `evaluate_beside` on the other core, in turns.
+
+    python -m benchmarks.step.beside [--rounds 3] [--steps 120] [--every 40] [--folder FOLDER]
+
+Every checkpoint is evaluated, so that evaluations follow on each other: far more often than anyone would, and
+each of them loads the encoder and the teacher anew. The ratio is that of samples/s in the same round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from pathlib import Path
+
+from benchmarks.step.pretrain import prepare, pretrain
+
+SKIPPED = 40
+"""Steps before those that count, while reading begins."""
+WITHOUT, WITH = "without", "with evaluations"
+
+
+def main() -> None:
+    """Train in turns, and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=120, help="that count, of a run")
+    parser.add_argument("--every", type=int, default=40, help="steps between checkpoints, each evaluated")
+    parser.add_argument("--folder", type=Path, default=Path("bench-step"), help="data and runs")
+    a = parser.parse_args()
+    prepare(a.folder)
+    plain = [
+        "fit.workers=1", "fit.cpus_per_worker=1", f"checkpoint.every_steps={a.every}",
+        "main.data.reader=threads",
+    ]  # fmt: skip
+    beside = [f"evaluate_beside.data={a.folder.resolve() / 'data' / 'held_out'}"]
+    ratios = []
+    for number in range(a.rounds):
+        rates = {
+            name: pretrain(a.folder, f"beside-{number}", {"main": SKIPPED}, a.steps, overrides)["main"][0]
+            for name, overrides in ((WITHOUT, plain), (WITH, [*plain, *beside]))
+        }
+        ratios.append(rates[WITH] / rates[WITHOUT])
+        print(", ".join(f"{name} {rate:.1f} samples/s" for name, rate in rates.items()), flush=True)
+    print(f"ratio {statistics.median(ratios):.3f}, of {min(ratios):.3f} to {max(ratios):.3f}")
+
+
+if __name__ == "__main__":
+    main()
