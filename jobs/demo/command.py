@@ -41,13 +41,12 @@ from jobs.pretrain.check import check
 from jobs.pretrain.launch import launch
 from jobs.pretrain.resolve import resolve
 from jobs.pretrain.told import target_way
-from jobs.runs.page import stage_curves
+from jobs.runs.curves import read_steps, stage_curves
 from jobs.shards.preview import PreviewConfig, colours, point_maps, preview
 from jobs.view.page import write_page
 from plinth import config
 from plinth.errors import STOPPED_EXIT_CODE, ConfigError
 from plinth.observe.ledger import summarise
-from plinth.observe.step_lines import read_lines
 from poma3d.pictures import colour_points
 from poma3d.sample import Sample
 
@@ -215,8 +214,8 @@ def _notes(job: DemoJob) -> list[str]:
 
 def _curves(job: DemoJob) -> dict[str, list[Curve]]:
     storage = run_storage(job.pretrain)
-    lines = {stage: read_lines(storage.child(stage)) for stage in STAGES}
-    return {stage: stage_curves(stage, found) for stage, found in lines.items() if found}
+    curves = {stage: stage_curves(stage, read_steps(storage.child(stage))) for stage in STAGES}
+    return {stage: found for stage, found in curves.items() if found}
 
 
 def _pictures(samples: list[Sample]) -> list[Picture]:

@@ -11,4 +11,5 @@ from jobs.common.flags import add_optional_job
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare them."""
     add_optional_job(parser, "a pretraining job; this machine alone without one")
-    parser.add_argument("--cluster", type=Path, help="cluster file, such as clusters/aws-h100.yaml")
+    of_file = "cluster file, such as clusters/aws-h100.yaml; of a Kubernetes manifest the versions alone"
+    parser.add_argument("--cluster", type=Path, help=of_file)

@@ -17,7 +17,7 @@ import torch
 
 from jobs.common.run_layout import RunJob
 from jobs.demo.config import DemoJob
-from jobs.doctor import all_reduce, cluster_file, machine, nodes, storage
+from jobs.doctor import all_reduce, cluster_file, machine, nodes, storage, versions
 from jobs.doctor.finding import Finding, Level
 from jobs.jobfile import read
 from jobs.plan.estimate import plan
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     began = time.monotonic()
     job = _load(arguments.job, arguments.overrides) if arguments.job is not None else None
     worst, said = Level.ok, set()
-    for name, check in checks(job, read_cluster(arguments.cluster) if arguments.cluster else None):
+    for name, check in checks(job, arguments.cluster):
         for finding in examined(name, check):
             worst = max(worst, finding.level)
             if finding.level is Level.bad and finding.what in said:
@@ -59,17 +59,30 @@ def _load(path: Path, overrides: Sequence[str]) -> PretrainJob:
     return file.resolve(PretrainJob, overrides)
 
 
-def checks(job: PretrainJob | None, cluster: Cluster | None) -> list[Check]:
-    """What is examined, in order."""
+def checks(job: PretrainJob | None, file: Path | None) -> list[Check]:
+    """What is examined, in order.
+
+    Args:
+        file: a cluster file, or a manifest for Kubernetes, of which the versions alone are looked at.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    is_cluster = file is not None and not versions.is_manifest(file)
+    cluster = read_cluster(file) if file is not None and is_cluster else None
     workers = max(1, job.fit.workers.max) if job else 1
     gpus = torch.cuda.device_count() if job and job.fit.gpus_per_worker else 0
     always: list[Check] = [
         ("packages", machine.packages),
         ("ring", partial(all_reduce.local_ring, workers, gpus)),
     ]
+    if file is not None:
+        always.insert(0, (versions.CHECK, partial(versions.versions, file)))
     if job is None:
         return always
-    is_elsewhere = cluster is not None or job.ray.joined_address is not None
+    is_elsewhere = file is not None or job.ray.joined_address is not None
+    # A manifest says nothing of its GPUs' memory, and this machine's is not theirs.
+    fits: list[Check] = [("memory", partial(_memory, job, cluster))] if file is None or is_cluster else []
     on_cluster, here = partial(cluster_file.machines, job, cluster), partial(machine.room, job)
     return [
         ("workers", partial(_sizes, job)),
@@ -77,7 +90,7 @@ def checks(job: PretrainJob | None, cluster: Cluster | None) -> list[Check]:
         ("gpus", on_cluster if is_elsewhere else here),
         ("storage", partial(storage.storage, job)),
         ("data", partial(storage.data, job)),
-        ("memory", partial(_memory, job, cluster)),
+        *fits,
         ("time-outs", partial(cluster_file.time_outs, job, cluster)),
         ("nodes", partial(nodes.nodes, job)),
         *always,

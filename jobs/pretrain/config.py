@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from jobs.common.ray_config import RayConfig
 from jobs.evaluate.config import EncoderWeights, MeasureKind
+from jobs.submit.config import KubernetesConfig
 from plinth.checkpoint.config import CheckpointConfig
 from plinth.counts import Count, CountOrZero
 from plinth.data.config import DataConfig
@@ -118,6 +119,8 @@ class PretrainJob:
     """How to reach data, runs and a teacher in storage."""
     ray: RayConfig = field(default_factory=RayConfig)
     """Where the workers run."""
+    kubernetes: KubernetesConfig = field(default_factory=KubernetesConfig)
+    """What `poma submit --render` writes beside the run's own containers."""
 
 
 def stage_config(job: PretrainJob, name: str) -> StageConfig | None:

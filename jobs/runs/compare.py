@@ -13,13 +13,13 @@ import yaml
 from jobs.common.run_layout import ALL_STAGES, CONFIG_KEY
 from jobs.display.figures import SERIES_COLOURS, Curve
 from jobs.display.html import render
-from jobs.runs.page import LOSS, MEANINGS, PAGE_KEY, TONES, TOTAL, stage_curves
+from jobs.runs.curves import LOSS, MEANINGS, TOTAL, read_steps, stage_curves
+from jobs.runs.page import PAGE_KEY, TONES
 from jobs.runs.started import read_starts
 from jobs.runs.state import read_run, runs_in
 from jobs.runs.text import DAMAGED, STATE_HEADER, state_cells
 from plinth.observe.failures import utc
 from plinth.observe.sinks import flat, redacted
-from plinth.observe.step_lines import read_lines
 from plinth.storage import Storage
 from plinth.storage.json_objects import DamagedObjectError
 
@@ -93,9 +93,9 @@ def _read(storage: Storage, name: str, now: float) -> Shown:
     started = starts[-1].time if starts else 0.0
     cells = [*state_cells(state), utc(started) if starts else "-", starts[-1].code if starts else "-"]
     curves = {
-        stage.name: stage_curves(stage.name, lines, points=POINTS)
+        stage.name: curves
         for stage in state.stages
-        if (lines := read_lines(storage.child(stage.name)))
+        if (curves := stage_curves(stage.name, read_steps(storage.child(stage.name)), points=POINTS))
     }
     link = f"{quote(name)}/{PAGE_KEY}" if storage.exists(PAGE_KEY) else ""
     return Shown(

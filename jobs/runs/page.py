@@ -6,14 +6,13 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
-import numpy as np
 import yaml
 
 from jobs.common.run_layout import CONFIG_KEY, PINS_KEY, STAGES
-from jobs.display.figures import Curve, Mark
+from jobs.display.figures import Mark
 from jobs.display.html import render
+from jobs.runs.curves import Line, read_steps, stage_curves
 from jobs.runs.evaluations import curves_beside, read_evaluations
 from jobs.runs.started import read_starts
 from jobs.runs.state import SILENT, RunState, read_run
@@ -21,9 +20,9 @@ from jobs.runs.text import checkpoints_text, incident_text
 from plinth.every import Every
 from plinth.observe.config import MetricsConfig
 from plinth.observe.failures import first_cause, utc
-from plinth.observe.ledger import FAILED, PRODUCTIVE, RUNNING, STOPPED, Record, read_records
+from plinth.observe.ledger import FAILED, PRODUCTIVE, RUNNING, STOPPED, Record
 from plinth.observe.metrics import duration
-from plinth.observe.step_lines import read_lines
+from plinth.observe.once import Once
 from plinth.redaction import redact
 from plinth.storage import Storage
 from plinth.storage.json_objects import DamagedObjectError, read_json
@@ -32,32 +31,12 @@ PAGE_KEY = "index.html"
 EVERY_S = MetricsConfig().page_every_s
 REFRESH_S = 30
 """How often a browser loads the page of a running run again."""
-LOSS, TOTAL = "loss", "total"
-"""Title of the plot that has the loss and its terms, and the name of the loss in it."""
-MEANINGS = {
-    "target_feature_std": "Standard deviation of the target encoder's features; near 0 they have collapsed.",
-    "target_effective_rank": "In how many directions the target encoder's features vary; 1 when collapsed.",
-    "unique_match_rate": "Share of predictions with a nearest target of their own; near 0 many share one, "
-    "which is how the Chamfer distance is cheated.",
-    "own_match_rate": "Share of predictions whose nearest target is the one at their own place.",
-    "positional_ratio": "Squared error at the own place over the variance of the targets; 1 is as good as "
-    "their mean.",
-    "accuracy": "Share of the batch's questions that are answered rightly.",
-    "gradient norm": "Of all parameters together, before clipping.",
-    "samples per second": "Of all workers together, checkpoints included.",
-}
-"""What a plot means, where its name does not say it."""
-CURVE_POINTS = 400
-"""Longer curves are averaged over neighbours: the plot is about as many pixels wide."""
-RATE_STEPS = 20
 SHOWN_INCIDENTS = 50
 TONES = {FAILED: "bad", STOPPED: "fair", SILENT: "fair"}
 MOST_SHARE = 0.05
 """Of a core's time that the page of a running run may take."""
 MISSED_WRITES = 3
 """A page of a running run that was not written again for this many times is of one that has died."""
-
-Line = dict[str, Any]
 
 
 class Pace:
@@ -96,12 +75,12 @@ class Pace:
 def page_kept(storage: Storage, every_s: float) -> Iterator[None]:
     """Keep the page of the run in `storage` up to date, and write it again at the end. Enter it before
     the run's lock, so that the last page is written after the lock is released."""
-    pace = Pace(every_s)
+    pace, once = Pace(every_s), Once()
 
     def write() -> None:
         if pace.is_due():
             with pace.measured():
-                write_page(storage, every_s=pace.every_s)
+                write_page(storage, every_s=pace.every_s, once=once)
 
     with Every(every_s, write, "the run's page cannot be written", at_end=True):
         try:
@@ -110,20 +89,24 @@ def page_kept(storage: Storage, every_s: float) -> Iterator[None]:
             pace.is_ending = True
 
 
-def write_page(storage: Storage, now: float | None = None, every_s: float = EVERY_S) -> str:
+def write_page(
+    storage: Storage, now: float | None = None, every_s: float = EVERY_S, once: Once | None = None
+) -> str:
     """Write the page of the run in `storage`; returns where it is.
 
     Args:
         now: `time.time()`; asked for when None.
         every_s: seconds to the next time while the run lasts.
+        once: what was read before, of a process that writes the page again and again.
 
     Raises:
         StorageError: it holds no run, or cannot be written.
     """
     now = time.time() if now is None else now
-    state = read_run(storage, now)
-    lines = {stage.name: read_lines(storage.child(stage.name)) for stage in state.stages}
-    starts, restarts = read_starts(storage), _restarts(read_records(storage))
+    once = once or Once()
+    state = read_run(storage, now, once)
+    steps = {stage.name: read_steps(storage.child(stage.name), once) for stage in state.stages}
+    starts, restarts = read_starts(storage), _restarts(state.records)
     name = storage.uri.rstrip("/").rsplit("/", 1)[-1]
     found = [incident_text(stage.name, incident) for stage in state.stages for incident in stage.incidents]
     text = render(
@@ -136,7 +119,7 @@ def write_page(storage: Storage, now: float | None = None, every_s: float = EVER
         status=state.status,
         tone=TONES.get(state.status, "good"),
         detail=redact(". ".join(text for text in (state.detail, state.slow) if text)),
-        facts=_facts(state, lines, now),
+        facts=_facts(state, [of.recent for of in steps.values()], now),
         started=starts[-1].facts() if starts else {},
         starts=[f"{utc(one.time)}: {one.command} ({one.code})" for one in reversed(starts)],
         data=_data(storage),
@@ -145,13 +128,13 @@ def write_page(storage: Storage, now: float | None = None, every_s: float = EVER
             {
                 "name": stage,
                 "curves": [
-                    *(stage_curves(stage, of, restarts.get(stage, ())) if of else []),
+                    *stage_curves(stage, of, restarts.get(stage, ())),
                     *curves_beside(storage, stage),
                 ],
                 "restarts": len(restarts.get(stage, ())),
-                "steps": of[-1]["step"] + 1 if of else 0,
+                "steps": of.count,
             }
-            for stage, of in lines.items()
+            for stage, of in steps.items()
         ],
         ledger=state.ledger,
         failures=[
@@ -197,55 +180,10 @@ def _data(storage: Storage) -> list[str]:
     return [redact(line) for line in found]
 
 
-def stage_curves(
-    stage: str, lines: Sequence[Line], restarts: tuple[Mark, ...] = (), points: int = CURVE_POINTS
-) -> list[Curve]:
-    """What the metrics of a stage show over its steps.
-
-    Args:
-        restarts: steps to mark.
-        points: of a longer curve.
-    """
-    terms = {name: [line["terms"].get(name) for line in lines] for name in _names(lines, "terms")}
-    logs = {name: [line["logs"].get(name) for line in lines] for name in _names(lines, "logs")}
-    rates = [line["samples"] / max(line["step_s"] + line["checkpoint_s"], 1e-9) for line in lines]
-    drawn = {
-        LOSS: {TOTAL: [line["loss"] for line in lines], **(terms if len(terms) > 1 else {})},
-        **{name: {name: values} for name, values in logs.items()},  # each has a scale of its own
-        "gradient norm": {"before clipping": [line["grad_norm"] for line in lines]},
-        "samples per second": {"all workers": rates},
-    }
-    steps = [line["step"] for line in lines]
-    return [
-        Curve(
-            f"{stage}: {title}",
-            "step",
-            {name: _thinned(steps, y, points) for name, y in series.items()},
-            restarts,
-            note=MEANINGS.get(title, ""),
-        )
-        for title, series in drawn.items()
-        if series
-    ]
-
-
-def _names(lines: Sequence[Line], part: str) -> list[str]:
-    return list(dict.fromkeys(name for line in lines for name in line[part]))
-
-
-def _thinned(
-    steps: Sequence[int], values: Sequence[float | None], points: int
-) -> tuple[list[float], list[float]]:
-    """The points that have a value, as means of neighbours where there are too many."""
-    known = [(step, value) for step, value in zip(steps, values, strict=True) if value is not None]
-    groups = np.array_split(np.array(known, float).reshape(-1, 2), min(len(known), points) or 1)
-    x, y = np.array([group.mean(axis=0) for group in groups if len(group)]).reshape(-1, 2).T
-    return x.tolist(), y.tolist()
-
-
-def _facts(state: RunState, lines: dict[str, list[Line]], now: float) -> dict[str, str]:
+def _facts(state: RunState, recents: Sequence[Sequence[Line]], now: float) -> dict[str, str]:
+    """What is in a few words at the top, from the last lines of each stage among others."""
     facts = {"Where": state.where or "before the first step"}
-    recent = next((found[-RATE_STEPS:] for found in reversed(lines.values()) if found), [])
+    recent = next((found for found in reversed(recents) if found), [])
     if recent:
         last = recent[-1]
         spent_s = max(sum(line["step_s"] + line["checkpoint_s"] for line in recent), 1e-9)

@@ -17,6 +17,7 @@ from plinth.observe.failures import Failure
 from plinth.observe.incidents import Incident
 from plinth.observe.ledger import FAILED, FINISHED, RUNNING, STOPPED, LedgerSummary, Record
 from plinth.observe.metrics import duration
+from plinth.observe.once import Once, below
 from plinth.observe.step_lines import LINES_KEY, PARTS_FOLDER, parsed
 from plinth.observe.stragglers import find_straggler
 from plinth.storage import Storage
@@ -74,6 +75,8 @@ class RunState:
     ledger: LedgerSummary
     failures: list[list[Failure]] = field(default_factory=list)
     """Per attempt that failed, by time; in each, causes before what they caused."""
+    records: list[Record] = field(default_factory=list)
+    """What the ledger is added up from."""
 
     @property
     def stage(self) -> StageState | None:
@@ -94,11 +97,12 @@ class RunState:
         return f"{self.stage.name}, step {self.stage.step}{total}"
 
 
-def read_run(storage: Storage, now: float) -> RunState:
-    """Read the folder of a run.
+def read_run(storage: Storage, now: float, once: Once | None = None) -> RunState:
+    """Read the folder of a run. What grows with its attempts is read several files at a time.
 
     Args:
         now: `time.time()`.
+        once: what was read before, of a process that asks again and again.
 
     Raises:
         StorageError: it holds no run, or cannot be read; `DamagedObjectError` for one of its files.
@@ -108,11 +112,13 @@ def read_run(storage: Storage, now: float) -> RunState:
         raise StorageError(
             f"{storage.uri} is not a run.", "Give the folder of a run: output/name of its job."
         )
-    records = ledger.read_records(storage)
+    once = once or Once()
+    failed = failures.read_failures(storage, once, sizes)
+    records = ledger.read_records(storage, failed, once, sizes)
     begun = [name for name in ALL_STAGES if any(key.startswith(f"{name}/") for key in sizes)]
-    stages = [_stage(storage.child(name), name, records, _below(sizes, name)) for name in begun]
+    stages = [_stage(storage.child(name), name, records, below(sizes, name), once) for name in begun]
     status, detail = _status(storage, stages, records, now)
-    found = failures.by_attempt(failures.read_failures(storage))
+    found = failures.by_attempt(failed)
     return RunState(
         uri=storage.uri,
         status=status,
@@ -120,6 +126,7 @@ def read_run(storage: Storage, now: float) -> RunState:
         stages=stages,
         ledger=ledger.add_up(records, now if status in (RUNNING, SILENT) else None),
         failures=[failures.by_precedence(of_attempt) for of_attempt in found.values()],
+        records=records,
     )
 
 
@@ -145,12 +152,9 @@ def is_run(keys: Collection[str]) -> bool:
     return CONFIG_KEY in keys
 
 
-def _below(sizes: Mapping[str, int], folder: str) -> dict[str, int]:
-    start = f"{folder}/"
-    return {key.removeprefix(start): size for key, size in sizes.items() if key.startswith(start)}
-
-
-def _stage(storage: Storage, name: str, records: list[Record], sizes: Mapping[str, int]) -> StageState:
+def _stage(
+    storage: Storage, name: str, records: list[Record], sizes: Mapping[str, int], once: Once
+) -> StageState:
     lines = _last_lines(storage, sizes)
     last = lines[-1] if lines else {}
     straggler = find_straggler(lines)
@@ -164,8 +168,8 @@ def _stage(storage: Storage, name: str, records: list[Record], sizes: Mapping[st
     if trained:  # fresher than the metrics, which come with the checkpoints
         step = trained[-1].marks[-1].step
     return StageState(
-        name, step, total, last.get("loss"), last.get("time"), checkpoints, incidents.read_all(storage),
-        straggler.sentence if straggler else "",
+        name, step, total, last.get("loss"), last.get("time"), checkpoints,
+        incidents.read_all(storage, once, sizes), straggler.sentence if straggler else "",
     )  # fmt: skip
 
 

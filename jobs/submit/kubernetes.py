@@ -16,11 +16,13 @@ import yaml
 
 from jobs.jobfile import command_of
 from jobs.pretrain.config import PretrainJob
+from jobs.submit.history import add_collectors
 from jobs.submit.package import JOB_FILE
 from jobs.submit.submission import RUN, Submission
 from plinth.errors import ConfigError
 
 BASE = Path(__file__).parents[2] / "infra" / "kuberay" / "base"
+COLLECTOR = BASE.parent / "history" / "collector.yaml"
 MOUNT = "/home/poma/job"
 GPU = "nvidia.com/gpu"
 ELASTIC = "kueue.x-k8s.io/elastic-job"
@@ -85,6 +87,9 @@ def render(submission: Submission, variables: dict[str, str], accept_changes: bo
     for container in _containers(cluster):
         container["env"] += [{"name": name, "value": value} for name, value in variables.items()]
     _check_references(cluster, job)
+    if (asked := job.kubernetes.history) is not None:
+        collector = yaml.safe_load(COLLECTOR.read_text())
+        add_collectors(cluster, collector, asked, job.storage, submission.name)
     budget["spec"]["minAvailable"] = 1 + sum(group["replicas"] for group in cluster["workerGroupSpecs"])
     config_map = {
         "apiVersion": "v1",

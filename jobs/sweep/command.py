@@ -10,6 +10,7 @@ import argparse
 import logging
 import threading
 import time
+from functools import partial
 from typing import Any
 
 from jobs.common.cluster import ray_cluster
@@ -27,7 +28,7 @@ from jobs.sweep.kinds import AnyTrials, trials_of
 from jobs.sweep.page import write_page
 from jobs.sweep.pretraining import pretrain_job
 from jobs.sweep.promote import promote
-from jobs.sweep.state import read_state
+from jobs.sweep.state import Over, read_state
 from jobs.sweep.tensorboard import write_hparams
 from jobs.sweep.trials import PROBE
 from plinth import config
@@ -85,7 +86,7 @@ def run_job(job: AnySweepJob) -> int:
         ):
             return STOPPED_EXIT_CODE
         ended = _run_trials(job, storage, trials, record, lock.stop_wanted)
-    _show(storage)
+    _show(storage, Over())
     write_hparams(storage)
     if any(trial.history.reports for trial in read_trials(storage)):
         print(f"\npoma sweep promote {storage.uri} best   writes the best trial as a job of full length")
@@ -261,14 +262,19 @@ def _run_trials(
         record=record,
         resources=resources,
         admit=trials.admit,
-        show=lambda: _show(storage),
+        show=partial(_show, storage, Over()),
         start_timeout_s=job.fit.start_timeout_s,
         stop=stop,
     )
     return driver.run()
 
 
-def _show(storage: Storage) -> None:
-    state = read_state(storage)
+def _show(storage: Storage, over: Over) -> None:
+    """Print the state and write the page.
+
+    Args:
+        over: what an earlier call has read.
+    """
+    state = read_state(storage, over)
     print("\n".join(sweep_show.describe(state)), flush=True)
     write_page(storage, state=state)

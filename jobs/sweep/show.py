@@ -6,7 +6,7 @@ import sys
 import time
 
 from jobs.display.text import aligned
-from jobs.sweep.state import SweepState, metric_text, read_state, value_text
+from jobs.sweep.state import Over, SweepState, metric_text, read_state, value_text
 from plinth.observe.metrics import duration
 from plinth.redaction import redact
 from plinth.storage import Storage, StorageOptions
@@ -32,9 +32,10 @@ def show(uri: str, options: StorageOptions, follow: bool = False) -> int:
     storage = Storage.from_uri(uri, options)
     storage.check()
     shown: list[str] = []
+    over = Over()
     try:
         while True:
-            state = read_state(storage)
+            state = read_state(storage, over)
             text = describe(state)
             if text != shown:
                 _print(text, again=bool(shown))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -141,12 +141,27 @@ class SweepState:
         return [samples for samples, _ in found], [value for _, value in found]
 
 
-def read_state(storage: Storage) -> SweepState:
-    """Read the folder of a sweep.
+@dataclass
+class Over:
+    """Trials that have ended for good, of a process that reads a sweep again and again: nothing of them
+    changes."""
+
+    trials: dict[int, Trial] = field(default_factory=dict)
+    """By index."""
+    costs: dict[str, Cost] = field(default_factory=dict)
+    """By name."""
+
+
+def read_state(storage: Storage, over: Over | None = None) -> SweepState:
+    """Read the folder of a sweep: one list of all of it, then the records of its trials, several at a time.
+
+    Args:
+        over: trials that need not be read; those that are over by now join them.
 
     Raises:
         StorageError: it holds no sweep, or cannot be read.
     """
+    over = over or Over()
     record = read_sweep(storage)
     if record is None:
         raise StorageError(
@@ -156,22 +171,46 @@ def read_state(storage: Storage) -> SweepState:
     record.status = status_now(record, time.time())
     job = yaml.safe_load(storage.read(JOB_KEY))
     space = (job.get("sweep") or {}).get("space") or {}
-    trials = read_trials(storage)
+    trials = read_trials(storage, over.trials)
     for trial in trials:
         trial.history.values = trial.history.values or _own_values(job, space)
-    folders = {trial.record.name: storage.child(TRIALS).child(trial.record.name) for trial in trials}
+    folders = {
+        trial.record.name: f"{TRIALS}/{trial.record.name}"
+        for trial in trials
+        if trial.record.name not in over.costs
+    }
     if record.shares_warmup:
-        folders[SHARED] = storage.child(SHARED)
+        folders[SHARED] = SHARED
+    by_folder = _by_folder(dict(storage.list()), set(folders.values()))
+
+    def cost(folder: str) -> Cost:
+        return _cost(summarise(storage.child(folder), sizes=by_folder[folder]))
+
     with ThreadPoolExecutor(READERS, thread_name_prefix="plinth-costs") as pool:
-        books = list(pool.map(summarise, folders.values()))
+        read = dict(zip(folders, pool.map(cost, folders.values()), strict=True))
+    costs = {name: over.costs.get(name) or read[name] for name in (trial.record.name for trial in trials)}
+    ended = [trial for trial in trials if trial.record.status.is_over]
+    over.trials |= {trial.record.index: trial for trial in ended}
+    over.costs |= {trial.record.name: costs[trial.record.name] for trial in ended}
     return SweepState(
         uri=storage.uri,
         record=record,
         trials=trials,
-        costs={name: _cost(book) for name, book in zip(folders, books, strict=True)},
+        costs=costs | ({SHARED: read[SHARED]} if record.shares_warmup else {}),
         varied=_varied(space, trials),
         job=job,
     )
+
+
+def _by_folder(sizes: Mapping[str, int], folders: Collection[str]) -> dict[str, dict[str, int]]:
+    """Folder -> key below it -> bytes."""
+    found: dict[str, dict[str, int]] = {folder: {} for folder in folders}
+    for key, size in sizes.items():
+        parts = key.split("/")
+        folder = "/".join(parts[:2]) if parts[0] == TRIALS else parts[0]
+        if folder in found:
+            found[folder][key.removeprefix(f"{folder}/")] = size
+    return found
 
 
 def short_names(keys: Sequence[str]) -> list[str]:

@@ -15,9 +15,11 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from plinth.errors import PlinthError
+from plinth.observe.once import Once, in_folder
 from plinth.redaction import printable, redact, without_codes
 from plinth.storage import Storage
 from plinth.storage.json_objects import filled
@@ -79,27 +81,43 @@ def is_collective(error: BaseException) -> bool:
     return _BROKEN_COLLECTIVE.search(f"{type(error).__name__}: {error}") is not None
 
 
-def read_failures(storage: Storage) -> list[Failure]:
+def read_failures(
+    storage: Storage, once: Once | None = None, sizes: Mapping[str, int] | None = None
+) -> list[Failure]:
     """All failures in the logs of a run, by time; one that cannot be read is skipped with a warning. Includes
-    ranks of a failed attempt whose host is lost, if they had copied their batches."""
-    failures = []
-    keys = [key for key, _ in storage.list(FOLDER)]
-    for key in keys:
-        if key.endswith(FAILURE_SUFFIX):
-            try:
-                failures.append(filled(Failure, json.loads(storage.read(key))))
-            except (ValueError, TypeError, RecursionError) as error:
-                log.warning("%s/%s is skipped, it cannot be read: %s", storage.uri, key, error)
+    ranks of a failed attempt whose host is lost, if they had copied their batches.
+
+    Args:
+        once: what was read before, of a process that asks again and again.
+        sizes: of all keys in the run's folder; listed when None.
+    """
+    once = once or Once()
+    there = in_folder(storage, sizes, FOLDER)
+    own = {key: size for key, size in there.items() if key.endswith(FAILURE_SUFFIX)}
+    read = once.read("failures", storage, own, partial(_failure, storage)).values()
+    failures = [failure for failure in read if failure is not None]
     failed = {failure.attempt for failure in failures}
-    lost = _first_lost(storage, keys)
+    lost = _first_lost(storage, there, once)
     failed |= {attempt for attempt, _ in lost}
     known = {(failure.attempt, failure.rank) for failure in failures}
-    for found in filter(None, map(BATCHES_KEY.fullmatch, keys)):
-        attempt, rank = found["attempt"], int(found["rank"])
-        if attempt in failed and (attempt, rank) not in known:
-            failures.append(vanished(attempt, rank, last_batch(storage.read(found.string))))
+    silent = {
+        found.string: (found["attempt"], int(found["rank"]))
+        for found in filter(None, map(BATCHES_KEY.fullmatch, there))
+        if found["attempt"] in failed and (found["attempt"], int(found["rank"])) not in known
+    }
+    of_silent = {key: there[key] for key in silent}
+    lasts = once.read("batches", storage, of_silent, lambda key: last_batch(storage.read(key)))
+    failures += [vanished(*silent[key], last) for key, last in lasts.items()]
     failures = [_with_word_of(f, lost) for f in failures]
     return sorted(failures, key=lambda failure: (failure.time or 0.0, failure.rank))
+
+
+def _failure(storage: Storage, key: str) -> Failure | None:
+    try:
+        return filled(Failure, json.loads(storage.read(key)))
+    except (ValueError, TypeError, RecursionError) as error:
+        log.warning("%s/%s is skipped, it cannot be read: %s", storage.uri, key, error)
+        return None
 
 
 def _with_word_of(failure: Failure, lost: Mapping[tuple[str, int], str]) -> Failure:
@@ -129,21 +147,28 @@ def record_lost(storage: Storage, ranks: Mapping[int, str]) -> None:
     storage.write(key, json.dumps({str(rank): ranks[rank] for rank in sorted(ranks)}).encode())
 
 
-def _first_lost(storage: Storage, keys: Sequence[str]) -> dict[tuple[str, int], str]:
+def _first_lost(storage: Storage, there: Mapping[str, int], once: Once) -> dict[tuple[str, int], str]:
     """(attempt, rank) of what the launcher saw die first, with why: in the newest attempt that had begun by
     then."""
-    attempts, lost = attempts_of(keys), dict[tuple[str, int], str]()
-    for key in (key for key in keys if key.endswith(LOST_SUFFIX)):
+    attempts, lost = attempts_of(there), dict[tuple[str, int], str]()
+    told = {key: size for key, size in there.items() if key.endswith(LOST_SUFFIX)}
+    for key, of_ranks in once.read("lost", storage, told, partial(_told, storage)).items():
         time = key.removeprefix(f"{FOLDER}/")[:TIME_CHARS]
         begun = [attempt for attempt in attempts if attempt[:TIME_CHARS] <= time]
-        try:
-            said = json.loads(storage.read(key))
-            of_ranks = dict.fromkeys(said, "") if isinstance(said, list) else said  # a list until 2026
-            for rank, why in of_ranks.items() if begun else ():
-                lost[begun[-1], int(rank)] = str(why) or lost.get((begun[-1], int(rank)), "")
-        except (ValueError, TypeError, AttributeError, RecursionError) as error:
-            log.warning("%s/%s is skipped, it cannot be read: %s", storage.uri, key, error)
+        for rank, why in of_ranks.items() if begun else ():
+            lost[begun[-1], rank] = why or lost.get((begun[-1], rank), "")
     return lost
+
+
+def _told(storage: Storage, key: str) -> dict[int, str]:
+    """Rank -> why it died; none of a file that cannot be read."""
+    try:
+        said = json.loads(storage.read(key))
+        of_ranks = dict.fromkeys(said, "") if isinstance(said, list) else said  # a list until 2026
+        return {int(rank): str(why) for rank, why in of_ranks.items()}
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        log.warning("%s/%s is skipped, it cannot be read: %s", storage.uri, key, error)
+        return {}
 
 
 def vanished(attempt: str, rank: int, last: dict[str, Any]) -> Failure:

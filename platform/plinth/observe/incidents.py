@@ -10,13 +10,15 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from plinth.data.plan import Cursor
 from plinth.digests import finite
 from plinth.observe.config import GuardConfig
+from plinth.observe.once import Once, in_folder
 from plinth.storage import Storage
 from plinth.storage.json_objects import damaged, filled, read_json
 
@@ -57,13 +59,20 @@ def write(storage: Storage, incident: Incident) -> str:
     return key
 
 
-def read_all(storage: Storage) -> list[Incident]:
+def read_all(
+    storage: Storage, once: Once | None = None, sizes: Mapping[str, int] | None = None
+) -> list[Incident]:
     """All incidents of a stage, by step.
+
+    Args:
+        once: what was read before, of a process that asks again and again.
+        sizes: of all keys in the stage's folder; listed when None.
 
     Raises:
         DamagedObjectError: one cannot be read: which samples it left out is then unknown.
     """
-    return [_read(storage, key) for key, _ in storage.list(FOLDER)]
+    there = in_folder(storage, sizes, FOLDER)
+    return list((once or Once()).read("incidents", storage, there, partial(_read, storage)).values())
 
 
 def _read(storage: Storage, key: str) -> Incident:

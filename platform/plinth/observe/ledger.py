@@ -22,8 +22,9 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -31,6 +32,7 @@ import numpy as np
 
 from plinth.every import Every
 from plinth.observe.failures import Failure, by_attempt, read_failures
+from plinth.observe.once import Once, in_folder
 from plinth.storage import Storage
 from plinth.storage.json_objects import filled
 from plinth.units import SECONDS_PER_HOUR
@@ -217,35 +219,62 @@ class LedgerSummary:
         return self.seconds[category] / self.wall_s if self.wall_s else 0.0
 
 
-def summarise(storage: Storage, now: float | None = None) -> LedgerSummary:
+def summarise(
+    storage: Storage, now: float | None = None, sizes: Mapping[str, int] | None = None
+) -> LedgerSummary:
     """The ledger of the run in `storage`; all zero where it has none.
 
     Args:
         now: `time.time()`, to count the time since the last heartbeat as idle.
+        sizes: of all keys in the run's folder; listed when None.
     """
-    return add_up(read_records(storage), now)
+    return add_up(read_records(storage, sizes=sizes), now)
 
 
-def read_records(storage: Storage) -> list[Record]:
+def read_records(
+    storage: Storage,
+    found: Sequence[Failure] | None = None,
+    once: Once | None = None,
+    sizes: Mapping[str, int] | None = None,
+) -> list[Record]:
     """The records of a run by their start; one that cannot be read is skipped with a warning. What a killed
-    attempt did after its last heartbeat comes from the last batches of its ranks, where these exist."""
-    records = []
-    for key, _ in storage.list(FOLDER):
-        try:
-            fields = json.loads(storage.read(key))
-            marks = [Mark(int(step), *map(float, seconds)) for step, *seconds in fields["marks"]]
-            if fields["start_up_s"] is not None and not marks:
-                raise ValueError("steps without marks")
-            records.append(filled(Record, {**fields, "marks": marks}))
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            log.warning("%s/%s is skipped, it cannot be read: %s", storage.uri, key, error)
+    attempt did after its last heartbeat comes from the last batches of its ranks, where these exist.
+
+    Args:
+        found: the failures of the run; read when None.
+        once: what was read before, of a process that asks again and again.
+        sizes: of all keys in the run's folder; listed when None.
+    """
+    there = in_folder(storage, sizes, FOLDER)
+    newest = max((key.rpartition("-")[0] for key in there), default="")
+    growing = {key: size for key, size in there.items() if key.rpartition("-")[0] == newest}
+    ended = {key: size for key, size in there.items() if key not in growing}
+    older = (once or Once()).read("ledger", storage, ended, partial(_record, storage))
+    newer = Once().read("ledger", storage, growing, partial(_record, storage))
+    records = [
+        replace(record, marks=list(record.marks))
+        for record in (*older.values(), *newer.values())
+        if record is not None
+    ]
     records.sort(key=lambda record: (record.started, record.beat))
-    failed = by_attempt(read_failures(storage))
+    failed = by_attempt(read_failures(storage, once, sizes) if found is None else found)
     last_of_attempt = {record.attempt: record for record in records}
     for record in last_of_attempt.values():
         if record.outcome == RUNNING and record.attempt in failed:
             _extend(record, failed[record.attempt])
     return records
+
+
+def _record(storage: Storage, key: str) -> Record | None:
+    try:
+        fields = json.loads(storage.read(key))
+        marks = [Mark(int(step), *map(float, seconds)) for step, *seconds in fields["marks"]]
+        if fields["start_up_s"] is not None and not marks:
+            raise ValueError("steps without marks")
+        return filled(Record, {**fields, "marks": marks})
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        log.warning("%s/%s is skipped, it cannot be read: %s", storage.uri, key, error)
+        return None
 
 
 def _extend(record: Record, failures: Sequence[Failure]) -> None:

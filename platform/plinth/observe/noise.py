@@ -52,6 +52,13 @@ KNOWN = (
     ),
     Noise(
         "",
+        r"Failed to query Ray Train Controller actor state\. State API may be temporarily unavailable",
+        "Of an actor of Ray Train on a cluster that was there before (PlacementGroupCleaner): the dashboard "
+        "did not answer in 10 s, on a busy machine or one without. It asks again a second later, and what it "
+        "then does about a dead controller it says in another line.",
+    ),
+    Noise(
+        "",
         r"A worker died or was killed while executing a task by an unexpected system error",
         "Ray's ten lines of guesses about each killed worker; the line of its first cause says which.",
     ),

@@ -114,7 +114,7 @@ def _resumed(storage: Storage, first_step: int) -> tuple[int, list[str]]:
             kept += lines
     if first_step and storage.exists(LINES_KEY):
         kept += parsed(storage.read(LINES_KEY).decode(errors="replace"))
-    found = [json.dumps(line) + "\n" for line in _in_order(kept) if line["step"] < first_step]
+    found = [json.dumps(line) + "\n" for line in in_order(kept) if line["step"] < first_step]
     if keys[stay:]:
         storage.write(LINES_KEY, "".join(found).encode())
         for key in keys[stay:]:
@@ -148,7 +148,7 @@ def recover_lines(world: World, storage: Storage, local: Path) -> None:
         if found.keys() - known:
             last = storage.read(LINES_KEY).decode(errors="replace") if storage.exists(LINES_KEY) else ""
             new = [line for step, line in found.items() if step not in known]
-            merged = _in_order([*new, *parsed(last)])
+            merged = in_order([*new, *parsed(last)])
             storage.write(LINES_KEY, "".join(json.dumps(line) + "\n" for line in merged).encode())
 
     on_all_ranks(world, merge)
@@ -172,19 +172,28 @@ def parsed(text: str) -> list[Line]:
 
 def read_lines(storage: Storage) -> list[Line]:
     """The steps of a stage in order; empty where there is none. Torn lines are left out with a warning: they
-    decide nothing."""
+    decide nothing. Of a long run they take hundreds of
+    megabytes: pages have `jobs.runs.curves`."""
     keys = [*part_keys(storage), *([LINES_KEY] if storage.exists(LINES_KEY) else [])]
-    lines: list[Line] = []
-    for key in keys:
-        text = storage.read(key).decode(errors="replace")
-        of_part = parsed(text)
-        torn = sum(bool(line.strip()) for line in text.split("\n")) - len(of_part)
-        if torn:
-            log.warning("%s/%s: %d torn lines are left out", storage.uri, key, torn)
-        lines += of_part
-    return lines if len(keys) < 2 else _in_order(lines)
+    lines = [line for key in keys for line in read_part(storage, key)]
+    return lines if len(keys) < 2 else in_order(lines)
 
 
-def _in_order(lines: Sequence[Line]) -> list[Line]:
+def read_part(storage: Storage, key: str) -> list[Line]:
+    """The lines of one part of a stage, as they stand there.
+
+    Args:
+        storage: the stage's folder.
+        key: `LINES_KEY`, or a full part's.
+    """
+    text = storage.read(key).decode(errors="replace")
+    lines = parsed(text)
+    torn = sum(bool(line.strip()) for line in text.split("\n")) - len(lines)
+    if torn:
+        log.warning("%s/%s: %d torn lines are left out", storage.uri, key, torn)
+    return lines
+
+
+def in_order(lines: Sequence[Line]) -> list[Line]:
     """By step; of two of one step the later one."""
     return [line for _, line in sorted({line["step"]: line for line in lines}.items())]

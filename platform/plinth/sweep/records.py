@@ -20,7 +20,6 @@ import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from typing import Any, NamedTuple
 
 from plinth.errors import StorageError
@@ -241,12 +240,22 @@ def read_history(trial: Storage) -> TrialHistory | None:
         raise _unreadable(trial, REPORTS_KEY) from None
 
 
-def read_trials(storage: Storage) -> list[Trial]:
-    """All trials of a sweep by index, several at a time. `storage` is the sweep's folder."""
+def read_trials(storage: Storage, known: Mapping[int, Trial] | None = None) -> list[Trial]:
+    """All trials of a sweep by index, several at a time.
+
+    Args:
+        storage: the sweep's folder.
+        known: those that need not be read, by index.
+    """
+    known = known or {}
     found: list[Trial] = []
+
+    def one(index: int) -> Trial | None:
+        return known[index] if index in known else read_trial(storage, index)
+
     with ThreadPoolExecutor(READERS, thread_name_prefix="plinth-trials") as pool:
         while True:
-            some = pool.map(partial(read_trial, storage), range(len(found), len(found) + READERS))
+            some = pool.map(one, range(len(found), len(found) + READERS))
             there = [trial for trial in some if trial is not None]
             found += there
             if len(there) < READERS:  # they are numbered without gaps

@@ -47,7 +47,7 @@ def containers() -> Iterator[dict[str, Any]]:
 
 def test_every_manifest_parses() -> None:
     files = sorted(KUBERAY.rglob("*.yaml"))
-    assert len(files) == 7
+    assert len(files) == 10
     for path in files:
         for document in yaml.safe_load_all(path.read_text()):
             assert document["apiVersion"], path
@@ -76,6 +76,7 @@ def test_gang_has_a_fixed_size_and_a_queue() -> None:
     names = {q["kind"]: q["metadata"]["name"] for q in queues}
     assert names["LocalQueue"] == job["metadata"]["labels"][QUEUE_LABEL]
     assert queues[2]["spec"]["clusterQueue"] == names["ClusterQueue"]
+    assert {q["apiVersion"] for q in queues} == {"kueue.x-k8s.io/v1beta2"}, "0.20 serves no older one"
 
 
 def test_the_workers_asked_for_are_the_gpus_that_are_there() -> None:
@@ -202,7 +203,7 @@ def test_network_policy_admits_only_the_run_and_its_submitter() -> None:
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
-@pytest.mark.parametrize("variant", ["base", "volcano"])
+@pytest.mark.parametrize("variant", ["base", "volcano", "history"])
 def test_kustomize_renders(variant: str) -> None:
     done = subprocess.run(
         ["kubectl", "kustomize", str(KUBERAY / variant)],
@@ -213,8 +214,12 @@ def test_kustomize_renders(variant: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     documents = {d["kind"]: d for d in yaml.safe_load_all(done.stdout)}
+    of_namespace = [d for d in documents.values() if not d["kind"].startswith("ClusterRole")]
+    assert all(d["metadata"]["namespace"] == "poma3d" for d in of_namespace)
+    if variant == "history":
+        assert "Deployment" in documents
+        return
     labels = documents["RayJob"]["metadata"]["labels"]
-    assert all(d["metadata"]["namespace"] == "poma3d" for d in documents.values())
     if variant == "base":
         assert labels == {QUEUE_LABEL: "poma3d"}
     else:

@@ -14,7 +14,7 @@ import yaml
 
 from jobs import cli
 from jobs.runs.compare import write_runs_page
-from jobs.runs.page import MEANINGS
+from jobs.runs.curves import MEANINGS
 from jobs.runs.started import STARTS_KEY, Start
 from plinth.errors import StorageError
 from plinth.observe.ledger import FINISHED

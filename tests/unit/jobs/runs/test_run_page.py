@@ -17,7 +17,8 @@ import torch
 from jobs.common.ray_config import RayConfig
 from jobs.display.figures import Mark
 from jobs.runs import page as run_page
-from jobs.runs.page import Pace, page_kept, stage_curves, write_page
+from jobs.runs.curves import CURVE_POINTS, joined, part_of, read_steps, stage_curves
+from jobs.runs.page import Pace, page_kept, write_page
 from jobs.runs.started import read_starts, record_start
 from jobs.runs.state import read_run
 from jobs.runs.text import describe
@@ -122,16 +123,16 @@ def test_a_run_before_its_first_step(tmp_path: Path) -> None:
 def test_curves_of_long_runs_are_means_of_neighbours(tmp_path: Path) -> None:
     lines = read_lines(killed_run(tmp_path, 70).child("main"))
     many = [{**line, "step": i, "grad_norm": float(i)} for i, line in enumerate(lines * 30)]
-    curves = {curve.title: curve.series for curve in stage_curves("main", many)}
+    curves = {curve.title: curve.series for curve in stage_curves("main", joined([part_of(many)]))}
     titles = ["loss", "target_feature_std", "effective_rank", "gradient norm", "samples per second"]
     assert list(curves) == [f"main: {title}" for title in titles]
     assert list(curves["main: loss"]) == ["total", "view", "scene"]
     x, y = curves["main: gradient norm"]["before clipping"]
-    assert len(x) == run_page.CURVE_POINTS
+    assert len(x) == CURVE_POINTS
     assert x == y
     assert x[0] == 2.5, "the mean of the first six"
     assert x == sorted(x)
-    (short,) = [c for c in stage_curves("main", lines) if c.title == "main: loss"]
+    (short,) = [c for c in stage_curves("main", joined([part_of(lines)])) if c.title == "main: loss"]
     steps, losses = short.series["total"]
     assert 10 not in steps, "a loss that was not finite has no point"
     assert losses[0] == 5.0
@@ -223,7 +224,8 @@ def test_every_sign_of_collapse_has_a_sentence(tmp_path: Path) -> None:
     lines = [
         line | {"logs": dict.fromkeys(logs, 0.5)} for line in read_lines(killed_run(tmp_path).child("main"))
     ]
-    notes = {curve.title: curve.note for curve in stage_curves("main", lines)}
+    curves = stage_curves("main", joined([part_of(lines)]))
+    notes = {curve.title: curve.note for curve in curves}
     assert [name for name in logs if not notes[f"main: {name}"]] == []
     assert not notes["main: loss"]
 
@@ -232,7 +234,7 @@ def test_restarts_are_marked_in_the_curves(tmp_path: Path) -> None:
     text = written(killed_run(tmp_path))
     assert "Dotted: where it went on after a restart (1)." in text
     marks = (Mark(40.0, "restart"),)
-    curves = stage_curves("main", read_lines(killed_run(tmp_path).child("main")), marks)
+    curves = stage_curves("main", read_steps(killed_run(tmp_path).child("main")), marks)
     assert all(curve.marks == marks for curve in curves)
 
 

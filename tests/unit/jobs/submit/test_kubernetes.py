@@ -121,3 +121,79 @@ def test_a_range_of_workers_grows_from_the_fewest_pods_to_the_most(tmp_path: Pat
     fixed = rendered(tmp_path)["RayJob"]
     assert "annotations" not in fixed["metadata"]
     assert "enableInTreeAutoscaling" not in fixed["spec"]["rayClusterSpec"]
+
+
+HISTORY = {"history": {"location": "s3://bucket/ray-history"}}
+
+
+def collected(found: dict[str, dict[str, Any]]) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+    """Group -> the variables of Ray's container and of the collector."""
+    cluster = found["RayJob"]["spec"]["rayClusterSpec"]
+    groups = {"head": cluster["headGroupSpec"]} | {g["groupName"]: g for g in cluster["workerGroupSpecs"]}
+    made = {}
+    for name, group in groups.items():
+        pod = group["template"]["spec"]
+        ray, own = pod["containers"]
+        assert own["name"] == "collector", "KubeRay takes the first for Ray's"
+        shared = {mount["name"] for mount in ray["volumeMounts"]} & {m["name"] for m in own["volumeMounts"]}
+        assert shared <= {volume["name"] for volume in pod["volumes"]}
+        assert shared
+        of_ray, of_own = ({entry["name"]: entry for entry in one["env"]} for one in (ray, own))
+        made[name] = of_ray, of_own
+    return made
+
+
+def test_history_puts_a_collector_into_every_pod(tmp_path: Path) -> None:
+    keys = {"access_key_env": "POMA_ACCESS_KEY", "secret_key_env": "POMA_SECRET_KEY"}
+    store = {"region": "any", "endpoint_url": "http://minio.storage:9000", **keys}
+    found = rendered(tmp_path, "--env", "NCCL_DEBUG=INFO", storage=store, kubernetes=HISTORY)
+    assert not findings((tmp_path / "run.yaml").read_text())
+    made = collected(found)
+    assert list(made) == ["head", "train", "data"]
+    for name, (of_ray, own) in made.items():
+        values = {key: entry["value"] for key, entry in own.items() if "value" in entry}
+        assert values["RAY_ROLE"] == ("Head" if name == "head" else "Worker")
+        assert values["OWNER_NAME"] == found["RayJob"]["metadata"]["name"]
+        assert (values["STORAGE_BACKEND"], values["S3_BUCKET"]) == ("s3", "bucket")
+        assert values["STORAGE_ROOT_DIR"] == "ray-history"
+        assert values["S3_ENDPOINT"] == "minio.storage:9000", "without a scheme"
+        assert (values["S3DISABLE_SSL"], values["S3FORCE_PATH_STYLE"], values["S3_REGION"]) == (
+            "true", "true", "any",
+        )  # fmt: skip
+        assert own["AWS_ACCESS_KEY_ID"]["valueFrom"] == of_ray["POMA_ACCESS_KEY"]["valueFrom"]
+        assert own["AWS_SECRET_ACCESS_KEY"]["valueFrom"] == of_ray["POMA_SECRET_KEY"]["valueFrom"]
+        assert of_ray["RAY_enable_ray_event"]["value"] == "true"
+        assert "NCCL_DEBUG" in of_ray
+        assert "NCCL_DEBUG" not in own
+
+
+def test_history_in_google_storage_has_no_keys(tmp_path: Path) -> None:
+    asked = {"history": {"location": "gs://bucket/a/b"}}
+    _, own = collected(rendered(tmp_path, kubernetes=asked))["train"]
+    assert own["GCS_BUCKET"]["value"] == "bucket"
+    assert own["STORAGE_ROOT_DIR"]["value"] == "a/b"
+    assert not [name for name in own if name.startswith(("S3", "AWS"))]
+
+
+def test_without_history_there_is_no_collector(tmp_path: Path) -> None:
+    text = str(rendered(tmp_path))
+    assert "collector" not in text
+    assert "ray_event" not in text
+
+
+@pytest.mark.parametrize(
+    ("location", "words"),
+    [
+        ("az://bucket/prefix", "expected s3://bucket/prefix or gs://bucket/prefix"),
+        ("s3://bucket", "kubernetes.history.location is s3://bucket, expected s3://bucket/prefix"),
+        ("s3://bucket/prefix", "storage.region is empty"),
+        ("history", "names local folders"),
+    ],
+)
+def test_a_history_that_no_collector_can_keep_is_refused(
+    location: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = job_file(tmp_path, kubernetes={"history": {"location": location}})
+    assert main(["submit", job, "--skip-check", "--render", str(tmp_path / "run.yaml")]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "run.yaml").exists()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jobs.sweep.show import best_text
-from jobs.sweep.state import Cost, metric_text, read_state, short_names, value_text
+from jobs.sweep.state import Cost, Over, metric_text, read_state, short_names, value_text
 from plinth.errors import StorageError
 from plinth.observe.ledger import FINISHED, Mark, Record
 from plinth.storage import Storage
@@ -112,3 +112,40 @@ def test_default_trial_shows_the_jobs_own_values(tmp_path: Path) -> None:
     assert state.trials[0].record.values == {}
     assert RANK not in state.trials[1].history.values
     assert best_text(state) == ("trial 000, view 1.0000; the job as it stands: jepa 1, mode lora, rank 2")
+
+
+def test_trials_that_are_over_are_read_once_by_a_process_that_looks_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    read, listed = Storage.read, Storage.list
+    monkeypatch.setattr(Storage, "read", lambda self, key: (asked.append(key), read(self, key))[1])
+    monkeypatch.setattr(
+        Storage, "list", lambda self, prefix="": (asked.append(f"list {prefix}"), listed(self, prefix))[1]
+    )
+    again = []
+    for trials in (12, 28):
+        storage, over = asha_sweep(tmp_path / str(trials), trials), Over()
+        asked.clear()
+        first = read_state(storage, over)
+        assert len(asked) <= 3 + 16 + 3 * trials, (
+            "a record, reports and a ledger each; what is beyond the last"
+        )
+        assert [one for one in asked if one.startswith("list")] == ["list "], "one list of the whole sweep"
+        asked.clear()
+        assert read_state(storage, over) == first
+        again.append(len(asked))
+    assert again[0] == again[1], "what is asked again does not grow with the trials that are over"
+
+
+def test_a_trial_that_goes_on_is_read_again(tmp_path: Path) -> None:
+    storage, over = sweep(tmp_path, 2), Over()
+    for index, status in enumerate((Status.running, Status.stopped)):
+        reports = [Report("main", 25, 800, 9.0, {"view": 3.0})]
+        trial(storage, TrialRecord(index, {LR: 1e-3}, status), reports)
+    before = read_state(storage, over)
+    later = [Report("main", 25, 800, 9.0, {"view": 3.0}), Report("main", 50, 1600, 19.0, {"view": 2.0})]
+    trial(storage, TrialRecord(0, {LR: 1e-3}, Status.running), later)
+    after = read_state(storage, over)
+    assert (before.steps, after.steps) == (50, 75)
+    assert after.costs == read_state(storage).costs

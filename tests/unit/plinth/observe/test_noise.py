@@ -38,6 +38,10 @@ def test_lines_of_processes() -> None:
     assert is_known_line("WARNING: 12 PYTHON worker processes have been started on node: ab with address: x")
     assert is_known_line("Checkpoint successfully created at: Checkpoint(filesystem=local, path=/x/tune/y)")
     assert not is_known_line(said.replace("PreemptionWatcher", "Coordinator"))
+    unsure = "Failed to query Ray Train Controller actor state. State API may be temporarily unavailable. Con"
+    assert is_known_line(f"(PlacementGroupCleaner pid=7) {unsure}tinuing to monitor.")
+    dead = "Detected that the Ray Train controller actor (ab) is dead. Cleaning up placement group = [cd]"
+    assert not is_known_line(f"(PlacementGroupCleaner pid=7) {dead} created by this run.")
 
 
 def test_every_kind_of_noise_has_its_reason() -> None:
