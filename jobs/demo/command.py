@@ -69,7 +69,7 @@ class Timings:
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
         """Print the name of a part and time it."""
-        print(f"\n== {name}", flush=True)
+        print(f"== {name}", flush=True)
         start = time.monotonic()
         yield
         self.parts[name] = self.parts.get(name, 0.0) + time.monotonic() - start

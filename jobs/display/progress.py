@@ -6,15 +6,17 @@ import sys
 import time
 from typing import Any
 
+FIRST_S = 20.0
+"""Until the first line of a log: what ends before has one line."""
 LONGEST_S = 60.0
 """Between two lines of a log."""
 
 
 class Progress:
-    """Counts units: a bar with rate and time left on a terminal, else a line after a few seconds and then at
-    intervals that double up to a minute."""
+    """Counts units: a bar with rate and time left on a terminal, else a line at intervals that double up to a
+    minute, and one at the end."""
 
-    def __init__(self, label: str, unit: str, total: int, every_s: float = 10.0) -> None:
+    def __init__(self, label: str, unit: str, total: int, every_s: float = FIRST_S) -> None:
         self.label, self.unit, self.total, self.every_s = label, unit, total, every_s
         self.done = 0
         self.start = self.last = time.monotonic()

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import yaml
 
-from jobs.common.run_layout import STAGES
+from jobs.common.run_layout import RunJob
 from jobs.doctor.finding import Finding, Level
+from jobs.doctor.kinds import ExaminedJob, stages_of
 from jobs.plan.machines import Cluster
-from jobs.pretrain.config import PretrainJob, stage_config
 from plinth.units import counted
 
 USUAL_START_S = 300.0
@@ -19,7 +19,7 @@ USUAL_START_S = 300.0
 LABELS_FLAG = re.compile(r"--labels[= ]([\w.=,-]+)")
 
 
-def machines(job: PretrainJob, cluster: Cluster | None) -> Iterable[Finding]:
+def machines(job: ExaminedJob, cluster: Cluster | None) -> Iterable[Finding]:
     """What the job asks of the cluster file's machines, and which of them read."""
     if cluster is None:
         return
@@ -39,9 +39,8 @@ def machines(job: PretrainJob, cluster: Cluster | None) -> Iterable[Finding]:
             "The run never grows to fit.workers.max.",
             "Raise max_workers of a GPU node type, or lower fit.workers.",
         )  # fmt: skip
-    for name in STAGES:
-        if (stage := stage_config(job, name)) is not None:
-            yield from _readers(name, stage.data.ray_label, stage.data.ray_task_cpus, cluster)
+    for name, stage in stages_of(job):
+        yield from _readers(name, stage.data.ray_label, stage.data.ray_task_cpus, cluster)
 
 
 def _readers(stage: str, label: str | None, cpus: float, cluster: Cluster) -> Iterable[Finding]:
@@ -69,7 +68,7 @@ def labels(path: Path) -> set[tuple[str, str]]:
     return found | {(k, v) for k, _, v in given}
 
 
-def time_outs(job: PretrainJob, cluster: Cluster | None) -> Iterable[Finding]:
+def time_outs(job: RunJob, cluster: Cluster | None) -> Iterable[Finding]:
     """What the job waits for, against what machines take to come."""
     if cluster is None or not cluster.workers:
         return

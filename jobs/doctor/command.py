@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,16 +16,15 @@ import torch
 
 from jobs.common.run_layout import RunJob
 from jobs.demo.config import DemoJob
-from jobs.doctor import all_reduce, cluster_file, machine, nodes, storage, versions
+from jobs.doctor import all_reduce, cluster_file, kinds, machine, nodes, storage, versions
 from jobs.doctor.finding import Finding, Level
+from jobs.doctor.kinds import ExaminedJob
+from jobs.finetune.config import FinetuneJob
+from jobs.finetune.llm.config import FinetuneLlmJob
 from jobs.jobfile import read
-from jobs.plan.estimate import plan
 from jobs.plan.machines import Cluster, read_cluster
-from jobs.pretrain.check import check as check_run
 from jobs.pretrain.config import PretrainJob
-from jobs.pretrain.resolve import resolve
 from plinth.errors import EXIT_CODE, ConfigError, PlinthError, raise_together
-from plinth.launch.config import Workers
 from plinth.units import GIB, counted
 
 MEMORY_MARGIN = 0.9
@@ -51,15 +49,19 @@ def run(arguments: argparse.Namespace) -> int:
     return EXIT_CODE if worst is Level.bad else 0
 
 
-def _load(path: Path, overrides: Sequence[str]) -> PretrainJob:
-    """A pretraining job, or the one inside a demo."""
+def _load(path: Path, overrides: Sequence[str]) -> ExaminedJob:
+    """A job that trains; of a demo the pretraining inside."""
     file = read(path)
     if file.kind == DemoJob.kind:
         return file.resolve(DemoJob, overrides).pretrain
+    if file.kind == FinetuneJob.kind:
+        return file.resolve(FinetuneJob, overrides)
+    if file.kind == FinetuneLlmJob.kind:
+        return file.resolve(FinetuneLlmJob, overrides)
     return file.resolve(PretrainJob, overrides)
 
 
-def checks(job: PretrainJob | None, file: Path | None) -> list[Check]:
+def checks(job: ExaminedJob | None, file: Path | None) -> list[Check]:
     """What is examined, in order.
 
     Args:
@@ -89,7 +91,7 @@ def checks(job: PretrainJob | None, file: Path | None) -> list[Check]:
         ("machine", partial(machine.machine, job)),
         ("gpus", on_cluster if is_elsewhere else here),
         ("storage", partial(storage.storage, job)),
-        ("data", partial(storage.data, job)),
+        ("data", partial(kinds.data, job)),
         *fits,
         ("time-outs", partial(cluster_file.time_outs, job, cluster)),
         ("nodes", partial(nodes.nodes, job)),
@@ -134,8 +136,8 @@ def examined(name: str, check: Callable[[], Iterable[Finding]]) -> list[Finding]
         return [Finding(name, Level.bad, error.problem, fix=error.fix)]
 
 
-def _sizes(job: PretrainJob) -> Iterable[Finding]:
-    sizes = check_run(job, resolve(job)).sizes
+def _sizes(job: ExaminedJob) -> Iterable[Finding]:
+    sizes = kinds.sizes_of(job)
     low, high = max(1, job.fit.workers.min), max(1, job.fit.workers.max)
     passed_over = [size for size in range(low, high + 1) if size not in sizes]
     also = f"; of {low} to {high}, {passed_over} would not and are never chosen" if passed_over else ""
@@ -154,10 +156,10 @@ def _sizes(job: PretrainJob) -> Iterable[Finding]:
         )  # fmt: skip
 
 
-def _memory(job: PretrainJob, cluster: Cluster | None) -> Iterable[Finding]:
-    sizes = check_run(job, resolve(job)).sizes
+def _memory(job: ExaminedJob, cluster: Cluster | None) -> Iterable[Finding]:
+    sizes = kinds.sizes_of(job)
     fewest, most = sizes[0], sizes[-1]
-    made = plan(replace(job, fit=replace(job.fit, workers=Workers(fewest, most))), cluster, 1.0, [])
+    made = kinds.planned(job, fewest, most, cluster)
     gpu = cluster.train.gpu if cluster and cluster.train else None
     of_machine = machine.memory_bytes()
     for stage in made.stages:

@@ -12,13 +12,12 @@ import torch
 from jobs.common.run_layout import RunJob
 from jobs.doctor.facts import facts, shared_bytes
 from jobs.doctor.finding import Finding, Level
-from jobs.pretrain.config import PretrainJob
 from plinth.units import GIB, counted
 
 LEAST_SCRATCH_BYTES = 5 * GIB
 
 
-def machine(job: PretrainJob) -> Iterable[Finding]:
+def machine(job: RunJob) -> Iterable[Finding]:
     """Cores against threads, shared memory, disk for checkpoints that wait for their upload."""
     workers, threads = max(1, job.fit.workers.max), job.fit.threads_per_worker
     if job.ray.joined_address is None:

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from jobs.common.cluster import ray_cluster
+from jobs.common.run_layout import RunJob
 from jobs.doctor.all_reduce import cluster_ring
 from jobs.doctor.facts import PACKAGES, NodeFacts, facts
 from jobs.doctor.finding import Finding, Level
-from jobs.pretrain.config import PretrainJob
 from plinth.units import GIB, counted
 
 LEAST_SHARED_BYTES = 1 << 30
@@ -19,7 +19,7 @@ MAX_SKEW_S = 2.0
 ANSWER_TIMEOUT_S = 30.0
 
 
-def nodes(job: PretrainJob) -> Iterable[Finding]:
+def nodes(job: RunJob) -> Iterable[Finding]:
     """Every node of the cluster that the job names."""
     if job.ray.joined_address is None:
         return
@@ -100,7 +100,7 @@ def compare(host: str, there: NodeFacts, skew_s: float, here: NodeFacts) -> Iter
         )  # fmt: skip
 
 
-def _gpus(job: PretrainJob, resources: dict[str, float]) -> Iterable[Finding]:
+def _gpus(job: RunJob, resources: dict[str, float]) -> Iterable[Finding]:
     there, each = resources.get("GPU", 0), job.fit.gpus_per_worker
     if there and not each:
         yield Finding(

@@ -13,7 +13,7 @@ from typing import Any
 
 from jobs.common import models
 from jobs.common.datasets import Dataset, open_dataset
-from jobs.common.run_layout import STAGES
+from jobs.common.run_layout import STAGES, RunJob
 from jobs.doctor.finding import Finding, Level
 from jobs.pretrain.config import PretrainJob, stage_config
 from plinth.data.shards import RowGroupReader
@@ -30,7 +30,7 @@ MAX_SKEW_S = 60.0
 """S3 refuses signed requests that are 15 minutes off; a clock that is a minute off is not synchronised."""
 
 
-def storage(job: PretrainJob) -> Iterable[Finding]:
+def storage(job: RunJob) -> Iterable[Finding]:
     """List, write, read back and delete in the folder of runs; the clock; whose credentials."""
     output = Storage.from_uri(job.output, job.storage)
     output.check(write=True)

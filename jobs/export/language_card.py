@@ -23,6 +23,7 @@ from plinth.redaction import printable
 
 TASK, PEFT = "text-generation", "peft"
 TAGS = ("poma3d", "3d", "point-maps", "scene-understanding", "3d-question-answering")
+BLIND_TAGS = ("poma3d", "question-answering")
 USE_MERGED = """\
 from transformers import AutoModelForCausalLM, AutoProcessor
 import poma3d.auto  # registers the classes; no code from this folder is run
@@ -58,7 +59,7 @@ def front_matter(facts: LlmFacts) -> str:
         license=facts.license,
         library_name=PEFT if facts.separate else LIBRARY,
         pipeline_tag=TASK,
-        tags=list(TAGS),
+        tags=list(BLIND_TAGS if facts.encoder is None else TAGS),
         base_model=facts.base if facts.is_hub else None,
         model_name=printable(facts.name),
     )
@@ -69,10 +70,16 @@ def _body(facts: LlmFacts) -> Iterator[str]:
     yield f"# {code(facts.name)}"
     yield ""
     what = f"A language model, {code(facts.base)}," if facts.has_base else "A language model of new weights"
-    yield (
-        f"{what} that answers questions about 3D scenes. It reads, through a projector, the tokens of an "
-        f"encoder trained with [POMA-3D]({PAPER})'s objectives, which sees geometry alone, no colour."
-    )
+    if facts.encoder is None:
+        yield (
+            f"{what} that answers questions in words alone: it sees no scene (`scene.tokens: none`). It is a "
+            "control, for what questions give away without the scene that they were asked about."
+        )
+    else:
+        yield (
+            f"{what} that answers questions about 3D scenes. It reads, through a projector, the tokens of an "
+            f"encoder trained with [POMA-3D]({PAPER})'s objectives, which sees geometry alone, no colour."
+        )
     yield from ("", "## Use", "")
     yield f"Install the package `{DISTRIBUTION}` (or its wheel); neither Ray nor DeepSpeed is needed."
     use = USE_SEPARATE.replace("CLASS", CLASSES[facts.llm_class]) if facts.separate else USE_MERGED

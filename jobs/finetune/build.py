@@ -52,7 +52,7 @@ def build_stage(
         DataError: scenes of another size than the encoder takes.
     """
     models.quiet_transformers()
-    trained = None if scenes is None else _trained(job, scenes, digest)
+    trained = None if scenes is None else trained_encoder(job, scenes, digest)
     if trained is not None:
         shape = replace(shape, embedding=trained.encoder.vit.shape.joint)
     try:
@@ -62,7 +62,17 @@ def build_stage(
     return QuestionStage(job.head, job.qa, tower, shape, classes, job.seed, trained)
 
 
-def _trained(job: FinetuneJob, scenes: SceneSets, digest: str | None) -> TrainedEncoder:
+def trained_encoder(job: FinetuneJob, scenes: SceneSets, digest: str | None) -> TrainedEncoder:
+    """The encoder that is trained with the head, on these scenes.
+
+    Args:
+        digest: of the weights that it starts from, where the run has begun.
+
+    Raises:
+        ConfigError: it has other weights now.
+        CheckpointError: no encoder there.
+        DataError: scenes of another size than it takes.
+    """
     given = job.encoder
     assert given is not None
     first, record = first_encoder(given, job.storage, WITH)

@@ -20,6 +20,7 @@ from jobs.finetune.encoder import check_size, first_encoder
 from jobs.finetune.questions import Joined, Seen
 from jobs.finetune.readers import DIRECTIONS, read_questions, read_vocabulary
 from jobs.finetune.scenes import open_scenes
+from jobs.pretrain.resume import KeyNames
 from jobs.pretrain.stage_spec import checks, in_steps, optim_of, stage_spec
 from plinth import config
 from plinth.data.config import SourceConfig
@@ -49,6 +50,20 @@ class ResolvedHeads:
     splits: dict[str, Joined]
 
 
+@dataclass(frozen=True)
+class Looked:
+    """What a job reads, opened."""
+
+    seen: dict[str, Seen]
+    """What the head sees of each split."""
+    asked: dict[str, list[Question]]
+    """The questions of each split."""
+    answers: Answers
+    tower: str
+    """Revision of the text tower."""
+    words: Words
+
+
 def resolve(
     job: FinetuneJob, accept_changes: bool = False, questions_in: Storage | None = None
 ) -> ResolvedHeads:
@@ -67,17 +82,14 @@ def resolve(
     """
     check_settings(job)
     there, run = absolute(job), run_storage(job)
-    found = _features(there) if there.encoder is None else _scenes(there)
-    tower, words = _words(there, found[TRAIN].encoder)
-    asked = {
-        name: read_questions(job.qa, split.annotations, job.storage, name)
-        for name, split in there.splits.items()
-    }
-    answers = _answers(there, asked[TRAIN])
+    looked = look(there)
+    found, answers, tower = looked.seen, looked.answers, looked.tower
     asked_in = run if questions_in is None else questions_in
     asked_in.check(write=True)
     joined = {
-        name: questions.join(there, asked_in, name, asked[name], found[name], answers, words, tower)
+        name: questions.join(
+            there, asked_in, name, looked.asked[name], found[name], answers, looked.words, tower
+        )
         for name in there.splits
     }
     _check_answered(job, joined)
@@ -90,8 +102,27 @@ def resolve(
         partial(build_from_sources, there, answers.classes, joined[TRAIN].scenes),
         _identity(job, found[TRAIN].encoder["digest"], tower, answers),
         accept_changes,
+        _names_in_job(job),
     )
     return ResolvedHeads(stages.resolve(spec, [source]), answers, joined)
+
+
+def look(job: FinetuneJob) -> Looked:
+    """Open everything that the job reads; nothing is written.
+
+    Args:
+        job: with absolute paths.
+
+    Raises:
+        PlinthError: as `resolve`.
+    """
+    seen = _features(job) if job.encoder is None else _scenes(job)
+    tower, words = _words(job, seen[TRAIN].encoder)
+    asked = {
+        name: read_questions(job.qa, split.annotations, job.storage, name)
+        for name, split in job.splits.items()
+    }
+    return Looked(seen, asked, _answers(job, asked[TRAIN]), tower, words)
 
 
 def check_settings(job: FinetuneJob) -> None:
@@ -209,6 +240,21 @@ def as_decisive(job: FinetuneJob) -> dict[str, Any]:
         for key in ("cached_scenes", "gradient_checkpointing"):
             full["encoder"].pop(key)
     return full
+
+
+def _names_in_job(job: FinetuneJob) -> KeyNames:
+    """Keys of the job for those of `_identity`."""
+    encoder = "train.features (their encoder)" if job.encoder is None else "encoder.source (its weights)"
+    vocabulary = f"{TRAIN}.annotations (their answers)"
+    if job.qa.vocabulary is not None:
+        vocabulary = "qa.vocabulary (its content)"
+    elif job.qa.task == DIRECTIONS:
+        vocabulary = "qa.directions (as answers)"
+    tower = "text.source (its weights)" if job.text.revision is None else "text.revision"
+    return KeyNames(
+        {"encoder_training": "encoder", "protocol": "qa"},
+        {"encoder": encoder, "vocabulary": vocabulary, "text.revision": tower},
+    )
 
 
 def _identity(job: FinetuneJob, encoder: str, tower: str, answers: Answers) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jobs.ingest.config import ShapeConfig
@@ -33,8 +34,14 @@ class DataFacts:
     """Where the numbers come from, as text."""
 
 
-def parse_assumptions(words: list[str]) -> Assumptions:
+def parse_assumptions(
+    words: list[str], stages: Sequence[str], assumed: Sequence[str] = ASSUMED
+) -> Assumptions:
     """`STAGE.samples=N` and `STAGE.views=N`.
+
+    Args:
+        stages: names that STAGE may have.
+        assumed: what may be assumed of it.
 
     Raises:
         ConfigError: anything else.
@@ -43,10 +50,11 @@ def parse_assumptions(words: list[str]) -> Assumptions:
     for word in words:
         key, _, value = word.partition("=")
         stage, _, name = key.partition(".")
-        if stage not in ("warmup", "main") or name not in ASSUMED or not value.isdigit() or int(value) < 1:
+        if stage not in stages or name not in assumed or not value.isdigit() or int(value) < 1:
+            known = " or ".join(f"STAGE.{one}=N" for one in assumed)
             raise ConfigError(
-                f"--assume {word}: expected STAGE.samples=N or STAGE.views=N with a number above 0.",
-                "STAGE is warmup or main, such as main.samples=6500.",
+                f"--assume {word}: expected {known} with a number above 0.",
+                f"STAGE is {' or '.join(stages)}, such as {stages[-1]}.samples=6500.",
             )
         found[stage, name] = int(value)
     return found

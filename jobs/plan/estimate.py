@@ -7,16 +7,17 @@ reaches, how many samples a future data set has) is assumed, and the page says s
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from jobs.common import models as teachers
-from jobs.common.run_layout import STAGES
+from jobs.common.run_layout import STAGES, RunJob
 from jobs.plan.data import Assumptions, DataFacts, data_facts, parse_assumptions
 from jobs.plan.machines import Cluster, Gpu, NodeType
 from jobs.plan.memory import Memory, divisors_up_to, dtype_of, largest_micro_batch, memory
-from jobs.pretrain.config import PretrainJob, StageConfig, stage_config
+from jobs.pretrain.config import PretrainJob, StageLength, stage_config
 from plinth.engine.config import Precision
 from plinth.errors import ConfigError, first_line
 from plinth.units import SECONDS_PER_HOUR
@@ -53,6 +54,8 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 """Image towers by hub id, so that a plan needs no download."""
+PAPERS_TOWER = VitShape(**PUBLISHED["qihoo360/fg-clip-base"])
+"""Of an encoder that is not there yet."""
 
 
 @dataclass(frozen=True)
@@ -101,24 +104,33 @@ class StoragePlan:
     requests_per_s: float
 
 
-@dataclass(frozen=True)
-class StagePlan:
-    """The plan of one stage."""
+@dataclass(frozen=True, kw_only=True)
+class BatchPlan:
+    """The plan of a stage of any job that trains."""
 
     name: str
-    data: DataFacts
     size: StageSize
-    flops: StageFlops
     global_batch_size: int
     micro_batch_size: int
-    two_pass: bool
     zero: list[ZeroPlan]
     fewest: int
     """Workers that a shrunk run keeps."""
     peak_at_fewest: int
     """Bytes of a GPU with so few workers, at the job's ZeRO stage: each holds a larger share."""
     pace: Pace | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagePlan(BatchPlan):
+    """The plan of a stage of pretraining."""
+
+    data: DataFacts
+    flops: StageFlops
+    two_pass: bool
     storage: list[StoragePlan]
+
+
+S_co = TypeVar("S_co", bound=BatchPlan, covariant=True)
 
 
 @dataclass(frozen=True)
@@ -133,26 +145,25 @@ class JobCost:
 
 
 @dataclass(frozen=True)
-class JobPlan:
+class JobPlan(Generic[S_co]):
     """A job's plan."""
 
-    job: PretrainJob
+    job: RunJob
     workers: int
     cluster: Cluster | None
-    stages: list[StagePlan]
+    stages: Sequence[S_co]
     cost: JobCost | None
 
 
-def plan(job: PretrainJob, cluster: Cluster | None, mfu: float, assume: list[str]) -> JobPlan:
-    """The plan of a job.
+def plan(job: PretrainJob, cluster: Cluster | None, mfu: float, assume: list[str]) -> JobPlan[StagePlan]:
+    """The plan of a job of pretraining.
 
     Raises:
         PlinthError: a job that cannot be, or an option out of range.
     """
-    if not 0 < mfu <= 1:
-        raise ConfigError(f"--mfu is {mfu}, expected a share in (0, 1].")
+    check_mfu(mfu)
     job.zero.validate()
-    assumed = parse_assumptions(assume)
+    assumed = parse_assumptions(assume, STAGES)
     vit = tower_of(job.teacher, job)
     gpu = cluster.train.gpu if cluster and cluster.train else None
     stages = [
@@ -162,7 +173,17 @@ def plan(job: PretrainJob, cluster: Cluster | None, mfu: float, assume: list[str
     ]
     if not stages:
         raise ConfigError("The job has neither a warmup nor a main section.", "Give at least one.")
-    return JobPlan(job, _workers(job), cluster, stages, _cost(cluster, _workers(job), stages))
+    return JobPlan(job, workers_of(job), cluster, stages, cost_of(cluster, workers_of(job), stages))
+
+
+def check_mfu(mfu: float) -> None:
+    """Refuse a share of the peak that cannot be.
+
+    Raises:
+        ConfigError: it is not in (0, 1].
+    """
+    if not 0 < mfu <= 1:
+        raise ConfigError(f"--mfu is {mfu}, expected a share in (0, 1].")
 
 
 def tower_of(teacher: TeacherConfig, job: PretrainJob) -> VitShape:
@@ -195,7 +216,7 @@ def _plan_stage(
     stage = stage_config(job, name)
     assert stage is not None
     data = data_facts(job, name, stage, vit.joint, assumed)
-    tower, workers = outline(vit), _workers(job)
+    tower, workers = outline(vit), workers_of(job)
     try:
         models.validate(job.model, stage.loss, data.shape, tower)
     except ValueError as error:
@@ -204,10 +225,11 @@ def _plan_stage(
     built = meta_stage(name, job.model, stage.loss, data.shape, tower)
     size, kept = stage_size(built), activations(built, dtype_of(job.zero))
     flops = stage_flops(name, job.model, stage.loss, data.shape, tower, job.seed)
-    pairs = flops.pairs(stage.global_batch_size)
-    fewest = max(1, job.fit.workers.min)
-    at_fewest = memory(size, kept, job.zero, job.zero.stage, fewest, stage.micro_batch_size, pairs)
-    pace = None if gpu is None else _pace(job, stage, data, flops, gpu, mfu)
+    pairs, two_pass = flops.pairs(stage.global_batch_size), _two_pass(stage, workers)
+    work = flops.per_sample(two_pass) * stage.global_batch_size / workers
+    work += flops.contrast(stage.global_batch_size)
+    pace = None if gpu is None else pace_of(job, stage, data.samples, work, gpu, mfu)
+    fewest, at_fewest = fewest_of(job, stage, size, kept, pairs)
     return StagePlan(
         name=name,
         data=data,
@@ -215,30 +237,45 @@ def _plan_stage(
         flops=flops,
         global_batch_size=stage.global_batch_size,
         micro_batch_size=stage.micro_batch_size,
-        two_pass=_two_pass(stage, workers),
-        zero=_memory_table(job, stage, size, kept, pairs, gpu),
+        two_pass=two_pass,
+        zero=memory_table(job, stage, size, kept, gpu, pairs, two_pass),
         fewest=fewest,
-        peak_at_fewest=at_fewest.peak,
+        peak_at_fewest=at_fewest,
         pace=pace,
         storage=[] if pace is None else [_storage(pace, data, count) for count in GPU_COUNTS],
     )
 
 
-def _workers(job: PretrainJob) -> int:
+def workers_of(job: RunJob) -> int:
+    """Most workers that a job trains on."""
     return max(1, job.fit.workers.max)
 
 
-def _two_pass(stage: StageConfig, workers: int) -> bool:
+def _two_pass(stage: StageLength, workers: int) -> bool:
     """Whether a rank has more than one micro-batch, so that features are computed before the losses."""
     return stage.global_batch_size > workers * stage.micro_batch_size
 
 
-def _memory_table(
-    job: PretrainJob, stage: StageConfig, size: StageSize, kept: Activations, pairs: int, gpu: Gpu | None
+def fewest_of(
+    job: RunJob, stage: StageLength, size: StageSize, kept: Activations, pairs: int = 0
+) -> tuple[int, int]:
+    """Workers that a shrunk run keeps, and what a GPU of each holds, bytes."""
+    fewest = max(1, job.fit.workers.min)
+    held = memory(size, kept, job.zero, job.zero.stage, fewest, stage.micro_batch_size, pairs)
+    return fewest, held.peak
+
+
+def memory_table(
+    job: RunJob,
+    stage: StageLength,
+    size: StageSize,
+    kept: Activations,
+    gpu: Gpu | None,
+    pairs: int = 0,
+    two_pass: bool = True,
 ) -> list[ZeroPlan]:
     """What a GPU holds at each ZeRO stage; without a GPU, not how much fits."""
-    workers, batch, micro_batch, table = _workers(job), stage.global_batch_size, stage.micro_batch_size, []
-    two_pass = _two_pass(stage, workers)
+    workers, batch, micro_batch, table = workers_of(job), stage.global_batch_size, stage.micro_batch_size, []
     for number in ZERO_STAGES if job.zero.precision is Precision.fp32 else ZERO_STAGES[1:]:
         largest = divides = None
         if gpu is not None:
@@ -249,20 +286,25 @@ def _memory_table(
     return table
 
 
-def _pace(
-    job: PretrainJob, stage: StageConfig, data: DataFacts, flops: StageFlops, gpu: Gpu, mfu: float
+def pace_of(
+    job: RunJob, stage: StageLength, samples: float | None, work: float, gpu: Gpu, mfu: float
 ) -> Pace:
-    workers, batch = _workers(job), stage.global_batch_size
-    per_epoch = None if data.samples is None else math.ceil(data.samples / batch)
+    """How fast a stage trains.
+
+    Args:
+        samples: of an epoch; None if unknown.
+        work: operations of a step on each GPU.
+    """
+    batch = stage.global_batch_size
+    per_epoch = None if samples is None else math.ceil(samples / batch)
     steps = stage.steps
     if stage.samples is not None:
         steps = math.ceil(stage.samples / batch)
     if steps is None and per_epoch is not None and stage.epochs is not None:
         steps = math.ceil(stage.epochs * per_epoch)
     speed = mfu * (gpu.bf16_flops if job.zero.precision is Precision.bf16 else gpu.fp32_flops)
-    work = flops.per_sample(_two_pass(stage, workers)) * batch / workers
-    step_s = (work + flops.contrast(batch)) / speed
-    return Pace(gpu, mfu, workers, step_s, batch / step_s, steps, per_epoch)
+    step_s = work / speed
+    return Pace(gpu, mfu, workers_of(job), step_s, batch / step_s, steps, per_epoch)
 
 
 def _storage(pace: Pace, data: DataFacts, gpus: int) -> StoragePlan:
@@ -270,7 +312,7 @@ def _storage(pace: Pace, data: DataFacts, gpus: int) -> StoragePlan:
     return StoragePlan(gpus, samples, samples * data.bytes_per_sample, samples / data.samples_per_request)
 
 
-def _cost(cluster: Cluster | None, workers: int, stages: list[StagePlan]) -> JobCost | None:
+def cost_of(cluster: Cluster | None, workers: int, stages: Sequence[BatchPlan]) -> JobCost | None:
     """The nodes that the workers need, the head and the data nodes, until the last stage ends."""
     if cluster is None or cluster.train is None:
         return None

@@ -43,6 +43,13 @@ class Memory:
     """Whether the logits are gone when a micro-batch's activations are there."""
     step: int
     """While Adam steps; the activations are gone by then."""
+    frozen: int = 0
+    """Of the weights, those that are not trained."""
+
+    @property
+    def trained(self) -> int:
+        """The other weights."""
+        return self.weights - self.frozen
 
     @property
     def resident(self) -> int:
@@ -107,6 +114,7 @@ def memory(
         contrast=PAIR_BYTES * pairs,
         two_pass=two_pass,
         step=STEP_COPIES * FLOAT32_BYTES * size.trainable // of_optimizer,
+        frozen=itemsize * (size.parameters - size.trainable) // of_weights,
     )
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jobs.display.text import aligned
 from jobs.plan.memory import USABLE_SHARE
+from jobs.pretrain.config import PretrainJob
 from plinth.observe.metrics import duration
 from plinth.units import GIB, SECONDS_PER_HOUR, counted
 
 if TYPE_CHECKING:
-    from jobs.plan.estimate import JobPlan, StagePlan
+    from jobs.plan.estimate import BatchPlan, JobPlan, StagePlan
+    from jobs.plan.tuning import TuningPlan
 
 MILLION, GIGA, TERA = 10**6, 10**9, 10**12
 INDENT = "  "
@@ -20,18 +22,29 @@ COLUMNS = (
     "weights", "gradients", "optimizer", "average", "buckets", "activations", "chamfer", "contrast", "step",
 )  # fmt: skip
 """Parts of `Memory`; not all of them exist at once, so the peak is less than their sum."""
+TUNING_COLUMNS = ("frozen", "trained", "gradients", "optimizer", "buckets", "activations", "step")
+"""Those of finetuning, which has neither average nor contrastive losses."""
 
 
-def text(plan: JobPlan) -> str:
+def text(plan: JobPlan[StagePlan]) -> str:
     """All of it."""
     lines = [_title(plan), *_beside(plan)]
     for stage in plan.stages:
-        lines += ["", f"{stage.name} stage", *_about(stage), *_memory(plan, stage), *_speed(plan, stage)]
-        lines += _storage(stage)
+        lines += ["", f"{stage.name} stage", *_about(stage), *_memory(plan, stage, COLUMNS)]
+        lines += [*_speed(plan, stage, _contrast(stage)), *_storage(stage)]
     return "\n".join([*lines, *_cost(plan)])
 
 
-def _title(plan: JobPlan) -> str:
+def text_of_tuning(plan: JobPlan[TuningPlan]) -> str:
+    """The same of a head or a language model."""
+    lines = [_title(plan), ""]
+    for stage in plan.stages:
+        lines += [*_about_tuning(stage), *_memory(plan, stage, TUNING_COLUMNS), *_lengths(stage)]
+        lines += _speed(plan, stage)
+    return "\n".join([*lines, *_cost(plan)])
+
+
+def _title(plan: JobPlan[Any]) -> str:
     job = plan.job
     where = f" on {plan.cluster.path}" if plan.cluster else ""
     return (
@@ -40,8 +53,8 @@ def _title(plan: JobPlan) -> str:
     )
 
 
-def _beside(plan: JobPlan) -> list[str]:
-    asked = plan.job.evaluate_beside
+def _beside(plan: JobPlan[Any]) -> list[str]:
+    asked = plan.job.evaluate_beside if isinstance(plan.job, PretrainJob) else None
     if asked is None:
         return []
     claim = f"{asked.num_cpus:g} CPU" + (f" and {asked.num_gpus:g} GPU" if asked.num_gpus else "")
@@ -67,15 +80,48 @@ def _about(stage: StagePlan) -> list[str]:
     ]
 
 
-def _memory(plan: JobPlan, stage: StagePlan) -> list[str]:
+def _about_tuning(stage: TuningPlan) -> list[str]:
+    known = f"{stage.samples:,.0f}" if stage.samples else "an unknown number of"
+    parts = ", ".join(
+        f"{name} {size.parameters / MILLION:.1f} M ({size.trainable / MILLION:.1f} M)"
+        for name, size in stage.parts.items()
+    )
+    passes = ", ".join(f"{name} {work / TERA:.3g}" for name, work in stage.passes.items() if work)
+    return [
+        f"{INDENT}data         {known} {stage.unit}s {stage.each}; {stage.origin}",
+        f"{INDENT}parameters   {stage.size.parameters / MILLION:.1f} M, of which "
+        f"{stage.size.trainable / MILLION:.1f} M are trained: {parts}",
+        f"{INDENT}operations   at most {stage.work / TERA:.3g} TFLOP per {stage.unit}: {passes}",
+    ]
+
+
+def _lengths(stage: TuningPlan) -> list[str]:
+    """Activations by the length of a row, with and without checkpointing."""
+    if not stage.lengths:
+        return []
+    many = stage.micro_batch_size
+    head = ["tokens", "1 kept", f"{many} kept", "1 again", f"{many} again"]
+    rows = []
+    for one in stage.lengths:
+        sizes = [one.kept.of(1), one.kept.of(many), one.again.of(1), one.again.of(many)]
+        mark = "*" if one.is_jobs else ""
+        rows.append([f"{one.tokens:,}{mark}", *(f"{size / GIB:.2f}" for size in sizes)])
+    return [
+        f"{INDENT}activations in GiB of micro-batches of 1 and {many}, by tokens of a conversation, where "
+        f"blocks are kept and where they are computed again ({stage.again_key}); * the job's longest",
+        *_table(head, rows),
+    ]
+
+
+def _memory(plan: JobPlan[Any], stage: BatchPlan, columns: Sequence[str]) -> list[str]:
     gpu = stage.pace.gpu if stage.pace else None
-    head = ["ZeRO", *COLUMNS, "peak"]
+    head = ["ZeRO", *columns, "peak"]
     if gpu is not None:
         head += ["fits", "largest micro-batch"]
     rows = []
     for zero in stage.zero:
         m = zero.memory
-        parts = [getattr(m, column) for column in (*COLUMNS, "peak")]
+        parts = [getattr(m, column) for column in (*columns, "peak")]
         row = [f"{zero.stage}{'*' if zero.stage == plan.job.zero.stage else ''}"]
         row += [f"{part / GIB:.2f}" for part in parts]
         if gpu is not None:
@@ -93,17 +139,20 @@ def _memory(plan: JobPlan, stage: StagePlan) -> list[str]:
     return lines
 
 
-def _speed(plan: JobPlan, stage: StagePlan) -> list[str]:
+def _contrast(stage: StagePlan) -> str:
+    work = stage.flops.contrast(stage.global_batch_size) / GIGA
+    return f"; {work:.3g} GFLOP of it for the contrastive losses on every GPU"
+
+
+def _speed(plan: JobPlan[Any], stage: BatchPlan, besides: str = "") -> list[str]:
     pace = stage.pace
     if pace is None:
         return [f"{INDENT}time         unknown: name a cluster with GPUs (--cluster clusters/aws-h100.yaml)"]
     peak = pace.gpu.bf16_flops if plan.job.zero.precision.value == "bf16" else pace.gpu.fp32_flops
-    contrast = stage.flops.contrast(stage.global_batch_size) / GIGA
     lines = [
         f"{INDENT}step         {_seconds(pace.step_s)} for {stage.global_batch_size} samples, "
         f"{pace.samples_per_s:,.0f} samples/s, if {pace.workers} {pace.gpu.name} reach {pace.mfu:.0%} of "
-        f"{peak / TERA:.0f} TFLOP/s (assumed; --mfu) and nothing waits; {contrast:.3g} GFLOP of it for the "
-        "contrastive losses on every GPU",
+        f"{peak / TERA:.0f} TFLOP/s (assumed; --mfu) and nothing waits{besides}",
     ]
     if pace.epoch_hours is not None:
         lines.append(f"{INDENT}epoch        {duration(pace.epoch_hours * SECONDS_PER_HOUR)}")
@@ -133,7 +182,7 @@ def _storage(stage: StagePlan) -> list[str]:
     ]
 
 
-def _cost(plan: JobPlan) -> list[str]:
+def _cost(plan: JobPlan[Any]) -> list[str]:
     cost, cluster = plan.cost, plan.cluster
     if cost is None or cluster is None:
         return []

@@ -24,6 +24,7 @@ from jobs.pretrain.config import (
     StageConfig,
     stage_config,
 )
+from jobs.pretrain.resume import KeyNames
 from jobs.pretrain.stage_spec import checks, in_steps, optim_of, stage_spec
 from plinth import config
 from plinth.checkpoint import store
@@ -75,7 +76,15 @@ def resolve(job: PretrainJob, accept_changes: bool = False) -> list[ResolvedStag
         optim = optim_of(job, stage, name)
         identity = _identity(job, stage, optim, shape, first.teacher or record)
         spec = replace(
-            stage_spec(job, stage, name, partial(build_from_sources, there, name), identity, accept_changes),
+            stage_spec(
+                job,
+                stage,
+                name,
+                partial(build_from_sources, there, name),
+                identity,
+                accept_changes,
+                _names_in_job(job, name),
+            ),
             steps_before=sum(done.total_steps for done in resolved),
             weights_from=weights_from,
         )
@@ -223,6 +232,19 @@ def _check_model(job: PretrainJob, stage: StageConfig, shape: SampleShape) -> No
 def _with_section(message: str) -> str:
     """Keys as the job has them: the model names its own section's from there."""
     return re.sub(r"(?<![\w.])(masks|encoder|predictor|ema)\.(?=[a-z])", r"model.\1.", message)
+
+
+def _names_in_job(job: PretrainJob, stage: str) -> KeyNames:
+    """Keys of the job for those of `_identity`."""
+    revision = "teacher.source (its weights)" if job.teacher.revision is None else "teacher.revision"
+    return KeyNames(
+        {"loss": f"{stage}.loss"},
+        {
+            "shape": f"{stage}.data.sources (their {{rest}})",
+            "teacher.revision": revision,
+            "teacher": "teacher.source (its {rest})",
+        },
+    )
 
 
 def _identity(

@@ -10,7 +10,7 @@ from typing import Any
 
 from jobs.common.run_layout import RunJob, run_storage
 from jobs.pretrain.config import StageLength
-from jobs.pretrain.resume import check_resume
+from jobs.pretrain.resume import NO_NAMES, KeyNames, check_resume
 from plinth.data import config as data_config
 from plinth.data.config import SourceConfig
 from plinth.data.sources import OpenSource
@@ -63,6 +63,7 @@ def stage_spec(
     build_stage: Callable[[Sequence[OpenSource]], Any],
     identity: dict[str, Any],
     accept_changes: bool,
+    names: KeyNames = NO_NAMES,
 ) -> StageSpec:
     """What the platform trains.
 
@@ -71,7 +72,9 @@ def stage_spec(
         stage: its data names what is read.
         identity: what decides the result.
         accept_changes: resume although the job differs from the one that wrote the last checkpoint.
+        names: keys of the job for those of `identity` that are not common to all jobs.
     """
+    names = names.and_also(_common_names(job, stage, name))
     return StageSpec(
         name=name,
         storage=run_storage(job).child(name),
@@ -91,8 +94,26 @@ def stage_spec(
         ledger=job.ledger,
         storage_options=job.storage,
         config=identity,
-        check_resume=partial(check_resume, accept_changes),
+        check_resume=partial(check_resume, accept_changes, names=names),
     )
+
+
+def _common_names(job: RunJob, stage: StageLength, name: str) -> KeyNames:
+    """The keys of a stage's lengths, sizes and rates: where the job says them, now."""
+    warmup = "optim.warmup_steps"
+    if stage.warmup_samples is not None:
+        warmup = f"{name}.warmup_samples (in steps)"
+    elif stage.warmup_steps is not None:
+        warmup = f"{name}.warmup_steps"
+    sizes = {key: f"{name}.{key}" for key in ("global_batch_size", "micro_batch_size", "epochs")}
+    labels = sizes | {
+        "steps": f"{name}.steps" if stage.samples is None else f"{name}.samples (in steps)",
+        "optim.lr": "optim.lr" if stage.lr is None else f"{name}.lr",
+        "optim.warmup_steps": warmup,
+        "data.weights": f"{name}.data.sources (their weights)",
+        "data.versions": f"{name}.data.sources (their versions)",
+    }
+    return KeyNames({"data": f"{name}.data"}, labels)
 
 
 def _check_length(job: RunJob, stage: StageLength, name: str) -> None:

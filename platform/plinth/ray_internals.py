@@ -86,43 +86,26 @@ def quiet_reports() -> None:
     logging.getLogger(context.__file__).setLevel(logging.WARNING)
 
 
-def set_start_timeout(seconds: float) -> None:
-    """How long Ray Train waits for its workers; an environment variable that it passes to its controller."""
-    from ray.train.v2._internal.constants import WORKER_GROUP_START_TIMEOUT_S_ENV_VAR
+def set_up_train(start_timeout_s: float, workers: int, on_gpus: bool) -> None:
+    """Set what Ray Train takes from the driver's environment and passes on to its controller.
 
-    os.environ[WORKER_GROUP_START_TIMEOUT_S_ENV_VAR] = str(seconds)
-
-
-def look_often(workers: int) -> None:
-    """Let Ray Train look more often than its 2 s whether its workers live, where they are few: each look is a
-    call to every worker, and how long a death goes unnoticed is part of every restart."""
-    from ray.train.v2._internal.constants import HEALTH_CHECK_INTERVAL_S_ENV_VAR
-
-    if workers <= FEW_WORKERS:
-        os.environ.setdefault(HEALTH_CHECK_INTERVAL_S_ENV_VAR, str(LOOK_EVERY_S))
-
-
-def watch_preemption() -> None:
-    """Let Ray Train look for notices that a node is about to be taken away, except where none can come: on a
-    Ray of one node that this process has started. The actor that looks would take a second of CPU in the
-    middle of each start. Call it in the driver, whose environment Ray Train passes on."""
-    import ray
-    from ray.train.v2._internal.constants import ENABLE_PREEMPTION_WATCHER_ENV_VAR
-
-    is_alone = started_here() and len(ray.nodes()) == 1
-    os.environ[ENABLE_PREEMPTION_WATCHER_ENV_VAR] = "0" if is_alone else "1"
-
-
-def watch_nccl() -> None:
-    """Let Ray Train's detector of hangs in NCCL, experimental and off by default, fail a group that hangs.
-
-    It takes 10 minutes and leaves NCCL's report and all stacks in the run's ray/ folder. It needs `ncclras`
-    on the nodes, and says so where there is none. Call it in the driver, which makes the detector.
+    Few workers are looked at more often than every 2 s: each look is a call to all of them, and how long a
+    death goes unnoticed is part of every restart. Notices that a node will be taken away are looked for where
+    one can come, not on a Ray of one node that this process has started: the actor that looks takes a second
+    of CPU at every start. On GPUs the detector of hangs in NCCL, experimental, fails a group that hangs after
+    10 minutes and leaves its report in the run's ray/ folder; it needs `ncclras`, and says so without.
     """
+    import ray
     from ray.train.v2._internal import constants
 
-    os.environ.setdefault(constants.ENABLE_NCCL_HANG_DETECTOR_ENV_VAR, "1")
-    os.environ.setdefault(constants.NCCL_RAS_ACTION_ENV_VAR, constants.NCCL_RAS_ACTION_FAIL)
+    os.environ[constants.WORKER_GROUP_START_TIMEOUT_S_ENV_VAR] = str(start_timeout_s)
+    if workers <= FEW_WORKERS:
+        os.environ.setdefault(constants.HEALTH_CHECK_INTERVAL_S_ENV_VAR, str(LOOK_EVERY_S))
+    is_alone = started_here() and len(ray.nodes()) == 1
+    os.environ[constants.ENABLE_PREEMPTION_WATCHER_ENV_VAR] = "0" if is_alone else "1"
+    if on_gpus:
+        os.environ.setdefault(constants.ENABLE_NCCL_HANG_DETECTOR_ENV_VAR, "1")
+        os.environ.setdefault(constants.NCCL_RAS_ACTION_ENV_VAR, constants.NCCL_RAS_ACTION_FAIL)
 
 
 def is_start_timeout(error: BaseException) -> bool:
@@ -143,8 +126,7 @@ def ended_services() -> list[str]:
     process has started: gcs_server, raylet and others; nothing elsewhere."""
     from ray._private import worker
 
-    node = worker._global_node
-    return [name for name, _ in node.dead_processes()] if node is not None and node.is_head() else []
+    return [name for name, _ in worker._global_node.dead_processes()] if started_here() else []
 
 
 def is_lost_worker(error: BaseException) -> bool:

@@ -166,6 +166,11 @@ class BlockMeter:
         self._total = self._inputs = self._entered = 0
         self._inside = [0]
 
+    @property
+    def total(self) -> int:
+        """What was saved, wherever."""
+        return self._total
+
     def bytes(self) -> int:
         """What was kept."""
         if not self._is_recomputed:

@@ -75,24 +75,50 @@ def revision_of(config: TextConfig) -> str:
     return weights_revision(config.source, config.revision, SECTION, NEEDED)
 
 
+def config_of(config: TextConfig) -> Any:
+    """Their configuration of the model that is named.
+
+    Raises:
+        UnusableModel: it cannot be read.
+    """
+    from transformers import AutoConfig
+
+    with reported(config.source, SECTION):
+        return AutoConfig.from_pretrained(config.source, **_where(config))
+
+
 def load_tower(config: TextConfig) -> TextTower:
     """Load a tower, in float32.
 
     Raises:
         UnusableModel: it cannot be loaded whole; one line with the likely cause.
     """
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoModel
 
     where = _where(config)
-    with reported(config.source, SECTION):
-        theirs = AutoConfig.from_pretrained(config.source, **where)
-    has_half = hasattr(theirs, "text_config")
+    theirs = config_of(config)
     model: Any = load_transformers(AutoModel, config.source, SECTION, config.allow_tensors, **where)
-    if has_half:
-        model = model.text_model
-    elif getattr(theirs, "is_encoder_decoder", False):
-        model = model.get_encoder()
-    return TextTower(model, config.train, config.dropout)
+    return TextTower(_text_half(model, theirs), config.train, config.dropout)
+
+
+def outline_tower(config: TextConfig, theirs: Any) -> TextTower:
+    """The tower of `load_tower` without its weights, on torch's meta device. Of a trained one all parameters
+    are, also those that word features do not depend on.
+
+    Args:
+        theirs: configuration of the model, of transformers.
+
+    Raises:
+        UnusableModel: its class is not known.
+    """
+    from transformers import AutoModel
+
+    with torch.device("meta"), reported(config.source, SECTION):
+        model = AutoModel.from_config(theirs, trust_remote_code=config.trust_remote_code)
+    tower = TextTower(_text_half(model, theirs), train=False, dropout=config.dropout)
+    tower.trained = config.train
+    tower.model.requires_grad_(config.train)
+    return tower
 
 
 class Words:
@@ -100,15 +126,15 @@ class Words:
 
     def __init__(self, config: TextConfig) -> None:
         """Raise UnusableModel for a tower without tokenizer."""
-        from transformers import AutoConfig, AutoTokenizer
+        from transformers import AutoTokenizer
 
         where = _where(config)
         if not Path(config.source).is_dir():
             check_parts(config.source, where["revision"], SECTION, NEEDED)
         with reported(config.source, SECTION):
             self._tokenizer = AutoTokenizer.from_pretrained(config.source, **where)
-            theirs = AutoConfig.from_pretrained(config.source, **where)
-        self.limit = min(config.max_tokens, _limit(theirs, self._tokenizer))
+        of_tokenizer = self._tokenizer.model_max_length or UNLIMITED
+        self.limit = min(config.max_tokens, positions_of(config_of(config)), of_tokenizer)
 
     def encode(self, texts: Sequence[str]) -> tuple[list[tuple[int, ...]], int]:
         """Token ids of each text with the tokenizer's own marks, and how many texts were cut."""
@@ -128,13 +154,23 @@ class Words:
         return sum(token == mark for token in tokens)
 
 
-def _limit(theirs: Any, tokenizer: Any) -> int:
-    """The longest text that the model has positions for."""
+def _text_half(model: Any, theirs: Any) -> nn.Module:
+    """The part of a model that reads text."""
+    if hasattr(theirs, "text_config"):
+        model = model.text_model
+    elif getattr(theirs, "is_encoder_decoder", False):
+        model = model.get_encoder()
+    found: nn.Module = model
+    return found
+
+
+def positions_of(theirs: Any) -> int:
+    """The longest text that a model of this configuration has positions for."""
     text = theirs.get_text_config()
     positions = getattr(text, "max_position_embeddings", None) or UNLIMITED
     if "roberta" in str(text.model_type):  # positions count from the padding's number on
         positions -= int(text.pad_token_id) + 1
-    return int(min(positions, tokenizer.model_max_length or UNLIMITED, UNLIMITED))
+    return int(min(positions, UNLIMITED))
 
 
 def _where(config: TextConfig) -> dict[str, Any]:

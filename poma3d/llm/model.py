@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -53,6 +54,51 @@ def load_llm(
         return prepared(_loaded(config, torch.float32 if config.tune == FULL else dtype), config)
 
 
+def outline_llm(config: LlmConfig, theirs: Any, vocabulary: int | None) -> nn.Module:
+    """The model of `load_llm` without its weights, on torch's meta device; its blocks are not recomputed.
+
+    Args:
+        theirs: configuration of `config_of`; None of a model with new weights.
+        vocabulary: tokens of a model with new weights.
+
+    Raises:
+        UnusableModel: its class is not known, or it has no layer of a name that is to be adapted.
+    """
+    plain = replace(config, gradient_checkpointing=False)
+    with torch.device("meta"):
+        if config.new is not None:
+            assert vocabulary is not None
+            return prepared(_new(config.new, vocabulary), plain)
+        with reported(config.source, SECTION):
+            made: nn.Module = _class(config).from_config(
+                theirs, trust_remote_code=config.trust_remote_code, attn_implementation=ATTENTION
+            )
+        return prepared(made, plain)
+
+
+def config_of(config: LlmConfig) -> Any:
+    """Their configuration of the model that is named.
+
+    Raises:
+        UnusableModel: it cannot be read.
+    """
+    from transformers import AutoConfig
+
+    with reported(config.source, SECTION):
+        return AutoConfig.from_pretrained(
+            config.source,
+            revision=hub_commit(config.source, config.revision),
+            trust_remote_code=config.trust_remote_code,
+        )
+
+
+def blocks_of(llm: nn.Module) -> list[nn.Module]:
+    """The blocks that `llm.gradient_checkpointing` computes again."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    return [each for each in decoder_of(llm).modules() if isinstance(each, GradientCheckpointingLayer)]
+
+
 def decoder_of(llm: nn.Module) -> nn.Module:
     """The blocks: token embeddings -> features."""
     found: nn.Module = llm.get_decoder()  # type: ignore[operator]
@@ -75,26 +121,22 @@ def longest_row(config: LlmConfig) -> int | None:
     Raises:
         UnusableModel: its config cannot be read.
     """
-    from transformers import AutoConfig
-
     if config.new is not None:
         return config.new.max_tokens
-    commit = hub_commit(config.source, config.revision)
-    with reported(config.source, SECTION):
-        theirs = AutoConfig.from_pretrained(
-            config.source, revision=commit, trust_remote_code=config.trust_remote_code
-        )
-    found = getattr(theirs.get_text_config(), "max_position_embeddings", None)
+    found = getattr(config_of(config).get_text_config(), "max_position_embeddings", None)
     return None if found is None else int(found)
 
 
-def _loaded(config: LlmConfig, dtype: torch.dtype) -> nn.Module:
+def _class(config: LlmConfig) -> Any:
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-    kind: Any = AutoModelForCausalLM if config.model == CAUSAL else AutoModelForImageTextToText
+    return AutoModelForCausalLM if config.model == CAUSAL else AutoModelForImageTextToText
+
+
+def _loaded(config: LlmConfig, dtype: torch.dtype) -> nn.Module:
     commit = hub_commit(config.source, config.revision)
     return load_transformers(
-        kind, config.source, SECTION, config.allow_tensors, dtype, revision=commit,
+        _class(config), config.source, SECTION, config.allow_tensors, dtype, revision=commit,
         trust_remote_code=config.trust_remote_code, attn_implementation=ATTENTION,
     )  # fmt: skip
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from jobs.common import models
 from jobs.common.run_layout import TRAINING
@@ -66,13 +67,25 @@ def build_stage(job: FinetuneLlmJob, setup: Setup, shape: ConversationShape) -> 
         CheckpointError: no encoder there.
     """
     models.quiet_transformers()
-    lr = optim_of(job, job.training, TRAINING).lr
-    projector_lr = job.scene.projector_lr
     dtype = torch.bfloat16 if job.zero.precision is Precision.bf16 else torch.float32
     try:
         llm = load_llm(local(job.llm, job.storage), setup.vocabulary, job.seed, dtype)
     except ValueError as error:
         raise ConfigError(f"{error}.") from None
+    return assembled(job, setup, shape, llm)
+
+
+def assembled(
+    job: FinetuneLlmJob, setup: Setup, shape: ConversationShape, llm: nn.Module
+) -> ConversationStage:
+    """The same of a language model that is there.
+
+    Raises:
+        ConfigError: the encoder has other weights now.
+        CheckpointError: no encoder there.
+    """
+    lr = optim_of(job, job.training, TRAINING).lr
+    projector_lr = job.scene.projector_lr
     seen = SeenScenes(
         job.scene,
         None,

@@ -19,6 +19,7 @@ from jobs.finetune.llm.build import WITH, Setup, build_from_sources, local
 from jobs.finetune.llm.config import FinetuneLlmJob, SeenConfig, needs_scenes
 from jobs.finetune.llm.scenes import number_scenes
 from jobs.finetune.scenes import SceneSets, open_scenes
+from jobs.pretrain.resume import KeyNames
 from jobs.pretrain.stage_spec import checks, in_steps, optim_of, stage_spec
 from plinth import config
 from plinth.data.config import SourceConfig
@@ -50,6 +51,23 @@ class ResolvedLlm:
     """Content of a tokenizer that was trained here."""
 
 
+@dataclass(frozen=True)
+class Looked:
+    """What a job reads, opened."""
+
+    setup: Setup
+    chat: Chat
+    revision: str
+    """Of the language model's weights."""
+    tokenizer: str | None
+    """Content of a tokenizer that was trained here."""
+    numbers: dict[str, int] | None
+    """Of the scenes; None where no scene is looked at."""
+    tokenised: list[rows.Tokenised]
+    """The conversations of each kind."""
+    shape: ConversationShape
+
+
 def resolve(job: FinetuneLlmJob, accept_changes: bool = False) -> ResolvedLlm:
     """The stage of the job; conversations, scenes, encoder and language model fit each other.
 
@@ -65,35 +83,53 @@ def resolve(job: FinetuneLlmJob, accept_changes: bool = False) -> ResolvedLlm:
     """
     check_settings(job)
     there, run = absolute(job), run_storage(job)
-    models.quiet_transformers()
-    scenes = scenes_of(there, there.train, "train")
-    setup = set_up(there, there.train, scenes, "train")
-    said = read_all(there, there.train, scenes, "train")
-    revision, tokenizer, chat = _chat(there, said)
-    if tokenizer is not None:
-        setup = replace(setup, vocabulary=chat.vocabulary)
-    numbers = None if job.scene.tokens == NONE else setup.numbers.numbers
-    tokenised = [
-        rows.tokenise(each.kind, each.weight, found, numbers, chat, f"train.conversations[{i}]")
-        for i, (each, found) in enumerate(zip(there.train.conversations, said, strict=True))
-    ]
-    for i, each_kind in enumerate(tokenised):
+    found = look(there)
+    setup, shape, tokenizer = found.setup, found.shape, found.tokenizer
+    for i, each_kind in enumerate(found.tokenised):
         each_kind.say(f"train.conversations[{i}]")
-    shape = shape_of([row for each in tokenised for row in each.rows])
-    check_length(there, setup, shape)
     run.check(write=True)
-    recipe = _recipe(setup, revision, tokenizer)
-    sources = [rows.write(run, each, shape, numbers, recipe, setup.encoder, job.shards) for each in tokenised]
+    recipe = _recipe(setup, found.revision, tokenizer)
+    sources = [
+        rows.write(run, each, shape, found.numbers, recipe, setup.encoder, job.shards)
+        for each in found.tokenised
+    ]
     data = replace(there.training.data, sources=[SourceConfig(s.uri, s.weight) for s in sources])
     spec = stage_spec(
         job,
         replace(there.training, data=data),
         TRAINING,
         partial(build_from_sources, there, setup),
-        _identity(job, setup, revision, tokenizer),
+        _identity(job, setup, found.revision, tokenizer),
         accept_changes,
+        _names_in_job(job),
     )
-    return ResolvedLlm(stages.resolve(spec, sources), setup, chat, shape, tokenizer)
+    return ResolvedLlm(stages.resolve(spec, sources), setup, found.chat, shape, tokenizer)
+
+
+def look(job: FinetuneLlmJob) -> Looked:
+    """Open everything that the job reads; nothing is written.
+
+    Args:
+        job: with absolute paths.
+
+    Raises:
+        PlinthError: as `resolve`.
+    """
+    models.quiet_transformers()
+    scenes = scenes_of(job, job.train, "train")
+    setup = set_up(job, job.train, scenes, "train")
+    said = read_all(job, job.train, scenes, "train")
+    revision, tokenizer, chat = _chat(job, said)
+    if tokenizer is not None:
+        setup = replace(setup, vocabulary=chat.vocabulary)
+    numbers = None if job.scene.tokens == NONE else setup.numbers.numbers
+    tokenised = [
+        rows.tokenise(each.kind, each.weight, found, numbers, chat, f"train.conversations[{i}]")
+        for i, (each, found) in enumerate(zip(job.train.conversations, said, strict=True))
+    ]
+    shape = shape_of([row for each in tokenised for row in each.rows])
+    check_length(job, setup, shape)
+    return Looked(setup, chat, revision, tokenizer, numbers, tokenised, shape)
 
 
 def check_settings(job: FinetuneLlmJob) -> None:
@@ -242,6 +278,19 @@ SPEED_ONLY = {
     "encoder": ("source", "teacher", "cached_scenes", "gradient_checkpointing"),
 }
 """Keys that change speed and memory alone, or name weights that are identified otherwise."""
+
+
+def _names_in_job(job: FinetuneLlmJob) -> KeyNames:
+    """Keys of the job for those of `_identity`."""
+    encoder = "train.features (their encoder)" if job.encoder is None else "encoder.source (its weights)"
+    if job.llm.new is not None:
+        weights = "llm.new"
+    else:
+        weights = "llm.source (its weights)" if job.llm.revision is None else "llm.revision"
+    return KeyNames(
+        {"encoder_training": "encoder"},
+        {"encoder": encoder, "weights": weights, "tokenizer": "train.conversations (their words)"},
+    )
 
 
 def _identity(job: FinetuneLlmJob, setup: Setup, revision: str, tokenizer: str | None) -> dict[str, Any]:

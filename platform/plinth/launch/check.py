@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from plinth.checkpoint import store
 from plinth.data import config as data_config
+from plinth.data.config import DataConfig
 from plinth.errors import ConfigError
 from plinth.launch.config import FitConfig
 from plinth.train.resolve import ResolvedStage, refuse_changes
@@ -54,7 +56,26 @@ def check(fit: FitConfig, stages: Sequence[ResolvedStage]) -> CheckedRun:
     return CheckedRun(fit, tuple(stages), tuple(sizes))
 
 
-def possible_sizes(stages: Sequence[ResolvedStage], low: int, high: int) -> list[int]:
+class Sized(Protocol):
+    """What of a stage decides how many workers it may have."""
+
+    @property
+    def data(self) -> DataConfig:
+        """Its lanes count."""
+        ...
+
+    @property
+    def global_batch_size(self) -> int:
+        """Samples of a step."""
+        ...
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Samples that pass through the model at once."""
+        ...
+
+
+def possible_sizes(stages: Sequence[Sized], low: int, high: int) -> list[int]:
     """Numbers of workers from `low` to `high` that divide lanes and micro-batches of every stage, ascending.
 
     Raises:

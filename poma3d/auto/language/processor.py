@@ -5,7 +5,8 @@ Legend: n questions, B scenes, V views, H W of the encoder's grid, T tokens of t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from operator import index
 from typing import Any
 
 import torch
@@ -61,6 +62,7 @@ class Poma3dLlmProcessor(ProcessorMixin):
         *scan: Any,
         situation: str | Sequence[str] = "",
         agent: Array | None = None,
+        view: int | Sequence[int] | None = None,
         **of_scan: Any,
     ) -> BatchFeature:
         """Questions about one scan, or each about its own.
@@ -71,14 +73,16 @@ class Poma3dLlmProcessor(ProcessorMixin):
             situation: said before the question, for all of them or for each.
             agent: of points `xyz` that are z-up: float [3, 4] or [n, 3, 4], world -> agent (x ahead, y left,
                 z up), in metres. Without it the scene is in its own frame.
+            view: number of the one view that is asked about, or of each question's; the others of the scan
+                say which way is up, and are not seen. Without it the whole scan is.
 
         Returns:
             `input_ids` and `attention_mask` int64 [n, T], padded in front; `scene_at` int64 [n]; `point_maps`
             float32 [B, V, H, W, 3] and `rgb` where given; `agent` float32 [n, 3, 4].
 
         Raises:
-            ValueError: no question, an empty one, a scan that cannot be used, or an agent in a world that is
-                turned.
+            ValueError: no question, an empty one, a scan that cannot be used, a view that it does not have,
+                or an agent in a world that is turned.
         """
         given = list(text) if isinstance(text, Iterable) and not isinstance(text, str) else [text]
         texts = [each for each in given if isinstance(each, str)]
@@ -105,7 +109,7 @@ class Poma3dLlmProcessor(ProcessorMixin):
             mask[i, longest - len(prompt.ids) :] = 1
         at = torch.tensor([prompt.scene_at for prompt in prompts])
         made: dict[str, Tensor] = {"input_ids": ids, "attention_mask": mask, "scene_at": at}
-        return BatchFeature({**made, **self._scene(len(texts), scan, agent, of_scan)})
+        return BatchFeature({**made, **self._scene(len(texts), scan, agent, view, of_scan)})
 
     def answers(self, ids: Tensor | Sequence[Sequence[int]]) -> list[str]:
         """The texts of generated ids, each up to its end."""
@@ -113,15 +117,22 @@ class Poma3dLlmProcessor(ProcessorMixin):
         return [words.read(row) for row in (ids.tolist() if isinstance(ids, Tensor) else ids)]
 
     def _scene(
-        self, n: int, scan: Sequence[Any], agent: Array | None, of_scan: dict[str, Any]
+        self,
+        n: int,
+        scan: Sequence[Any],
+        agent: Array | None,
+        view: int | Sequence[int] | None,
+        of_scan: dict[str, Any],
     ) -> dict[str, Tensor]:
         if self.image_size is None:
-            if scan or of_scan or agent is not None:
+            if scan or of_scan or agent is not None or view is not None:
                 raise ValueError("this model looks at no scene (scene.tokens is none): give questions alone")
             return {}
         made: dict[str, Tensor] = dict(Poma3dProcessor(self.image_size)(*scan, **of_scan))
         if len(made["point_maps"]) not in (1, n):
             raise ValueError(f"{len(made['point_maps'])} scenes for {n} questions: give one, or one for each")
+        if view is not None:
+            made = _of_views(made, n, view)
         if agent is None:
             return made
         if of_scan.get("xyz") is None or of_scan.get("up") is not None:
@@ -139,3 +150,26 @@ class Poma3dLlmProcessor(ProcessorMixin):
     def model_input_names(self) -> list[str]:
         """What it returns."""
         return ["input_ids", "attention_mask", "scene_at", "point_maps", "rgb", "agent"]
+
+
+def _of_views(scans: Mapping[str, Tensor], n: int, view: int | Sequence[int]) -> dict[str, Tensor]:
+    """Of tensors [B, V, ...] one view each, [B or n, 1, ...].
+
+    Raises:
+        ValueError: another number of views than of questions, one that is not there, or one without points.
+    """
+    views = [index(one) for one in view] if isinstance(view, Iterable) else [index(view)]
+    scenes, there = scans["point_maps"].shape[:2]
+    if len(views) not in (1, n):
+        raise ValueError(f"{len(views)} views for {n} questions: give one, or one for each")
+    for one in views:
+        if not 0 <= one < there:
+            raise ValueError(f"view is {one}, the scan has the views 0 to {there - 1}")
+    rows = max(scenes, len(views))
+    of_scene = torch.arange(rows) if scenes == rows else torch.zeros(rows, dtype=torch.long)
+    of_view = torch.tensor(views if len(views) == rows else views * rows)
+    made = {name: tensor[of_scene, of_view][:, None] for name, tensor in scans.items()}
+    empty = (made["point_maps"] == 0).flatten(1).all(dim=1)
+    if empty.any():
+        raise ValueError(f"view {int(of_view[empty][0])} holds no point: ask about another")
+    return made

@@ -12,7 +12,7 @@ from poma3d.auto.language.folder import Trained
 from poma3d.export import Provenance, SceneEncoder
 from poma3d.inputs import Batch, point_maps
 from poma3d.llm.chat import Chat
-from poma3d.llm.conversations import COLUMNS, ConversationRow, encode, shape_of
+from poma3d.llm.conversations import COLUMNS, WHOLE_SCENE, ConversationRow, encode, shape_of
 from poma3d.llm.stage import ConversationStage
 from poma3d.sample import decode
 from tests.helpers.downstream import llm
@@ -63,13 +63,18 @@ def points_of(stage: ConversationStage, scenes: Sequence[int]) -> torch.Tensor:
 
 
 def batch_of(
-    chat: Chat, questions: Sequence[str], scenes: Sequence[int], agents: Sequence[np.ndarray] | None = None
+    chat: Chat,
+    questions: Sequence[str],
+    scenes: Sequence[int],
+    agents: Sequence[np.ndarray] | None = None,
+    views: Sequence[int] | None = None,
 ) -> Batch:
     """Questions as rows of a data set are read."""
     prompts, _ = chat.prompts(questions)
     rows = [
         ConversationRow(
             f"x/{scene}/{i}", str(scene), (prompt.ids,), prompt.scene_at, ((0,),),
+            WHOLE_SCENE if views is None else views[i],
             **({} if agents is None else {"agent": agents[i]}),
         )
         for i, (prompt, scene) in enumerate(zip(prompts, scenes, strict=True))

@@ -135,7 +135,7 @@ def commands(
     assert main(["pretrain", pretrain, "fit.workers=0"]) == 0
     assert read_lines(run.child("main")) == lines["main"]
     assert main(["pretrain", pretrain, "main.steps=6"]) == 2
-    assert "steps was 4 and is 6" in capsys.readouterr().err
+    assert "main.steps was 4 and is 6" in capsys.readouterr().err
 
     assert main(["checkpoints", "list", run.uri, *flags]) == 2  # no keys on the command line
     assert "refused" in (refusal := capsys.readouterr().err) or "credentials" in refusal, refusal

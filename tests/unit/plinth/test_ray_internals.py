@@ -27,6 +27,8 @@ BORROWED = [
     f"{TRAIN}.execution.preemption:PreemptionContext.__dataclass_fields__.preemption_info",
     "ray.train.v2.api.preemption:PreemptionInfo.__dataclass_fields__.deadline_ms",
     f"{TRAIN}.constants:WORKER_GROUP_START_TIMEOUT_S_ENV_VAR",
+    f"{TRAIN}.constants:HEALTH_CHECK_INTERVAL_S_ENV_VAR",
+    f"{TRAIN}.constants:ENABLE_PREEMPTION_WATCHER_ENV_VAR",
     f"{TRAIN}.constants:ENABLE_NCCL_HANG_DETECTOR_ENV_VAR",
     f"{TRAIN}.constants:NCCL_RAS_ACTION_ENV_VAR",
     f"{TRAIN}.constants:NCCL_RAS_ACTION_FAIL",

@@ -35,7 +35,7 @@ def test_lines_of_a_long_loop_become_rare(monkeypatch: pytest.MonkeyPatch) -> No
     progress = Progress("teacher", "steps", 10_000)
     for _ in range(300):
         progress.advance()
-    assert len(lines.getvalue().splitlines()) == 6, "after 10, 30, 70, 130, 190, 250 seconds"
+    assert len(lines.getvalue().splitlines()) == 6, "after 20, 60, 120, 180, 240, 300 seconds"
 
 
 def test_terminal_gets_a_bar_with_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,6 +74,16 @@ def test_its_code_is_python_of_names_that_are_there(separate: bool, sees: bool, 
     assert not {"SCAN", "CLASS"} & set(re.findall(r"\w+", block))
 
 
+def test_a_model_that_sees_no_scene_is_not_said_to(tmp_path: Path) -> None:
+    sees, blind = (loaded(replace(FACTS, encoder=one), tmp_path) for one in (FACTS.encoder, None))
+    said = [re.split(r"\n## ", card.text)[0] for card in (sees, blind)]
+    assert "answers questions about 3D scenes" in said[0]
+    assert "sees no scene" in said[1]
+    assert not re.search("3D|encoder|projector", said[1])
+    assert "3d-question-answering" in sees.data.tags
+    assert "3d-question-answering" not in blind.data.tags
+
+
 def test_what_is_not_known_is_not_stated(tmp_path: Path) -> None:
     facts = replace(FACTS, license=None, metrics={}, encoder=None, is_hub=False, lora={}, tune="full")
     card = loaded(facts, tmp_path)

@@ -77,7 +77,7 @@ def test_other_weights_of_the_model_are_refused_on_resume(
     capsys.readouterr()
     assert run(llm_home, tmp_path, llm=source) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "weights was" in line
+    assert "llm.source (its weights) was" in line
 
 
 def test_captions_are_conversations_about_scenes_and_views(llm_home: Path) -> None:

@@ -28,18 +28,20 @@ GIVEN = [
 ]  # fmt: skip
 
 
-def planned(*overrides: str, cluster: str = "aws-h100", assume: tuple[str, ...] = ()) -> plans.JobPlan:
+def planned(
+    *overrides: str, cluster: str = "aws-h100", assume: tuple[str, ...] = ()
+) -> plans.JobPlan[plans.StagePlan]:
     job = load(PretrainJob, PRETRAIN, [*GIVEN, *overrides])
     return plans.plan(job, read_cluster(CLUSTERS / f"{cluster}.yaml"), 0.4, list(assume))
 
 
 @pytest.fixture(scope="module")
-def paper() -> plans.JobPlan:
+def paper() -> plans.JobPlan[plans.StagePlan]:
     """The main stage of the shipped job, its data not there yet."""
     return planned(assume=("main.samples=6500",))
 
 
-def test_the_papers_model(paper: plans.JobPlan) -> None:
+def test_the_papers_model(paper: plans.JobPlan[plans.StagePlan]) -> None:
     (stage,) = paper.stages
     assert stage.data.shape.views == 32
     assert 180e6 < stage.size.parameters < 210e6, "two towers of 86 M, adapters, predictor"
@@ -49,7 +51,7 @@ def test_the_papers_model(paper: plans.JobPlan) -> None:
     assert all(zero.largest is not None and zero.largest >= 3 for zero in stage.zero)
 
 
-def test_time_is_work_over_speed(paper: plans.JobPlan) -> None:
+def test_time_is_work_over_speed(paper: plans.JobPlan[plans.StagePlan]) -> None:
     (stage,) = paper.stages
     pace = stage.pace
     assert pace is not None
@@ -60,7 +62,7 @@ def test_time_is_work_over_speed(paper: plans.JobPlan) -> None:
     assert pace.hours == pytest.approx(pace.steps * pace.step_s / 3600)
 
 
-def test_cost_is_hours_times_nodes(paper: plans.JobPlan) -> None:
+def test_cost_is_hours_times_nodes(paper: plans.JobPlan[plans.StagePlan]) -> None:
     table = yaml.safe_load((CLUSTERS / "prices.yaml").read_text())["machines"]
     hourly = sum(
         table[m]["on_demand"] * n for m, n in (("p5.48xlarge", 1), ("m7i.8xlarge", 2), ("m7i.2xlarge", 1))
@@ -70,7 +72,7 @@ def test_cost_is_hours_times_nodes(paper: plans.JobPlan) -> None:
     assert paper.cost.total == pytest.approx(paper.cost.hours * hourly)  # type: ignore[operator]
 
 
-def test_storage_grows_with_the_gpus(paper: plans.JobPlan) -> None:
+def test_storage_grows_with_the_gpus(paper: plans.JobPlan[plans.StagePlan]) -> None:
     (stage,) = paper.stages
     assert [s.gpus for s in stage.storage] == [8, 64, 512, 1024]
     first, last = stage.storage[0], stage.storage[-1]
@@ -82,7 +84,7 @@ def test_storage_grows_with_the_gpus(paper: plans.JobPlan) -> None:
     )
 
 
-def test_fewer_workers_hold_more_each(paper: plans.JobPlan) -> None:
+def test_fewer_workers_hold_more_each(paper: plans.JobPlan[plans.StagePlan]) -> None:
     (stage,) = paper.stages
     assert (stage.fewest, paper.workers) == (1, 8)
     at_eight = next(zero.memory.peak for zero in stage.zero if zero.stage == paper.job.zero.stage)
@@ -90,7 +92,7 @@ def test_fewer_workers_hold_more_each(paper: plans.JobPlan) -> None:
     assert "shrunk to 1 worker," in report.text(paper)
 
 
-def test_report_of_the_shipped_job(paper: plans.JobPlan) -> None:
+def test_report_of_the_shipped_job(paper: plans.JobPlan[plans.StagePlan]) -> None:
     text = report.text(paper).replace(str(ROOT), ".")
     assert_snapshot(text, Path(__file__).with_name("plan_report.txt"))
 
@@ -105,7 +107,7 @@ def test_more_nodes_than_the_file_allows_and_no_price() -> None:
     assert prices["gpu_on_demand"]
 
 
-def test_what_is_unknown_is_said(paper: plans.JobPlan) -> None:
+def test_what_is_unknown_is_said(paper: plans.JobPlan[plans.StagePlan]) -> None:
     made = planned()
     text = report.text(made)
     assert "an unknown number of samples" in text
@@ -158,15 +160,11 @@ def test_refusals(words: list[str], says: str, capsys: pytest.CaptureFixture[str
 
 
 def test_a_job_that_has_no_plan_is_not_sent_to_its_training(capsys: pytest.CaptureFixture[str]) -> None:
-    for shipped, command in (
-        ("@qa_rooms", "finetune"),
-        ("@llm_rooms", "finetune"),
-        ("@evaluate", "evaluate"),
-    ):
+    for shipped, command in (("@features", "features"), ("@evaluate", "evaluate")):
         assert main(["plan", shipped]) == 2
         (line,) = capsys.readouterr().err.strip().splitlines()
         assert f"is a job for `poma {command}`, which has no plan" in line
-        assert "covers pretraining, its sweeps and the demo" in line
+        assert "covers pretraining, finetuning, sweeps of pretraining and the demo" in line
 
 
 def test_a_machine_without_a_row_is_named(tmp_path: Path) -> None:

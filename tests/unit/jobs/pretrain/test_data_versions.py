@@ -126,7 +126,7 @@ def test_a_run_moves_when_told(images: Path, capsys: pytest.CaptureFixture[str])
     to_newest = [f"warmup.data.sources[0].uri={images}/images#2", "warmup.steps=5"]
     capsys.readouterr()
     assert main(["pretrain", job, *to_newest]) == 2
-    assert "data.versions was [1] and is [2]" in capsys.readouterr().err
+    assert "warmup.data.sources (their versions) was [1] and is [2]" in capsys.readouterr().err
     assert store.read_state(stage)["notes"]["cursor"] == {"epoch": 1, "step": 1}, "inside a pass"
     assert main(["pretrain", job, *to_newest, "--accept-changes"]) == 0
     now = store.read_state(stage)["notes"]

@@ -87,6 +87,30 @@ def test_plain_transformers_answers_as_our_own_code(
         assert not same, "the scene is not looked at"
 
 
+@pytest.mark.parametrize("tokens", ["voxels", "patches", "views"])
+def test_a_single_view_is_asked_about_as_in_training(tokens: str, tmp_path: Path) -> None:
+    stage = handed_on.lively(llm.stage(llm.QWEN3, LORA, tokens, trained=True))
+    chat, views = llm.chat(), [0, 1, 1]  # scene 0 has one view
+    asked = ask(stage, handed_on.batch_of(chat, QUESTIONS, SCENES, views=views))
+    ids = generate(stage, asked, chat.stop_ids, MAX_TOKENS)
+    assert ids != own(stage)[1], "the other views are seen"
+    folder = saved(stage, llm.QWEN3, tmp_path)
+    model, processor = AutoModelForCausalLM.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    points = handed_on.points_of(stage, SCENES)
+    inputs = processor(QUESTIONS, xyz=points, view=views)
+    assert inputs["point_maps"].shape[:2] == (len(SCENES), 1)
+    assert model.generate(**inputs).tolist() == ids
+    one_scan = processor(QUESTIONS, xyz=points[1], view=views)["point_maps"]
+    torch.testing.assert_close(one_scan[:, 0], points[1][views])
+    for view, says in (
+        (3, "the scan has the views 0 to 2"),
+        ([0, 1], "2 views for 3 questions"),
+        (1, "no point"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            processor(QUESTIONS, xyz=points, view=view)
+
+
 def test_one_scene_serves_several_questions_and_a_model_is_saved_again(tmp_path: Path) -> None:
     stage = handed_on.lively(llm.stage(trained=True))
     points = handed_on.points_of(stage, [2])
