@@ -49,6 +49,8 @@ EXAMPLES = 3
 """Rejects that are named for each reason; all are in the table."""
 SCANS_NAMED = 5
 AGAIN = "overwrite=true builds it again"
+PLACES = ("output", "storage")
+"""Keys that say where a data set lies: a job gives the same one at any place, however that is written."""
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -155,9 +157,9 @@ def _ingest(part: Part, check_inputs: bool) -> Dataset:
     job = part.job
     output = Storage.from_uri(job.output, job.storage)
     output.check(write=True)
-    build = _build(part)
+    build = build_hash(part)
     reader = make_reader(job.reader)
-    built = _built_before(job, output, build)
+    built = _built_before(job, output, (build, build_hash(part, PLACES)))
     if built is not None:
         try:
             unknown = refuse_changes(
@@ -178,8 +180,11 @@ def _ingest(part: Part, check_inputs: bool) -> Dataset:
     return _commit(job, output, tasks[0].shape, build, classes, results)
 
 
-def _built_before(job: IngestJob, output: Storage, build: str) -> Dataset | None:
+def _built_before(job: IngestJob, output: Storage, builds: Sequence[str]) -> Dataset | None:
     """The data set that this job built before; None where it is to be built.
+
+    Args:
+        builds: hashes of the job, as it is written now and by earlier versions.
 
     Raises:
         ConfigError: another job built one there.
@@ -193,7 +198,7 @@ def _built_before(job: IngestJob, output: Storage, build: str) -> Dataset | None
         if job.overwrite:
             return None
         raise DataError(error.problem, f"{error.fix.removesuffix('.')}; {AGAIN}.") from error
-    if dataset.manifest.attributes.get("build") == build:
+    if dataset.manifest.attributes.get("build") in builds:
         return dataset
     if job.overwrite:
         return None
@@ -233,10 +238,15 @@ def _tasks(part: Part, reader: Reader, output: Storage, check_inputs: bool) -> l
     return [ShardTask(job, output, shape, index, group, check_inputs) for index, group in enumerate(groups)]
 
 
-def _build(part: Part) -> str:
-    """Hash of everything in a job that decides its data set."""
+def build_hash(part: Part, also: Sequence[str] = ()) -> str:
+    """Hash of everything in a job that decides its data set.
+
+    Args:
+        also: keys that do not, and were in the hashes of earlier versions.
+    """
     job = part.job
-    deciding = {k: v for k, v in config.to_dict(job).items() if k not in ("ray", "workers")}
+    left_out = {"ray", "workers", *PLACES} - {*also}
+    deciding = {k: v for k, v in config.to_dict(job).items() if k not in left_out}
     deciding["overwrite"] = False  # how it came to be there does not change a data set
     every = deciding.pop("held_out")["every"]
     if every:
