@@ -14,6 +14,8 @@ from jobs.cli import main
 from jobs.ingest.command import PLACES, Part, build_hash
 from jobs.ingest.config import IngestJob
 from jobs.jobfile import read
+from plinth.data import manifest as manifests
+from plinth.storage import Storage
 from tests.helpers.scans import room, write_seven_scenes
 from tests.helpers.tiny_jobs import ingest_job, write
 
@@ -70,17 +72,17 @@ def test_a_place_may_be_written_in_any_way(
     job: str, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main(["ingest", job]) == 0
-    manifest = tmp_path / "out" / "MANIFEST.json"
     monkeypatch.chdir(tmp_path)
     for place in ("out", "./out", str(tmp_path / "out")):
         assert main(["ingest", job, f"output={place}"]) == 0
     assert capsys.readouterr().out.count("already built from this job") == 3
 
     part = Part(read(Path(job)).resolve(IngestJob, []), is_held_out=False)
-    now, before = build_hash(part), build_hash(part, PLACES)
-    assert now != before
-    assert now in manifest.read_text()
-    manifest.write_text(manifest.read_text().replace(now, before))  # as earlier versions wrote it
+    storage = Storage.from_uri(tmp_path / "out")
+    manifest = manifests.load(storage)
+    assert manifest.attributes["build"] == build_hash(part) != build_hash(part, PLACES)
+    manifest.attributes["build"] = build_hash(part, PLACES)  # as earlier versions wrote it
+    manifests.commit(storage, manifest)
     assert main(["ingest", job]) == 0
     assert "already built from this job" in capsys.readouterr().out
 
