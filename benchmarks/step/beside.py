@@ -3,8 +3,9 @@ and without `evaluate_beside` on the other core, in turns.
 
     python -m benchmarks.step.beside [--rounds 3] [--steps 120] [--every 40] [--folder FOLDER]
 
-Every checkpoint is evaluated, so that evaluations follow on each other: far more often than anyone would, and
-each of them loads the encoder and the teacher anew. The ratio is that of samples/s in the same round.
+Every checkpoint is evaluated, far more often than anyone would; each evaluation loads encoder and teacher
+anew. The ratio is that of samples/s in the same round. What an evaluation costs does not depend on how many
+steps come before the next one, so that the last line can say it for the interval that jobs have by default.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import statistics
 from pathlib import Path
 
 from benchmarks.step.pretrain import prepare, pretrain
+from plinth.checkpoint.config import CheckpointConfig
 
 SKIPPED = 40
 """Steps before those that count, while reading begins."""
@@ -44,7 +46,9 @@ def main() -> None:
         }
         ratios.append(rates[WITH] / rates[WITHOUT])
         print(", ".join(f"{name} {rate:.1f} samples/s" for name, rate in rates.items()), flush=True)
-    print(f"ratio {statistics.median(ratios):.3f}, of {min(ratios):.3f} to {max(ratios):.3f}")
+    ratio, usual = statistics.median(ratios), CheckpointConfig().every_steps
+    print(f"ratio {ratio:.3f}, of {min(ratios):.3f} to {max(ratios):.3f}")
+    print(f"with checkpoints every {usual} steps: {(1 - ratio) * a.every / usual:.2%} of a step")
 
 
 if __name__ == "__main__":
