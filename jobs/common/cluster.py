@@ -175,11 +175,14 @@ def _can_keep_token() -> bool:
 
 
 def _check_answers(address: str) -> None:
-    """Ray itself waits minutes for a cluster that is not there.
+    """Ray itself waits minutes for a cluster that is not there, and for one of this machine that listens on
+    loopback alone, because it takes the machine's address in place of loopback.
 
     Raises:
         ConnectionError: nothing listens at the address.
     """
+    from ray.util import get_node_ip_address
+
     scheme, _, place = address.rpartition("://")
     if scheme not in ("", "ray") or place == "local":
         return
@@ -188,10 +191,21 @@ def _check_answers(address: str) -> None:
     host, _, port = place.rpartition(":") if ":" in place else (place, "", RAY_CLIENT_PORT)
     if not host or not port.isdecimal():
         return  # Ray has its own words for it
+    own = get_node_ip_address()
+    is_here = scheme == "" and host in (LOOPBACK, "localhost", own)
+    if is_here and _why_silent(own, port) and not _why_silent(LOOPBACK, port):
+        stay_on_loopback()
+    elif why := _why_silent(host.strip("[]"), port):
+        raise ConnectionError(f"{place}: {why}")
+
+
+def _why_silent(host: str, port: str) -> str:
+    """Why nothing answers there; empty where something does."""
     try:
-        socket.create_connection((host.strip("[]"), int(port)), ANSWER_S).close()
+        socket.create_connection((host, int(port)), ANSWER_S).close()
     except OSError as error:
-        raise ConnectionError(f"{place}: {first_line(error)}") from None
+        return first_line(error)
+    return ""
 
 
 def chosen_workers(workers: int | None, tasks: int, config: RayConfig, unit: str) -> int:

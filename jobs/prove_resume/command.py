@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from jobs.common.cluster import LOOPBACK, ray_cluster
+from jobs.common.cluster import ray_cluster
 from jobs.common.ray_config import RayConfig
 from jobs.common.run_layout import run_storage
 from jobs.pretrain.check import check
@@ -34,7 +34,6 @@ from plinth.errors import EXIT_CODE, STOPPED_EXIT_CODE, ConfigError, PlinthError
 from plinth.launch.check import possible_sizes
 from plinth.launch.config import Workers
 from plinth.observe.config import OnBadStep
-from plinth.ray_internals import stay_on_loopback
 from plinth.storage import Storage
 from plinth.train.control import STOP_SIGNALS
 
@@ -226,8 +225,6 @@ def _drive(job: TrainingJob, faults: Sequence[Fault], log: str) -> None:
     logging.basicConfig(stream=sys.stderr)
     try:
         stages = with_faults(resolve(job), faults, run_storage(job))
-        if (job.ray.address or "").startswith(f"{LOOPBACK}:"):
-            stay_on_loopback()  # else Ray looks for the cluster at the machine's address, where it is not
         with ray_cluster(job.ray, 1):
             end = launch(job, check(job, stages))
     except PlinthError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,20 @@ def test_a_cluster_that_is_not_there_is_named(scheme: str, monkeypatch: pytest.M
         ray_cluster(RayConfig(), 1),
     ):
         pass
+
+
+@pytest.mark.parametrize(("listens_on", "is_switched"), [("127.0.0.1", True), ("0.0.0.0", False)])
+def test_a_cluster_on_loopback_alone_is_asked_there(
+    listens_on: str, is_switched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray takes the machine's address, here 127.0.0.2, in place of loopback."""
+    switched: list[bool] = []
+    monkeypatch.setattr(cluster, "stay_on_loopback", lambda: switched.append(True))
+    monkeypatch.setattr("ray.util.get_node_ip_address", lambda: "127.0.0.2")
+    with socket.create_server((listens_on, 0)) as server:
+        for host in ("127.0.0.1", "localhost", "127.0.0.2"):
+            cluster._check_answers(f"{host}:{server.getsockname()[1]}")
+    assert switched == [True] * 3 * is_switched
 
 
 @pytest.mark.slow
