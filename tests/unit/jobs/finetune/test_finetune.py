@@ -190,7 +190,9 @@ def test_features_of_another_encoder_are_refused(home: Path, capsys: pytest.Capt
     split = {"annotations": [str(home / "rooms/questions.jsonl")], "features": [other.uri]}
     assert "0123" in refused(home, capsys, val=split)
     assert run(home) == 0
-    assert "train.features (their encoder) was" in refused(home, capsys, "heads.steps=6", train=split, val=split)
+    assert "train.features (their encoder) was" in refused(
+        home, capsys, "heads.steps=6", train=split, val=split
+    )
 
 
 def test_an_encoder_of_another_teacher_is_refused_for_the_teacher_s_tower(
