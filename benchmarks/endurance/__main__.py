@@ -175,7 +175,8 @@ def left_behind(run: Path, ray_folder: Path, steps: int) -> list[str]:
     for name, sizes in sorted(parts.items(), key=lambda item: -sum(item[1]))[:6]:
         each = sum(sizes) / steps * PER / 1024
         lines.append(
-            f"  {name}: {len(sizes)} file(s), {sum(sizes) / MIB:.2f} MiB, {each:.1f} KiB per 1,000 steps"
+            f"  {name}: {counted(len(sizes), 'file')}, {sum(sizes) / MIB:.2f} MiB, "
+            f"{each:.1f} KiB per 1,000 steps"
         )
     logs = sum(path.stat().st_size for path in ray_folder.rglob(f"{LOGS}/*") if path.is_file())
     return [*lines, f"Ray's logs: {logs / MIB:.2f} MiB, {logs / steps * PER / 1024:.1f} KiB per 1,000 steps"]

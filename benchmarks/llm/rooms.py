@@ -38,6 +38,7 @@ from jobs.questions import command as questions
 from jobs.questions.arguments import PER_TYPE
 from plinth.launch.config import Workers
 from plinth.storage import StorageOptions
+from plinth.units import counted
 from poma3d.annotations import rooms
 from poma3d.annotations.rows import Question
 from poma3d.evaluate.bootstrap import mean_over_scenes
@@ -115,7 +116,7 @@ def table(
     of_gain = mean_over_scenes(gain, *_scenes(asked), BOOTSTRAP)
     lines += [
         "",
-        f"scene over no scene, {len(seeds)} seed(s): {100 * of_gain.value:+.1f} points "
+        f"scene over no scene, {counted(len(seeds), 'seed')}: {100 * of_gain.value:+.1f} points "
         f"[{100 * of_gain.low:+.1f}, {100 * of_gain.high:+.1f}]",
     ]
     return "\n".join(lines)

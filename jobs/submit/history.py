@@ -26,6 +26,7 @@ KEYS = {
 }
 """Field of `StorageOptions` -> the collector's variable for the same."""
 KEY = "kubernetes.history.location"
+ENDPOINT_SCHEMES = ("http", "https")
 
 Manifest = dict[str, Any]
 
@@ -42,7 +43,8 @@ def add_collectors(
         run: name of the RayJob.
 
     Raises:
-        ConfigError: a location that the collector does not know, or a region that is not given.
+        ConfigError: a location that the collector does not know, a region that is not given, or an address of
+            the store without a scheme.
     """
     store = _store(asked, options)
     for role, group in _groups(cluster):
@@ -82,6 +84,11 @@ def _store(asked: HistoryConfig, options: StorageOptions) -> dict[str, str]:
         found["S3_REGION"] = options.region
         if options.endpoint_url is not None:
             server = urlsplit(options.endpoint_url)
+            if server.scheme not in ENDPOINT_SCHEMES or not server.netloc:
+                raise ConfigError(
+                    f"storage.endpoint_url is {options.endpoint_url}, expected http://HOST:PORT or https://HOST.",
+                    "The collector is told host and port apart from whether there is TLS.",
+                )
             found |= {"S3_ENDPOINT": server.netloc, "S3FORCE_PATH_STYLE": "true"}
             found["S3DISABLE_SSL"] = "true" if server.scheme == "http" else "false"
     return found

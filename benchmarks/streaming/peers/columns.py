@@ -13,7 +13,8 @@ import torch
 ID = "sample_id"
 DEPTH = "depth"
 SMALL = ("depth_scale", "intrinsics", "pose", "view_valid", "image_embedding", "caption_embedding")
-ZSTD_LEVEL = 6  # as ours by default
+ZSTD_LEVEL = 6
+"""Of the peers' formats, which have no codec of frames to choose."""
 
 
 class Columns:

@@ -138,8 +138,8 @@ class Codec(Enum):
     """The default: two cores decode faster than they read whole columns
     (`python -m benchmarks.streaming.parts --codec lz4`)."""
     jxl = "jxl"
-    """To archive: JPEG XL without loss, half the bytes of zstd, decoded in six times the time. Only uint16
-    images; other packed columns are then zstd."""
+    """To archive: JPEG XL without loss, half the bytes of zstd, decoded in seven times the time. Only
+    uint16 images; other packed columns are then zstd."""
 
 
 CODEC_LEVELS = {Codec.zstd: (9, 1, 22), Codec.lz4: (9, 1, 12), Codec.jxl: (2, 1, 9)}

@@ -6,7 +6,7 @@ column hands out compressed frames instead, and each is decoded where it is need
     in memory   fixed-size binary, dtype and shape [V, ...] in the field's metadata
     in a shard  list<binary> of V frames, uncompressed by Parquet; the metadata names the codec too
 
-    frame of zstd, lz4   the bytes of tensor[v], compressed
+    frame of zstd, lz4   the bytes of tensor[v], compressed; of lz4 a raw block, without header
     frame of jxl         uint32 bytes of the next part | distinct values | JPEG XL of each pixel's place in
                          them (a depth camera knows a few hundred distances: their numbers are smooth)
 """

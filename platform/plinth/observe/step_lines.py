@@ -172,8 +172,7 @@ def parsed(text: str) -> list[Line]:
 
 def read_lines(storage: Storage) -> list[Line]:
     """The steps of a stage in order; empty where there is none. Torn lines are left out with a warning: they
-    decide nothing. Of a long run they take hundreds of
-    megabytes: pages have `jobs.runs.curves`."""
+    decide nothing. Of a long run they take hundreds of megabytes: pages thin each part (`read_part`)."""
     keys = [*part_keys(storage), *([LINES_KEY] if storage.exists(LINES_KEY) else [])]
     lines = [line for key in keys for line in read_part(storage, key)]
     return lines if len(keys) < 2 else in_order(lines)

@@ -119,9 +119,11 @@ def copy_synced(source: str, path: str) -> None:
         os.fsync(writer.fileno())
 
 
-def missing_folders(path: Path) -> list[Path]:
-    """Those of this folder and its parents that are not there, the deepest first."""
-    return [folder for folder in (path, *path.parents) if not folder.exists()]
+def make_folders(path: Path) -> list[Path]:
+    """Make this folder and its parents; those that were not there before, the deepest first."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    return missing
 
 
 def remove_empty(folders: list[Path]) -> None:

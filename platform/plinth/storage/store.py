@@ -254,11 +254,10 @@ class Storage:
         """
         made: list[Path] = []
         if self.is_local and not write:
-            if not Path(self.root).is_dir():
+            if not self._retried("", Path(self.root).is_dir):
                 raise StorageError(f"{self.uri} is not a folder.", "Check the path.")
         elif self.is_local:
-            made = local_files.missing_folders(Path(self.root))
-            self._retried("", lambda: Path(self.root).mkdir(parents=True, exist_ok=True))
+            made = self._retried("", lambda: local_files.make_folders(Path(self.root)))
         elif self.protocol == "s3":
             self._retried("", self._list_one, retries=1)
         elif not self._retried("", lambda: self.filesystem.exists(self.bucket), retries=1):

@@ -24,7 +24,7 @@ def test_shares_are_of_whole_answers_and_the_gain_is_paired() -> None:
     }
     lines = rooms.table(found, training, asked).splitlines()
     assert lines[2] == "| all (4) | 87.5 [100.0, 100.0] | 50.0 [50.0, 50.0] | 50.0 |"
-    assert lines[-1].startswith("scene over no scene, 2 seed(s): +37.5 points [")
+    assert lines[-1].startswith("scene over no scene, 2 seeds: +37.5 points [")
 
 
 def test_all_arms_of_the_speed_have_the_same_loss() -> None:

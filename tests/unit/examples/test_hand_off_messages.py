@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub import constants
 
 import poma3d.auto
 from poma3d.export import Provenance, SceneEncoder
@@ -45,7 +46,7 @@ def test_what_is_missing_is_one_line(
     words: list[str], says: str, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(home)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # read once, at the import
     monkeypatch.setattr(sys, "argv", [EXAMPLE, *words])
     with pytest.raises(SystemExit, match=says) as caught:
         runpy.run_path(EXAMPLE)

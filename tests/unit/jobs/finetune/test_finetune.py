@@ -176,7 +176,7 @@ def test_another_vocabulary_than_the_head_was_trained_with_is_refused(
     listed = home / "list.json"
     listed.write_text(json.dumps(["yes", "no", "one"]))
     qa = {"task": "rooms", "question_types": "given", "vocabulary": str(listed)}
-    assert "vocabulary was" in refused(home, capsys, "heads.steps=6", qa=qa)
+    assert "qa.vocabulary (its content) was" in refused(home, capsys, "heads.steps=6", qa=qa)
 
 
 def test_features_of_another_encoder_are_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -190,7 +190,9 @@ def test_features_of_another_encoder_are_refused(home: Path, capsys: pytest.Capt
     split = {"annotations": [str(home / "rooms/questions.jsonl")], "features": [other.uri]}
     assert "0123" in refused(home, capsys, val=split)
     assert run(home) == 0
-    assert "encoder was" in refused(home, capsys, "heads.steps=6", train=split, val=split)
+    assert "train.features (their encoder) was" in refused(
+        home, capsys, "heads.steps=6", train=split, val=split
+    )
 
 
 def test_an_encoder_of_another_teacher_is_refused_for_the_teacher_s_tower(

@@ -285,7 +285,7 @@ def test_an_encoder_that_changed_since_the_run_began_is_refused(
     next(other.parameters()).data.add_(0.1)
     export.save(other, home / "mine")
     assert run(home, encoder=encoder) == 2
-    assert "encoder was" in capsys.readouterr().err
+    assert "encoder.source (its weights) was" in capsys.readouterr().err
 
 
 def test_questions_of_a_changed_encoder_are_other_questions(home: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 
 from jobs.cli import main
 from jobs.finetune.config import FinetuneJob
@@ -140,7 +141,7 @@ def test_the_shipped_heads_need_no_data_and_no_download(capsys: pytest.CaptureFi
 def test_refusals_are_one_line(
     words: list[str], says: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # read once, at the import
     assert main(["plan", str(CONFIGS / "llm_sqa3d.yaml"), *words]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert says in line

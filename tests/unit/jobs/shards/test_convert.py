@@ -102,7 +102,7 @@ def test_the_order_is_that_of_the_old_one(tmp_path: Path) -> None:
 def test_the_codec_can_be_changed(tmp_path: Path) -> None:
     old, new = write_old(tmp_path / "old"), Storage.from_uri(tmp_path / "new")
     assert main(["shards", "convert", old.uri, str(tmp_path / "jxl"), "--codec", "jxl"]) == 0
-    assert main(["shards", "convert", str(tmp_path / "jxl"), new.uri, "--codec", "zstd"]) == 0
+    assert main(["shards", "convert", str(tmp_path / "jxl"), new.uri, "--codec", "lz4"]) == 0
     assert main(["shards", "convert", old.uri, str(tmp_path / "straight")]) == 0
     assert manifests.load(new).hash == manifests.load(Storage.from_uri(tmp_path / "straight")).hash
 

@@ -197,3 +197,12 @@ def test_a_history_that_no_collector_can_keep_is_refused(
     assert main(["submit", job, "--skip-check", "--render", str(tmp_path / "run.yaml")]) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "run.yaml").exists()
+
+
+def test_a_store_whose_address_has_no_scheme_is_refused_with_history(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The collector would get an empty address, and write to AWS."""
+    job = job_file(tmp_path, kubernetes=HISTORY, storage={"region": "any", "endpoint_url": "minio:9000"})
+    assert main(["submit", job, "--skip-check", "--render", str(tmp_path / "run.yaml")]) == 2
+    assert "storage.endpoint_url is minio:9000, expected http://HOST:PORT" in capsys.readouterr().err

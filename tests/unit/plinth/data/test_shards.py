@@ -95,13 +95,13 @@ def test_parquet_settings(source: OpenSource) -> None:
 
 
 def test_any_parquet_reader_can_read_them(source: OpenSource) -> None:
-    """Frames are plain zstd: no program of ours is needed."""
+    """Frames are raw blocks of LZ4: no program of ours is needed."""
     stored = pq.read_table(Path(source.storage.root, source.manifest.shards[2].name))
     written = toy_table(37, 9)
     assert stored.drop_columns("depth").equals(written.drop_columns("depth"))
     size = 96 * 48 * 2
     decoded = [
-        b"".join(pa.Codec("zstd").decompress(frame, size, asbytes=True) for frame in views)
+        b"".join(pa.Codec("lz4_raw").decompress(frame, size, asbytes=True) for frame in views)
         for views in stored["depth"].to_pylist()
     ]
     assert decoded == written["depth"].to_pylist()
@@ -111,7 +111,7 @@ def test_tools_get_decoded_columns_and_a_bad_frame_by_name(tmp_path: Path) -> No
     source = make_data_set(tmp_path / "good")
     shard = source.manifest.shards[0]
     assert RowGroupReader(source.storage).read_shard(shard).equals(toy_table(0, 20))
-    assert shard.codecs == {"depth": "zstd"}
+    assert shard.codecs == {"depth": "lz4"}
     assert "codec" not in shard.columns["depth"]
     broken = with_bad_frame(tmp_path / "bad", sample=6, view=1)
     with pytest.raises(DataError, match=r"row group 1, row 2, view 1: depth cannot be decoded"):

@@ -169,6 +169,10 @@ def test_check_of_local_folders(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match=r"file: .*EEXIST|file/.*: .*ENOTDIR"):
         Storage.from_uri(tmp_path / "file").check(write=True)
+    unusable = Storage.from_uri(tmp_path / ("n" * 300))  # looking at it fails, as without the right to look
+    for write in (False, True):
+        with pytest.raises(StorageError, match="ENAMETOOLONG"):
+            unusable.check(write=write)
 
 
 @pytest.mark.parametrize("key", ["/absolute", "../up", "a/../../b"])
