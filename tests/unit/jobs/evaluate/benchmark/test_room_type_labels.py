@@ -61,7 +61,7 @@ def test_a_constant_encoder_knows_no_type(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("labels", "word"),
-    [([1], "no object"), ({"scene0000_00": ""}, "scene0000_00"), ({"x": "a", "y": "b"}, r"0 type\(s\)")],
+    [([1], "no object"), ({"scene0000_00": ""}, "scene0000_00"), ({"x": "a", "y": "b"}, r"0 types")],
 )
 def test_labels_that_cannot_be_used_are_one_line(tmp_path: Path, labels: Any, word: str) -> None:
     with pytest.raises(DataError, match=word):
