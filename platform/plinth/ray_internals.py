@@ -86,26 +86,23 @@ def quiet_reports() -> None:
     logging.getLogger(context.__file__).setLevel(logging.WARNING)
 
 
-def set_up_train(start_timeout_s: float, workers: int, on_gpus: bool) -> None:
-    """Set what Ray Train takes from the driver's environment and passes on to its controller.
+def set_start_timeout(seconds: float) -> None:
+    """How long Ray Train waits for its workers; an environment variable that it passes to its controller."""
+    from ray.train.v2._internal.constants import WORKER_GROUP_START_TIMEOUT_S_ENV_VAR
 
-    Few workers are looked at more often than every 2 s: each look is a call to all of them, and how long a
-    death goes unnoticed is part of every restart. Notices that a node will be taken away are looked for where
-    one can come, not on a Ray of one node that this process has started: the actor that looks takes a second
-    of CPU at every start. On GPUs the detector of hangs in NCCL, experimental, fails a group that hangs after
-    10 minutes and leaves its report in the run's ray/ folder; it needs `ncclras`, and says so without.
+    os.environ[WORKER_GROUP_START_TIMEOUT_S_ENV_VAR] = str(seconds)
+
+
+def watch_nccl() -> None:
+    """Let Ray Train's detector of hangs in NCCL, experimental and off by default, fail a group that hangs.
+
+    It takes 10 minutes and leaves NCCL's report and all stacks in the run's ray/ folder. It needs `ncclras`
+    on the nodes, and says so where there is none. Call it in the driver, which makes the detector.
     """
-    import ray
     from ray.train.v2._internal import constants
 
-    os.environ[constants.WORKER_GROUP_START_TIMEOUT_S_ENV_VAR] = str(start_timeout_s)
-    if workers <= FEW_WORKERS:
-        os.environ.setdefault(constants.HEALTH_CHECK_INTERVAL_S_ENV_VAR, str(LOOK_EVERY_S))
-    is_alone = started_here() and len(ray.nodes()) == 1
-    os.environ[constants.ENABLE_PREEMPTION_WATCHER_ENV_VAR] = "0" if is_alone else "1"
-    if on_gpus:
-        os.environ.setdefault(constants.ENABLE_NCCL_HANG_DETECTOR_ENV_VAR, "1")
-        os.environ.setdefault(constants.NCCL_RAS_ACTION_ENV_VAR, constants.NCCL_RAS_ACTION_FAIL)
+    os.environ.setdefault(constants.ENABLE_NCCL_HANG_DETECTOR_ENV_VAR, "1")
+    os.environ.setdefault(constants.NCCL_RAS_ACTION_ENV_VAR, constants.NCCL_RAS_ACTION_FAIL)
 
 
 def is_start_timeout(error: BaseException) -> bool:
@@ -229,7 +226,8 @@ def torch_trainer(policy: Callable[[Any], Any], group: Any, *arguments: Any, **s
         def _initialize_and_run_controller(self, **controller: Any) -> Any:
             if self.scaling_config.elasticity_enabled:
                 controller["scaling_policy"] = policy(self.scaling_config)
-            return _run_controller(group, controller, self._register_sigint_handler)
+            workers = self.scaling_config.max_workers
+            return _run_controller(group, workers, controller, self._register_sigint_handler)
 
         def _register_sigint_handler(self, controller: Any) -> None:
             """Ray's would discard what is not saved yet: see `plinth.train.control.on_stop_signals`."""
@@ -238,31 +236,33 @@ def torch_trainer(policy: Callable[[Any], Any], group: Any, *arguments: Any, **s
     return Trainer(*arguments, **settings)
 
 
-def _run_controller(group: Any, settings: dict[str, Any], tell: Callable[[Any], None]) -> Any:
+def _run_controller(group: Any, workers: int, settings: dict[str, Any], tell: Callable[[Any], None]) -> Any:
     """What TorchTrainer does with its controller, with workers that `worker_group` makes.
 
     Args:
         group: to run controller and workers in; None runs the controller on this node, and its workers in a
             group that Ray Train reserves for them.
+        workers: how many it has at most.
         settings: arguments of the controller.
         tell: is given the controller's actor.
     """
     import ray
-    from ray._common.constants import RAY_WARN_BLOCKING_GET_INSIDE_ASYNC_ENV_VAR as WARN_BLOCKING_GET
-    from ray.train.v2._internal.constants import get_env_vars_to_propagate
+    from ray.train.v2._internal import constants
     from ray.train.v2._internal.execution.controller import TrainController
-    from ray.util.scheduling_strategies import (
-        NodeAffinitySchedulingStrategy,
-        PlacementGroupSchedulingStrategy,
-    )
+    from ray.util import scheduling_strategies as strategies
 
     class Controller(TrainController):
         worker_group_cls = worker_group(group)
 
-    here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    here: Any = strategies.NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     if group is not None:
-        here = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=DRIVER_BUNDLE)
-    environment = {"env_vars": {WARN_BLOCKING_GET: "0"} | get_env_vars_to_propagate()}
+        here = strategies.PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=DRIVER_BUNDLE)
+    variables = {constants.RAY_WARN_BLOCKING_GET_INSIDE_ASYNC_ENV_VAR: "0"}
+    if workers <= FEW_WORKERS:  # a look calls them all; how long a death goes unnoticed is part of a restart
+        variables[constants.HEALTH_CHECK_INTERVAL_S_ENV_VAR] = str(LOOK_EVERY_S)
+    if started_here() and len(ray.nodes()) == 1:  # no notice can come; a watch costs 1 s
+        variables[constants.ENABLE_PREEMPTION_WATCHER_ENV_VAR] = "0"
+    environment = {"env_vars": variables | constants.get_env_vars_to_propagate()}  # these are the user's
     remote = ray.remote(num_cpus=0, scheduling_strategy=here, runtime_env=environment)(Controller)
     controller = remote.remote(**settings)
     tell(controller)

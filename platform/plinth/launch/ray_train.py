@@ -72,8 +72,9 @@ class RayRun:
             PlinthError: a worker's error, or too few resources for the workers.
             WorkersLostError: workers were lost, or failed, more often than allowed.
         """
-        config = self._config
-        ray_internals.set_up_train(config.start_timeout_s, self._sizes[-1], config.gpus_per_worker > 0)
+        ray_internals.set_start_timeout(self._config.start_timeout_s)
+        if self._config.gpus_per_worker:
+            ray_internals.watch_nccl()
         self._warn_if_short()
         # On this node, like Ray's controller: the nodes of the workers come and go.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
