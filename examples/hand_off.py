@@ -25,7 +25,7 @@ if len(sys.argv) < 3:
     sys.exit("give the exported model and a scan: python examples/hand_off.py MODEL SCAN [TEXT TEACHER]")
 folder, scan, *query = sys.argv[1:]
 names = sorted(path.name.removesuffix(".depth.png") for path in Path(scan).glob("*.depth.png"))
-if not Path(folder, "config.json").is_file():
+if Path(folder).is_dir() and not Path(folder, "config.json").is_file():  # no folder: a name on the hub
     sys.exit(f"{folder} holds no model: give the output of `poma export --format transformers`")
 if not names:
     sys.exit(f"{scan} holds no scan: give a folder with *.depth.png, *.pose.txt, camera-intrinsics.txt")
@@ -47,4 +47,4 @@ try:
                 best = model.rank(views, query[0], teacher=query[1] if query[1:] else None).views[0]
                 print("best views", *best.tolist())
 except (OSError, ValueError) as error:  # what cannot be used, in the library's words
-    sys.exit(str(error))
+    sys.exit(" ".join(str(error).split()))

@@ -4,15 +4,14 @@ another Ray than the one installed here. Only what is written in the file is loo
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from jobs.doctor.finding import Finding, Level
-from plinth.errors import ConfigError, first_line
+from jobs.plan.machines import documents
 from plinth.units import counted
 
 CHECK = "versions"
@@ -59,20 +58,6 @@ RAY = re.compile(
     r"|(?<![\w-])ray-(\d[\w.]*)-cp\d"  # a wheel
 )
 """What names a version of Ray."""
-
-
-def documents(path: Path) -> list[Any]:
-    """The YAML documents of a file.
-
-    Raises:
-        ConfigError: it is not there, or no YAML.
-    """
-    try:
-        return [one for one in yaml.safe_load_all(path.read_text()) if one is not None]
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file.", "Cluster files are in clusters/.") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {first_line(error)}") from None
 
 
 def is_manifest(path: Path) -> bool:
@@ -142,10 +127,7 @@ def _numbers(pattern: re.Pattern[str], text: str) -> Iterator[str]:
 
 def _counted(said: Iterable[str]) -> list[tuple[str, str]]:
     """(text, how often) in the order of their first appearance."""
-    times: dict[str, int] = {}
-    for text in said:
-        times[text] = times.get(text, 0) + 1
-    return [(text, counted(number, "time")) for text, number in times.items()]
+    return [(text, counted(number, "time")) for text, number in Counter(said).items()]
 
 
 def _parts(said: str) -> tuple[int, ...]:

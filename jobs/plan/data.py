@@ -60,6 +60,11 @@ def parse_assumptions(
     return found
 
 
+def reason(error: PlinthError) -> str:
+    """Why something could not be read, as a part of a sentence."""
+    return error.problem.split("\n")[0].rstrip(".")
+
+
 def data_facts(
     job: PretrainJob, name: str, stage: StageConfig, joint: int, assumed: Assumptions
 ) -> DataFacts:
@@ -72,7 +77,7 @@ def data_facts(
     try:
         return _from_manifests(job, stage, joint)
     except PlinthError as error:
-        why = error.problem.split("\n")[0].rstrip(".")
+        why = reason(error)
     sizes = ShapeConfig()
     views = assumed.get((name, "views"), 1 if name == "warmup" else sizes.views)
     shape = SampleShape(

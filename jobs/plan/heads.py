@@ -12,21 +12,11 @@ from jobs.finetune.config import TRAIN, FinetuneJob
 from jobs.finetune.resolve import check_settings, look
 from jobs.finetune.scenes import SceneSets
 from jobs.ingest.config import ShapeConfig
-from jobs.plan.data import parse_assumptions
+from jobs.plan import tuning
+from jobs.plan.data import parse_assumptions, reason
 from jobs.plan.estimate import PAPERS_TOWER, JobPlan
 from jobs.plan.machines import Cluster
 from jobs.plan.memory import dtype_of
-from jobs.plan.tuning import (
-    ENCODER,
-    SAMPLES,
-    Measured,
-    Told,
-    TuningPlan,
-    is_open,
-    of_one_stage,
-    reason,
-    their_config,
-)
 from plinth.errors import ConfigError, PlinthError
 from plinth.locations import absolute
 from plinth.schema import MISSING
@@ -34,7 +24,6 @@ from poma3d.cost.step import size_of, step_cost
 from poma3d.heads.questions import QuestionShape
 from poma3d.heads.stage import QuestionStage
 from poma3d.heads.text import config_of, outline_tower, positions_of
-from poma3d.network.vit import Block
 
 ASSUMED_ANSWERS = 1000
 """Classes of a head whose annotations are not there yet: public lists have 706 (SQA3D) to a few thousand."""
@@ -55,26 +44,26 @@ class _QuestionFacts:
     origin: str
 
 
-def plan(job: FinetuneJob, cluster: Cluster | None, mfu: float, assume: list[str]) -> JobPlan[TuningPlan]:
+def plan(
+    job: FinetuneJob, cluster: Cluster | None, mfu: float, assume: list[str]
+) -> JobPlan[tuning.TuningPlan]:
     """The plan of a job.
 
     Raises:
         PlinthError: a job that cannot be, a tower whose configuration cannot be read, an encoder that is to
             be trained and is not there, or an option out of range.
     """
-    assumed = parse_assumptions(assume, (HEADS,), SAMPLES)
+    assumed = parse_assumptions(assume, (HEADS,), tuning.SAMPLES)
     check_settings(job)
     models.quiet_transformers()
     facts = _facts(absolute(job), assumed.get((HEADS, "samples")))
     open_commit = job.text.revision == MISSING  # a configuration does without
     text = local(replace(job.text, revision=None) if open_commit else job.text, job.storage)
-    theirs = their_config(text.source, KNOWN, lambda: config_of(text))
+    theirs = tuning.their_config(text.source, KNOWN, lambda: config_of(text))
     tokens = min(facts.tokens, positions_of(theirs))
     encoder = None
     if facts.scenes is not None:
-        assert job.encoder is not None
-        plain = replace(job, encoder=replace(job.encoder, gradient_checkpointing=False))
-        encoder = trained_encoder(plain, facts.scenes, None)
+        encoder = trained_encoder(tuning.keeps_blocks(job), facts.scenes, None)
     shape = QuestionShape(
         facts.views, facts.embedding, 1, tokens, LISTED_ANSWERS, by_scene=encoder is not None
     )
@@ -86,18 +75,15 @@ def plan(job: FinetuneJob, cluster: Cluster | None, mfu: float, assume: list[str
     stage = stage.to(dtype_of(job.zero)).train()
     batch = stage.fake_batch(1)
     batch["token_count"][:] = tokens
-    blocks = {}
-    if stage.encoder is not None:
-        blocks[ENCODER] = [each for each in stage.encoder.modules() if isinstance(each, Block)]
-    again = {ENCODER} if job.encoder is not None and job.encoder.gradient_checkpointing else set()
-    cost = step_cost(stage, stage.prepare(batch), blocks)
-    told = Told(
+    again = {tuning.ENCODER} if job.encoder is not None and job.encoder.gradient_checkpointing else set()
+    cost = step_cost(stage, stage.prepare(batch), tuning.encoder_blocks(stage))
+    told = tuning.Told(
         "question", facts.samples,
         f"of at most {tokens:,} tokens about a scene of {facts.views} views, {facts.answers:,} answers",
         facts.origin,
     )  # fmt: skip
-    measured = Measured(cost, 1, size_of(stage, cost.unused), again)
-    return of_one_stage(job, HEADS, job.heads, measured, told, cluster, mfu, [])
+    measured = tuning.Measured(cost, 1, size_of(stage, cost.unused), again)
+    return tuning.of_one_stage(job, HEADS, job.heads, measured, told, cluster, mfu, [])
 
 
 def _facts(job: FinetuneJob, samples: float | None) -> _QuestionFacts:
@@ -108,7 +94,9 @@ def _facts(job: FinetuneJob, samples: float | None) -> _QuestionFacts:
     """
     try:
         splits = job.splits.values()
-        if is_open([uri for each in splits for uri in (*each.annotations, *each.features, *each.scenes)]):
+        if tuning.is_open(
+            [uri for each in splits for uri in (*each.annotations, *each.features, *each.scenes)]
+        ):
             raise ConfigError("the job does not name its data yet")
         found = look(job)
     except PlinthError as error:

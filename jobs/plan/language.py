@@ -15,23 +15,11 @@ from jobs.finetune.llm.config import FinetuneLlmJob
 from jobs.finetune.llm.resolve import check_settings, look
 from jobs.finetune.llm.scenes import number_scenes
 from jobs.ingest.config import ShapeConfig
-from jobs.plan.data import Assumptions, parse_assumptions
+from jobs.plan import tuning
+from jobs.plan.data import Assumptions, parse_assumptions, reason
 from jobs.plan.estimate import PAPERS_TOWER, JobPlan
 from jobs.plan.machines import Cluster
 from jobs.plan.memory import dtype_of
-from jobs.plan.tuning import (
-    ENCODER,
-    LANGUAGE_MODEL,
-    SAMPLES,
-    LengthPlan,
-    Measured,
-    Told,
-    TuningPlan,
-    is_open,
-    of_one_stage,
-    reason,
-    their_config,
-)
 from plinth.errors import ConfigError, PlinthError
 from plinth.locations import absolute
 from plinth.schema import MISSING
@@ -39,7 +27,6 @@ from poma3d.cost.step import size_of, step_cost
 from poma3d.llm.config import NONE, VIEWS, LlmConfig
 from poma3d.llm.conversations import ConversationShape
 from poma3d.llm.model import blocks_of, config_of, outline_llm
-from poma3d.network.vit import Block
 
 CHECKPOINTING = "llm.gradient_checkpointing"
 TEXT_FACTORS = (0.5, 1.0, 2.0)
@@ -70,14 +57,16 @@ class ConversationFacts:
     origin: str
 
 
-def plan(job: FinetuneLlmJob, cluster: Cluster | None, mfu: float, assume: list[str]) -> JobPlan[TuningPlan]:
+def plan(
+    job: FinetuneLlmJob, cluster: Cluster | None, mfu: float, assume: list[str]
+) -> JobPlan[tuning.TuningPlan]:
     """The plan of a job.
 
     Raises:
         PlinthError: a job that cannot be, a model whose configuration cannot be read, an encoder that is to
             be trained and is not there, or an option out of range.
     """
-    assumed = parse_assumptions(assume, (TRAINING,), SAMPLES)
+    assumed = parse_assumptions(assume, (TRAINING,), tuning.SAMPLES)
     check_settings(job)
     models.quiet_transformers()
     facts = _facts(absolute(job), assumed)
@@ -91,7 +80,7 @@ def plan(job: FinetuneLlmJob, cluster: Cluster | None, mfu: float, assume: list[
         if job.encoder is None and job.scene.tokens != NONE
         else ""
     )
-    told = Told(
+    told = tuning.Told(
         "conversation",
         facts.samples,
         f"of at most {longest:,} tokens ({facts.text:,} of text, {scene:,} of the scene, {facts.answer:,} of "
@@ -99,7 +88,7 @@ def plan(job: FinetuneLlmJob, cluster: Cluster | None, mfu: float, assume: list[
         f"{facts.origin}{seen}",
     )
     lengths = [outlined.length(max(1, round(facts.text * f)), is_jobs=f == 1) for f in TEXT_FACTORS]
-    return of_one_stage(
+    return tuning.of_one_stage(
         job, TRAINING, job.training, measured, told, cluster, mfu, lengths, again_key=CHECKPOINTING
     )
 
@@ -110,24 +99,24 @@ class _Outlined:
     def __init__(self, job: FinetuneLlmJob, facts: ConversationFacts) -> None:
         self._facts, self._packed = facts, job.chat.packed_tokens
         asked = {
-            LANGUAGE_MODEL: job.llm.gradient_checkpointing,
-            ENCODER: job.encoder is not None and job.encoder.gradient_checkpointing,
+            tuning.LANGUAGE_MODEL: job.llm.gradient_checkpointing,
+            tuning.ENCODER: job.encoder is not None and job.encoder.gradient_checkpointing,
         }
         self._recomputed = {name for name, is_asked in asked.items() if is_asked}
-        if job.encoder is not None:
-            job = replace(job, encoder=replace(job.encoder, gradient_checkpointing=False))
         llm = _without_open(local(job.llm, job.storage))
-        theirs = None if llm.new is not None else their_config(llm.source, KNOWN, lambda: config_of(llm))
+        theirs = (
+            None if llm.new is not None else tuning.their_config(llm.source, KNOWN, lambda: config_of(llm))
+        )
         try:
             outlined = outline_llm(llm, theirs, facts.setup.vocabulary)
         except ValueError as error:
             raise ConfigError(f"{error}.") from None
         shape = ConversationShape(1, facts.text, 1, facts.answer)
-        stage = assembled(job, facts.setup, shape, outlined)
+        stage = assembled(tuning.keeps_blocks(job), facts.setup, shape, outlined)
         self._stage = stage.to(dtype_of(job.zero)).train()
         self.scene_tokens = stage.seen.most_tokens
 
-    def measure(self, text: int) -> Measured:
+    def measure(self, text: int) -> tuning.Measured:
         """A step with questions of so many tokens."""
         stage, answer = self._stage, self._facts.answer
         whole = self.length_of(text)
@@ -137,21 +126,22 @@ class _Outlined:
         stage.shape = ConversationShape(1, text, 1, answer)
         batch = stage.fake_batch(samples)
         batch["prompt_count"][:], batch["answer_count"][:] = text, answer
-        blocks = {LANGUAGE_MODEL: blocks_of(stage.llm)}
-        if stage.encoder is not None:
-            blocks[ENCODER] = [each for each in stage.encoder.modules() if isinstance(each, Block)]
+        blocks = {tuning.LANGUAGE_MODEL: blocks_of(stage.llm), **tuning.encoder_blocks(stage)}
         cost = step_cost(stage, stage.prepare(batch), blocks)
-        return Measured(cost, samples, size_of(stage), self._recomputed & blocks.keys())
+        return tuning.Measured(cost, samples, size_of(stage), self._recomputed & blocks.keys())
 
     def length_of(self, text: int) -> int:
         """Tokens of a conversation with so many of text."""
         return text + self.scene_tokens + self._facts.answer
 
-    def length(self, text: int, is_jobs: bool) -> LengthPlan:
+    def length(self, text: int, is_jobs: bool) -> tuning.LengthPlan:
         """Activations of conversations with so many tokens of text."""
         found = self.measure(text)
-        kept, again = {*found.recomputed} - {LANGUAGE_MODEL}, {*found.recomputed, LANGUAGE_MODEL}
-        return LengthPlan(
+        kept, again = (
+            {*found.recomputed} - {tuning.LANGUAGE_MODEL},
+            {*found.recomputed, tuning.LANGUAGE_MODEL},
+        )
+        return tuning.LengthPlan(
             self.length_of(text),
             found.cost.activations(found.samples, kept),
             found.cost.activations(found.samples, again),
@@ -168,7 +158,7 @@ def _facts(job: FinetuneLlmJob, assumed: Assumptions) -> ConversationFacts:
     samples = assumed.get((TRAINING, "samples"))
     try:
         named = [uri for each in job.train.conversations for uri in each.annotations]
-        if is_open([*job.train.features, *job.train.scenes, *named]):
+        if tuning.is_open([*job.train.features, *job.train.scenes, *named]):
             raise ConfigError("the job does not name its data yet")
         found = look(job)
     except PlinthError as error:

@@ -131,13 +131,25 @@ def _priced(name: str, machine: str, market: str, most: int, table: dict[str, An
     return NodeType(name, machine, int(row["gpus"]), gpu, market, hourly, most)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def documents(path: Path) -> list[Any]:
+    """The YAML documents of a cluster file, or of a manifest for Kubernetes.
+
+    Raises:
+        ConfigError: it is not there, cannot be read, or is no YAML.
+    """
     try:
-        content = yaml.safe_load(path.read_text())
+        return [one for one in yaml.safe_load_all(path.read_text()) if one is not None]
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file.", "Cluster files are in clusters/.") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
+
+
+def _read(path: Path) -> dict[str, Any]:
+    found = documents(path)
+    if len(found) != 1 or not isinstance(found[0], dict):
         raise ConfigError(f"{path}: expected `key: value` lines at the top.")
+    content: dict[str, Any] = found[0]
     return content

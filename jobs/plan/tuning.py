@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from torch import nn
 
 from jobs.common.run_layout import RunJob
+from jobs.finetune.config import FinetuneJob
+from jobs.finetune.llm.config import FinetuneLlmJob
 from jobs.plan.estimate import (
     BatchPlan,
     JobPlan,
@@ -20,11 +24,16 @@ from jobs.plan.estimate import (
 )
 from jobs.plan.machines import Cluster
 from jobs.pretrain.config import StageLength
-from plinth.errors import ConfigError, PlinthError
+from plinth.errors import ConfigError
 from plinth.schema import MISSING
 from plinth.world import check_divisibility
 from poma3d.cost.activations import Activations, StageSize
 from poma3d.cost.step import StepCost
+from poma3d.heads.stage import QuestionStage
+from poma3d.llm.stage import ConversationStage
+from poma3d.network.vit import Block
+
+TunedJob = TypeVar("TunedJob", FinetuneJob, FinetuneLlmJob)
 
 LANGUAGE_MODEL, ENCODER = "language model", "encoder"
 NAMES = {"llm": LANGUAGE_MODEL, "tower": "text tower"}
@@ -149,6 +158,20 @@ def of_one_stage(
     return JobPlan(job, workers, cluster, [made], cost_of(cluster, workers, [made]))
 
 
+def keeps_blocks(job: TunedJob) -> TunedJob:
+    """The same job, whose encoder computes no block again: a measured step keeps them all."""
+    if job.encoder is None:
+        return job
+    return replace(job, encoder=replace(job.encoder, gradient_checkpointing=False))
+
+
+def encoder_blocks(stage: QuestionStage | ConversationStage) -> dict[str, list[nn.Module]]:
+    """The blocks of the encoder that is trained with a stage, by its name; nothing of a frozen one."""
+    if stage.encoder is None:
+        return {}
+    return {ENCODER: [each for each in stage.encoder.modules() if isinstance(each, Block)]}
+
+
 def their_config(
     source: str, known: Mapping[str, tuple[str, dict[str, Any]]], read: Callable[[], Any]
 ) -> Any:
@@ -179,8 +202,3 @@ def their_config(
 def is_open(uris: Collection[str]) -> bool:
     """Whether one of these is still to be said."""
     return any(Path(uri).name == MISSING for uri in uris)
-
-
-def reason(error: PlinthError) -> str:
-    """Why something could not be read, as a part of a sentence."""
-    return error.problem.split("\n")[0].rstrip(".")

@@ -36,6 +36,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ([], "give the exported model and a scan: python examples/hand_off.py MODEL SCAN"),
         (["encoder"], "give the exported model and a scan"),
         (["scan", "scan"], "scan holds no model: give the output of `poma export --format transformers`"),
+        (["someone/a-model", "scan"], "huggingface.co"),  # a name on the hub is asked for there
         (["encoder", "nowhere"], r"nowhere holds no scan: give a folder with \*\.depth\.png"),
         (["encoder", "torn"], "pose.txt not found"),
         (["encoder", "scan", "a red chair"], "name the TEACHER, too"),
