@@ -122,9 +122,10 @@ def _check_length(job: RunJob, stage: StageLength, name: str) -> None:
     if (steps is None) == (stage.epochs is None):
         raise ConfigError(f"{name}.epochs is {stage.epochs} and {name}.steps is {steps}.", "Give one.")
     if steps is not None and warmup_steps >= max(steps, 1):
+        lr = _common_names(job, stage, name).label("optim.lr")
         raise ConfigError(
             f"{name}: warmup_steps {warmup_steps} is not less than the stage's {steps} steps.",
-            f"The learning rate would never reach optim.lr: lower {name}.warmup_steps or train longer.",
+            f"The learning rate would never reach {lr}: lower {name}.warmup_steps or train longer.",
         )
 
 
