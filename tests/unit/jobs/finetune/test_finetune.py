@@ -370,3 +370,11 @@ def test_lengths_and_sizes_are_refused_before_anything_is_read(
     assert message in said.err
     assert not said.out, "no question was read"
     assert not (home / "runs").exists()
+
+
+@pytest.mark.parametrize(("words", "rate"), [((), "optim.lr"), (("heads.lr=0.1",), "heads.lr")])
+def test_a_warm_up_that_is_too_long_names_the_rate_where_it_is_said(
+    home: Path, words: tuple[str, ...], rate: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(home, "heads.warmup_steps=9", *words) == 2
+    assert f"would never reach {rate}: lower heads.warmup_steps" in capsys.readouterr().err
