@@ -1,12 +1,12 @@
-"""python -m benchmarks.llm rooms | speed: see the modules of these names."""
+"""python -m benchmarks.llm rooms | speed | memory | generation: see the modules of these names."""
 
 from __future__ import annotations
 
 import sys
 
-from benchmarks.llm import rooms, speed
+from benchmarks.llm import generation, memory, rooms, speed
 
-PARTS = {"rooms": rooms.main, "speed": speed.main}
+PARTS = {"rooms": rooms.main, "speed": speed.main, "memory": memory.main, "generation": generation.main}
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in PARTS:

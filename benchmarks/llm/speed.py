@@ -90,7 +90,7 @@ def main(words: Sequence[str]) -> None:
 
 
 def _rows(sizes: Sizes, zero: ZeroConfig, own: Process, rounds: int, steps: int) -> Iterator[str]:
-    batches = [_model(sizes).fake_batch(sizes.global_batch, seed) for seed in range(steps)]
+    batches = [model(sizes).fake_batch(sizes.global_batch, seed) for seed in range(steps)]
     tokens = sum(_tokens(sizes, batch) for batch in batches)
     engine, step = platform(sizes, zero, own)
     others = {name: bare(sizes, zero, own, batches, name == LEAN) for name in (BARE, LEAN)}
@@ -118,7 +118,7 @@ def _rows(sizes: Sizes, zero: ZeroConfig, own: Process, rounds: int, steps: int)
 def platform(sizes: Sizes, zero: ZeroConfig, own: Process) -> tuple[Engine, Callable[[dict[str, Any]], Any]]:
     """The engine, and its step."""
     config = EngineConfig(OPTIM, zero, sizes.global_batch, sizes.micro_batch, TOTAL_STEPS, SEED)
-    engine = Engine(_model(sizes), config, own)
+    engine = Engine(model(sizes), config, own)
     return engine, engine.step
 
 
@@ -135,15 +135,17 @@ def bare(
         _llm(sizes),
         LoraConfig(r=16, lora_alpha=32.0, lora_dropout=0.0, target_modules=AdapterConfig().targets),
     )
-    model = _Bare(llm, _projector(width_of(llm)), lean)
-    trained = [p for p in model.parameters() if p.requires_grad]
+    trained_llm = _Bare(llm, _projector(width_of(llm)), lean)
+    trained = [p for p in trained_llm.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=OPTIM.lr, betas=(OPTIM.beta1, OPTIM.beta2), weight_decay=0.01)
     passes = sizes.global_batch // sizes.micro_batch
     with without_prints():
         engine, *_ = deepspeed.initialize(
-            model=model, optimizer=optimizer, config=deepspeed_config(zero, OPTIM, sizes.micro_batch, passes)
+            model=trained_llm,
+            optimizer=optimizer,
+            config=deepspeed_config(zero, OPTIM, sizes.micro_batch, passes),
         )
-    stage = _model(sizes)
+    stage = model(sizes)
     laid = [to_device(_collated(stage, m), own.device) for b in batches for m in split(b, sizes.micro_batch)]
 
     def train() -> None:
@@ -194,8 +196,9 @@ def _collated(stage: ConversationStage, batch: dict[str, Any]) -> dict[str, Tens
     }
 
 
-def _model(sizes: Sizes) -> ConversationStage:
-    config = LlmConfig("x", tune=LORA, lora=AdapterConfig(rank=16, alpha=32.0))
+def model(sizes: Sizes, tune: str = LORA) -> ConversationStage:
+    """A language model with new weights that reads the features of scenes."""
+    config = LlmConfig("x", tune=tune, lora=AdapterConfig(rank=16, alpha=32.0))
     seen = SeenScenes(SceneTokensConfig(tokens=VIEWS), None, SCENE_VIEWS, EMBEDDING)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
@@ -220,7 +223,7 @@ def _projector(width: int) -> nn.Module:
 
 
 def _tokens(sizes: Sizes, batch: dict[str, Any]) -> int:
-    stage = _model(sizes).train()
+    stage = model(sizes).train()
     return sum(int((stage.prepare(m)[f"{PREFIX}sample"] >= 0).sum()) for m in split(batch, sizes.micro_batch))
 
 

@@ -55,10 +55,10 @@ def run_job(job: GenerateJob) -> int:
     output = Storage.from_uri(job.output, job.storage)
     output.check(write=True)
     with RunLock(output, job.lock):
-        works = _works(job, output)
+        found = works(job, output)
         with ray_cluster(job.ray, job.workers):
             pool = Pool(job.workers, job.cpus_per_worker, job.gpus_per_worker)
-            for work, source in works:
+            for work, source in found:
                 began = time.monotonic()
                 label = f"answers to {work.kind}"
                 make_shards(work, source.manifest.shards, answer_shard, load, pool, COMMITS, label)
@@ -68,8 +68,8 @@ def run_job(job: GenerateJob) -> int:
     return 0
 
 
-def _works(job: GenerateJob, output: Storage) -> list[tuple[GenerateWork, OpenSource]]:
-    """The questions of each kind as a data set, and what is done with it."""
+def works(job: GenerateJob, output: Storage) -> list[tuple[GenerateWork, OpenSource]]:
+    """The questions of each kind as a data set at the output, and what is done with it."""
     trained = read_job(job.run, job.storage)
     trained.storage = job.storage
     validate_seen(trained, job.asked, KEY)

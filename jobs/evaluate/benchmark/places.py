@@ -55,6 +55,26 @@ def localisation(
         DataError: files that cannot be used, views without cameras, or no row that can be placed.
     """
     rows = read_annotations("localisation", config.files, key).camera_texts
+    return [located(rows, file_names(config.files), config, key, samples, features, encode)]
+
+
+def located(
+    rows: Sequence[CameraText],
+    source: list[str],
+    config: LocalisationConfig,
+    key: str,
+    samples: Sequence[Sample],
+    features: Features,
+    encode: Encode,
+) -> BenchmarkResult:
+    """The same for rows that are at hand.
+
+    Args:
+        source: where they are from, for the table.
+
+    Raises:
+        DataError: views without cameras, or no row that can be placed.
+    """
     gallery = Gallery.of(samples, {row.scene_id for row in rows})
     if not gallery.has_cameras:
         raise DataError(
@@ -64,7 +84,7 @@ def localisation(
     if not placed:
         why = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
         raise DataError(
-            f"{key}: no row of {config.files[0]} can be placed: {why}.", "Name scans, or other files."
+            f"{key}: no row of {', '.join(source)} can be placed: {why}.", "Name scans, or other files."
         )
     texts = encode([each.row.text for each in placed], False)
     scans = list(dict.fromkeys(each.row.scene_id for each in placed))
@@ -73,7 +93,7 @@ def localisation(
     total = np.array([len(each.right) for each in placed])
     result = BenchmarkResult(
         "localisation by the annotators' cameras",
-        file_names(config.files),
+        source,
         {
             "right": counted(config.nearest, "nearest view"),
             "degrees like a metre": config.degrees_per_metre,
@@ -104,7 +124,7 @@ def localisation(
             },
             **_medians(*zip(*best, strict=True)),
         }
-    return [result]
+    return result
 
 
 def place(

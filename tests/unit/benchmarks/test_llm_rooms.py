@@ -30,7 +30,7 @@ def test_shares_are_of_whole_answers_and_the_gain_is_paired() -> None:
 def test_all_arms_of_the_speed_have_the_same_loss() -> None:
     """Of one micro-batch, all read the same tokens and labels."""
     sizes = speed.Sizes(width=32, layers=1, vocabulary=64, global_batch=2, micro_batch=2)
-    stage = speed._model(sizes).train()
+    stage = speed.model(sizes).train()
     batch = stage.fake_batch(2)
     with torch.no_grad():
         encoded = stage(batch)

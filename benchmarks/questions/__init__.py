@@ -1,0 +1,1 @@
+"""Questions and places of the demo's rooms, asked of its encoder."""
