@@ -5,8 +5,8 @@
 
 Each line is a job of `workers` processes (gloo, CPUs) that take two steps of the platform's engine on a
 language model of Qwen3's class with new weights. Shown is the largest resident memory of a process over what
-it held before it built the model; beside it the size of the model's weights in fp32. Full tuning of a model
-of P bytes keeps at ZeRO 0 the weights, their gradients, fp32 sums and Adam's two moments.
+it held before it built the model, building included; beside it the size of the model's weights in fp32. glibc
+is told to give freed memory back at once: by default it keeps holes, which the resident set then counts.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from benchmarks.llm import speed
+from benchmarks.memory import GIVE_BACK
 from benchmarks.scale.plan import forget_peak, peak_bytes
 from jobs.common.cluster import free_port
 from plinth.engine import process
@@ -57,6 +58,7 @@ def main(words: Sequence[str]) -> None:
 
 def measured(sizes: speed.Sizes, tune: str, stage: int, workers: int) -> tuple[int, int]:
     """Bytes of the weights, and of the worker that takes most over what it held before."""
+    os.environ.update(GIVE_BACK)
     context = multiprocessing.get_context("spawn")
     port = free_port()
     ends: list[Connection] = []

@@ -38,15 +38,13 @@ from plinth.engine.zero_config import deepspeed_config
 from poma3d.llm.config import LORA, VIEWS, AdapterConfig, ChatConfig, LlmConfig, SceneTokensConfig
 from poma3d.llm.conversations import ConversationShape
 from poma3d.llm.layout import PREFIX
-from poma3d.llm.model import prepared, width_of
+from poma3d.llm.model import IGNORED, prepared, width_of
 from poma3d.llm.scenes import SeenScenes
 from poma3d.llm.stage import ConversationStage
 
 SCENE_VIEWS, EMBEDDING = 64, 512
 """Scene tokens of a conversation, and their width."""
 SHAPE = ConversationShape(prompts=1, prompt_tokens=48, answers=1, answer_tokens=8)
-IGNORED = -100
-"""Label of a place that transformers leaves out of the loss."""
 SEED, TOTAL_STEPS = 0, 10_000
 PLATFORM, BARE, LEAN = "platform", "bare", "lean"
 OPTIM = OptimConfig(lr=1e-4, warmup_steps=1, grad_clip=1.0)

@@ -21,6 +21,8 @@ from poma3d.pretrained.folder import TOKENIZER, UnusableModel, hub_commit, liste
 from poma3d.pretrained.loading import load_transformers, reported
 
 NEEDED = (TOKENIZER,)
+IGNORED = -100
+"""Label of a place that transformers leaves out of the loss."""
 ATTENTION = "sdpa"
 """Of the implementations in transformers the one that takes the masks of packed rows, on any device."""
 

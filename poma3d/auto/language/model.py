@@ -22,7 +22,7 @@ from poma3d.export.encoder import encode
 from poma3d.export.fields import GAIN, shape_of
 from poma3d.llm.config import CAUSAL, PATCHES, VIEWS, VOXELS
 from poma3d.llm.layout import PREFIX, Text, ending_together, lay_out
-from poma3d.llm.model import ATTENTION, drop_towers, new_projector, width_of
+from poma3d.llm.model import ATTENTION, IGNORED, drop_towers, new_projector, width_of
 from poma3d.llm.scene_tokens import arranged, placed
 from poma3d.llm.voxels import AXES, Cells, cells, in_agent_frame, patch_points
 from poma3d.network.vit import VisionTransformer
@@ -79,10 +79,11 @@ class Poma3dLlm(WholeModel, GenerationMixin):
         point_maps: Tensor | None = None,
         agent: Tensor | None = None,
         rgb: Tensor | None = None,
+        labels: Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
         """Scores of the next token at every place of the rows [n, L, vocabulary], padded in front, as the
-        language model's own class returns them. Gradients go through.
+        language model's own class returns them, with its loss where there are labels. Gradients go through.
 
         Args:
             input_ids: int64 [n, T] questions in the words of the chat template, without the scene.
@@ -92,11 +93,18 @@ class Poma3dLlm(WholeModel, GenerationMixin):
                 none; a view without any point is not seen.
             agent: float32 [n, 3, 4], world -> agent; unit where there is no pose.
             rgb: not read.
+            labels: int64 [n, T], the token at each place of `input_ids` that is to be learned, else -100, as
+                the processor makes them of `answer=`; scenes are not learned.
 
         Raises:
-            ValueError: scenes that are missing, not asked for, or of another number than the questions.
+            ValueError: scenes that are missing, not asked for, or of another number than the questions;
+                labels of another shape than `input_ids`.
         """
         embeds_nLW, mask_nL = self.embeds(input_ids, attention_mask, scene_at, point_maps, agent)
+        if labels is not None:
+            if labels.shape != input_ids.shape:
+                raise ValueError(f"labels is {list(labels.shape)}, expected {list(input_ids.shape)}")
+            kwargs["labels"] = _with_scenes(labels, attention_mask, scene_at, mask_nL)
         positions_nL = (mask_nL.cumsum(dim=1) - 1).clamp(min=0)
         return self.llm(inputs_embeds=embeds_nLW, attention_mask=mask_nL, position_ids=positions_nL, **kwargs)
 
@@ -211,6 +219,17 @@ def new_llm(config: Poma3dLlmConfig) -> nn.Module:
     made: nn.Module = classes[type(theirs)](theirs)
     drop_towers(made)
     return made
+
+
+def _with_scenes(labels: Tensor, attention_mask: Tensor, scene_at: Tensor, mask_nL: Tensor) -> Tensor:
+    """Labels [n, T] of questions -> [n, L] of rows that end together, with scenes in them."""
+    made_nL = torch.full_like(mask_nL, IGNORED)
+    begins = mask_nL.shape[1] - mask_nL.sum(dim=1)
+    for i, at in enumerate(scene_at.tolist()):
+        of_text = labels[i][attention_mask[i].bool()].to(made_nL.device)
+        made_nL[i, begins[i] : begins[i] + at] = of_text[:at]
+        made_nL[i, made_nL.shape[1] - (len(of_text) - at) :] = of_text[at:]
+    return made_nL
 
 
 def _agents(agent: Tensor | None, n: int) -> Tensor:

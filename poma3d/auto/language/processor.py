@@ -18,6 +18,7 @@ from poma3d.export.arrays import Array, as_tensor
 from poma3d.export.fields import FORMAT_VERSION, OTHER_FORMAT
 from poma3d.llm.chat import Chat
 from poma3d.llm.config import ChatConfig
+from poma3d.llm.model import IGNORED
 
 CHAT_KEYS = ("system", "text_joiner", "thinking", "max_text_tokens", "max_answer_tokens")
 """Fields of `ChatConfig` that say what text a question becomes."""
@@ -63,6 +64,7 @@ class Poma3dLlmProcessor(ProcessorMixin):
         situation: str | Sequence[str] = "",
         agent: Array | None = None,
         view: int | Sequence[int] | None = None,
+        answer: str | Sequence[str] | None = None,
         **of_scan: Any,
     ) -> BatchFeature:
         """Questions about one scan, or each about its own.
@@ -75,14 +77,17 @@ class Poma3dLlmProcessor(ProcessorMixin):
                 z up), in metres. Without it the scene is in its own frame.
             view: number of the one view that is asked about, or of each question's; the others of the scan
                 say which way is up, and are not seen. Without it the whole scan is.
+            answer: of each question, to learn from: it stands behind the question, with its end. One that
+                is longer than in training is cut, and has no end.
 
         Returns:
             `input_ids` and `attention_mask` int64 [n, T], padded in front; `scene_at` int64 [n]; `point_maps`
-            float32 [B, V, H, W, 3] and `rgb` where given; `agent` float32 [n, 3, 4].
+            float32 [B, V, H, W, 3] and `rgb` where given; `agent` float32 [n, 3, 4]; with answers `labels`
+            int64 [n, T], -100 where no answer stands.
 
         Raises:
-            ValueError: no question, an empty one, a scan that cannot be used, a view that it does not have,
-                or an agent in a world that is turned.
+            ValueError: no question, an empty one, answers to another number of questions, a scan that cannot
+                be used, a view that it does not have, or an agent in a world that is turned.
         """
         given = list(text) if isinstance(text, Iterable) and not isinstance(text, str) else [text]
         texts = [each for each in given if isinstance(each, str)]
@@ -101,15 +106,31 @@ class Poma3dLlmProcessor(ProcessorMixin):
             for pair in zip(said, texts, strict=True)
         ]
         prompts, _ = self._words.prompts(joined)
-        longest = max(len(prompt.ids) for prompt in prompts)
+        learned = self._answers(answer, len(texts))
+        longest = max(len(prompt.ids) + len(ids) for prompt, ids in zip(prompts, learned, strict=True))
         ids = torch.zeros(len(prompts), longest, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for i, prompt in enumerate(prompts):
-            ids[i, longest - len(prompt.ids) :] = torch.tensor(prompt.ids)
-            mask[i, longest - len(prompt.ids) :] = 1
+        mask, labels = torch.zeros_like(ids), torch.full_like(ids, IGNORED)
+        for i, (prompt, behind) in enumerate(zip(prompts, learned, strict=True)):
+            row = torch.tensor((*prompt.ids, *behind))
+            ids[i, longest - len(row) :] = row
+            mask[i, longest - len(row) :] = 1
+            labels[i, longest - len(behind) :] = row[len(prompt.ids) :]
         at = torch.tensor([prompt.scene_at for prompt in prompts])
         made: dict[str, Tensor] = {"input_ids": ids, "attention_mask": mask, "scene_at": at}
+        if answer is not None:
+            made["labels"] = labels
         return BatchFeature({**made, **self._scene(len(texts), scan, agent, view, of_scan)})
+
+    def _answers(self, answer: str | Sequence[str] | None, n: int) -> list[tuple[int, ...]]:
+        """The token ids of each answer with its end; none without answers."""
+        if answer is None:
+            return [()] * n
+        given = [answer] if isinstance(answer, str) else list(answer)
+        if len(given) != n or not all(isinstance(each, str) and each.strip() for each in given):
+            raise ValueError(
+                f"answer has {len(given)} texts for {n} questions: give each its own, none empty"
+            )
+        return self._words.answers(given)[0]
 
     def answers(self, ids: Tensor | Sequence[Sequence[int]]) -> list[str]:
         """The texts of generated ids, each up to its end."""
@@ -149,7 +170,7 @@ class Poma3dLlmProcessor(ProcessorMixin):
     @property
     def model_input_names(self) -> list[str]:
         """What it returns."""
-        return ["input_ids", "attention_mask", "scene_at", "point_maps", "rgb", "agent"]
+        return ["input_ids", "attention_mask", "scene_at", "point_maps", "rgb", "agent", "labels"]
 
 
 def _of_views(scans: Mapping[str, Tensor], n: int, view: int | Sequence[int]) -> dict[str, Tensor]:

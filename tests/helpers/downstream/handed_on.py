@@ -68,12 +68,14 @@ def batch_of(
     scenes: Sequence[int],
     agents: Sequence[np.ndarray] | None = None,
     views: Sequence[int] | None = None,
+    answers: Sequence[str] | None = None,
 ) -> Batch:
     """Questions as rows of a data set are read."""
     prompts, _ = chat.prompts(questions)
+    learned = [(0,)] * len(prompts) if answers is None else chat.answers(answers)[0]
     rows = [
         ConversationRow(
-            f"x/{scene}/{i}", str(scene), (prompt.ids,), prompt.scene_at, ((0,),),
+            f"x/{scene}/{i}", str(scene), (prompt.ids,), prompt.scene_at, (learned[i],),
             WHOLE_SCENE if views is None else views[i],
             **({} if agents is None else {"agent": agents[i]}),
         )

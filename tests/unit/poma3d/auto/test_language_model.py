@@ -17,6 +17,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoProcessor, Qwen3VL
 import poma3d.auto
 from poma3d import export
 from poma3d.auto.language.folder import save_merged, save_separate
+from poma3d.auto.language.model import _with_scenes
 from poma3d.llm.config import FULL, LORA, AdapterConfig
 from poma3d.llm.generate import Asked, ask, generate
 from poma3d.llm.stage import ConversationStage
@@ -24,6 +25,7 @@ from tests.helpers.downstream import handed_on, llm
 from tests.helpers.downstream.handed_on import MAX_TOKENS, QUESTIONS
 
 SCENES = [0, 2, 1]
+EMBEDDED = ("input_ids", "attention_mask", "scene_at", "point_maps", "agent")
 TURN = np.array([[0.0, 1, 0, -0.5], [-1, 0, 0, 2], [0, 0, 1, 0]], np.float32)
 
 
@@ -109,6 +111,38 @@ def test_a_single_view_is_asked_about_as_in_training(tokens: str, tmp_path: Path
     ):
         with pytest.raises(ValueError, match=says):
             processor(QUESTIONS, xyz=points, view=view)
+
+
+@pytest.mark.parametrize("tokens", ["voxels", "none"])
+def test_the_loss_of_answers_is_that_of_training(tokens: str, tmp_path: Path) -> None:
+    stage = handed_on.lively(llm.stage(llm.QWEN3, FULL, tokens, trained=tokens != "none"))
+    answers = ["two", "a table and four chairs", "four"]
+    chat = llm.chat(max_answer_tokens=MAX_TOKENS)
+    batch = handed_on.batch_of(chat, QUESTIONS, SCENES, answers=answers)
+    encoded = stage({**batch, "sample_valid": torch.ones(len(QUESTIONS), dtype=torch.bool)})
+    expected = encoded.sums["answer"] / encoded.counts["answer"]
+    folder = saved(stage, llm.QWEN3, tmp_path)
+    model, processor = AutoModelForCausalLM.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    seen = {} if tokens == "none" else {"xyz": handed_on.points_of(stage, SCENES)}
+    inputs = processor(QUESTIONS, answer=answers, **seen)
+    learned = inputs["labels"][inputs["labels"] != -100]
+    assert learned.tolist() == [token for ids in chat.answers(answers)[0] for token in ids]
+    found = model(**inputs).loss
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    found.backward()
+    trained = [model.projector, model.vit] if tokens != "none" else [model.llm]
+    assert all(any(p.grad is not None and p.grad.any() for p in part.parameters()) for part in trained)
+    text = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
+    embeds, there = model.embeds(*(inputs.get(name) for name in EMBEDDED))
+    placed = _with_scenes(text, inputs["attention_mask"], inputs["scene_at"], there)
+    assert (placed != -100).sum() == (text != -100).sum()
+    of_labels = model.get_input_embeddings()(placed.clamp(min=0))
+    torch.testing.assert_close(embeds[placed != -100], of_labels[placed != -100])
+    with pytest.raises(ValueError, match=r"labels is \[3, 1\], expected"):
+        model(**{**inputs, "labels": inputs["labels"][:, :1]})
+    for wrong in ("two", ["two", "", "four"]):
+        with pytest.raises(ValueError, match="texts for 3 questions: give each its own, none empty"):
+            processor(QUESTIONS, answer=wrong, **seen)
 
 
 def test_one_scene_serves_several_questions_and_a_model_is_saved_again(tmp_path: Path) -> None:
