@@ -1,7 +1,7 @@
 """Peak memory of a step: what `poma plan` says, beside torch's own memory tracker or a real process.
 
     python -m benchmarks.memory                          ViT-B, L and H at every ZeRO stage, tracked; no GPU
-    python -m benchmarks.memory --sizes B --stages 2     one line of it
+    python -m benchmarks.memory --sizes B L --stages 2   two lines of it
     python -m benchmarks.memory --resident               three small runs, resident set of a real process
 
 Tracked: the engine itself, on fake tensors (shapes and dtypes without data), as rank 0 of a process group
@@ -73,8 +73,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--sizes", default="B,L,H")
-    parser.add_argument("--stages", default="0,1,2,3", help="of ZeRO")
+    parser.add_argument("--sizes", nargs="+", choices=list(SIZES), default=list(SIZES), help="of ViT")
+    parser.add_argument(
+        "--stages", nargs="+", type=int, choices=range(4), default=[0, 1, 2, 3], help="of ZeRO"
+    )
     parser.add_argument("--kind", choices=("warmup", "main"), default="main")
     parser.add_argument("--mode", choices=("full", "lora"), default="full")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16", help="stage 0 is fp32")
@@ -100,8 +102,8 @@ def show_tracked(a: argparse.Namespace) -> None:
     )
     print("| size | ZeRO | precision | plan GiB | tracked GiB | plan is off by | tracker's CPU s |")
     print("|---|---|---|---|---|---|---|")
-    for size in a.sizes.split(","):
-        for stage in map(int, a.stages.split(",")):
+    for size in a.sizes:
+        for stage in a.stages:
             precision = a.precision if stage else "fp32"  # without masters there is no bf16
             width, layers, heads, patch = SIZES[size]
             case = Case(
