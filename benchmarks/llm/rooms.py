@@ -1,7 +1,7 @@
 """A small language model from scratch, with its encoder, asked about rooms that nothing has trained on.
 
     poma demo
-    python -m benchmarks.llm rooms [--folder demo] [--seeds 0 1 2] [--steps 1500]
+    python -m benchmarks.llm rooms [key=value ...] [--folder demo] [--seeds 0 1 2] [--steps 1500]
 
 Each column is a model of `jobs/configs/llm_rooms.yaml`, trained on the questions about the training rooms;
 each cell is the share of the questions about the held-out rooms that the last checkpoint answers word for
