@@ -50,7 +50,7 @@ LONG = {
     "step": "15 minutes",
     "gpu": "10 minutes of a GPU; --device cpu --tiny tries the script",
     "questions": "30 minutes, after `make demo`",
-    "llm": "speed 5 minutes; rooms hours, after `make demo`",
+    "llm": "speed, memory 5 minutes each; rooms hours, after `make demo`; generation after rooms",
     "rooms": "40 minutes to days: the demo or rooms.yaml over three seeds",
 }
 """Name -> why it is left out."""

@@ -9,23 +9,21 @@ Asked are questions about the demo's held-out rooms, of a run of `jobs/configs/l
     model       prompts that are laid out in memory: the scenes encoded, `generate`
     embeds      `generate` alone, from `inputs_embeds` in memory
 
-Rounds alternate; the ratio is the median of the rounds' ratios, by the clock and by the CPU time of the
-process. One process, without Ray.
+Rounds alternate, as `benchmarks.llm.rounds` says. One process, without Ray.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
+from benchmarks.llm.rounds import alternated, ratio_cells
 from jobs.features.batches import batches
+from jobs.finetune.llm.answers import read_batch
 from jobs.finetune.llm.config import ConversationsConfig, SeenConfig
 from jobs.generate.command import works
 from jobs.generate.config import GenerateJob
@@ -36,7 +34,6 @@ from plinth.storage import Storage
 from poma3d.annotations import rooms
 from poma3d.llm.conversations import COLUMNS
 from poma3d.llm.generate import Asked, ask, generate
-from poma3d.sample import decode
 
 PLATFORM, MODEL, EMBEDS = "platform", "model", "embeds"
 
@@ -54,21 +51,20 @@ def main(words: Sequence[str]) -> None:
     torch.set_num_threads(arguments.threads)
     with tempfile.TemporaryDirectory() as folder:
         asked = Path(folder) / "questions.jsonl"
-        written = (arguments.folder / "data" / "held_out" / "questions.jsonl").read_text().splitlines()
-        asked.write_text("\n".join(written[: arguments.questions]) + "\n")
+        held_out = arguments.folder / "data" / "held_out"
+        lines = (held_out / "questions.jsonl").read_text().splitlines(keepends=True)[: arguments.questions]
+        asked.write_text("".join(lines))
         conversations = ConversationsConfig(kind=rooms.KIND, annotations=[str(asked)])
         job = GenerateJob(
             run=arguments.run,
-            asked=SeenConfig(
-                conversations=[conversations], scenes=[str(arguments.folder / "data" / "held_out")]
-            ),
+            asked=SeenConfig(conversations=[conversations], scenes=[str(held_out)]),
             output=f"{folder}/answers",
             batch_size=arguments.batch,
             workers=0,
         )
         ((work, source),) = works(job, Storage.from_uri(job.output, job.storage))
         arms, tokens = arms_of(work, source)
-        print("\n".join(_table(arms, tokens, arguments.questions, arguments.rounds)))
+        print("\n".join(_table(arms, tokens, len(lines), arguments.rounds)))
 
 
 def arms_of(work: GenerateWork, source: OpenSource) -> tuple[dict[str, Callable[[], object]], int]:
@@ -77,9 +73,7 @@ def arms_of(work: GenerateWork, source: OpenSource) -> tuple[dict[str, Callable[
     laid = []
     for entry in source.manifest.shards:
         for table in batches(RowGroupReader(work.questions), entry, [*COLUMNS], work.job.batch_size):
-            arrays = decode(table, COLUMNS)
-            batch = {name: torch.from_numpy(np.array(values)) for name, values in arrays.items()}
-            laid.append(run.stage.prepare_prompts(batch))
+            laid.append(run.stage.prepare_prompts(read_batch(table)))
     embedded = [ask(run.stage, batch) for batch in laid]
 
     def answer(asked: Asked) -> list[list[int]]:
@@ -96,23 +90,9 @@ def arms_of(work: GenerateWork, source: OpenSource) -> tuple[dict[str, Callable[
 
 
 def _table(arms: dict[str, Callable[[], object]], tokens: int, questions: int, rounds: int) -> list[str]:
-    clock: dict[str, list[float]] = {name: [] for name in arms}
-    cpu: dict[str, list[float]] = {name: [] for name in arms}
-    for run in arms.values():
-        run()  # warm
-    for number in range(rounds):
-        for name in list(arms) if number % 2 == 0 else reversed(list(arms)):
-            began, of_process = time.perf_counter(), time.process_time()
-            arms[name]()
-            clock[name].append(time.perf_counter() - began)
-            cpu[name].append(time.process_time() - of_process)
+    found = alternated(arms, rounds)
     lines = ["| | answers/s | tokens/s | platform to it (rounds) | by CPU time |", "|---|---|---|---|---|"]
-    for name in arms:
-        took = statistics.median(clock[name])
-        ratios = [b / a for a, b in zip(clock[PLATFORM], clock[name], strict=True)]
-        of_cpu = statistics.median(b / a for a, b in zip(cpu[PLATFORM], cpu[name], strict=True))
-        lines.append(
-            f"| {name} | {questions / took:,.1f} | {tokens / took:,.1f} | {statistics.median(ratios):.3f} "
-            f"({min(ratios):.3f} to {max(ratios):.3f}) | {of_cpu:.3f} |"
-        )
+    for name, times in found.items():
+        speeds = f"{questions / times.median_s:,.1f} | {tokens / times.median_s:,.1f}"
+        lines.append(f"| {name} | {speeds} | {ratio_cells(found[PLATFORM], times)} |")
     return lines

@@ -25,10 +25,10 @@ from jobs.common.cluster import free_port
 from plinth.engine import process
 from plinth.engine.config import ZeroConfig
 from plinth.engine.engine import Engine, EngineConfig
+from plinth.units import MIB
 from poma3d.llm.config import FULL, LORA
 
 STEPS = 2
-MIB = 2**20
 LOOPBACK = "127.0.0.1"
 
 

@@ -12,16 +12,13 @@ same batches of conversations about scenes, at the same ZeRO stage; tokens are t
     lean        the same, but the head scores the places of the answer alone, as the platform's does
 
 Transformers' own loss scores every place of a row, so the ratio beside `bare` depends on the vocabulary;
-`lean` does what the platform does to the model, and no more. Rounds alternate; the ratio is the median of the
-rounds' ratios. The CPU ratio is of the time of the process, not of the clock: what other work on the machine
-does not change. One process.
+`lean` does what the platform does to the model, and no more. Rounds alternate, as `benchmarks.llm.rounds`
+says. One process.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.llm.rounds import alternated, ratio_cells
 from plinth.engine import process
 from plinth.engine.config import OptimConfig, Precision, ZeroConfig
 from plinth.engine.engine import Engine, EngineConfig
@@ -93,24 +91,11 @@ def _rows(sizes: Sizes, zero: ZeroConfig, own: Process, rounds: int, steps: int)
     engine, step = platform(sizes, zero, own)
     others = {name: bare(sizes, zero, own, batches, name == LEAN) for name in (BARE, LEAN)}
     arms: dict[str, Callable[[], Any]] = {PLATFORM: lambda: [step(batch) for batch in batches], **others}
-    for run in arms.values():
-        run()  # warm
-    found: dict[str, list[float]] = {name: [] for name in arms}
-    cpu: dict[str, list[float]] = {name: [] for name in arms}
-    for number in range(rounds):
-        for name in list(arms) if number % 2 == 0 else reversed(list(arms)):
-            seconds, of_process = _timed(arms[name], own)
-            found[name].append(tokens / seconds)
-            cpu[name].append(of_process)
+    found = alternated(arms, rounds, own.device.type == "cuda")
     engine.close()
     for name in others:
-        ratios = [a / b for a, b in zip(found[PLATFORM], found[name], strict=True)]
-        of_cpu = statistics.median(b / a for a, b in zip(cpu[PLATFORM], cpu[name], strict=True))
-        speeds = [f"{statistics.median(found[arm]):,.0f}" for arm in (PLATFORM, name)]
-        yield (
-            f"| {zero.stage} | {speeds[0]} | {name} | {speeds[1]} | {statistics.median(ratios):.3f} "
-            f"({min(ratios):.3f} to {max(ratios):.3f}) | {of_cpu:.3f} |"
-        )
+        ours, theirs = (f"{tokens / found[arm].median_s:,.0f}" for arm in (PLATFORM, name))
+        yield f"| {zero.stage} | {ours} | {name} | {theirs} | {ratio_cells(found[PLATFORM], found[name])} |"
 
 
 def platform(sizes: Sizes, zero: ZeroConfig, own: Process) -> tuple[Engine, Callable[[dict[str, Any]], Any]]:
@@ -223,12 +208,3 @@ def _projector(width: int) -> nn.Module:
 def _tokens(sizes: Sizes, batch: dict[str, Any]) -> int:
     stage = model(sizes).train()
     return sum(int((stage.prepare(m)[f"{PREFIX}sample"] >= 0).sum()) for m in split(batch, sizes.micro_batch))
-
-
-def _timed(run: Callable[[], Any], own: Process) -> tuple[float, float]:
-    """Seconds of the clock, and of this process."""
-    began, of_process = time.perf_counter(), time.process_time()
-    run()
-    if own.device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began, time.process_time() - of_process

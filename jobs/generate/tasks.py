@@ -6,19 +6,15 @@ import json
 import time
 from dataclasses import dataclass
 
-import numpy as np
-import torch
-
 from jobs.common.ray_data import Loaded
 from jobs.features.batches import batches
-from jobs.finetune.llm.answers import LlmRun, open_run, said
+from jobs.finetune.llm.answers import LlmRun, open_run, read_batch, said
 from jobs.generate.config import GenerateJob
 from plinth.data.manifest import ShardEntry
 from plinth.data.shards import RowGroupReader
 from plinth.digests import text_digest
 from plinth.storage import Storage
 from poma3d.llm.conversations import COLUMNS
-from poma3d.sample import decode
 
 COMMITS = "answers/commits"
 KEY = "asked"
@@ -67,9 +63,7 @@ def answer_shard(work: GenerateWork, entry: ShardEntry) -> str:
     began, lines = time.perf_counter(), []
     columns = ["sample_id", "scene_id", *COLUMNS]
     for table in batches(RowGroupReader(work.questions), entry, columns, work.job.batch_size):
-        arrays = decode(table, COLUMNS)
-        batch = {name: torch.from_numpy(np.array(values)) for name, values in arrays.items()}
-        texts = said(run, batch, work.job.max_tokens)
+        texts = said(run, read_batch(table), work.job.max_tokens)
         ids = zip(table["sample_id"].to_pylist(), table["scene_id"].to_pylist(), strict=True)
         for (sample_id, scene_id), text in zip(ids, texts, strict=True):
             question_id = sample_id.removeprefix(f"{work.kind}/{scene_id}/")

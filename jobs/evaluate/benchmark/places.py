@@ -84,7 +84,8 @@ def located(
     if not placed:
         why = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
         raise DataError(
-            f"{key}: no row of {', '.join(source)} can be placed: {why}.", "Name scans, or other files."
+            f"{key}: no row of {', '.join(config.files or source)} can be placed: {why}.",
+            "Name scans, or other files.",
         )
     texts = encode([each.row.text for each in placed], False)
     scans = list(dict.fromkeys(each.row.scene_id for each in placed))

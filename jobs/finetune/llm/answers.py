@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from jobs.common.devices import own_device
@@ -118,11 +119,16 @@ def answers(
     of_rows = numbers or dict.fromkeys((row.scene_id for row in tokenised.rows), 0)
     for start in range(0, len(tokenised.rows), batch_size):
         rows = tokenised.rows[start : start + batch_size]
-        arrays = decode(encode(rows, of_rows, shape_of(rows)), COLUMNS)
-        batch = {name: torch.from_numpy(np.array(values)) for name, values in arrays.items()}
+        batch = read_batch(encode(rows, of_rows, shape_of(rows)))
         yield from zip(
             [of_id[row.sample_id] for row in rows], said(run, batch, max_tokens, streamer), strict=True
         )
+
+
+def read_batch(table: pa.Table) -> Batch:
+    """Rows of `poma3d.llm.conversations` as a batch that may be written to."""
+    arrays = decode(table, COLUMNS)
+    return {name: torch.from_numpy(np.array(values)) for name, values in arrays.items()}
 
 
 def said(run: LlmRun, batch: Batch, max_tokens: int, streamer: Any = None) -> list[str]:

@@ -106,7 +106,7 @@ class Poma3dLlmProcessor(ProcessorMixin):
             for pair in zip(said, texts, strict=True)
         ]
         prompts, _ = self._words.prompts(joined)
-        learned = self._answers(answer, len(texts))
+        learned = self._learned(answer, len(texts))
         longest = max(len(prompt.ids) + len(ids) for prompt, ids in zip(prompts, learned, strict=True))
         ids = torch.zeros(len(prompts), longest, dtype=torch.long)
         mask, labels = torch.zeros_like(ids), torch.full_like(ids, IGNORED)
@@ -121,7 +121,7 @@ class Poma3dLlmProcessor(ProcessorMixin):
             made["labels"] = labels
         return BatchFeature({**made, **self._scene(len(texts), scan, agent, view, of_scan)})
 
-    def _answers(self, answer: str | Sequence[str] | None, n: int) -> list[tuple[int, ...]]:
+    def _learned(self, answer: str | Sequence[str] | None, n: int) -> list[tuple[int, ...]]:
         """The token ids of each answer with its end; none without answers."""
         if answer is None:
             return [()] * n

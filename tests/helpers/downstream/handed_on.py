@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from jobs.finetune.llm.answers import read_batch
 from poma3d.auto.language.folder import Trained
 from poma3d.export import Provenance, SceneEncoder
 from poma3d.inputs import Batch, point_maps
 from poma3d.llm.chat import Chat
-from poma3d.llm.conversations import COLUMNS, WHOLE_SCENE, ConversationRow, encode, shape_of
+from poma3d.llm.conversations import WHOLE_SCENE, ConversationRow, encode, shape_of
 from poma3d.llm.stage import ConversationStage
-from poma3d.sample import decode
 from tests.helpers.downstream import llm
 
 MAX_TOKENS = 8
@@ -82,5 +82,4 @@ def batch_of(
         for i, (prompt, scene) in enumerate(zip(prompts, scenes, strict=True))
     ]  # fmt: skip
     numbers = {str(scene): scene for scene in scenes}
-    arrays = decode(encode(rows, numbers, shape_of(rows)), COLUMNS)
-    return {name: torch.from_numpy(np.array(values)) for name, values in arrays.items()}
+    return read_batch(encode(rows, numbers, shape_of(rows)))
