@@ -248,7 +248,8 @@ def map_tasks(
 
     Raises:
         ConfigError: the cluster has not as much as one task claims.
-        PlinthError: the first one that a task raised; what has not started by then never starts.
+        PlinthError: the first one that a task raised. What is not handed to Ray by then never is; what runs
+            is not cancelled, because to cancel a task that is just ending can abort this process.
     """
     progress = Progress(label, unit, len(items))
     if workers == 0:
@@ -273,8 +274,6 @@ def map_tasks(
             try:
                 done[running.pop(ref)] = ray.get(ref)
             except ray.exceptions.RayTaskError as error:
-                for other in running:
-                    ray.cancel(other)
                 raise (error.cause if isinstance(error.cause, PlinthError) else error) from None
             progress.advance()
     return [done[i] for i in range(len(items))]

@@ -1,4 +1,4 @@
-"""Evaluation beside the training: checkpoints go to a Ray task of their own, one at a time.
+"""Evaluation beside the training: checkpoints go to a Ray actor of their own, one at a time.
 
     driver, every few seconds:  committed checkpoints without a result --hold--> a task --> EVALUATIONS.jsonl
 
@@ -264,7 +264,9 @@ def _token(checkpoints: Storage, step: int) -> str:
 
 
 class RayTasks:
-    """Evaluations as Ray tasks, each in a process of its own that ends with it.
+    """Evaluations as calls of Ray actors, each in a process of its own that ends with it.
+
+    Not as tasks of Ray: to cancel one that is just ending can abort this process, the driver of the training.
 
     Args:
         job: what is evaluated, and what that claims.
@@ -273,6 +275,7 @@ class RayTasks:
     def __init__(self, job: BesideJob) -> None:
         self._config, self._evaluate = job.config, job.evaluate
         self._claims = {"CPU": job.config.num_cpus, "GPU": job.config.num_gpus}
+        self._actor: Any = None
         self._ref: Any = None
 
     def has_room(self) -> bool:
@@ -287,14 +290,15 @@ class RayTasks:
         import ray
 
         config = self._config
-        remote = ray.remote(
+        evaluator = ray.remote(
             num_cpus=config.num_cpus,
             num_gpus=config.num_gpus,
             label_selector=label_selector(config.ray_label),
-            max_calls=1,  # a process that is nice must not become a worker's
-            max_retries=1,
-        )(evaluated)
-        self._ref = remote.remote(self._evaluate, stage, step, max(1, int(config.num_cpus)))
+            max_restarts=1,
+            max_task_retries=1,
+        )(Evaluator)
+        self._actor = evaluator.remote()
+        self._ref = self._actor.evaluate.remote(self._evaluate, stage, step, max(1, int(config.num_cpus)))
 
     def result(self) -> Mapping[str, float] | None:
         """Its numbers, once it has ended."""
@@ -306,19 +310,25 @@ class RayTasks:
             found: Mapping[str, float] = ray.get(self._ref)
         except ray.exceptions.RayTaskError as error:
             raise (error.cause if isinstance(error.cause, Exception) else error) from None
+        finally:
+            self._actor = None  # its process ends
         return found
 
     def cancel(self) -> None:
         """Kill it."""
         import ray
 
-        ray.cancel(self._ref, force=True)
+        ray.kill(self._actor)
+        self._actor = None
 
 
-def evaluated(evaluate: Evaluate, stage: str, step: int, threads: int) -> dict[str, float]:
-    """What the task does."""
-    import torch
+class Evaluator:
+    """A process that evaluates."""
 
-    os.nice(NICENESS)
-    torch.set_num_threads(threads)
-    return dict(evaluate(stage, step))
+    def evaluate(self, evaluate: Evaluate, stage: str, step: int, threads: int) -> dict[str, float]:
+        """Numbers of a checkpoint, in as many threads."""
+        import torch
+
+        os.nice(NICENESS)
+        torch.set_num_threads(threads)
+        return dict(evaluate(stage, step))

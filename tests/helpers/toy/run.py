@@ -116,6 +116,13 @@ def found_of(marker: Path, stage: str, step: int) -> dict[str, float]:
     return {"R@1-1": step / 100}
 
 
+def endless(marker: Path, stage: str, step: int) -> dict[str, float]:
+    """An evaluation that does not end; the marker has its pid."""
+    marker.write_text(f"{os.getpid()}\n")
+    while True:
+        time.sleep(1)
+
+
 class SlowStage(ToyStage):
     """Takes its time over a step."""
 

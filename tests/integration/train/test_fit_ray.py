@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -17,7 +19,7 @@ from plinth.checkpoint import evaluations, store
 from plinth.checkpoint import save_load as checkpoint
 from plinth.checkpoint.evaluations import Evaluated
 from plinth.errors import ConfigError, DataError, NonFiniteError
-from plinth.launch.beside import NICENESS, BesideJob
+from plinth.launch.beside import NICENESS, BesideJob, RayTasks
 from plinth.launch.check import check
 from plinth.launch.config import BesideConfig, FitConfig, Workers
 from plinth.launch.fit import fit, launch
@@ -33,6 +35,7 @@ from tests.helpers.toy.run import (
     build_nan,
     build_stopped,
     build_stuck,
+    endless,
     found_of,
     toy_run,
 )
@@ -138,6 +141,31 @@ def test_evaluation_beside_the_training_is_a_task_and_changes_no_bit(
     expected = weights(whole)
     for name, tensor in weights(run).items():
         assert torch.equal(tensor, expected[name]), name
+
+
+def test_an_evaluation_is_killed_at_any_moment_and_the_driver_lives(cluster: None, tmp_path: Path) -> None:
+    """Before its process is there, while it evaluates, and once it has ended."""
+    marker, blocked = tmp_path / "evaluated", tmp_path / "blocked"
+    tasks = RayTasks(BesideJob(BesideConfig(num_cpus=1.0), partial(found_of, marker)))
+    tasks.start("toy", 4)
+    tasks.cancel()
+    stuck = RayTasks(BesideJob(BesideConfig(num_cpus=1.0), partial(endless, blocked)))
+    stuck.start("toy", 4)
+    wait_for(lambda: blocked.exists() and blocked.read_text().endswith("\n"))
+    stuck.cancel()
+    wait_for(lambda: not psutil.pid_exists(int(blocked.read_text())))
+    tasks.start("toy", 8)
+    wait_for(lambda: marker.exists() and " 8 " in marker.read_text())
+    tasks.cancel()
+    tasks.start("toy", 12)
+    wait_for(lambda: (found := tasks.result()) is not None and found["R@1-1"] == 0.12)
+
+
+def wait_for(condition: Callable[[], bool], limit_s: float = 60.0) -> None:
+    end = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.1)
 
 
 def test_error_of_all_workers_is_raised_and_not_retried(cluster: None, tmp_path: Path) -> None:
