@@ -43,7 +43,7 @@ from poma3d.annotations import rooms
 from poma3d.annotations.rows import Question
 from poma3d.evaluate.bootstrap import mean_over_scenes
 from poma3d.evaluate.config import BootstrapConfig
-from poma3d.llm.config import NONE
+from poma3d.seen.config import NONE
 from poma3d.synthetic.questions import TYPES
 
 TRAIN, HELD_OUT = "rooms", "held_out"

@@ -33,12 +33,13 @@ from plinth.engine.engine import Engine, EngineConfig
 from plinth.engine.global_batch import split, to_device
 from plinth.engine.process import Process, prepare_deepspeed, without_prints
 from plinth.engine.zero_config import deepspeed_config
-from poma3d.llm.config import LORA, VIEWS, AdapterConfig, ChatConfig, LlmConfig, SceneTokensConfig
+from poma3d.llm.config import LORA, AdapterConfig, ChatConfig, LlmConfig, LlmSceneConfig
 from poma3d.llm.conversations import ConversationShape
 from poma3d.llm.layout import PREFIX
 from poma3d.llm.model import IGNORED, prepared, width_of
-from poma3d.llm.scenes import SeenScenes
 from poma3d.llm.stage import ConversationStage
+from poma3d.seen.config import VIEWS
+from poma3d.seen.scenes import SeenScenes
 
 SCENE_VIEWS, EMBEDDING = 64, 512
 """Scene tokens of a conversation, and their width."""
@@ -182,7 +183,7 @@ def _collated(stage: ConversationStage, batch: dict[str, Any]) -> dict[str, Tens
 def model(sizes: Sizes, tune: str = LORA) -> ConversationStage:
     """A language model with new weights that reads the features of scenes."""
     config = LlmConfig("x", tune=tune, lora=AdapterConfig(rank=16, alpha=32.0))
-    seen = SeenScenes(SceneTokensConfig(tokens=VIEWS), None, SCENE_VIEWS, EMBEDDING)
+    seen = SeenScenes(LlmSceneConfig(tokens=VIEWS), None, SCENE_VIEWS, EMBEDDING)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         llm = prepared(_llm(sizes), config)

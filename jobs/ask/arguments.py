@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import math
+from collections.abc import Sequence
+
+import numpy as np
 
 from jobs.view.arguments import add_page_flags
+from plinth.errors import ConfigError
+from poma3d.annotations.poses import upright_agent
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +35,14 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="what is said before each question, as in sqa3d; twice for hypo3d (orientation, change) and "
         "msnn (situation, interaction)",
     )
+    parser.add_argument(
+        "--pose",
+        nargs=3,
+        type=float,
+        metavar=("X", "Y", "DEGREES"),
+        help="where you stand and look, for heads and language models that see cells of space: metres in the "
+        "scene, and the angle from its x axis, counter-clockwise",
+    )
     parser.add_argument("--step", type=int, help="which checkpoint (default the best of the run's results)")
     parser.add_argument(
         "--features",
@@ -43,3 +57,17 @@ def add(parser: argparse.ArgumentParser) -> None:
         "trained with the head, those of the run's job)",
     )
     add_page_flags(parser, "asked.html")
+
+
+def agent_at(pose: Sequence[float] | None) -> np.ndarray | None:
+    """World -> whoever asks, float32 [3, 4], of the values of --pose.
+
+    Raises:
+        ConfigError: one is not finite.
+    """
+    if pose is None:
+        return None
+    if not all(map(math.isfinite, pose)):
+        raise ConfigError("--pose has a number that is not finite.", "Give X Y DEGREES.")
+    x, y, degrees = pose
+    return upright_agent(np.array([x, y, 0.0]), math.radians(degrees))

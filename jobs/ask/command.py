@@ -9,8 +9,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from jobs.ask import language_model
-from jobs.ask.head import AskedScene, Run, Said, ask, features_of, load, open_run, scenes_of
-from jobs.ask.head import find as find_scene
+from jobs.ask.answers import Said, ask
+from jobs.ask.arguments import agent_at
+from jobs.ask.head import Run, features_of, load, open_run, scenes_of
+from jobs.ask.scene import AskedScene
+from jobs.ask.scene import find as find_scene
 from jobs.common.datasets import open_dataset
 from jobs.common.flags import storage_options
 from jobs.display.text import aligned
@@ -26,6 +29,7 @@ from plinth.errors import ConfigError, DataError, PlinthError
 from plinth.redaction import printable
 from plinth.storage import StorageOptions
 from plinth.units import counted
+from poma3d.heads.config import GUIDED
 from poma3d.sample import Sample
 
 ANSWERS = 5
@@ -34,10 +38,14 @@ VIEWS = 5
 """Views that are printed."""
 AFTER_A_SITUATION = ("sqa3d", "hypo3d", "msnn")
 """Tasks whose questions all come after a situation."""
-ATTENTION = RankedBy(
+OF_VIEWS = RankedBy(
     "attention",
     "Views ranked by the attention of the head, of sum 1; the most is red. It weighs views before it reads, "
     "so the weights are the same for every question",
+)
+OF_THE_QUESTION = RankedBy(
+    "attention",
+    "Views ranked by the attention of the head to this question, of sum 1; the most is red",
 )
 
 
@@ -51,15 +59,22 @@ def run(arguments: argparse.Namespace) -> int:
     if is_language_model(arguments.run, options):
         return language_model.run(arguments, config, options, questions, situation)
     trained = open_run(arguments.run, options, arguments.step)
+    agent = agent_at(arguments.pose)
+    if agent is not None and not trained.sees_cells:
+        raise ConfigError(
+            f"--pose is given, and the head of {trained.storage.uri} looks at no pose.",
+            "Say in --situation where you stand.",
+        )
     seen = _seen(trained, arguments)
-    stage, answers, words = load(trained, seen)
-    found = find_scene(stage, seen, arguments.scene)
+    opened = load(trained, seen, _places(trained, seen, arguments))
+    answers = opened.answers
+    found = find_scene(opened, arguments.scene)
     texts = [trained.job.qa.text_joiner.join((*situation, question)) for question in questions]
-    said = ask(stage, answers, words, found.views, texts)
+    said = ask(opened, found, texts, agent)
     print(
         f"{trained.storage.uri}: {trained.job.qa.task}, checkpoint of step {trained.step}, {trained.chosen}"
     )
-    for remark in _remarks(trained, situation, said, len(questions)):
+    for remark in _remarks(trained, situation, agent is not None, said, len(questions)):
         print(remark)
     for row, question in enumerate(questions):
         print("\n".join(_lines(trained, question, said, row, answers.texts)))
@@ -69,7 +84,8 @@ def run(arguments: argparse.Namespace) -> int:
         f"{question} → {answers.texts[said.logits[row].argmax()]} ({_chance(said.logits[row].max()):.2f})"
         for row, question in enumerate(questions)
     ]
-    _page(arguments, config, options, found, said, titles)
+    ranked_by = OF_THE_QUESTION if trained.job.head.attention == GUIDED else OF_VIEWS
+    _page(arguments, config, options, found, said, titles, ranked_by)
     return 0
 
 
@@ -89,7 +105,18 @@ def _seen(trained: Run, arguments: argparse.Namespace) -> FeatureSets | SceneSet
     return scenes_of(trained, arguments.data)
 
 
-def _remarks(trained: Run, situation: Sequence[str], said: Said, asked: int) -> Iterator[str]:
+def _places(trained: Run, seen: FeatureSets | SceneSets, arguments: argparse.Namespace) -> SceneSets | None:
+    """Where the patches of features are, for a head that sees cells.
+
+    Raises:
+        PlinthError: the data sets of scenes cannot be used.
+    """
+    if not trained.sees_cells or isinstance(seen, SceneSets):
+        return None
+    return scenes_of(trained, arguments.data)
+
+
+def _remarks(trained: Run, situation: Sequence[str], has_pose: bool, said: Said, asked: int) -> Iterator[str]:
     """What makes an answer worth less than it looks."""
     task = trained.job.qa.task
     if said.cut and trained.reads:
@@ -104,6 +131,8 @@ def _remarks(trained: Run, situation: Sequence[str], said: Said, asked: int) -> 
         )
     if task in AFTER_A_SITUATION and not situation:
         yield f"the questions of {task} come after a situation, and none was given: see --situation"
+    if trained.sees_cells and not has_pose:
+        yield "this head sees a scene from where the question is asked, and no place was given: see --pose"
     if not trained.sees_views:
         yield "this head is a control that sees no views: it answers from the question alone"
     if not trained.reads:
@@ -123,13 +152,14 @@ def _lines(trained: Run, question: str, said: Said, row: int, texts: Sequence[st
     yield from aligned(cells)
     if not trained.sees_views:
         return
-    looked = np.argsort(-said.attention, kind="stable")[: min(VIEWS, int((said.attention > 0).sum()))]
+    attention = said.attention[row]
+    looked = np.argsort(-attention, kind="stable")[: min(VIEWS, int((attention > 0).sum()))]
     answer = printable(texts[best[0]])
     yield from aligned(
         [
             [
                 f"  view {view}",
-                f"attention {said.attention[view]:.3f}",
+                f"attention {attention[view]:.3f}",
                 f"without it the logit of {answer} changes by {said.without[row, view]:+.2f}"
                 if np.isfinite(said.without[row, view])
                 else "the only view",
@@ -151,6 +181,7 @@ def _page(
     found: AskedScene,
     said: Said,
     titles: Sequence[str],
+    ranked_by: RankedBy,
 ) -> None:
     """Write the page and say where; without a data set named, say why there is none.
 
@@ -164,9 +195,8 @@ def _page(
             raise
         print(f"no page, because the scene is not at hand: {error.problem} Name its data set with --data.")
         return
-    of_views = said.attention[np.flatnonzero(found.views.view_valid)]
-    values = np.repeat(of_views[:, None], len(titles), axis=1)
-    page, _ = ranked_page(arguments.scene, samples, titles, values, config, ranked_by=ATTENTION)
+    values = said.attention[:, np.flatnonzero(found.view_valid)].T
+    page, _ = ranked_page(arguments.scene, samples, titles, values, config, ranked_by=ranked_by)
     print(write_page(page, arguments.output))
 
 
@@ -179,7 +209,7 @@ def _samples(uri: str, scene_id: str, found: AskedScene, options: StorageOptions
     dataset = open_dataset(uri, options)
     samples = find(dataset, scene_id)
     valid = np.concatenate([sample.view_valid for sample in samples])
-    if not np.array_equal(valid.astype(bool), found.views.view_valid.astype(bool)):
+    if not np.array_equal(valid.astype(bool), found.view_valid.astype(bool)):
         raise DataError(
             f"Scene '{printable(scene_id)}' has other views in {dataset.storage.uri} than in its features "
             f"{found.where}.",

@@ -1,7 +1,4 @@
-"""The head of a run of `poma finetune`, as its checkpoint has it, and what it says of a scene.
-
-Legend: n questions, V views, A answers, T tokens.
-"""
+"""The head of a run of `poma finetune`, as its checkpoint has it."""
 
 from __future__ import annotations
 
@@ -10,29 +7,28 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import torch
-
 from jobs.common.devices import own_device
 from jobs.common.run_layout import CONFIG_KEY, HEADS
 from jobs.features.sets import FeatureSets, UnknownSceneError, open_features
-from jobs.finetune.build import build_stage, local
+from jobs.finetune.build import WITH, build_stage, local
 from jobs.finetune.config import FinetuneJob
+from jobs.finetune.encoder import first_encoder
 from jobs.finetune.evaluate import BEST, RESULT_KEY, load_head
 from jobs.finetune.resolve import VOCABULARY_KEY
-from jobs.finetune.scenes import VALID, SceneSets, SceneStore, open_scenes
+from jobs.finetune.scenes import SceneSets, open_scenes
+from jobs.finetune.set_up import SceneSetup, of_encoder, of_features
 from plinth import config
 from plinth.checkpoint import store
-from plinth.data.manifest import with_version
 from plinth.errors import CheckpointError, ConfigError, DataError, PlinthError
 from plinth.storage import Storage, StorageOptions
 from plinth.storage.json_objects import damaged, read_json
 from poma3d.annotations.vocabulary import UnknownAnswers, Vocabulary
 from poma3d.heads.answers import Answers
 from poma3d.heads.config import QUESTION, VIEWS
-from poma3d.heads.questions import QuestionShape, SceneViews
+from poma3d.heads.questions import QuestionShape
 from poma3d.heads.stage import QuestionStage
 from poma3d.heads.text import Words, revision_of
+from poma3d.seen.config import VOXELS
 
 GIVE = "Give output/name of a job of `poma finetune`."
 TRAIN_AGAIN = "Run the job's `poma finetune` again: it writes the file anew"
@@ -61,6 +57,11 @@ class Run:
         return self.job.encoder is not None
 
     @property
+    def sees_cells(self) -> bool:
+        """Whether its head sees cells of space from where the question is asked."""
+        return self.job.scene.tokens == VOXELS
+
+    @property
     def sees_views(self) -> bool:
         """Whether its head does; a control does not."""
         return self.job.head.inputs != QUESTION
@@ -69,37 +70,6 @@ class Run:
     def reads(self) -> bool:
         """Whether its head reads the question; a control does not."""
         return self.job.head.inputs != VIEWS
-
-
-@dataclass(frozen=True)
-class AskedScene:
-    """A scene as a head sees it."""
-
-    views: SceneViews
-    where: str
-    """The data set of features, or of scenes."""
-    data: str
-    """The data set of scenes, at its version."""
-
-
-@dataclass(frozen=True)
-class Said:
-    """What a head says of a scene, per question."""
-
-    logits: np.ndarray
-    """float32 [n, A]."""
-    attention: np.ndarray
-    """float32 [V], sum 1 over valid views, 0 for repeats: the same for all questions, because views are
-    pooled by themselves."""
-    without: np.ndarray
-    """float32 [n, V]: how much the best answer's logit changes when the view is left out; 0 for repeats, and
-    NaN where it is the only one."""
-    cut: int
-    """How many of the questions were longer than the tower allows."""
-    limit: int
-    """Tokens that it allows."""
-    unknown: int
-    """How many words of the questions the tower does not know."""
 
 
 def open_run(uri: str, options: StorageOptions, step: int | None = None) -> Run:
@@ -203,29 +173,27 @@ def elsewhere(flag: str) -> Iterator[None]:
         ) from None
 
 
-def find(stage: QuestionStage, seen: FeatureSets | SceneSets, scene_id: str) -> AskedScene:
-    """A scene as the head sees it: its features, or those of the encoder that was trained with the head.
+@dataclass(frozen=True)
+class Opened:
+    """A run whose head is loaded."""
 
-    Raises:
-        DataError: there is no such scene, or it has no view.
-    """
-    if isinstance(seen, FeatureSets):
-        with elsewhere("--features"):
-            found = seen.find(scene_id)
-        made_of, version = found.manifest.attributes["data"]["uri"], found.manifest.attributes.get("version")
-        return AskedScene(found.views, found.storage.uri, with_version(str(made_of), version))
-    with elsewhere("--data"):
-        number = seen.number(scene_id)
-    geometry = SceneStore(seen, 1).read([number])
-    device = stage.head.norm.weight.device
-    with torch.no_grad():
-        views = stage.encode({name: torch.from_numpy(array).to(device) for name, array in geometry.items()})
-    source = seen.source_of(number)
-    return AskedScene(SceneViews(views[0].cpu().numpy(), geometry[VALID][0]), source.uri, source.uri)
+    run: Run
+    stage: QuestionStage
+    """On this process's device, in evaluation mode."""
+    answers: Answers
+    words: Words
+    """Of its text tower."""
+    seen: FeatureSets | SceneSets
+    setup: SceneSetup | None
+    """Where the head sees scenes by their numbers."""
 
 
-def load(run: Run, seen: FeatureSets | SceneSets) -> tuple[QuestionStage, Answers, Words]:
+def load(run: Run, seen: FeatureSets | SceneSets, places: SceneSets | None = None) -> Opened:
     """The head on this process's device, its answers, and the tokenizer of its text tower.
+
+    Args:
+        places: the data sets of scenes that tell where the patches of features are, for a head that sees
+            cells.
 
     Raises:
         ConfigError: the text tower cannot be loaded, or is another one now.
@@ -249,12 +217,27 @@ def load(run: Run, seen: FeatureSets | SceneSets) -> tuple[QuestionStage, Answer
             f"revision is {tower}, it was {run.identity['text']['revision']}.",
             "Put that one there.",
         )
-    scenes = seen if isinstance(seen, SceneSets) else None
-    by_scene = scenes is not None
-    shape = QuestionShape(seen.shape.views, seen.shape.embedding, 1, words.limit, 1, by_scene)
-    stage = build_stage(run.job, answers.classes, shape, scenes).to(own_device())
+    setup = _setup(run, seen, places)
+    width = seen.shape.embedding if setup is None and isinstance(seen, FeatureSets) else 0
+    posed = setup is not None and run.sees_cells
+    shape = QuestionShape(seen.shape.views, width, 1, words.limit, 1, setup is not None, posed)
+    stage = build_stage(run.job, answers.classes, shape, setup).to(own_device())
     load_head(stage, run.checkpoints, run.step)
-    return stage, answers, words
+    return Opened(run, stage, answers, words, seen, setup)
+
+
+def _setup(run: Run, seen: FeatureSets | SceneSets, places: SceneSets | None) -> SceneSetup | None:
+    """What the head sees of scenes by their numbers.
+
+    Raises:
+        DataError: scenes of another size than its encoder takes, or places of other scenes.
+    """
+    job = run.job
+    if isinstance(seen, FeatureSets):
+        return of_features(job.scene, seen, places, run.storage.uri) if run.sees_cells else None
+    assert job.encoder is not None
+    first, record = first_encoder(job.encoder, job.storage, WITH)
+    return of_encoder(job.scene, first, record, seen, run.storage.uri)
 
 
 def _answers_of(run: Storage) -> Answers:
@@ -272,49 +255,3 @@ def _answers_of(run: Storage) -> Answers:
         return Answers(Vocabulary(tuple(kept["answers"])), UnknownAnswers(kept["unknown"]))
     except (TypeError, ValueError) as error:
         raise damaged(run, VOCABULARY_KEY, error, fix) from None
-
-
-@torch.no_grad()
-def ask(
-    stage: QuestionStage, answers: Answers, words: Words, scene: SceneViews, texts: Sequence[str]
-) -> Said:
-    """What the head says to each text, and what each view of the scene does for it.
-
-    Args:
-        texts: questions with their situations before them.
-    """
-    tokens, cut = words.encode(texts)
-    valid_V = torch.from_numpy(scene.view_valid.astype(bool))
-    logits, without = [], []
-    for each in tokens:
-        answered = stage.answer(*_batch(stage, scene, valid_V[None], each))
-        logits_A = answered.logits[0, : len(answers.texts)]  # never the impossible class
-        best, views = int(logits_A.argmax()), valid_V.nonzero().squeeze(1)
-        change_V = torch.zeros(len(valid_V))
-        if len(views) == 1:
-            change_V[views] = torch.nan
-        else:
-            left_kV = valid_V.repeat(len(views), 1)
-            left_kV[torch.arange(len(views)), views] = False
-            other_k = stage.answer(*_batch(stage, scene, left_kV, each)).logits[:, best]
-            change_V[views] = (other_k - logits_A[best]).float().cpu()
-        logits.append(logits_A.float().cpu().numpy())
-        without.append(change_V.numpy())
-    attention = (answered.view_weights[0] * valid_V.to(answered.view_weights.device)).float().cpu().numpy()
-    unknown = sum(words.unknown(each) for each in tokens)
-    return Said(np.stack(logits), attention, np.stack(without), cut, words.limit, unknown)
-
-
-def _batch(
-    stage: QuestionStage, scene: SceneViews, valid_kV: torch.Tensor, tokens: Sequence[int]
-) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """The arguments of `QuestionStage.answer`: one question of one scene, with several choices of views."""
-    device, rows = stage.head.norm.weight.device, len(valid_kV)
-    batch = {
-        "views": torch.from_numpy(np.array(scene.views)).expand(rows, -1, -1),
-        "view_valid": valid_kV,
-        "tokens": torch.tensor(tokens, dtype=torch.int32).expand(rows, 1, -1),
-        "token_count": torch.full((rows, 1), len(tokens), dtype=torch.int32),
-    }
-    chosen = torch.zeros(rows, dtype=torch.long, device=device)
-    return {name: tensor.to(device) for name, tensor in batch.items()}, chosen

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from jobs.ask.arguments import agent_at
 from jobs.ask.head import elsewhere
 from jobs.common.datasets import open_dataset
 from jobs.features.sets import unknown_scene
@@ -16,8 +17,8 @@ from jobs.view.scene import find, shown_scene, spread, views_of
 from plinth.errors import ConfigError, PlinthError
 from plinth.redaction import printable
 from plinth.storage import StorageOptions
-from poma3d.llm.config import NONE
 from poma3d.llm.conversations import Conversation
+from poma3d.seen.config import NONE, VOXELS
 
 KEY = "train"
 """Of the scenes in the run's job, for messages."""
@@ -43,10 +44,16 @@ def run(
     print(f"{trained.storage.uri}: checkpoint of step {trained.step}")
     if job.scene.tokens == NONE:
         print("this model is a control that sees no scene: it answers from the question alone")
+    agent = agent_at(arguments.pose)
+    if agent is not None and job.scene.tokens != VOXELS:
+        raise ConfigError(
+            f"--pose is given, and the model of {arguments.run} looks at no pose.",
+            "Say in --situation where you stand.",
+        )
     titles = []
     for number, question in enumerate(questions):
         text = job.chat.text_joiner.join((*situation, question))
-        asked = Conversation("asked", arguments.scene, str(number), (text,), ())
+        asked = Conversation("asked", arguments.scene, str(number), (text,), (), agent=agent)
         print(f"“{printable(question)}”\n  ", end="", flush=True)
         streamer = trained.chat.streamer(lambda piece: print(printable(piece), end="", flush=True))
         ((_, answer),) = answers(trained, [asked], 1, job.chat.max_answer_tokens, streamer)

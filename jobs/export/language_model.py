@@ -33,9 +33,10 @@ from plinth.storage import Storage
 from poma3d.auto.folder import without_folder
 from poma3d.auto.language.folder import Trained, save_merged, save_separate
 from poma3d.export import SceneEncoder, weights_digest
-from poma3d.llm.config import LORA, NONE
+from poma3d.llm.config import LORA
 from poma3d.llm.model import load_llm, new_projector, revision_of
 from poma3d.pretrained.folder import same_revision
+from poma3d.seen.config import NONE
 
 LLM, PROJECTOR = "llm.", "projector."
 """Names of the weights in a checkpoint; the encoder's are `jobs.evaluate.encoders`'."""

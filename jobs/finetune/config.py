@@ -18,8 +18,9 @@ from plinth.schema import MISSING
 from plinth.storage import StorageOptions
 from plinth.storage.options import LockConfig
 from poma3d.evaluate.config import BootstrapConfig
-from poma3d.heads.config import QUESTION, HeadConfig, ProtocolConfig, TextConfig
+from poma3d.heads.config import QUESTION, HeadConfig, HeadSceneConfig, ProtocolConfig, TextConfig
 from poma3d.pretrained.config import TeacherConfig
+from poma3d.seen.config import VOXELS
 
 TRAIN, VAL, TEST = "train", "val", "test"
 SCORED = (VAL, TEST)
@@ -32,9 +33,11 @@ class SplitConfig:
     annotations: list[Location] = field(default_factory=list)
     """Files of the split, questions and annotations alike, in any order."""
     features: list[Location] = field(default_factory=list)
-    """Outputs of `poma features`, of one encoder; scenes that no question names are no harm."""
+    """Outputs of `poma features`, of one encoder, with patches=true for scene.tokens=voxels; scenes that no
+    question names are no harm."""
     scenes: list[Location] = field(default_factory=list)
-    """Where the encoder is trained, in place of features: data sets of scenes."""
+    """Data sets of scenes: where the encoder is trained, in place of features; for scene.tokens=voxels, also
+    beside them."""
 
 
 @dataclass
@@ -49,6 +52,9 @@ class QaConfig(ProtocolConfig):
     """File with the list of answers: a JSON list, or the answer_dict.json of SQA3D or Hypo3D (whose numbers
     are not used: classes are in alphabetical order, as in the authors' line). Else all answers of the
     training annotations, sorted."""
+    scans: Location | None = None
+    """sqa3d with scene.tokens=voxels: folder with the text file and the mesh of each scan, by which poses
+    come to our frame. Without it questions have no pose, and are counted."""
     select_on: str = VAL
     """The split on which the best checkpoint is chosen: val or test. The public code chooses on the split
     that it reports; it is printed beside every figure."""
@@ -116,6 +122,8 @@ class FinetuneJob:
     """A control: every question is given another scene's views, in training and in evaluation alike."""
     encoder: EncoderConfig | None = None
     """An encoder that is trained with the head; null where it is frozen and its features are read."""
+    scene: HeadSceneConfig = field(default_factory=HeadSceneConfig)
+    """What the head gets of a scene."""
     text: TextConfig = field(default_factory=TextConfig)
     """The text tower."""
     head: HeadConfig = field(default_factory=HeadConfig)
@@ -160,7 +168,7 @@ class FinetuneJob:
             ConfigError: naming the key.
         """
         try:
-            for part in (self.qa, self.text, self.head):
+            for part in (self.qa, self.scene, self.text, self.head):
                 part.validate()
         except ValueError as error:
             raise ConfigError(f"{error}.") from None
@@ -181,15 +189,30 @@ class FinetuneJob:
             )
 
     def _validate_seen(self) -> None:
-        """A trained encoder sees scenes, a frozen one has features; none sees both."""
-        seen, other = ("features", "scenes") if self.encoder is None else ("scenes", "features")
+        """A trained encoder sees scenes, a frozen one has features; cells have their places from scenes."""
+        is_placed = self.scene.tokens == VOXELS
+        wanted = {"features": self.encoder is None, "scenes": self.encoder is not None or is_placed}
         for name, split in self.splits.items():
-            if getattr(split, other):
-                why = "without an encoder" if self.encoder is None else "with an encoder that is trained"
-                raise ConfigError(f"{name}.{other} is given {why}.", f"Give {name}.{seen} in its place.")
-            for key in ("annotations", seen):
+            for key, is_wanted in wanted.items():
+                if getattr(split, key) and not is_wanted:
+                    other = "scenes" if key == "features" else "features"
+                    why = "with" if self.encoder is not None else "without"
+                    raise ConfigError(
+                        f"{name}.{key} is given {why} an encoder that is trained.",
+                        f"Give {name}.{other} in its place.",
+                    )
+            for key in ("annotations", *(key for key, is_wanted in wanted.items() if is_wanted)):
                 if not getattr(split, key):
                     raise ConfigError(f"{name}.{key} is empty.", "Name at least one.")
+        if is_placed and self.head.inputs == QUESTION:
+            raise ConfigError(
+                "head.inputs is question, and scene.tokens is voxels, which nothing would look at.",
+                "Leave the scene section out.",
+            )
+        if self.qa.scans is not None and not is_placed:
+            raise ConfigError(
+                "qa.scans is given, and without scene.tokens=voxels no pose is looked at.", "Leave it out."
+            )
         if self.encoder is None:
             return
         self.encoder.validate()

@@ -26,9 +26,9 @@ from jobs.features.ahead import ahead
 from jobs.features.batches import batches
 from jobs.finetune.build import build_stage
 from jobs.finetune.config import TRAIN, FinetuneJob
+from jobs.finetune.numbered import KEPT, NumberedScenes
 from jobs.finetune.questions import Joined
 from jobs.finetune.resolve import ResolvedHeads
-from jobs.finetune.scenes import SceneStore
 from plinth.checkpoint import save_load as checkpoint
 from plinth.checkpoint import store
 from plinth.data.shards import RowGroupReader
@@ -160,11 +160,12 @@ class Scorer:
         self._job, self._resolved = job, resolved
         joined = resolved.splits[TRAIN]
         shape = QuestionShape(**joined.source.manifest.attributes["shape"])
-        self._head = build_stage(job, resolved.answers.classes, shape, joined.scenes).to(own_device())
+        self._head = build_stage(job, resolved.answers.classes, shape, joined.setup).to(own_device())
+        kept = KEPT if job.encoder is None else job.encoder.cached_scenes
         self._stores = {
-            name: SceneStore(split.scenes, job.encoder.cached_scenes)
+            name: NumberedScenes(split.setup.numbers, kept)
             for name, split in resolved.splits.items()
-            if name != TRAIN and split.scenes is not None and job.encoder is not None
+            if name != TRAIN and split.setup is not None
         }
         self._step: int | None = None
 
@@ -177,8 +178,8 @@ class Scorer:
         if step != self._step:
             load_head(self._head, self._resolved.stage.checkpoints, step)
             self._step = step
-        if self._head.trained is not None:
-            self._head.trained.scenes = self._stores[split]
+        if self._head.seen is not None:
+            self._head.seen.scenes = self._stores[split]
         of, answers = self._resolved.splits[split], self._resolved.answers
         return rank(self._head, of, answers, self._job.evaluate.batch_size, most)
 

@@ -19,7 +19,9 @@ from jobs.common.datasets import made_before
 from jobs.common.objects import digest
 from jobs.features.sets import FeatureSets
 from jobs.finetune.config import FinetuneJob
+from jobs.finetune.readers import agents_of
 from jobs.finetune.scenes import SceneSets
+from jobs.finetune.set_up import SceneSetup
 from plinth.data import manifest as manifests
 from plinth.data.manifest import Manifest, ShardEntry
 from plinth.data.shards import write_shard
@@ -31,6 +33,7 @@ from poma3d.annotations.rows import Question
 from poma3d.heads.answers import Answers
 from poma3d.heads.questions import SCHEMA_VERSION, QuestionRow, QuestionShape, SceneViews, encode, shape_of
 from poma3d.heads.text import Words
+from poma3d.seen.config import VOXELS
 
 FOLDER = "questions"
 SHARD_ROWS = 1024
@@ -46,29 +49,50 @@ class Joined:
     """By sample id, those whose scene is there."""
     counts: dict[str, int]
     """rows, scenes, without_scene, without_answer, unknown_answer, cut_texts."""
-    scenes: SceneSets | None = None
-    """Where the rows' scenes are, for an encoder that is trained."""
+    setup: SceneSetup | None = None
+    """Where rows name scenes: what is seen of these."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a head sees of a split: features of its scenes, or, where the encoder is trained, the scenes."""
+    """What a head sees of a split."""
 
     sets: FeatureSets | SceneSets
+    """Features of its scenes, or, where the encoder is trained, the scenes."""
     encoder: dict[str, Any]
     """What the result says of the encoder: digest, weights, run, teacher, teacher_revision."""
     embedding: int
-    """Width of a feature."""
-
-    @property
-    def scenes(self) -> SceneSets | None:
-        """The scenes, for an encoder that is trained."""
-        return self.sets if isinstance(self.sets, SceneSets) else None
+    """Width of what is seen of a view or a cell."""
+    setup: SceneSetup | None = None
+    """Where rows name scenes; None where they hold features."""
 
     @property
     def key(self) -> str:
         """Of the split in the job."""
-        return "features" if self.scenes is None else "scenes"
+        return "features" if isinstance(self.sets, FeatureSets) else "scenes"
+
+    @property
+    def scene_ids(self) -> list[str]:
+        """All scenes that are there."""
+        return self.sets.scene_ids() if self.setup is None else list(self.setup.numbers.ids)
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What decides the rows."""
+        found: dict[str, Any] = {self.key: self.sets.hashes}
+        if self.setup is None:
+            return found
+        places = self.setup.numbers.scenes
+        if places is not None:
+            found["scenes"] = places.hashes
+        return {**found, "encoder": self.encoder["digest"]}
+
+    def shown(self) -> Iterator[tuple[str, SceneViews | int]]:
+        """Each scene with its features, or its number."""
+        if self.setup is None:
+            assert isinstance(self.sets, FeatureSets)
+            return self.sets.scenes()
+        return ((scene_id, number) for number, scene_id in enumerate(self.setup.numbers.ids))
 
 
 def join(
@@ -90,7 +114,7 @@ def join(
     Raises:
         DataError: no question about a scene that is there, or scenes or features that cannot be used.
     """
-    order = seen.sets.scene_ids()
+    order = seen.scene_ids
     present = set(order)
     kept = [question for question in questions if question.scene_id in present]
     missing = sorted({question.scene_id for question in questions} - present)
@@ -100,8 +124,10 @@ def join(
             f"ask about {missing[0]}, there are such as {order[0] if order else 'none'}.",
             f"Give the {seen.key} of these scenes.",
         )
-    rows, cut = _rows(job, kept, answers, words)
-    shape = shape_of(rows, seen.sets.shape.views, seen.embedding, seen.scenes is not None)
+    is_posed = job.scene.tokens == VOXELS
+    agents = agents_of(kept, job.qa.scans, "qa") if is_posed else [None] * len(kept)
+    rows, cut = _rows(job, kept, agents, answers, words)
+    shape = shape_of(rows, seen.sets.shape.views, seen.embedding, seen.setup is not None, is_posed)
     counts = {
         "rows": len(rows),
         "scenes": len({row.scene_id for row in rows}),
@@ -119,12 +145,11 @@ def join(
         "encoder": seen.encoder,
         "counts": counts,
         "recipe": {
-            seen.key: seen.sets.hashes,
+            **seen.recipe,
             "tower": tower,
             "tokens": words.limit,
-            "rows": digest([[r.sample_id, r.texts, r.answers] for r in rows]),
+            "rows": digest([_content(row, is_posed) for row in rows]),
             "shuffled": job.seed if job.shuffle_scenes else None,
-            **({} if seen.scenes is None else {"encoder": seen.encoder["digest"]}),
         },
     }
     storage = run.child(f"{FOLDER}/{split}-{digest(attributes['recipe'])}")
@@ -134,22 +159,33 @@ def join(
         manifest = Manifest(entries, attributes)
         manifests.commit(storage, manifest)
     asked = {row.sample_id: question for row, question in zip(rows, kept, strict=True)}
-    return Joined(OpenSource(storage, manifest), asked, counts, seen.scenes)
+    return Joined(OpenSource(storage, manifest), asked, counts, seen.setup)
 
 
 def _rows(
-    job: FinetuneJob, questions: Sequence[Question], answers: Answers, words: Words
+    job: FinetuneJob,
+    questions: Sequence[Question],
+    agents: Sequence[np.ndarray | None],
+    answers: Answers,
+    words: Words,
 ) -> tuple[list[QuestionRow], int]:
     texts = [question.asked(job.qa.text_joiner) for question in questions]
     tokens, cut = words.encode([text for each in texts for text in each])
     rows, at = [], 0
-    for question, each in zip(questions, texts, strict=True):
+    for question, each, agent in zip(questions, texts, agents, strict=True):
         own = tuple(tokens[at : at + len(each)])
         at += len(each)
         rows.append(
-            QuestionRow(question.scene_id, question.question_id, own, answers.targets(question.answers))
+            QuestionRow(
+                question.scene_id, question.question_id, own, answers.targets(question.answers), agent
+            )
         )
     return rows, cut
+
+
+def _content(row: QuestionRow, is_posed: bool) -> list[Any]:
+    pose = [None if row.agent is None else row.agent.tolist()] if is_posed else []
+    return [row.sample_id, row.texts, row.answers, *pose]
 
 
 def _say(split: str, counts: dict[str, int], missing: Sequence[str], limit: int, key: str) -> None:
@@ -184,7 +220,7 @@ def _write(
     entries: list[ShardEntry] = []
     held: list[QuestionRow] = []
     views: dict[str, SceneViews | int] = {}
-    for shown, scene in seen.sets.scenes():
+    for shown, scene in seen.shown():
         own = of_scene.get(asked_of[shown], [])
         if not own:
             continue

@@ -6,14 +6,18 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+
 from jobs.finetune.config import QaConfig
 from plinth.errors import ConfigError, DataError
 from plinth.redaction import printable
 from plinth.storage import MissingKeyError, Storage, StorageOptions
 from plinth.units import counted
 from poma3d.annotations import rooms, vocabulary
+from poma3d.annotations.poses import NEEDED, agent_of
 from poma3d.annotations.read import read
 from poma3d.annotations.rows import Question
+from poma3d.annotations.scan_frames import ScanFrames
 from poma3d.annotations.vocabulary import Vocabulary
 
 DIRECTIONS = "msnn"
@@ -58,6 +62,49 @@ def read_questions(qa: QaConfig, uris: Sequence[str], options: StorageOptions, s
             )
         seen.add(question.question_id)
     return questions
+
+
+def agents_of(questions: Sequence[Question], scans: str | None, where: str) -> list[np.ndarray | None]:
+    """Where each question is asked from: float32 [3, 4], world -> whoever asks; None where it has no pose.
+    Poses that cannot be brought to our frame are counted, on the terminal.
+
+    Args:
+        scans: folder with the text file and the mesh of each scan, for poses of their frames.
+        where: key in the job, for messages.
+
+    Raises:
+        ConfigError: no such folder.
+    """
+    try:
+        frames = None if scans is None else ScanFrames(Path(scans))
+    except ValueError as error:
+        raise ConfigError(f"{where}.scans: {error}.") from None
+    found: list[np.ndarray | None] = []
+    without = 0
+    for question in questions:
+        agent = None
+        if question.position is not None and question.orientation is not None:
+            try:
+                agent = _agent(question, frames)
+            except ValueError:
+                without += 1
+        found.append(agent)
+    if without:
+        of = f"{without} of {len(questions)} questions"
+        print(f"{where}: {of} have a pose that cannot be brought to our frame")
+    return found
+
+
+def _agent(question: Question, frames: ScanFrames | None) -> np.ndarray:
+    """World -> agent.
+
+    Raises:
+        ValueError: its pose cannot be brought to our frame.
+    """
+    scan = None
+    if frames is not None and NEEDED.get(question.frame):
+        scan = frames.frame(question.scene_id, mesh=len(NEEDED[question.frame]) > 1)
+    return agent_of(question, scan)
 
 
 def read_vocabulary(uri: str, options: StorageOptions) -> Vocabulary:

@@ -12,14 +12,15 @@ from typing import Any
 
 from jobs.common import models
 from jobs.common.run_layout import HEADS, run_storage
-from jobs.features.sets import check_same_encoder, open_features
+from jobs.features.sets import FeatureSets, check_same_encoder, open_features
 from jobs.finetune import questions
 from jobs.finetune.build import WITH, build_from_sources, local
 from jobs.finetune.config import TRAIN, FinetuneJob
-from jobs.finetune.encoder import check_size, first_encoder
+from jobs.finetune.encoder import first_encoder
 from jobs.finetune.questions import Joined, Seen
 from jobs.finetune.readers import DIRECTIONS, read_questions, read_vocabulary
 from jobs.finetune.scenes import open_scenes
+from jobs.finetune.set_up import SceneSetup, of_encoder, of_features
 from jobs.pretrain.resume import KeyNames
 from jobs.pretrain.stage_spec import checks, in_steps, optim_of, stage_spec
 from plinth import config
@@ -33,9 +34,10 @@ from poma3d.annotations import vocabulary
 from poma3d.annotations.rows import Question
 from poma3d.annotations.vocabulary import UnknownAnswers
 from poma3d.heads.answers import Answers
-from poma3d.heads.config import TEACHER
+from poma3d.heads.config import SEPARATE, TEACHER
 from poma3d.heads.text import Words, revision_of
 from poma3d.pretrained.config import TeacherConfig
+from poma3d.seen.config import VOXELS
 
 VOCABULARY_KEY = "vocabulary.json"
 """The classes of the head, in order."""
@@ -99,7 +101,7 @@ def resolve(
         job,
         heads,
         HEADS,
-        partial(build_from_sources, there, answers.classes, joined[TRAIN].scenes),
+        partial(build_from_sources, there, answers.classes, joined[TRAIN].setup),
         _identity(job, found[TRAIN].encoder["digest"], tower, answers),
         accept_changes,
         _names_in_job(job),
@@ -155,7 +157,16 @@ def _features(job: FinetuneJob) -> dict[str, Seen]:
         check_same_encoder(first.encoder, other.encoder, f"{name}.features {other.names}")
         if other.shape.embedding != first.shape.embedding:
             raise DataError(f"{name}.features are {other.shape.embedding} wide, not {first.shape.embedding}.")
-    return {name: Seen(sets, sets.encoder, sets.shape.embedding) for name, sets in found.items()}
+    if job.scene.tokens != VOXELS:
+        return {name: Seen(sets, sets.encoder, sets.shape.embedding) for name, sets in found.items()}
+    made = {name: _placed(job, name, sets) for name, sets in found.items()}
+    return {name: Seen(sets, sets.encoder, made[name].width, made[name]) for name, sets in found.items()}
+
+
+def _placed(job: FinetuneJob, name: str, sets: FeatureSets) -> SceneSetup:
+    """The cells of a split whose features are open."""
+    scenes = open_scenes(job.splits[name].scenes, job.storage, f"{name}.scenes: ")
+    return of_features(job.scene, sets, scenes, name)
 
 
 def _scenes(job: FinetuneJob) -> dict[str, Seen]:
@@ -166,18 +177,21 @@ def _scenes(job: FinetuneJob) -> dict[str, Seen]:
         CheckpointError: no encoder there.
     """
     assert job.encoder is not None
-    encoder, record = first_encoder(job.encoder, job.storage, WITH)
+    first, record = first_encoder(job.encoder, job.storage, WITH)
     found = {
         name: open_scenes(split.scenes, job.storage, f"{name}.scenes: ") for name, split in job.splits.items()
     }
     for name, sets in found.items():
-        check_size(encoder, sets, f"{name}.scenes")
         if sets.shape.views != found[TRAIN].shape.views:
             raise DataError(
                 f"{name}.scenes have {sets.shape.views} views, those of train {found[TRAIN].shape.views}.",
                 "Ingest all scenes with the same number of views.",
             )
-    return {name: Seen(sets, record, encoder.vit.shape.joint) for name, sets in found.items()}
+    seen = {}
+    for name, sets in found.items():
+        setup = of_encoder(job.scene, first, record, sets, name)
+        seen[name] = Seen(sets, record, setup.width, setup)
+    return seen
 
 
 def _words(job: FinetuneJob, encoder: dict[str, Any]) -> tuple[str, Words]:
@@ -273,7 +287,8 @@ def _identity(job: FinetuneJob, encoder: str, tower: str, answers: Answers) -> d
             k: full["qa"][k] for k in ("task", "directions", "unknown_answers", "text_joiner", "situations")
         },
         "text": text | {"revision": tower},
-        "head": full["head"],
+        "head": {k: v for k, v in full["head"].items() if (k, v) != ("attention", SEPARATE)},
+        **({"scene": full["scene"]} if job.scene.tokens == VOXELS else {}),
         "shuffle_scenes": job.shuffle_scenes,
         "zero": job.zero.identity,
         "optim": asdict(optim_of(job, heads, HEADS)),

@@ -33,8 +33,8 @@ from plinth.data.sources import OpenSource
 from plinth.locations import absolute
 from plinth.storage import Storage
 from plinth.storage.lock import RunLock
-from poma3d.llm.config import NONE
 from poma3d.llm.conversations import shape_of
+from poma3d.seen.config import NONE
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -7,10 +7,10 @@ from typing import Any
 
 from jobs.common import models
 from jobs.common.run_layout import HEADS
-from jobs.finetune.build import local, trained_encoder
+from jobs.finetune.build import local, seen_of
 from jobs.finetune.config import TRAIN, FinetuneJob
 from jobs.finetune.resolve import check_settings, look
-from jobs.finetune.scenes import SceneSets
+from jobs.finetune.set_up import SceneSetup
 from jobs.ingest.config import ShapeConfig
 from jobs.plan import tuning
 from jobs.plan.data import parse_assumptions, reason
@@ -24,6 +24,7 @@ from poma3d.cost.step import size_of, step_cost
 from poma3d.heads.questions import QuestionShape
 from poma3d.heads.stage import QuestionStage
 from poma3d.heads.text import config_of, outline_tower, positions_of
+from poma3d.seen.config import VOXELS
 
 ASSUMED_ANSWERS = 1000
 """Classes of a head whose annotations are not there yet: public lists have 706 (SQA3D) to a few thousand."""
@@ -40,7 +41,7 @@ class _QuestionFacts:
     tokens: int
     answers: int
     samples: float | None
-    scenes: SceneSets | None
+    setup: SceneSetup | None
     origin: str
 
 
@@ -61,17 +62,15 @@ def plan(
     text = local(replace(job.text, revision=None) if open_commit else job.text, job.storage)
     theirs = tuning.their_config(text.source, KNOWN, lambda: config_of(text))
     tokens = min(facts.tokens, positions_of(theirs))
-    encoder = None
-    if facts.scenes is not None:
-        encoder = trained_encoder(tuning.keeps_blocks(job), facts.scenes, None)
-    shape = QuestionShape(
-        facts.views, facts.embedding, 1, tokens, LISTED_ANSWERS, by_scene=encoder is not None
-    )
+    by_scene = facts.setup is not None
+    is_posed = by_scene and job.scene.tokens == VOXELS
+    shape = QuestionShape(facts.views, facts.embedding, 1, tokens, LISTED_ANSWERS, by_scene, is_posed)
     try:
         tower = outline_tower(text, theirs)
     except ValueError as error:
         raise ConfigError(f"{error}.") from None
-    stage = QuestionStage(job.head, job.qa, tower, shape, facts.answers, job.seed, encoder)
+    seen = seen_of(tuning.keeps_blocks(job), facts.setup)
+    stage = QuestionStage(job.head, job.qa, tower, shape, facts.answers, job.seed, seen)
     stage = stage.to(dtype_of(job.zero)).train()
     batch = stage.fake_batch(1)
     batch["token_count"][:] = tokens
@@ -114,5 +113,5 @@ def _facts(job: FinetuneJob, samples: float | None) -> _QuestionFacts:
         origin += "; the encoder is frozen: its features are read"
     return _QuestionFacts(
         seen.sets.shape.views, seen.embedding, max(map(len, texts)), found.answers.classes, len(asked),
-        seen.scenes, origin,
+        seen.setup, origin,
     )  # fmt: skip

@@ -13,7 +13,7 @@ from jobs.common.run_layout import TRAINING
 from jobs.finetune.llm.build import Setup, assembled, local
 from jobs.finetune.llm.config import FinetuneLlmJob
 from jobs.finetune.llm.resolve import check_settings, look
-from jobs.finetune.llm.scenes import number_scenes
+from jobs.finetune.numbered import number_scenes
 from jobs.ingest.config import ShapeConfig
 from jobs.plan import tuning
 from jobs.plan.data import Assumptions, parse_assumptions, reason
@@ -24,9 +24,10 @@ from plinth.errors import ConfigError, PlinthError
 from plinth.locations import absolute
 from plinth.schema import MISSING
 from poma3d.cost.step import size_of, step_cost
-from poma3d.llm.config import NONE, VIEWS, LlmConfig
+from poma3d.llm.config import LlmConfig
 from poma3d.llm.conversations import ConversationShape
 from poma3d.llm.model import blocks_of, config_of, outline_llm
+from poma3d.seen.config import NONE, VIEWS
 
 CHECKPOINTING = "llm.gradient_checkpointing"
 TEXT_FACTORS = (0.5, 1.0, 2.0)
@@ -175,7 +176,7 @@ def _facts(job: FinetuneLlmJob, assumed: Assumptions) -> ConversationFacts:
     patches = vit.patches if job.scene.needs_patches else 0
     width = 0 if kind == NONE else vit.joint if kind == VIEWS else vit.width
     vocabulary = None if job.llm.new is None else job.llm.new.vocabulary
-    setup = Setup(number_scenes(None, None, "", 0), views, width, patches, vocabulary)
+    setup = Setup(number_scenes(None, None, "", 0), views, width, patches, vocabulary=vocabulary)
     of_scene = f"; scenes of {views} views of ViT-B/16" if kind != NONE else ""
     origin = f"limits of chat and scene{of_scene} ({why})"
     return ConversationFacts(setup, chat.max_text_tokens, chat.max_answer_tokens + 1, samples, origin)

@@ -38,6 +38,8 @@ NEEDED = {
     SQA3D: ("axisAlignment", "the box centre of the raw mesh"),
 }
 """What the way to our world takes of a scan."""
+AHEAD = (1.0, 0.0, 0.0)
+"""The axis along which the agent of a `world` pose faces, as MSNN's."""
 STRAIGHT = 1e-9
 """Length of the level part of a direction below which a camera looks straight up or down."""
 
@@ -101,6 +103,29 @@ def camera_of(question: Question, scan: ScanFrame | None) -> CameraText:
         text_id=question.question_id,
         orientation=question.orientation,
     )
+
+
+def agent_of(question: Question, scan: ScanFrame | None) -> np.ndarray:
+    """Where a question is asked from: float32 [3, 4], world -> agent. The agent stands upright: of the pose
+    the position and the direction in the plane count.
+
+    Raises:
+        ValueError: the question has no pose, or the scan is not known.
+    """
+    if question.position is None or question.orientation is None:
+        raise ValueError(f"question {question.question_id} has no pose")
+    own = np.array(AXES.get(question.frame, AHEAD))
+    direction = rotation_matrix(question.orientation) @ own
+    position, direction = in_world(np.array(question.position), direction, question.frame or WORLD, scan)
+    return upright_agent(position, float(np.arctan2(direction[1], direction[0])))
+
+
+def upright_agent(position: np.ndarray, angle: float) -> np.ndarray:
+    """World -> somebody upright at `position` [3], metres, who looks along `angle`, radians from x
+    counter-clockwise: float32 [3, 4], then x is ahead, y left, z up."""
+    cos, sin = np.cos(angle), np.sin(angle)
+    turn = np.array([[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]])
+    return np.concatenate([turn, -(turn @ position)[:, None]], axis=1).astype(np.float32)
 
 
 def moved_to_world(row: CameraText, scan: ScanFrame | None) -> CameraText:

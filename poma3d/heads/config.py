@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from poma3d.annotations.question_types import TypeRule
 from poma3d.annotations.vocabulary import UnknownAnswers
 from poma3d.counts import Count
 from poma3d.locations import ModelLocation
+from poma3d.seen.config import VIEWS as VIEW_FEATURES
+from poma3d.seen.config import VOXELS, SceneTokensConfig
 
 TRANSFORMERS, TEACHER = "transformers", "teacher"
 BOTH, QUESTION, VIEWS = "both", "question", "views"
 SCANQA, GIVEN = "scanqa", "given"
 DRAWN, MAIN = "drawn", "main"
+SEPARATE, GUIDED = "separate", "guided"
 
 
 @dataclass
@@ -66,6 +70,7 @@ class HeadConfig:
     """Sizes of a head; the defaults are those of the authors' follow-up."""
 
     INPUTS = (BOTH, QUESTION, VIEWS)
+    ATTENTIONS = (SEPARATE, GUIDED)
 
     pool_hidden: Count = 256
     """Width of the MLP that weighs views, and words."""
@@ -77,6 +82,10 @@ class HeadConfig:
     """Dropout before the answers, drawn per sample and epoch: it is the same at any number of workers."""
     inputs: str = BOTH
     """What the head sees: both, or, as a control, question or views alone."""
+    attention: str = SEPARATE
+    """How views are weighed. separate: by themselves, the same for every question, as the follow-up does.
+    guided: by what is asked, whose pooled words are added where the weights are made (the additive attention
+    of Bahdanau et al., arXiv 1409.0473)."""
 
     def validate(self) -> None:
         """Refuse values that cannot be.
@@ -88,6 +97,25 @@ class HeadConfig:
             raise ValueError(f"head.dropout is {self.dropout}, expected 0 or more and less than 1")
         if self.inputs not in self.INPUTS:
             raise ValueError(f"head.inputs is '{self.inputs}'; use one of {', '.join(self.INPUTS)}")
+        if self.attention not in self.ATTENTIONS:
+            raise ValueError(f"head.attention is '{self.attention}'; use one of {', '.join(self.ATTENTIONS)}")
+        if self.attention == GUIDED and self.inputs != BOTH:
+            raise ValueError(
+                f"head.attention is {GUIDED} and head.inputs is {self.inputs}: a question guides what is "
+                f"looked at where both are seen"
+            )
+
+
+@dataclass
+class HeadSceneConfig(SceneTokensConfig):
+    """What a head gets of a scene."""
+
+    KINDS: ClassVar[tuple[str, ...]] = (VIEW_FEATURES, VOXELS)
+
+    tokens: str = VIEW_FEATURES
+    """views: the feature of each view, as the follow-up does. voxels: the mean of the patch tokens whose
+    points lie in a cell, beside the cell's position as whoever asks sees it: what a head needs that is to
+    tell directions."""
 
 
 @dataclass

@@ -10,8 +10,11 @@
     token_count   int32    [S]      how many of the T tokens are words
     text_count    int32    []       how many of the S texts there are
     answers       int32    [K]      classes of the listed answers, -1 where there are no more
-    scene         int32    []       in place of `views` and `view_valid` where the encoder is trained: which
-                                    of the data sets' scenes, in the order of their shards
+    scene         int32    []       in place of `views` and `view_valid` where the encoder is trained or
+                                    cells are seen: which of the data sets' scenes, in the order of their
+                                    shards
+    agent         float32  [3,4]    where cells are seen: world -> whoever asks, x ahead, y left, z up; unit
+                                    where the question has no pose
 
 Rows are sorted by scene, so that a row group holds a scene's features once for the compression, and an
 encoder that is trained meets a scene's questions together. Text is cut into tokens here, once: the recipe of
@@ -28,6 +31,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import pyarrow as pa
+
+from poma3d.seen.scenes import AGENT
 
 SCHEMA_VERSION = 1
 NO_ANSWER = -1
@@ -48,16 +53,20 @@ class QuestionShape:
     tokens: int
     answers: int
     by_scene: bool = False
-    """Whether rows name their scene, for an encoder that is trained, rather than hold its features."""
+    """Whether rows name their scene rather than hold its features."""
+    posed: bool = False
+    """Whether they say where the question is asked from."""
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The tensor columns."""
-        return (SCENE, *ASKED) if self.by_scene else COLUMNS
+        if not self.by_scene:
+            return COLUMNS
+        return (SCENE, AGENT, *ASKED) if self.posed else (SCENE, *ASKED)
 
     def to_dict(self) -> dict[str, int]:
-        """For a manifest; without `by_scene` where it is False, as in older ones."""
-        return {name: value for name, value in asdict(self).items() if name != "by_scene" or value}
+        """For a manifest; without what is False, as in older ones."""
+        return {name: value for name, value in asdict(self).items() if value is not False}
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,8 @@ class QuestionRow:
     """Token ids of each text, the main one first."""
     answers: tuple[int, ...]
     """Classes of the listed answers, each once."""
+    agent: np.ndarray | None = None
+    """float32 [3, 4], world -> whoever asks; None where the question has no pose."""
 
     @property
     def sample_id(self) -> str:
@@ -88,7 +99,7 @@ class SceneViews:
 
 
 def shape_of(
-    rows: Sequence[QuestionRow], views: int, embedding: int, by_scene: bool = False
+    rows: Sequence[QuestionRow], views: int, embedding: int, by_scene: bool = False, posed: bool = False
 ) -> QuestionShape:
     """The smallest sizes that hold all rows."""
     return QuestionShape(
@@ -98,6 +109,7 @@ def shape_of(
         max((len(text) for row in rows for text in row.texts), default=1),
         max(1, max((len(row.answers) for row in rows), default=1)),
         by_scene,
+        posed,
     )
 
 
@@ -111,6 +123,7 @@ def schema(shape: QuestionShape) -> pa.Schema:
         "text_count": ("int32", (), "texts"),
         "answers": ("int32", (shape.answers,), "classes, -1 = none"),
         SCENE: ("int32", (), "number in the data sets of scenes"),
+        AGENT: ("float32", (3, 4), "world -> agent, metres"),
     }
     fields = [pa.field(n, pa.string(), nullable=False) for n in ("sample_id", "scene_id", "question_id")]
     for name in shape.columns:
@@ -154,7 +167,8 @@ def _arrays(row: QuestionRow, scene: SceneViews | int, shape: QuestionShape) -> 
             "view_valid": np.ascontiguousarray(scene.view_valid, np.uint8),
         }
     else:
-        seen = {SCENE: np.array(scene, np.int32)}
+        agent = np.eye(3, 4) if row.agent is None else row.agent
+        seen = {SCENE: np.array(scene, np.int32), AGENT: np.ascontiguousarray(agent, np.float32)}
     return {
         **seen,
         "tokens": tokens,

@@ -4,18 +4,17 @@ The loss is local to a sample, so nothing is gathered: `forward` gives its sum o
 samples and their count. Whatever is drawn (the situation of this epoch, dropout) depends on seed, epoch and
 sample alone; `prepare` draws it on the host, before the batch goes to a device.
 
-Where the encoder is trained with the head, a row names its scene, and `prepare` brings the geometry of the
-scenes of a micro-batch, each once: questions about the same scene share one pass of the encoder.
+Where the encoder is trained with the head, or the head sees cells of space, a row names its scene, and
+`prepare` brings the scenes of a micro-batch, each once: questions about the same scene share one pass of the
+encoder.
 
-Legend: n samples of a micro-batch, U scenes of theirs, V views, E width of a feature, H W pixels, S texts, T
-tokens, D width of a word, Y hidden width, A answers.
+Legend: n samples of a micro-batch, U scenes of theirs, V views, M views or cells, E width of a feature, P
+patches, H W pixels, S texts, T tokens, D width of a word, Y hidden width, A answers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -25,43 +24,18 @@ from poma3d.heads.config import DRAWN, VIEWS, HeadConfig, ProtocolConfig
 from poma3d.heads.network import Answered, AnswerHead, answer_loss, multi_hot
 from poma3d.heads.questions import SCENE, QuestionShape
 from poma3d.heads.text import TextTower
-from poma3d.inputs import Batch, fake_batch, point_maps, read_samples, uniform
+from poma3d.inputs import Batch, point_maps, read_samples, uniform
 from poma3d.network.encoder import PointMapEncoder
-from poma3d.sample import SampleShape
+from poma3d.seen.config import PATCHES, VOXELS
+from poma3d.seen.scenes import AGENT, CELLS, POSITIONS, SCENE_ROW, SEEN, VIEW, WHOLE_SCENE, SeenScenes
+from poma3d.seen.tokens import placed_cells
 from poma3d.stages import Contrast, Encoded, ParamGroup
 
 ANSWER = "answer"
 SITUATION, KEPT = "drawn/situation", "drawn/head-dropout"
 """Keys of a prepared batch: int64 [n], which text of each sample is asked; float32 [n, Y], dropout."""
-
-
-SCENE_ROW = "drawn/scene-row"
-"""Key of a prepared batch: int64 [n], which of the U scenes each sample asks about."""
-
-
-class Scenes(Protocol):
-    """Where the geometry of scenes comes from, by their numbers."""
-
-    def read(self, numbers: Sequence[int]) -> Mapping[str, np.ndarray]:
-        """The geometry columns of `poma3d.sample` and `view_valid`, each [U, V, ...]."""
-        ...
-
-    def read_ahead(self, numbers: Sequence[int]) -> None:
-        """Have these at hand when they are asked for; from any thread."""
-        ...
-
-
-@dataclass
-class TrainedEncoder:
-    """An encoder that is trained with a head."""
-
-    encoder: PointMapEncoder
-    samples: SampleShape
-    """Of its scenes."""
-    scenes: Scenes
-    """Those of the split that is trained on or scored."""
-    lr_scale: float = 1.0
-    """Its peak learning rate over the head's."""
+CELL_COUNT, PLACES = "scene/cell-count", "scene/places"
+"""Of cells: int64 [n], how many a sample has; [n, M, E], sines of their positions in the agent's frame."""
 
 
 class QuestionStage(nn.Module):
@@ -79,23 +53,25 @@ class QuestionStage(nn.Module):
         shape: QuestionShape,
         answers: int,
         seed: int,
-        trained: TrainedEncoder | None = None,
+        seen: SeenScenes | None = None,
     ) -> None:
         """A head with new weights that depend on `seed` alone.
 
         Args:
             answers: classes, all of which are trained.
-            trained: for rows by scene.
+            seen: for rows by scene.
         """
         super().__init__()
         self.head_config, self.protocol, self.shape, self.seed = head, protocol, shape, seed
         self.answers = answers
         self.tower: TextTower | None = None if head.inputs == VIEWS else tower
-        self.encoder: PointMapEncoder | None = None if trained is None else trained.encoder
-        self.trained = trained
+        self.encoder: PointMapEncoder | None = None if seen is None else seen.encoder
+        self.seen = seen
+        width = shape.embedding if seen is None else seen.width
+        places = width if seen is not None and seen.config.tokens == VOXELS else 0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.head = AnswerHead(head, shape.embedding, tower.width, answers)
+            self.head = AnswerHead(head, width, tower.width, answers, places)
 
     def forward(self, batch: Batch, features_only: bool = False) -> Encoded:
         """`sums["answer"]`: the loss over valid samples; with `features_only` only their count."""
@@ -122,39 +98,45 @@ class QuestionStage(nn.Module):
         chosen_n = self._situations(batch)
         longest = int(batch["token_count"][torch.arange(len(chosen_n)), chosen_n].max())
         prepared = {**batch, SITUATION: chosen_n, "tokens": batch["tokens"][..., :longest]}
-        if self.trained is not None:
-            prepared |= self._geometry(batch, self.trained)
+        if self.seen is not None:
+            whole = torch.full((len(chosen_n),), WHOLE_SCENE, dtype=torch.int32)
+            scenes, counts, _ = self.seen.gather({**batch, VIEW: whole})
+            prepared |= scenes
+            if self.seen.config.tokens == VOXELS:
+                prepared[CELL_COUNT] = torch.tensor(counts)
         kept_nY = self._kept(batch)
         return prepared if kept_nY is None else {**prepared, KEPT: kept_nY}
 
     def read_ahead(self, batch: Batch) -> None:
         """What `prepare` will need of a batch that comes later; the reading thread calls it."""
-        if self.trained is not None:
-            self.trained.scenes.read_ahead(sorted(set(batch[SCENE].tolist())))
+        if self.seen is not None and self.seen.scenes is not None:
+            self.seen.scenes.read_ahead(sorted(set(batch[SCENE].tolist())))
 
     def encoded(self, batch: Batch) -> Batch:
-        """A prepared batch with `views` [n, V, E] and `view_valid` [n, V], by the trained encoder where there
-        is one."""
-        if self.trained is None:
+        """A prepared batch with `views` [n, M, E] and `view_valid` [n, M] where its rows name scenes; of
+        cells also their places [n, M, E]."""
+        if self.seen is None:
             return batch
-        views_UVE, row_n = self.encode(batch), batch[SCENE_ROW]
-        return {**batch, "views": views_UVE[row_n], "view_valid": batch["view_valid"][row_n]}
+        row_n = batch[SCENE_ROW]
+        if self.seen.config.tokens != VOXELS:
+            return {**batch, "views": self.encode(batch)[row_n], "view_valid": batch[SEEN]}
+        patches_UVPE = batch[PATCHES] if PATCHES in batch else self.encode(batch)
+        patches_UVPE = patches_UVPE.to(self.head.norm.weight.dtype)
+        cells_nME, places_nME = placed_cells(
+            self.seen.config, patches_UVPE, row_n, batch[CELLS], batch[POSITIONS]
+        )
+        valid_nM = torch.arange(cells_nME.shape[1], device=row_n.device) < batch[CELL_COUNT][:, None]
+        return {**batch, "views": cells_nME, "view_valid": valid_nM, PLACES: places_nME}
 
     def encode(self, scenes: Batch) -> Tensor:
-        """Projected features float32 [U, V, E] of U scenes from their geometry, by the trained encoder."""
+        """What the trained encoder makes of the geometry of U scenes: projected features [U, V, E], or patch
+        tokens [U, V, P, E] where the head sees cells."""
         assert self.encoder is not None
+        assert self.seen is not None
         points_UVHW3 = point_maps(scenes)
-        pooled: Tensor = self.encoder(points_UVHW3.flatten(0, 1).permute(0, 3, 1, 2)).pooled
-        return pooled.unflatten(0, points_UVHW3.shape[:2])
-
-    @staticmethod
-    def _geometry(batch: Batch, trained: TrainedEncoder) -> Batch:
-        """The geometry of a micro-batch's scenes, each once, and which of them each sample asks about."""
-        numbers_U, row_n = batch[SCENE].unique(return_inverse=True)
-        if trained.samples.geometry[0] in batch:  # a fake batch has a scene for each sample
-            return {SCENE_ROW: torch.arange(len(row_n))}
-        found = trained.scenes.read(numbers_U.tolist())
-        return {SCENE_ROW: row_n} | {name: torch.from_numpy(array) for name, array in found.items()}
+        output = self.encoder(points_UVHW3.flatten(0, 1).permute(0, 3, 1, 2))
+        wanted: Tensor = output.tokens if self.seen.config.tokens == VOXELS else output.pooled
+        return wanted.unflatten(0, points_UVHW3.shape[:2])
 
     def answer(self, batch: Batch, chosen_n: Tensor, keep_nY: Tensor | None = None) -> Answered:
         """Logits of all answers, given which of the texts of each sample is asked."""
@@ -165,7 +147,7 @@ class QuestionStage(nn.Module):
         word_valid_nT = torch.arange(tokens_nT.shape[1], device=counts_n.device) < counts_n[:, None]
         words_nTD = None if self.tower is None else self.tower(tokens_nT.long(), word_valid_nT)
         view_valid_nV = batch["view_valid"].bool()
-        return self.head(views_nVE, view_valid_nV, words_nTD, word_valid_nT, keep_nY)
+        return self.head(views_nVE, view_valid_nV, words_nTD, word_valid_nT, keep_nY, batch.get(PLACES))
 
     def _situations(self, batch: Batch) -> Tensor:
         counts_n = batch["text_count"].long()
@@ -192,10 +174,9 @@ class QuestionStage(nn.Module):
         of_encoder = {id(p) for p in self.encoder.parameters()} if self.encoder is not None else set()
         rest = [p for p in self.parameters() if id(p) not in of_encoder]
         groups = _groups("", rest, weight_decay, 1.0)
-        if self.encoder is not None and self.trained is not None:
-            groups += _groups(
-                "encoder ", list(self.encoder.parameters()), weight_decay, self.trained.lr_scale
-            )
+        if self.encoder is not None and self.seen is not None:
+            scale = self.seen.encoder_lr_scale
+            groups += _groups("encoder ", list(self.encoder.parameters()), weight_decay, scale)
         return groups
 
     def ema_pairs(self) -> dict[str, str]:
@@ -215,16 +196,15 @@ class QuestionStage(nn.Module):
         g, shape = torch.Generator().manual_seed(seed), self.shape
         words = self.tower.vocabulary if self.tower is not None else 2
         keys = torch.randint(2**62, (n,), generator=g)
-        if self.trained is None:
-            seen = {
+        if self.seen is None:
+            seen: Batch = {
                 "views": torch.randn(n, shape.views, shape.embedding, generator=g).half(),
                 "view_valid": torch.ones(n, shape.views, dtype=torch.uint8),
             }
         else:
-            samples = self.trained.samples
-            columns = (*samples.geometry, "view_valid")
-            made = fake_batch(samples, columns, n, seed)
-            seen = {SCENE: torch.arange(n, dtype=torch.int32), **{name: made[name] for name in columns}}
+            seen = {SCENE: torch.arange(n, dtype=torch.int32)} | self.seen.fake(n, seed, g)
+            if self.shape.posed:
+                seen[AGENT] = torch.eye(3, 4).repeat(n, 1, 1)
         return {
             **seen,
             "tokens": torch.randint(words, (n, shape.texts, shape.tokens), generator=g, dtype=torch.int32),

@@ -1,4 +1,4 @@
-"""The settings of a language model, of the tokens that a scene becomes, and of the text around them."""
+"""The settings of a language model, of its projector, and of the text around a scene."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 from poma3d.counts import Count
 from poma3d.locations import ModelLocation
+from poma3d.seen.config import SceneTokensConfig
 
 CAUSAL, VISION_LANGUAGE = "causal", "vision_language"
 LORA, FULL, PROJECTOR = "lora", "full", "projector"
 TOKENS, SAMPLES = "tokens", "samples"
-PATCHES, VOXELS, VIEWS, NONE = "patches", "voxels", "views", "none"
 DRAWN, MAIN, FIRST = "drawn", "main", "first"
 
 
@@ -114,22 +114,9 @@ class LlmConfig:
 
 
 @dataclass
-class SceneTokensConfig:
-    """What the language model gets of a scene."""
+class LlmSceneConfig(SceneTokensConfig):
+    """What the language model gets of a scene, and the projector that brings it to the model's width."""
 
-    KINDS = (PATCHES, VOXELS, VIEWS, NONE)
-
-    tokens: str = VOXELS
-    """patches: every patch token of every view. voxels: the mean of the patch tokens whose points lie in a
-    cell, with the cell's position. views: the feature of each view. none: nothing, a control."""
-    cell_m: float = 0.2
-    """voxels: edge of a cell, metres."""
-    max_voxels: Count = 512
-    """voxels: most cells of a scene; those with the most patches are kept."""
-    shortest_wave_m: float = 0.4
-    """voxels: the shortest wavelength of the sines that a position is written in, metres."""
-    longest_wave_m: float = 40.0
-    """voxels: the longest; more than a scene is wide."""
     projector_width: Count | None = None
     """Width of the projector's hidden layer; that of the language model when empty."""
     projector_lr: float | None = None
@@ -141,22 +128,9 @@ class SceneTokensConfig:
         Raises:
             ValueError: naming the field and what to do.
         """
-        if self.tokens not in self.KINDS:
-            raise ValueError(f"scene.tokens is '{self.tokens}'; use one of {', '.join(self.KINDS)}")
-        if not self.cell_m > 0:
-            raise ValueError(f"scene.cell_m is {self.cell_m}, expected above 0")
-        if not 0 < self.shortest_wave_m < self.longest_wave_m:
-            raise ValueError(
-                f"scene.shortest_wave_m {self.shortest_wave_m} must be above 0 and below "
-                f"scene.longest_wave_m {self.longest_wave_m}"
-            )
+        super().validate()
         if self.projector_lr is not None and not self.projector_lr > 0:
             raise ValueError(f"scene.projector_lr is {self.projector_lr}, expected above 0")
-
-    @property
-    def needs_patches(self) -> bool:
-        """Whether it is made of patch tokens."""
-        return self.tokens in (PATCHES, VOXELS)
 
 
 @dataclass

@@ -29,20 +29,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from poma3d.annotations.poses import AXES, WORLD, ScanFrame, in_world, rotation_matrix
-from poma3d.annotations.rows import Question
+from poma3d.seen.scenes import WHOLE_SCENE
 
 if TYPE_CHECKING:
     import pyarrow as pa  # imported where rows are made: a model that was handed on runs where there is none
 
 SCHEMA_VERSION = 1
-WHOLE_SCENE = -1
 COLUMNS = (
     "prompt", "prompt_count", "prompts", "scene_at", "answer", "answer_count", "answers", "scene", "view",
     "agent",
 )  # fmt: skip
-AHEAD = (1.0, 0.0, 0.0)
-"""The axis along which the agent of a `world` pose faces, as MSNN's."""
 
 
 @dataclass(frozen=True)
@@ -100,24 +96,6 @@ def shape_of(rows: Sequence[ConversationRow]) -> ConversationShape:
         max(1, max(len(row.answers) for row in rows)),
         max([len(answer) for row in rows for answer in row.answers], default=1),
     )
-
-
-def agent_of(question: Question, scan: ScanFrame | None) -> np.ndarray:
-    """Where a question is asked from: float32 [3, 4], world -> agent. The agent stands upright: of the pose
-    the position and the direction in the plane count.
-
-    Raises:
-        ValueError: the question has no pose, or the scan is not known.
-    """
-    if question.position is None or question.orientation is None:
-        raise ValueError(f"question {question.question_id} has no pose")
-    own = np.array(AXES.get(question.frame, AHEAD))
-    direction = rotation_matrix(question.orientation) @ own
-    position, direction = in_world(np.array(question.position), direction, question.frame or WORLD, scan)
-    angle = np.arctan2(direction[1], direction[0])
-    cos, sin = np.cos(angle), np.sin(angle)
-    turn = np.array([[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]])
-    return np.concatenate([turn, -(turn @ position)[:, None]], axis=1).astype(np.float32)
 
 
 def _tensors(shape: ConversationShape) -> dict[str, tuple[str, tuple[int, ...], str]]:

@@ -127,3 +127,8 @@ def _packed(texts: Sequence[Text], row_tokens: int) -> list[list[int]]:
         rows[found].append(i)
         room[found] -= text.length
     return rows
+
+
+def placed(embeds_RLW: Tensor, scene_QW: Tensor, scene_at: Tensor) -> Tensor:
+    """The rows with scene tokens at their places of the flattened rows, int64 [Q]."""
+    return embeds_RLW.flatten(0, 1).index_copy(0, scene_at, scene_QW).view(embeds_RLW.shape)

@@ -15,6 +15,7 @@ scene tokens, D their width, W width of the language model, R rows of L places, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,18 +23,29 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from poma3d.inputs import Batch, point_maps, read_samples, uniform
-from poma3d.llm.config import DRAWN, NONE, SAMPLES, VIEWS, ChatConfig
-from poma3d.llm.conversations import COLUMNS, WHOLE_SCENE, ConversationShape
-from poma3d.llm.layout import PREFIX, Text, attention, lay_out
+from poma3d.llm.config import DRAWN, SAMPLES, ChatConfig
+from poma3d.llm.conversations import COLUMNS, ConversationShape
+from poma3d.llm.layout import PREFIX, Text, attention, lay_out, placed
 from poma3d.llm.model import decoder_of, frozen_names, new_projector, width_of
-from poma3d.llm.scene_tokens import arranged, placed
-from poma3d.llm.scenes import CELLS, FEATURES, POSITIONS, SCENE_ROW, SEEN, SeenScenes
 from poma3d.network.encoder import PointMapEncoder
+from poma3d.seen.config import NONE, VIEWS
+from poma3d.seen.scenes import CELLS, FEATURES, POSITIONS, SCENE_ROW, SEEN, WHOLE_SCENE, SeenScenes
+from poma3d.seen.tokens import arranged
 from poma3d.stages import Contrast, Encoded, ParamGroup
 
 ANSWER = "answer"
 IDS = f"{PREFIX}ids"
 MATRIX = 2
+
+
+@dataclass(frozen=True)
+class Projection:
+    """The projector between scene tokens and language model."""
+
+    hidden: int | None = None
+    """Its width; that of the language model when None."""
+    lr_scale: float = 1.0
+    """Its peak learning rate over the language model's."""
 
 
 class ConversationStage(nn.Module):
@@ -51,6 +63,7 @@ class ConversationStage(nn.Module):
         shape: ConversationShape,
         seed: int,
         loss: str,
+        projection: Projection | None = None,
     ) -> None:
         """A projector with new weights that depend on `seed` alone.
 
@@ -60,12 +73,13 @@ class ConversationStage(nn.Module):
         """
         super().__init__()
         self.chat, self.seen, self.shape, self.seed, self.loss = chat, seen, shape, seed, loss
+        self.projection = projection or Projection()
         self.llm = llm
         self.encoder: PointMapEncoder | None = seen.encoder
         self.projector: nn.Sequential | None = None
         if seen.config.tokens != NONE:
             out = width_of(llm)
-            hidden = seen.config.projector_width or out
+            hidden = self.projection.hidden or out
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 self.projector = new_projector(seen.width, hidden, out)
@@ -120,7 +134,7 @@ class ConversationStage(nn.Module):
         of a trained encoder, each with its rate."""
         parts: list[tuple[str, nn.Module | None, float]] = [
             ("", self.llm, 1.0),
-            ("projector ", self.projector, self.seen.projector_lr_scale),
+            ("projector ", self.projector, self.projection.lr_scale),
             ("encoder ", self.encoder, self.seen.encoder_lr_scale),
         ]
         return [

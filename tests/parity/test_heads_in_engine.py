@@ -13,7 +13,7 @@ from plinth.engine.config import OptimConfig, Precision, ZeroConfig
 from plinth.engine.engine import Engine, EngineConfig
 from poma3d.heads.stage import QuestionStage
 from tests.helpers import reference
-from tests.helpers.downstream import heads
+from tests.helpers.downstream import heads, scenes
 from tests.helpers.ranks import run_ranks
 from tests.helpers.reference import Trained
 from tests.helpers.runs import trained_by
@@ -22,13 +22,19 @@ pytestmark = pytest.mark.slow
 GLOBAL_BATCH, MICRO_BATCH, STEPS, SEED = 8, 2, 4, 5
 OPTIM = OptimConfig(lr=1e-3, warmup_steps=1, weight_decay=0.1, grad_clip=5.0)
 TOWER, FROZEN, ENCODER = "trained tower", "frozen tower", "trained tower and encoder"
-CASES = [(TOWER, 2), (FROZEN, 2), (TOWER, 3), (ENCODER, 2), (ENCODER, 3)]
+CELLS, ENCODED_CELLS = "cells of features", "cells of a trained encoder"
+CASES = [
+    (TOWER, 2), (FROZEN, 2), (TOWER, 3), (ENCODER, 2), (ENCODER, 3), (CELLS, 2), (ENCODED_CELLS, 2),
+    (ENCODED_CELLS, 3),
+]  # fmt: skip
 """What is trained beside the head, and the ZeRO stage."""
 ASKED_ABOUT = [0, 0, 0, 1, 2, 2, 1, 0]
 """Scene of each question of a batch: in a micro-batch one twice, or two."""
 
 
 def stage_of(case: str) -> QuestionStage:
+    if case in (CELLS, ENCODED_CELLS):
+        return heads.cell_stage(trained=case == ENCODED_CELLS)
     return heads.encoder_stage() if case == ENCODER else heads.stage(case == TOWER)
 
 
@@ -37,7 +43,7 @@ def batches(case: str) -> list[dict[str, Any]]:
     for step, batch in enumerate(made):
         batch["sample_valid"][5] = False
         batch["epoch"] += step
-    return [heads.by_scene(batch, ASKED_ABOUT) for batch in made] if case == ENCODER else made
+    return made if case in (TOWER, FROZEN) else [scenes.by_scene(batch, ASKED_ABOUT) for batch in made]
 
 
 def train(cases: list[tuple[str, int]], exact_sums: bool) -> list[Trained]:

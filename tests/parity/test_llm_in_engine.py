@@ -15,7 +15,7 @@ from plinth.engine.engine import Engine, EngineConfig
 from poma3d.llm.config import FULL, LORA, PROJECTOR
 from poma3d.llm.stage import ConversationStage
 from tests.helpers import reference
-from tests.helpers.downstream import llm
+from tests.helpers.downstream import llm, scenes
 from tests.helpers.ranks import run_ranks
 from tests.helpers.reference import Trained
 from tests.helpers.runs import trained_by
@@ -63,7 +63,7 @@ def batches(case: Case) -> list[dict[str, Any]]:
     for step, batch in enumerate(made):
         batch["sample_valid"][1] = False
         batch["epoch"] += step
-    return [llm.by_scene(batch, ASKED_ABOUT) for batch in made]
+    return [scenes.by_scene(batch, ASKED_ABOUT) for batch in made]
 
 
 def train(cases: list[Case], exact_sums: bool) -> list[Trained]:

@@ -22,11 +22,11 @@ from plinth.errors import ConfigError, DataError
 from plinth.storage import Storage, StorageOptions
 from poma3d.inputs import Batch
 from poma3d.llm.chat import Chat
-from poma3d.llm.config import NONE
 from poma3d.llm.conversations import COLUMNS, Conversation, ConversationRow, encode, shape_of
 from poma3d.llm.generate import ask, generate
 from poma3d.llm.stage import ConversationStage
 from poma3d.sample import decode
+from poma3d.seen.config import NONE
 
 
 @dataclass(frozen=True)

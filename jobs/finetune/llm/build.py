@@ -11,48 +11,35 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from jobs.common import models
 from jobs.common.run_layout import TRAINING
-from jobs.finetune.encoder import first_encoder, to_be_trained
 from jobs.finetune.llm.config import FinetuneLlmJob
-from jobs.finetune.llm.scenes import KEPT, LlmScenes, SceneNumbers
+from jobs.finetune.set_up import SceneSetup, seen_scenes
 from jobs.pretrain.stage_spec import optim_of
 from plinth.checkpoint import save_load as checkpoint
 from plinth.data.sources import OpenSource
 from plinth.engine.config import Precision
 from plinth.errors import CheckpointError, ConfigError
 from plinth.storage import Storage, StorageOptions
-from poma3d.llm.config import NONE, VIEWS, LlmConfig
+from poma3d.llm.config import LlmConfig
 from poma3d.llm.conversations import ConversationShape
 from poma3d.llm.model import load_llm
-from poma3d.llm.scenes import SeenScenes
-from poma3d.llm.stage import ConversationStage
-from poma3d.network.encoder import PointMapEncoder
+from poma3d.llm.stage import ConversationStage, Projection
 
 WITH = "the language model"
 """What an encoder is trained with, as its record says."""
 
 
 @dataclass(frozen=True)
-class Setup:
+class Setup(SceneSetup):
     """What a model is built from beside the job; picklable."""
 
-    numbers: SceneNumbers
-    views: int
-    """Of a scene."""
-    width: int
-    """Of what scene tokens are made of."""
-    patches: int
-    """Of a view."""
-    vocabulary: int | None
+    vocabulary: int | None = None
     """Tokens of a tokenizer that was trained here."""
-    encoder: dict[str, Any] | None = None
-    """What is written down of the encoder: digest, weights, run, teacher, teacher_revision."""
 
 
 def build_from_sources(job: FinetuneLlmJob, setup: Setup, sources: Sequence[OpenSource]) -> ConversationStage:
@@ -85,25 +72,10 @@ def assembled(
         CheckpointError: no encoder there.
     """
     lr = optim_of(job, job.training, TRAINING).lr
+    seen = seen_scenes(job.scene, job.encoder, setup, lr, job.storage, WITH)
     projector_lr = job.scene.projector_lr
-    seen = SeenScenes(
-        job.scene,
-        None,
-        setup.views,
-        setup.width,
-        setup.patches,
-        projector_lr_scale=1.0 if projector_lr is None else projector_lr / lr,
-    )
-    if job.encoder is not None:
-        assert setup.numbers.scenes is not None
-        encoder = _trained(job, setup)
-        scale = 1.0 if job.encoder.lr is None else job.encoder.lr / lr
-        shape_of_scenes = setup.numbers.scenes.shape
-        seen = replace(seen, encoder=encoder, samples=shape_of_scenes, encoder_lr_scale=scale)
-    if job.scene.tokens != NONE:
-        kept = KEPT if job.encoder is None else job.encoder.cached_scenes
-        seen.scenes = LlmScenes(setup.numbers, kept)
-    return ConversationStage(llm, job.chat, seen, shape, job.seed, job.llm.loss)
+    projection = Projection(job.scene.projector_width, 1.0 if projector_lr is None else projector_lr / lr)
+    return ConversationStage(llm, job.chat, seen, shape, job.seed, job.llm.loss, projection)
 
 
 def load_weights(
@@ -139,16 +111,3 @@ def local(llm: LlmConfig, options: StorageOptions) -> LlmConfig:
     if not llm.source:
         return llm
     return replace(llm, source=models.fetch(llm.source, options, "llm.source"))
-
-
-def _trained(job: FinetuneLlmJob, setup: Setup) -> PointMapEncoder:
-    given = job.encoder
-    assert given is not None
-    first, record = first_encoder(given, job.storage, WITH)
-    begun = None if setup.encoder is None else setup.encoder["digest"]
-    vit = to_be_trained(given, first, record["digest"], begun)
-    if job.scene.tokens != VIEWS:  # what makes a view's feature is not looked at
-        vit.head.requires_grad_(False)
-        if first.vit.shape.pooling == "class":
-            vit.norm.requires_grad_(False)
-    return PointMapEncoder(vit)

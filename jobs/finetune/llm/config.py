@@ -17,7 +17,8 @@ from plinth.observe.config import GuardConfig, LedgerConfig, MetricsConfig
 from plinth.schema import MISSING
 from plinth.storage import StorageOptions
 from plinth.storage.options import LockConfig
-from poma3d.llm.config import NONE, PROJECTOR, VOXELS, ChatConfig, LlmConfig, SceneTokensConfig
+from poma3d.llm.config import PROJECTOR, ChatConfig, LlmConfig, LlmSceneConfig
+from poma3d.seen.config import NONE, VOXELS
 
 SCENE_CAPTIONS, VIEW_CAPTIONS = "scene_captions", "view_captions"
 CAPTIONS = (SCENE_CAPTIONS, VIEW_CAPTIONS)
@@ -71,7 +72,7 @@ class FinetuneLlmJob:
     """Seed of the data order, of what is drawn, of dropout and of new weights."""
     llm: LlmConfig = field(default_factory=LlmConfig)
     """The language model, and what of it is trained."""
-    scene: SceneTokensConfig = field(default_factory=SceneTokensConfig)
+    scene: LlmSceneConfig = field(default_factory=LlmSceneConfig)
     """What it gets of a scene."""
     chat: ChatConfig = field(default_factory=ChatConfig)
     """The text around it."""

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from jobs.finetune.config import QaConfig
 from jobs.finetune.llm.config import CAPTIONS, SCENE_CAPTIONS, ConversationsConfig
-from jobs.finetune.readers import read_questions
+from jobs.finetune.readers import agents_of, read_questions
 from jobs.finetune.scenes import SceneSets
 from plinth.data.shards import RowGroupReader
-from plinth.errors import ConfigError
 from plinth.storage import StorageOptions
-from poma3d.annotations.poses import NEEDED
-from poma3d.annotations.rows import Question
-from poma3d.annotations.scan_frames import ScanFrames
-from poma3d.llm.conversations import Conversation, agent_of
+from poma3d.llm.conversations import Conversation
 from poma3d.sample import decode
 
 
@@ -40,39 +35,13 @@ def read(
         return _captions(config, scenes)
     qa = QaConfig(task=config.kind, directions=config.directions)
     asked = read_questions(qa, config.annotations, options, where)
-    try:
-        scans = None if config.scans is None else ScanFrames(Path(config.scans))
-    except ValueError as error:
-        raise ConfigError(f"{where}.scans: {error}.") from None
-    found, without = [], 0
-    for question in asked:
-        try:
-            agent = _agent(question, scans)
-        except ValueError:
-            agent, without = None, without + 1
-        texts = question.asked(joiner)
-        found.append(
-            Conversation(
-                config.kind, question.scene_id, question.question_id, texts, question.answers, agent=agent
-            )
+    agents = agents_of(asked, config.scans, where)
+    return [
+        Conversation(
+            config.kind, each.scene_id, each.question_id, each.asked(joiner), each.answers, agent=agent
         )
-    if without:
-        print(f"{where}: {without} of {len(asked)} questions have a pose that cannot be brought to our frame")
-    return found
-
-
-def _agent(question: Question, scans: ScanFrames | None) -> np.ndarray | None:
-    """World -> agent; None where the question has no pose.
-
-    Raises:
-        ValueError: its pose cannot be brought to our frame.
-    """
-    if question.position is None or question.orientation is None:
-        return None
-    scan = None
-    if scans is not None and NEEDED.get(question.frame):
-        scan = scans.frame(question.scene_id, mesh=len(NEEDED[question.frame]) > 1)
-    return agent_of(question, scan)
+        for each, agent in zip(asked, agents, strict=True)
+    ]
 
 
 def _captions(config: ConversationsConfig, scenes: SceneSets) -> list[Conversation]:

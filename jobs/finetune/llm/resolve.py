@@ -12,27 +12,28 @@ from typing import Any
 
 from jobs.common import models
 from jobs.common.run_layout import TRAINING, run_storage
-from jobs.features.sets import FeatureSets, open_features
-from jobs.finetune.encoder import check_size, first_encoder
+from jobs.features.sets import open_features
+from jobs.finetune.encoder import first_encoder
 from jobs.finetune.llm import conversations, rows
 from jobs.finetune.llm.build import WITH, Setup, build_from_sources, local
 from jobs.finetune.llm.config import FinetuneLlmJob, SeenConfig, needs_scenes
-from jobs.finetune.llm.scenes import number_scenes
+from jobs.finetune.numbered import number_scenes
 from jobs.finetune.scenes import SceneSets, open_scenes
+from jobs.finetune.set_up import of_encoder, of_features
 from jobs.pretrain.resume import KeyNames
 from jobs.pretrain.stage_spec import checks, in_steps, optim_of, stage_spec
 from plinth import config
 from plinth.data.config import SourceConfig
-from plinth.errors import ConfigError, DataError, raise_together
+from plinth.errors import ConfigError, raise_together
 from plinth.locations import absolute
 from plinth.storage import Storage
 from plinth.train import resolve as stages
 from plinth.train.resolve import ResolvedStage
 from poma3d.llm.chat import Chat, load_chat, train_tokenizer, trained_chat
-from poma3d.llm.config import NONE, VIEWS, VOXELS
 from poma3d.llm.conversations import Conversation, ConversationShape, shape_of
 from poma3d.llm.model import longest_row, revision_of
-from poma3d.llm.scenes import SeenScenes
+from poma3d.seen.config import NONE
+from poma3d.seen.scenes import SeenScenes
 
 TOKENIZER_KEY = "tokenizer.json"
 """Of a tokenizer that was trained from the conversations."""
@@ -152,31 +153,14 @@ def set_up(job: FinetuneLlmJob, seen: SeenConfig, scenes: SceneSets | None, key:
     Raises:
         DataError: features without patch tokens, of scenes that are not there, or of different sizes.
     """
-    kind = job.scene.tokens
-    if kind == NONE:
-        return Setup(number_scenes(None, None, "", 0), 0, 0, 0, None)
-    if job.encoder is not None:
-        assert scenes is not None
-        encoder, record = first_encoder(job.encoder, job.storage, WITH)
-        check_size(encoder, scenes, f"{key}.scenes")
-        shape = encoder.vit.shape
-        patches = 0 if kind == VIEWS else shape.patches
-        numbers = number_scenes(None, scenes, "", patches if kind == VOXELS else 0)
-        width = shape.joint if kind == VIEWS else shape.width
-        return Setup(numbers, scenes.shape.views, width, patches, None, record)
-    features = open_features(seen.features, job.storage, f"{key}.features: ")
-    stored = features.shape
-    if job.scene.needs_patches and not stored.patches:
-        raise DataError(
-            f"{key}.features: {features.names} hold no patch tokens, and scene.tokens is {kind}.",
-            "Run `poma features` with patches=true, or use scene.tokens=views.",
-        )
-    of_places = scenes if kind == VOXELS else None
-    column = "views" if kind == VIEWS else "patches"
-    numbers = number_scenes(features, of_places, column, stored.patches if kind == VOXELS else 0)
-    _check_views(features, of_places, key)
-    width, patches = (stored.embedding, 0) if kind == VIEWS else (stored.patch_width, stored.patches)
-    return Setup(numbers, stored.views, width, patches, None, features.encoder)
+    if job.scene.tokens == NONE:
+        return Setup(number_scenes(None, None, "", 0), 0, 0, 0)
+    if job.encoder is None:
+        features = open_features(seen.features, job.storage, f"{key}.features: ")
+        return Setup(**vars(of_features(job.scene, features, scenes, key)))
+    assert scenes is not None
+    first, record = first_encoder(job.encoder, job.storage, WITH)
+    return Setup(**vars(of_encoder(job.scene, first, record, scenes, key)))
 
 
 def read_all(
@@ -235,14 +219,6 @@ def write_tokenizer(run: Storage, resolved: ResolvedLlm) -> None:
 def scenes_of(job: FinetuneLlmJob, seen: SeenConfig, key: str) -> SceneSets | None:
     """The data sets of scenes of a split, where something reads them."""
     return open_scenes(seen.scenes, job.storage, f"{key}.scenes: ") if needs_scenes(job, seen) else None
-
-
-def _check_views(features: FeatureSets, scenes: SceneSets | None, key: str) -> None:
-    if scenes is not None and scenes.shape.views != features.shape.views:
-        raise DataError(
-            f"{key}: scenes have {scenes.shape.views} views, their features {features.shape.views}.",
-            "Name the data sets that the features were made of.",
-        )
 
 
 def _chat(job: FinetuneLlmJob, said: list[list[Conversation]]) -> tuple[str, str | None, Chat]:

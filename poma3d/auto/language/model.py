@@ -20,12 +20,13 @@ from poma3d.auto.language.config import Poma3dLlmConfig
 from poma3d.auto.whole import WholeModel
 from poma3d.export.encoder import encode
 from poma3d.export.fields import GAIN, shape_of
-from poma3d.llm.config import CAUSAL, PATCHES, VIEWS, VOXELS
-from poma3d.llm.layout import PREFIX, Text, ending_together, lay_out
+from poma3d.llm.config import CAUSAL
+from poma3d.llm.layout import PREFIX, Text, ending_together, lay_out, placed
 from poma3d.llm.model import ATTENTION, IGNORED, drop_towers, new_projector, width_of
-from poma3d.llm.scene_tokens import arranged, placed
-from poma3d.llm.voxels import AXES, Cells, cells, in_agent_frame, patch_points
 from poma3d.network.vit import VisionTransformer
+from poma3d.seen.config import PATCHES, VIEWS, VOXELS
+from poma3d.seen.tokens import arranged
+from poma3d.seen.voxels import AXES, Cells, cells, in_agent_frame, patch_points
 
 CHUNK_VIEWS = 256
 """Views that pass through the encoder at once, as in `poma features`."""

@@ -13,8 +13,9 @@ from poma3d.auto.language.folder import Trained
 from poma3d.export import Provenance, SceneEncoder
 from poma3d.inputs import Batch, point_maps
 from poma3d.llm.chat import Chat
-from poma3d.llm.conversations import WHOLE_SCENE, ConversationRow, encode, shape_of
+from poma3d.llm.conversations import ConversationRow, encode, shape_of
 from poma3d.llm.stage import ConversationStage
+from poma3d.seen.scenes import WHOLE_SCENE
 from tests.helpers.downstream import llm
 
 MAX_TOKENS = 8

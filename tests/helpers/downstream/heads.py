@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import BertConfig, BertModel
 
@@ -17,19 +15,22 @@ from jobs.evaluate import encoders
 from jobs.pretrain.config import PretrainJob
 from plinth.storage import StorageOptions
 from poma3d import export
-from poma3d.heads.config import HeadConfig, ProtocolConfig
+from poma3d.heads.config import HeadConfig, HeadSceneConfig, ProtocolConfig
 from poma3d.heads.questions import QuestionShape
-from poma3d.heads.stage import QuestionStage, TrainedEncoder
+from poma3d.heads.stage import QuestionStage
 from poma3d.heads.text import TextTower
-from poma3d.inputs import fake_batch
 from poma3d.network.encoder import PointMapEncoder
 from poma3d.pretrained.config import TeacherConfig
+from poma3d.seen.scenes import SeenScenes
 from tests.helpers import tiny
+from tests.helpers.downstream.scenes import MemoryPoints, MemoryScenes
 from tests.helpers.tiny_jobs import write
 
 SHAPE = QuestionShape(views=4, embedding=10, texts=3, tokens=6, answers=2)
 CLASSES, WORDS = 7, 20
 SCENES = 3
+CELL_WIDTH = 12
+"""Of the stored patch tokens of a tiny head that sees cells."""
 
 
 def tower(train: bool = True) -> TextTower:
@@ -49,40 +50,39 @@ def stage(train: bool = True, dropout: float = 0.3, **changes: Any) -> QuestionS
     return QuestionStage(head, ProtocolConfig(), tower(train), SHAPE, CLASSES, seed=3)
 
 
-class MemoryScenes:
-    """Scenes with random geometry, in memory; notes what was asked for."""
-
-    def __init__(self, count: int) -> None:
-        self.shape = tiny.shape()
-        made = fake_batch(self.shape, (*self.shape.geometry, "view_valid"), count, seed=0)
-        self.columns = {name: made[name].numpy() for name in (*self.shape.geometry, "view_valid")}
-        self.columns["view_valid"][0, 1:] = 0  # a scene of one view
-        self.asked: list[list[int]] = []
-
-    def read(self, numbers: Sequence[int]) -> dict[str, np.ndarray]:
-        self.asked.append(list(numbers))
-        return {name: values[list(numbers)] for name, values in self.columns.items()}
-
-    def read_ahead(self, numbers: Sequence[int]) -> None:
-        """Everything is at hand."""
-
-
 def encoder_stage(dropout: float = 0.3, lr_scale: float = 0.5) -> QuestionStage:
     """A tiny stage whose encoder is trained, on `SCENES` scenes."""
     scenes = MemoryScenes(SCENES)
     vit = tiny.tower().build()
-    trained = TrainedEncoder(PointMapEncoder(vit), scenes.shape, scenes, lr_scale)
+    seen = SeenScenes(
+        HeadSceneConfig(), scenes, scenes.shape.views, tiny.JOINT, encoder=PointMapEncoder(vit),
+        samples=scenes.shape, encoder_lr_scale=lr_scale,
+    )  # fmt: skip
     shape = replace(SHAPE, views=scenes.shape.views, embedding=tiny.JOINT, by_scene=True)
     head = HeadConfig(pool_hidden=8, pool_width=16, hidden=24, dropout=dropout)
-    return QuestionStage(head, ProtocolConfig(), tower(), shape, CLASSES, seed=3, trained=trained)
+    return QuestionStage(head, ProtocolConfig(), tower(), shape, CLASSES, seed=3, seen=seen)
 
 
-def by_scene(batch: dict[str, Any], scenes: Sequence[int]) -> dict[str, Any]:
-    """A fake batch whose questions are about these scenes of the store, without their geometry."""
-    kept = {
-        name: value for name, value in batch.items() if name not in (*tiny.shape().geometry, "view_valid")
-    }
-    return {**kept, "scene": torch.tensor(scenes, dtype=torch.int32)}
+def cell_stage(trained: bool = False, dropout: float = 0.3) -> QuestionStage:
+    """A tiny stage whose head sees cells, guided by the question: of features, or of an encoder that is
+    trained."""
+    tower_of_views = tiny.tower()
+    patches = tower_of_views.shape.patches
+    store = MemoryPoints(SCENES, patches, 0 if trained else CELL_WIDTH)
+    samples = store.inner.shape
+    encoder = PointMapEncoder(tower_of_views.build()) if trained else None
+    if encoder is not None:
+        encoder.vit.head.requires_grad_(False)
+        encoder.vit.norm.requires_grad_(False)
+    scene = HeadSceneConfig(tokens="voxels", cell_m=0.5, max_voxels=64)
+    width = tower_of_views.shape.width if trained else CELL_WIDTH
+    seen = SeenScenes(
+        scene, store, samples.views, width, patches, encoder, samples if trained else None,
+        encoder_lr_scale=0.5,
+    )  # fmt: skip
+    shape = replace(SHAPE, views=samples.views, embedding=width, by_scene=True, posed=True)
+    head = HeadConfig(pool_hidden=8, pool_width=16, hidden=24, dropout=dropout, attention="guided")
+    return QuestionStage(head, ProtocolConfig(), tower(), shape, CLASSES, seed=3, seen=seen)
 
 
 def make_features(folder: Path) -> dict[str, Any]:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from transformers import (
@@ -22,7 +20,6 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from poma3d.inputs import point_maps
 from poma3d.llm.chat import END, PAD, TEMPLATE, Chat, train_tokenizer
 from poma3d.llm.config import (
     CAUSAL,
@@ -32,17 +29,16 @@ from poma3d.llm.config import (
     AdapterConfig,
     ChatConfig,
     LlmConfig,
+    LlmSceneConfig,
     NewModelConfig,
-    SceneTokensConfig,
 )
 from poma3d.llm.conversations import ConversationShape
 from poma3d.llm.model import load_llm
-from poma3d.llm.scenes import SeenScenes
-from poma3d.llm.stage import ConversationStage
-from poma3d.llm.voxels import patch_points
+from poma3d.llm.stage import ConversationStage, Projection
 from poma3d.network.encoder import PointMapEncoder
+from poma3d.seen.scenes import SeenScenes
 from tests.helpers import tiny
-from tests.helpers.downstream.heads import MemoryScenes
+from tests.helpers.downstream.scenes import MemoryPoints
 
 SHAPE = ConversationShape(prompts=2, prompt_tokens=5, answers=2, answer_tokens=3)
 VOCABULARY = 300
@@ -110,37 +106,6 @@ def chat(**changes: Any) -> Chat:
     return Chat(tokenizer(), ChatConfig(**changes))
 
 
-class MemoryPoints:
-    """The scenes of `MemoryScenes` with the places of their patches; features in place of geometry if
-    asked."""
-
-    def __init__(self, count: int, patches: int, width: int = 0) -> None:
-        self.inner, self.patches, self.width = MemoryScenes(count), patches, width
-
-    def read(self, numbers: Sequence[int]) -> dict[str, np.ndarray]:
-        found = self.inner.read(numbers)
-        points = point_maps({name: torch.from_numpy(values) for name, values in found.items()})
-        places = [patch_points(each, self.patches) for each in points]
-        made = {
-            "patch_points": np.stack([each.points for each in places]),
-            "patch_points_valid": np.stack([each.valid for each in places]),
-        }
-        if not self.width:
-            return found | made
-        drawn = [
-            np.random.default_rng(n).normal(size=(self.inner.shape.views, self.patches, self.width))
-            for n in numbers
-        ]
-        return made | {
-            "view_valid": found["view_valid"],
-            "patches": np.stack(drawn).astype(np.float16),
-            "views": np.stack(drawn)[:, :, 0].astype(np.float16),
-        }
-
-    def read_ahead(self, numbers: Sequence[int]) -> None:
-        """Everything is at hand."""
-
-
 def seen(tokens: str = "voxels", trained: bool = False, scenes: int = 3, **changes: Any) -> SeenScenes:
     """Scenes in memory, with features or with an encoder that is trained."""
     tower = tiny.tower()
@@ -152,10 +117,10 @@ def seen(tokens: str = "voxels", trained: bool = False, scenes: int = 3, **chang
     store = MemoryPoints(scenes, patches, 0 if trained else 12)
     width = 12 if not trained else tiny.JOINT if tokens == "views" else tower.shape.width
     shape = store.inner.shape
-    config = SceneTokensConfig(tokens=tokens, cell_m=0.5, max_voxels=6, **changes)
+    config = LlmSceneConfig(tokens=tokens, cell_m=0.5, max_voxels=6, **changes)
     return SeenScenes(
         config, store, shape.views, width, patches, encoder, shape if trained else None,
-        encoder_lr_scale=0.5, projector_lr_scale=2.0,
+        encoder_lr_scale=0.5,
     )  # fmt: skip
 
 
@@ -177,7 +142,13 @@ def stage(
         if "lora_B" in name:  # zero at first: dropout would have no effect
             torch.nn.init.constant_(parameter, 0.01)
     return ConversationStage(
-        made, ChatConfig(**chat_changes), seen(tokens, trained), SHAPE, seed=3, loss=loss
+        made,
+        ChatConfig(**chat_changes),
+        seen(tokens, trained),
+        SHAPE,
+        seed=3,
+        loss=loss,
+        projection=Projection(lr_scale=2.0),
     )
 
 
@@ -185,10 +156,3 @@ def new_model(seed: int = 0) -> nn.Module:
     """A small model with new weights."""
     config = NewModelConfig(VOCABULARY, width=16, layers=1, heads=2, mlp_width=24, max_tokens=128)
     return load_llm(LlmConfig(new=config, tune=FULL), VOCABULARY, seed)
-
-
-def by_scene(batch: dict[str, Any], scenes: Sequence[int]) -> dict[str, Any]:
-    """A fake batch whose conversations are about these scenes of the store."""
-    gone = (*tiny.shape().geometry, "view_valid", "views", "patches", "patch_points", "patch_points_valid")
-    kept = {name: value for name, value in batch.items() if name not in gone}
-    return {**kept, "scene": torch.tensor(scenes, dtype=torch.int32)}

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from jobs.ask.head import ask, features_of, load, open_run
+from jobs.ask.answers import ask
+from jobs.ask.head import features_of, load, open_run
+from jobs.ask.scene import AskedScene, find
 from jobs.cli import main
 from plinth.data import manifest as manifests
 from plinth.data.manifest import Manifest
 from plinth.storage import Storage, StorageOptions
-from poma3d.heads.questions import SceneViews
 from tests.helpers.downstream import heads
 from tests.helpers.tiny_jobs import ingest_job, write
 
@@ -59,11 +60,15 @@ def page_data(path: Path) -> dict[str, Any]:
     return dict(json.loads(found[1]))
 
 
+def scene(views: np.ndarray, valid: np.ndarray) -> AskedScene:
+    return AskedScene(valid, {"views": views}, "here", "here")
+
+
 def test_answers_are_those_of_the_predictions(answering: Path, prepared: Path) -> None:
     """The head that is asked says of each question what it said when it was scored."""
     run = open_run(str(answering), StorageOptions())
     features = features_of(run, None)
-    stage, answers, words = load(run, features)
+    opened = load(run, features)
     predicted = {
         line["question_id"]: line["answers"]
         for line in map(json.loads, (answering / "predictions/val-best.jsonl").read_text().splitlines())
@@ -71,9 +76,9 @@ def test_answers_are_those_of_the_predictions(answering: Path, prepared: Path) -
     rows = [json.loads(line) for line in (prepared / "rooms/questions.jsonl").read_text().splitlines()]
     for row in [row for row in rows if row["scene_id"] == SCENE][::3]:
         text = " ".join((*row["situations"][:1], row["question"]))
-        said = ask(stage, answers, words, features.find(SCENE).views, [text])
+        said = ask(opened, find(opened, SCENE), [text])
         best = np.argsort(-said.logits[0], kind="stable")[:10]
-        assert [answers.texts[i] for i in best] == predicted[row["question_id"]]
+        assert [opened.answers.texts[i] for i in best] == predicted[row["question_id"]]
 
 
 def test_five_answers_and_the_views_are_printed_and_shown(
@@ -99,19 +104,19 @@ def test_five_answers_and_the_views_are_printed_and_shown(
 def test_a_view_s_worth_is_the_change_without_it(answering: Path) -> None:
     run = open_run(str(answering), StorageOptions())
     features = features_of(run, None)
-    stage, answers, words = load(run, features)
+    opened = load(run, features)
     views = np.random.default_rng(0).normal(size=(4, features.shape.embedding)).astype(np.float16)
     valid = np.array([1, 0, 1, 1], np.uint8)
-    said = ask(stage, answers, words, SceneViews(views, valid), [TEXT])
+    said = ask(opened, scene(views, valid), [TEXT])
     best = said.logits[0].argmax()
     for view in (0, 2, 3):
         left = valid.copy()
         left[view] = 0
-        other = ask(stage, answers, words, SceneViews(views, left), [TEXT]).logits[0, best]
+        other = ask(opened, scene(views, left), [TEXT]).logits[0, best]
         assert said.without[0, view] == pytest.approx(other - said.logits[0, best], abs=1e-5)
-    assert said.attention[1] == said.without[0, 1] == 0
+    assert said.attention[0, 1] == said.without[0, 1] == 0
     assert said.attention.sum() == pytest.approx(1)
-    alone = ask(stage, answers, words, SceneViews(views, np.array([0, 1, 0, 0])), [TEXT])
+    alone = ask(opened, scene(views, np.array([0, 1, 0, 0])), [TEXT])
     assert np.isnan(alone.without[0, 1])
 
 
@@ -122,7 +127,7 @@ def test_a_situation_is_read_before_the_question(answering: Path, asked: Any) ->
 
 def test_a_question_that_is_too_long_is_cut_and_counted(answering: Path, asked: Any) -> None:
     run = open_run(str(answering), StorageOptions())
-    limit = load(run, features_of(run, None))[2].limit
+    limit = load(run, features_of(run, None)).words.limit
     code, said, _ = asked(answering, text=" ".join(["chairs"] * (limit + 5)))
     assert code == 0
     assert f"1 of 1 questions are longer than the {limit} tokens" in said

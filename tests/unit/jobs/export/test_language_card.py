@@ -13,7 +13,7 @@ from jobs.export import language_card
 from jobs.export.facts import NOT_STATED, DataFact
 from jobs.export.language_facts import LlmFacts
 from poma3d.export import Provenance
-from poma3d.llm.config import AdapterConfig, SceneTokensConfig
+from poma3d.llm.config import AdapterConfig, LlmSceneConfig
 
 NASTY = "`x` | <script>alert(1)</script>\n## [a](http://b) ---"
 FACTS = LlmFacts(
@@ -33,7 +33,7 @@ FACTS = LlmFacts(
     llm_class="causal",
     tune="lora",
     lora=asdict(AdapterConfig(rank=8)),
-    scene=asdict(SceneTokensConfig()),
+    scene=asdict(LlmSceneConfig()),
     encoder=Provenance("teacher", "abc", run="s3://runs/rooms/main step 3"),
     metrics={"loss": 1.25},
     separate=False,

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from jobs.ask.head import find, load, open_run, scenes_of
+from jobs.ask.head import load, open_run, scenes_of
+from jobs.ask.scene import find
 from jobs.cli import main
 from jobs.common.datasets import open_dataset
 from jobs.evaluate import encoders
@@ -119,15 +120,15 @@ def test_a_run_that_lost_its_end_ends_as_before(trained: Path, tmp_path: Path) -
 def test_asking_reads_the_scene_with_the_trained_encoder(trained: Path) -> None:
     opened = open_run(str(trained / "runs/qa"), OPTIONS, step=4)
     seen = scenes_of(opened, None)
-    stage, _, _ = load(opened, seen)
+    asked = load(opened, seen)
     sample = open_dataset(str(trained / "rooms"), OPTIONS).samples()[3]
-    found = find(stage, seen, sample.scene_id)
+    found = find(asked, sample.scene_id)
     encoder = encoders.load(str(trained / "runs/qa"), OPTIONS)
     expected = encoder.from_depth(
         sample.depth[None], sample.depth_scale, sample.intrinsics[None], sample.pose[None]
     ).projected[0]
-    np.testing.assert_allclose(found.views.views, expected.numpy(), rtol=1e-4, atol=1e-4)
-    assert found.views.view_valid.tolist() == sample.view_valid.tolist()
+    np.testing.assert_allclose(found.content["views"], expected.numpy(), rtol=1e-4, atol=1e-4)
+    assert found.view_valid.tolist() == sample.view_valid.tolist()
 
 
 def test_poma_ask_takes_scenes_and_no_features(
@@ -168,14 +169,15 @@ def test_frozen_and_trained_see_the_same_before_the_first_step(trained: Path, pr
     """The head scores alike on cached features and on scenes while the encoder is where it started."""
     opened = open_run(str(trained / "runs/qa"), OPTIONS)
     seen = scenes_of(opened, None)
-    stage, _, _ = load(opened, seen)
+    asked = load(opened, seen)
+    stage = asked.stage
     first = export.load(trained / "encoder")
     assert stage.encoder is not None
     stage.encoder.vit.load_state_dict(first.vit.state_dict())
     cached = open_features([str(prepared / "features")], OPTIONS)
     for scene_id in seen.scene_ids():
         np.testing.assert_allclose(
-            find(stage, seen, scene_id).views.views,
+            find(asked, scene_id).content["views"],
             cached.find(scene_id).views.views.astype(np.float32),
             atol=5e-3,
         )

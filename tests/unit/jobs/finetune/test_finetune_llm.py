@@ -23,7 +23,7 @@ from plinth.checkpoint import save_load, store
 from plinth.storage import Storage, StorageOptions
 from poma3d import export
 from poma3d.inputs import point_maps
-from poma3d.llm import voxels
+from poma3d.seen import voxels
 from tests.helpers.downstream import llm
 from tests.helpers.downstream.llm_jobs import NEW, job_of, run
 from tests.helpers.tiny_jobs import write

@@ -30,9 +30,11 @@ def linear(layer: torch.nn.Linear, x: np.ndarray) -> np.ndarray:
     return out if layer.bias is None else out + layer.bias.detach().double().numpy()
 
 
-def naive_pool(pool: AttentionPool, rows: np.ndarray, valid: np.ndarray) -> np.ndarray:
+def naive_pool(
+    pool: AttentionPool, rows: np.ndarray, valid: np.ndarray, guide: np.ndarray | float = 0.0
+) -> np.ndarray:
     kept = [row for row, counts in zip(rows, valid, strict=True) if counts]
-    scores = [float(linear(pool.fc2, gelu(linear(pool.fc1, row)))[0]) for row in kept]
+    scores = [float(linear(pool.fc2, gelu(linear(pool.fc1, row) + guide))[0]) for row in kept]
     factors = [math.exp(score - max(scores)) for score in scores]
     mean = sum(f * row for f, row in zip(factors, kept, strict=True)) / sum(factors)
     return linear(pool.out, mean)
@@ -91,6 +93,27 @@ def test_head_and_loss_are_the_naive_ones(used: str) -> None:
         expected = linear(head.fc2, hidden)
         np.testing.assert_allclose(logits[i].detach().numpy(), expected, atol=1e-5)
         assert float(found[i].detach()) == pytest.approx(naive_loss(expected, wanted), rel=1e-5)
+
+
+def test_what_is_asked_guides_where_a_head_looks_among_cells() -> None:
+    head = AnswerHead(HeadConfig(pool_hidden=8, pool_width=7, hidden=9, attention="guided"), D, D, A, D)
+    assert head.views is not None
+    assert head.words is not None
+    assert head.guide is not None
+    (cells, valid), (words, word_valid) = inputs(1), inputs(2)
+    places = torch.rand(N, L, D, generator=torch.Generator().manual_seed(5))
+    logits = head(cells, valid, words, word_valid, places_nVD=places).logits
+    for i in range(N):
+        asked = naive_pool(head.words, words[i].double().numpy(), word_valid[i].numpy())
+        each = cells[i].double().numpy()
+        normed = (each - each.mean(1, keepdims=True)) / np.sqrt(each.var(1, keepdims=True) + 1e-5)
+        seen = np.concatenate([normed, places[i].double().numpy()], axis=1)
+        added = asked + naive_pool(head.views, seen, valid[i].numpy(), linear(head.guide, asked))
+        added = (added - added.mean()) / np.sqrt(added.var() + head.norm.eps)
+        expected = linear(head.fc2, gelu(linear(head.fc1, added)))
+        np.testing.assert_allclose(logits[i].detach().numpy(), expected, atol=1e-5)
+    answer_loss(logits, torch.zeros(N, A)).sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in head.parameters())
 
 
 def test_every_parameter_of_the_head_gets_a_gradient() -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from poma3d.annotations.poses import upright_agent
 from poma3d.heads.network import answer_loss, multi_hot
-from poma3d.heads.stage import KEPT, SITUATION
+from poma3d.heads.stage import CELL_COUNT, KEPT, SITUATION
+from poma3d.seen.scenes import POSITIONS
 from tests.helpers import tiny
-from tests.helpers.downstream import heads
+from tests.helpers.downstream import heads, scenes
 
 ROWS = 6
 
@@ -125,9 +128,9 @@ def test_a_head_without_a_question_does_not_read_it() -> None:
 
 def test_questions_about_a_scene_share_one_pass_of_its_encoder() -> None:
     stage = heads.encoder_stage(dropout=0.0)
-    store = stage.trained.scenes if stage.trained is not None else None
-    assert isinstance(store, heads.MemoryScenes)
-    asked = heads.by_scene(stage.fake_batch(ROWS), [2, 0, 2, 2, 0, 2])
+    store = stage.seen.scenes if stage.seen is not None else None
+    assert isinstance(store, scenes.MemoryScenes)
+    asked = scenes.by_scene(stage.fake_batch(ROWS), [2, 0, 2, 2, 0, 2])
     prepared = stage.prepare(asked)
     assert store.asked == [[0, 2]]
     assert prepared["depth"].shape[0] == 2
@@ -137,9 +140,47 @@ def test_questions_about_a_scene_share_one_pass_of_its_encoder() -> None:
     for row in (0, 2, 3, 5):
         torch.testing.assert_close(seen["views"][row], alone, rtol=1e-5, atol=1e-5)
     assert seen["view_valid"][1].tolist() == [1, 0, 0]  # scene 0 has one view
-    apart = sum(loss(stage, heads.by_scene(rows(stage.fake_batch(ROWS), [i]), [s]))
+    apart = sum(loss(stage, scenes.by_scene(rows(stage.fake_batch(ROWS), [i]), [s]))
                 for i, s in enumerate([2, 0, 2, 2, 0, 2]))  # fmt: skip
     assert loss(stage, asked) == pytest.approx(apart, rel=1e-4)
+
+
+def quarter_turn() -> torch.Tensor:
+    """World -> somebody who looks along y."""
+    return torch.from_numpy(upright_agent(np.zeros(3), np.pi / 2))
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_cells_lie_where_whoever_asks_sees_them(trained: bool) -> None:
+    stage = heads.cell_stage(trained, dropout=0.0).eval()
+    asked = scenes.by_scene(stage.fake_batch(3), [1, 1, 1])
+    asked["agent"] = torch.stack([torch.eye(3, 4), torch.eye(3, 4), quarter_turn()])
+    asked["tokens"][1], asked["tokens"][2] = asked["tokens"][0], asked["tokens"][0]
+    asked["token_count"][:] = asked["token_count"][0]
+    prepared = stage.prepare(asked)
+    found, turned = prepared[POSITIONS][0], prepared[POSITIONS][2]
+    assert torch.equal(found, prepared[POSITIONS][1])
+    torch.testing.assert_close(turned[:, 0], found[:, 1])  # what was to the left is ahead
+    torch.testing.assert_close(turned[:, 1], -found[:, 0])
+    with torch.no_grad():
+        logits = stage.answer(stage.encoded(prepared), prepared[SITUATION]).logits
+    assert torch.equal(logits[0], logits[1])
+    assert not torch.allclose(logits[0], logits[2])
+
+
+def test_a_cell_of_no_sample_is_not_looked_at() -> None:
+    """The shorter of two scenes is padded to the cells of the longer, and answers as it does alone."""
+    stage = heads.cell_stage(dropout=0.0).eval()
+    both = scenes.by_scene(stage.fake_batch(2), [0, 1])  # scene 0 has one view
+    prepared = stage.prepare(both)
+    counts = prepared[CELL_COUNT].tolist()
+    assert counts[0] < counts[1]
+    with torch.no_grad():
+        answered = stage.answer(stage.encoded(prepared), prepared[SITUATION])
+        alone = stage.prepare(scenes.by_scene(rows(stage.fake_batch(2), [0]), [0]))
+        expected = stage.answer(stage.encoded(alone), alone[SITUATION])
+    assert not answered.view_weights[0, counts[0] :].any()
+    torch.testing.assert_close(answered.logits[:1], expected.logits, rtol=1e-5, atol=1e-5)
 
 
 def test_a_trained_encoder_has_a_learning_rate_of_its_own() -> None:
@@ -153,5 +194,5 @@ def test_a_trained_encoder_has_a_learning_rate_of_its_own() -> None:
     listed = [id(p) for name, group in groups.items() if "encoder" in name for p in group["params"]]
     assert set(listed) == trained
     assert len(listed) == len(trained)
-    stage(heads.by_scene(stage.fake_batch(2), [0, 1])).sums["answer"].backward()
+    stage(scenes.by_scene(stage.fake_batch(2), [0, 1])).sums["answer"].backward()
     assert not [n for n, p in stage.encoder.named_parameters() if p.requires_grad and p.grad is None]

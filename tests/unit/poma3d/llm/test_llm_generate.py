@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from poma3d.llm.generate import ask, generate
-from tests.helpers.downstream import llm
+from tests.helpers.downstream import llm, scenes
 
 ASKED = [0, 2, 1]
 TOKENS = 4
@@ -16,7 +16,7 @@ TOKENS = 4
 @pytest.mark.parametrize("kind", [llm.QWEN3, llm.QWEN3_VL, llm.ONEVISION])
 def test_an_answer_is_the_same_in_any_company(kind: str) -> None:
     stage = llm.stage(kind, packed_tokens=400).eval()
-    whole = llm.by_scene(stage.fake_batch(len(ASKED)), ASKED)
+    whole = scenes.by_scene(stage.fake_batch(len(ASKED)), ASKED)
     asked = ask(stage, whole)
     assert len({int(n) for n in asked.attention_mask.sum(dim=1)}) > 1  # of several lengths
     together = generate(stage, asked, [0], TOKENS)
@@ -28,7 +28,7 @@ def test_an_answer_is_the_same_in_any_company(kind: str) -> None:
 
 def test_the_first_token_is_the_one_that_training_scores_best() -> None:
     stage = llm.stage().eval()
-    whole = llm.by_scene(stage.fake_batch(len(ASKED)), ASKED)
+    whole = scenes.by_scene(stage.fake_batch(len(ASKED)), ASKED)
     found = generate(stage, ask(stage, whole), [0], 1)
     with torch.no_grad():
         prepared = stage.prepare(whole)

@@ -12,7 +12,7 @@ from poma3d.llm.config import FULL, LORA, PROJECTOR, AdapterConfig, LlmConfig
 from poma3d.llm.model import load_llm
 from poma3d.llm.stage import ConversationStage
 from poma3d.pretrained.folder import UnusableModel
-from tests.helpers.downstream import llm
+from tests.helpers.downstream import llm, scenes
 
 ROWS = 4
 ASKED = [0, 2, 2, 1]
@@ -20,7 +20,7 @@ KINDS = [llm.QWEN3, llm.QWEN3_VL, llm.ONEVISION]
 
 
 def batch(stage: ConversationStage, seed: int = 0) -> dict[str, Any]:
-    return llm.by_scene(stage.fake_batch(ROWS, seed), ASKED)
+    return scenes.by_scene(stage.fake_batch(ROWS, seed), ASKED)
 
 
 def rows(whole: dict[str, Any], chosen: list[int]) -> dict[str, Any]:

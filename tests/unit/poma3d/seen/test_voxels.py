@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from poma3d.annotations.poses import MSNN, SQA3D, WORLD, ScanFrame
+from poma3d.annotations.poses import MSNN, SQA3D, WORLD, ScanFrame, agent_of
 from poma3d.annotations.rows import Question
-from poma3d.llm import voxels
-from poma3d.llm.conversations import agent_of
-from poma3d.llm.voxels import PatchPoints
+from poma3d.seen import voxels
+from poma3d.seen.voxels import PatchPoints
 
 QUARTER = (0.0, 0.0, float(np.sqrt(0.5)), float(np.sqrt(0.5)))
 """A quarter turn to the left."""

@@ -1,7 +1,6 @@
-"""What the views of scenes say -> the scene tokens of samples, and these in the rows of text.
+"""What the views of scenes say -> the scene tokens of samples.
 
-Legend: n samples, U scenes of theirs, V views, P patches, M scene tokens, D their width, R rows of L places,
-Q places of scene tokens, W width of the language model.
+Legend: n samples, U scenes of theirs, V views, P patches, M scene tokens, D their width.
 """
 
 from __future__ import annotations
@@ -9,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from poma3d.llm import voxels
-from poma3d.llm.config import PATCHES, VOXELS, SceneTokensConfig
+from poma3d.seen import voxels
+from poma3d.seen.config import PATCHES, VOXELS, SceneTokensConfig
 
 
 def arranged(
@@ -34,12 +33,8 @@ def arranged(
     if kind == VOXELS:
         assert cells is not None
         assert positions is not None
-        tokens_nKD = features_U.flatten(1, 2)[row_n]
-        pooled_nMD = voxels.pool(tokens_nKD, cells, positions.shape[1])
-        waves_nMD = voxels.sines(
-            positions, pooled_nMD.shape[-1], config.shortest_wave_m, config.longest_wave_m
-        )
-        return pooled_nMD + waves_nMD.to(features_U.dtype)
+        pooled_nMD, waves_nMD = placed_cells(config, features_U, row_n, cells, positions)
+        return pooled_nMD + waves_nMD
     flat_nMD = features_U[row_n]
     if kind == PATCHES:
         flat_nMD = flat_nMD.flatten(1, 2)
@@ -48,6 +43,19 @@ def arranged(
     return flat_nMD.gather(1, first_nM[..., None].expand_as(flat_nMD))
 
 
-def placed(embeds_RLW: Tensor, scene_QW: Tensor, scene_at: Tensor) -> Tensor:
-    """The rows with scene tokens at their places of the flattened rows, int64 [Q]."""
-    return embeds_RLW.flatten(0, 1).index_copy(0, scene_at, scene_QW).view(embeds_RLW.shape)
+def placed_cells(
+    config: SceneTokensConfig, patches_UVPD: Tensor, row_n: Tensor, cell_nK: Tensor, positions_nM3: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The mean token of each cell and the sines of its position, both [n, M, D] in the dtype of the tokens.
+
+    Args:
+        row_n: int64, which of the U scenes a sample is about.
+        cell_nK: int64, the cell of each of the V * P patches, -1 for none.
+        positions_nM3: metres in the agent's frame.
+    """
+    tokens_nKD = patches_UVPD.flatten(1, 2)[row_n]
+    pooled_nMD = voxels.pool(tokens_nKD, cell_nK, positions_nM3.shape[1])
+    waves_nMD = voxels.sines(
+        positions_nM3, pooled_nMD.shape[-1], config.shortest_wave_m, config.longest_wave_m
+    )
+    return pooled_nMD, waves_nMD.to(patches_UVPD.dtype)

@@ -20,8 +20,8 @@ from jobs.finetune.scenes import THREADS, VALID, SceneSets, SceneStore
 from plinth.data.sources import OpenSource
 from plinth.errors import DataError
 from poma3d.inputs import point_maps
-from poma3d.llm.scenes import POINTS, POINTS_VALID
-from poma3d.llm.voxels import PatchPoints, patch_points
+from poma3d.seen.scenes import POINTS, POINTS_VALID
+from poma3d.seen.voxels import PatchPoints, patch_points
 
 KEPT = 64
 """Scenes of features that a worker keeps decoded in memory, and of geometry where no encoder is trained."""
@@ -84,8 +84,8 @@ def number_scenes(
     return SceneNumbers(ids, stored, column, scenes, in_scenes, patches)
 
 
-class LlmScenes:
-    """Scenes by their numbers; see `poma3d.llm.scenes.Scenes`. Safe to use from several threads.
+class NumberedScenes:
+    """Scenes by their numbers; see `poma3d.seen.scenes.Scenes`. Safe to use from several threads.
 
     Args:
         kept: scenes that stay decoded in memory.
@@ -102,7 +102,7 @@ class LlmScenes:
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="poma-patches")
 
     def read(self, numbers: Sequence[int]) -> dict[str, np.ndarray]:
-        """As `poma3d.llm.scenes.Scenes.read`.
+        """As `poma3d.seen.scenes.Scenes.read`.
 
         Raises:
             DataError: a shard cannot be read; names it.

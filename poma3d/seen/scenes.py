@@ -1,4 +1,5 @@
-"""The scenes of a micro-batch, as a language model sees them: read on the host, each once, and counted.
+"""The scenes of a micro-batch, as a head or a language model sees them: read on the host, each once, and
+counted.
 
 Legend: n samples, U scenes of theirs, V views, P patches, M scene tokens, D their width, E width of a
 feature.
@@ -15,15 +16,18 @@ import torch
 from torch import Tensor
 
 from poma3d.inputs import Batch, fake_batch
-from poma3d.llm import voxels
-from poma3d.llm.config import NONE, PATCHES, VIEWS, VOXELS, SceneTokensConfig
-from poma3d.llm.conversations import COLUMNS, WHOLE_SCENE
 from poma3d.network.encoder import PointMapEncoder
 from poma3d.sample import SampleShape
+from poma3d.seen import voxels
+from poma3d.seen.config import NONE, PATCHES, VIEWS, VOXELS, SceneTokensConfig
 
+WHOLE_SCENE = -1
+"""In place of the number of a view."""
 SCENE_ROW, SEEN, CELLS, POSITIONS = "scene/row", "scene/seen", "scene/cells", "scene/positions"
 """Keys of a prepared batch: int64 [n], which of the U scenes a sample is about; bool [n, V], the views that
 it sees; voxels: int64 [n, V * P], the cell of each patch; float32 [n, M, 3], metres in the agent's frame."""
+VIEW, AGENT = "view", "agent"
+"""Columns of rows that name scenes: the view that a row is about, or -1; float32 [3, 4], world -> agent."""
 POINTS, POINTS_VALID = "patch_points", "patch_points_valid"
 FEATURES = {VIEWS: "views", PATCHES: "patches", VOXELS: "patches"}
 """Scene tokens -> the column of features that they are made of."""
@@ -45,7 +49,7 @@ class Scenes(Protocol):
 
 @dataclass
 class SeenScenes:
-    """What a language model sees of scenes."""
+    """What is seen of scenes."""
 
     config: SceneTokensConfig
     scenes: Scenes | None
@@ -61,9 +65,7 @@ class SeenScenes:
     samples: SampleShape | None = None
     """Of the scenes of a trained encoder."""
     encoder_lr_scale: float = 1.0
-    """The encoder's peak learning rate over the language model's."""
-    projector_lr_scale: float = 1.0
-    """The same of the projector."""
+    """The encoder's peak learning rate over that of what it is trained with."""
 
     @property
     def most_tokens(self) -> int:
@@ -87,10 +89,10 @@ class SeenScenes:
             assert self.scenes is not None
             found = dict(self.scenes.read(numbers_U.tolist()))
         seen_nV = torch.from_numpy(found["view_valid"].astype(bool))[row_n]
-        view_n = batch["view"].long()
+        view_n = batch[VIEW].long()
         one_nV = torch.arange(seen_nV.shape[1])[None] == view_n[:, None]
         seen_nV = torch.where((view_n == WHOLE_SCENE)[:, None], seen_nV, one_nV)
-        kept = {k: v for k, v in found.items() if k not in (POINTS, POINTS_VALID, "view_valid", *COLUMNS)}
+        kept = {k: v for k, v in found.items() if k not in (POINTS, POINTS_VALID, "view_valid")}
         made: Batch = {k: torch.from_numpy(v) for k, v in kept.items() if k not in batch}
         made |= {SCENE_ROW: row_n, SEEN: seen_nV}
         if config.tokens != VOXELS:
@@ -112,12 +114,12 @@ class SeenScenes:
         config = self.config
         known: dict[tuple[int, int], voxels.Cells] = {}
         cells, positions = [], []
-        for i, (row, view) in enumerate(zip(row_n.tolist(), batch["view"].tolist(), strict=True)):
+        for i, (row, view) in enumerate(zip(row_n.tolist(), batch[VIEW].tolist(), strict=True)):
             if (row, view) not in known:
                 places = voxels.PatchPoints(found[POINTS][row], found[POINTS_VALID][row].astype(bool))
                 known[row, view] = voxels.cells(places, seen_nV[i].numpy(), config.cell_m, config.max_voxels)
             cells.append(known[row, view].of_patch)
-            positions.append(voxels.in_agent_frame(known[row, view].positions, batch["agent"][i].numpy()))
+            positions.append(voxels.in_agent_frame(known[row, view].positions, batch[AGENT][i].numpy()))
         return cells, positions
 
     def fake(self, n: int, seed: int, g: torch.Generator) -> Batch:

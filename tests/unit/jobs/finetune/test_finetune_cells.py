@@ -1,0 +1,208 @@
+"""A head that sees cells of space from where a question is asked: trained, scored, asked and planned."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from jobs.ask.answers import ask
+from jobs.ask.arguments import agent_at
+from jobs.ask.head import features_of, load, open_run, scenes_of
+from jobs.ask.scene import find
+from jobs.cli import main
+from jobs.finetune.config import FinetuneJob
+from jobs.jobfile import load as load_job
+from jobs.plan import heads as plans
+from jobs.plan.tuning import TuningPlan
+from plinth.checkpoint import save_load
+from plinth.storage import Storage, StorageOptions
+from poma3d.annotations import rooms
+from poma3d.annotations.poses import agent_of
+from poma3d.annotations.rows import Question
+from tests.helpers.downstream import heads
+from tests.helpers.tiny_jobs import write
+
+OPTIONS = StorageOptions()
+CELLS = {"tokens": "voxels", "cell_m": 0.5, "max_voxels": 32}
+
+
+def job_of(home: Path, name: str = "qa", **changes: Any) -> dict[str, Any]:
+    split = {
+        "annotations": [str(home / "rooms/questions.jsonl")],
+        "features": [str(home / "patches")],
+        "scenes": [str(home / "rooms")],
+    }
+    head = {"pool_hidden": 16, "pool_width": 16, "hidden": 32, "attention": "guided"}
+    return heads.finetune_job(
+        home, name=name, **{"train": split, "val": split, "scene": CELLS, "head": head, **changes}
+    )
+
+
+def run(home: Path, name: str = "qa", **changes: Any) -> int:
+    return main(["finetune", write(home / f"{name}.yaml", job_of(home, name, **changes))])
+
+
+def weights(home: Path, name: str = "qa") -> dict[str, torch.Tensor]:
+    storage = Storage.from_uri(home / "runs" / name / "heads" / "checkpoints")
+    return save_load.read_full(storage, home / "scratch")
+
+
+@pytest.fixture(scope="module")
+def seeing(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with rooms, features with patches, and a run. Leave it as it is."""
+    home = tmp_path_factory.mktemp("seeing")
+    for name in ("rooms", "teacher", "tower", "encoder", "features"):
+        shutil.copytree(prepared / name, home / name)
+    job = {
+        "kind": "features", "encoder": str(home / "encoder"), "data": str(home / "rooms"),
+        "output": str(home / "patches"), "workers": 0, "patches": True,
+    }  # fmt: skip
+    assert main(["features", write(home / "patches.yaml", job)]) == 0
+    assert run(home) == 0
+    return home
+
+
+def posed_questions(home: Path) -> list[Question]:
+    found = [q for q in rooms.read([home / "rooms/questions.jsonl"]).questions if q.position is not None]
+    assert found
+    return found
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_it_says_when_asked_what_it_said_when_it_was_scored(seeing: Path, trained: bool) -> None:
+    name = "encoder" if trained else "qa"
+    if trained:
+        split = {"annotations": [str(seeing / "rooms/questions.jsonl")], "scenes": [str(seeing / "rooms")]}
+        encoder = {"source": str(seeing / "encoder"), "lr": 1e-3}
+        assert run(seeing, name, train=split, val=split, encoder=encoder) == 0
+    opened = open_run(str(seeing / "runs" / name), OPTIONS)
+    scenes = scenes_of(opened, None)
+    head = load(opened, scenes) if trained else load(opened, features_of(opened, None), scenes)
+    predictions = seeing / "runs" / name / "predictions/val-best.jsonl"
+    predicted = {
+        line["question_id"]: line["answers"] for line in map(json.loads, predictions.read_text().splitlines())
+    }
+    for question in posed_questions(seeing)[::7]:
+        text = question.asked(" ")[0]
+        said = ask(head, find(head, question.scene_id), [text], agent_of(question, None))
+        best = np.argsort(-said.logits[0], kind="stable")[:10]
+        assert [head.answers.texts[i] for i in best] == predicted[question.question_id]
+        assert said.attention.sum() == pytest.approx(1, abs=1e-5)
+        assert np.isfinite(said.without).all()
+
+
+def test_it_answers_from_where_the_question_is_asked(
+    seeing: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    question = posed_questions(seeing)[0]
+    words = ["ask", str(seeing / "runs/qa"), question.scene_id, question.question]
+    words += ["--situation", question.situations[0], "--output", str(tmp_path / "asked.html")]
+    said = []
+    for pose in ([], ["--pose", "1", "2", "0"], ["--pose", "1", "2", "90"]):
+        capsys.readouterr()
+        assert main([*words, *pose]) == 0
+        said.append(capsys.readouterr().out)
+    assert "no place was given: see --pose" in said[0]
+    assert "--pose" not in said[1]
+    assert said[1] != said[2]
+    page = (tmp_path / "asked.html").read_text(encoding="utf-8")
+    assert "attention of the head to this question" in page
+    assert main([*words, "--pose", "1", "nan", "0"]) == 2
+    assert "--pose has a number that is not finite" in capsys.readouterr().err
+
+
+def test_a_pose_is_that_of_the_annotations() -> None:
+    quarter = (0.0, 0.0, float(np.sqrt(0.5)), float(np.sqrt(0.5)))
+    asked = Question("s", "q", "?", ("a",), position=(1.0, 2.0, 0.0), orientation=quarter, frame="world")
+    found = agent_at([1.0, 2.0, 90.0])
+    assert found is not None
+    np.testing.assert_allclose(found, agent_of(asked, None), atol=1e-6)
+
+
+def test_a_run_that_lost_its_end_ends_as_before(seeing: Path, tmp_path: Path) -> None:
+    for name in ("rooms", "teacher", "tower", "encoder", "patches", "runs"):
+        shutil.copytree(seeing / name, tmp_path / name)
+    (tmp_path / "runs/qa/config.yaml").unlink()
+    shutil.rmtree(max((tmp_path / "runs/qa/heads/checkpoints").glob("*4")))
+    assert run(tmp_path) == 0
+    straight, resumed = weights(seeing), weights(tmp_path)
+    assert straight.keys() == resumed.keys()
+    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+
+
+def test_poses_decide_the_rows(seeing: Path, tmp_path: Path) -> None:
+    """A question that is asked from elsewhere is another row."""
+    for name in ("rooms", "tower", "encoder", "patches"):
+        shutil.copytree(seeing / name, tmp_path / name)
+    assert run(tmp_path, "before") == 0
+    file = tmp_path / "rooms/questions.jsonl"
+    file.write_text(file.read_text().replace('"position": [', '"position": [0.5, 0.5, 0.0], "was": ['))
+    assert run(tmp_path, "after") == 0
+    first, second = weights(tmp_path, "before"), weights(tmp_path, "after")
+    assert not torch.equal(first["head.views.fc1.weight"], second["head.views.fc1.weight"])
+
+
+def test_its_plan_counts_the_cells(seeing: Path, tmp_path: Path) -> None:
+    """The head is wider by what weighs cells, and by what the question adds to that."""
+
+    def planned(job: dict[str, Any]) -> TuningPlan:
+        read = load_job(FinetuneJob, Path(write(tmp_path / "plan.yaml", job)), [])
+        (stage,) = plans.plan(read, None, 0.4, []).stages
+        return stage
+
+    cells, views = planned(job_of(seeing)), planned(heads.finetune_job(seeing))
+    real = weights(seeing)
+    assert cells.size.parameters == sum(weight.numel() for weight in real.values())
+    assert cells.size.parameters > views.size.parameters
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"scene": {"tokens": "patches"}}, "scene.tokens is 'patches'; use one of views, voxels"),
+        ({"head": {"attention": "blind"}}, "head.attention is 'blind'; use one of separate, guided"),
+        ({"head": {"attention": "guided", "inputs": "question"}}, "where both are seen"),
+        ({"head": {"inputs": "question"}}, "which nothing would look at"),
+        ({"train": {"annotations": ["x"], "features": ["y"]}}, "train.scenes is empty"),
+        ({"scene": {"tokens": "views"}}, "train.scenes is given without an encoder"),
+        ({"qa": {"task": "rooms", "scans": "scans"}, "scene": {"tokens": "views"}}, ""),
+        ({"qa": {"task": "rooms", "scans": "nowhere"}}, "no such folder of scans"),
+    ],
+)
+def test_mistakes_are_one_line(
+    seeing: Path, tmp_path: Path, changes: dict[str, Any], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    job = job_of(seeing, output=str(tmp_path), **changes)
+    assert main(["finetune", write(tmp_path / "job.yaml", job)]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert says in line
+
+
+def test_features_without_patches_are_refused(
+    seeing: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    split = {
+        "annotations": [str(seeing / "rooms/questions.jsonl")],
+        "features": [str(seeing / "features")], "scenes": [str(seeing / "rooms")],
+    }  # fmt: skip
+    job = job_of(seeing, output=str(tmp_path), train=split, val=split)
+    assert main(["finetune", write(tmp_path / "job.yaml", job)]) == 2
+    assert "hold no patch tokens, and scene.tokens is voxels" in capsys.readouterr().err
+
+
+def test_a_head_of_views_looks_at_no_pose(
+    seeing: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = heads.finetune_job(seeing, output=str(tmp_path))
+    assert main(["finetune", write(tmp_path / "job.yaml", job)]) == 0
+    scene = posed_questions(seeing)[0].scene_id
+    capsys.readouterr()
+    assert main(["ask", str(tmp_path / "qa"), scene, "is there a bed?", "--pose", "1", "1", "0"]) == 2
+    assert "looks at no pose" in capsys.readouterr().err
