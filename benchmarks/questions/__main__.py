@@ -2,9 +2,13 @@
 type.
 
     poma demo
-    python -m benchmarks.questions [--folder demo] [--seeds 0 1 2] [--steps 800]
+    python -m benchmarks.questions [questions] [--folder demo] [--seeds 0 1 2] [--steps 800]
+    python -m benchmarks.questions navigation
 
-Each column is a head of `jobs/configs/qa_rooms.yaml`, trained on the questions about the training rooms;
+`questions` trains heads of `jobs/configs/qa_rooms.yaml`, on all types of questions and the features of views;
+`navigation` those of `navigation_rooms.yaml`, on directions alone and cells of space around whoever asks.
+
+Each column is a head, trained on the questions about the training rooms;
 each cell is the last checkpoint's EM@1 on the held-out rooms in percent, an average over seeds, with the 95
 % interval over rooms of the first seed. Nothing is chosen on the held-out rooms.
 
@@ -21,7 +25,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +45,31 @@ from jobs.questions.tower import write_tower
 from plinth.launch.config import Workers
 from plinth.storage import StorageOptions
 from poma3d.annotations import rooms
-from poma3d.heads.config import QUESTION
-from poma3d.synthetic.questions import TYPES
+from poma3d.heads.config import QUESTION, SEPARATE, HeadSceneConfig
+from poma3d.seen.config import VOXELS
+from poma3d.synthetic.questions import EIGHT, FOUR, SIDE, TYPES
 
 SPLITS = {"train": "rooms", "val": "held_out"}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What heads are trained on."""
+
+    job: str
+    """Of `jobs/configs`."""
+    kinds: tuple[str, ...]
+    """Types of questions."""
+    prefix: str
+    """Of what is made and trained in the demo's folder."""
+    patches: bool
+    """Whether the heads see cells, made of patches."""
+
+
+GRIDS = {
+    "questions": Grid("qa_rooms.yaml", TYPES, "", False),
+    "navigation": Grid("navigation_rooms.yaml", (SIDE, FOUR, EIGHT), "ways-", True),
+}
 COLUMNS = ("encoder", "untrained", "shuffled", "question only")
 ALL = "EM@1"
 
@@ -52,23 +77,25 @@ ALL = "EM@1"
 def main() -> None:
     """Run what is missing of the grid and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("grid", nargs="?", choices=list(GRIDS), default="questions")
     parser.add_argument("--folder", type=Path, default=Path("demo"), help="of `poma demo`")
     parser.add_argument("--run", default="demo", help="name of its pretraining run")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, help="of each head, in place of the job's")
     parser.add_argument("--workers", type=int, help="0 trains in this process, without Ray; else the job's")
     arguments = parser.parse_args()
-    job = load(FinetuneJob, CONFIGS / "qa_rooms.yaml")
+    grid = GRIDS[arguments.grid]
+    job = load(FinetuneJob, CONFIGS / grid.job)
     if arguments.steps is not None:
         job.heads = replace(job.heads, steps=arguments.steps)
         job.checkpoint = replace(job.checkpoint, every_steps=arguments.steps)
     if arguments.workers is not None:
         job.fit = replace(job.fit, workers=Workers(arguments.workers, arguments.workers))
-    prepare(arguments.folder, arguments.run, job)
+    prepare(grid, arguments.folder, arguments.run)
     results: dict[str, Any] = {}
     with ray_cluster(job.ray, job.fit.workers.max):
         for seed in arguments.seeds:
-            for label, variant in variants(job, arguments.folder, seed):
+            for label, variant in variants(grid, job, arguments.folder, seed):
                 storage = run_storage(variant)
                 if not storage.exists(RESULT_KEY):
                     finetune.run_job(variant)
@@ -76,7 +103,7 @@ def main() -> None:
             print(table(results), flush=True)
 
 
-def prepare(folder: Path, run: str, job: FinetuneJob) -> None:
+def prepare(grid: Grid, folder: Path, run: str) -> None:
     """Questions, features of both encoders and the text tower."""
     for data in SPLITS.values():
         for weights in Weights:
@@ -85,37 +112,50 @@ def prepare(folder: Path, run: str, job: FinetuneJob) -> None:
                     encoder=str(folder / "runs" / run),
                     weights=weights,
                     data=str(folder / "data" / data),
-                    output=str(folder / "features" / f"{data}-{weights.value}"),
+                    output=str(_features(grid, folder, data, weights)),
+                    patches=grid.patches,
                     workers=0,
                 )
             )
-        asked = questions.ask(str(folder / "data" / data), StorageOptions(), PER_TYPE, 0, list(TYPES))
-        (folder / f"questions-{data}.jsonl").write_text(rooms.write(asked))
+        asked = questions.ask(str(folder / "data" / data), StorageOptions(), PER_TYPE, 0, list(grid.kinds))
+        _questions(grid, folder, data).write_text(rooms.write(asked))
         if data == SPLITS["train"]:
-            write_tower(asked, folder / "tower", 0)
+            write_tower(asked, folder / f"{grid.prefix}tower", 0)
 
 
-def variants(job: FinetuneJob, folder: Path, seed: int) -> list[tuple[str, FinetuneJob]]:
+def _features(grid: Grid, folder: Path, data: str, weights: Weights) -> Path:
+    return folder / ("patches" if grid.patches else "features") / f"{data}-{weights.value}"
+
+
+def _questions(grid: Grid, folder: Path, data: str) -> Path:
+    return folder / f"{grid.prefix or 'questions-'}{data}.jsonl"
+
+
+def variants(grid: Grid, job: FinetuneJob, folder: Path, seed: int) -> list[tuple[str, FinetuneJob]]:
     """The columns of the table for one seed."""
+    blind = replace(job.head, inputs=QUESTION, attention=SEPARATE)
 
-    def of(label: str, weights: Weights, **changes: Any) -> tuple[str, FinetuneJob]:
+    def of(label: str, weights: Weights, scene: HeadSceneConfig, **changes: Any) -> tuple[str, FinetuneJob]:
         train, val = (
             SplitConfig(
-                [str(folder / f"questions-{data}.jsonl")], [str(folder / f"features/{data}-{weights.value}")]
+                [str(_questions(grid, folder, data))],
+                [str(_features(grid, folder, data, weights))],
+                [str(folder / "data" / data)] if scene.tokens == VOXELS else [],
             )
             for data in SPLITS.values()
         )
         made = replace(
-            job, name=f"qa-{label.replace(' ', '-')}-seed{seed}", output=str(folder / "heads"), seed=seed,
-            train=train, val=val, text=replace(job.text, source=str(folder / "tower")),
+            job, name=f"{grid.prefix or 'qa-'}{label.replace(' ', '-')}-seed{seed}",
+            output=str(folder / "heads"), seed=seed, train=train, val=val, scene=scene,
+            text=replace(job.text, source=str(folder / f"{grid.prefix}tower")),
         )  # fmt: skip
         return label, replace(made, **changes)
 
     return [
-        of("encoder", Weights.trained),
-        of("untrained", Weights.untrained),
-        of("shuffled", Weights.trained, shuffle_scenes=True),
-        of("question only", Weights.trained, head=replace(job.head, inputs=QUESTION)),
+        of("encoder", Weights.trained, job.scene),
+        of("untrained", Weights.untrained, job.scene),
+        of("shuffled", Weights.trained, job.scene, shuffle_scenes=True),
+        of("question only", Weights.trained, HeadSceneConfig(), head=blind),
     ]
 
 
