@@ -32,7 +32,8 @@ OWN_KEYS = ("kind", "sweep")
 JUDGED_BY = ("task", "directions", "vocabulary", "select_on", "unknown_answers", "question_types", "best")
 """Keys of `qa` that say what is right: trials that differ in them could not be compared."""
 DECISIVE = (
-    "seed", "qa", "train", "val", "test", "shuffle_scenes", "encoder", "text", "head", "heads", "optim",
+    "seed", "qa", "train", "val", "test", "shuffle_scenes", "encoder", "scene", "text", "head", "heads",
+    "optim",
 )  # fmt: skip
 """Sections that decide the result of a trial."""
 

@@ -26,6 +26,7 @@ from plinth.launch.config import Workers
 from plinth.storage import Storage, StorageOptions
 from plinth.sweep.records import JOB_KEY, StageLength, Status, TrialRecord
 from plinth.sweep.samplers import make_sampler
+from poma3d.heads.config import HeadSceneConfig
 from tests.helpers.downstream import heads
 from tests.helpers.sweep_folder import sweep_record, trial
 from tests.helpers.tiny_jobs import write
@@ -100,8 +101,9 @@ def test_features_stay_at_the_version_of_the_first_start(home: Path) -> None:
 
 
 def test_what_decides_nothing_may_change_between_starts(home: Path) -> None:
-    def judged(encoder: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    def judged(encoder: dict[str, Any], cell_m: float = 0.2, **changes: Any) -> dict[str, Any]:
         job = load(HeadSweepJob, Path(sweep_file(home)))
+        job.scene = HeadSceneConfig(cell_m=cell_m)
         job.encoder = EncoderConfig(source=str(home / "encoder"), **encoder)
         job.text = replace(job.text, **changes)
         return HeadTrials(job, sweep.sweep_storage(job)).decisive()
@@ -110,6 +112,7 @@ def test_what_decides_nothing_may_change_between_starts(home: Path) -> None:
     assert judged({"cached_scenes": 8, "gradient_checkpointing": True}, allow_tensors=["*.bias"]) == before
     assert judged({"lr": 1e-4}) != before
     assert judged({}, max_tokens=8) != before
+    assert judged({}, cell_m=0.4) != before
 
 
 @pytest.mark.parametrize(
