@@ -58,7 +58,8 @@ def seen_of(job: FinetuneJob, setup: SceneSetup | None) -> SeenScenes | None:
     """
     if setup is None:
         return None
-    return seen_scenes(job.scene, job.encoder, setup, optim_of(job, job.heads, HEADS).lr, job.storage, WITH)
+    lr = optim_of(job, job.heads, HEADS).lr
+    return seen_scenes(job.scene, job.encoder, setup, lr, job.heads.micro_batch_size, job.storage, WITH)
 
 
 def local(text: TextConfig, options: StorageOptions) -> TextConfig:

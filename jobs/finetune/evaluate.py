@@ -26,9 +26,10 @@ from jobs.features.ahead import ahead
 from jobs.features.batches import batches
 from jobs.finetune.build import build_stage
 from jobs.finetune.config import TRAIN, FinetuneJob
-from jobs.finetune.numbered import KEPT, NumberedScenes
+from jobs.finetune.numbered import NumberedScenes
 from jobs.finetune.questions import Joined
 from jobs.finetune.resolve import ResolvedHeads
+from jobs.finetune.set_up import kept_scenes
 from plinth.checkpoint import save_load as checkpoint
 from plinth.checkpoint import store
 from plinth.data.shards import RowGroupReader
@@ -161,7 +162,7 @@ class Scorer:
         joined = resolved.splits[TRAIN]
         shape = QuestionShape(**joined.source.manifest.attributes["shape"])
         self._head = build_stage(job, resolved.answers.classes, shape, joined.setup).to(own_device())
-        kept = KEPT if job.encoder is None else job.encoder.cached_scenes
+        kept = kept_scenes(job.encoder, job.evaluate.batch_size)
         self._stores = {
             name: NumberedScenes(split.setup.numbers, kept)
             for name, split in resolved.splits.items()

@@ -23,8 +23,9 @@ from poma3d.inputs import point_maps
 from poma3d.seen.scenes import POINTS, POINTS_VALID
 from poma3d.seen.voxels import PatchPoints, patch_points
 
-KEPT = 64
-"""Scenes of features that a worker keeps decoded in memory, and of geometry where no encoder is trained."""
+BATCHES_KEPT = 4
+"""Batches whose scenes a worker keeps decoded in memory where no encoder is trained: the one that is
+trained on and those that are read ahead."""
 POINTS_KEPT = 4096
 """Scenes whose patches' places a worker keeps: 75 kB each at 32 views of 196 patches."""
 
@@ -91,7 +92,7 @@ class NumberedScenes:
         kept: scenes that stay decoded in memory.
     """
 
-    def __init__(self, numbers: SceneNumbers, kept: int = KEPT) -> None:
+    def __init__(self, numbers: SceneNumbers, kept: int) -> None:
         self._numbers = numbers
         self._features: SceneStore | None = None
         if numbers.stored is not None:

@@ -8,7 +8,7 @@ from typing import Any
 from jobs.features.sets import FeatureSets
 from jobs.finetune.config import EncoderConfig
 from jobs.finetune.encoder import check_size, first_encoder, to_be_trained
-from jobs.finetune.numbered import KEPT, NumberedScenes, SceneNumbers, number_scenes
+from jobs.finetune.numbered import BATCHES_KEPT, NumberedScenes, SceneNumbers, number_scenes
 from jobs.finetune.scenes import SceneSets
 from plinth.errors import DataError
 from plinth.storage import StorageOptions
@@ -89,6 +89,7 @@ def seen_scenes(
     encoder: EncoderConfig | None,
     setup: SceneSetup,
     lr: float,
+    micro_batch_size: int,
     options: StorageOptions,
     trained_with: str,
 ) -> SeenScenes:
@@ -96,6 +97,7 @@ def seen_scenes(
 
     Args:
         lr: peak learning rate of what the encoder is trained with.
+        micro_batch_size: samples that are seen at once.
 
     Raises:
         ConfigError: the encoder has other weights now.
@@ -111,8 +113,13 @@ def seen_scenes(
             encoder_lr_scale=1.0 if encoder.lr is None else encoder.lr / lr,
         )
     if scene.tokens != NONE:
-        seen.scenes = NumberedScenes(setup.numbers, KEPT if encoder is None else encoder.cached_scenes)
+        seen.scenes = NumberedScenes(setup.numbers, kept_scenes(encoder, micro_batch_size))
     return seen
+
+
+def kept_scenes(encoder: EncoderConfig | None, batch_size: int) -> int:
+    """Scenes that are kept decoded in memory."""
+    return BATCHES_KEPT * batch_size if encoder is None else encoder.cached_scenes
 
 
 def _trained(

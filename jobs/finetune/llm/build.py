@@ -72,7 +72,8 @@ def assembled(
         CheckpointError: no encoder there.
     """
     lr = optim_of(job, job.training, TRAINING).lr
-    seen = seen_scenes(job.scene, job.encoder, setup, lr, job.storage, WITH)
+    micro = job.training.micro_batch_size
+    seen = seen_scenes(job.scene, job.encoder, setup, lr, micro, job.storage, WITH)
     projector_lr = job.scene.projector_lr
     projection = Projection(job.scene.projector_width, 1.0 if projector_lr is None else projector_lr / lr)
     return ConversationStage(llm, job.chat, seen, shape, job.seed, job.llm.loss, projection)
