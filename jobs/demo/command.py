@@ -129,7 +129,7 @@ def _stopped() -> int:
 def make_data(job: DemoJob, timings: Timings) -> None:
     """Make the rooms, the teacher and the embeddings that are missing."""
     with timings.part("rooms: ray-cast, choose views, write shards"):
-        rooms, _, _ = (ingest.ingest(part) for part in (job.rooms, job.images, job.held_out))
+        rooms, _, _ = ingest.ingest([job.rooms, job.images, job.held_out])
     with timings.part("teacher: a tiny CLIP on the rooms' colour images and captions"):
         train_tiny_teacher(job, rooms)
     with timings.part("embed: the teacher's features into the shards"):
