@@ -146,8 +146,8 @@ def train_tiny_teacher(job: DemoJob, rooms: Dataset) -> None:
 
 def embed_all(job: DemoJob) -> None:
     """The teacher's embeddings into all three data sets."""
-    for data in (job.rooms, job.images, job.held_out):
-        embed.embed(
+    embed.embed(
+        [
             EmbedJob(
                 data=data.output,
                 teacher=job.pretrain.teacher,
@@ -155,7 +155,9 @@ def embed_all(job: DemoJob) -> None:
                 shards=data.shards,
                 workers=data.workers,
             )
-        )
+            for data in (job.rooms, job.images, job.held_out)
+        ]
+    )
 
 
 def _report(job: DemoJob, outcome: evaluate.Outcome, answered: Results | None, timings: Timings) -> Report:
