@@ -19,6 +19,7 @@ from jobs.common import models
 from jobs.common.cluster import USUAL_WORKERS, chosen_workers, map_tasks, ray_cluster
 from jobs.common.datasets import Dataset, open_dataset
 from jobs.common.devices import own_device
+from jobs.display.text import some
 from jobs.embed.config import EmbedJob
 from jobs.jobfile import asked
 from plinth.data import manifest as manifests
@@ -93,7 +94,7 @@ def embed(jobs: Sequence[EmbedJob]) -> list[Dataset]:
         if workers is None and first.gpus_per_worker == 0:
             workers = chosen_workers(None, len(groups), first.ray, "shard")
         workers = USUAL_WORKERS if workers is None else workers
-        label = f"embed {', '.join(entries)}"
+        label = f"embed {some([*entries], most=1)}"
         unit = "shards" if len(planned) == 1 else "tasks"
         with ray_cluster(first.ray, workers):
             made = map_tasks(embed_shards, [*groups.values()], workers, each, label, unit)

@@ -181,7 +181,7 @@ def _ingest(of: Sequence[Part], check_inputs: bool) -> list[Dataset]:
     if planned:
         first = planned[0].job
         workers = chosen_workers(first.workers, len(groups), first.ray, "shard")
-        label = f"ingest {', '.join(building.output.uri for building in planned)}"
+        label = f"ingest {some([building.output.uri for building in planned], most=1)}"
         unit = "shards" if len(planned) == 1 else "tasks"
         with ray_cluster(first.ray, workers):
             results = map_tasks(make_shards, [*groups.values()], workers, {"CPU": 1.0}, label, unit)
