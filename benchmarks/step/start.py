@@ -31,12 +31,12 @@ MODULES = {"driver": "jobs.pretrain.command", "training worker": "plinth.launch.
 WAITING = "worker that waits"
 KINDS = (
     (WAITING, r"ray::IDLE|default_worker\.py|setup_worker\.py"),
+    ("raylet", r"raylet/raylet"),  # its command line holds those of the agents
     ("agents", r"ray::\w+Agent|agent\.py|agent/main\.py|runtime_env/agent"),
     ("training worker", r"ray::.*TrainWorker|ray::.*Worker\b"),
     ("train controller", r"ray::Controller|ray::.*TrainController"),
     ("reading", r"ray::(Read|Map|Split|_?StreamingSplit|fetch|.*Task)"),
     ("other actor of Ray", r"ray::"),
-    ("raylet", r"raylet/raylet"),
     ("GCS", r"gcs_server"),
     ("dashboard and its modules", r"dashboard/dashboard\.py|dashboard\.subprocesses|multiprocessing"),
     ("log monitor, autoscaler's monitor", r"monitor\.py"),
