@@ -28,17 +28,18 @@ SAMPLE_S = 0.05
 SHOWN_PACKAGES = 12
 MODULES = {"driver": "jobs.pretrain.command", "training worker": "plinth.launch.worker"}
 """What each of these processes imports first."""
+WAITING = "worker that waits"
 KINDS = (
+    (WAITING, r"ray::IDLE|default_worker\.py|setup_worker\.py"),
+    ("raylet", r"raylet/raylet"),  # its command line holds those of the agents
+    ("agents", r"ray::\w+Agent|agent\.py|agent/main\.py|runtime_env/agent"),
     ("training worker", r"ray::.*TrainWorker|ray::.*Worker\b"),
-    ("train controller", r"ray::.*TrainController"),
+    ("train controller", r"ray::Controller|ray::.*TrainController"),
     ("reading", r"ray::(Read|Map|Split|_?StreamingSplit|fetch|.*Task)"),
     ("other actor of Ray", r"ray::"),
-    ("raylet", r"raylet/raylet"),
     ("GCS", r"gcs_server"),
     ("dashboard and its modules", r"dashboard/dashboard\.py|dashboard\.subprocesses|multiprocessing"),
-    ("agents", r"agent\.py|agent/main\.py|runtime_env/agent"),
     ("log monitor, autoscaler's monitor", r"monitor\.py"),
-    ("worker that waits", r"default_worker\.py|setup_worker\.py"),
 )
 """Kinds of processes by their command line, the first that fits."""
 DRIVER, OTHER = "driver", "other"
@@ -90,6 +91,8 @@ def start(folder: Path, number: int) -> tuple[float, dict[str, float]]:
             except psutil.Error:
                 continue
             kind = DRIVER if one.pid == process.pid else kind_of(words)
+            if kind == WAITING and one.pid in seconds:
+                kind = seconds[one.pid][0]  # what it has done before it waits
             seconds[one.pid] = (kind, times.user + times.system)
         time.sleep(SAMPLE_S)
     wall_s = time.monotonic() - began

@@ -17,7 +17,7 @@ from jobs.common.cluster import check_room
 from jobs.common.objects import names_in
 from jobs.display.progress import Progress
 from plinth.data.manifest import ShardEntry
-from plinth.ray_internals import cause_of
+from plinth.errors import cause_of
 from plinth.storage import Storage
 
 T = TypeVar("T")

@@ -129,7 +129,7 @@ def _stopped() -> int:
 def make_data(job: DemoJob, timings: Timings) -> None:
     """Make the rooms, the teacher and the embeddings that are missing."""
     with timings.part("rooms: ray-cast, choose views, write shards"):
-        rooms, _, _ = (ingest.ingest(part) for part in (job.rooms, job.images, job.held_out))
+        rooms, _, _ = ingest.ingest([job.rooms, job.images, job.held_out])
     with timings.part("teacher: a tiny CLIP on the rooms' colour images and captions"):
         train_tiny_teacher(job, rooms)
     with timings.part("embed: the teacher's features into the shards"):
@@ -146,8 +146,8 @@ def train_tiny_teacher(job: DemoJob, rooms: Dataset) -> None:
 
 def embed_all(job: DemoJob) -> None:
     """The teacher's embeddings into all three data sets."""
-    for data in (job.rooms, job.images, job.held_out):
-        embed.embed(
+    embed.embed(
+        [
             EmbedJob(
                 data=data.output,
                 teacher=job.pretrain.teacher,
@@ -155,7 +155,9 @@ def embed_all(job: DemoJob) -> None:
                 shards=data.shards,
                 workers=data.workers,
             )
-        )
+            for data in (job.rooms, job.images, job.held_out)
+        ]
+    )
 
 
 def _report(job: DemoJob, outcome: evaluate.Outcome, answered: Results | None, timings: Timings) -> Report:

@@ -16,7 +16,9 @@ import math
 import re
 import shutil
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -41,6 +43,8 @@ PAD, START, UNKNOWN, END = "<pad>", "<start>", "<unknown>", "<end>"
 WORD = r"[a-z0-9]+|[^\sa-z0-9]"
 RECORD = "training.json"
 CHANNEL_MEAN, CHANNEL_STD = 0.5, 0.5
+HALVES = 2
+"""Parts of a batch, each of which goes through the model in a thread of its own."""
 # Rec. 601 luma, what a person sees as brightness.
 LUMA = (0.299, 0.587, 0.114)
 
@@ -81,12 +85,7 @@ def train_teacher(samples: Sequence[Sample], folder: Path, config: TeacherTrainC
         return TrainedTeacher(folder, True, found["loss"], found["accuracy"])
     data = load(samples, config.image_size)
     tokenizer = build_tokenizer(data, config.text_tokens)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(config.threads)
-    try:
-        model, loss, accuracy = fit(data, tokenizer, config)
-    finally:
-        torch.set_num_threads(threads)
+    model, loss, accuracy = fit(data, tokenizer, config)
     learned = {"key": key, "loss": loss, "accuracy": accuracy, "config": asdict(config)}
     save(model, tokenizer, folder, config, learned)
     return TrainedTeacher(folder, False, loss, accuracy)
@@ -188,17 +187,21 @@ def fit(
     progress = Progress("teacher", "steps", config.steps)
     model.train()
     loss, accuracy = float("nan"), float("nan")
-    for scenes in islice(order, config.steps):
-        pixels = augment(data.colour[scenes], config, rng)
-        view_texts, scene_texts = draw_texts(data, scenes, config.joined_captions, rng)
-        step_loss, step_accuracy = contrast(model, tokenizer, pixels, view_texts, scene_texts, config)
-        optimizer.zero_grad()
-        step_loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
-        optimizer.step()
-        schedule.step()
-        loss, accuracy = _smooth(loss, step_loss.item()), _smooth(accuracy, step_accuracy.item())
-        progress.advance(note=f"loss {loss:.2f}, a view finds its caption {accuracy:.0%}")
+    # Operations this small gain little from threads within them, a half of the batch in each gains a core.
+    with ThreadPoolExecutor(
+        min(config.threads, HALVES), initializer=partial(torch.set_num_threads, 1)
+    ) as pool:
+        for scenes in islice(order, config.steps):
+            pixels = augment(data.colour[scenes], config, rng)
+            view_texts, scene_texts = draw_texts(data, scenes, config.joined_captions, rng)
+            step_loss, step_accuracy = backward(
+                model, tokenizer, pixels, view_texts, scene_texts, config, pool
+            )
+            torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
+            optimizer.step()
+            schedule.step()
+            loss, accuracy = _smooth(loss, step_loss.item()), _smooth(accuracy, step_accuracy.item())
+            progress.advance(note=f"loss {loss:.2f}, a view finds its caption {accuracy:.0%}")
     return model.eval(), loss, accuracy
 
 
@@ -231,33 +234,82 @@ def draw_texts(
     return view_texts, scene_texts
 
 
-def contrast(
+def backward(
     model: CLIPModel,
     tokenizer: PreTrainedTokenizerFast,
     pixels: Tensor,
     view_texts: list[str],
     scene_texts: list[str],
     config: TeacherTrainConfig,
+    pool: Executor,
+) -> tuple[Tensor, Tensor]:
+    """The gradients of a step into the parameters; its loss and accuracy, as `contrast`.
+
+    The batch is cut in halves whatever the number of threads, so that this does not change a digit.
+    """
+    scenes, views = len(scene_texts), len(view_texts) // len(scene_texts)
+    middle = -(-scenes // HALVES)
+    halves = [
+        (
+            pixels[first * views : last * views],
+            view_texts[first * views : last * views],
+            scene_texts[first:last],
+        )
+        for first, last in ((0, middle), (middle, scenes))
+        if first < last
+    ]
+    encoded = list(pool.map(lambda half: features(model, tokenizer, half, config.text_tokens), halves))
+    cut = [[part.detach().requires_grad_() for part in half] for half in encoded]
+    image, view_text, scene_text = (torch.cat(parts) for parts in zip(*cut, strict=True))
+    model.zero_grad()
+    scale = model.logit_scale.exp().clamp(max=100.0)
+    loss, accuracy = contrast(
+        scale, image, view_text, scene_text, view_texts, scene_texts, config.scene_weight
+    )
+    loss.backward()
+    parameters = [p for p in model.parameters() if p is not model.logit_scale]
+
+    def through(half: int) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(encoded[half], parameters, [part.grad for part in cut[half]])
+
+    for parameter, *grads in zip(parameters, *pool.map(through, range(len(halves))), strict=True):
+        parameter.grad = torch.stack(grads).sum(dim=0)
+    return loss.detach(), accuracy
+
+
+def features(
+    model: CLIPModel,
+    tokenizer: PreTrainedTokenizerFast,
+    batch: tuple[Tensor, list[str], list[str]],
+    text_tokens: int,
+) -> list[Tensor]:
+    """Unit vectors [n, E] of pixels, of the texts of views and of those of scenes."""
+    pixels, *texts = batch
+    # Apart, because a text is padded to the longest beside it, and those of scenes are several times as long.
+    of_texts = [
+        model.get_text_features(
+            **tokenizer(of, padding=True, truncation=True, max_length=text_tokens, return_tensors="pt")
+        )
+        for of in texts
+    ]
+    found = [model.get_image_features(pixels), *of_texts]
+    return [functional.normalize(one.pooler_output, dim=-1) for one in found]
+
+
+def contrast(
+    scale: Tensor,
+    image: Tensor,
+    view_text: Tensor,
+    scene_text: Tensor,
+    view_texts: list[str],
+    scene_texts: list[str],
+    scene_weight: float,
 ) -> tuple[Tensor, Tensor]:
     """The loss of views and of scenes against their texts, and the share of views that find theirs."""
-    # Apart, because a text is padded to the longest beside it, and those of scenes are several times as long.
-    view_text, scene_text = (
-        functional.normalize(
-            model.get_text_features(
-                **tokenizer(
-                    texts, padding=True, truncation=True, max_length=config.text_tokens, return_tensors="pt"
-                )
-            ).pooler_output,
-            dim=-1,
-        )
-        for texts in (view_texts, scene_texts)
-    )
-    image = functional.normalize(model.get_image_features(pixels).pooler_output, dim=-1)
-    scale = model.logit_scale.exp().clamp(max=100.0)
     scene_image = functional.normalize(image.unflatten(0, (len(scene_texts), -1)).mean(dim=1), dim=-1)
     view_loss, accuracy = _nce(scale * image @ view_text.T, view_texts)
     scene_loss, _ = _nce(scale * scene_image @ scene_text.T, scene_texts)
-    return view_loss + config.scene_weight * scene_loss, accuracy
+    return view_loss + scene_weight * scene_loss, accuracy
 
 
 def save(

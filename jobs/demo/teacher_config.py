@@ -75,4 +75,4 @@ class TeacherTrainConfig:
     """Seed of weights, batches and augmentation."""
 
     threads: Count = 2
-    """CPU threads."""
+    """CPU threads, of which two are used at most. The result does not depend on them."""

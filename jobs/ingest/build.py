@@ -1,8 +1,10 @@
-"""One shard of `poma ingest`: some scenes read, cut into samples and written. The unit of work of a task."""
+"""A shard of `poma ingest`: some scenes read, cut into samples and written. The unit of work of a task."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -18,7 +20,7 @@ from plinth.errors import DataError
 from plinth.storage import Storage
 from poma3d.sample import SampleShape, encode
 from poma3d.scenes.disagreement import Disagreement, Pairs, examine
-from poma3d.scenes.frame import Reject
+from poma3d.scenes.frame import Reader, Reject, SceneFrames
 from poma3d.scenes.views import to_samples
 
 UNUSABLE_SCAN = "unusable scan"
@@ -53,26 +55,32 @@ class ShardResult:
     """Of each scan, by its id."""
 
 
-def make_shard(task: ShardTask) -> ShardResult:
-    """Read the scenes of one shard and write it. In one thread: on thousands of small operations on depth
-    maps several only wait for each other."""
+def make_shards(tasks: Sequence[ShardTask]) -> list[ShardResult]:
+    """Read some scenes, each once, and write a shard of them for each task. In one thread: on thousands of
+    small operations on depth maps several only wait for each other.
+
+    Args:
+        tasks: with the same reader and scenes, of different data sets.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # as Ray has it for a task of one CPU
+    reader = make_reader(tasks[0].job.reader)
+    # Frames of real scans are decoded when they are asked for, so what is kept here is small.
+    read = reader.read if len(tasks) == 1 else cache(reader.read)
     try:
-        return _make_shard(task)
+        return [_make_shard(task, reader, read) for task in tasks]
     finally:
         torch.set_num_threads(before)
 
 
-def _make_shard(task: ShardTask) -> ShardResult:
-    reader = make_reader(task.job.reader)
+def _make_shard(task: ShardTask, reader: Reader, read: Callable[[str], SceneFrames]) -> ShardResult:
     inputs = record_scenes(reader, task.scene_ids, task.output, task.check_inputs)
     samples, rejects, frames = [], [], 0
     warnings: list[tuple[str, str]] = []
     disagreements: list[tuple[str, Disagreement]] = []
     for scene_id in task.scene_ids:
         try:
-            scene = reader.read(scene_id)
+            scene = read(scene_id)
         except ValueError as error:  # the reader's words for a scan that cannot be used
             rejects.append(Reject(scene_id, "", UNUSABLE_SCAN, str(error)))
             continue

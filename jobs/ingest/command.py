@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import accumulate
 from statistics import median
 
 from jobs.common.cluster import chosen_workers, map_tasks, ray_cluster
@@ -27,7 +28,7 @@ from jobs.common.datasets import (
 from jobs.common.objects import to_csv
 from jobs.display.rejects import OF_FRAMES, REJECTS_FILE, example, last_line, remedy
 from jobs.display.text import some
-from jobs.ingest.build import ShardResult, ShardTask, make_shard
+from jobs.ingest.build import ShardResult, ShardTask, make_shards
 from jobs.ingest.built_from import refuse_changes, write_inputs
 from jobs.ingest.config import IngestJob
 from jobs.ingest.detect import detect
@@ -37,11 +38,12 @@ from plinth import config, plugins
 from plinth.data import manifest as manifests
 from plinth.data.manifest import Manifest
 from plinth.data.shards import refuse_incomplete
+from plinth.digests import json_digest
 from plinth.errors import ConfigError, DataError
 from plinth.locations import absolute
 from plinth.redaction import printable
 from plinth.storage import Storage
-from poma3d.sample import SCHEMA_VERSION, Classes, SampleShape
+from poma3d.sample import SCHEMA_VERSION, SampleShape
 from poma3d.scenes.disagreement import Disagreement
 from poma3d.scenes.frame import CAPTION_REASONS, NamesClasses, Reader, Reject
 
@@ -75,7 +77,7 @@ def run_job(job: IngestJob, check_inputs: bool = False) -> int:
     """The same for a job that was read before."""
     for part in parts(job):
         start = time.monotonic()
-        dataset = _ingest(part, check_inputs)
+        (dataset,) = _ingest([part], check_inputs)
         _say(dataset, time.monotonic() - start)
     return 0
 
@@ -138,22 +140,63 @@ def parts(job: IngestJob) -> list[Part]:
     return [Part(job), Part(replace(job, output=held_out.output), is_held_out=True)]
 
 
-def ingest(job: IngestJob, check_inputs: bool = False) -> Dataset:
-    """Build the data sets of `job`; returns the one that is trained on. See `run_job` for the arguments."""
-    datasets = [_ingest(part, check_inputs) for part in parts(job)]
-    return datasets[0]
+def ingest(jobs: Sequence[IngestJob], check_inputs: bool = False) -> list[Dataset]:
+    """Build the data sets of jobs together; returns those that are trained on. See `run_job` for the
+    arguments.
+
+    Raises:
+        ConfigError: there is another data set at an output, or its inputs have changed.
+        DataError: nothing was left of an input, or a data set that is there is damaged.
+    """
+    of_jobs = [parts(job) for job in jobs]
+    datasets = _ingest([part for of_job in of_jobs for part in of_job], check_inputs)
+    firsts = accumulate(map(len, of_jobs[:-1]), initial=0)
+    return [datasets[first] for first in firsts]
 
 
-def _ingest(part: Part, check_inputs: bool) -> Dataset:
-    """Build one data set; what needs no cluster is checked before one starts.
+@dataclass(frozen=True)
+class _Building:
+    """A data set that is not there yet."""
+
+    job: IngestJob
+    output: Storage
+    hash: str
+    reader: Reader
+    tasks: list[ShardTask]
+
+
+def _ingest(of: Sequence[Part], check_inputs: bool) -> list[Dataset]:
+    """Build data sets; what needs no cluster is checked before one starts. Shards of the same scenes, in
+    several of them, are made in one task, which reads each scene once.
 
     Args:
         check_inputs: read every byte of the inputs: to record it, or to compare it with the record.
-
-    Raises:
-        ConfigError: there is another data set at the output, or its inputs have changed.
-        DataError: nothing was left of the input, or the data set that is there is damaged.
     """
+    found = [_found_or_planned(part, check_inputs) for part in of]
+    planned = [one for one in found if isinstance(one, _Building)]
+    groups: dict[str, list[ShardTask]] = {}
+    for task in (task for building in planned for task in building.tasks):
+        groups.setdefault(json_digest([config.to_dict(task.job.reader), task.scene_ids]), []).append(task)
+    made: dict[tuple[str, int], ShardResult] = {}
+    if planned:
+        first = planned[0].job
+        workers = chosen_workers(first.workers, len(groups), first.ray, "shard")
+        label = f"ingest {some([building.output.uri for building in planned], most=1)}"
+        unit = "shards" if len(planned) == 1 else "tasks"
+        with ray_cluster(first.ray, workers):
+            results = map_tasks(make_shards, [*groups.values()], workers, {"CPU": 1.0}, label, unit)
+        for tasks, of_tasks in zip(groups.values(), results, strict=True):
+            made |= {(task.output.uri, task.index): one for task, one in zip(tasks, of_tasks, strict=True)}
+    return [
+        _commit(one, [made[one.output.uri, task.index] for task in one.tasks])
+        if isinstance(one, _Building)
+        else one
+        for one in found
+    ]
+
+
+def _found_or_planned(part: Part, check_inputs: bool) -> Dataset | _Building:
+    """The data set that is there, or what is to be built."""
     job = part.job
     output = Storage.from_uri(job.output, job.storage)
     output.check(write=True)
@@ -172,12 +215,7 @@ def _ingest(part: Part, check_inputs: bool) -> Dataset:
         else:
             print(f"{output.uri}: already built from this job" + (f"; {unknown}" if unknown else ""))
             return built
-    tasks = _tasks(part, reader, output, check_inputs)
-    workers = chosen_workers(job.workers, len(tasks), job.ray, "shard")
-    with ray_cluster(job.ray, workers):
-        results = map_tasks(make_shard, tasks, workers, {"CPU": 1.0}, f"ingest {output.uri}", "shards")
-    classes = reader.classes() if isinstance(reader, NamesClasses) else None
-    return _commit(job, output, tasks[0].shape, build, classes, results)
+    return _Building(job, output, build, reader, _tasks(part, reader, output, check_inputs))
 
 
 def _built_before(job: IngestJob, output: Storage, builds: Sequence[str]) -> Dataset | None:
@@ -268,14 +306,9 @@ def _disagreement(found: Sequence[tuple[str, Disagreement]], job: IngestJob) -> 
     return DisagreementRecord(of_set, job.views.max_disagreement_mm, scans, not_measured)
 
 
-def _commit(
-    job: IngestJob,
-    output: Storage,
-    shape: SampleShape,
-    build: str,
-    classes: Classes | None,
-    results: Sequence[ShardResult],
-) -> Dataset:
+def _commit(building: _Building, results: Sequence[ShardResult]) -> Dataset:
+    job, output, reader = building.job, building.output, building.reader
+    classes = reader.classes() if isinstance(reader, NamesClasses) else None
     rejects = [reject for result in results for reject in result.rejects]
     output.write(REJECTS_FILE, to_csv(Reject, rejects))
     entries = [result.entry for result in results if result.entry is not None]
@@ -301,7 +334,7 @@ def _commit(
         entries,
         {
             "schema_version": SCHEMA_VERSION,
-            "shape": shape.to_dict(),
+            "shape": building.tasks[0].shape.to_dict(),
             "source": job.reader.kind,
             "teacher": None,
             **({CLASSES_KEY: classes} if classes else {}),
@@ -309,7 +342,7 @@ def _commit(
             **({WARNINGS_KEY: warnings} if warnings else {}),
             DISAGREEMENT_KEY: asdict(disagreement),
             "reject_examples": {reason: places[:EXAMPLES] for reason, places in examples.items()},
-            "build": build,
+            "build": building.hash,
             **({"reader": own} if (own := plugins.identity(job.reader, "reader")) else {}),
         },
     )

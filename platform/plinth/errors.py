@@ -104,3 +104,14 @@ def first_line(error: BaseException) -> str:
     """The first line of an error's message; its class where there is none."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """The error of the job inside Ray's wrappings (a failed task has it as `cause`), or `error` itself."""
+    link: BaseException | None = error
+    while link is not None:
+        inner = getattr(link, "cause", None)
+        if isinstance(link, PlinthError) and inner is None:
+            return link
+        link = inner if isinstance(inner, BaseException) else link.__cause__
+    return error

@@ -11,10 +11,8 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
-
-from plinth.errors import PlinthError
 
 TOKEN_LOGGER = "ray._private.authentication.authentication_token_setup"
 BACKEND_LOGGER = "ray.train.v2._internal.callbacks.backend_setup"
@@ -164,17 +162,6 @@ def worker_errors(error: BaseException) -> dict[int, BaseException]:
     return {rank: unwrapped(failure) for rank, failure in sorted(failures.items())}
 
 
-def cause_of(error: BaseException) -> BaseException:
-    """The error of the job inside Ray's wrappings (a failed task has it as `cause`), or `error` itself."""
-    link: BaseException | None = error
-    while link is not None:
-        inner = getattr(link, "cause", None)
-        if isinstance(link, PlinthError) and inner is None:
-            return link
-        link = inner if isinstance(inner, BaseException) else link.__cause__
-    return error
-
-
 def scaling_decisions() -> tuple[Any, Any]:
     """The classes (NoopDecision, ResizeDecision) that a scaling policy answers with."""
     from ray.train.v2._internal.execution.scaling_policy import NoopDecision, ResizeDecision
@@ -251,9 +238,6 @@ def _run_controller(group: Any, workers: int, settings: dict[str, Any], tell: Ca
     from ray.train.v2._internal.execution.controller import TrainController
     from ray.util import scheduling_strategies as strategies
 
-    class Controller(TrainController):
-        worker_group_cls = worker_group(group)
-
     here: Any = strategies.NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     if group is not None:
         here = strategies.PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=DRIVER_BUNDLE)
@@ -262,15 +246,25 @@ def _run_controller(group: Any, workers: int, settings: dict[str, Any], tell: Ca
         variables[constants.HEALTH_CHECK_INTERVAL_S_ENV_VAR] = str(LOOK_EVERY_S)
     if started_here() and len(ray.nodes()) == 1:  # no notice can come; a watch costs 1 s
         variables[constants.ENABLE_PREEMPTION_WATCHER_ENV_VAR] = "0"
-    environment = {"env_vars": variables | constants.get_env_vars_to_propagate()}  # these are the user's
-    remote = ray.remote(num_cpus=0, scheduling_strategy=here, runtime_env=environment)(Controller)
-    controller = remote.remote(**settings)
+    users = constants.get_env_vars_to_propagate()
+    of_workers = {k: v for k, v in users.items() if k != constants.WORKER_GROUP_START_TIMEOUT_S_ENV_VAR}
+
+    class Controller(TrainController):
+        worker_group_cls = worker_group(group, of_workers)
+
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            """With its variables set here: a runtime environment would be inherited by all that it starts,
+            down to what reads, none of which could then be one of the processes that Ray has ready."""
+            os.environ.update(variables | users)
+            super().__init__(*arguments, **named)
+
+    controller = ray.remote(num_cpus=0, scheduling_strategy=here)(Controller).remote(**settings)
     tell(controller)
     ray.get(controller.run.remote())
     return ray.get(controller.get_result.remote())
 
 
-def worker_group(group: Any) -> Any:
+def worker_group(group: Any, variables: Mapping[str, str]) -> Any:
     """Ray Train's worker group, which leaves nothing behind when it fails to start.
 
     Ray frees what a start has reserved only if it fails early: once the workers are created, a death (in the
@@ -282,6 +276,7 @@ def worker_group(group: Any) -> Any:
     Args:
         group: placement group to start the workers in; None for one of their own. Ray Train would reserve a
             second one, and remove it at the end.
+        variables: of the workers' environment.
     """
     from ray.exceptions import RayError, RayTaskError
     from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError
@@ -292,6 +287,11 @@ def worker_group(group: Any) -> Any:
             """Whoever reserved the group removes it."""
 
     class Workers(WorkerGroup):
+        @staticmethod
+        def _get_worker_runtime_env(custom_runtime_env: Any) -> Any:
+            """The user's variables alone: without any a worker can be a process that Ray has ready."""
+            return {**custom_runtime_env, "env_vars": variables} if variables else custom_runtime_env
+
         def _start(self) -> None:
             try:
                 super()._start()

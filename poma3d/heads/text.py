@@ -140,9 +140,13 @@ class Words:
         """Token ids of each text with the tokenizer's own marks, and how many texts were cut."""
         if not texts:
             return [], 0
-        whole = self._tokenizer(list(texts), verbose=False)["input_ids"]
-        cut = self._tokenizer(list(texts), truncation=True, max_length=self.limit)["input_ids"]
-        return [tuple(ids) for ids in cut], sum(len(ids) > self.limit for ids in whole)
+        found = self._tokenizer(list(texts), verbose=False)["input_ids"]
+        long = [at for at, ids in enumerate(found) if len(ids) > self.limit]
+        if long:
+            cut = self._tokenizer([texts[at] for at in long], truncation=True, max_length=self.limit)
+            for at, ids in zip(long, cut["input_ids"], strict=True):
+                found[at] = ids
+        return [tuple(ids) for ids in found], len(long)
 
     def unknown(self, tokens: Sequence[int]) -> int:
         """How many of the tokens stand for words that the tower has none for. Always 0 for a tokenizer that

@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -33,13 +34,19 @@ VOXEL_BITS = 21
 
 @dataclass(frozen=True)
 class _View:
-    """A candidate: its frame on the sample's grid, its place in the scene, the voxels it sees."""
+    """A candidate: its frame on the sample's grid, its place in the scene."""
 
     frame: Frame
     source_hw: tuple[int, int]
     """Size of the depth map before it went to the sample's grid."""
     place: int
-    voxels: np.ndarray
+    depth_scale: float
+    config: ViewConfig
+
+    @cached_property
+    def voxels(self) -> np.ndarray:
+        """Ids int64 of the voxels that it sees, each once; needed where views are chosen among more."""
+        return _voxels(self.frame, self.depth_scale, self.config)
 
 
 def to_samples(
@@ -168,7 +175,7 @@ def _usable(
         source_hw = (frame.depth.shape[0], frame.depth.shape[1])
         captions = _with_words(scene, scene.frame_id(place), frame.captions, rejects)
         frame = replace(to_grid(frame, shape.height, shape.width), captions=captions)
-        yield _View(frame, source_hw, place, _voxels(frame, scene.depth_scale, config))
+        yield _View(frame, source_hw, place, scene.depth_scale, config)
 
 
 def _with_words(
@@ -213,8 +220,10 @@ def _sample(
 ) -> Sample | None:
     """One sample of the best V of `views`; None when the colour of none of them can be read."""
     while views:
-        preferred = [bool(v.frame.captions) for v in views] if config.captioned_first else None
-        chosen = [views[i] for i in choose_views([v.voxels for v in views], shape.views, preferred)]
+        chosen = views
+        if len(views) > shape.views:
+            preferred = [bool(v.frame.captions) for v in views] if config.captioned_first else None
+            chosen = [views[i] for i in choose_views([v.voxels for v in views], shape.views, preferred)]
         colour, unreadable = _colours(scene, chosen, shape, config, rejects)
         if not unreadable:
             return _assemble(scene, scene.scene_id + name, chosen, colour, shape)

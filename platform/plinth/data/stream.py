@@ -34,6 +34,7 @@ from plinth.data.config import DataConfig, DecodePlace
 from plinth.data.plan import Window
 from plinth.data.sources import OpenSource, PieceReader
 from plinth.data.stream_threads import Ahead, WindowTables, put_unless_closed, read_pieces
+from plinth.errors import cause_of
 from plinth.ray_labels import label_selector, nodes_with
 
 CLOSE_TIMEOUT_S = 20.0
@@ -105,7 +106,7 @@ class _Segment:
         """The rows of the windows in order, in batches of any size."""
         while (item := self._queue.get()) is not None:
             if isinstance(item, BaseException):
-                raise ray_internals.cause_of(item)
+                raise cause_of(item)
             for chunk in item.column(STREAM).chunks:
                 yield from unsealed(chunk)
 

@@ -55,6 +55,8 @@ def start(threads: int, use_gpu: bool | None = None, label: str = "", determinis
     """
     log_to_terminal(label)
     torch.set_num_threads(threads)
+    # As in a process that has done nothing yet, which one that Ray had ready may not be.
+    torch.manual_seed(torch.Generator().initial_seed())
     os.environ["OMP_NUM_THREADS"] = str(threads)  # for libraries and children that read it later
     device = _choose_device(torch.cuda.is_available() if use_gpu is None else use_gpu)
     if device.type == "cuda" and deterministic:

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from plinth import ray_internals
-from plinth.errors import DataError
 
 ROOT = Path(__file__).parents[3]
 TRAIN = "ray.train.v2._internal"
@@ -48,6 +47,7 @@ BORROWED = [
     f"{TRAIN}.execution.worker_group:WorkerGroup._create_workers",
     f"{TRAIN}.execution.worker_group:WorkerGroup._start",
     f"{TRAIN}.execution.worker_group:WorkerGroup._start_impl",
+    f"{TRAIN}.execution.worker_group:WorkerGroup._get_worker_runtime_env",
     f"{TRAIN}.execution.worker_group:WorkerGroup._clear_state",
     f"{TRAIN}.execution.worker_group:WorkerGroup.has_started",
     f"{TRAIN}.execution.worker_group.state:WorkerGroupState.shutdown",
@@ -147,17 +147,10 @@ def test_only_a_start_timeout_is_one() -> None:
     assert not ray_internals.is_start_timeout(ControllerError(RuntimeError("bug")))
 
 
-def test_the_cause_of_a_failed_task_is_found() -> None:
-    from ray.exceptions import RayTaskError
-
-    mistake = DataError("a shard is damaged.", "make it again.")
-    task = RayTaskError("read", "Traceback ...", mistake).as_instanceof_cause()
-    wrapped = RuntimeError("a task failed")
-    wrapped.__cause__ = task
-    assert ray_internals.cause_of(wrapped) is mistake
-    assert ray_internals.cause_of(mistake) is mistake
-    other = ValueError("no error of ours")
-    assert ray_internals.cause_of(other) is other
+def test_workers_have_an_environment_of_their_own_only_where_the_user_has_set_something() -> None:
+    assert ray_internals.worker_group(None, {})._get_worker_runtime_env({}) == {}
+    given = {"RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "5"}
+    assert ray_internals.worker_group(None, given)._get_worker_runtime_env({}) == {"env_vars": given}
 
 
 @pytest.mark.parametrize("is_borrowed", [False, True])
@@ -165,7 +158,7 @@ def test_a_group_that_dies_while_it_starts_gives_back_what_it_has_reserved(is_bo
     """Ray's own `_start` frees nothing once the workers are there (2.60)."""
     freed: list[str] = []
 
-    class DiesLate(ray_internals.worker_group("a group" if is_borrowed else None)):  # type: ignore[misc]
+    class DiesLate(ray_internals.worker_group("a group" if is_borrowed else None, {})):  # type: ignore[misc]
         def __init__(self) -> None:
             """Of what a group keeps, only what its end needs."""
             self._worker_group_state = None
@@ -184,7 +177,7 @@ def test_a_group_that_dies_while_it_starts_gives_back_what_it_has_reserved(is_bo
     assert not group.has_started()
 
 
-class Fails(ray_internals.worker_group(None)):  # type: ignore[misc]
+class Fails(ray_internals.worker_group(None, {})):  # type: ignore[misc]
     """A group whose workers are there and that cannot go on."""
 
     def __init__(self, error: Exception) -> None:

@@ -127,3 +127,12 @@ def test_scene_without_colour_or_captions_is_named() -> None:
         load([*samples[:2], dataclasses.replace(samples[2], colour=[])], 16)
     with pytest.raises(ValueError, match=r"room-1.*captions"):
         load([dataclasses.replace(samples[1], scene_captions=[])], 16)
+
+
+def test_threads_change_no_digit(tmp_path: Path) -> None:
+    weights = []
+    for threads in (1, 2):
+        config = dataclasses.replace(CFG, steps=3, threads=threads)
+        folder = train_teacher(make_samples(), tmp_path / str(threads), config).folder
+        weights.append((folder / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]

@@ -394,5 +394,5 @@ def test_embed_leaves_versions_alone(made: Path, tmp_path: Path, tar: dict[str, 
     before = files(tmp_path / "out")
     wanted = {"kind": "embed", "data": dataset.storage.uri, "teacher": {"source": str(made / "teacher")}}
     with pytest.raises(DataError, match="built by `poma lift` in versions"):
-        embed.embed(config.build(EmbedJob, [("job", {**wanted, "workers": 0})]))
+        embed.embed([config.build(EmbedJob, [("job", {**wanted, "workers": 0})])])
     assert files(tmp_path / "out") == before

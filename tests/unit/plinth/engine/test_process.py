@@ -32,6 +32,18 @@ def test_every_rank_knows_its_place_and_its_threads() -> None:
         assert host
 
 
+def drawn() -> float:
+    """The first random number of a rank that has drawn others before it starts."""
+    torch.rand(3)
+    process.start(threads=1)
+    return torch.rand(1).item()
+
+
+def test_random_numbers_begin_as_in_a_process_that_has_done_nothing() -> None:
+    fresh = torch.rand(1, generator=torch.Generator()).item()
+    assert run_ranks(2, drawn) == [fresh] * 2
+
+
 def shared(failing_rank: int | None) -> Any:
     """On all ranks: the results, or the error's text."""
     world = process.start(threads=1).world
