@@ -25,12 +25,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.step.arms import WORLD_SIZE, Case, serve
-from benchmarks.step.pretrain import STAGES, prepare, pretrain
+from benchmarks.step.pretrain import LAYERS, STAGES, prepare, pretrain
 from jobs.common.cluster import free_port
 from poma3d.network.config import MaskConfig, PredictorConfig
 from poma3d.network.vit import VitShape
 
-DEMO_VIT = VitShape((4, 4), 16, 3, 96, 4, 4, 384, "quick_gelu", 1e-5, "class", 128)
+DEMO_VIT = VitShape((4, 4), 16, 3, 96, LAYERS, 4, 384, "quick_gelu", 1e-5, "class", 128)
 DEMO_PREDICTOR = PredictorConfig(layers=2, width=96, heads=4)
 DEMO_MASKS = MaskConfig(min_context=4)
 VIT_B = VitShape((14, 14), 16, 3, 768, 12, 12, 3072, "quick_gelu", 1e-5, "class", 512)
