@@ -22,8 +22,8 @@ DEMO = ROOT / "jobs" / "configs" / "demo.yaml"
 STAGES = ("warmup", "main")
 ROOMS, HELD_OUT_ROOMS, TEACHER_STEPS = 512, 32, 3
 LAYERS = 4
-"""Of the encoder, for all that are compared. The demo had as many when its steps were first measured; it has
-fewer since, and a step of the model alone was more of the whole then."""
+"""Of the encoder. The demo's had as many when the targets were set; it has two since, and all that are
+compared keep the size that the figures were measured at."""
 SAMPLE_S = 0.25
 
 
