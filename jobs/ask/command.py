@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
             "Say in --situation where you stand.",
         )
     seen = _seen(trained, arguments)
-    opened = load(trained, seen, _places(trained, seen, arguments))
+    opened = load(trained, seen, _places(trained, seen, arguments), arguments.scene)
     answers = opened.answers
     found = find_scene(opened, arguments.scene)
     texts = [trained.job.qa.text_joiner.join((*situation, question)) for question in questions]

@@ -46,3 +46,15 @@ def test_an_empty_answer_is_said_to_be_one(
     assert main(["ask", str(trained_llm / "llm"), scene, "what?", "--output", str(page)]) == 0
     assert "“what?”\n  (empty answer)\n" in capsys.readouterr().out
     assert "what? → (empty answer)" in page.read_text()
+
+
+def test_a_pose_is_refused_before_the_model_is_loaded(
+    llm_home: Path, trained_llm: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(language_model, "open_run", lambda *_: pytest.fail("loaded"))
+    scene = open_scenes([str(llm_home / "rooms")], StorageOptions()).scene_ids()[0]
+    words = ["ask", str(trained_llm / "llm"), scene, "what?", "--pose"]
+    assert main([*words, "1", "inf", "0"]) == 2
+    said = capsys.readouterr()
+    assert "not finite" in said.err
+    assert not said.out

@@ -17,6 +17,7 @@ from jobs.ask.head import features_of, load, open_run, scenes_of
 from jobs.ask.scene import find
 from jobs.cli import main
 from jobs.finetune.config import FinetuneJob
+from jobs.finetune.scenes import open_scenes
 from jobs.jobfile import load as load_job
 from jobs.plan import heads as plans
 from jobs.plan.tuning import TuningPlan
@@ -26,7 +27,7 @@ from poma3d.annotations import rooms
 from poma3d.annotations.poses import agent_of
 from poma3d.annotations.rows import Question
 from tests.helpers.downstream import heads
-from tests.helpers.tiny_jobs import write
+from tests.helpers.tiny_jobs import SIDE, ingest_job, write
 
 OPTIONS = StorageOptions()
 CELLS = {"tokens": "voxels", "cell_m": 0.5, "max_voxels": 32}
@@ -113,8 +114,9 @@ def test_it_answers_from_where_the_question_is_asked(
     assert said[1] != said[2]
     page = (tmp_path / "asked.html").read_text(encoding="utf-8")
     assert "attention of the head to this question" in page
-    assert main([*words, "--pose", "1", "nan", "0"]) == 2
-    assert "--pose has a number that is not finite" in capsys.readouterr().err
+    for pose, says in ((("1", "nan", "0"), "not finite"), (("1", "1e39", "0"), "farther than 10000 m")):
+        assert main([*words, "--pose", *pose]) == 2
+        assert says in capsys.readouterr().err
 
 
 def test_a_pose_is_that_of_the_annotations() -> None:
@@ -171,7 +173,6 @@ def test_its_plan_counts_the_cells(seeing: Path, tmp_path: Path) -> None:
         ({"head": {"inputs": "question"}}, "which nothing would look at"),
         ({"train": {"annotations": ["x"], "features": ["y"]}}, "train.scenes is empty"),
         ({"scene": {"tokens": "views"}}, "train.scenes is given without an encoder"),
-        ({"qa": {"task": "rooms", "scans": "scans"}, "scene": {"tokens": "views"}}, ""),
         ({"qa": {"task": "rooms", "scans": "nowhere"}}, "no such folder of scans"),
     ],
 )
@@ -195,6 +196,65 @@ def test_features_without_patches_are_refused(
     job = job_of(seeing, output=str(tmp_path), train=split, val=split)
     assert main(["finetune", write(tmp_path / "job.yaml", job)]) == 2
     assert "hold no patch tokens, and scene.tokens is voxels" in capsys.readouterr().err
+
+
+def test_scans_are_of_heads_that_look_at_poses(
+    seeing: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = heads.finetune_job(seeing, output=str(tmp_path), qa={"task": "rooms", "scans": "scans"})
+    assert main(["finetune", write(tmp_path / "job.yaml", job)]) == 2
+    assert "without scene.tokens=voxels no pose is looked at" in capsys.readouterr().err
+
+
+def ingested(folder: Path, size: int = SIDE, **changes: Any) -> str:
+    """The first rooms of `rooms`, ingested otherwise."""
+    job = ingest_job(folder / "ingested", **changes)
+    job["shape"] |= {"height": size, "width": size}
+    job["reader"]["rooms"]["image_size"] = size
+    assert main(["ingest", write(folder / "ingest.yaml", job)]) == 0
+    return str(folder / "ingested")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"views": 3}, "have 3 views, their features 2 in"),
+        ({"size": 30}, "have views of 30 x 30 pixels, their features 16 square patches in"),
+        ({"rooms": 4}, "Name the data sets that the features of these 4 were made of"),
+    ],
+)
+def test_scenes_that_features_were_not_made_of_are_refused(
+    seeing: Path, tmp_path: Path, changes: dict[str, Any], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = job_of(seeing, output=str(tmp_path))
+    job["val"] = {**job["val"], "scenes": [ingested(tmp_path, **changes)]}
+    capsys.readouterr()
+    assert main(["finetune", write(tmp_path / "job.yaml", job)]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert says in line
+
+
+def test_places_are_needed_of_the_scene_that_is_asked_about(
+    seeing: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A data set that is named with --data needs no other scene of the job's features."""
+    first, *_, last = open_scenes([str(seeing / "rooms")], OPTIONS).scene_ids()
+    named = ingested(tmp_path, rooms=4)
+    words = ["ask", str(seeing / "runs/qa")]
+    rest = ["is there a bed?", "--pose", "1", "-2", "0", "--output", str(tmp_path / "asked.html")]
+    said = []
+    for flags in ([], ["--data", named]):
+        capsys.readouterr()
+        assert main([*words, first, *rest, *flags]) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1]
+    assert "asked.html" in said[1]
+    assert main([*words, last, *rest, "--data", named]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert f"has no scene {last}, whose features are in" in line
+    assert main([*words, "nowhere", *rest]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "has no scene 'nowhere'" in line
 
 
 def test_a_head_of_views_looks_at_no_pose(
