@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from jobs.ask import answers
 from jobs.ask.answers import ask
 from jobs.ask.arguments import agent_at
 from jobs.ask.head import features_of, load, open_run, scenes_of
@@ -96,6 +97,18 @@ def test_it_says_when_asked_what_it_said_when_it_was_scored(seeing: Path, traine
         assert [head.answers.texts[i] for i in best] == predicted[question.question_id]
         assert said.attention.sum() == pytest.approx(1, abs=1e-5)
         assert np.isfinite(said.without).all()
+
+
+def test_choices_of_views_are_answered_some_at_a_time(seeing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = open_run(str(seeing / "runs/qa"), OPTIONS)
+    head = load(opened, features_of(opened, None), scenes_of(opened, None))
+    scene = find(head, posed_questions(seeing)[0].scene_id)
+    together = ask(head, scene, ["is there a bed?"])
+    monkeypatch.setattr(answers, "CHOICES_AT_ONCE", 1)
+    apart = ask(head, scene, ["is there a bed?"])
+    for name in ("logits", "attention", "without"):
+        np.testing.assert_allclose(getattr(apart, name), getattr(together, name), atol=1e-5)
+    assert together.without.any()
 
 
 def test_it_answers_from_where_the_question_is_asked(
