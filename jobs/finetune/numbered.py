@@ -68,7 +68,7 @@ def number_scenes(
 
     Raises:
         DataError: a scene without a view or one that is there twice, or features of scenes that are not
-        there.
+        there or have other views.
     """
     if features is None:
         if scenes is None:
@@ -87,6 +87,14 @@ def number_scenes(
             f"{scenes.names} has no scene {printable(missing[0])}, whose features are in {features.names}.",
             f"Name the data sets that {theirs} made of.",
         )
+    shown, given = stored.valid_views(), scenes.valid_views()
+    for scene_id in ids:
+        if only in (None, scene_id) and shown[scene_id] != given[scene_id]:
+            raise DataError(
+                f"Scene {printable(scene_id)} has other views in {scenes.names} than in its features in "
+                f"{features.names}.",
+                "Name the data sets that the features were made of, or run `poma features` again.",
+            )
     in_scenes = tuple(there.get(scene_id, NOWHERE) for scene_id in ids)
     return SceneNumbers(ids, stored, column, scenes, in_scenes, patches)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -18,11 +20,15 @@ from jobs.ask.head import features_of, load, open_run, scenes_of
 from jobs.ask.scene import find
 from jobs.cli import main
 from jobs.finetune.config import FinetuneJob
+from jobs.finetune.readers import agents_of
 from jobs.finetune.scenes import open_scenes
 from jobs.jobfile import load as load_job
 from jobs.plan import heads as plans
 from jobs.plan.tuning import TuningPlan
 from plinth.checkpoint import save_load
+from plinth.data import manifest as manifests
+from plinth.data.manifest import Manifest
+from plinth.data.shards import RowGroupReader, write_shard
 from plinth.storage import Storage, StorageOptions
 from poma3d.annotations import rooms
 from poma3d.annotations.poses import agent_of
@@ -186,7 +192,7 @@ def test_its_plan_counts_the_cells(seeing: Path, tmp_path: Path) -> None:
         ({"head": {"inputs": "question"}}, "which nothing would look at"),
         ({"train": {"annotations": ["x"], "features": ["y"]}}, "train.scenes is empty"),
         ({"scene": {"tokens": "views"}}, "train.scenes is given without an encoder"),
-        ({"qa": {"task": "rooms", "scans": "nowhere"}}, "no such folder of scans"),
+        ({"qa": {"task": "rooms", "scans": "nowhere"}}, "qa.scans: "),
     ],
 )
 def test_mistakes_are_one_line(
@@ -199,6 +205,15 @@ def test_mistakes_are_one_line(
     assert says in line
 
 
+def test_poses_that_cannot_be_brought_to_our_frame_are_counted_by_split(
+    seeing: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = posed_questions(seeing)
+    found = agents_of([replace(asked[0], frame="sqa3d"), *asked[1:4]], None, "qa.scans", "val")
+    assert [each is None for each in found] == [True, False, False, False]
+    assert "val: 1 of 4 questions have a pose that cannot" in capsys.readouterr().out
+
+
 def test_features_without_patches_are_refused(
     seeing: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -209,6 +224,27 @@ def test_features_without_patches_are_refused(
     job = job_of(seeing, output=str(tmp_path), train=split, val=split)
     assert main(["finetune", write(tmp_path / "job.yaml", job)]) == 2
     assert "hold no patch tokens, and scene.tokens is voxels" in capsys.readouterr().err
+
+
+def test_scenes_with_other_views_than_their_features_are_refused(
+    seeing: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their patches would be put where other views looked."""
+    storage = Storage.from_uri(shutil.copytree(seeing / "rooms", tmp_path / "rooms"))
+    manifest = manifests.load(storage)
+    table = RowGroupReader(storage).read_shard(manifest.shards[0])
+    at = table.schema.get_field_index("view_valid")
+    field = table.schema.field(at)
+    other = [bytes([1, 0]), *table["view_valid"].to_pylist()[1:]]
+    table = table.set_column(at, field, pa.array(other, field.type))
+    shards = [write_shard(storage, "other", table), *manifest.shards[1:]]
+    manifests.commit(storage, Manifest(shards, manifest.attributes))
+    job = job_of(seeing, output=str(tmp_path))
+    job["val"] = {**job["val"], "scenes": [str(tmp_path / "rooms")]}
+    capsys.readouterr()
+    assert main(["finetune", write(tmp_path / "job.yaml", job)]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "has other views in" in line
 
 
 def test_scans_are_of_heads_that_look_at_poses(
