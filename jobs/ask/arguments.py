@@ -63,7 +63,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def agent_at(pose: Sequence[float] | None) -> np.ndarray | None:
-    """World -> whoever asks, float32 [3, 4], of the values of --pose.
+    """World -> whoever asks, float32 [3, 4], of the values of --pose, at the height 0.
 
     Raises:
         ConfigError: one is not finite, or a place outside of any scene.

@@ -17,6 +17,7 @@ from jobs.ask import answers
 from jobs.ask.answers import ask
 from jobs.ask.arguments import agent_at
 from jobs.ask.head import features_of, load, open_run, scenes_of
+from jobs.ask.height import height_of
 from jobs.ask.scene import find
 from jobs.cli import main
 from jobs.finetune.config import FinetuneJob
@@ -133,9 +134,39 @@ def test_it_answers_from_where_the_question_is_asked(
     assert said[1] != said[2]
     page = (tmp_path / "asked.html").read_text(encoding="utf-8")
     assert "attention of the head to this question" in page
-    for pose, says in ((("1", "nan", "0"), "not finite"), (("1", "1e39", "0"), "farther than 10000 m")):
-        assert main([*words, "--pose", *pose]) == 2
+    for place, says in ((("1", "nan", "0"), "not finite"), (("1", "1e39", "0"), "farther than 10000 m")):
+        assert main([*words, "--pose", *place]) == 2
         assert says in capsys.readouterr().err
+
+
+def test_whoever_asks_stands_as_high_as_those_of_the_questions(
+    seeing: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Files of poses differ in their zero; `--pose` has no height."""
+    for name in ("rooms", "tower", "encoder", "patches"):
+        shutil.copytree(seeing / name, tmp_path / name)
+    file = tmp_path / "rooms/questions.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    posed = next(row for row in rows if row.get("position"))
+    for row in rows:
+        if row.get("position"):
+            row["position"][2] = 1.5 if row["scene_id"] == posed["scene_id"] else 0.5
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run(tmp_path) == 0
+    storage = Storage.from_uri(tmp_path / "runs/qa")
+    assert height_of(storage, posed["scene_id"]) == 1.5
+    assert height_of(storage, "another scene") == 0.5
+    assert height_of(Storage.from_uri(seeing / "runs/qa"), posed["scene_id"]) == 0
+    assert height_of(Storage.from_uri(tmp_path / "nowhere"), posed["scene_id"]) == 0
+    words = ["ask", str(tmp_path / "runs/qa"), posed["scene_id"], "is there a bed?", "--pose", "1", "2", "90"]
+    words += ["--output", str(tmp_path / "asked.html")]
+    said = []
+    for _ in range(2):
+        capsys.readouterr()
+        assert main(words) == 0
+        said.append(capsys.readouterr().out)
+        shutil.rmtree(tmp_path / "runs/qa/questions", ignore_errors=True)
+    assert said[0] != said[1]
 
 
 def test_a_pose_is_that_of_the_annotations() -> None:
