@@ -1,6 +1,6 @@
 """A scene as a head sees it.
 
-Legend: V views, E width of a feature.
+Legend: V views, P patches, E width of a feature.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ class AskedScene:
     view_valid: np.ndarray
     """uint8 [V]."""
     content: Mapping[str, np.ndarray]
-    """Of views `views` [V, E]; of cells what `poma3d.seen.scenes.Scenes` reads, without `view_valid`."""
+    """Of views `views` [V, E]; of cells `patches` [V, P, E], `patch_points` [V, P, 3] and
+    `patch_points_valid` [V, P]."""
     where: str
     """The data set of features, or of scenes."""
     data: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -93,10 +93,6 @@ class SceneSets:
             DataError: a scene without a view, or one that is there twice.
         """
         return dict(self._valid)
-
-    def scenes(self) -> Iterator[tuple[str, int]]:
-        """All scenes with their numbers."""
-        return ((scene_id, number) for number, scene_id in enumerate(self.scene_ids()))
 
     def number(self, scene_id: str) -> int:
         """Of a scene.
