@@ -116,7 +116,7 @@ def _answered(
     stage.seen.scenes = _Choices(scene.content, left_kV.numpy())
     pose = torch.eye(3, 4) if agent is None else torch.from_numpy(agent)
     batch |= {SCENE: torch.arange(rows, dtype=torch.int32), AGENT: pose.expand(rows, -1, -1)}
-    found = []
+    found: list[torch.Tensor] = []
     for start in range(0, rows, CHOICES_AT_ONCE):
         some = {name: each[start : start + CHOICES_AT_ONCE] for name, each in batch.items()}
         prepared = stage.prepare(some)
