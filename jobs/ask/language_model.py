@@ -41,7 +41,7 @@ def run(
             f"--pose is given, and the model of {arguments.run} looks at no pose.",
             "Say in --situation where you stand.",
         )
-    trained = open_run(arguments.run, options, _seen(job, arguments), KEY, arguments.step)
+    trained = open_run(arguments.run, options, _seen(job, arguments), KEY, arguments.step, arguments.scene)
     known = trained.setup.numbers
     if job.scene.tokens != NONE and arguments.scene not in known.numbers:
         sets = known.stored or known.scenes

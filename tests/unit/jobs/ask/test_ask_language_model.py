@@ -11,6 +11,7 @@ from jobs.ask import language_model
 from jobs.cli import main
 from jobs.finetune.scenes import open_scenes
 from plinth.storage import StorageOptions
+from tests.helpers.tiny_jobs import ingest_job, write
 
 
 def test_it_answers_and_shows_the_scene(
@@ -58,3 +59,16 @@ def test_a_pose_is_refused_before_the_model_is_loaded(
     said = capsys.readouterr()
     assert "not finite" in said.err
     assert not said.out
+
+
+def test_places_are_needed_of_the_scene_that_is_asked_about(
+    llm_home: Path, trained_llm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, *_, last = open_scenes([str(llm_home / "rooms")], StorageOptions()).scene_ids()
+    assert main(["ingest", write(tmp_path / "ingest.yaml", ingest_job(tmp_path / "part", rooms=4))]) == 0
+    words = ["what?", "--data", str(tmp_path / "part"), "--output", str(tmp_path / "asked.html")]
+    assert main(["ask", str(trained_llm / "llm"), first, *words]) == 0
+    capsys.readouterr()
+    assert main(["ask", str(trained_llm / "llm"), last, *words]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert f"has no scene {last}, whose features are in" in line
