@@ -14,11 +14,13 @@ import torch
 from jobs.ask.head import Opened
 from jobs.ask.scene import AskedScene
 from jobs.finetune.scenes import VALID
-from poma3d.heads.network import Answered
 from poma3d.heads.questions import SCENE
 from poma3d.heads.stage import SITUATION, QuestionStage
 from poma3d.seen.config import VOXELS
 from poma3d.seen.scenes import AGENT, CELLS
+
+CHOICES_AT_ONCE = 8
+"""Choices of a scene's views whose patches are in memory together."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,8 @@ def ask(opened: Opened, scene: AskedScene, texts: Sequence[str], agent: np.ndarr
         left_kV = left_kV[:1]
     logits, attention, without = [], [], []
     for each in tokens:
-        answered, weights_V = _answered(stage, scene, left_kV, each, agent)
-        logits_kA = answered.logits[:, : len(opened.answers.texts)]  # never the impossible class
+        all_kA, weights_V = _answered(stage, scene, left_kV, each, agent)
+        logits_kA = all_kA[:, : len(opened.answers.texts)]  # never the impossible class
         change_V = torch.zeros(len(valid_V))
         change_V[views] = torch.nan
         if len(views) > 1:
@@ -94,9 +96,9 @@ def _answered(
     left_kV: torch.Tensor,
     tokens: Sequence[int],
     agent: np.ndarray | None,
-) -> tuple[Answered, torch.Tensor]:
-    """What is answered to one question of one scene with several choices of its views, and, with the first of
-    them, the weight of each view."""
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The logits [k, A] of one question of one scene with several choices of its views, and, with the first
+    of them, the weight of each view float32 [V]."""
     device, rows = stage.head.norm.weight.device, len(left_kV)
     batch = {
         "tokens": torch.tensor(tokens, dtype=torch.int32).expand(rows, 1, -1),
@@ -109,15 +111,23 @@ def _answered(
         batch |= {"views": views_VE.expand(rows, -1, -1), "view_valid": left_kV}
         chosen = torch.zeros(rows, dtype=torch.long, device=device)
         answered = stage.answer({name: each.to(device) for name, each in batch.items()}, chosen)
-        return answered, (answered.view_weights[0].cpu() * left_kV[0]).float()
+        return answered.logits, (answered.view_weights[0].cpu() * left_kV[0]).float()
     assert stage.seen is not None
     stage.seen.scenes = _Choices(scene.content, left_kV.numpy())
     pose = torch.eye(3, 4) if agent is None else torch.from_numpy(agent)
     batch |= {SCENE: torch.arange(rows, dtype=torch.int32), AGENT: pose.expand(rows, -1, -1)}
-    prepared = stage.prepare(batch)
-    moved = {name: each.to(device) for name, each in prepared.items()}
-    answered = stage.answer(stage.encoded(moved), moved[SITUATION])
-    return answered, _of_views(answered.view_weights[0].float().cpu(), prepared[CELLS][0], left_kV.shape[1])
+    found: list[torch.Tensor] = []
+    for start in range(0, rows, CHOICES_AT_ONCE):
+        some = {name: each[start : start + CHOICES_AT_ONCE] for name, each in batch.items()}
+        prepared = stage.prepare(some)
+        moved = {name: each.to(device) for name, each in prepared.items()}
+        answered = stage.answer(stage.encoded(moved), moved[SITUATION])
+        if not found:
+            weights_V = _of_views(
+                answered.view_weights[0].float().cpu(), prepared[CELLS][0], left_kV.shape[1]
+            )
+        found.append(answered.logits)
+    return torch.cat(found), weights_V
 
 
 def _of_views(weights_M: torch.Tensor, cell_K: torch.Tensor, views: int) -> torch.Tensor:

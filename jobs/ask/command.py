@@ -12,6 +12,7 @@ from jobs.ask import language_model
 from jobs.ask.answers import Said, ask
 from jobs.ask.arguments import agent_at
 from jobs.ask.head import Run, features_of, load, open_run, scenes_of
+from jobs.ask.height import height_of
 from jobs.ask.scene import AskedScene
 from jobs.ask.scene import find as find_scene
 from jobs.common.datasets import open_dataset
@@ -65,8 +66,10 @@ def run(arguments: argparse.Namespace) -> int:
             f"--pose is given, and the head of {trained.storage.uri} looks at no pose.",
             "Say in --situation where you stand.",
         )
+    if agent is not None:
+        agent[2, 3] = -height_of(trained.storage, arguments.scene)
     seen = _seen(trained, arguments)
-    opened = load(trained, seen, _places(trained, seen, arguments))
+    opened = load(trained, seen, _places(trained, seen, arguments), arguments.scene)
     answers = opened.answers
     found = find_scene(opened, arguments.scene)
     texts = [trained.job.qa.text_joiner.join((*situation, question)) for question in questions]

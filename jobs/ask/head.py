@@ -142,7 +142,7 @@ def features_of(run: Run, named: Sequence[str] | None) -> FeatureSets:
 
 def scenes_of(run: Run, named: str | None) -> SceneSets:
     """The data set of scenes that is named, or else all that the run's job names: what a head reads whose
-    encoder was trained with it.
+    encoder was trained with it, and where the cells of another lie.
 
     Raises:
         PlinthError: one cannot be used.
@@ -188,12 +188,15 @@ class Opened:
     """Where the head sees scenes by their numbers."""
 
 
-def load(run: Run, seen: FeatureSets | SceneSets, places: SceneSets | None = None) -> Opened:
+def load(
+    run: Run, seen: FeatureSets | SceneSets, places: SceneSets | None = None, only: str | None = None
+) -> Opened:
     """The head on this process's device, its answers, and the tokenizer of its text tower.
 
     Args:
         places: the data sets of scenes that tell where the patches of features are, for a head that sees
             cells.
+        only: the one scene that is asked about, so that of the others no places are needed; any when None.
 
     Raises:
         ConfigError: the text tower cannot be loaded, or is another one now.
@@ -217,7 +220,7 @@ def load(run: Run, seen: FeatureSets | SceneSets, places: SceneSets | None = Non
             f"revision is {tower}, it was {run.identity['text']['revision']}.",
             "Put that one there.",
         )
-    setup = _setup(run, seen, places)
+    setup = _setup(run, seen, places, only)
     width = seen.shape.embedding if setup is None and isinstance(seen, FeatureSets) else 0
     posed = setup is not None and run.sees_cells
     shape = QuestionShape(seen.shape.views, width, 1, words.limit, 1, setup is not None, posed)
@@ -226,7 +229,9 @@ def load(run: Run, seen: FeatureSets | SceneSets, places: SceneSets | None = Non
     return Opened(run, stage, answers, words, seen, setup)
 
 
-def _setup(run: Run, seen: FeatureSets | SceneSets, places: SceneSets | None) -> SceneSetup | None:
+def _setup(
+    run: Run, seen: FeatureSets | SceneSets, places: SceneSets | None, only: str | None
+) -> SceneSetup | None:
     """What the head sees of scenes by their numbers.
 
     Raises:
@@ -234,10 +239,10 @@ def _setup(run: Run, seen: FeatureSets | SceneSets, places: SceneSets | None) ->
     """
     job = run.job
     if isinstance(seen, FeatureSets):
-        return of_features(job.scene, seen, places, run.storage.uri) if run.sees_cells else None
+        return of_features(job.scene, seen, places, "", only) if run.sees_cells else None
     assert job.encoder is not None
     first, record = first_encoder(job.encoder, job.storage, WITH)
-    return of_encoder(job.scene, first, record, seen, run.storage.uri)
+    return of_encoder(job.scene, first, record, seen, "")
 
 
 def _answers_of(run: Storage) -> Answers:

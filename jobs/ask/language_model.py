@@ -35,7 +35,13 @@ def run(
 ) -> int:
     """Print the answers, write the page where the scene is at hand; returns the exit code."""
     job = read_job(arguments.run, options)
-    trained = open_run(arguments.run, options, _seen(job, arguments), KEY, arguments.step)
+    agent = agent_at(arguments.pose)
+    if agent is not None and job.scene.tokens != VOXELS:
+        raise ConfigError(
+            f"--pose is given, and the model of {arguments.run} looks at no pose.",
+            "Say in --situation where you stand.",
+        )
+    trained = open_run(arguments.run, options, _seen(job, arguments), KEY, arguments.step, arguments.scene)
     known = trained.setup.numbers
     if job.scene.tokens != NONE and arguments.scene not in known.numbers:
         sets = known.stored or known.scenes
@@ -44,12 +50,6 @@ def run(
     print(f"{trained.storage.uri}: checkpoint of step {trained.step}")
     if job.scene.tokens == NONE:
         print("this model is a control that sees no scene: it answers from the question alone")
-    agent = agent_at(arguments.pose)
-    if agent is not None and job.scene.tokens != VOXELS:
-        raise ConfigError(
-            f"--pose is given, and the model of {arguments.run} looks at no pose.",
-            "Say in --situation where you stand.",
-        )
     titles = []
     for number, question in enumerate(questions):
         text = job.chat.text_joiner.join((*situation, question))

@@ -1,6 +1,6 @@
 """A scene as a head sees it.
 
-Legend: V views, E width of a feature.
+Legend: V views, P patches, E width of a feature.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from jobs.ask.head import Opened, elsewhere
-from jobs.features.sets import FeatureSets
+from jobs.features.sets import FeatureSets, FoundScene
 from jobs.finetune.numbered import NumberedScenes
 from jobs.finetune.scenes import VALID
 from jobs.finetune.set_up import SceneSetup
@@ -27,7 +27,8 @@ class AskedScene:
     view_valid: np.ndarray
     """uint8 [V]."""
     content: Mapping[str, np.ndarray]
-    """Of views `views` [V, E]; of cells what `poma3d.seen.scenes.Scenes` reads, without `view_valid`."""
+    """Of views `views` [V, E]; of cells `patches` [V, P, E], `patch_points` [V, P, 3] and
+    `patch_points_valid` [V, P]."""
     where: str
     """The data set of features, or of scenes."""
     data: str
@@ -45,12 +46,11 @@ def find(opened: Opened, scene_id: str) -> AskedScene:
     if isinstance(seen, FeatureSets):
         with elsewhere("--features"):
             found = seen.find(scene_id)
-        made_of, version = found.manifest.attributes["data"]["uri"], found.manifest.attributes.get("version")
-        content: dict[str, np.ndarray] = {"views": found.views.views}
         if setup is not None:
-            content = _read(setup, setup.numbers.numbers[scene_id])
+            return _placed(setup, scene_id, found)
+        made_of, version = found.manifest.attributes["data"]["uri"], found.manifest.attributes.get("version")
         data = with_version(str(made_of), version)
-        return AskedScene(found.views.view_valid, content, found.storage.uri, data)
+        return AskedScene(found.views.view_valid, {"views": found.views.views}, found.storage.uri, data)
     with elsewhere("--data"):
         number = seen.number(scene_id)
     assert setup is not None
@@ -64,6 +64,15 @@ def find(opened: Opened, scene_id: str) -> AskedScene:
     content["patches" if opened.run.sees_cells else "views"] = made
     uri = seen.source_of(number).uri
     return AskedScene(geometry[VALID], content, uri, uri)
+
+
+def _placed(setup: SceneSetup, scene_id: str, found: FoundScene) -> AskedScene:
+    """A scene of features whose patches have their places from the scene itself."""
+    numbers = setup.numbers
+    assert numbers.scenes is not None
+    number = numbers.numbers[scene_id]
+    data = numbers.scenes.source_of(numbers.in_scenes[number]).uri
+    return AskedScene(found.views.view_valid, _read(setup, number), found.storage.uri, data)
 
 
 def _read(setup: SceneSetup, number: int) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from jobs.common import models
 from jobs.common.run_layout import HEADS
 from jobs.finetune.config import FinetuneJob
-from jobs.finetune.set_up import SceneSetup, seen_scenes
+from jobs.finetune.set_up import SceneSetup, largest_batch, seen_scenes
 from jobs.pretrain.stage_spec import optim_of
 from plinth.data.sources import OpenSource
 from plinth.errors import ConfigError
@@ -59,7 +59,8 @@ def seen_of(job: FinetuneJob, setup: SceneSetup | None) -> SeenScenes | None:
     if setup is None:
         return None
     lr = optim_of(job, job.heads, HEADS).lr
-    return seen_scenes(job.scene, job.encoder, setup, lr, job.heads.micro_batch_size, job.storage, WITH)
+    batch_size = largest_batch(job.heads, job.fit.workers)
+    return seen_scenes(job.scene, job.encoder, setup, lr, batch_size, job.storage, WITH)
 
 
 def local(text: TextConfig, options: StorageOptions) -> TextConfig:

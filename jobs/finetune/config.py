@@ -37,7 +37,7 @@ class SplitConfig:
     question names are no harm."""
     scenes: list[Location] = field(default_factory=list)
     """Data sets of scenes: where the encoder is trained, in place of features; for scene.tokens=voxels, also
-    beside them."""
+    beside them: those that they were made of, with every scene that has features."""
 
 
 @dataclass

@@ -1,4 +1,5 @@
-"""Scenes as a language model sees them: features as they were stored, or geometry, and where patches are.
+"""Scenes as a head or a language model sees them: features as they were stored, or geometry, and where
+patches are.
 
 Scenes are numbered in the order of the shards: of the features, or, where an encoder is trained, of the data
 sets of scenes. A worker reads the scenes of a batch ahead, in threads, and keeps the last ones.
@@ -19,13 +20,12 @@ from jobs.features.sets import FeatureSets
 from jobs.finetune.scenes import THREADS, VALID, SceneSets, SceneStore
 from plinth.data.sources import OpenSource
 from plinth.errors import DataError
+from plinth.redaction import printable
 from poma3d.inputs import point_maps
 from poma3d.seen.scenes import POINTS, POINTS_VALID
 from poma3d.seen.voxels import PatchPoints, patch_points
 
-BATCHES_KEPT = 4
-"""Batches whose scenes a worker keeps decoded in memory where no encoder is trained: the one that is
-trained on and those that are read ahead."""
+NOWHERE = -1
 POINTS_KEPT = 4096
 """Scenes whose patches' places a worker keeps: 75 kB each at 32 views of 196 patches."""
 
@@ -43,7 +43,7 @@ class SceneNumbers:
     scenes: SceneSets | None
     """Data sets of scenes, where geometry is read."""
     in_scenes: tuple[int, ...] = ()
-    """Number of each scene among those of `scenes`."""
+    """Number of each scene among those of `scenes`; -1 where it is not and is never read."""
     patches: int = 0
     """Of a view; 0 where their places are not asked for."""
 
@@ -54,16 +54,21 @@ class SceneNumbers:
 
 
 def number_scenes(
-    features: FeatureSets | None, scenes: SceneSets | None, column: str, patches: int
+    features: FeatureSets | None,
+    scenes: SceneSets | None,
+    column: str,
+    patches: int,
+    only: str | None = None,
 ) -> SceneNumbers:
     """Number the scenes of a split.
 
     Args:
         scenes: where an encoder is trained, or for the places of patches.
+        only: the one scene that is going to be read; any when None.
 
     Raises:
         DataError: a scene without a view or one that is there twice, or features of scenes that are not
-        there.
+        there or have other views.
     """
     if features is None:
         if scenes is None:
@@ -75,13 +80,22 @@ def number_scenes(
     if scenes is None or not patches:
         return SceneNumbers(ids, stored, column, None)
     there = {scene_id: number for number, scene_id in enumerate(scenes.scene_ids())}
-    missing = [scene_id for scene_id in ids if scene_id not in there]
+    missing = [scene_id for scene_id in ids if scene_id not in there and only in (None, scene_id)]
     if missing:
+        theirs = "its features were" if len(missing) == 1 else f"the features of these {len(missing)} were"
         raise DataError(
-            f"{scenes.names} has no scene {missing[0]}, whose features are in {features.names}.",
-            f"Name the data sets that the features of these {len(missing)} scenes were made of.",
+            f"{scenes.names} has no scene {printable(missing[0])}, whose features are in {features.names}.",
+            f"Name the data sets that {theirs} made of.",
         )
-    in_scenes = tuple(there[scene_id] for scene_id in ids)
+    shown, given = stored.valid_views(), scenes.valid_views()
+    for scene_id in ids:
+        if only in (None, scene_id) and shown[scene_id] != given[scene_id]:
+            raise DataError(
+                f"Scene {printable(scene_id)} has other views in {scenes.names} than in its features in "
+                f"{features.names}.",
+                "Name the data sets that the features were made of, or run `poma features` again.",
+            )
+    in_scenes = tuple(there.get(scene_id, NOWHERE) for scene_id in ids)
     return SceneNumbers(ids, stored, column, scenes, in_scenes, patches)
 
 
@@ -89,7 +103,7 @@ class NumberedScenes:
     """Scenes by their numbers; see `poma3d.seen.scenes.Scenes`. Safe to use from several threads.
 
     Args:
-        kept: scenes that stay decoded in memory.
+        kept: scenes whose features, or, without any, whose geometry stays decoded in memory.
     """
 
     def __init__(self, numbers: SceneNumbers, kept: int) -> None:
@@ -97,7 +111,9 @@ class NumberedScenes:
         self._features: SceneStore | None = None
         if numbers.stored is not None:
             self._features = SceneStore(numbers.stored, kept, (numbers.column, VALID))
-        self._scenes = SceneStore(numbers.scenes, kept) if numbers.scenes is not None else None
+        # Beside features, geometry tells where patches are, once: what is kept of it are these places.
+        of_geometry = kept if numbers.stored is None else THREADS
+        self._scenes = SceneStore(numbers.scenes, of_geometry) if numbers.scenes is not None else None
         self._points: OrderedDict[int, Future[PatchPoints]] = OrderedDict()
         self._lock = Lock()
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="poma-patches")

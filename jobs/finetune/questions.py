@@ -125,7 +125,7 @@ def join(
             f"Give the {seen.key} of these scenes.",
         )
     is_posed = job.scene.tokens == VOXELS
-    agents = agents_of(kept, job.qa.scans, "qa") if is_posed else [None] * len(kept)
+    agents = agents_of(kept, job.qa.scans, "qa.scans", split) if is_posed else [None] * len(kept)
     rows, cut = _rows(job, kept, agents, answers, words)
     shape = shape_of(rows, seen.sets.shape.views, seen.embedding, seen.setup is not None, is_posed)
     counts = {

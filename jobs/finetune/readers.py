@@ -64,13 +64,16 @@ def read_questions(qa: QaConfig, uris: Sequence[str], options: StorageOptions, s
     return questions
 
 
-def agents_of(questions: Sequence[Question], scans: str | None, where: str) -> list[np.ndarray | None]:
+def agents_of(
+    questions: Sequence[Question], scans: str | None, key: str, where: str
+) -> list[np.ndarray | None]:
     """Where each question is asked from: float32 [3, 4], world -> whoever asks; None where it has no pose.
     Poses that cannot be brought to our frame are counted, on the terminal.
 
     Args:
         scans: folder with the text file and the mesh of each scan, for poses of their frames.
-        where: key in the job, for messages.
+        key: of `scans` in the job, for messages.
+        where: of the questions in the job, for messages.
 
     Raises:
         ConfigError: no such folder.
@@ -78,7 +81,7 @@ def agents_of(questions: Sequence[Question], scans: str | None, where: str) -> l
     try:
         frames = None if scans is None else ScanFrames(Path(scans))
     except ValueError as error:
-        raise ConfigError(f"{where}.scans: {error}.") from None
+        raise ConfigError(f"{key}: {error}.") from None
     found: list[np.ndarray | None] = []
     without = 0
     for question in questions:

@@ -34,7 +34,7 @@ from poma3d.annotations import vocabulary
 from poma3d.annotations.rows import Question
 from poma3d.annotations.vocabulary import UnknownAnswers
 from poma3d.heads.answers import Answers
-from poma3d.heads.config import SEPARATE, TEACHER
+from poma3d.heads.config import SEPARATE, TEACHER, HeadSceneConfig
 from poma3d.heads.text import Words, revision_of
 from poma3d.pretrained.config import TeacherConfig
 from poma3d.seen.config import VOXELS
@@ -247,8 +247,13 @@ def _check_answered(job: FinetuneJob, joined: dict[str, Joined]) -> None:
 
 
 def as_decisive(job: FinetuneJob) -> dict[str, Any]:
-    """The job without what changes speed and memory alone in `encoder` and `text`."""
+    """The job without what changes speed and memory alone in `encoder` and `text`, and without the defaults
+    of keys that older jobs did not have."""
     full = config.to_dict(job)
+    if job.head.attention == SEPARATE:
+        full["head"].pop("attention")
+    if job.scene == HeadSceneConfig():
+        full.pop("scene")
     full["text"].pop("allow_tensors")
     if full["encoder"] is not None:
         for key in ("cached_scenes", "gradient_checkpointing"):
@@ -287,7 +292,7 @@ def _identity(job: FinetuneJob, encoder: str, tower: str, answers: Answers) -> d
             k: full["qa"][k] for k in ("task", "directions", "unknown_answers", "text_joiner", "situations")
         },
         "text": text | {"revision": tower},
-        "head": {k: v for k, v in full["head"].items() if (k, v) != ("attention", SEPARATE)},
+        "head": full["head"],
         **({"scene": full["scene"]} if job.scene.tokens == VOXELS else {}),
         "shuffle_scenes": job.shuffle_scenes,
         "zero": job.zero.identity,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -55,8 +55,9 @@ class SceneSets:
         return ", ".join(source.storage.uri for source in self.sources)
 
     @cached_property
-    def _ids(self) -> list[str]:
-        found: list[str] = []
+    def _valid(self) -> list[tuple[str, bytes]]:
+        """Each scene with its `view_valid`."""
+        found: list[tuple[str, bytes]] = []
         for source in self.sources:
             reader = RowGroupReader(source.storage)
             for shard in source.manifest.shards:
@@ -67,9 +68,10 @@ class SceneSets:
                         raise DataError(
                             f"{source.storage.uri}: scene {printable(scene_id)} has no views.", NO_VIEWS
                         )
-                found += ids
-        if len(set(found)) < len(found):
-            twice = next(scene_id for scene_id in found if found.count(scene_id) > 1)
+                    found.append((scene_id, of_scene.astype(bool).tobytes()))
+        known = [scene_id for scene_id, _ in found]
+        if len(set(known)) < len(known):
+            twice = next(scene_id for scene_id in known if known.count(scene_id) > 1)
             raise DataError(
                 f"{self.names}: scene {printable(twice)} is there twice.",
                 "Give data sets without common scenes, of one sample a scene.",
@@ -82,11 +84,15 @@ class SceneSets:
         Raises:
             DataError: a scene without a view, or one that is there twice.
         """
-        return self._ids
+        return [scene_id for scene_id, _ in self._valid]
 
-    def scenes(self) -> Iterator[tuple[str, int]]:
-        """All scenes with their numbers."""
-        return ((scene_id, number) for number, scene_id in enumerate(self.scene_ids()))
+    def valid_views(self) -> dict[str, bytes]:
+        """Which views of each scene are no repeats, to compare.
+
+        Raises:
+            DataError: a scene without a view, or one that is there twice.
+        """
+        return dict(self._valid)
 
     def number(self, scene_id: str) -> int:
         """Of a scene.

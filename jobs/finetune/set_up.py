@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 from jobs.features.sets import FeatureSets
 from jobs.finetune.config import EncoderConfig
 from jobs.finetune.encoder import check_size, first_encoder, to_be_trained
-from jobs.finetune.numbered import BATCHES_KEPT, NumberedScenes, SceneNumbers, number_scenes
+from jobs.finetune.numbered import NumberedScenes, SceneNumbers, number_scenes
 from jobs.finetune.scenes import SceneSets
+from jobs.pretrain.config import StageLength
 from plinth.errors import DataError
+from plinth.launch.config import Workers
 from plinth.storage import StorageOptions
 from poma3d.export import SceneEncoder
 from poma3d.network.encoder import PointMapEncoder
 from poma3d.seen.config import NONE, VIEWS, VOXELS, SceneTokensConfig
 from poma3d.seen.scenes import SeenScenes
+from poma3d.seen.voxels import patch_side
+
+FEWEST_KEPT = 64
+BATCHES_KEPT = 4
+"""Batches whose scenes a worker keeps decoded in memory where no encoder is trained: the one that is
+trained on and those that are read ahead."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +50,12 @@ def of_encoder(
     Args:
         first: the encoder before training.
         record: what is written down of it.
-        key: of the split in the job, for messages.
+        key: of the split in the job, for messages; empty where no job names the scenes.
 
     Raises:
         DataError: scenes of another size than it takes.
     """
-    check_size(first, scenes, f"{key}.scenes")
+    check_size(first, scenes, f"{key}.scenes" if key else scenes.names)
     shape, kind = first.vit.shape, scene.tokens
     patches = 0 if kind == VIEWS else shape.patches
     numbers = number_scenes(None, scenes, "", patches if kind == VOXELS else 0)
@@ -55,33 +64,60 @@ def of_encoder(
 
 
 def of_features(
-    scene: SceneTokensConfig, stored: FeatureSets, scenes: SceneSets | None, key: str
+    scene: SceneTokensConfig,
+    stored: FeatureSets,
+    scenes: SceneSets | None,
+    key: str,
+    only: str | None = None,
 ) -> SceneSetup:
     """What is seen of scenes whose features are stored.
 
     Args:
-        key: of the split in the job, for messages.
         scenes: that they were made of, where the places of patches are needed.
+        key: of the split in the job, for messages; empty where no job names them.
+        only: the one scene that is going to be read; any when None.
 
     Raises:
         DataError: features without patch tokens, of scenes that are not there, or of different sizes.
     """
     if scene.needs_patches and not stored.shape.patches:
         raise DataError(
-            f"{key}.features: {stored.names} hold no patch tokens, and scene.tokens is {scene.tokens}.",
+            f"{_at(key, 'features')}{stored.names} hold no patch tokens, and scene.tokens is {scene.tokens}.",
             "Run `poma features` with patches=true, or use scene.tokens=views.",
         )
     shape, kind = stored.shape, scene.tokens
     of_places = scenes if kind == VOXELS else None
     column = "views" if kind == VIEWS else "patches"
-    numbers = number_scenes(stored, of_places, column, shape.patches if kind == VOXELS else 0)
-    if of_places is not None and of_places.shape.views != shape.views:
-        raise DataError(
-            f"{key}: scenes have {of_places.shape.views} views, their features {shape.views}.",
-            "Name the data sets that the features were made of.",
-        )
+    if of_places is not None:
+        _check_places(of_places, stored, _at(key, "scenes"))
+    numbers = number_scenes(stored, of_places, column, shape.patches if kind == VOXELS else 0, only)
     width, patches = (shape.embedding, 0) if kind == VIEWS else (shape.patch_width, shape.patches)
     return SceneSetup(numbers, shape.views, width, patches, stored.encoder)
+
+
+def _at(key: str, name: str) -> str:
+    return f"{key}.{name}: " if key else ""
+
+
+def _check_places(scenes: SceneSets, stored: FeatureSets, where: str) -> None:
+    """Refuse scenes that features cannot have been made of.
+
+    Raises:
+        DataError: of another number of views, or whose views do not fall into the features' patches.
+    """
+    own, theirs = scenes.shape, stored.shape
+    differs = ""
+    if own.views != theirs.views:
+        differs = f"{own.views} views, their features {theirs.views}"
+    elif not patch_side(own.height, own.width, theirs.patches):
+        differs = (
+            f"views of {own.height} x {own.width} pixels, their features {theirs.patches} square patches"
+        )
+    if differs:
+        raise DataError(
+            f"{where}scenes of {scenes.names} have {differs} in {stored.names}.",
+            "Name the data sets that the features were made of.",
+        )
 
 
 def seen_scenes(
@@ -89,7 +125,7 @@ def seen_scenes(
     encoder: EncoderConfig | None,
     setup: SceneSetup,
     lr: float,
-    micro_batch_size: int,
+    batch_size: int,
     options: StorageOptions,
     trained_with: str,
 ) -> SeenScenes:
@@ -97,7 +133,7 @@ def seen_scenes(
 
     Args:
         lr: peak learning rate of what the encoder is trained with.
-        micro_batch_size: samples that are seen at once.
+        batch_size: most samples of a worker's batch (`largest_batch`).
 
     Raises:
         ConfigError: the encoder has other weights now.
@@ -113,13 +149,20 @@ def seen_scenes(
             encoder_lr_scale=1.0 if encoder.lr is None else encoder.lr / lr,
         )
     if scene.tokens != NONE:
-        seen.scenes = NumberedScenes(setup.numbers, kept_scenes(encoder, micro_batch_size))
+        seen.scenes = NumberedScenes(setup.numbers, kept_scenes(encoder, batch_size))
     return seen
+
+
+def largest_batch(stage: StageLength, workers: Workers) -> int:
+    """Most samples of a worker's batch, all its micro-batches together: it is read ahead as a whole."""
+    return math.ceil(stage.global_batch_size / max(1, workers.min))
 
 
 def kept_scenes(encoder: EncoderConfig | None, batch_size: int) -> int:
     """Scenes that are kept decoded in memory."""
-    return BATCHES_KEPT * batch_size if encoder is None else encoder.cached_scenes
+    if encoder is not None:
+        return encoder.cached_scenes
+    return max(FEWEST_KEPT, BATCHES_KEPT * batch_size)
 
 
 def _trained(

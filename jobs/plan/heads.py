@@ -9,6 +9,7 @@ from jobs.common import models
 from jobs.common.run_layout import HEADS
 from jobs.finetune.build import local, seen_of
 from jobs.finetune.config import TRAIN, FinetuneJob
+from jobs.finetune.numbered import number_scenes
 from jobs.finetune.resolve import check_settings, look
 from jobs.finetune.set_up import SceneSetup
 from jobs.ingest.config import ShapeConfig
@@ -101,11 +102,13 @@ def _facts(job: FinetuneJob, samples: float | None) -> _QuestionFacts:
     except PlinthError as error:
         if job.encoder is not None:
             raise
-        vit = PAPERS_TOWER
+        vit, views = PAPERS_TOWER, ShapeConfig().views
         why = f"assumed, for ViT-B/16 ({reason(error)})"
-        return _QuestionFacts(
-            ShapeConfig().views, vit.joint, job.text.max_tokens, ASSUMED_ANSWERS, samples, None, why
-        )
+        setup = None
+        if job.scene.tokens == VOXELS:
+            setup = SceneSetup(number_scenes(None, None, "", 0), views, vit.width, vit.patches)
+        width = vit.joint if setup is None else setup.width
+        return _QuestionFacts(views, width, job.text.max_tokens, ASSUMED_ANSWERS, samples, setup, why)
     seen, asked = found.seen[TRAIN], found.asked[TRAIN]
     texts, _ = found.words.encode([text for each in asked for text in each.asked(job.qa.text_joiner)])
     origin = "from the files"

@@ -85,7 +85,7 @@ class HeadTrials(Trials[HeadSweepJob, FinetuneJob]):
     def decisive(self) -> dict[str, Any]:
         """Questions, scenes or features, encoder, text tower and head."""
         full = as_decisive(self.job)
-        return {key: full[key] for key in DECISIVE}
+        return {key: full[key] for key in DECISIVE if key in full}
 
     def plain(self) -> FinetuneJob:
         """A job of `poma finetune`."""

@@ -9,7 +9,7 @@ Where the encoder is trained with the head, or the head sees cells of space, a r
 encoder.
 
 Legend: n samples of a micro-batch, U scenes of theirs, V views, M views or cells, E width of a feature, P
-patches, H W pixels, S texts, T tokens, D width of a word, Y hidden width, A answers.
+patches, K patches of all views, H W pixels, S texts, T tokens, D width of a word, Y hidden width, A answers.
 """
 
 from __future__ import annotations
@@ -28,14 +28,16 @@ from poma3d.inputs import Batch, point_maps, read_samples, uniform
 from poma3d.network.encoder import PointMapEncoder
 from poma3d.seen.config import PATCHES, VOXELS
 from poma3d.seen.scenes import AGENT, CELLS, POSITIONS, SCENE_ROW, SEEN, VIEW, WHOLE_SCENE, SeenScenes
-from poma3d.seen.tokens import placed_cells
+from poma3d.seen.tokens import waves
+from poma3d.seen.voxels import pool
 from poma3d.stages import Contrast, Encoded, ParamGroup
 
 ANSWER = "answer"
 SITUATION, KEPT = "drawn/situation", "drawn/head-dropout"
 """Keys of a prepared batch: int64 [n], which text of each sample is asked; float32 [n, Y], dropout."""
 CELL_COUNT, PLACES = "scene/cell-count", "scene/places"
-"""Of cells: int64 [n], how many a sample has; [n, M, E], sines of their positions in the agent's frame."""
+"""Of cells: int64 [n], how many a sample has; [n, M, E], sines of their positions in the agent's frame.
+`CELLS` is of scenes here, int64 [U, V * P]."""
 
 
 class QuestionStage(nn.Module):
@@ -103,6 +105,9 @@ class QuestionStage(nn.Module):
             scenes, counts, _ = self.seen.gather({**batch, VIEW: whole})
             prepared |= scenes
             if self.seen.config.tokens == VOXELS:
+                # Who asks turns the cells of a scene and changes none: its patches are pooled once for all.
+                _, first_U = np.unique(scenes[SCENE_ROW].numpy(), return_index=True)
+                prepared |= {CELLS: scenes[CELLS][torch.from_numpy(first_U)]}
                 prepared[CELL_COUNT] = torch.tensor(counts)
         kept_nY = self._kept(batch)
         return prepared if kept_nY is None else {**prepared, KEPT: kept_nY}
@@ -121,12 +126,12 @@ class QuestionStage(nn.Module):
         if self.seen.config.tokens != VOXELS:
             return {**batch, "views": self.encode(batch)[row_n], "view_valid": batch[SEEN]}
         patches_UVPE = batch[PATCHES] if PATCHES in batch else self.encode(batch)
-        patches_UVPE = patches_UVPE.to(self.head.norm.weight.dtype)
-        cells_nME, places_nME = placed_cells(
-            self.seen.config, patches_UVPE, row_n, batch[CELLS], batch[POSITIONS]
-        )
-        valid_nM = torch.arange(cells_nME.shape[1], device=row_n.device) < batch[CELL_COUNT][:, None]
-        return {**batch, "views": cells_nME, "view_valid": valid_nM, PLACES: places_nME}
+        patches_UKE = patches_UVPE.to(self.head.norm.weight.dtype).flatten(1, 2)
+        positions_nM3 = batch[POSITIONS]
+        cells_UME = pool(patches_UKE, batch[CELLS], positions_nM3.shape[1])
+        places_nME = waves(self.seen.config, positions_nM3, cells_UME.shape[-1]).to(cells_UME.dtype)
+        valid_nM = torch.arange(cells_UME.shape[1], device=row_n.device) < batch[CELL_COUNT][:, None]
+        return {**batch, "views": cells_UME[row_n], "view_valid": valid_nM, PLACES: places_nME}
 
     def encode(self, scenes: Batch) -> Tensor:
         """What the trained encoder makes of the geometry of U scenes: projected features [U, V, E], or patch

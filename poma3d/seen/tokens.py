@@ -33,8 +33,9 @@ def arranged(
     if kind == VOXELS:
         assert cells is not None
         assert positions is not None
-        pooled_nMD, waves_nMD = placed_cells(config, features_U, row_n, cells, positions)
-        return pooled_nMD + waves_nMD
+        tokens_nKD = features_U.flatten(1, 2)[row_n]
+        pooled_nMD = voxels.pool(tokens_nKD, cells, positions.shape[1])
+        return pooled_nMD + waves(config, positions, pooled_nMD.shape[-1]).to(features_U.dtype)
     flat_nMD = features_U[row_n]
     if kind == PATCHES:
         flat_nMD = flat_nMD.flatten(1, 2)
@@ -43,19 +44,6 @@ def arranged(
     return flat_nMD.gather(1, first_nM[..., None].expand_as(flat_nMD))
 
 
-def placed_cells(
-    config: SceneTokensConfig, patches_UVPD: Tensor, row_n: Tensor, cell_nK: Tensor, positions_nM3: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The mean token of each cell and the sines of its position, both [n, M, D] in the dtype of the tokens.
-
-    Args:
-        row_n: int64, which of the U scenes a sample is about.
-        cell_nK: int64, the cell of each of the V * P patches, -1 for none.
-        positions_nM3: metres in the agent's frame.
-    """
-    tokens_nKD = patches_UVPD.flatten(1, 2)[row_n]
-    pooled_nMD = voxels.pool(tokens_nKD, cell_nK, positions_nM3.shape[1])
-    waves_nMD = voxels.sines(
-        positions_nM3, pooled_nMD.shape[-1], config.shortest_wave_m, config.longest_wave_m
-    )
-    return pooled_nMD, waves_nMD.to(patches_UVPD.dtype)
+def waves(config: SceneTokensConfig, positions_nM3: Tensor, width: int) -> Tensor:
+    """Positions in metres as sines, float32 [n, M, D]."""
+    return voxels.sines(positions_nM3, width, config.shortest_wave_m, config.longest_wave_m)

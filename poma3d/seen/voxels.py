@@ -38,6 +38,14 @@ class Cells(NamedTuple):
     """float32 [M, 3], metres: the mean of the cell's patches."""
 
 
+def patch_side(height: int, width: int, patches: int) -> int:
+    """Pixels along the edge of one of `patches` square patches of a view; 0 where it does not fall into so
+    many."""
+    side = math.isqrt(height * width // patches)
+    fits = side and side * side * patches == height * width and not height % side and not width % side
+    return side if fits else 0
+
+
 def patch_points(points_VHW3: Tensor, patches: int) -> PatchPoints:
     """The mean point of each of `patches` square patches of a view.
 
@@ -45,8 +53,8 @@ def patch_points(points_VHW3: Tensor, patches: int) -> PatchPoints:
         ValueError: views that do not fall into so many squares.
     """
     height, width = points_VHW3.shape[1:3]
-    side = math.isqrt(height * width // patches)
-    if side * side * patches != height * width or height % side or width % side:
+    side = patch_side(height, width, patches)
+    if not side:
         raise ValueError(f"views of {height} x {width} pixels have no {patches} square patches")
     grid = points_VHW3.float().unflatten(2, (-1, side)).unflatten(1, (-1, side)).transpose(2, 3)
     flat_VPk3 = grid.reshape(len(points_VHW3), patches, side * side, AXES)

@@ -69,7 +69,12 @@ def is_language_model(uri: str, options: StorageOptions) -> bool:
 
 
 def open_run(
-    uri: str, options: StorageOptions, seen: SeenConfig, key: str, step: int | None = None
+    uri: str,
+    options: StorageOptions,
+    seen: SeenConfig,
+    key: str,
+    step: int | None = None,
+    only: str | None = None,
 ) -> LlmRun:
     """The model of a run with the weights of a checkpoint, and the scenes that it is to be asked about.
 
@@ -77,6 +82,7 @@ def open_run(
         seen: the scenes; its conversations are not read.
         key: of `seen` where it is given, for messages.
         step: the newest checkpoint when None.
+        only: the one scene that is asked about; any when None.
 
     Raises:
         ConfigError: no run of a language model, or its model is not where it was.
@@ -87,7 +93,7 @@ def open_run(
     job = replace(read_job(uri, options), storage=options)
     checkpoints = storage.child(TRAINING).child("checkpoints")
     state = store.read_state(checkpoints, step)
-    setup = set_up(job, seen, scenes_of(job, seen, key), key)
+    setup = set_up(job, seen, scenes_of(job, seen, key), key, only)
     trained_on = state["notes"]["config"]["encoder"]
     if setup.encoder is not None and setup.encoder["digest"] != trained_on:
         raise DataError(

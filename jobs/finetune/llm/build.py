@@ -18,7 +18,7 @@ from torch import nn
 from jobs.common import models
 from jobs.common.run_layout import TRAINING
 from jobs.finetune.llm.config import FinetuneLlmJob
-from jobs.finetune.set_up import SceneSetup, seen_scenes
+from jobs.finetune.set_up import SceneSetup, largest_batch, seen_scenes
 from jobs.pretrain.stage_spec import optim_of
 from plinth.checkpoint import save_load as checkpoint
 from plinth.data.sources import OpenSource
@@ -72,8 +72,8 @@ def assembled(
         CheckpointError: no encoder there.
     """
     lr = optim_of(job, job.training, TRAINING).lr
-    micro = job.training.micro_batch_size
-    seen = seen_scenes(job.scene, job.encoder, setup, lr, micro, job.storage, WITH)
+    batch_size = largest_batch(job.training, job.fit.workers)
+    seen = seen_scenes(job.scene, job.encoder, setup, lr, batch_size, job.storage, WITH)
     projector_lr = job.scene.projector_lr
     projection = Projection(job.scene.projector_width, 1.0 if projector_lr is None else projector_lr / lr)
     return ConversationStage(llm, job.chat, seen, shape, job.seed, job.llm.loss, projection)

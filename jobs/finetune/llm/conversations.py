@@ -35,7 +35,7 @@ def read(
         return _captions(config, scenes)
     qa = QaConfig(task=config.kind, directions=config.directions)
     asked = read_questions(qa, config.annotations, options, where)
-    agents = agents_of(asked, config.scans, where)
+    agents = agents_of(asked, config.scans, f"{where}.scans", where)
     return [
         Conversation(
             config.kind, each.scene_id, each.question_id, each.asked(joiner), each.answers, agent=agent

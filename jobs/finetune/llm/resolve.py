@@ -142,13 +142,16 @@ def check_settings(job: FinetuneLlmJob) -> None:
     raise_together([job.validate, *checks(job, [(TRAINING, job.training)])])
 
 
-def set_up(job: FinetuneLlmJob, seen: SeenConfig, scenes: SceneSets | None, key: str) -> Setup:
+def set_up(
+    job: FinetuneLlmJob, seen: SeenConfig, scenes: SceneSets | None, key: str, only: str | None = None
+) -> Setup:
     """What the model sees of a split.
 
     Args:
         job: with absolute paths.
         scenes: data sets of scenes, where the split has any.
         key: of the split in the job, for messages.
+        only: the one scene that is going to be read; any when None.
 
     Raises:
         DataError: features without patch tokens, of scenes that are not there, or of different sizes.
@@ -157,7 +160,7 @@ def set_up(job: FinetuneLlmJob, seen: SeenConfig, scenes: SceneSets | None, key:
         return Setup(number_scenes(None, None, "", 0), 0, 0, 0)
     if job.encoder is None:
         features = open_features(seen.features, job.storage, f"{key}.features: ")
-        return Setup(**vars(of_features(job.scene, features, scenes, key)))
+        return Setup(**vars(of_features(job.scene, features, scenes, key, only)))
     assert scenes is not None
     first, record = first_encoder(job.encoder, job.storage, WITH)
     return Setup(**vars(of_encoder(job.scene, first, record, scenes, key)))

@@ -11,6 +11,7 @@ from jobs.ask import language_model
 from jobs.cli import main
 from jobs.finetune.scenes import open_scenes
 from plinth.storage import StorageOptions
+from tests.helpers.tiny_jobs import ingest_job, write
 
 
 def test_it_answers_and_shows_the_scene(
@@ -46,3 +47,28 @@ def test_an_empty_answer_is_said_to_be_one(
     assert main(["ask", str(trained_llm / "llm"), scene, "what?", "--output", str(page)]) == 0
     assert "“what?”\n  (empty answer)\n" in capsys.readouterr().out
     assert "what? → (empty answer)" in page.read_text()
+
+
+def test_a_pose_is_refused_before_the_model_is_loaded(
+    llm_home: Path, trained_llm: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(language_model, "open_run", lambda *_: pytest.fail("loaded"))
+    scene = open_scenes([str(llm_home / "rooms")], StorageOptions()).scene_ids()[0]
+    words = ["ask", str(trained_llm / "llm"), scene, "what?", "--pose"]
+    assert main([*words, "1", "inf", "0"]) == 2
+    said = capsys.readouterr()
+    assert "not finite" in said.err
+    assert not said.out
+
+
+def test_places_are_needed_of_the_scene_that_is_asked_about(
+    llm_home: Path, trained_llm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, *_, last = open_scenes([str(llm_home / "rooms")], StorageOptions()).scene_ids()
+    assert main(["ingest", write(tmp_path / "ingest.yaml", ingest_job(tmp_path / "part", rooms=4))]) == 0
+    words = ["what?", "--data", str(tmp_path / "part"), "--output", str(tmp_path / "asked.html")]
+    assert main(["ask", str(trained_llm / "llm"), first, *words]) == 0
+    capsys.readouterr()
+    assert main(["ask", str(trained_llm / "llm"), last, *words]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert f"has no scene {last}, whose features are in" in line

@@ -4,29 +4,38 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
+from jobs.ask import answers
 from jobs.ask.answers import ask
 from jobs.ask.arguments import agent_at
 from jobs.ask.head import features_of, load, open_run, scenes_of
+from jobs.ask.height import height_of
 from jobs.ask.scene import find
 from jobs.cli import main
 from jobs.finetune.config import FinetuneJob
+from jobs.finetune.readers import agents_of
+from jobs.finetune.scenes import open_scenes
 from jobs.jobfile import load as load_job
 from jobs.plan import heads as plans
 from jobs.plan.tuning import TuningPlan
 from plinth.checkpoint import save_load
+from plinth.data import manifest as manifests
+from plinth.data.manifest import Manifest
+from plinth.data.shards import RowGroupReader, write_shard
 from plinth.storage import Storage, StorageOptions
 from poma3d.annotations import rooms
 from poma3d.annotations.poses import agent_of
 from poma3d.annotations.rows import Question
 from tests.helpers.downstream import heads
-from tests.helpers.tiny_jobs import write
+from tests.helpers.tiny_jobs import SIDE, ingest_job, write
 
 OPTIONS = StorageOptions()
 CELLS = {"tokens": "voxels", "cell_m": 0.5, "max_voxels": 32}
@@ -97,6 +106,18 @@ def test_it_says_when_asked_what_it_said_when_it_was_scored(seeing: Path, traine
         assert np.isfinite(said.without).all()
 
 
+def test_choices_of_views_are_answered_some_at_a_time(seeing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = open_run(str(seeing / "runs/qa"), OPTIONS)
+    head = load(opened, features_of(opened, None), scenes_of(opened, None))
+    scene = find(head, posed_questions(seeing)[0].scene_id)
+    together = ask(head, scene, ["is there a bed?"])
+    monkeypatch.setattr(answers, "CHOICES_AT_ONCE", 1)
+    apart = ask(head, scene, ["is there a bed?"])
+    for name in ("logits", "attention", "without"):
+        np.testing.assert_allclose(getattr(apart, name), getattr(together, name), atol=1e-5)
+    assert together.without.any()
+
+
 def test_it_answers_from_where_the_question_is_asked(
     seeing: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -113,8 +134,39 @@ def test_it_answers_from_where_the_question_is_asked(
     assert said[1] != said[2]
     page = (tmp_path / "asked.html").read_text(encoding="utf-8")
     assert "attention of the head to this question" in page
-    assert main([*words, "--pose", "1", "nan", "0"]) == 2
-    assert "--pose has a number that is not finite" in capsys.readouterr().err
+    for place, says in ((("1", "nan", "0"), "not finite"), (("1", "1e39", "0"), "farther than 10000 m")):
+        assert main([*words, "--pose", *place]) == 2
+        assert says in capsys.readouterr().err
+
+
+def test_whoever_asks_stands_as_high_as_those_of_the_questions(
+    seeing: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Files of poses differ in their zero; `--pose` has no height."""
+    for name in ("rooms", "tower", "encoder", "patches"):
+        shutil.copytree(seeing / name, tmp_path / name)
+    file = tmp_path / "rooms/questions.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    posed = next(row for row in rows if row.get("position"))
+    for row in rows:
+        if row.get("position"):
+            row["position"][2] = 1.5 if row["scene_id"] == posed["scene_id"] else 0.5
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run(tmp_path) == 0
+    storage = Storage.from_uri(tmp_path / "runs/qa")
+    assert height_of(storage, posed["scene_id"]) == 1.5
+    assert height_of(storage, "another scene") == 0.5
+    assert height_of(Storage.from_uri(seeing / "runs/qa"), posed["scene_id"]) == 0
+    assert height_of(Storage.from_uri(tmp_path / "nowhere"), posed["scene_id"]) == 0
+    words = ["ask", str(tmp_path / "runs/qa"), posed["scene_id"], "is there a bed?", "--pose", "1", "2", "90"]
+    words += ["--output", str(tmp_path / "asked.html")]
+    said = []
+    for _ in range(2):
+        capsys.readouterr()
+        assert main(words) == 0
+        said.append(capsys.readouterr().out)
+        shutil.rmtree(tmp_path / "runs/qa/questions", ignore_errors=True)
+    assert said[0] != said[1]
 
 
 def test_a_pose_is_that_of_the_annotations() -> None:
@@ -171,8 +223,7 @@ def test_its_plan_counts_the_cells(seeing: Path, tmp_path: Path) -> None:
         ({"head": {"inputs": "question"}}, "which nothing would look at"),
         ({"train": {"annotations": ["x"], "features": ["y"]}}, "train.scenes is empty"),
         ({"scene": {"tokens": "views"}}, "train.scenes is given without an encoder"),
-        ({"qa": {"task": "rooms", "scans": "scans"}, "scene": {"tokens": "views"}}, ""),
-        ({"qa": {"task": "rooms", "scans": "nowhere"}}, "no such folder of scans"),
+        ({"qa": {"task": "rooms", "scans": "nowhere"}}, "qa.scans: "),
     ],
 )
 def test_mistakes_are_one_line(
@@ -185,6 +236,15 @@ def test_mistakes_are_one_line(
     assert says in line
 
 
+def test_poses_that_cannot_be_brought_to_our_frame_are_counted_by_split(
+    seeing: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = posed_questions(seeing)
+    found = agents_of([replace(asked[0], frame="sqa3d"), *asked[1:4]], None, "qa.scans", "val")
+    assert [each is None for each in found] == [True, False, False, False]
+    assert "val: 1 of 4 questions have a pose that cannot" in capsys.readouterr().out
+
+
 def test_features_without_patches_are_refused(
     seeing: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -195,6 +255,86 @@ def test_features_without_patches_are_refused(
     job = job_of(seeing, output=str(tmp_path), train=split, val=split)
     assert main(["finetune", write(tmp_path / "job.yaml", job)]) == 2
     assert "hold no patch tokens, and scene.tokens is voxels" in capsys.readouterr().err
+
+
+def test_scenes_with_other_views_than_their_features_are_refused(
+    seeing: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their patches would be put where other views looked."""
+    storage = Storage.from_uri(shutil.copytree(seeing / "rooms", tmp_path / "rooms"))
+    manifest = manifests.load(storage)
+    table = RowGroupReader(storage).read_shard(manifest.shards[0])
+    at = table.schema.get_field_index("view_valid")
+    field = table.schema.field(at)
+    other = [bytes([1, 0]), *table["view_valid"].to_pylist()[1:]]
+    table = table.set_column(at, field, pa.array(other, field.type))
+    shards = [write_shard(storage, "other", table), *manifest.shards[1:]]
+    manifests.commit(storage, Manifest(shards, manifest.attributes))
+    job = job_of(seeing, output=str(tmp_path))
+    job["val"] = {**job["val"], "scenes": [str(tmp_path / "rooms")]}
+    capsys.readouterr()
+    assert main(["finetune", write(tmp_path / "job.yaml", job)]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "has other views in" in line
+
+
+def test_scans_are_of_heads_that_look_at_poses(
+    seeing: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = heads.finetune_job(seeing, output=str(tmp_path), qa={"task": "rooms", "scans": "scans"})
+    assert main(["finetune", write(tmp_path / "job.yaml", job)]) == 2
+    assert "without scene.tokens=voxels no pose is looked at" in capsys.readouterr().err
+
+
+def ingested(folder: Path, size: int = SIDE, **changes: Any) -> str:
+    """The first rooms of `rooms`, ingested otherwise."""
+    job = ingest_job(folder / "ingested", **changes)
+    job["shape"] |= {"height": size, "width": size}
+    job["reader"]["rooms"]["image_size"] = size
+    assert main(["ingest", write(folder / "ingest.yaml", job)]) == 0
+    return str(folder / "ingested")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"views": 3}, "have 3 views, their features 2 in"),
+        ({"size": 30}, "have views of 30 x 30 pixels, their features 16 square patches in"),
+        ({"rooms": 4}, "Name the data sets that the features of these 4 were made of"),
+    ],
+)
+def test_scenes_that_features_were_not_made_of_are_refused(
+    seeing: Path, tmp_path: Path, changes: dict[str, Any], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = job_of(seeing, output=str(tmp_path))
+    job["val"] = {**job["val"], "scenes": [ingested(tmp_path, **changes)]}
+    capsys.readouterr()
+    assert main(["finetune", write(tmp_path / "job.yaml", job)]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert says in line
+
+
+def test_places_are_needed_of_the_scene_that_is_asked_about(
+    seeing: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A data set that is named with --data needs no other scene of the job's features."""
+    first, *_, last = open_scenes([str(seeing / "rooms")], OPTIONS).scene_ids()
+    named = ingested(tmp_path, rooms=4)
+    words = ["ask", str(seeing / "runs/qa")]
+    rest = ["is there a bed?", "--pose", "1", "-2", "0", "--output", str(tmp_path / "asked.html")]
+    said = []
+    for flags in ([], ["--data", named]):
+        capsys.readouterr()
+        assert main([*words, first, *rest, *flags]) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1]
+    assert "asked.html" in said[1]
+    assert main([*words, last, *rest, "--data", named]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert f"has no scene {last}, whose features are in" in line
+    assert main([*words, "nowhere", *rest]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "has no scene 'nowhere'" in line
 
 
 def test_a_head_of_views_looks_at_no_pose(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from jobs.jobfile import load
 from jobs.plan import heads, language, report
 from jobs.plan.machines import read_cluster
 from jobs.plan.tuning import TuningPlan
+from poma3d.heads.config import HeadSceneConfig
 from tests.helpers.downstream.heads import finetune_job
 from tests.helpers.downstream.llm_jobs import NEW, job_of
 from tests.helpers.tiny_jobs import write
@@ -127,6 +129,18 @@ def test_the_shipped_heads_need_no_data_and_no_download(capsys: pytest.CaptureFi
     assert main(["plan", str(CONFIGS / "qa_sqa3d.yaml")]) == 0
     text = capsys.readouterr().out
     assert "text tower 109.5 M (108.9 M)" in text, "BERT without its pooler"
+
+
+def test_a_head_of_cells_is_planned_as_such_without_data() -> None:
+    words = ["text.source=google-bert/bert-base-uncased", "head.attention=guided"]
+    job = load(FinetuneJob, CONFIGS / "navigation_rooms.yaml", words)
+    views = replace(job, scene=HeadSceneConfig(), train=replace(job.train, scenes=[]), val=None)
+    views = replace(views, val=views.train)
+    of_cells, of_views = (heads.plan(each, None, 0.4, []).stages[0] for each in (job, views))
+    assert "assumed, for ViT-B/16" in of_cells.origin
+    more = of_cells.size.parameters - of_views.size.parameters
+    wider = 2 * 768 - 512
+    assert more == wider * (job.head.pool_hidden + job.head.pool_width) + 2 * 768, "and a norm"
 
 
 @pytest.mark.parametrize(

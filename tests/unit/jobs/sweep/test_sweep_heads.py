@@ -115,6 +115,16 @@ def test_what_decides_nothing_may_change_between_starts(home: Path) -> None:
     assert judged({}, cell_m=0.4) != before
 
 
+def test_a_sweep_from_before_a_key_was_there_may_go_on(home: Path) -> None:
+    """At its default a key that older jobs lack is not part of what a sweep is compared by."""
+    job = load(HeadSweepJob, Path(sweep_file(home)))
+    judged = HeadTrials(job, sweep.sweep_storage(job)).decisive()
+    assert "scene" not in judged
+    assert "attention" not in judged["head"]
+    job.head = replace(job.head, attention="guided")
+    assert HeadTrials(job, sweep.sweep_storage(job)).decisive()["head"]["attention"] == "guided"
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [

@@ -11,7 +11,7 @@ import torch
 from poma3d.annotations.poses import upright_agent
 from poma3d.heads.network import answer_loss, multi_hot
 from poma3d.heads.stage import CELL_COUNT, KEPT, SITUATION
-from poma3d.seen.scenes import POSITIONS
+from poma3d.seen.scenes import CELLS, POSITIONS
 from tests.helpers import tiny
 from tests.helpers.downstream import heads, scenes
 
@@ -166,6 +166,32 @@ def test_cells_lie_where_whoever_asks_sees_them(trained: bool) -> None:
         logits = stage.answer(stage.encoded(prepared), prepared[SITUATION]).logits
     assert torch.equal(logits[0], logits[1])
     assert not torch.allclose(logits[0], logits[2])
+
+
+def test_the_patches_of_a_scene_are_pooled_once_for_all_its_questions() -> None:
+    stage = heads.cell_stage()
+    prepared = stage.prepare(scenes.by_scene(stage.fake_batch(ROWS), [2, 0, 2, 2, 0, 2]))
+    assert len(prepared[CELLS]) == len(prepared["patches"]) == 2
+    for scene, asked in ((0, [1, 4]), (1, [0, 2, 3, 5])):
+        assert {prepared[CELL_COUNT][i].item() for i in asked} == {prepared[CELLS][scene].max().item() + 1}
+
+
+def test_a_scene_without_depth_has_no_cells_and_answers_as_alone() -> None:
+    stage = heads.cell_stage(dropout=0.0).eval()
+    assert stage.seen is not None
+    assert isinstance(stage.seen.scenes, scenes.MemoryPoints)
+    stage.seen.scenes.inner.columns["depth"][2] = 0
+    both, alone = (
+        stage.prepare(scenes.by_scene(rows(stage.fake_batch(2), chosen), numbers))
+        for chosen, numbers in (([0, 1], [1, 2]), ([1], [2]))
+    )
+    assert both[CELL_COUNT].tolist()[1] == 0
+    with torch.no_grad():
+        found, expected = (
+            stage.answer(stage.encoded(each), each[SITUATION]).logits for each in (both, alone)
+        )
+    assert found.isfinite().all()
+    torch.testing.assert_close(found[1:], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_cell_of_no_sample_is_not_looked_at() -> None:
