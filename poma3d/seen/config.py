@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -36,12 +37,12 @@ class SceneTokensConfig:
         """
         if self.tokens not in self.KINDS:
             raise ValueError(f"scene.tokens is '{self.tokens}'; use one of {', '.join(self.KINDS)}")
-        if not self.cell_m > 0:
-            raise ValueError(f"scene.cell_m is {self.cell_m}, expected above 0")
-        if not 0 < self.shortest_wave_m < self.longest_wave_m:
+        if not 0 < self.cell_m < math.inf:
+            raise ValueError(f"scene.cell_m is {self.cell_m}, expected metres above 0")
+        if not 0 < self.shortest_wave_m < self.longest_wave_m < math.inf:
             raise ValueError(
                 f"scene.shortest_wave_m {self.shortest_wave_m} must be above 0 and below "
-                f"scene.longest_wave_m {self.longest_wave_m}"
+                f"scene.longest_wave_m {self.longest_wave_m}, both in metres"
             )
 
     @property

@@ -217,6 +217,7 @@ def test_its_plan_counts_the_cells(seeing: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
+        ({"scene": {**CELLS, "longest_wave_m": float("inf")}}, "below scene.longest_wave_m inf"),
         ({"scene": {"tokens": "patches"}}, "scene.tokens is 'patches'; use one of views, voxels"),
         ({"head": {"attention": "blind"}}, "head.attention is 'blind'; use one of separate, guided"),
         ({"head": {"attention": "guided", "inputs": "question"}}, "where both are seen"),
