@@ -3,7 +3,7 @@ type.
 
     poma demo
     python -m benchmarks.questions [questions] [--folder demo] [--seeds 0 1 2] [--steps 800]
-    python -m benchmarks.questions navigation
+    python -m benchmarks.questions navigation [--rooms 1024]
 
 `questions` trains heads of `jobs/configs/qa_rooms.yaml`, on all types of questions and the features of views;
 `navigation` those of `navigation_rooms.yaml`, on directions alone and cells of space around whoever asks.
@@ -20,12 +20,16 @@ each cell is the last checkpoint's EM@1 on the held-out rooms in percent, an ave
 
 The last lines say by how much heads on the encoder are right more often than those of each control, question
 by question, an average over seeds with its interval over rooms. What is finished is not done again.
+
+With `--rooms` the heads are asked about so many other rooms that nothing has seen, made by the benchmark: ten
+times the rooms, a third of the interval.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,11 +39,13 @@ import numpy as np
 from benchmarks.questions.gains import gains
 from jobs.common.cluster import ray_cluster
 from jobs.common.run_layout import CONFIGS, run_storage
+from jobs.demo.config import DemoJob
 from jobs.features import command as features
 from jobs.features.config import FeaturesJob, Weights
 from jobs.finetune import command as finetune
-from jobs.finetune.config import FinetuneJob, SplitConfig
+from jobs.finetune.config import TEST, TRAIN, VAL, FinetuneJob, SplitConfig
 from jobs.finetune.evaluate import LAST, MAJORITY, RESULT_KEY
+from jobs.ingest import command as ingest
 from jobs.jobfile import load
 from jobs.questions import command as questions
 from jobs.questions.arguments import PER_TYPE
@@ -51,7 +57,9 @@ from poma3d.heads.config import QUESTION, SEPARATE, HeadSceneConfig
 from poma3d.seen.config import VOXELS
 from poma3d.synthetic.questions import EIGHT, FOUR, SIDE, TYPES
 
-SPLITS = {"train": "rooms", "val": "held_out"}
+SPLITS = {TRAIN: "rooms", VAL: "held_out"}
+MORE_FIRST = 2_000_000
+"""Index of the first of more rooms; the demo's held-out rooms begin at a million."""
 
 
 @dataclass(frozen=True)
@@ -85,32 +93,53 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, help="of each head, in place of the job's")
     parser.add_argument("--workers", type=int, help="0 trains in this process, without Ray; else the job's")
+    parser.add_argument("--rooms", type=int, help="other rooms to ask about, in place of the demo's held-out")
     arguments = parser.parse_args()
     grid = GRIDS[arguments.grid]
+    data = SPLITS if arguments.rooms is None else SPLITS | {TEST: f"held_out-{arguments.rooms}"}
+    judged = list(data)[-1]
     job = load(FinetuneJob, CONFIGS / grid.job)
     if arguments.steps is not None:
         job.heads = replace(job.heads, steps=arguments.steps)
         job.checkpoint = replace(job.checkpoint, every_steps=arguments.steps)
     if arguments.workers is not None:
         job.fit = replace(job.fit, workers=Workers(arguments.workers, arguments.workers))
-    prepare(grid, arguments.folder, arguments.run)
+    if arguments.rooms is not None:
+        more_rooms(arguments.folder / "data" / data[TEST], arguments.rooms)
+    prepare(grid, arguments.folder, arguments.run, data)
     results: dict[str, Any] = {}
     runs: dict[tuple[str, int], Storage] = {}
-    asked = rooms.read([_questions(grid, arguments.folder, SPLITS["val"])]).questions
+    asked = rooms.read([_questions(grid, arguments.folder, data[judged])]).questions
     with ray_cluster(job.ray, job.fit.workers.max):
         for seed in arguments.seeds:
-            for label, variant in variants(grid, job, arguments.folder, seed):
+            for label, variant in variants(grid, job, arguments.folder, seed, data):
                 storage = run_storage(variant)
-                if not storage.exists(RESULT_KEY):
+                if judged not in _scored(storage):
                     finetune.run_job(variant)
-                results[f"{label}/{seed}"] = json.loads(storage.read(RESULT_KEY))
+                results[f"{label}/{seed}"] = _scored(storage)[judged]
                 runs[label, seed] = storage
-            print("\n".join([table(results), "", *gains(runs, asked, "val")]), flush=True)
+            print("\n".join([table(results), "", *gains(runs, asked, judged)]), flush=True)
 
 
-def prepare(grid: Grid, folder: Path, run: str) -> None:
+def more_rooms(output: Path, count: int) -> None:
+    """Other rooms, made as the demo makes those that it holds out."""
+    job: DemoJob = load(DemoJob, CONFIGS / "demo.yaml")
+    own = job.held_out.reader.rooms
+    reader = replace(job.held_out.reader, rooms=replace(own, rooms=count, first=MORE_FIRST))
+    ingest.run_job(replace(job.held_out, output=str(output), reader=reader))
+
+
+def _scored(run: Storage) -> dict[str, Any]:
+    """What the run's results say of each split; nothing of a run that has none."""
+    if not run.exists(RESULT_KEY):
+        return {}
+    found: dict[str, Any] = json.loads(run.read(RESULT_KEY))["splits"]
+    return found
+
+
+def prepare(grid: Grid, folder: Path, run: str, sets: Mapping[str, str]) -> None:
     """Questions, features of both encoders and the text tower."""
-    for data in SPLITS.values():
+    for data in sets.values():
         for weights in Weights:
             features.features(
                 FeaturesJob(
@@ -124,7 +153,7 @@ def prepare(grid: Grid, folder: Path, run: str) -> None:
             )
         asked = questions.ask(str(folder / "data" / data), StorageOptions(), PER_TYPE, 0, list(grid.kinds))
         _questions(grid, folder, data).write_text(rooms.write(asked))
-        if data == SPLITS["train"]:
+        if data == sets[TRAIN]:
             write_tower(asked, folder / f"{grid.prefix}tower", 0)
 
 
@@ -136,25 +165,27 @@ def _questions(grid: Grid, folder: Path, data: str) -> Path:
     return folder / f"{grid.prefix or 'questions-'}{data}.jsonl"
 
 
-def variants(grid: Grid, job: FinetuneJob, folder: Path, seed: int) -> list[tuple[str, FinetuneJob]]:
+def variants(
+    grid: Grid, job: FinetuneJob, folder: Path, seed: int, sets: Mapping[str, str]
+) -> list[tuple[str, FinetuneJob]]:
     """The columns of the table for one seed."""
     blind = replace(job.head, inputs=QUESTION, attention=SEPARATE)
 
     def of(label: str, weights: Weights, scene: HeadSceneConfig, **changes: Any) -> tuple[str, FinetuneJob]:
-        train, val = (
-            SplitConfig(
+        splits = {
+            name: SplitConfig(
                 [str(_questions(grid, folder, data))],
                 [str(_features(grid, folder, data, weights))],
                 [str(folder / "data" / data)] if scene.tokens == VOXELS else [],
             )
-            for data in SPLITS.values()
-        )
+            for name, data in sets.items()
+        }
         made = replace(
             job, name=f"{grid.prefix or 'qa-'}{label.replace(' ', '-')}-seed{seed}",
-            output=str(folder / "heads"), seed=seed, train=train, val=val, scene=scene,
+            output=str(folder / "heads"), seed=seed, scene=scene,
             text=replace(job.text, source=str(folder / f"{grid.prefix}tower")),
         )  # fmt: skip
-        return label, replace(made, **changes)
+        return label, replace(made, **splits, **changes)
 
     return [
         of("encoder", Weights.trained, job.scene),
@@ -166,7 +197,7 @@ def variants(grid: Grid, job: FinetuneJob, folder: Path, seed: int) -> list[tupl
 
 def table(results: dict[str, Any]) -> str:
     """Markdown: a line per question type."""
-    first = next(iter(results.values()))["splits"]["val"]
+    first = next(iter(results.values()))
     lines = ["| questions | " + " | ".join(COLUMNS) + " | majority |", "|---" * (len(COLUMNS) + 2) + "|"]
     for kind in (ALL, *first["rows_by_type"]):
         count = first["counts"]["rows"] if kind == ALL else first["rows_by_type"][kind]
@@ -179,9 +210,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def _cell(results: dict[str, Any], label: str, kind: str) -> str:
-    of_seeds = [
-        found["splits"]["val"][LAST] for name, found in results.items() if name.startswith(f"{label}/")
-    ]
+    of_seeds = [found[LAST] for name, found in results.items() if name.startswith(f"{label}/")]
     values = [100 * _figure(found, kind)["value"] for found in of_seeds]
     interval = _figure(of_seeds[0], kind)
     return f"{np.mean(values):.1f} [{100 * interval['low']:.1f}, {100 * interval['high']:.1f}]"
