@@ -63,7 +63,7 @@ def job(root: Path, output: Path, **changes: object) -> dict:
 def built(made: dict) -> Dataset | None:
     """The data set; None where nothing was left."""
     try:
-        return ingest(config.build(IngestJob, [("job", made)]))
+        return ingest([config.build(IngestJob, [("job", made)])])[0]
     except DataError:
         return None
 
