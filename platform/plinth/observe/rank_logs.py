@@ -31,7 +31,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TextIO
+from typing import Any, TextIO
 
 from plinth.every import Every
 from plinth.observe.failures import (
@@ -48,6 +48,8 @@ from plinth.storage import Storage, local_files, scratch
 
 LOG_SUFFIX, STACKS_SUFFIX = ".log", ".stacks"
 CUT_SUFFIX = ".batches-cut"
+NEW_SUFFIX = "-new"
+"""Of a log that has no lock yet. Neither of these names is one that `salvage` looks for."""
 ARMED_ANEW = 0.1
 """Share of its time after which the alarm for a hang is set again."""
 BATCHES_KEPT = 4
@@ -217,9 +219,19 @@ class _LogFile(logging.FileHandler):
         super().__init__(path, encoding="utf-8")
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         self.addFilter(RedactionFilter())
-        assert self.stream is not None
-        with contextlib.suppress(OSError):  # a file system without locks, or a `salvage` at this moment
-            fcntl.flock(self.stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _open(self) -> Any:
+        """The file gets its name once it is locked: without the lock, a `salvage` of another rank would take
+        it for that of a dead process, and remove it."""
+        path = Path(self.baseFilename)
+        unnamed = path.with_name(f"{path.name}{NEW_SUFFIX}")
+        is_new = not path.exists()
+        file = (unnamed if is_new else path).open("a", encoding=self.encoding)
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if is_new:
+            unnamed.replace(path)
+        return file
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Print nothing: a full disk must not fill the terminal with a traceback per message."""

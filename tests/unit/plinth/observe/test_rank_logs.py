@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +26,7 @@ LONGEST_WAIT_S = 30.0
 CHILD = """
 import logging, sys, time
 from pathlib import Path
+from typing import Any
 from plinth.observe.rank_logs import RankLog
 logging.getLogger("plinth").setLevel(logging.INFO)
 with RankLog(Path(sys.argv[1]), "first", 1) as rank_log:
@@ -87,6 +89,27 @@ def test_files_of_a_living_process_stay(folder: Path, storage: Storage) -> None:
     assert not list(folder.iterdir())
     assert read_failures(storage) == []
     assert storage.read("logs/first-rank0.log").decode().splitlines()[-1].endswith("ended")
+
+
+def test_a_log_that_is_being_opened_is_of_no_dead_process(
+    folder: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another rank clears up what an earlier attempt left while this one opens its log."""
+    lock = rank_logs.fcntl.flock
+
+    def late(file: Any, how: int) -> None:
+        monkeypatch.setattr(rank_logs.fcntl, "flock", lock)
+        salvage(folder, storage)
+        lock(file, how)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    monkeypatch.setattr(rank_logs.fcntl, "flock", late)
+    with RankLog(folder, "a", 0) as rank_log:
+        rank_log.batch(1, ["x"])
+        salvage(folder, storage)
+        assert (folder / "a-rank0.log").exists()
+    salvage(folder, storage)
+    assert storage.exists("logs/a-rank0.log")
 
 
 def test_an_end_that_was_expected_is_no_failure(folder: Path, storage: Storage) -> None:
