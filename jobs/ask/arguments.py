@@ -3,17 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import math
-from collections.abc import Sequence
-
-import numpy as np
 
 from jobs.view.arguments import add_page_flags
-from plinth.errors import ConfigError
-from poma3d.annotations.poses import upright_agent
-
-FARTHEST_M = 1e4
-"""Float32 tells places there apart by a millimetre."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -60,22 +51,3 @@ def add(parser: argparse.ArgumentParser) -> None:
         "trained with the head, and where cells of space are seen, those of the run's job)",
     )
     add_page_flags(parser, "asked.html")
-
-
-def agent_at(pose: Sequence[float] | None) -> np.ndarray | None:
-    """World -> whoever asks, float32 [3, 4], of the values of --pose, at the height 0.
-
-    Raises:
-        ConfigError: one is not finite, or a place outside of any scene.
-    """
-    if pose is None:
-        return None
-    if not all(map(math.isfinite, pose)):
-        raise ConfigError("--pose has a number that is not finite.", "Give X Y DEGREES.")
-    x, y, degrees = pose
-    if max(abs(x), abs(y)) > FARTHEST_M:
-        raise ConfigError(
-            f"--pose {x:g} {y:g} is farther than {FARTHEST_M:g} m from the scene's origin.",
-            "Give metres in the scene.",
-        )
-    return upright_agent(np.array([x, y, 0.0]), math.radians(degrees))

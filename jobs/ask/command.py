@@ -10,9 +10,8 @@ import numpy as np
 
 from jobs.ask import language_model
 from jobs.ask.answers import Said, ask
-from jobs.ask.arguments import agent_at
 from jobs.ask.head import Run, features_of, load, open_run, scenes_of
-from jobs.ask.height import height_of
+from jobs.ask.pose import agent_at, check_pose
 from jobs.ask.scene import AskedScene
 from jobs.ask.scene import find as find_scene
 from jobs.common.datasets import open_dataset
@@ -20,6 +19,7 @@ from jobs.common.flags import storage_options
 from jobs.display.text import aligned
 from jobs.features.sets import FeatureSets
 from jobs.finetune.llm.answers import is_language_model
+from jobs.finetune.questions import FOLDER
 from jobs.finetune.scenes import SceneSets
 from jobs.view.arguments import page_config
 from jobs.view.config import PageConfig
@@ -60,14 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
     if is_language_model(arguments.run, options):
         return language_model.run(arguments, config, options, questions, situation)
     trained = open_run(arguments.run, options, arguments.step)
-    agent = agent_at(arguments.pose)
-    if agent is not None and not trained.sees_cells:
-        raise ConfigError(
-            f"--pose is given, and the head of {trained.storage.uri} looks at no pose.",
-            "Say in --situation where you stand.",
-        )
-    if agent is not None:
-        agent[2, 3] = -height_of(trained.storage, arguments.scene)
+    check_pose(arguments.pose, trained.sees_cells, f"the head of {trained.storage.uri}")
+    agent = agent_at(arguments.pose, trained.storage, FOLDER, arguments.scene)
     seen = _seen(trained, arguments)
     opened = load(trained, seen, _places(trained, seen, arguments), arguments.scene)
     answers = opened.answers

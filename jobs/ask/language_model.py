@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from jobs.ask.arguments import agent_at
 from jobs.ask.head import elsewhere
+from jobs.ask.pose import agent_at, check_pose
 from jobs.common.datasets import open_dataset
 from jobs.features.sets import unknown_scene
 from jobs.finetune.llm.answers import LlmRun, answers, open_run, read_job
 from jobs.finetune.llm.config import FinetuneLlmJob, SeenConfig, needs_scenes
+from jobs.finetune.llm.rows import FOLDER
 from jobs.view.config import PageConfig
 from jobs.view.page import page_of, write_page
 from jobs.view.scene import find, shown_scene, spread, views_of
@@ -35,12 +36,7 @@ def run(
 ) -> int:
     """Print the answers, write the page where the scene is at hand; returns the exit code."""
     job = read_job(arguments.run, options)
-    agent = agent_at(arguments.pose)
-    if agent is not None and job.scene.tokens != VOXELS:
-        raise ConfigError(
-            f"--pose is given, and the model of {arguments.run} looks at no pose.",
-            "Say in --situation where you stand.",
-        )
+    check_pose(arguments.pose, job.scene.tokens == VOXELS, f"the model of {arguments.run}")
     trained = open_run(arguments.run, options, _seen(job, arguments), KEY, arguments.step, arguments.scene)
     known = trained.setup.numbers
     if job.scene.tokens != NONE and arguments.scene not in known.numbers:
@@ -50,6 +46,7 @@ def run(
     print(f"{trained.storage.uri}: checkpoint of step {trained.step}")
     if job.scene.tokens == NONE:
         print("this model is a control that sees no scene: it answers from the question alone")
+    agent = agent_at(arguments.pose, trained.storage, FOLDER, arguments.scene)
     titles = []
     for number, question in enumerate(questions):
         text = job.chat.text_joiner.join((*situation, question))

@@ -29,7 +29,7 @@ FRAMES = {
     SCANREFER: "the raw scan; the camera looks at its lookat",
     MSNN: "axis-aligned; the agent faces +x",
 }
-AXES = {SQA3D: (-1.0, 0.0, 0.0), MSNN: (1.0, 0.0, 0.0)}
+AXES = {SQA3D: (-1.0, 0.0, 0.0), MSNN: (1.0, 0.0, 0.0), WORLD: (1.0, 0.0, 0.0)}
 """The agent's own axis that it faces along."""
 NEEDED = {
     WORLD: (),
@@ -38,8 +38,6 @@ NEEDED = {
     SQA3D: ("axisAlignment", "the box centre of the raw mesh"),
 }
 """What the way to our world takes of a scan."""
-AHEAD = (1.0, 0.0, 0.0)
-"""The axis along which the agent of a `world` pose faces, as MSNN's."""
 STRAIGHT = 1e-9
 """Length of the level part of a direction below which a camera looks straight up or down."""
 
@@ -114,9 +112,8 @@ def agent_of(question: Question, scan: ScanFrame | None) -> np.ndarray:
     """
     if question.position is None or question.orientation is None:
         raise ValueError(f"question {question.question_id} has no pose")
-    own = np.array(AXES.get(question.frame, AHEAD))
-    direction = rotation_matrix(question.orientation) @ own
-    position, direction = in_world(np.array(question.position), direction, question.frame or WORLD, scan)
+    direction = facing(question.orientation, question.frame)
+    position, direction = in_world(np.array(question.position), direction, question.frame, scan)
     return upright_agent(position, float(np.arctan2(direction[1], direction[0])))
 
 

@@ -10,8 +10,8 @@ from transformers import PreTrainedConfig
 
 from poma3d.auto.config import THEIRS
 from poma3d.export.fields import LLM_MODEL_TYPE, OTHER_FORMAT, check_keys, provenance_of, shape_of
-from poma3d.llm.config import LlmConfig, LlmSceneConfig
-from poma3d.seen.config import NONE, VIEWS
+from poma3d.llm.config import LlmConfig
+from poma3d.seen.config import NONE, VIEWS, SceneTokensConfig
 
 KEYS = (
     "format_version", "llm_class", "llm", "encoder", "scene", "projector_width", "feature_dtype",
@@ -19,7 +19,7 @@ KEYS = (
 )  # fmt: skip
 """All keys of ours; none of them has a default."""
 SCENE_KEYS = ("tokens", "cell_m", "max_voxels", "shortest_wave_m", "longest_wave_m")
-"""Fields of `LlmSceneConfig` that say what a scene becomes."""
+"""Fields of `SceneTokensConfig` that say what a scene becomes."""
 FEATURE_DTYPES = ("float16", "float32")
 
 
@@ -39,7 +39,7 @@ class Poma3dLlmConfig(PreTrainedConfig):
     encoder: dict[str, Any] | None
     """The keys of the encoder's own config.json; null where no scene is looked at."""
     scene: dict[str, Any]
-    """What it becomes: fields of `LlmSceneConfig`."""
+    """What it becomes: fields of `SceneTokensConfig`."""
     projector_width: int
     """Width of the projector's hidden layer."""
     feature_dtype: str
@@ -60,9 +60,9 @@ class Poma3dLlmConfig(PreTrainedConfig):
         return super().from_dict(config_dict, **kwargs)
 
     @property
-    def scene_tokens(self) -> LlmSceneConfig:
+    def scene_tokens(self) -> SceneTokensConfig:
         """What a scene becomes."""
-        return LlmSceneConfig(**self.scene, projector_width=self.projector_width)
+        return SceneTokensConfig(**self.scene)
 
     @property
     def encoder_width(self) -> int:
@@ -72,7 +72,7 @@ class Poma3dLlmConfig(PreTrainedConfig):
         return shape.joint if self.scene["tokens"] == VIEWS else shape.width
 
 
-def scene_keys(scene: LlmSceneConfig) -> dict[str, Any]:
+def scene_keys(scene: SceneTokensConfig) -> dict[str, Any]:
     """The part of the settings that is handed on."""
     return {key: asdict(scene)[key] for key in SCENE_KEYS}
 
@@ -92,7 +92,7 @@ def check_values(found: Mapping[str, Any]) -> None:
     if not isinstance(scene, Mapping) or set(scene) != set(SCENE_KEYS):
         raise ValueError(f"config.json: scene is {scene!r}, expected an object of {', '.join(SCENE_KEYS)}")
     try:
-        LlmSceneConfig(**scene).validate()
+        SceneTokensConfig(**scene).validate()
     except (ValueError, TypeError) as error:
         raise ValueError(f"config.json: {error}: {OTHER_FORMAT}") from None
     if (encoder is None) != (scene["tokens"] == NONE):

@@ -21,11 +21,11 @@ from poma3d.export.fields import FORMAT_VERSION, check_keys, to_keys
 from poma3d.export.folder import load as load_encoder
 from poma3d.llm.adapters import merge_adapters, save_adapters
 from poma3d.llm.chat import Chat
-from poma3d.llm.config import AdapterConfig, LlmSceneConfig
+from poma3d.llm.config import AdapterConfig
 from poma3d.llm.model import drop_towers, new_projector, width_of
 from poma3d.pretrained.folder import share
 from poma3d.pretrained.loading import load_module, reported
-from poma3d.seen.config import VIEWS
+from poma3d.seen.config import VIEWS, SceneTokensConfig
 
 PROJECTOR, ENCODER = "projector.safetensors", "encoder"
 PARTS = "poma3d_llm.json"
@@ -43,7 +43,7 @@ class Trained:
     llm_class: str
     projector: nn.Sequential | None
     encoder: SceneEncoder | None
-    scene: LlmSceneConfig
+    scene: SceneTokensConfig
     chat: Chat
     feature_dtype: str
     """What features are rounded to before the projector."""

@@ -151,21 +151,23 @@ def test_an_evaluation_is_killed_at_any_moment_and_the_driver_lives(cluster: Non
     tasks.cancel()
     stuck = RayTasks(BesideJob(BesideConfig(num_cpus=1.0), partial(endless, blocked)))
     stuck.start("toy", 4)
-    wait_for(lambda: blocked.exists() and blocked.read_text().endswith("\n"))
+    assert came(lambda: blocked.exists() and blocked.read_text().endswith("\n")), "it evaluates"
     stuck.cancel()
-    wait_for(lambda: not psutil.pid_exists(int(blocked.read_text())))
+    assert came(lambda: not psutil.pid_exists(int(blocked.read_text()))), "its process is gone"
     tasks.start("toy", 8)
-    wait_for(lambda: marker.exists() and " 8 " in marker.read_text())
+    assert came(lambda: marker.exists() and " 8 " in marker.read_text()), "the next is not in its way"
     tasks.cancel()
     tasks.start("toy", 12)
-    wait_for(lambda: (found := tasks.result()) is not None and found["R@1-1"] == 0.12)
+    assert came(lambda: (found := tasks.result()) is not None and found["R@1-1"] == 0.12)
+    assert " 4 " not in marker.read_text(), "what was killed before its process was there never evaluated"
 
 
-def wait_for(condition: Callable[[], bool], limit_s: float = 60.0) -> None:
+def came(condition: Callable[[], bool], limit_s: float = 60.0) -> bool:
+    """Whether it comes in time."""
     end = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end, "it did not come"
+    while not (found := condition()) and time.monotonic() < end:
         time.sleep(0.1)
+    return found
 
 
 def test_error_of_all_workers_is_raised_and_not_retried(cluster: None, tmp_path: Path) -> None:

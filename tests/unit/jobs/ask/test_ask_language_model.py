@@ -5,12 +5,19 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jobs.ask import language_model
+from jobs.ask.pose import agent_at
 from jobs.cli import main
+from jobs.finetune.llm import rows
+from jobs.finetune.llm.rows import Tokenised
 from jobs.finetune.scenes import open_scenes
-from plinth.storage import StorageOptions
+from plinth.data.config import ShardOptions
+from plinth.storage import Storage, StorageOptions
+from poma3d.annotations.poses import upright_agent
+from poma3d.llm.conversations import ConversationRow, shape_of
 from tests.helpers.tiny_jobs import ingest_job, write
 
 
@@ -72,3 +79,20 @@ def test_places_are_needed_of_the_scene_that_is_asked_about(
     assert main(["ask", str(trained_llm / "llm"), last, *words]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert f"has no scene {last}, whose features are in" in line
+
+
+def test_whoever_asks_stands_as_high_as_those_of_the_conversations(tmp_path: Path) -> None:
+    run = Storage.from_uri(tmp_path)
+    asked = [
+        ConversationRow(
+            f"q{i}", f"scene {i}", ((1,),), 0, ((2,),), agent=upright_agent(np.array([1, 2, z]), 1)
+        )
+        for i, z in enumerate((0.5, 1.5, 2.5))
+    ]
+    tokenised = Tokenised("sqa3d", 1.0, asked, {}, [])
+    numbers = {row.scene_id: i for i, row in enumerate(asked)}
+    rows.write(run, tokenised, shape_of(asked), numbers, {}, None, ShardOptions())
+    for scene, z in (("scene 0", 0.5), ("scene 2", 2.5), ("another", 1.5)):
+        agent = agent_at([3.0, 4.0, 0.0], run, rows.FOLDER, scene)
+        assert agent is not None
+        np.testing.assert_allclose(agent[:, 3], [-3, -4, -z], atol=1e-6)

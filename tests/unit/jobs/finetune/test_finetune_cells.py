@@ -15,12 +15,12 @@ import torch
 
 from jobs.ask import answers
 from jobs.ask.answers import ask
-from jobs.ask.arguments import agent_at
 from jobs.ask.head import features_of, load, open_run, scenes_of
-from jobs.ask.height import height_of
+from jobs.ask.pose import agent_at, height_of
 from jobs.ask.scene import find
 from jobs.cli import main
 from jobs.finetune.config import FinetuneJob
+from jobs.finetune.questions import FOLDER
 from jobs.finetune.readers import agents_of
 from jobs.finetune.scenes import open_scenes
 from jobs.jobfile import load as load_job
@@ -154,10 +154,10 @@ def test_whoever_asks_stands_as_high_as_those_of_the_questions(
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert run(tmp_path) == 0
     storage = Storage.from_uri(tmp_path / "runs/qa")
-    assert height_of(storage, posed["scene_id"]) == 1.5
-    assert height_of(storage, "another scene") == 0.5
-    assert height_of(Storage.from_uri(seeing / "runs/qa"), posed["scene_id"]) == 0
-    assert height_of(Storage.from_uri(tmp_path / "nowhere"), posed["scene_id"]) == 0
+    assert height_of(storage, FOLDER, posed["scene_id"]) == 1.5
+    assert height_of(storage, FOLDER, "another scene") == 0.5
+    assert height_of(Storage.from_uri(seeing / "runs/qa"), FOLDER, posed["scene_id"]) == 0
+    assert height_of(Storage.from_uri(tmp_path / "nowhere"), FOLDER, posed["scene_id"]) == 0
     words = ["ask", str(tmp_path / "runs/qa"), posed["scene_id"], "is there a bed?", "--pose", "1", "2", "90"]
     words += ["--output", str(tmp_path / "asked.html")]
     said = []
@@ -169,10 +169,10 @@ def test_whoever_asks_stands_as_high_as_those_of_the_questions(
     assert said[0] != said[1]
 
 
-def test_a_pose_is_that_of_the_annotations() -> None:
+def test_a_pose_is_that_of_the_annotations(tmp_path: Path) -> None:
     quarter = (0.0, 0.0, float(np.sqrt(0.5)), float(np.sqrt(0.5)))
     asked = Question("s", "q", "?", ("a",), position=(1.0, 2.0, 0.0), orientation=quarter, frame="world")
-    found = agent_at([1.0, 2.0, 90.0])
+    found = agent_at([1.0, 2.0, 90.0], Storage.from_uri(tmp_path / "nowhere"), FOLDER, "s")
     assert found is not None
     np.testing.assert_allclose(found, agent_of(asked, None), atol=1e-6)
 
