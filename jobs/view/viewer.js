@@ -230,7 +230,7 @@
 
     let told = parent === window; // a page that holds this one shows a still picture until then
     function draw() {
-      if (pending) return;
+      if (pending || !eye) return; // the page has no size yet
       pending = true;
       requestAnimationFrame((now) => {
         pending = false;

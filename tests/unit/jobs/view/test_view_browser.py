@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,24 @@ def test_the_cloud_is_drawn_and_names_stay_text(page: Page) -> None:
     assert page.run("document.querySelector('h1').textContent") == SCRIPT
     assert page.run("window.hacked") is None
     assert page.run("document.querySelector('#captions li').textContent") == f"wall 0 {SCRIPT}"
+
+
+def test_a_frame_without_a_size_is_drawn_once_it_has_one(
+    window: Page, pages: dict[str, Path], tmp_path: Path
+) -> None:
+    """As in the demo's report on a small screen."""
+    held = escape(pages["view"].read_text(encoding="utf-8"))
+    holder = tmp_path / "holder.html"
+    frame = f'<iframe style="width: 0; height: 0; border: 0" srcdoc="{held}">'
+    holder.write_text(f"<!doctype html><body style='margin: 0'>{frame}</iframe></body>", encoding="utf-8")
+    window.open(holder, *WIDE, still=True)
+    window.settle(10)
+    assert window.errors == []
+    assert colours_in(canvas(window)) == 1
+    window.run("document.querySelector('iframe').style = 'width: 100%; height: 480px; border: 0'")
+    window.settle(10)
+    assert colours_in(canvas(window)) > 20
+    assert window.errors == []
 
 
 def test_a_click_on_a_view_selects_it(page: Page) -> None:
