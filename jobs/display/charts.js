@@ -72,7 +72,8 @@
       const head = element("div", { className: "chart-head" }, this.title, this.larger);
       figure.append(head, this.place, ...figure.querySelectorAll(".note")); // what it means stands below
       figure.classList.add("drawn");
-      new ResizeObserver(() => this.fit()).observe(this.place);
+      // In the next frame: a chart that changed its size within this one would be told of it again.
+      new ResizeObserver(() => requestAnimationFrame(() => this.fit())).observe(this.place);
     }
 
     get size() {
