@@ -2,6 +2,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+PLATFORM := $(VENV)/.platform
 STAMP := $(VENV)/.installed
 # Test processes at a time, of unit and parity tests; a file of tests stays in one of them. Integration tests run
 # alone: each of them starts a Ray that takes both cores, and what they time is killed and restarted.
@@ -9,7 +10,7 @@ PARALLEL ?= 2
 
 .PHONY: demo test quick check bench format clean
 
-demo: $(STAMP)
+demo: $(PLATFORM)
 	$(BIN)/poma demo
 
 test: $(STAMP) check
@@ -35,11 +36,19 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(STAMP): pyproject.toml
+# pip would compile everything in one process. What is left out is not imported, or a little of it, by what a
+# command runs: Python compiles that then.
+UNCOMPILED := tests?|testing|transformers/models|sympy|pandas|networkx|fontTools|pip|setuptools|pygments|peft|$\
+	_inductor|onnx|rllib|serve|llm|_vendor|botocore|aiobotocore|google
+$(PLATFORM): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -qq --disable-pip-version-check --no-compile -e '.[dev]'
-# pip would compile in one process. Some packages carry files for other versions of Python, which do not compile.
-	@$(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
+	$(BIN)/pip install -qq --disable-pip-version-check --no-compile -e '.[platform]'
+# Some packages carry files for other versions of Python, which do not compile.
+	@$(BIN)/python -m compileall -qq -j 0 -x '/($(UNCOMPILED))/' $(VENV)/lib || true
+	@touch $(PLATFORM)
+
+$(STAMP): $(PLATFORM)
+	$(BIN)/pip install -qq --disable-pip-version-check -e '.[dev]'
 	@touch $(STAMP)
 
 clean:

@@ -6,9 +6,11 @@
     python -m benchmarks.step --cases vit-b --steps 1           ViT-B/16 at 224 px, LoRA, one micro-batch
 
 The ways take turns in rounds; a ratio is the median over rounds of samples/s beside those of `bare` in the
-same round (`benchmarks.step.arms` has the ways). CPU-ms are of both processes (of all processes of
-`poma pretrain`) and suffer less from other work on the machine. The parts of the engine's step are on rank 0,
-each without those inside it; what a rank waits for the other is in `waiting in collectives`.
+same round (`benchmarks.step.arms` has the ways). In a round all of them take steps of the same epochs: an
+epoch decides how large the masks are, and steps of two epochs of the demo differ by a fifth. CPU-ms are of
+both processes (of all processes of `poma pretrain`) and suffer less from other work on the machine. The parts
+of the engine's step are on rank 0, each without those inside it; what a rank waits for the other is in
+`waiting in collectives`.
 """
 
 from __future__ import annotations
@@ -83,18 +85,19 @@ class Ranks:
             self._processes.append(process)
         for pipe in self._pipes:
             pipe.recv()
-        self._ask("run", WARM_STEPS)
+        self._ask("run", range(WARM_STEPS))
 
-    def run(self, steps: int) -> Round:
-        """Train `steps`."""
-        answers = self._ask("run", steps)
+    def run(self, epochs: Sequence[int]) -> Round:
+        """Train a step of each of these epochs."""
+        answers = self._ask("run", epochs)
         wall_s = max(wall for wall, _, _ in answers)
         cpu_s = sum(cpu for _, cpu, _ in answers)
+        steps = len(epochs)
         return Round(steps * self._case.global_batch_size / wall_s, 1000 * cpu_s / steps)
 
-    def parts(self, steps: int) -> dict[str, float]:
+    def parts(self, epochs: Sequence[int]) -> dict[str, float]:
         """Milliseconds of a step of rank 0 by part; of the engine only."""
-        found: dict[str, float] = self._ask("parts", steps)[0]
+        found: dict[str, float] = self._ask("parts", epochs)[0]
         return found
 
     def end(self) -> None:
@@ -147,8 +150,11 @@ def main() -> None:
         case = replace(CASES[name], precision=a.precision, exact_sums=exact)
         arms = a.arms.split(",")
         with started(arms, case) as groups:
-            rounds = [{arm: group.run(a.steps) for arm, group in groups.items()} for _ in range(a.rounds)]
-            parts = groups["engine"].parts(a.steps) if "engine" in groups else {}
+            rounds = [
+                {arm: group.run(range(first, first + a.steps)) for arm, group in groups.items()}
+                for first in range(0, a.rounds * a.steps, a.steps)
+            ]
+            parts = groups["engine"].parts(range(a.steps)) if "engine" in groups else {}
         show(case, arms, rounds)
         for part, ms in sorted(parts.items(), key=lambda of: -of[1]):
             print(f"    {part:24} {ms:9.2f} ms")
@@ -164,15 +170,14 @@ def demo(folder: Path, rounds: int, steps: int, precision: str, exact: bool, rea
     label = f"{precision}-{'exact' if exact else 'plain'}-{reader}"
     with started([BARE], cases["warmup"]) as warmup, started([BARE], cases["main"]) as main_stage:
         bare = {"warmup": warmup[BARE], "main": main_stage[BARE]}
+        pace = {name: bare[name].run(range(steps)).samples_per_s for name in STAGES}
+        skipped = {name: math.ceil(SETTLED_S * pace[name] / cases[name].global_batch_size) for name in STAGES}
         for number in range(rounds):
-            before = {name: bare[name].run(steps) for name in STAGES}
-            skipped = {
-                name: math.ceil(SETTLED_S * of.samples_per_s / cases[name].global_batch_size)
-                for name, of in before.items()
-            }
             ours = pretrain(folder, f"{label}-{number}", skipped, steps, overrides)
             for name in STAGES:
-                found[name].append({BARE: before[name], PRETRAIN: Round(*ours[name])})
+                found[name].append(
+                    {BARE: bare[name].run(ours[name].epochs), PRETRAIN: Round(*ours[name][:2])}
+                )
     return {name: show(cases[name], [BARE, PRETRAIN], found[name]) for name in STAGES}
 
 

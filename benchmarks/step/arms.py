@@ -5,8 +5,9 @@
     deepspeed   the same loss through `deepspeed.initialize` at the platform's ZeRO stage, nothing else of it
     engine      `plinth.engine.Engine`: exact gradients at any split, exact sums, guards, sharded average
 
-All of them train the same stage on the same batch, which stays in memory. Each way has processes of its own,
-which wait on a pipe while the others run.
+All of them train the same stage on the same batch, which stays in memory, and are told for each step which
+epoch it counts as: an epoch has sizes of masks of its own, and with them its own cost. Each way has processes
+of its own, which wait on a pipe while the others run.
 """
 
 from __future__ import annotations
@@ -94,9 +95,14 @@ class Case:
 class Arm(Protocol):
     """One way to train."""
 
-    def step(self) -> float:
+    def step(self, epoch: int) -> float:
         """One optimizer step; returns the loss."""
         ...
+
+
+def of_epoch(batch: dict[str, Tensor], epoch: int) -> dict[str, Tensor]:
+    """The batch as one of an epoch, which decides what is drawn for it."""
+    return {**batch, "epoch": torch.full_like(batch["epoch"], epoch)}
 
 
 def adamw(stage: Any, optim: OptimConfig) -> torch.optim.AdamW:
@@ -136,10 +142,10 @@ class Bare:
         self.batch = to_device(self.stage.fake_batch(rows, seed=process.world.rank), process.device)
         self.target = TargetCopy(self.stage)
 
-    def step(self) -> float:
+    def step(self, epoch: int) -> float:
         device = self.batch["sample_key"].device.type
         with torch.autocast(device, torch.bfloat16, enabled=self.is_half):
-            encoded = self.model(self.batch)
+            encoded = self.model(of_epoch(self.batch, epoch))
         loss = global_loss(self.stage, encoded)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.stage.parameters(), self.clip)
@@ -167,8 +173,8 @@ class DeepSpeed:
         self.batch = to_device(self.stage.fake_batch(rows, seed=process.world.rank), process.device)
         self.target = TargetCopy(self.stage)
 
-    def step(self) -> float:
-        loss = global_loss(self.stage, self.model(self.batch))
+    def step(self, epoch: int) -> float:
+        loss = global_loss(self.stage, self.model(of_epoch(self.batch, epoch)))
         self.model.backward(loss)
         self.model.step()
         self.target.update()
@@ -186,8 +192,8 @@ class Platform:
         rows = case.global_batch_size // process.world.world_size
         self.batch = self.stage.fake_batch(rows, seed=process.world.rank)
 
-    def step(self) -> float:
-        return self.engine.step(self.batch).loss
+    def step(self, epoch: int) -> float:
+        return self.engine.step(of_epoch(self.batch, epoch)).loss
 
 
 ARMS: dict[str, Any] = {"bare": Bare, "deepspeed": DeepSpeed, "engine": Platform}
@@ -219,8 +225,8 @@ def _gathered(rows: Tensor) -> Tensor:
 
 
 def serve(arm: str, case: Case, rank: int, port: int, pipe: Connection) -> None:
-    """A rank: `("run", n)` answers (wall seconds, CPU seconds, loss) of n steps, `("parts", n)` seconds by
-    part, `("end",)` ends."""
+    """A rank: `("run", epochs)` answers (wall seconds, CPU seconds, loss) of a step of each of these epochs,
+    `("parts", epochs)` seconds by part, `("end",)` ends."""
     os.environ.update(
         MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank),
         WORLD_SIZE=str(WORLD_SIZE), OMP_NUM_THREADS="1",
@@ -230,17 +236,17 @@ def serve(arm: str, case: Case, rank: int, port: int, pipe: Connection) -> None:
     parts = Parts()
     pipe.send(("ready",))
     while (message := pipe.recv())[0] != "end":
-        steps = message[1]
+        epochs = message[1]
         dist.barrier()
         if message[0] == "parts":
             with watch_engine(trained.engine, parts):  # type: ignore[attr-defined]
-                for _ in range(steps):
-                    trained.step()
-            pipe.send(parts.take(steps))
+                for epoch in epochs:
+                    trained.step(epoch)
+            pipe.send(parts.take(len(epochs)))
             continue
         wall, cpu = time.perf_counter(), time.process_time()
         loss = 0.0
-        for _ in range(steps):
-            loss = trained.step()
+        for epoch in epochs:
+            loss = trained.step(epoch)
         pipe.send((time.perf_counter() - wall, time.process_time() - cpu, loss))
     dist.destroy_process_group()

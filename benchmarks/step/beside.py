@@ -40,10 +40,10 @@ def main() -> None:
     beside = [f"evaluate_beside.data={a.folder.resolve() / 'data' / 'held_out'}"]
     ratios = []
     for number in range(a.rounds):
-        rates = {
-            name: pretrain(a.folder, f"beside-{number}", {"main": SKIPPED}, a.steps, overrides)["main"][0]
-            for name, overrides in ((WITHOUT, plain), (WITH, [*plain, *beside]))
-        }
+        rates = {}
+        for name, overrides in ((WITHOUT, plain), (WITH, [*plain, *beside])):
+            measured = pretrain(a.folder, f"beside-{number}", {"main": SKIPPED}, a.steps, overrides)["main"]
+            rates[name] = measured.samples_per_s
         ratios.append(rates[WITH] / rates[WITHOUT])
         print(", ".join(f"{name} {rate:.1f} samples/s" for name, rate in rates.items()), flush=True)
     ratio, usual = statistics.median(ratios), CheckpointConfig().every_steps

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import yaml
@@ -27,6 +28,16 @@ compared keep the size that the figures were measured at."""
 SAMPLE_S = 0.25
 
 
+class Measured(NamedTuple):
+    """A stage of a run."""
+
+    samples_per_s: float
+    cpu_ms: float
+    """A step, of all processes of the run."""
+    epochs: list[int]
+    """Of the steps that were measured."""
+
+
 def prepare(folder: Path) -> None:
     """The demo's data with fewer rooms and a teacher that was hardly trained, unless they are there."""
     overrides = [f"folder={folder}", f"teacher.steps={TEACHER_STEPS}", f"teacher.image_layers={LAYERS}"]
@@ -43,8 +54,8 @@ def pretrain(
     skipped: Mapping[str, int],
     steps: int,
     overrides: Sequence[str],
-) -> dict[str, tuple[float, float]]:
-    """One run; by stage samples/s and CPU-ms of a step, of all processes of the run.
+) -> dict[str, Measured]:
+    """One run, by stage.
 
     Args:
         folder: of `prepare`.
@@ -80,7 +91,8 @@ def pretrain(
         done = last["step"] - first["step"]
         wall_s = last["time"] - first["time"]
         cpu_s = clock.at(last["time"]) - clock.at(first["time"])
-        found[stage] = (done * raw[stage]["global_batch_size"] / wall_s, 1000 * cpu_s / done)
+        epochs = [line["epoch"] for line in lines[skipped[stage] + 1 :]]
+        found[stage] = Measured(done * raw[stage]["global_batch_size"] / wall_s, 1000 * cpu_s / done, epochs)
     return found
 
 

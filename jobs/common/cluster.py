@@ -77,14 +77,18 @@ def ray_cluster(config: RayConfig, workers: int, saves_on_sigterm: bool = False)
             _give_token()
             stay_on_loopback()
             with _children_without_sigterm() if saves_on_sigterm else nullcontext():
-                ray.init(
+                started = ray.init(
                     address="local",
                     num_cpus=config.num_cpus,
                     object_store_memory=config.object_store_bytes,
-                    include_dashboard=True,
+                    include_dashboard=config.dashboard,
                     dashboard_host=LOOPBACK,
                     _node_ip_address=LOOPBACK,
                     logging_level=logging.WARNING,
+                )
+            if started.dashboard_url:
+                print(
+                    f"Ray's dashboard: http://{started.dashboard_url}; `ray get-auth-token` prints its token"
                 )
     except (ConnectionError, SystemExit) as error:  # Ray exits where what listens there is no cluster
         source = "ray.address" if config.address else "RAY_ADDRESS"

@@ -18,6 +18,8 @@ class RayConfig:
     """CPUs that a cluster started here offers to tasks and workers; empty for all that the machine has."""
     object_store_bytes: Count = 1_000_000_000
     """Shared memory of a cluster started here."""
+    dashboard: bool = False
+    """Ray's dashboard for a cluster started here, on loopback: ten more processes."""
 
     @property
     def joined_address(self) -> str | None:

@@ -13,7 +13,7 @@ PROGRAM = """
 import psutil, ray
 from jobs.common.cluster import ray_cluster
 from jobs.common.ray_config import RayConfig
-with ray_cluster(RayConfig(num_cpus=1, object_store_bytes=100_000_000), 1):
+with ray_cluster(RayConfig(num_cpus=1, object_store_bytes=100_000_000, dashboard=DASHBOARD), 1):
     ray.get(ray.remote(num_cpus=0)(lambda: 0).remote())
     driver = psutil.Process()
     for process in (driver, *driver.children(recursive=True)):
@@ -23,8 +23,11 @@ with ray_cluster(RayConfig(num_cpus=1, object_store_bytes=100_000_000), 1):
 """
 
 
-def test_a_cluster_started_here_listens_on_loopback_alone() -> None:
-    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
+@pytest.mark.parametrize("dashboard", [False, True])
+def test_a_cluster_started_here_listens_on_loopback_alone(dashboard: bool) -> None:
+    program = PROGRAM.replace("DASHBOARD", str(dashboard))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ("Ray's dashboard: http://127.0.0.1:" in done.stdout) is dashboard
     listening = [line.split(maxsplit=2)[1:] for line in done.stdout.splitlines() if line[:7] == "LISTENS"]
     assert len(listening) >= 5, "Ray's services were to be seen"
     open_to_others = [
