@@ -1,8 +1,9 @@
-"""What the platform costs beside the model: the same optimizer step done in several ways, two processes each.
+"""What the platform costs beside the model: the same optimizer step done in several ways, by two processes.
 
     python -m benchmarks.step                                   demo's stages: bare, DeepSpeed, our engine
     python -m benchmarks.step --demo --json step.json           and `poma pretrain`, on Ray, from shards, once
                                                                 its start is SETTLED_S past
+    python -m benchmarks.step --demo --workers 1                one process each: of two cores one is Ray's
     python -m benchmarks.step --cases vit-b --steps 1           ViT-B/16 at 224 px, LoRA, one micro-batch
 
 The ways take turns in rounds; a ratio is the median over rounds of samples/s beside those of `bare` in the
@@ -26,7 +27,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.step.arms import WORLD_SIZE, Case, serve
+from benchmarks.step.arms import Case, serve
 from benchmarks.step.pretrain import LAYERS, STAGES, prepare, pretrain
 from jobs.common.cluster import free_port
 from poma3d.network.config import MaskConfig, PredictorConfig
@@ -77,7 +78,7 @@ class Ranks:
         self._case = case
         self._pipes: list[Any] = []
         self._processes: list[Any] = []
-        for rank in range(WORLD_SIZE):
+        for rank in range(case.workers):
             ours, theirs = context.Pipe()
             process = context.Process(target=serve, args=(arm, case, rank, port, theirs), daemon=True)
             process.start()
@@ -135,19 +136,19 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20, help="of a round")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--no-exact-sums", action="store_true")
+    parser.add_argument("--workers", type=int, default=2, help="processes of each way that train")
     parser.add_argument("--demo", action="store_true", help="`poma pretrain` on the demo's stages, too")
     parser.add_argument("--reader", choices=["ray", "threads"], default="ray", help="of --demo")
     parser.add_argument("--folder", type=Path, default=Path("bench-step"), help="of --demo: data and runs")
     parser.add_argument("--json", type=Path, help="where --demo writes the ratios")
     a = parser.parse_args()
-    exact = not a.no_exact_sums
     if a.demo:
-        ratios = demo(a.folder, a.rounds, a.steps, a.precision, exact, a.reader)
+        ratios = demo(a)
         if a.json:
             a.json.write_text(json.dumps({stage: {"ratio": r} for stage, r in ratios.items()}) + "\n")
         return
     for name in a.cases.split(","):
-        case = replace(CASES[name], precision=a.precision, exact_sums=exact)
+        case = asked(name, a)
         arms = a.arms.split(",")
         with started(arms, case) as groups:
             rounds = [
@@ -160,24 +161,30 @@ def main() -> None:
             print(f"    {part:24} {ms:9.2f} ms")
 
 
-def demo(folder: Path, rounds: int, steps: int, precision: str, exact: bool, reader: str) -> dict[str, float]:
+def asked(name: str, a: argparse.Namespace) -> Case:
+    """A case as the command line wants it, a rank's part of the batch in one micro-batch."""
+    case = replace(CASES[name], precision=a.precision, exact_sums=not a.no_exact_sums, workers=a.workers)
+    return replace(case, micro_batch_size=case.global_batch_size // a.workers)
+
+
+def demo(a: argparse.Namespace) -> dict[str, float]:
     """`poma pretrain` beside bare torch; the ratio of each stage."""
-    prepare(folder)
-    cases = {name: replace(CASES[name], precision=precision, exact_sums=exact) for name in STAGES}
+    prepare(a.folder)
+    cases = {name: asked(name, a) for name in STAGES}
     found: dict[str, list[dict[str, Round]]] = {name: [] for name in STAGES}
-    overrides = [f"zero.precision={precision}", f"zero.exact_sums={exact}"]
-    overrides += [f"{name}.data.reader={reader}" for name in STAGES]
-    label = f"{precision}-{'exact' if exact else 'plain'}-{reader}"
+    overrides = [f"zero.precision={a.precision}", f"zero.exact_sums={not a.no_exact_sums}"]
+    overrides += [f"fit.workers={a.workers}", *(f"{name}.data.reader={a.reader}" for name in STAGES)]
+    overrides += [f"{name}.micro_batch_size={case.micro_batch_size}" for name, case in cases.items()]
+    label = f"{a.precision}-{'plain' if a.no_exact_sums else 'exact'}-{a.reader}-{a.workers}"
     with started([BARE], cases["warmup"]) as warmup, started([BARE], cases["main"]) as main_stage:
         bare = {"warmup": warmup[BARE], "main": main_stage[BARE]}
-        pace = {name: bare[name].run(range(steps)).samples_per_s for name in STAGES}
+        pace = {name: bare[name].run(range(a.steps)).samples_per_s for name in STAGES}
         skipped = {name: math.ceil(SETTLED_S * pace[name] / cases[name].global_batch_size) for name in STAGES}
-        for number in range(rounds):
-            ours = pretrain(folder, f"{label}-{number}", skipped, steps, overrides)
+        for number in range(a.rounds):
+            ours = pretrain(a.folder, f"{label}-{number}", skipped, a.steps, overrides)
             for name in STAGES:
-                found[name].append(
-                    {BARE: bare[name].run(ours[name].epochs), PRETRAIN: Round(*ours[name][:2])}
-                )
+                measured = Round(ours[name].samples_per_s, ours[name].cpu_ms)
+                found[name].append({BARE: bare[name].run(ours[name].epochs), PRETRAIN: measured})
     return {name: show(cases[name], [BARE, PRETRAIN], found[name]) for name in STAGES}
 
 

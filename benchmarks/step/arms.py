@@ -1,4 +1,4 @@
-"""What `benchmarks.step` compares: one optimizer step of a stage on two ranks, done in several ways.
+"""What `benchmarks.step` compares: one optimizer step of a stage on some ranks, done in several ways.
 
     bare        torch alone, as one would write it by hand: DistributedDataParallel, AdamW, clipping, an
                 average of the encoder, features gathered with gradient
@@ -42,7 +42,6 @@ from poma3d.network.vit import VitShape
 from poma3d.sample import SampleShape
 from poma3d.stages import build_stage
 
-WORLD_SIZE = 2
 TOTAL_STEPS = 100_000
 """Length of the schedules: no step of a measurement is the last."""
 
@@ -66,6 +65,7 @@ class Case:
     zero_stage: int = 2
     precision: str = "fp32"
     exact_sums: bool = True
+    workers: int = 2
 
     def zero(self) -> ZeroConfig:
         """The platform's settings."""
@@ -229,7 +229,7 @@ def serve(arm: str, case: Case, rank: int, port: int, pipe: Connection) -> None:
     `("parts", epochs)` seconds by part, `("end",)` ends."""
     os.environ.update(
         MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank),
-        WORLD_SIZE=str(WORLD_SIZE), OMP_NUM_THREADS="1",
+        WORLD_SIZE=str(case.workers), OMP_NUM_THREADS="1",
     )  # fmt: skip
     process = start(threads=1, use_gpu=False)
     trained: Arm = ARMS[arm](case, process)
