@@ -152,8 +152,9 @@ class Engine:
         self._backward(work)
         found = self._exchange(work, tell)
         if self.sums and not self.sums.settle(found["largest"].max(axis=0).tolist()):
-            self._gradients.discard()
-            self._backward(work, again=True)
+            if not self._gradients.round_again():
+                self._gradients.discard()
+                self._backward(work, again=True)
             found = self._exchange(work, tell)
             self.sums.settle(found["largest"].max(axis=0).tolist())
         if not self._gradients.is_finite(found["squares"]):

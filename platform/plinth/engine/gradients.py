@@ -53,6 +53,11 @@ class Gradients(Protocol):
         """Whether the gradient may be applied, by the `squares` of all ranks [ranks, k]."""
         ...
 
+    def round_again(self) -> bool:
+        """Round the gradients of this step once more, to ceilings that have changed meanwhile. False where
+        they are no longer there as they came: then `discard` them and repeat the backward passes."""
+        ...
+
     def discard(self) -> None:
         """Drop the gradients of this step."""
         ...
@@ -94,6 +99,8 @@ class ShortWay:
         device = groups[0].places[0].parameter.device
         self._flat = torch.zeros(sum(g.numel for g in groups), device=device)
         self._is_empty = True
+        self._only: list[Tensor] | None = None
+        """Gradients of the only micro-batch of a step, not rounded."""
         by_parameter: dict[int, Tensor] = {}
         self._parts: list[Tensor] = []
         """This rank's, by group."""
@@ -112,20 +119,27 @@ class ShortWay:
     def backward(self, loss: Tensor, is_last: bool) -> None:
         if loss.requires_grad:
             loss.backward()
-        with torch.no_grad():
-            self._add()
-
-    def _add(self) -> None:
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self._parameters]
         for parameter in self._parameters:
             parameter.grad = None
+        with torch.no_grad():
+            if not self._is_empty:
+                self._round(gradients)
+                torch._foreach_add_(self._places, gradients)
+                return
+            self._is_empty = False
+            self._take(gradients)
+        if is_last and self._sums:
+            self._only = gradients
+
+    def _take(self, gradients: list[Tensor]) -> None:
+        """Of the first micro-batch."""
+        torch._foreach_copy_(self._places, gradients)
+        self._round(self._places)
+
+    def _round(self, gradients: list[Tensor]) -> None:
         if self._sums:
             self._sums.round_(gradients)
-        if self._is_empty:
-            torch._foreach_copy_(self._places, gradients)
-        else:
-            torch._foreach_add_(self._places, gradients)
-        self._is_empty = False
 
     def squares(self) -> Tensor:
         if self._world.world_size > 1:
@@ -135,11 +149,18 @@ class ShortWay:
     def is_finite(self, squares: np.ndarray) -> bool:
         return self._exact_norm.expect(squares.sum(axis=0))
 
+    def round_again(self) -> bool:
+        if self._only is None:
+            return False
+        with torch.no_grad():
+            self._take(self._only)
+        return True
+
     def discard(self) -> None:
-        self._is_empty = True
+        self._is_empty, self._only = True, None
 
     def step(self) -> float | None:
-        self._is_empty = True
+        self._is_empty, self._only = True, None
         internals.give_gradients(self._engine.optimizer, self._parts)
         self._engine.step()
         return float(self._engine.get_global_grad_norm())
@@ -187,6 +208,9 @@ class LongWay:
             self._whole_norm = float(squares[0, 0])
             return math.isfinite(self._whole_norm)
         return self._exact_norm is None or self._exact_norm.expect(squares.sum(axis=0))
+
+    def round_again(self) -> bool:
+        return False
 
     def discard(self) -> None:
         if self._exact_norm is None:

@@ -201,3 +201,37 @@ def train_careless() -> None:
 def test_stage_with_other_second_pass_is_refused() -> None:
     with pytest.raises(RankError, match=r"differs by .* between the passes of a micro-batch"):
         run_ranks(1, train_careless)
+
+
+class Counted(ToyStage):
+    """The toy stage, which counts its forward passes."""
+
+    passes = 0
+
+    def forward(self, batch: dict[str, Any], features_only: bool = False) -> Any:
+        self.passes += 1
+        return super().forward(batch, features_only)
+
+
+def outgrown(case: Case) -> tuple[int, int, dict[str, torch.Tensor]]:
+    """On all ranks: forward passes of two steps whose gradients outgrow all ceilings, how often they did, and
+    the state afterwards."""
+    proc = process.start(threads=1)
+    stage = Counted()
+    engine = toy_engine(case, proc, stage)
+    assert engine.sums is not None
+    for batch in global_batches(2):
+        engine.sums.restore({})
+        engine.step(local_rows(batch, proc.world))
+    return stage.passes, engine.sums.redone, full_state(engine)
+
+
+@pytest.mark.parametrize("zero", [1, 2])
+def test_gradients_of_one_micro_batch_are_rounded_again_without_another_pass(zero: int) -> None:
+    case = Case(zero, micro_batch_size=GLOBAL_BATCH // 2, one_message=True)
+    (passes, redone, state), _ = run_ranks(2, outgrown, case)
+    assert (passes, redone) == (2, 2)
+    [(passes, redone, alone)] = run_ranks(1, outgrown, case)
+    assert (passes, redone) == (2 * (2 + 2 + 2), 2), "features, gradients, and the gradients again"
+    assert state.keys() == alone.keys()
+    assert all(torch.equal(state[key], alone[key]) for key in state)
