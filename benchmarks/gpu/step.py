@@ -178,7 +178,7 @@ def gradient(
             for parameter in sums.parameters:
                 parameter.grad = None
             if exact:
-                sums.round_(found)
+                found = sums.rounded(found)
             torch._foreach_add_(of_ranks[owner[k]], found)  # noqa: B023  # called in this round
 
         backward(stage, batches, take, [k for own in ranks for k in own])

@@ -9,7 +9,7 @@
 The ways take turns in rounds; a ratio is the median over rounds of samples/s beside those of `bare` in the
 same round (`benchmarks.step.arms` has the ways). In a round all of them take steps of the same epochs: an
 epoch decides how large the masks are, and steps of two epochs of the demo differ by a fifth. CPU-ms are of
-both processes (of all processes of `poma pretrain`) and suffer less from other work on the machine. The parts
+all of them (of all processes of `poma pretrain`) and suffer less from other work on the machine. The parts
 of the engine's step are on rank 0, each without those inside it; what a rank waits for the other is in
 `waiting in collectives`.
 """
@@ -142,6 +142,11 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("bench-step"), help="of --demo: data and runs")
     parser.add_argument("--json", type=Path, help="where --demo writes the ratios")
     a = parser.parse_args()
+    for name in STAGES if a.demo else a.cases.split(","):
+        if CASES[name].global_batch_size % a.workers:
+            parser.error(
+                f"--workers {a.workers} does not divide {name}'s batch of {CASES[name].global_batch_size}"
+            )
     if a.demo:
         ratios = demo(a)
         if a.json:
@@ -190,7 +195,8 @@ def demo(a: argparse.Namespace) -> dict[str, float]:
 
 def show(case: Case, arms: Sequence[str], rounds: Sequence[dict[str, Round]]) -> float:
     """Print the table of a case; returns the last way's ratio to the first."""
-    sums = "exact sums" if case.exact_sums and case.precision == "fp32" else "plain sums"
+    is_exact = case.exact_sums and case.precision == "fp32" and case.workers > 1
+    sums = "exact sums" if is_exact else "plain sums"  # the only micro-batch of a step is added to nothing
     print(f"{case.name}: {case.precision}, {sums}, ZeRO {case.zero_stage}, {len(rounds)} rounds")
     print(f"    {'':24} {'samples/s':>9} {'CPU-ms':>9} {'ratio':>6} {'CPU ratio':>9}")
     ratio = 1.0

@@ -1,6 +1,6 @@
 """What a start costs: from `poma pretrain` to the first step of two workers, by process.
 
-    python -m benchmarks.step.start [--rounds 3] [--folder FOLDER] [--imports]
+    python -m benchmarks.step.start [--rounds 3] [--folder FOLDER] [--imports] [KEY=VALUE ...]
 
 The demo's warm-up on a Ray that the command starts itself. Each row is a kind of process with the CPU seconds
 that all of its kind have taken when the first step is written down; medians over rounds. `--imports` adds the
@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
@@ -51,11 +52,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="keeps the data; a temporary one without it")
     parser.add_argument("--imports", action="store_true")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of the job, as ray.dashboard=true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as made:
         folder = arguments.folder or Path(made)
         prepare(folder)
-        rounds = [start(folder, number) for number in range(arguments.rounds)]
+        rounds = [start(folder, number, arguments.overrides) for number in range(arguments.rounds)]
     kinds = {kind for _, seconds in rounds for kind in seconds}
     rows = {kind: median(seconds.get(kind, 0.0) for _, seconds in rounds) for kind in kinds}
     print("| process | CPU-s to the first step |\n|---|---|")
@@ -68,7 +70,7 @@ def main() -> None:
             print(f"\n{process} ({module}): " + ", ".join(f"{n} {ms:.0f} ms" for n, ms in packages(module)))
 
 
-def start(folder: Path, number: int) -> tuple[float, dict[str, float]]:
+def start(folder: Path, number: int, overrides: Sequence[str]) -> tuple[float, dict[str, float]]:
     """Wall seconds to the first step, and the CPU seconds until then by kind of process."""
     raw = yaml.safe_load(DEMO.read_text().replace("${folder}", str(folder.resolve())))["pretrain"]
     name = f"start-{number}-{int(time.time())}"
@@ -81,7 +83,7 @@ def start(folder: Path, number: int) -> tuple[float, dict[str, float]]:
     seconds: dict[int, tuple[str, float]] = {}
     began = time.monotonic()
     with (folder / f"{name}.log").open("w") as out:
-        command = [sys.executable, "-m", "jobs.cli", "pretrain", str(job)]
+        command = [sys.executable, "-m", "jobs.cli", "pretrain", str(job), *overrides]
         process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT)
     watched = psutil.Process(process.pid)
     while process.poll() is None and not (first_step.exists() and first_step.stat().st_size):

@@ -87,9 +87,7 @@ def ray_cluster(config: RayConfig, workers: int, saves_on_sigterm: bool = False)
                     logging_level=logging.WARNING,
                 )
             if started.dashboard_url:
-                print(
-                    f"Ray's dashboard: http://{started.dashboard_url}; `ray get-auth-token` prints its token"
-                )
+                print(f"Ray's dashboard: http://{started.dashboard_url} (asks for Ray's token)")
     except (ConnectionError, SystemExit) as error:  # Ray exits where what listens there is no cluster
         source = "ray.address" if config.address else "RAY_ADDRESS"
         raise ConfigError(

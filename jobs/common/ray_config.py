@@ -19,7 +19,8 @@ class RayConfig:
     object_store_bytes: Count = 1_000_000_000
     """Shared memory of a cluster started here."""
     dashboard: bool = False
-    """Ray's dashboard for a cluster started here, on loopback: ten more processes."""
+    """Ray's dashboard for a cluster started here, on loopback: ten more processes. Training that joins this
+    cluster from another command needs it to tidy up after a kill."""
 
     @property
     def joined_address(self) -> str | None:

@@ -152,7 +152,8 @@ class Engine:
         self._backward(work)
         found = self._exchange(work, tell)
         if self.sums and not self.sums.settle(found["largest"].max(axis=0).tolist()):
-            if not self._gradients.round_again():
+            # The first steps repeat the pass for the check of replays, which a resize may make necessary.
+            if self._checks_replays() or not self._gradients.round_again():
                 self._gradients.discard()
                 self._backward(work, again=True)
             found = self._exchange(work, tell)
@@ -166,6 +167,9 @@ class Engine:
         result = self._result(work, found, lr, grad_norm)
         self.completed_steps += 1
         return result
+
+    def _checks_replays(self) -> bool:
+        return self.completed_steps - self._first_step < REPLAYS_CHECKED
 
     def _first_pass(self, batch: Batch) -> _Work:
         """Features of all micro-batches, with their graph only if there is one micro-batch."""
@@ -206,7 +210,7 @@ class Engine:
             encoded = work.encoded[k]
             if self.micro_batches > 1 or again:
                 encoded = self._encode(micro_batch, k, features_only=False)
-                if self.completed_steps - self._first_step < REPLAYS_CHECKED:
+                if self._checks_replays():
                     found = guards.replay_differences(work.encoded[k]["features"], encoded["features"])
                     work.replays |= {f"{k}/{name}": difference for name, difference in found.items()}
             parts = [

@@ -24,7 +24,7 @@ not on which worker has them, and are part of the checkpoint.
 
 Cost: elements far smaller than the largest of their parameter lose bits. The quantum is M / 2^24 of the
 ceiling (4 / 2^24 at least), and the ceiling is about 8 times the largest element. Four passes over all
-gradients take about 1 % of a step on the demo's stages (`benchmarks.step`).
+gradients take 1 to 2 % of a step on the demo's stages (`benchmarks.step`).
 
 Legend: M micro-batches of the global batch.
 """
@@ -121,16 +121,18 @@ class ExactSums:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """In the order of the gradients of `round_`."""
+        """In the order of the gradients of `rounded`."""
         return [p for _, p in self._trained]
 
-    def round_(self, gradients: list[Tensor]) -> None:
-        """Round the gradients of all parameters from one backward pass in place."""
+    def rounded(self, gradients: list[Tensor]) -> list[Tensor]:
+        """The gradients of all parameters from one backward pass, rounded. Not in place: those of two
+        parameters may be the same memory."""
         torch.maximum(
             self.largest, torch.stack(torch._foreach_max(torch._foreach_abs(gradients))), out=self.largest
         )
-        torch._foreach_add_(gradients, self._shifts)
-        torch._foreach_sub_(gradients, self._shifts)
+        found: list[Tensor] = list(torch._foreach_add(gradients, self._shifts))
+        torch._foreach_sub_(found, self._shifts)
+        return found
 
     def watch(self) -> None:
         """Round each gradient as it comes from a backward pass, where DeepSpeed takes it at once.

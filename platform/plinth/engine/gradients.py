@@ -122,24 +122,19 @@ class ShortWay:
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self._parameters]
         for parameter in self._parameters:
             parameter.grad = None
-        with torch.no_grad():
-            if not self._is_empty:
-                self._round(gradients)
-                torch._foreach_add_(self._places, gradients)
-                return
-            self._is_empty = False
-            self._take(gradients)
-        if is_last and self._sums:
+        if self._sums and is_last and self._is_empty:
             self._only = gradients
+        self._add(gradients)
 
-    def _take(self, gradients: list[Tensor]) -> None:
-        """Of the first micro-batch."""
-        torch._foreach_copy_(self._places, gradients)
-        self._round(self._places)
-
-    def _round(self, gradients: list[Tensor]) -> None:
+    @torch.no_grad()
+    def _add(self, gradients: list[Tensor]) -> None:
         if self._sums:
-            self._sums.round_(gradients)
+            gradients = self._sums.rounded(gradients)
+        if self._is_empty:
+            torch._foreach_copy_(self._places, gradients)
+        else:
+            torch._foreach_add_(self._places, gradients)
+        self._is_empty = False
 
     def squares(self) -> Tensor:
         if self._world.world_size > 1:
@@ -152,8 +147,8 @@ class ShortWay:
     def round_again(self) -> bool:
         if self._only is None:
             return False
-        with torch.no_grad():
-            self._take(self._only)
+        self._is_empty = True
+        self._add(self._only)
         return True
 
     def discard(self) -> None:

@@ -112,8 +112,8 @@ def watch_engine(engine: Engine, parts: Parts) -> Iterator[None]:
                 timed = parts.wrap(part, getattr(owner, name))
                 patched.enter_context(mock.patch.object(owner, name, timed))
         if engine.sums:
-            rounding = parts.wrap("exact sums", engine.sums.round_)
-            patched.enter_context(mock.patch.object(engine.sums, "round_", rounding))
+            rounding = parts.wrap("exact sums", engine.sums.rounded)
+            patched.enter_context(mock.patch.object(engine.sums, "rounded", rounding))
             patched.enter_context(
                 mock.patch.object(engine.sums, "settle", parts.wrap("exact sums", engine.sums.settle))
             )

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from plinth.engine import process
-from plinth.engine.engine import Engine, EngineConfig
+from plinth.engine.engine import REPLAYS_CHECKED, Engine, EngineConfig
 from plinth.errors import ConfigError, NonFiniteError
 from tests.helpers.ranks import RankError, run_ranks
 from tests.helpers.runs import (
@@ -187,10 +188,10 @@ class Careless(ToyStage):
         return super().forward(batch, features_only)
 
 
-def train_careless() -> None:
+def train_careless(case: Case) -> None:
     """On all ranks: a few steps."""
     proc = process.start(threads=1)
-    engine = toy_engine(Case(2), proc, Careless())
+    engine = toy_engine(case, proc, Careless())
     try:
         for batch in global_batches(3):
             engine.step(local_rows(batch, proc.world))
@@ -198,9 +199,10 @@ def train_careless() -> None:
         engine.close()
 
 
-def test_stage_with_other_second_pass_is_refused() -> None:
+@pytest.mark.parametrize("case", [Case(2), Case(2, one_message=True)])
+def test_stage_with_other_second_pass_is_refused(case: Case) -> None:
     with pytest.raises(RankError, match=r"differs by .* between the passes of a micro-batch"):
-        run_ranks(1, train_careless)
+        run_ranks(1, train_careless, case)
 
 
 class Counted(ToyStage):
@@ -213,25 +215,45 @@ class Counted(ToyStage):
         return super().forward(batch, features_only)
 
 
-def outgrown(case: Case) -> tuple[int, int, dict[str, torch.Tensor]]:
-    """On all ranks: forward passes of two steps whose gradients outgrow all ceilings, how often they did, and
-    the state afterwards."""
+class Shared(Counted):
+    """With gradients of two parameters that torch keeps in the same memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Parameter(torch.full((3,), 0.3)), nn.Parameter(torch.full((3,), 0.7))
+
+    def forward(self, batch: dict[str, Any], features_only: bool = False) -> Any:
+        encoded = super().forward(batch, features_only)
+        student = encoded.features["student"]
+        encoded.features["student"] = student * (1 + (self.left[None] + self.right[None]).square().mean())
+        return encoded
+
+
+STEPS = REPLAYS_CHECKED + 3
+
+
+def outgrown(case: Case, stage: type[Counted]) -> tuple[int, int, dict[str, torch.Tensor]]:
+    """On all ranks: forward passes of steps whose gradients outgrow all ceilings, how often they did, and the
+    state afterwards."""
     proc = process.start(threads=1)
-    stage = Counted()
-    engine = toy_engine(case, proc, stage)
+    counted = stage()
+    engine = toy_engine(case, proc, counted)
     assert engine.sums is not None
-    for batch in global_batches(2):
+    for batch in global_batches(STEPS):
         engine.sums.restore({})
         engine.step(local_rows(batch, proc.world))
-    return stage.passes, engine.sums.redone, full_state(engine)
+    return counted.passes, engine.sums.redone, full_state(engine)
 
 
+@pytest.mark.parametrize("stage", [Counted, Shared])
 @pytest.mark.parametrize("zero", [1, 2])
-def test_gradients_of_one_micro_batch_are_rounded_again_without_another_pass(zero: int) -> None:
+def test_gradients_of_one_micro_batch_are_rounded_again_without_another_pass(
+    zero: int, stage: type[Counted]
+) -> None:
     case = Case(zero, micro_batch_size=GLOBAL_BATCH // 2, one_message=True)
-    (passes, redone, state), _ = run_ranks(2, outgrown, case)
-    assert (passes, redone) == (2, 2)
-    [(passes, redone, alone)] = run_ranks(1, outgrown, case)
-    assert (passes, redone) == (2 * (2 + 2 + 2), 2), "features, gradients, and the gradients again"
+    (passes, redone, state), _ = run_ranks(2, outgrown, case, stage)
+    assert (passes, redone) == (STEPS + REPLAYS_CHECKED, STEPS), "the first steps check another pass"
+    [(passes, redone, alone)] = run_ranks(1, outgrown, case, stage)
+    assert (passes, redone) == (STEPS * (2 + 2 + 2), STEPS), "features, gradients, and the gradients again"
     assert state.keys() == alone.keys()
     assert all(torch.equal(state[key], alone[key]) for key in state)

@@ -204,9 +204,8 @@ def test_hooks_and_the_buffer_round_alike() -> None:
     for sums in (hooked, flat):
         sums.restore({"0": 3, "1": 2, "2": -4})
     sum((p * g).sum() for p, g in zip(model, gradients, strict=True)).backward()
-    flat.round_(gradients)
-    for parameter, gradient in zip(model, gradients, strict=True):
+    for parameter, gradient in zip(model, flat.rounded(gradients), strict=True):
         assert torch.equal(parameter.grad, gradient)
     assert torch.equal(hooked.largest, flat.largest)
-    flat.round_([torch.full_like(g, math.nan) for g in gradients])
+    flat.rounded([torch.full_like(g, math.nan) for g in gradients])
     assert flat.largest.isnan().all()
