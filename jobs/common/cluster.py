@@ -86,7 +86,7 @@ def ray_cluster(config: RayConfig, workers: int, saves_on_sigterm: bool = False)
                     _node_ip_address=LOOPBACK,
                     logging_level=logging.WARNING,
                 )
-            if started.dashboard_url:
+            if config.dashboard:
                 print(f"Ray's dashboard: http://{started.dashboard_url} (asks for Ray's token)")
     except (ConnectionError, SystemExit) as error:  # Ray exits where what listens there is no cluster
         source = "ray.address" if config.address else "RAY_ADDRESS"
