@@ -27,7 +27,7 @@ def test_telemetry_outside_ray_does_nothing() -> None:
 def test_telemetry_is_exported_to_prometheus() -> None:
     ray.init(
         address="local", num_cpus=1, object_store_memory=80_000_000, include_dashboard=False,
-        dashboard_host="127.0.0.1", configure_logging=False,
+        configure_logging=False,
         _system_config={"metrics_report_interval_ms": 1000},
     )  # fmt: skip
     try:
