@@ -47,15 +47,15 @@ PRETRAIN = "poma pretrain"
 CASES = {
     "warmup": Case(
         "demo's warm-up", "warmup", DEMO_VIT, views=1, captions=5, scene_captions=4, global_batch_size=64,
-        micro_batch_size=32, predictor=DEMO_PREDICTOR, masks=DEMO_MASKS, lr=1.5e-3,
+        predictor=DEMO_PREDICTOR, masks=DEMO_MASKS, lr=1.5e-3,
     ),
     "main": Case(
         "demo's main stage", "main", DEMO_VIT, views=4, captions=5, scene_captions=4, global_batch_size=32,
-        micro_batch_size=16, predictor=DEMO_PREDICTOR, masks=DEMO_MASKS, lr=1e-3,
+        predictor=DEMO_PREDICTOR, masks=DEMO_MASKS, lr=1e-3,
     ),
     "vit-b": Case(
         "ViT-B/16, 224 px, main stage, LoRA", "main", VIT_B, views=2, captions=5, scene_captions=4,
-        global_batch_size=2, micro_batch_size=1, predictor=PredictorConfig(), masks=MaskConfig(), lr=1e-4,
+        global_batch_size=2, predictor=PredictorConfig(), masks=MaskConfig(), lr=1e-4,
         tuning="lora",
     ),
 }  # fmt: skip
@@ -167,9 +167,8 @@ def main() -> None:
 
 
 def asked(name: str, a: argparse.Namespace) -> Case:
-    """A case as the command line wants it, a rank's part of the batch in one micro-batch."""
-    case = replace(CASES[name], precision=a.precision, exact_sums=not a.no_exact_sums, workers=a.workers)
-    return replace(case, micro_batch_size=case.global_batch_size // a.workers)
+    """A case as the command line wants it."""
+    return replace(CASES[name], precision=a.precision, exact_sums=not a.no_exact_sums, workers=a.workers)
 
 
 def demo(a: argparse.Namespace) -> dict[str, float]:

@@ -57,7 +57,6 @@ class Case:
     captions: int
     scene_captions: int
     global_batch_size: int
-    micro_batch_size: int
     predictor: PredictorConfig
     masks: MaskConfig
     lr: float
@@ -66,6 +65,11 @@ class Case:
     precision: str = "fp32"
     exact_sums: bool = True
     workers: int = 2
+
+    @property
+    def micro_batch_size(self) -> int:
+        """A rank's part of the batch is one."""
+        return self.global_batch_size // self.workers
 
     def zero(self) -> ZeroConfig:
         """The platform's settings."""
