@@ -188,7 +188,9 @@ def positional_ratio(predicted_BND: Tensor, target_BND: Tensor, valid_BN: Tensor
 
 def effective_rank(features_RD: Tensor) -> Tensor:
     """exp of the entropy of the normalised singular values of centred features: 1 when collapsed."""
-    centred_RD = features_RD.float() - features_RD.float().mean(0)
-    singular = torch.linalg.svdvals(centred_RD)
-    share = singular / singular.sum().clamp(min=torch.finfo(torch.float32).tiny)
-    return torch.special.entr(share).sum().exp()
+    rows_RD = features_RD.double()
+    centred_RD = rows_RD - rows_RD.mean(0)
+    # By way of the D x D products, which takes a tenth of the time of svdvals; hence float64.
+    singular_D = torch.linalg.eigvalsh(centred_RD.T @ centred_RD).clamp(min=0).sqrt()
+    share_D = singular_D / singular_D.sum().clamp(min=torch.finfo(torch.float64).tiny)
+    return torch.special.entr(share_D).sum().exp().float()

@@ -21,7 +21,7 @@ from jobs.display.progress import Progress
 from plinth.errors import STOPPED_EXIT_CODE, ConfigError, PlinthError, first_line
 from plinth.every import Every
 from plinth.observe import noise
-from plinth.ray_internals import cluster_of_this_node, drop_lines, ended_services, stay_on_loopback
+from plinth.ray_internals import cluster_of_this_node, ended_services, stay_on_loopback
 
 TOKEN_ENV, TOKEN_PATH_ENV = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 TOKEN_BYTES = 32
@@ -34,6 +34,16 @@ RAY_CLIENT_PORT = "10001"
 SERVICES_EVERY_S = 1.0
 NEEDED_SERVICES = ("gcs_server", "raylet")
 """Processes of a cluster started here without which it does not work."""
+
+OF_LOGS = {
+    "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",  # no look for new logs ten times a second, but as often as
+    "LOG_NAME_UPDATE_INTERVAL_S": "1",  # this says
+}
+WITHOUT_DASHBOARD = {
+    "REPORTER_UPDATE_INTERVAL_MS": "60000",  # what each process uses, which only the dashboard shows: 5 s
+    "RAY_OVERRIDE_DASHBOARD_URL": "",  # workers take it to be there, at the usual port, unless told
+}
+"""Ray's settings for a cluster that starts here: its own suit machines with cores to spare."""
 
 USUAL_WORKERS = 2
 """Tasks at a time where a job does not say."""
@@ -65,7 +75,7 @@ def ray_cluster(config: RayConfig, workers: int, saves_on_sigterm: bool = False)
         yield
         return
     noise.drop_known()
-    drop_lines(noise.is_known_line)
+    noise.drop_known_lines()
     address = config.joined_address
     # Ray's own switch: without it a task would see no accelerator it did not ask for, also where none is.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -76,7 +86,8 @@ def ray_cluster(config: RayConfig, workers: int, saves_on_sigterm: bool = False)
         else:
             _give_token()
             stay_on_loopback()
-            with _children_without_sigterm() if saves_on_sigterm else nullcontext():
+            settings = OF_LOGS | ({} if config.dashboard else WITHOUT_DASHBOARD)
+            with _inherited(settings), _children_without_sigterm() if saves_on_sigterm else nullcontext():
                 started = ray.init(
                     address="local",
                     num_cpus=config.num_cpus,
@@ -143,6 +154,18 @@ def _ends_at_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+
+
+@contextmanager
+def _inherited(variables: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables of the processes that are started meanwhile, unless they are set already."""
+    new = [name for name in variables if name not in os.environ]
+    os.environ.update({name: variables[name] for name in new})
+    try:
+        yield
+    finally:
+        for name in new:
+            del os.environ[name]
 
 
 @contextmanager

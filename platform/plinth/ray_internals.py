@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -127,19 +127,16 @@ def ended_services() -> list[str]:
 def is_lost_worker(error: BaseException) -> bool:
     """Whether a worker's error, as Ray Train's controller has it, says that its process died."""
     from ray.exceptions import RayError
-    from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
-    cause = error.health_check_failure if isinstance(error, WorkerHealthCheckFailedError) else error
-    return isinstance(cause, RayError)
+    return isinstance(_of_a_look(error), RayError)
 
 
 def memory_kill(error: BaseException) -> str:
     """What Ray's memory monitor says of a worker that it killed, as Ray Train's controller has it: how much
     the process held and how full the machine was; empty for any other error."""
     from ray.exceptions import OutOfMemoryError
-    from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
-    cause = error.health_check_failure if isinstance(error, WorkerHealthCheckFailedError) else error
+    cause = _of_a_look(error)
     if not isinstance(cause, OutOfMemoryError):
         return ""
     held, full = MEMORY_HELD.search(str(cause)), MEMORY_USED.search(str(cause))
@@ -150,16 +147,21 @@ def memory_kill(error: BaseException) -> str:
 
 def worker_errors(error: BaseException) -> dict[int, BaseException]:
     """Rank -> what its worker raised, unwrapped, from a `ray.train.TrainingFailedError`."""
-    from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
     from ray.train.v2._internal.util import UserExceptionWithTraceback
 
     def unwrapped(failure: BaseException) -> BaseException:
-        if isinstance(failure, WorkerHealthCheckFailedError):
-            return failure.health_check_failure
+        failure = _of_a_look(failure)
         return failure._base_exc if isinstance(failure, UserExceptionWithTraceback) else failure
 
     failures = getattr(error, "worker_failures", {})
     return {rank: unwrapped(failure) for rank, failure in sorted(failures.items())}
+
+
+def _of_a_look(error: BaseException) -> BaseException:
+    """What a look of Ray Train's controller at a worker failed by; any other error itself."""
+    from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
+
+    return error.health_check_failure if isinstance(error, WorkerHealthCheckFailedError) else error
 
 
 def scaling_decisions() -> tuple[Any, Any]:
@@ -353,6 +355,22 @@ def execution_callback() -> Any:
     return ExecutionCallback
 
 
+def drop_data_statistics() -> None:
+    """Where there is no dashboard, send nothing to Ray Data's actor of statistics, which nothing else asks: a
+    process more, 0.8 CPU-s at each start and a hundredth of a core for good."""
+    from ray._private import worker
+    from ray.data._internal import stats
+
+    if not worker.get_dashboard_url():
+        for name in (
+            "update_execution_metrics",
+            "update_iteration_metrics",
+            "register_dataset_to_stats_actor",
+        ):
+            setattr(stats._StatsManager, name, staticmethod(lambda *_, **__: None))
+        stats._StatsManager.gen_dataset_id_from_stats_actor = staticmethod(lambda: uuid.uuid4().hex)
+
+
 def block_refs(dataset: Any) -> Iterator[Any]:
     """References to the blocks of a Ray data set as they are made. The public iterators copy blocks."""
     for bundle in dataset.iter_internal_ref_bundles():
@@ -363,33 +381,15 @@ Print = Callable[..., None]
 """Ray's printer of lines that workers wrote: a mapping with "lines" and more, and ignore_prefix."""
 
 
-def without_lines(show: Print, is_noise: Callable[[str], bool], is_plain: bool = False) -> Print:
-    """The printer without some lines.
-
-    Args:
-        is_plain: leave out which process wrote a line to its standard output; errors say it anyway.
-    """
-
-    def show_rest(data: dict[str, Any], ignore_prefix: bool) -> None:
-        lines = [line for line in data["lines"] if not is_noise(str(line))]
-        if lines:
-            show({**data, "lines": lines}, ignore_prefix=ignore_prefix or (is_plain and not data["is_err"]))
-
-    return show_rest
-
-
-def drop_lines(is_noise: Callable[[str], bool]) -> None:
-    """Print no such lines of workers and of Ray itself in this driver; into a file, which has no colours,
-    without which process wrote each. Call before `ray.init`."""
+def replace_printer(made_from: Callable[[Print], Print]) -> None:
+    """Print lines of workers and of Ray itself in this driver by what is made from Ray's own printer. Call
+    before `ray.init`; once is enough."""
     from ray._private import worker
 
-    is_file = not sys.stdout.isatty()
-    if is_file:
-        os.environ.setdefault("RAY_COLOR_PREFIX", "0")
-    if not hasattr(worker.print_to_stdstream, "is_filtered"):
-        shown = without_lines(worker.print_to_stdstream, is_noise, is_file)
-        shown.is_filtered = True  # type: ignore[attr-defined]
-        worker.print_to_stdstream = shown
+    if not hasattr(worker.print_to_stdstream, "is_replaced"):
+        printer = made_from(worker.print_to_stdstream)
+        printer.is_replaced = True  # type: ignore[attr-defined]
+        worker.print_to_stdstream = printer
 
 
 def quiet_data_progress() -> None:

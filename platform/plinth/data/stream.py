@@ -286,6 +286,7 @@ def _context(config: DataConfig) -> DataContext:
     context.print_on_execution_start = config.ray_progress
     if not config.ray_progress:
         ray_internals.quiet_data_progress()
+    ray_internals.drop_data_statistics()
     return context
 
 

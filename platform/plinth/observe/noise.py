@@ -4,11 +4,15 @@ anything else that the same logger says passes. Each has its reason beside it.""
 from __future__ import annotations
 
 import logging
+import os
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from plinth import ray_internals
+from plinth.ray_internals import Print
 
 
 @dataclass(frozen=True)
@@ -95,3 +99,27 @@ def drop_known(known: Sequence[Noise] = KNOWN) -> None:
 def is_known_line(line: str, known: Sequence[Noise] = KNOWN) -> bool:
     """Whether a line that a process of Ray wrote is one of them."""
     return any(re.search(one.words, line, re.DOTALL) for one in known if not one.logger)
+
+
+def drop_known_lines() -> None:
+    """Print no known line of workers and of Ray itself in this driver; into a file, which has no colours,
+    without which process wrote each. Call before `ray.init`."""
+    is_file = not sys.stdout.isatty()
+    if is_file:
+        os.environ.setdefault("RAY_COLOR_PREFIX", "0")
+    ray_internals.replace_printer(lambda show: without_known_lines(show, is_file))
+
+
+def without_known_lines(show: Print, is_plain: bool = False) -> Print:
+    """The printer without the known lines.
+
+    Args:
+        is_plain: leave out which process wrote a line to its standard output; errors say it anyway.
+    """
+
+    def show_rest(data: dict[str, Any], ignore_prefix: bool) -> None:
+        lines = [line for line in data["lines"] if not is_known_line(str(line))]
+        if lines:
+            show({**data, "lines": lines}, ignore_prefix=ignore_prefix or (is_plain and not data["is_err"]))
+
+    return show_rest

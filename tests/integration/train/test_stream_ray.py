@@ -13,6 +13,7 @@ import pytest
 import ray
 import torch
 from ray._private import internal_api
+from ray.data._internal.stats import STATS_ACTOR_NAME, STATS_ACTOR_NAMESPACE
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -50,7 +51,13 @@ THREADS = replace(SMALL, reader=ReaderKind.threads)
 @pytest.fixture(scope="module", autouse=True)
 def local_ray() -> Iterator[None]:
     """A Ray of two CPUs for this module alone."""
-    ray.init(address="local", num_cpus=2, object_store_memory=256 << 20, log_to_driver=False)
+    ray.init(
+        address="local",
+        num_cpus=2,
+        object_store_memory=256 << 20,
+        log_to_driver=False,
+        include_dashboard=False,
+    )
     yield
     ray.shutdown()
 
@@ -83,6 +90,12 @@ def test_order_is_the_same_for_one_and_four_consumers_and_after_a_resume(sources
     start = expected[cut].next_cursor
     ranks = [take(sources, SMALL, World(r, 4), start, 4) for r in range(4)]
     assert_equal(ranks, expected[cut + 1 : cut + 5])
+
+
+def test_reading_starts_no_actor_for_a_dashboard_that_is_not_there(sources: list[OpenSource]) -> None:
+    take(sources, SMALL, World(0, 1), Cursor(), 1)
+    with pytest.raises(ValueError, match="datasets_stats_actor"):
+        ray.get_actor(STATS_ACTOR_NAME, STATS_ACTOR_NAMESPACE)
 
 
 def test_ray_data_reads_while_workers_hold_every_cpu(sources: list[OpenSource]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import socket
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,23 @@ def test_a_cluster_on_loopback_alone_is_asked_there(
         for host in ("127.0.0.1", "localhost", "127.0.0.2"):
             cluster._check_answers(f"{host}:{server.getsockname()[1]}")
     assert switched == [True] * 3 * is_switched
+
+
+def test_the_settings_of_processes_beside_are_still_rays() -> None:
+    """They are read where these modules are imported, in processes that Ray starts."""
+    readers = ("dashboard.modules.reporter.reporter_consts", "_private.log_monitor", "_private.ray_constants")
+    read = "".join(inspect.getsource(import_module(f"ray.{name}")) for name in readers)
+    for name in cluster.OF_LOGS | cluster.WITHOUT_DASHBOARD:
+        assert f'"{name}"' in read, name
+
+
+def test_only_what_is_started_meanwhile_inherits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OF_THE_USER", "theirs")
+    monkeypatch.delenv("OF_OURS", raising=False)
+    with cluster._inherited({"OF_THE_USER": "ours", "OF_OURS": "ours"}):
+        assert (os.environ["OF_THE_USER"], os.environ["OF_OURS"]) == ("theirs", "ours")
+    assert os.environ["OF_THE_USER"] == "theirs"
+    assert "OF_OURS" not in os.environ
 
 
 @pytest.mark.slow

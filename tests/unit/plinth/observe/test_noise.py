@@ -8,8 +8,7 @@ import sys
 
 import pytest
 
-from plinth import ray_internals
-from plinth.observe.noise import KNOWN, Noise, drop_known, is_known_line
+from plinth.observe.noise import KNOWN, Noise, drop_known, is_known_line, without_known_lines
 
 MADE_UP = (Noise("a.test.of.noise", r"all is (well|fine)", "nothing to do"), Noise("", r"E .* handled", "so"))
 
@@ -50,9 +49,7 @@ def test_every_kind_of_noise_has_its_reason() -> None:
 
 def test_lines_of_workers_are_printed_without_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     printed: list[list[str]] = []
-    show = ray_internals.without_lines(
-        lambda data, ignore_prefix: printed.append(data["lines"]), is_known_line
-    )
+    show = without_known_lines(lambda data, ignore_prefix: printed.append(data["lines"]))
     noise = "Actor with class name: 'PreemptionWatcher' has arguments and max_restarts > 0"
     show({"lines": [noise, "out of memory"], "is_err": True, "pid": 1}, ignore_prefix=False)
     show({"lines": [noise], "is_err": True, "pid": 1}, ignore_prefix=False)
