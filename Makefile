@@ -44,6 +44,7 @@ $(PLATFORM): pyproject.toml
 	$(BIN)/pip install -qq --disable-pip-version-check --no-compile -e '.[platform]'
 # Some packages carry files for other versions of Python, which do not compile.
 	@$(BIN)/python -m compileall -qq -j 0 -x '/($(UNCOMPILED))/' $(VENV)/lib || true
+	@$(BIN)/python -m compileall -qq -j 0 platform jobs poma3d
 	@touch $(PLATFORM)
 
 $(STAMP): $(PLATFORM)
