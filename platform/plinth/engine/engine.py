@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from plinth.engine import global_batch, guards
+from plinth.engine.adamw import AdamW
 from plinth.engine.config import OptimConfig, Precision, ZeroConfig
 from plinth.engine.ema import EmaShards
 from plinth.engine.exact_sums import ExactSums
@@ -335,7 +336,7 @@ class Engine:
         import deepspeed
 
         optim = self.optim
-        optimizer = torch.optim.AdamW(
+        optimizer = AdamW(
             [dict(g) for g in self.groups], lr=optim.lr, betas=(optim.beta1, optim.beta2), eps=optim.eps
         )
         self.stage.train()
