@@ -54,7 +54,8 @@ def _members_from(
     is_reported = start > 0  # what lies between a header that cannot be and the next whole one
     try:
         # With `ignore_zeros` a damaged header is passed over block by block until one is whole.
-        for info in tarfile.TarFile(fileobj=_headers(file, start), mode="r", ignore_zeros=True):
+        archive = tarfile.TarFile(fileobj=_headers(file, start), mode="r", tarinfo=_Info, ignore_zeros=True)
+        for info in archive:
             if not is_reported:
                 yield from _gap(file, piece, expected, info.offset)
             is_reported = False
@@ -96,6 +97,20 @@ def _member(
 def _padded(size: int) -> int:
     """Bytes that a member takes up: whole blocks."""
     return -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+
+
+class _Info(tarfile.TarInfo):
+    """A header, whose pax attributes may be damaged.
+
+    Since it was mended against CVE-2024-6232, Python takes such attributes for a damaged header and tries the
+    next block, but from where it has read to: all members within the bytes that they claim would be lost.
+    """
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        try:
+            return super()._proc_member(archive)  # type: ignore[misc]
+        except tarfile.InvalidHeaderError as error:  # type: ignore[attr-defined]
+            raise tarfile.SubsequentHeaderError(str(error)) from None  # type: ignore[attr-defined]
 
 
 def _headers(file: io.BufferedReader, start: int) -> BinaryIO:
