@@ -131,14 +131,14 @@ def prepared_process() -> tuple[Any, int, bool]:
     process.prepare_deepspeed()
     toy_engine(Case(2), proc).close()
     is_compatible = deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"]
-    return is_compatible, logging.getLogger("DeepSpeed").level, "torch._inductor.compile_fx" in sys.modules
+    return is_compatible, logging.getLogger("DeepSpeed").level, "torch._dynamo" in sys.modules
 
 
 @pytest.mark.slow
 def test_borrowed_names_of_the_module() -> None:
     is_compatible, level, has_compiler = run_ranks(1, prepared_process)[0]
     assert is_compatible is False
-    assert not has_compiler, "DeepSpeed imports torch's compiler by another way than Muon"
+    assert not has_compiler, "DeepSpeed or an optimizer loads torch's compiler"
     assert level == logging.ERROR, "DeepSpeed's log has another name"
 
 
