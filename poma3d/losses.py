@@ -187,10 +187,13 @@ def positional_ratio(predicted_BND: Tensor, target_BND: Tensor, valid_BN: Tensor
 
 
 def effective_rank(features_RD: Tensor) -> Tensor:
-    """exp of the entropy of the normalised singular values of centred features: 1 when collapsed."""
+    """exp of the entropy of the normalised singular values of centred features: 1 when collapsed, NaN where a
+    feature is not finite."""
     rows_RD = features_RD.double()
     centred_RD = rows_RD - rows_RD.mean(0)
-    # By way of the D x D products, which takes a tenth of the time of svdvals; hence float64.
-    singular_D = torch.linalg.eigvalsh(centred_RD.T @ centred_RD).clamp(min=0).sqrt()
-    share_D = singular_D / singular_D.sum().clamp(min=torch.finfo(torch.float64).tiny)
-    return torch.special.entr(share_D).sum().exp().float()
+    # By way of the D x D products, which takes less time than svdvals; hence float64.
+    products_DD = centred_RD.T @ centred_RD
+    is_finite = products_DD.isfinite().all()  # eigvalsh would raise, before the guards can say what is wrong
+    squares_D = torch.linalg.eigvalsh(products_DD.where(is_finite, 0.0)).clamp(min=0)
+    share_D = squares_D.sqrt() / squares_D.sqrt().sum().clamp(min=torch.finfo(torch.float64).tiny)
+    return torch.special.entr(share_D).sum().exp().where(is_finite, torch.nan).float()

@@ -35,10 +35,7 @@ SERVICES_EVERY_S = 1.0
 NEEDED_SERVICES = ("gcs_server", "raylet")
 """Processes of a cluster started here without which it does not work."""
 
-OF_LOGS = {
-    "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",  # no look for new logs ten times a second, but as often as
-    "LOG_NAME_UPDATE_INTERVAL_S": "1",  # this says
-}
+OF_LOGS = {"RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0"}  # a look for new logs twice, not ten times a second
 WITHOUT_DASHBOARD = {
     "REPORTER_UPDATE_INTERVAL_MS": "60000",  # what each process uses, which only the dashboard shows: 5 s
     "RAY_OVERRIDE_DASHBOARD_URL": "",  # workers take it to be there, at the usual port, unless told

@@ -18,6 +18,7 @@ from jobs.common.objects import names_in
 from jobs.display.progress import Progress
 from plinth.data.manifest import ShardEntry
 from plinth.errors import cause_of
+from plinth.ray_internals import drop_data_statistics
 from plinth.storage import Storage
 
 T = TypeVar("T")
@@ -128,12 +129,13 @@ class _ShardActor:
 
 @contextmanager
 def quiet_data() -> Iterator[None]:
-    """Ray Data without its own progress bars and logs: the jobs have theirs."""
+    """Ray Data without its own progress bars and logs: the jobs have theirs. In a process of a Ray."""
     from ray.data import DataContext
 
     context = DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    drop_data_statistics()
     with DataContext.current(context):
         yield
 

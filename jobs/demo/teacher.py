@@ -33,8 +33,8 @@ from transformers.utils import logging as transformers_logging
 
 from jobs.demo.teacher_config import TeacherTrainConfig
 from jobs.display.progress import Progress
+from plinth.engine.adamw import lr_at
 from plinth.engine.config import OptimConfig
-from plinth.engine.schedules import lr_at
 from poma3d.pretrained.folder import share
 from poma3d.sample import Sample
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from plinth.engine.adamw import lr_at
 from plinth.engine.config import OptimConfig
 from plinth.engine.global_batch import pass_seed, split
-from plinth.engine.schedules import lr_at
 
 
 @dataclass

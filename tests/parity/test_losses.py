@@ -167,3 +167,8 @@ def test_what_the_logs_mean() -> None:
     assert losses.effective_rank(random(30, 1).float() @ random(1, 8).float()).item() == pytest.approx(
         1, abs=0.01
     )
+    assert losses.effective_rank(torch.full((4, 8), torch.nan)).isnan()
+    y = random(40, 8, seed=3).float()
+    values = torch.linalg.svdvals(y.double() - y.double().mean(0))
+    expected = torch.special.entr(values / values.sum()).sum().exp().item()
+    assert losses.effective_rank(y).item() == pytest.approx(expected, rel=1e-6)

@@ -146,6 +146,7 @@ class _Segment:
             np.concatenate([w.pieces for w in self.windows[i : i + config.ray_windows_per_task]])
             for i in starts
         ]
+        ray_internals.drop_data_statistics()
         with DataContext.current(_context(config)):
             return ray.data.read_datasource(
                 _Pieces(tasks, self._shared, self._threads),
@@ -286,7 +287,6 @@ def _context(config: DataConfig) -> DataContext:
     context.print_on_execution_start = config.ray_progress
     if not config.ray_progress:
         ray_internals.quiet_data_progress()
-    ray_internals.drop_data_statistics()
     return context
 
 

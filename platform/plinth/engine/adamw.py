@@ -1,14 +1,16 @@
-"""torch's AdamW without torch's compiler, which each of its methods would load for the sake of code that is
-compiled: two seconds of CPU and tens of megabytes in every worker, for nothing.
-"""
+"""AdamW and its learning rate. The optimizer is torch's, without torch's compiler, which each of its methods
+would load for the sake of code that is compiled: 27 MiB and a second or two of CPU in every worker."""
 
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
+
+from plinth.engine.config import OptimConfig
 
 # The decorators keep what they decorate, as `functools.wraps` does.
 _step = inspect.unwrap(torch.optim.Adam.step)
@@ -43,3 +45,12 @@ class AdamW(torch.optim.AdamW):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take a state, as torch's."""
         _load_state_dict(self, state_dict)
+
+
+def lr_at(config: OptimConfig, step: int, total_steps: int) -> float:
+    """Learning rate of step `step` (from 0) of a stage of `total_steps`."""
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / config.warmup_steps
+    progress = (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return config.lr * (config.min_lr_ratio + (1 - config.min_lr_ratio) * cosine)

@@ -23,14 +23,13 @@ import torch
 from torch import Tensor, nn
 
 from plinth.engine import global_batch, guards
-from plinth.engine.adamw import AdamW
+from plinth.engine.adamw import AdamW, lr_at
 from plinth.engine.config import OptimConfig, Precision, ZeroConfig
 from plinth.engine.ema import EmaShards
 from plinth.engine.exact_sums import ExactSums
 from plinth.engine.gradients import Gradients, LongWay, ShortWay, is_short
 from plinth.engine.message import Message
 from plinth.engine.process import Process, prepare_deepspeed, without_prints
-from plinth.engine.schedules import lr_at
 from plinth.engine.stage import Batch, Contrast
 from plinth.engine.zero_config import deepspeed_config
 from plinth.engine.zero_shards import ZeroShards

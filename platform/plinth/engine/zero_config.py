@@ -19,7 +19,7 @@ def deepspeed_config(
         "train_micro_batch_size_per_gpu": micro_batch_size,
         "gradient_accumulation_steps": gradient_accumulation_steps,
         "gradient_clipping": optim.grad_clip,
-        "zero_allow_untested_optimizer": True,  # torch's AdamW: the parity tests are the test
+        "zero_allow_untested_optimizer": True,  # plinth.engine.adamw: the parity tests are the test
         "zero_optimization": {
             "stage": zero.stage,
             "contiguous_gradients": True,
