@@ -37,7 +37,7 @@ NEEDED_SERVICES = ("gcs_server", "raylet")
 
 OF_LOGS = {"RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0"}  # a look for new logs twice, not ten times a second
 WITHOUT_DASHBOARD = {
-    "REPORTER_UPDATE_INTERVAL_MS": "60000",  # what each process uses, which only the dashboard shows: 5 s
+    "REPORTER_UPDATE_INTERVAL_MS": "60000",  # what each process uses, for dashboard and Prometheus: 5 s
     "RAY_OVERRIDE_DASHBOARD_URL": "",  # workers take it to be there, at the usual port, unless told
 }
 """Ray's settings for a cluster that starts here: its own suit machines with cores to spare."""

@@ -129,7 +129,7 @@ class _ShardActor:
 
 @contextmanager
 def quiet_data() -> Iterator[None]:
-    """Ray Data without its own progress bars and logs: the jobs have theirs. In a process of a Ray."""
+    """Ray Data without its own progress bars and logs: the jobs have theirs. Enter it where Ray runs."""
     from ray.data import DataContext
 
     context = DataContext.get_current().copy()

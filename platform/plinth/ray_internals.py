@@ -356,8 +356,8 @@ def execution_callback() -> Any:
 
 
 def drop_data_statistics() -> None:
-    """Where there is no dashboard, let this process tell nothing to Ray Data's actor of statistics, which it
-    alone asks: a process more, 0.8 CPU-s at each start and 1 % of a core."""
+    """Where there is no dashboard, send nothing from this process to Ray Data's actor of statistics, which
+    only a dashboard asks: a process more, 0.8 CPU-s at each start and 1 % of a core."""
     from ray._private import worker
     from ray.data._internal import stats
 

@@ -5,46 +5,22 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
-from typing import Any
 
 import torch
 
 from plinth.engine.config import OptimConfig
-
-# The decorators keep what they decorate, as `functools.wraps` does.
-_step = inspect.unwrap(torch.optim.Adam.step)
-_add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
-_zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
-_state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
-_load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
 
 
 class AdamW(torch.optim.AdamW):
     """torch's own: the same arguments, arithmetic and state. A step takes no part in a gradient
     (`differentiable`), and is not to be compiled."""
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> Any:
-        """One step, as torch's."""
-        return _step(self, closure)
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Take one more group of parameters, as torch's."""
-        _add_param_group(self, param_group)
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Drop the gradients, as torch's."""
-        _zero_grad(self, set_to_none)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Its state, as torch's."""
-        found: dict[str, Any] = _state_dict(self)
-        return found
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take a state, as torch's."""
-        _load_state_dict(self, state_dict)
+    # torch's methods as they were written: what decorates them loads the compiler, and keeps them.
+    step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
 
 
 def lr_at(config: OptimConfig, step: int, total_steps: int) -> float:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from plinth import ray_internals
-from plinth.ray_internals import Print
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ def drop_known_lines() -> None:
     ray_internals.replace_printer(lambda show: without_known_lines(show, is_file))
 
 
-def without_known_lines(show: Print, is_plain: bool = False) -> Print:
+def without_known_lines(show: ray_internals.Print, is_plain: bool = False) -> ray_internals.Print:
     """The printer without the known lines.
 
     Args:

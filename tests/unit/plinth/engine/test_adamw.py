@@ -44,6 +44,7 @@ def test_bits_are_those_of_torch() -> None:
     (ours, our_state), (theirs, their_state) = trained(AdamW, STEPS), trained(torch.optim.AdamW, STEPS)
     assert all(map(torch.equal, ours, theirs))
     assert our_state["param_groups"] == their_state["param_groups"]
+    assert list(our_state["state"]) == list(their_state["state"]) == [0, 1]
     for number, values in their_state["state"].items():
         assert all(torch.equal(our_state["state"][number][name], value) for name, value in values.items())
     (ours, _), (theirs, _) = trained(AdamW, 2, our_state), trained(torch.optim.AdamW, 2, their_state)
@@ -72,9 +73,10 @@ def test_the_compiler_is_not_loaded() -> None:
         "optimizer = AdamW([parameter])\n"
         "parameter.sum().backward(); optimizer.step(); optimizer.zero_grad()\n"
         "optimizer.load_state_dict(optimizer.state_dict())\n"
-        "assert 'torch._dynamo' not in sys.modules\n"
+        "print('torch._dynamo' in sys.modules)\n"
     )
-    subprocess.run([sys.executable, "-c", program], check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]
 
 
 def test_warm_up_is_linear_and_ends_at_the_peak() -> None:
