@@ -13,7 +13,6 @@ import pickle
 import socket
 import traceback
 from collections.abc import Callable
-from functools import cache
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -77,19 +76,23 @@ class RankPool:
         return [results[rank] for rank in range(len(results))]
 
     def close(self) -> None:
-        """End the processes."""
-        pool.cache_clear()
+        """End the processes; if they were shared, the next call starts others."""
+        for world_size in [size for size, pool in _shared.items() if pool is self]:
+            del _shared[world_size]
         for process in self.processes:
             process.kill()
             process.join()
 
 
-@cache
+_shared: dict[int, RankPool] = {}
+
+
 def pool(world_size: int) -> RankPool:
     """The processes of a world size, started at the first call."""
-    started = RankPool(world_size)
-    atexit.register(started.close)
-    return started
+    if world_size not in _shared:
+        _shared[world_size] = RankPool(world_size)
+        atexit.register(_shared[world_size].close)
+    return _shared[world_size]
 
 
 def run_ranks(world_size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
