@@ -83,14 +83,23 @@ def outline(config: TeacherConfig, options: StorageOptions) -> TeacherOutline:
     Raises:
         ConfigError, StorageError: as `open_teacher`.
     """
-    noise.drop_known()  # peft imports DeepSpeed where it is installed
-    if not plugins.is_own(config.kind):
-        source = fetch(config.source, options)
-        found = _outline(json.dumps([asdict(config), source]), str(Path.cwd()))
-        if found is not None:
-            return found
+    found = outline_in_folder(config, options)
+    if found is not None:
+        return found
     teacher = open_teacher(config, options)
     return TeacherOutline(teacher.name, teacher.revision, teacher.image_tower())
+
+
+def outline_in_folder(config: TeacherConfig, options: StorageOptions) -> TeacherOutline | None:
+    """The same where it can be read without loading the teacher; None elsewhere.
+
+    Raises:
+        ConfigError, StorageError: as `open_teacher`.
+    """
+    noise.drop_known()  # peft imports DeepSpeed where it is installed
+    if plugins.is_own(config.kind):
+        return None
+    return _outline(json.dumps([asdict(config), fetch(config.source, options)]), str(Path.cwd()))
 
 
 @lru_cache(maxsize=2)

@@ -22,6 +22,7 @@ from jobs.doctor.kinds import ExaminedJob
 from jobs.finetune.config import FinetuneJob
 from jobs.finetune.llm.config import FinetuneLlmJob
 from jobs.jobfile import read
+from jobs.plan.bound import at_most
 from jobs.plan.machines import Cluster, read_cluster
 from jobs.pretrain.config import PretrainJob
 from plinth.errors import EXIT_CODE, ConfigError, PlinthError, raise_together
@@ -103,7 +104,7 @@ def before_a_run(job: PretrainJob) -> list[str]:
     """What is doubtful about a checked job, as lines: `poma pretrain` says it before it starts anything."""
     is_here = _trains_here(job)
     looks: list[Check] = [("machine", partial(machine.machine, job))] if is_here else []
-    looks += [("data", partial(storage.data, job)), ("memory", partial(_memory, job, None))]
+    looks += [("data", partial(storage.data, job)), ("memory", partial(_memory_unless_small, job))]
     found = [finding for name, check in looks for finding in examined(name, check)]
     return [finding.text() for finding in found if finding.level is not Level.ok]
 
@@ -169,6 +170,16 @@ def _memory(job: ExaminedJob, cluster: Cluster | None) -> Iterable[Finding]:
         if fewest < most:  # each then holds a larger share, and more of a machine without GPUs is its own
             room = gpu.memory_bytes if gpu else of_machine // fewest
             yield _room(f"{stage.name}, {counted(fewest, 'worker')}", stage.peak_at_fewest, room, Level.warn)
+
+
+def _memory_unless_small(job: PretrainJob) -> Iterable[Finding]:
+    """The same of a job that shall start now, with no word of one that fits by far."""
+    sizes, of_machine = kinds.sizes_of(job), machine.memory_bytes()
+    for workers in {sizes[0], sizes[-1]}:
+        most = at_most(job, workers)
+        if most is None or most >= MEMORY_MARGIN * (of_machine // workers):
+            return _memory(job, None)
+    return ()
 
 
 def _room(who: str, needed: int, room: int, worst: Level) -> Finding:

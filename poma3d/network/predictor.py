@@ -89,10 +89,12 @@ class MaskTokens(nn.Module):
 def sin_cos_positions(width: int, grid: tuple[int, int]) -> Tensor:
     """Float32 [P, width]: half the channels for the row, half for the column."""
     quarter = width // 4
-    frequency = WAVELENGTH_BASE ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
-    row, column = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
-    halves = [axis.reshape(-1, 1).double() * frequency for axis in (row, column)]
-    return torch.cat([f(angle) for angle in halves for f in (torch.sin, torch.cos)], dim=1).float()
+    with torch.device("cpu"):  # for an outline on the meta device, `arange` would load torch's compiler
+        frequency = WAVELENGTH_BASE ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
+        row, column = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
+        halves = [axis.reshape(-1, 1).double() * frequency for axis in (row, column)]
+        position = torch.cat([f(angle) for angle in halves for f in (torch.sin, torch.cos)], dim=1)
+    return position.float().to(torch.get_default_device())
 
 
 def _init(module: nn.Module) -> None:
