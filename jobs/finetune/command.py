@@ -31,8 +31,8 @@ from jobs.finetune.tables import tables_of
 from jobs.jobfile import read
 from jobs.pretrain.check import check
 from jobs.pretrain.launch import launch
-from plinth.engine.process import log_to_terminal
 from plinth.errors import STOPPED_EXIT_CODE, raise_together
+from plinth.observe.noise import log_to_terminal
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -24,10 +24,10 @@ from jobs.pretrain.check import check
 from jobs.pretrain.launch import launch
 from jobs.profile.page import PAGE, StageCosts, costs, page, text
 from jobs.prove_resume.kinds import TrainingJob, cut, load, resolve, stage_names, with_stages
-from plinth.engine.process import log_to_terminal
 from plinth.errors import STOPPED_EXIT_CODE, ConfigError
 from plinth.locations import absolute
 from plinth.observe.config import OnBadStep
+from plinth.observe.noise import log_to_terminal
 from plinth.storage import MissingKeyError, Storage
 from plinth.train.profile import NUMBERS, TRACE
 from plinth.train.resolve import ProfileSpec

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 TOKEN_LOGGER = "ray._private.authentication.authentication_token_setup"
-BACKEND_LOGGER = "ray.train.v2._internal.callbacks.backend_setup"
 REQUESTS_LOGGER = "ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_client"
 """Loggers that `plinth.observe.noise` listens to."""
 MEMORY_HELD = re.compile(r"actual memory used=([\d.]+)GB")
@@ -185,23 +184,23 @@ def elastic_policy() -> Any:
     return Policy
 
 
-def torch_trainer(policy: Callable[[Any], Any], group: Any, *arguments: Any, **settings: Any) -> Any:
-    """Ray's TorchTrainer with private methods replaced, and the actor that runs it as `controller`.
+def trainer(policy: Callable[[Any], Any], group: Any, *arguments: Any, **settings: Any) -> Any:
+    """Ray Train's trainer with private methods replaced, and the actor that runs it as `controller`.
 
     Args:
         policy: makes the scaling policy from the ScalingConfig, where its number of workers is a range.
         group: placement group to run controller and workers in (see `_run_controller`); None for Ray's own.
-        arguments, settings: of the TorchTrainer.
+        arguments, settings: of the DataParallelTrainer.
     """
-    from ray.train.torch import TorchTrainer
     from ray.train.v2._internal.callbacks import DatasetsCallback
     from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
     left_out: tuple[type, ...] = (DatasetsCallback,)
     if group is not None or started_here():
         left_out += (PlacementGroupCleanerCallback,)
 
-    class Trainer(TorchTrainer):
+    class Trainer(DataParallelTrainer):
         controller: Any = None
 
         def _create_default_callbacks(self) -> list[Any]:
@@ -226,7 +225,7 @@ def torch_trainer(policy: Callable[[Any], Any], group: Any, *arguments: Any, **s
 
 
 def _run_controller(group: Any, workers: int, settings: dict[str, Any], tell: Callable[[Any], None]) -> Any:
-    """What TorchTrainer does with its controller, with workers that `worker_group` makes.
+    """What a trainer does with its controller, with workers that `worker_group` makes.
 
     Args:
         group: to run controller and workers in; None runs the controller on this node, and its workers in a

@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 
 from plinth.engine import deepspeed_internals
-from plinth.redaction import RedactionFilter
+from plinth.observe.noise import log_to_terminal
 from plinth.units import counted
 from plinth.world import World
 
@@ -100,30 +100,6 @@ class _OtherThreads(io.TextIOBase):
 
     def flush(self) -> None:
         self._below.flush()
-
-
-def log_to_terminal(label: str = "") -> None:
-    """Send this package's messages to the terminal as plain lines; Ray adds which process it was.
-
-    Args:
-        label: what they begin with.
-    """
-    package = logging.getLogger("plinth")
-    if not package.handlers:
-        handler = _Terminal()
-        handler.setFormatter(logging.Formatter(f"{label} %(message)s".lstrip()))
-        handler.addFilter(RedactionFilter())
-        package.addHandler(handler)
-        package.setLevel(logging.INFO)
-        package.propagate = False
-
-
-class _Terminal(logging.Handler):
-    """Writes to `sys.stdout` as it is at the time of the message: it may be replaced meanwhile."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        sys.stdout.write(self.format(record) + "\n")
-        sys.stdout.flush()
 
 
 def _choose_device(use_gpu: bool) -> torch.device:

@@ -2,7 +2,7 @@
 
 Ray Train reserves a placement group for its workers. In a trial that would be a second reservation beside
 the trial's own, and trials that each hold the one and wait for the other never end. So a trial reserves
-its driver and its workers at once, and Ray Train uses that (`plinth.ray_internals.torch_trainer`). Removing
+its driver and its workers at once, and Ray Train uses that (`plinth.ray_internals.trainer`). Removing
 the group frees everything, whatever state the training was in.
 """
 

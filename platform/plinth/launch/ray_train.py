@@ -22,6 +22,7 @@ from plinth.launch.lost_ranks import LostRanks
 from plinth.launch.placement import TrialPlacement
 from plinth.launch.ray_worker import POLL_S, Train, work
 from plinth.launch.scaling_policy import ANSWER_TIMEOUT_S, LadderPolicy
+from plinth.launch.torch_backend import TorchBackend
 from plinth.observe.failures import by_attempt, first_cause, is_collective, read_failures
 from plinth.observe.rank_logs import salvage
 from plinth.ray_labels import label_selector, nodes_with
@@ -143,10 +144,11 @@ class RayRun:
     def _trainer(self, train: Train, coordinator: Any, placement: TrialPlacement | None) -> Any:
         config, sizes = self._config, self._sizes
         filesystem, path = arrow_filesystem(self._storage.child("ray"))
-        return ray_internals.torch_trainer(
+        return ray_internals.trainer(
             partial(LadderPolicy, sizes=sizes, coordinator=coordinator, label=config.ray_label),
             placement.group if placement is not None else None,
             partial(work, train, coordinator),
+            backend_config=TorchBackend("nccl" if config.gpus_per_worker else "gloo"),
             scaling_config=ray.train.ScalingConfig(
                 num_workers=sizes[-1] if len(sizes) == 1 else (sizes[0], sizes[-1]),
                 use_gpu=config.gpus_per_worker > 0,
@@ -244,7 +246,7 @@ class _StopRequest:
     for them: its controller is ended, and with it the run.
 
     Args:
-        trainer: `ray_internals.torch_trainer`.
+        trainer: `ray_internals.trainer`.
     """
 
     def __init__(self, coordinator: Any, trainer: Any) -> None:

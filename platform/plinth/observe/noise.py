@@ -1,5 +1,6 @@
-"""Messages of libraries that nobody can act on, dropped where they are logged: by their words, so that
-anything else that the same logger says passes. Each has its reason beside it."""
+"""What a process says on the terminal: messages of this package, and of those of libraries what a user can
+act on. The others are dropped where they are logged, by their words, so that anything else that the same
+logger says passes. Each has its reason beside it."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from plinth import ray_internals
+from plinth.redaction import RedactionFilter
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,6 @@ KNOWN = (
         "DeepSpeed",
         r"Setting accelerator to CPU",
         "Said at every import on a machine without GPUs. `poma doctor` says which device trains.",
-    ),
-    Noise(
-        ray_internals.BACKEND_LOGGER,
-        r"Graceful shutdown of backend failed",
-        "25 lines of traceback after each killed worker; the line of its first cause says it.",
     ),
     Noise(
         ray_internals.REQUESTS_LOGGER,
@@ -122,3 +119,27 @@ def without_known_lines(show: ray_internals.Print, is_plain: bool = False) -> ra
             show({**data, "lines": lines}, ignore_prefix=ignore_prefix or (is_plain and not data["is_err"]))
 
     return show_rest
+
+
+def log_to_terminal(label: str = "") -> None:
+    """Send this package's messages to the terminal as plain lines; Ray adds which process it was.
+
+    Args:
+        label: what they begin with.
+    """
+    package = logging.getLogger("plinth")
+    if not package.handlers:
+        handler = _Terminal()
+        handler.setFormatter(logging.Formatter(f"{label} %(message)s".lstrip()))
+        handler.addFilter(RedactionFilter())
+        package.addHandler(handler)
+        package.setLevel(logging.INFO)
+        package.propagate = False
+
+
+class _Terminal(logging.Handler):
+    """Writes to `sys.stdout` as it is at the time of the message: it may be replaced meanwhile."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stdout.write(self.format(record) + "\n")
+        sys.stdout.flush()

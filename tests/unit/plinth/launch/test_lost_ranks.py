@@ -81,7 +81,7 @@ def test_the_killed_rank_is_the_first_cause(leave: Leaves, killed: int, tmp_path
 
 
 def test_in_the_controller_s_process_known_noise_is_dropped(tmp_path: Path) -> None:
-    logger = logging.getLogger(ray_internals.BACKEND_LOGGER)
+    logger = logging.getLogger(ray_internals.REQUESTS_LOGGER)
     logger.filters.clear()
     pickle.loads(pickle.dumps(LostRanks(Storage.from_uri(tmp_path), Handle())))
     assert len(logger.filters) == 1

@@ -64,8 +64,6 @@ def test_the_messages_are_still_logged_by_these_loggers() -> None:
         "from ray._private.authentication import authentication_token_setup as setup\n"
         "setup._warn_token_auth_enabled(); setup._warn_token_auth_disabled()\n"
         "import deepspeed; logging.getLogger('DeepSpeed').warning('a real warning')\n"
-        "from ray.train.v2._internal.callbacks import backend_setup\n"
-        "assert backend_setup.logger.name == backend_setup.__name__\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     said = done.stdout + done.stderr
