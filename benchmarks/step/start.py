@@ -1,15 +1,17 @@
 """What a start costs: from `poma pretrain` to the first step of two workers, by process.
 
-    python -m benchmarks.step.start [--rounds 3] [--folder FOLDER] [--imports] [KEY=VALUE ...]
+    python -m benchmarks.step.start [--rounds 3] [--folder FOLDER] [--beside TREE] [--imports] [KEY=VALUE ...]
 
 The demo's warm-up on a Ray that the command starts itself. Each row is a kind of process with the CPU seconds
-that all of its kind have taken when the first step is written down; medians over rounds. `--imports` adds the
-packages that the driver and a training worker import, with the CPU milliseconds of each.
+that all of its kind have taken when the first step is written down; medians over rounds. `--beside` starts
+another checkout in turns with this one, on the same data, as `git worktree add TREE COMMIT` makes it.
+`--imports` adds the packages that the driver and a training worker import, with the CPU milliseconds of each.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -51,28 +53,44 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="keeps the data; a temporary one without it")
+    parser.add_argument(
+        "--beside", type=Path, metavar="TREE", help="another checkout, in turns with this one"
+    )
     parser.add_argument("--imports", action="store_true")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of the job, as ray.dashboard=true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as made:
         folder = arguments.folder or Path(made)
         prepare(folder)
-        rounds = [start(folder, number, arguments.overrides) for number in range(arguments.rounds)]
-    kinds = {kind for _, seconds in rounds for kind in seconds}
-    rows = {kind: median(seconds.get(kind, 0.0) for _, seconds in rounds) for kind in kinds}
-    print("| process | CPU-s to the first step |\n|---|---|")
-    for kind, seconds in sorted(rows.items(), key=lambda row: -row[1]):
-        print(f"| {kind} | {seconds:.1f} |")
-    total = median(sum(seconds.values()) for _, seconds in rounds)
-    print(f"| all | {total:.1f} |\n\nwall time to the first step: {median(wall for wall, _ in rounds):.1f} s")
+        trees = [arguments.beside.resolve(), ROOT] if arguments.beside else [ROOT]
+        rounds = [
+            [start(tree, folder, number, arguments.overrides) for tree in trees]
+            for number in range(arguments.rounds)
+        ]
+    columns = list(zip(*rounds, strict=True))
+    kinds = {kind for column in columns for _, seconds in column for kind in seconds}
+    rows = {
+        kind: [median(seconds.get(kind, 0.0) for _, seconds in column) for column in columns]
+        for kind in kinds
+    }
+    rows = dict(sorted(rows.items(), key=lambda row: -row[1][-1]))
+    rows["all"] = [median(sum(seconds.values()) for _, seconds in column) for column in columns]
+    rows["wall time, s"] = [median(wall for wall, _ in column) for column in columns]
+    print(f"| CPU-s to the first step | {' | '.join(map(str, trees))} |\n|---|{'---|' * len(trees)}")
+    for kind, of_trees in rows.items():
+        print(f"| {kind} | {' | '.join(f'{seconds:.1f}' for seconds in of_trees)} |")
+    if arguments.beside:
+        shares = [sum(new.values()) / sum(old.values()) for (_, old), (_, new) in rounds]
+        print(f"\nthis tree's share of the other's CPU-s, median over rounds: {median(shares):.2f}")
     if arguments.imports:
         for process, module in MODULES.items():
             print(f"\n{process} ({module}): " + ", ".join(f"{n} {ms:.0f} ms" for n, ms in packages(module)))
 
 
-def start(folder: Path, number: int, overrides: Sequence[str]) -> tuple[float, dict[str, float]]:
-    """Wall seconds to the first step, and the CPU seconds until then by kind of process."""
-    raw = yaml.safe_load(DEMO.read_text().replace("${folder}", str(folder.resolve())))["pretrain"]
+def start(tree: Path, folder: Path, number: int, overrides: Sequence[str]) -> tuple[float, dict[str, float]]:
+    """Wall seconds to the first step of a checkout, and the CPU seconds until then by kind of process."""
+    text = (tree / DEMO.relative_to(ROOT)).read_text()
+    raw = yaml.safe_load(text.replace("${folder}", str(folder.resolve())))["pretrain"]
     name = f"start-{number}-{int(time.time())}"
     raw |= {"kind": "pretrain", "name": name, "main": None}
     raw["fit"]["workers"] = 2
@@ -84,7 +102,8 @@ def start(folder: Path, number: int, overrides: Sequence[str]) -> tuple[float, d
     began = time.monotonic()
     with (folder / f"{name}.log").open("w") as out:
         command = [sys.executable, "-m", "jobs.cli", "pretrain", str(job), *overrides]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT)
+        environment = os.environ | {"PYTHONPATH": f"{tree}{os.pathsep}{tree / 'platform'}"}
+        process = subprocess.Popen(command, cwd=tree, env=environment, stdout=out, stderr=subprocess.STDOUT)
     watched = psutil.Process(process.pid)
     while process.poll() is None and not (first_step.exists() and first_step.stat().st_size):
         for one in [watched, *watched.children(recursive=True)]:
