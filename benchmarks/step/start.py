@@ -4,8 +4,9 @@
 
 The demo's warm-up on a Ray that the command starts itself. Each row is a kind of process with the CPU seconds
 that all of its kind have taken when the first step is written down; medians over rounds. `--beside` starts
-another checkout in turns with this one, on the same data, as `git worktree add TREE COMMIT` makes it.
-`--imports` adds the packages that the driver and a training worker import, with the CPU milliseconds of each.
+another checkout in turns with this one, on the same data, as `git worktree add TREE COMMIT` makes it; compile
+it first (`python -m compileall -q TREE`), as this one is. `--imports` adds the packages that the driver and a
+training worker of this one import, with the CPU milliseconds of each.
 """
 
 from __future__ import annotations
@@ -60,13 +61,14 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of the job, as ray.dashboard=true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as made:
-        folder = arguments.folder or Path(made)
+        folder = (arguments.folder or Path(made)).resolve()
         prepare(folder)
         trees = [arguments.beside.resolve(), ROOT] if arguments.beside else [ROOT]
-        rounds = [
-            [start(tree, folder, number, arguments.overrides) for tree in trees]
-            for number in range(arguments.rounds)
-        ]
+        rounds = []
+        for number in range(arguments.rounds):
+            turns = trees if number % 2 else trees[::-1]  # the first of a round finds colder files
+            found = {tree: start(tree, folder, number, arguments.overrides) for tree in turns}
+            rounds.append([found[tree] for tree in trees])
     columns = list(zip(*rounds, strict=True))
     kinds = {kind for column in columns for _, seconds in column for kind in seconds}
     rows = {
@@ -90,7 +92,7 @@ def main() -> None:
 def start(tree: Path, folder: Path, number: int, overrides: Sequence[str]) -> tuple[float, dict[str, float]]:
     """Wall seconds to the first step of a checkout, and the CPU seconds until then by kind of process."""
     text = (tree / DEMO.relative_to(ROOT)).read_text()
-    raw = yaml.safe_load(text.replace("${folder}", str(folder.resolve())))["pretrain"]
+    raw = yaml.safe_load(text.replace("${folder}", str(folder)))["pretrain"]
     name = f"start-{number}-{int(time.time())}"
     raw |= {"kind": "pretrain", "name": name, "main": None}
     raw["fit"]["workers"] = 2
@@ -102,7 +104,9 @@ def start(tree: Path, folder: Path, number: int, overrides: Sequence[str]) -> tu
     began = time.monotonic()
     with (folder / f"{name}.log").open("w") as out:
         command = [sys.executable, "-m", "jobs.cli", "pretrain", str(job), *overrides]
-        environment = os.environ | {"PYTHONPATH": f"{tree}{os.pathsep}{tree / 'platform'}"}
+        environment = dict(os.environ)
+        if tree != ROOT:
+            environment["PYTHONPATH"] = f"{tree}{os.pathsep}{tree / 'platform'}"
         process = subprocess.Popen(command, cwd=tree, env=environment, stdout=out, stderr=subprocess.STDOUT)
     watched = psutil.Process(process.pid)
     while process.poll() is None and not (first_step.exists() and first_step.stat().st_size):

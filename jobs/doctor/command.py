@@ -174,12 +174,10 @@ def _memory(job: ExaminedJob, cluster: Cluster | None) -> Iterable[Finding]:
 
 def _memory_unless_small(job: PretrainJob) -> Iterable[Finding]:
     """The same of a job that shall start now, with no word of one that fits by far."""
-    sizes, of_machine = kinds.sizes_of(job), machine.memory_bytes()
-    for workers in {sizes[0], sizes[-1]}:
-        most = at_most(job, workers)
-        if most is None or most >= MEMORY_MARGIN * (of_machine // workers):
-            return _memory(job, None)
-    return ()
+    sizes = kinds.sizes_of(job)
+    most, room = at_most(job, sizes), [MEMORY_MARGIN * (machine.memory_bytes() // n) for n in sizes]
+    is_small = most is not None and all(held < limit for held, limit in zip(most, room, strict=True))
+    return () if is_small else _memory(job, None)
 
 
 def _room(who: str, needed: int, room: int, worst: Level) -> Finding:

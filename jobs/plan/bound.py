@@ -6,6 +6,7 @@ a third of what the process that starts a run computes. Most runs are far below 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from jobs.common import models as teachers
@@ -17,13 +18,17 @@ from poma3d.cost.activations import meta_stage, outline, stage_size
 from poma3d.cost.bound import most_activations
 from poma3d.network.config import FULL, LORA
 
-LEAST_WIDTHS_OF_RANK = 4
-"""Adapters of a rank up to width / this take less, trained, than the weights do that they adapt."""
+LEAST_WIDTHS_OF_RANK = 8
+"""Adapters of a rank up to width / this take less than the weights that they adapt would, trained."""
+SHARED_GRADIENTS, WHOLE_GRADIENTS = 2, 1
+"""ZeRO stages. Gradients of adapters are often few enough to stay whole at stage 2."""
 
 
-def at_most(job: PretrainJob, workers: int) -> int | None:
-    """An upper bound on the bytes that each of `workers` holds in any stage; None without a teacher whose
-    shape can be read directly, and for adapters of a high rank.
+def at_most(job: PretrainJob, sizes: Sequence[int]) -> list[int] | None:
+    """Upper bounds on the bytes that a worker holds in any stage, one for each number of workers.
+
+    None where there is no simple one: a teacher whose shape cannot be read directly, adapters of a high rank,
+    data that do not fit the model.
 
     Raises:
         PlinthError: a teacher that is not there, or is damaged.
@@ -31,25 +36,26 @@ def at_most(job: PretrainJob, workers: int) -> int | None:
     teacher = teachers.outline_in_folder(job.teacher, job.storage)
     if teacher is None:
         return None
-    model, encoder = job.model, job.model.encoder
-    if (
-        encoder.tuning.mode == LORA
-    ):  # as if all weights were trained: adapters load peft, and that transformers
-        if encoder.tuning.rank * LEAST_WIDTHS_OF_RANK > teacher.tower.shape.width:
+    model, tuning, zero = job.model, job.model.encoder.tuning, job.zero.stage
+    if tuning.mode == LORA:
+        if tuning.rank * LEAST_WIDTHS_OF_RANK > teacher.tower.shape.width:
             return None
-        model = replace(model, encoder=replace(encoder, tuning=replace(encoder.tuning, mode=FULL)))
-    most = 0
+        # As if all weights were trained: building adapters imports peft, which imports transformers.
+        model = replace(model, encoder=replace(model.encoder, tuning=replace(tuning, mode=FULL)))
+        zero = WHOLE_GRADIENTS if zero == SHARED_GRADIENTS else zero
+    most = [0] * len(sizes)
     for name in STAGES:
         stage = stage_config(job, name)
         if stage is None:
             continue
         data = data_facts(job, name, stage, teacher.tower.shape.joint, {})
-        built = meta_stage(name, model, stage.loss, data.shape, outline(teacher.tower.shape))
-        scenes = stage.global_batch_size
+        try:
+            built = meta_stage(name, model, stage.loss, data.shape, outline(teacher.tower.shape))
+        except ValueError:
+            return None
+        size, kept, scenes = stage_size(built), most_activations(built), stage.global_batch_size
         pairs = (scenes * data.shape.views) ** 2 + scenes**2  # rows of the contrastive losses with each other
-        held = memory(
-            stage_size(built), most_activations(built), job.zero, job.zero.stage, workers,
-            stage.micro_batch_size, pairs, two_pass=False,
-        )  # fmt: skip
-        most = max(most, held.peak)
+        for i, workers in enumerate(sizes):
+            held = memory(size, kept, job.zero, zero, workers, stage.micro_batch_size, pairs, two_pass=False)
+            most[i] = max(most[i], held.peak)
     return most

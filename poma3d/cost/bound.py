@@ -11,7 +11,7 @@ from poma3d.cost.activations import DEPTH_BYTES, FLOAT32_BYTES, MATCHED_COPIES, 
 from poma3d.stages import MainStage, WarmupStage
 
 WIDTHS = 24
-"""Tensors as wide as a token that a block keeps or passes through, adapters and dropout included."""
+"""Tensors as wide as a token that a block keeps in a pass, adapters and dropout included."""
 HIDDEN = 8
 """The same as wide as the MLP's inside."""
 SCORES = 3
@@ -31,6 +31,7 @@ def most_activations(stage: WarmupStage | MainStage) -> Activations:
     of_view = _kept(vit.layers, vit.patches + 1, vit.width, vit.mlp_width, vit.heads, again)
     saved, rows = {"context encoder": shape.views * of_view}, 0
     if isinstance(stage, MainStage):
+        saved["context encoder"] *= 2  # it sees all patches, and those that are not hidden
         inside, asked = model.predictor, shape.views * model.masks.target_blocks
         # A target block is a sequence of its own: its patches and those of the context.
         mlp_width = int(inside.width * inside.mlp_ratio)

@@ -16,6 +16,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TextIO, TypeVar
 
 import torch
@@ -25,6 +26,10 @@ from plinth.engine import deepspeed_internals
 from plinth.observe.noise import log_to_terminal
 from plinth.units import counted
 from plinth.world import World
+
+GROUP_TIMEOUT = timedelta(minutes=30)
+"""How long ranks wait for each other in a collective. Who hangs is found sooner, by name
+(`guard.hang_after_s`); torch's own 10 minutes over NCCL would end those who wait."""
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -123,10 +128,19 @@ def take_deterministic_kernels() -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
+def join_group(collectives: str) -> None:
+    """Join the group that the usual variables name.
+
+    Args:
+        collectives: the library that sums over ranks, `nccl` or `gloo`.
+    """
+    dist.init_process_group(collectives, timeout=GROUP_TIMEOUT)
+
+
 def _join(device: torch.device) -> None:
     backend = "nccl" if device.type == "cuda" else "gloo"
     if "WORLD_SIZE" in os.environ and "MASTER_ADDR" in os.environ:
-        dist.init_process_group(backend)
+        join_group(backend)
         return
     os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK=os.environ.get("LOCAL_RANK", "0"))
     dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)

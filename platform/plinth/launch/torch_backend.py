@@ -7,8 +7,8 @@ Here the workers alone import it.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
+import logging
 import os
 import socket
 from dataclasses import dataclass
@@ -19,7 +19,9 @@ import ray.train
 from ray.train.backend import Backend, BackendConfig
 
 LEAVE_TIMEOUT_S = 30.0
-"""As in Ray's own; what hangs for longer ends with its process."""
+"""As Ray's own default."""
+
+log = logging.getLogger(__name__)
 
 
 class _TorchBackend(Backend):
@@ -34,8 +36,12 @@ class _TorchBackend(Backend):
 
     def on_shutdown(self, worker_group: Any, backend_config: TorchBackend) -> None:
         """Ray ends the processes afterwards, so this may fail, as it does where one of them is dead."""
-        with contextlib.suppress(ray.exceptions.RayError):
+        try:
             ray.get(worker_group.execute_async(_leave), timeout=LEAVE_TIMEOUT_S)
+        except ray.exceptions.GetTimeoutError:
+            log.warning("workers did not leave their group in %g s: they are ended", LEAVE_TIMEOUT_S)
+        except ray.exceptions.RayError:
+            pass  # the first cause is said elsewhere
 
 
 @dataclass
@@ -77,13 +83,13 @@ def _free_address() -> tuple[str, int]:
 
 def _join(collectives: str, address: str, port: int) -> None:
     """In a worker: join the group that meets at rank 0."""
-    import torch.distributed
+    from plinth.engine.process import join_group
 
     os.environ.update(MASTER_ADDR=address, MASTER_PORT=str(port))
     if collectives == "nccl" and "TORCH_NCCL_BLOCKING_WAIT" not in os.environ:
-        # A collective that fails ends the process, after NCCL's own end.
+        # As Ray's own: when a collective fails, close NCCL, then end the process. torch would skip the first.
         os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")
-    torch.distributed.init_process_group(collectives)
+    join_group(collectives)
 
 
 def _leave() -> None:

@@ -1,6 +1,6 @@
-"""What a process says on the terminal: messages of this package, and of those of libraries what a user can
-act on. The others are dropped where they are logged, by their words, so that anything else that the same
-logger says passes. Each has its reason beside it."""
+"""Messages of libraries that nobody can act on, dropped where they are logged: by their words, so that
+anything else that the same logger says passes. Each has its reason beside it. This package's own are shown.
+"""
 
 from __future__ import annotations
 

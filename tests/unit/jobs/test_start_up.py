@@ -54,3 +54,14 @@ def test_a_driver_loads_nothing_of_training() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_controller_of_a_run_loads_no_torch() -> None:
+    """What Ray Train's controller unpickles: the backend, the scaling policy, the callback."""
+    code = (
+        "import sys\n"
+        "import plinth.launch.lost_ranks, plinth.launch.scaling_policy, plinth.launch.torch_backend\n"
+        "sys.exit('torch' if 'torch' in sys.modules else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
