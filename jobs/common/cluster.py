@@ -20,7 +20,7 @@ from jobs.common.ray_config import RayConfig
 from jobs.display.progress import Progress
 from plinth.errors import STOPPED_EXIT_CODE, ConfigError, PlinthError, first_line
 from plinth.every import Every
-from plinth.observe import noise
+from plinth.observe import terminal
 from plinth.ray_internals import cluster_of_this_node, ended_services, stay_on_loopback
 
 TOKEN_ENV, TOKEN_PATH_ENV = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
@@ -71,8 +71,8 @@ def ray_cluster(config: RayConfig, workers: int, saves_on_sigterm: bool = False)
     if ray.is_initialized():
         yield
         return
-    noise.drop_known()
-    noise.drop_known_lines()
+    terminal.drop_noise()
+    terminal.drop_noisy_lines()
     address = config.joined_address
     # Ray's own switch: without it a task would see no accelerator it did not ask for, also where none is.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

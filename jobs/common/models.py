@@ -19,7 +19,7 @@ from plinth import plugins
 from plinth.config import fingerprint
 from plinth.errors import ConfigError
 from plinth.locations import names_folder
-from plinth.observe import noise
+from plinth.observe import terminal
 from plinth.storage import Storage, StorageOptions
 from poma3d.pretrained.config import TeacherConfig, TeacherRecord
 from poma3d.pretrained.folder import same_revision
@@ -96,7 +96,7 @@ def outline_in_folder(config: TeacherConfig, options: StorageOptions) -> Teacher
     Raises:
         ConfigError, StorageError: as `open_teacher`.
     """
-    noise.drop_known()  # peft imports DeepSpeed where it is installed
+    terminal.drop_noise()  # peft imports DeepSpeed where it is installed
     if plugins.is_own(config.kind):
         return None
     return _outline(json.dumps([asdict(config), fetch(config.source, options)]), str(Path.cwd()))
@@ -217,7 +217,7 @@ def settle_revisions(stored: Any, now: Any) -> Any:
 
 def quiet_transformers() -> None:
     """Keep transformers from saying what nobody can act on while it loads a model."""
-    noise.drop_known()  # transformers and peft import DeepSpeed where it is installed
+    terminal.drop_noise()  # transformers and peft import DeepSpeed where it is installed
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # it would write a line for each worker and task

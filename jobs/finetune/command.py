@@ -32,7 +32,7 @@ from jobs.jobfile import read
 from jobs.pretrain.check import check
 from jobs.pretrain.launch import launch
 from plinth.errors import STOPPED_EXIT_CODE, raise_together
-from plinth.observe.noise import log_to_terminal
+from plinth.observe.terminal import log_to_terminal
 
 
 def run(arguments: argparse.Namespace) -> int:

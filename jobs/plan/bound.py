@@ -16,7 +16,9 @@ from jobs.plan.memory import memory
 from jobs.pretrain.config import PretrainJob, stage_config
 from poma3d.cost.activations import meta_stage, outline, stage_size
 from poma3d.cost.bound import most_activations
+from poma3d.cost.flops import pairs
 from poma3d.network.config import FULL, LORA
+from poma3d.stages import MainStage
 
 LEAST_WIDTHS_OF_RANK = 8
 """Adapters of a rank up to width / this take less than the weights that they adapt would, trained."""
@@ -53,9 +55,9 @@ def at_most(job: PretrainJob, sizes: Sequence[int]) -> list[int] | None:
             built = meta_stage(name, model, stage.loss, data.shape, outline(teacher.tower.shape))
         except ValueError:
             return None
-        size, kept, scenes = stage_size(built), most_activations(built), stage.global_batch_size
-        pairs = (scenes * data.shape.views) ** 2 + scenes**2  # rows of the contrastive losses with each other
+        size, kept = stage_size(built), most_activations(built)
+        rows = pairs(data.shape.views, stage.global_batch_size, isinstance(built, MainStage))
         for i, workers in enumerate(sizes):
-            held = memory(size, kept, job.zero, zero, workers, stage.micro_batch_size, pairs, two_pass=False)
+            held = memory(size, kept, job.zero, zero, workers, stage.micro_batch_size, rows, two_pass=False)
             most[i] = max(most[i], held.peak)
     return most

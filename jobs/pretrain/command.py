@@ -26,7 +26,7 @@ from jobs.pretrain.resolve import check_settings, resolve
 from jobs.pretrain.told import missing_terms, target_way
 from plinth.config import MissingValues
 from plinth.errors import STOPPED_EXIT_CODE, raise_together
-from plinth.observe.noise import log_to_terminal
+from plinth.observe.terminal import log_to_terminal
 
 if TYPE_CHECKING:
     from plinth.launch.beside import BesideJob

@@ -27,7 +27,7 @@ from jobs.prove_resume.kinds import TrainingJob, cut, load, resolve, stage_names
 from plinth.errors import STOPPED_EXIT_CODE, ConfigError
 from plinth.locations import absolute
 from plinth.observe.config import OnBadStep
-from plinth.observe.noise import log_to_terminal
+from plinth.observe.terminal import log_to_terminal
 from plinth.storage import MissingKeyError, Storage
 from plinth.train.profile import NUMBERS, TRACE
 from plinth.train.resolve import ProfileSpec

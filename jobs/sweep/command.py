@@ -35,7 +35,7 @@ from plinth import config
 from plinth.checkpoint import store
 from plinth.data.config import ReaderKind
 from plinth.errors import STOPPED_EXIT_CODE, ConfigError, PlinthError
-from plinth.observe.noise import log_to_terminal
+from plinth.observe.terminal import log_to_terminal
 from plinth.storage import Storage
 from plinth.storage.lock import RunLock, read_lock, request_stop
 from plinth.sweep.config import SchedulerKind, SearcherKind

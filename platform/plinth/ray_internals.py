@@ -16,7 +16,7 @@ from typing import Any
 
 TOKEN_LOGGER = "ray._private.authentication.authentication_token_setup"
 REQUESTS_LOGGER = "ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_client"
-"""Loggers that `plinth.observe.noise` listens to."""
+"""Loggers that `plinth.observe.terminal` listens to."""
 MEMORY_HELD = re.compile(r"actual memory used=([\d.]+)GB")
 MEMORY_USED = re.compile(r"was ([\d.]+)GB used / ([\d.]+)GB")
 """In the message of a worker that Ray's memory monitor has killed."""

@@ -86,6 +86,13 @@ def stage_size(stage: WarmupStage | MainStage) -> StageSize:
     )
 
 
+def input_bytes(stage: WarmupStage | MainStage) -> int:
+    """A sample's depth and its point maps."""
+    shape = stage.shape
+    of_pixel = DEPTH_BYTES + stage.encoder.vit.shape.channels * FLOAT32_BYTES
+    return shape.views * shape.height * shape.width * of_pixel
+
+
 def activations(stage: WarmupStage | MainStage, dtype: torch.dtype) -> Activations:
     """Count what one sample keeps.
 
@@ -135,7 +142,7 @@ def activations(stage: WarmupStage | MainStage, dtype: torch.dtype) -> Activatio
     target_tokens = views * patches * width * FLOAT32_BYTES if predictor is not None else 0
     return Activations(
         saved=saved,
-        inputs=views * shape.height * shape.width * (DEPTH_BYTES + vit.channels * FLOAT32_BYTES),
+        inputs=input_bytes(stage),
         working=WORKING_COPIES * widest + target_tokens + MATCHED_COPIES * matched,
         block=block,
     )

@@ -7,7 +7,7 @@ beside the memory that is there, nobody has to count.
 from __future__ import annotations
 
 from poma3d import losses
-from poma3d.cost.activations import DEPTH_BYTES, FLOAT32_BYTES, MATCHED_COPIES, Activations
+from poma3d.cost.activations import FLOAT32_BYTES, MATCHED_COPIES, Activations, input_bytes
 from poma3d.stages import MainStage, WarmupStage
 
 WIDTHS = 24
@@ -40,7 +40,7 @@ def most_activations(stage: WarmupStage | MainStage) -> Activations:
         rows = asked * vit.patches
     return Activations(
         saved=saved,
-        inputs=shape.views * shape.height * shape.width * (DEPTH_BYTES + vit.channels * FLOAT32_BYTES),
+        inputs=input_bytes(stage),
         working=3 * MATCHED_COPIES * FLOAT32_BYTES * rows * vit.width,
         block=2 * FLOAT32_BYTES * min(losses.BLOCK_ELEMENTS, rows**2),
     )

@@ -54,8 +54,12 @@ class StageFlops:
 
     def pairs(self, global_batch_size: int) -> int:
         """Rows of the contrastive losses against each other: logits of one of the two losses."""
-        of_views = (self.rows * global_batch_size) ** 2
-        return of_views + (global_batch_size**2 if self.scene_losses else 0)
+        return pairs(self.rows, global_batch_size, self.scene_losses)
+
+
+def pairs(rows: int, global_batch_size: int, scene_losses: bool) -> int:
+    """The same from the fields of `StageFlops`."""
+    return (rows * global_batch_size) ** 2 + (global_batch_size**2 if scene_losses else 0)
 
 
 def stage_flops(

@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 
 from plinth.engine import deepspeed_internals
-from plinth.observe.noise import log_to_terminal
+from plinth.observe.terminal import log_to_terminal
 from plinth.units import counted
 from plinth.world import World
 

@@ -9,7 +9,7 @@ import ray.train
 
 from plinth import ray_internals
 from plinth.errors import PlinthError
-from plinth.observe import noise
+from plinth.observe import terminal
 from plinth.observe.failures import record_lost
 from plinth.storage import Storage
 
@@ -42,7 +42,7 @@ class LostRanks(ray.train.UserCallback):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Unpickled in the process of Ray's controller, where no other code of ours runs at the start."""
         self.__dict__.update(state)
-        noise.drop_known()
+        terminal.drop_noise()
 
     def after_exception(
         self, run_context: ray.train.v2.api.context.TrainRunContext, worker_exceptions: dict[int, Exception]

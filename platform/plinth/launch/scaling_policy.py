@@ -15,7 +15,7 @@ from typing import Any
 import ray
 
 from plinth import ray_internals
-from plinth.observe.noise import log_to_terminal
+from plinth.observe.terminal import log_to_terminal
 from plinth.ray_labels import nodes_with
 
 ANSWER_TIMEOUT_S = 5.0

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from plinth.engine import process
 from plinth.launch.config import FitConfig
-from plinth.observe import noise
+from plinth.observe import terminal
 from plinth.storage import Storage
 from plinth.train import attempt as attempts
 from plinth.train.control import Control
@@ -28,7 +28,7 @@ def train_stages(
     label: str = "",
 ) -> StageEnd:
     """Train them on this rank; see `plinth.engine.process.start` for the GPU and the label."""
-    noise.drop_known()  # before DeepSpeed is imported: it speaks then
+    terminal.drop_noise()  # before DeepSpeed is imported: it speaks then
     started = process.start(config.threads_per_worker, use_gpu, label, config.deterministic_kernels)
     end = StageEnd()
     first = stages[0]

@@ -1,5 +1,7 @@
-"""Messages of libraries that nobody can act on, dropped where they are logged: by their words, so that
-anything else that the same logger says passes. Each has its reason beside it. This package's own are shown.
+"""What a process says on the terminal: this package's messages as plain lines, and those of libraries.
+
+Of these, what nobody can act on is noise: it is dropped where it is logged, by its words, so that anything
+else that the same logger says passes. Each has its reason beside it.
 """
 
 from __future__ import annotations
@@ -84,7 +86,7 @@ class _Without(logging.Filter):
         return not any(pattern.search(record.getMessage()) for pattern in self.patterns)
 
 
-def drop_known(known: Sequence[Noise] = KNOWN) -> None:
+def drop_noise(known: Sequence[Noise] = KNOWN) -> None:
     """Drop what is known in this process, now and of libraries that are imported later."""
     for name in {one.logger for one in known if one.logger}:
         logger = logging.getLogger(name)
@@ -97,7 +99,7 @@ def is_known_line(line: str, known: Sequence[Noise] = KNOWN) -> bool:
     return any(re.search(one.words, line, re.DOTALL) for one in known if not one.logger)
 
 
-def drop_known_lines() -> None:
+def drop_noisy_lines() -> None:
     """Print no known line of workers and of Ray itself in this driver; into a file, which has no colours,
     without which process wrote each. Call before `ray.init`."""
     is_file = not sys.stdout.isatty()

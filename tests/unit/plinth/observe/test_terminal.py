@@ -8,14 +8,14 @@ import sys
 
 import pytest
 
-from plinth.observe.noise import KNOWN, Noise, drop_known, is_known_line, without_known_lines
+from plinth.observe.terminal import KNOWN, Noise, drop_noise, is_known_line, without_known_lines
 
 MADE_UP = (Noise("a.test.of.noise", r"all is (well|fine)", "nothing to do"), Noise("", r"E .* handled", "so"))
 
 
 def test_what_is_known_is_dropped_and_what_is_not_passes(caplog: pytest.LogCaptureFixture) -> None:
-    drop_known(MADE_UP)
-    drop_known(MADE_UP)  # once is enough
+    drop_noise(MADE_UP)
+    drop_noise(MADE_UP)  # once is enough
     logger = logging.getLogger("a.test.of.noise")
     assert len(logger.filters) == 1
     with caplog.at_level(logging.WARNING):
@@ -60,7 +60,7 @@ def test_lines_of_workers_are_printed_without_the_known_ones(capsys: pytest.Capt
 def test_the_messages_are_still_logged_by_these_loggers() -> None:
     """An upgrade that renames a logger would bring its noise back."""
     program = (
-        "import logging; from plinth.observe.noise import drop_known; drop_known()\n"
+        "import logging; from plinth.observe.terminal import drop_noise; drop_noise()\n"
         "from ray._private.authentication import authentication_token_setup as setup\n"
         "setup._warn_token_auth_enabled(); setup._warn_token_auth_disabled()\n"
         "import deepspeed; logging.getLogger('DeepSpeed').warning('a real warning')\n"
