@@ -1,9 +1,12 @@
 """What a start costs: from `poma pretrain` to the first step of two workers, by process.
 
-    python -m benchmarks.step.start [--rounds 3] [--folder FOLDER] [--beside TREE] [--imports] [KEY=VALUE ...]
+    python -m benchmarks.step.start [--trial] [--rounds 3] [--folder FOLDER] [--beside TREE] [--imports]
+        [KEY=VALUE ...]
 
 The demo's warm-up on a Ray that the command starts itself. Each row is a kind of process with the CPU seconds
-that all of its kind have taken when the first step is written down; medians over rounds. `--beside` starts
+that all of its kind have taken when the first step is written down; medians over rounds. `--trial` looks at
+the second of two trials of a sweep that follow on another, on the demo's main stage: the processes that are
+started after the first one's last step, until the second one's first step. `--beside` starts
 another checkout in turns with this one, on the same data, as `git worktree add TREE COMMIT` makes it; compile
 it first (`python -m compileall -q TREE`), as this one is. `--imports` adds the packages that the driver and a
 training worker of this one import, with the CPU milliseconds of each.
@@ -19,9 +22,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import psutil
 import yaml
@@ -38,6 +42,7 @@ KINDS = (
     ("raylet", r"raylet/raylet"),  # its command line holds those of the agents
     ("agents", r"ray::\w+Agent|agent\.py|agent/main\.py|runtime_env/agent"),
     ("training worker", r"ray::.*TrainWorker|ray::.*Worker\b"),
+    ("trial", r"ray::(Resource|Trial)Trainable"),
     ("train controller", r"ray::Controller|ray::.*TrainController"),
     ("reading", r"ray::(Read|Map|Split|_?StreamingSplit|fetch|.*Task)"),
     ("other actor of Ray", r"ray::"),
@@ -57,6 +62,7 @@ def main() -> None:
     parser.add_argument(
         "--beside", type=Path, metavar="TREE", help="another checkout, in turns with this one"
     )
+    parser.add_argument("--trial", action="store_true", help="of a sweep, in place of `poma pretrain`")
     parser.add_argument("--imports", action="store_true")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of the job, as ray.dashboard=true")
     arguments = parser.parse_args()
@@ -67,7 +73,8 @@ def main() -> None:
         rounds = []
         for number in range(arguments.rounds):
             turns = trees if number % 2 else trees[::-1]  # the first of a round finds colder files
-            found = {tree: start(tree, folder, number, arguments.overrides) for tree in turns}
+            look = trial_start if arguments.trial else start
+            found = {tree: look(tree, folder, number, arguments.overrides) for tree in turns}
             rounds.append([found[tree] for tree in trees])
     columns = list(zip(*rounds, strict=True))
     kinds = {kind for column in columns for _, seconds in column for kind in seconds}
@@ -78,7 +85,8 @@ def main() -> None:
     rows = dict(sorted(rows.items(), key=lambda row: -row[1][-1]))
     rows["all"] = [median(sum(seconds.values()) for _, seconds in column) for column in columns]
     rows["wall time, s"] = [median(wall for wall, _ in column) for column in columns]
-    print(f"| CPU-s to the first step | {' | '.join(map(str, trees))} |\n|---|{'---|' * len(trees)}")
+    what = "of a trial's processes to its first step" if arguments.trial else "to the first step"
+    print(f"| CPU-s {what} | {' | '.join(map(str, trees))} |\n|---|{'---|' * len(trees)}")
     for kind, of_trees in rows.items():
         print(f"| {kind} | {' | '.join(f'{seconds:.1f}' for seconds in of_trees)} |")
     if arguments.beside:
@@ -91,44 +99,101 @@ def main() -> None:
 
 def start(tree: Path, folder: Path, number: int, overrides: Sequence[str]) -> tuple[float, dict[str, float]]:
     """Wall seconds to the first step of a checkout, and the CPU seconds until then by kind of process."""
-    text = (tree / DEMO.relative_to(ROOT)).read_text()
-    raw = yaml.safe_load(text.replace("${folder}", str(folder)))["pretrain"]
+    raw = pretrain_job(tree, folder)
     name = f"start-{number}-{int(time.time())}"
     raw |= {"kind": "pretrain", "name": name, "main": None}
     raw["fit"]["workers"] = 2
     raw["warmup"] |= {"steps": 2, "warmup_steps": 1}
-    job = folder / f"{name}.yaml"
-    job.write_text(yaml.safe_dump(raw))
-    first_step = folder / "runs" / name / "warmup" / "metrics.jsonl"
-    seconds: dict[int, tuple[str, float]] = {}
-    began = time.monotonic()
-    with (folder / f"{name}.log").open("w") as out:
-        command = [sys.executable, "-m", "jobs.cli", "pretrain", str(job), *overrides]
+    running = Running(tree, folder, raw, overrides)
+    running.watch_until(lambda: is_written(folder / "runs" / name / "warmup"))
+    return running.wall_s(running.began), running.by_kind()
+
+
+def trial_start(
+    tree: Path, folder: Path, number: int, overrides: Sequence[str]
+) -> tuple[float, dict[str, float]]:
+    """Wall seconds from a trial's last step to the next one's first, and the CPU seconds of its processes."""
+    raw = pretrain_job(tree, folder)
+    name = f"trial-{number}-{int(time.time())}"
+    raw |= {"kind": "sweep", "name": name, "output": str(folder / "sweeps"), "warmup": None}
+    raw["fit"] |= {"workers": 1, "cpus_per_worker": 0.5}
+    raw["main"] |= {"steps": 2, "warmup_steps": 1}
+    raw["checkpoint"] = {"every_steps": 2, "keep_last": 1}
+    raw["sweep"] = {
+        "space": {"main.lr": {"choice": [1.0e-3, 2.0e-3]}},
+        "metric": "scene_text", "mode": "min", "trials": 2, "max_concurrent": 1,
+        "scheduler": {"kind": "none"},
+    }
+    running = Running(tree, folder, raw, overrides)
+    trials = folder / "sweeps" / name / "trials"
+    running.watch_until(lambda: is_written(trials / "000" / "main", raw["main"]["steps"]))
+    first_ended = time.time()
+    running.watch_until(lambda: is_written(trials / "001" / "main"))
+    return running.wall_s(first_ended), running.by_kind(first_ended)
+
+
+def pretrain_job(tree: Path, folder: Path) -> dict[str, Any]:
+    """The pretraining of a checkout's demo."""
+    text = (tree / DEMO.relative_to(ROOT)).read_text()
+    found: dict[str, Any] = yaml.safe_load(text.replace("${folder}", str(folder)))["pretrain"]
+    return found
+
+
+def is_written(stage: Path, lines: int = 1) -> bool:
+    """Whether so many steps of a stage are written down."""
+    metrics = stage / "metrics.jsonl"
+    return metrics.exists() and metrics.read_bytes().count(b"\n") >= lines
+
+
+class Running:
+    """A command of a checkout and all processes below it, with the CPU seconds of each."""
+
+    def __init__(self, tree: Path, folder: Path, raw: dict[str, Any], overrides: Sequence[str]) -> None:
+        job = folder / f"{raw['name']}.yaml"
+        job.write_text(yaml.safe_dump(raw))
+        self._log = job.with_suffix(".log")
         environment = dict(os.environ)
         if tree != ROOT:
             environment["PYTHONPATH"] = f"{tree}{os.pathsep}{tree / 'platform'}"
-        process = subprocess.Popen(command, cwd=tree, env=environment, stdout=out, stderr=subprocess.STDOUT)
-    watched = psutil.Process(process.pid)
-    while process.poll() is None and not (first_step.exists() and first_step.stat().st_size):
-        for one in [watched, *watched.children(recursive=True)]:
-            try:
-                times, words = one.cpu_times(), " ".join(one.cmdline())
-            except psutil.Error:
-                continue
-            kind = DRIVER if one.pid == process.pid else kind_of(words)
-            if kind == WAITING and one.pid in seconds:
-                kind = seconds[one.pid][0]  # what it has done before it waits
-            seconds[one.pid] = (kind, times.user + times.system)
-        time.sleep(SAMPLE_S)
-    wall_s = time.monotonic() - began
-    if process.wait():
-        raise SystemExit(
-            f"{job}: `poma pretrain` ended with {process.returncode}, see {job.with_suffix('.log')}"
-        )
-    found: Counter[str] = Counter()
-    for kind, cpu_s in seconds.values():
-        found[kind] += cpu_s
-    return wall_s, dict(found)
+        self.began = time.time()
+        with self._log.open("w") as out:
+            command = [sys.executable, "-m", "jobs.cli", raw["kind"], str(job), *overrides]
+            self._process = subprocess.Popen(
+                command, cwd=tree, env=environment, stdout=out, stderr=subprocess.STDOUT
+            )
+        self._watched = psutil.Process(self._process.pid)
+        self._seconds: dict[int, tuple[str, float, float]] = {}
+        """Process -> its kind, when it was started, its CPU seconds."""
+        self._seen = self.began
+
+    def watch_until(self, is_over: Callable[[], bool]) -> None:
+        """Look until something is there, or the command ends."""
+        while self._process.poll() is None and not is_over():
+            for one in [self._watched, *self._watched.children(recursive=True)]:
+                try:
+                    times, words, born = one.cpu_times(), " ".join(one.cmdline()), one.create_time()
+                except psutil.Error:
+                    continue
+                kind = DRIVER if one.pid == self._process.pid else kind_of(words)
+                if kind == WAITING and one.pid in self._seconds:
+                    kind = self._seconds[one.pid][0]  # what it has done before it waits
+                self._seconds[one.pid] = (kind, born, times.user + times.system)
+            time.sleep(SAMPLE_S)
+        self._seen = time.time()
+
+    def wall_s(self, since: float) -> float:
+        """From a moment (`time.time()`) to the end of the last watch."""
+        return self._seen - since
+
+    def by_kind(self, since: float = 0.0) -> dict[str, float]:
+        """CPU seconds by kind, of the processes started since a moment (`time.time()`); waits for the end."""
+        if self._process.wait():
+            raise SystemExit(f"The command ended with {self._process.returncode}, see {self._log}")
+        found: Counter[str] = Counter()
+        for kind, born, cpu_s in self._seconds.values():
+            if born >= since:
+                found[kind] += cpu_s
+        return dict(found)
 
 
 def kind_of(command_line: str) -> str:

@@ -21,7 +21,7 @@ from jobs.display.progress import Progress
 from plinth.errors import STOPPED_EXIT_CODE, ConfigError, PlinthError, first_line
 from plinth.every import Every
 from plinth.observe import terminal
-from plinth.ray_internals import cluster_of_this_node, ended_services, stay_on_loopback
+from plinth.ray_internals.core import cluster_of_this_node, ended_services, stay_on_loopback
 
 TOKEN_ENV, TOKEN_PATH_ENV = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 TOKEN_BYTES = 32

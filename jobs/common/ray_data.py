@@ -18,7 +18,7 @@ from jobs.common.objects import names_in
 from jobs.display.progress import Progress
 from plinth.data.manifest import ShardEntry
 from plinth.errors import cause_of
-from plinth.ray_internals import drop_data_statistics
+from plinth.ray_internals.data import drop_data_statistics
 from plinth.storage import Storage
 
 T = TypeVar("T")

@@ -29,12 +29,17 @@ import ray.data
 from ray.data import DataContext, Datasource, ExecutionResources, ReadTask
 from ray.data.block import BlockMetadata
 
-from plinth import ray_internals
 from plinth.data.config import DataConfig, DecodePlace
 from plinth.data.plan import Window
 from plinth.data.sources import OpenSource, PieceReader
 from plinth.data.stream_threads import Ahead, WindowTables, put_unless_closed, read_pieces
 from plinth.errors import cause_of
+from plinth.ray_internals.data import (
+    block_refs,
+    drop_data_statistics,
+    execution_callback,
+    quiet_data_progress,
+)
 from plinth.ray_labels import label_selector, nodes_with
 
 CLOSE_TIMEOUT_S = 20.0
@@ -49,7 +54,7 @@ IDLE_PAUSE_S = 0.5
 # time that they have ended.
 OVERLAP = 4
 
-ExecutionCallback: Any = ray_internals.execution_callback()
+ExecutionCallback: Any = execution_callback()
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +128,7 @@ class _Segment:
 
     def _run(self) -> None:
         try:
-            for ref in ray_internals.block_refs(self._dataset()):
+            for ref in block_refs(self._dataset()):
                 if not self._put(ray.get(ref)):
                     return  # the iterator goes out of scope, which ends the execution
             self._put(None)
@@ -146,7 +151,7 @@ class _Segment:
             np.concatenate([w.pieces for w in self.windows[i : i + config.ray_windows_per_task]])
             for i in starts
         ]
-        ray_internals.drop_data_statistics()
+        drop_data_statistics()
         with DataContext.current(_context(config)):
             return ray.data.read_datasource(
                 _Pieces(tasks, self._shared, self._threads),
@@ -286,7 +291,7 @@ def _context(config: DataConfig) -> DataContext:
     context.enable_progress_bars = config.ray_progress
     context.print_on_execution_start = config.ray_progress
     if not config.ray_progress:
-        ray_internals.quiet_data_progress()
+        quiet_data_progress()
     return context
 
 

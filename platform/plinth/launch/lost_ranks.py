@@ -7,10 +7,10 @@ from typing import Any
 
 import ray.train
 
-from plinth import ray_internals
 from plinth.errors import PlinthError
 from plinth.observe import terminal
 from plinth.observe.failures import record_lost
+from plinth.ray_internals.train_failures import is_lost_worker, memory_kill
 from plinth.storage import Storage
 
 LOWER = "lower micro_batch_size, fit.workers or data.max_prefetch_windows, or take machines with more memory"
@@ -22,7 +22,7 @@ def _of_memory(said: str) -> str:
     """Why a rank is lost that Ray's memory monitor killed; empty for another, of which nothing is known.
 
     Args:
-        said: of `ray_internals.memory_kill`.
+        said: of `plinth.ray_internals.train_failures.memory_kill`.
     """
     return f"out of memory: ended by Ray's memory monitor ({said}); {LOWER}" if said else ""
 
@@ -49,10 +49,10 @@ class LostRanks(ray.train.UserCallback):
     ) -> None:
         """Called once for each failed attempt, with the workers that failed by then."""
         self._coordinator.clear_group.remote()  # Ray Train ends the others
-        lost = [rank for rank, error in worker_exceptions.items() if ray_internals.is_lost_worker(error)]
+        lost = [rank for rank, error in worker_exceptions.items() if is_lost_worker(error)]
         if not lost:
             return
-        why = {rank: _of_memory(ray_internals.memory_kill(worker_exceptions[rank])) for rank in lost}
+        why = {rank: _of_memory(memory_kill(worker_exceptions[rank])) for rank in lost}
         try:
             record_lost(self._storage, why)
         except (PlinthError, OSError) as error:  # the record explains; training goes on without it

@@ -2,8 +2,8 @@
 
 Ray Train reserves a placement group for its workers. In a trial that would be a second reservation beside
 the trial's own, and trials that each hold the one and wait for the other never end. So a trial reserves
-its driver and its workers at once, and Ray Train uses that (`plinth.ray_internals.trainer`). Removing
-the group frees everything, whatever state the training was in.
+its driver and its workers at once, and Ray Train uses that (`plinth.ray_internals.train.make_trainer`).
+Removing the group frees everything, whatever state the training was in.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ class TrialPlacement:
     Args:
         group: bundle 0 is the driver's, one more for each worker.
         label: prefix of the workers' messages in the terminal.
+        is_alone: `plinth.ray_internals.core.is_alone` of the process that has started Ray.
     """
 
-    def __init__(self, group: PlacementGroup, label: str = "") -> None:
-        self.group, self.label = group, label
+    def __init__(self, group: PlacementGroup, label: str = "", is_alone: bool = False) -> None:
+        self.group, self.label, self.is_alone = group, label, is_alone
         self._coordinator: Any = None
         self._attached = threading.Event()
         self._stop_wanted = False

@@ -14,7 +14,6 @@ import ray
 import ray.train
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from plinth import ray_internals
 from plinth.errors import ConfigError, PlinthError, WorkersLostError, first_line
 from plinth.every import Every
 from plinth.launch.coordinator import Coordinator
@@ -25,6 +24,14 @@ from plinth.launch.scaling_policy import ANSWER_TIMEOUT_S, LadderPolicy
 from plinth.launch.torch_backend import TorchBackend
 from plinth.observe.failures import by_attempt, first_cause, is_collective, read_failures
 from plinth.observe.rank_logs import salvage
+from plinth.ray_internals.core import is_alone
+from plinth.ray_internals.train import make_trainer, set_start_timeout, watch_nccl
+from plinth.ray_internals.train_failures import (
+    controller_failure,
+    is_start_timeout,
+    memory_kill,
+    worker_errors,
+)
 from plinth.ray_labels import label_selector, nodes_with
 from plinth.storage import Storage
 from plinth.storage.arrow import arrow_filesystem
@@ -73,9 +80,9 @@ class RayRun:
             PlinthError: a worker's error, or too few resources for the workers.
             WorkersLostError: workers were lost, or failed, more often than allowed.
         """
-        ray_internals.set_start_timeout(self._config.start_timeout_s)
+        set_start_timeout(self._config.start_timeout_s)
         if self._config.gpus_per_worker:
-            ray_internals.watch_nccl()
+            watch_nccl()
         self._warn_if_short()
         # On this node, like Ray's controller: the nodes of the workers come and go.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -133,7 +140,7 @@ class RayRun:
         return found
 
     def _service_lost(self, what: str, error: Exception) -> WorkersLostError:
-        memory = ray_internals.memory_kill(error)
+        memory = memory_kill(error)
         why = f"out of memory: {memory}" if memory else "killed, out of memory, or its machine is lost"
         return WorkersLostError(
             f"{what}, a process of Ray beside this one, has ended ({why}).",
@@ -144,9 +151,10 @@ class RayRun:
     def _trainer(self, train: Train, coordinator: Any, placement: TrialPlacement | None) -> Any:
         config, sizes = self._config, self._sizes
         filesystem, path = arrow_filesystem(self._storage.child("ray"))
-        return ray_internals.trainer(
+        return make_trainer(
             partial(LadderPolicy, sizes=sizes, coordinator=coordinator, label=config.ray_label),
             placement.group if placement is not None else None,
+            is_alone() if placement is None else placement.is_alone,
             partial(work, train, coordinator),
             backend_config=TorchBackend("nccl" if config.gpus_per_worker else "gloo"),
             scaling_config=ray.train.ScalingConfig(
@@ -195,7 +203,7 @@ class RayRun:
     def _explained(self, error: Exception) -> Exception:
         """What Ray's error means: too few resources, or what `explain_failures` makes of the workers'
         errors; a bug stays as it is."""
-        if ray_internals.is_start_timeout(error):
+        if is_start_timeout(error):
             workers, total = self._sizes[0], self._there()
             needed = ", ".join(f"{each * workers:g} {kind}" for kind, each in self._resources.items())
             there = ", ".join(f"{total.get(kind, 0):g} {kind}" for kind in self._resources)
@@ -204,13 +212,13 @@ class RayRun:
                 f"within fit.start_timeout_s {self._config.start_timeout_s:g} s.",
                 "Use fewer workers, or lower fit.cpus_per_worker (a fraction will do).",
             )
-        failure = ray_internals.controller_failure(error)
+        failure = controller_failure(error)
         if isinstance(failure, ray.exceptions.RayError):
             return WorkersLostError(
                 f"Ray Train could not start or end the workers: {first_line(failure)}",
                 f"`poma runs logs {self._storage.uri}` has the rest; the same command resumes.",
             )
-        errors = ray_internals.worker_errors(error)
+        errors = worker_errors(error)
         return explain_failures(errors, str(error), self._config.max_failures, self._storage) or error
 
 
@@ -246,7 +254,7 @@ class _StopRequest:
     for them: its controller is ended, and with it the run.
 
     Args:
-        trainer: `ray_internals.trainer`.
+        trainer: `plinth.ray_internals.train.make_trainer`.
     """
 
     def __init__(self, coordinator: Any, trainer: Any) -> None:

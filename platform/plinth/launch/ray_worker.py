@@ -16,10 +16,10 @@ from typing import Any
 import ray
 import ray.train
 
-from plinth import ray_internals
 from plinth.errors import PlinthError, StorageError
 from plinth.every import Every
 from plinth.launch.pulse import Sender
+from plinth.ray_internals.train import preemption_deadline, quiet_reports
 from plinth.train.control import Control
 from plinth.train.outcome import StageEnd
 
@@ -58,7 +58,7 @@ class RayControl(Control):
         self._sender.enters(doing, step, limit_s)
 
     def deadline(self) -> float | None:
-        return ray_internals.preemption_deadline()
+        return preemption_deadline()
 
     def report(self, summary: dict[str, Any]) -> None:
         ray.train.report(summary)
@@ -107,7 +107,7 @@ def work(train: Train, coordinator: Any) -> StageEnd:
     tells the coordinator and fails, which ends the others too; the workers of Ray's next attempt find it
     there and exit.
     """
-    ray_internals.quiet_reports()
+    quiet_reports()
     control = RayControl(coordinator)
     try:
         return StageEnd() if control.must_exit else train(control)

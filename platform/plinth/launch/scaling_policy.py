@@ -14,14 +14,15 @@ from typing import Any
 
 import ray
 
-from plinth import ray_internals
 from plinth.observe.terminal import log_to_terminal
+from plinth.ray_internals.core import draining_nodes
+from plinth.ray_internals.train import elastic_policy, scaling_decisions
 from plinth.ray_labels import nodes_with
 
 ANSWER_TIMEOUT_S = 5.0
 ROUNDING = 1e-6
-ElasticPolicy: Any = ray_internals.elastic_policy()
-NoopDecision, ResizeDecision = ray_internals.scaling_decisions()
+ElasticPolicy: Any = elastic_policy()
+NoopDecision, ResizeDecision = scaling_decisions()
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ class LadderPolicy(ElasticPolicy):
         """The largest size of the ladder that fits on nodes that may train and stay: Ray's books may still
         list a node that is gone or draining, and waiting for it would take the whole start timeout."""
         nodes = {node["NodeID"]: node for node in nodes_with(self._label, ray.nodes())}
-        staying = nodes.keys() - set(ray_internals.draining_nodes())
+        staying = nodes.keys() - set(draining_nodes())
         if self._label is not None:  # Ray reserves room on any node: what these have is taken to be ours
             reserved_resources = {node: nodes[node]["Resources"] for node in staying}
         # Ray divides without rounding: of 1.0 CPU it takes four workers of 0.2.

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from plinth import ray_internals
+from plinth.ray_internals.core import TOKEN_LOGGER, Print, replace_printer
+from plinth.ray_internals.train import REQUESTS_LOGGER
 from plinth.redaction import RedactionFilter
 
 
@@ -32,7 +33,7 @@ class Noise:
 
 KNOWN = (
     Noise(
-        ray_internals.TOKEN_LOGGER,
+        TOKEN_LOGGER,
         r"Token authentication is enabled",
         "A cluster that is started here keeps strangers out: as it should be.",
     ),
@@ -42,7 +43,7 @@ KNOWN = (
         "Said at every import on a machine without GPUs. `poma doctor` says which device trains.",
     ),
     Noise(
-        ray_internals.REQUESTS_LOGGER,
+        REQUESTS_LOGGER,
         r"Failed to send resource request .* safe to ignore",
         "20 lines of traceback whenever the machine is busy; the request is sent again seconds later.",
     ),
@@ -105,10 +106,10 @@ def drop_noisy_lines() -> None:
     is_file = not sys.stdout.isatty()
     if is_file:
         os.environ.setdefault("RAY_COLOR_PREFIX", "0")
-    ray_internals.replace_printer(lambda show: without_known_lines(show, is_file))
+    replace_printer(lambda show: without_known_lines(show, is_file))
 
 
-def without_known_lines(show: ray_internals.Print, is_plain: bool = False) -> ray_internals.Print:
+def without_known_lines(show: Print, is_plain: bool = False) -> Print:
     """The printer without the known lines.
 
     Args:

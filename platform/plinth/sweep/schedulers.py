@@ -17,12 +17,12 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 
-from plinth import ray_internals
+from plinth.ray_internals.tune import population_training
 from plinth.sweep.config import SchedulerKind, SweepConfig
 from plinth.sweep.space import Dimension, Space
 from plinth.sweep.trial import INDEX, OBJECTIVE, TIME, TRIAL, VALUES
 
-PopulationTraining: Any = ray_internals.population_training()
+PopulationTraining: Any = population_training()
 
 
 def units(config: SweepConfig) -> float:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -304,14 +305,23 @@ class TrialRun:
 class TrialTrainable(tune.Trainable):
     """Tune's view of a trial: each `step` is one of its reports."""
 
-    def setup(self, config: dict[str, Any], task: TrialTask) -> None:
+    def setup(
+        self, config: dict[str, Any], task: TrialTask, variables: Mapping[str, str], is_alone: bool
+    ) -> None:
+        """Called by Tune with a trial's config and what `tune.with_parameters` was given.
+
+        Args:
+            variables: to set in this process's environment.
+            is_alone: of the trial's placement.
+        """
+        os.environ.update(variables)
         logging.getLogger("ray.tune").setLevel(logging.WARNING)  # else it logs how long this takes
         index, values = config[TRIAL][INDEX], dict(config[TRIAL][VALUES])
 
         def start(name: str, values: Values, has_changed: bool) -> Training:
             group = ray.util.get_current_placement_group()
             assert group is not None, "Tune starts every trial in a placement group"
-            placement = TrialPlacement(group, label=f"trial {name}")
+            placement = TrialPlacement(group, f"trial {name}", is_alone)
             return Training(lambda placed: task.train(name, values, placed, has_changed), placement)
 
         self._trial_run = TrialRun(task, index, values, start)

@@ -14,7 +14,6 @@ import psutil
 import pytest
 import torch
 
-from plinth import ray_internals
 from plinth.checkpoint import evaluations, store
 from plinth.checkpoint import save_load as checkpoint
 from plinth.checkpoint.evaluations import Evaluated
@@ -26,6 +25,7 @@ from plinth.launch.fit import fit, launch
 from plinth.observe.config import GuardConfig
 from plinth.observe.failures import by_attempt, first_cause, read_failures
 from plinth.observe.step_lines import read_lines
+from plinth.ray_internals.train_failures import worker_errors
 from plinth.storage import Storage
 from plinth.train.outcome import StageEnd
 from plinth.train.resolve import ResolvedStage
@@ -193,7 +193,7 @@ def test_bug_keeps_rays_error_with_the_workers_errors(cluster: None, tmp_path: P
     run = toy_run(tmp_path, build_stage=build_bug)
     with pytest.raises(ray.train.TrainingFailedError) as raised:
         fit(replace(CONFIG, max_failures=0), [run], Storage.from_uri(tmp_path / "run"))
-    errors = ray_internals.worker_errors(raised.value)
+    errors = worker_errors(raised.value)
     assert errors
     assert set(errors) <= {0, 1}
     assert any(type(e) is RuntimeError and str(e) == "a bug in the stage" for e in errors.values())

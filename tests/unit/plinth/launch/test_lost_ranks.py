@@ -16,10 +16,10 @@ import pytest
 from ray.exceptions import ActorDiedError, RayTaskError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
-from plinth import ray_internals
 from plinth.launch.coordinator import Coordinator
 from plinth.launch.lost_ranks import LostRanks
 from plinth.observe.failures import BATCHES_SUFFIX, FOLDER, Failure, first_cause, read_failures
+from plinth.ray_internals.train import REQUESTS_LOGGER
 from plinth.storage import Storage
 
 ATTEMPT = "20260101-113740-abc"
@@ -81,7 +81,7 @@ def test_the_killed_rank_is_the_first_cause(leave: Leaves, killed: int, tmp_path
 
 
 def test_in_the_controller_s_process_known_noise_is_dropped(tmp_path: Path) -> None:
-    logger = logging.getLogger(ray_internals.REQUESTS_LOGGER)
+    logger = logging.getLogger(REQUESTS_LOGGER)
     logger.filters.clear()
     pickle.loads(pickle.dumps(LostRanks(Storage.from_uri(tmp_path), Handle())))
     assert len(logger.filters) == 1

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from plinth import ray_internals
 from plinth.launch import scaling_policy
 from plinth.launch.scaling_policy import LadderPolicy
 
@@ -18,7 +17,7 @@ def policy(monkeypatch: pytest.MonkeyPatch) -> LadderPolicy:
 
     nodes = [{"NodeID": name, "Alive": name != "c"} for name in "abcd"]
     monkeypatch.setattr(scaling_policy.ray, "nodes", lambda: nodes)
-    monkeypatch.setattr(ray_internals, "draining_nodes", lambda: {"d": 0})
+    monkeypatch.setattr(scaling_policy, "draining_nodes", lambda: {"d": 0})
     config = ScalingConfig(num_workers=(1, 4), resources_per_worker={"CPU": 1})
     return LadderPolicy(config, [1, 2, 4], None)
 
@@ -51,7 +50,7 @@ def test_only_nodes_with_the_label_count(monkeypatch: pytest.MonkeyPatch) -> Non
         for name, role in roles.items()
     ]
     monkeypatch.setattr(scaling_policy.ray, "nodes", lambda: nodes)
-    monkeypatch.setattr(ray_internals, "draining_nodes", dict)
+    monkeypatch.setattr(scaling_policy, "draining_nodes", dict)
     config = ScalingConfig(num_workers=(1, 4), resources_per_worker={"CPU": 1})
     reserved: Any = {name: {"CPU": 1.0} for name in "abc"}
     assert LadderPolicy(config, [1, 2, 3], None, "poma-role=train").count_workers(reserved) == 2
@@ -64,7 +63,7 @@ def test_fractions_of_a_cpu_are_counted_to_the_last(monkeypatch: pytest.MonkeyPa
     from ray.train import ScalingConfig
 
     monkeypatch.setattr(scaling_policy.ray, "nodes", lambda: [{"NodeID": "a", "Alive": True}])
-    monkeypatch.setattr(ray_internals, "draining_nodes", dict)
+    monkeypatch.setattr(scaling_policy, "draining_nodes", dict)
     config = ScalingConfig(num_workers=(1, 5), resources_per_worker={"CPU": 0.2})
     reserved: Any = {"a": {"CPU": 1.0}}
     assert LadderPolicy(config, [1, 5], None).count_workers(reserved) == 5

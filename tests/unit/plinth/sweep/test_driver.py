@@ -5,6 +5,7 @@ Trials that train are in tests/integration/sweep.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -33,6 +34,7 @@ from plinth.sweep.records import (
     write_history,
     write_trial,
 )
+from tests.helpers.metrics import PLANTED
 from tests.helpers.toy.run import GLOBAL_BATCH
 from tests.helpers.toy.sweep import EVERY, LR, STEPS, driver, toy_config, train_nothing
 
@@ -100,6 +102,33 @@ def test_failed_trial_keeps_its_message_and_stop_pauses_the_others(cluster: None
     assert failed.record.status is Status.failed
     assert "a trial with a bug" in failed.record.message
     assert Status.running not in {t.record.status for t in others}
+
+
+@pytest.mark.slow
+def test_trials_get_the_users_settings_and_ray_no_keys(
+    cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tune's own way to hand the settings on writes this process's AWS keys to Ray's logs."""
+    import ray
+
+    monkeypatch.setenv("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", "77")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", PLANTED)
+    found = tmp_path / "found"
+
+    def train(storage: Storage, name: str, values: Values, placement: TrialPlacement, changed: bool) -> None:
+        names = ("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", "AWS_SECRET_ACCESS_KEY")
+        found.write_text(" ".join(str(os.environ.get(name)) for name in names))
+        train_nothing(storage, name, values, placement, changed, pause_s=0)
+
+    config = toy_config(SchedulerKind.none)
+    config.trials = 1
+    sweep_driver(tmp_path, config, train).run()
+    assert found.read_text() == "77 None"
+    session = ray.get_runtime_context().get_session_name()
+    logs = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", session, "logs")
+    texts = [path.read_bytes() for path in logs.rglob("*") if path.is_file()]
+    assert any(b"TrialTrainable" in text for text in texts)
+    assert not [text for text in texts if PLANTED.encode() in text]
 
 
 @pytest.mark.slow

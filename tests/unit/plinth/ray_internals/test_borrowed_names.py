@@ -13,8 +13,11 @@ from typing import Any
 import pytest
 
 from plinth import ray_internals
+from plinth.ray_internals.core import TOKEN_LOGGER, started_here
+from plinth.ray_internals.train import REQUESTS_LOGGER
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
+FOLDER = Path(ray_internals.__file__).parent
 TRAIN = "ray.train.v2._internal"
 BORROWED = [
     "ray._private.services:canonicalize_bootstrap_address",
@@ -79,8 +82,10 @@ BORROWED = [
     "ray._private.node:Node.is_head",
     "ray._private.ray_constants:ENABLE_RAY_CLUSTER",
     "ray._private.node:Node.dead_processes",
-    f"{ray_internals.TOKEN_LOGGER}:logger",
-    f"{ray_internals.REQUESTS_LOGGER}:logger",
+    "ray.tune.execution.class_cache:DEFAULT_ENV_VARS",
+    "ray.tune.execution.class_cache:ENV_VARS_TO_PROPAGATE",
+    f"{TOKEN_LOGGER}:logger",
+    f"{REQUESTS_LOGGER}:logger",
     "ray.data._internal.execution.execution_callback:ExecutionCallback.on_execution_step",
 ]
 """module:attributes of all that Ray does not promise to keep."""
@@ -106,7 +111,7 @@ def test_whether_this_process_started_its_cluster(monkeypatch: pytest.MonkeyPatc
     assert hasattr(import_module("ray._private.worker"), "_global_node")
     for node, expected in ((None, False), (SimpleNamespace(is_head=lambda: True), True)):
         monkeypatch.setattr("ray._private.worker._global_node", node)
-        assert ray_internals.started_here() is expected
+        assert started_here() is expected
 
 
 def test_signatures_of_replaced_methods() -> None:
@@ -124,8 +129,9 @@ def test_every_private_import_is_in_the_table() -> None:
     known |= {
         f"{m.rpartition('.')[0]}:{m.rpartition('.')[2]}" for m in (e.partition(":")[0] for e in BORROWED)
     }
-    source = Path(ray_internals.__file__).read_text()
-    for node in ast.walk(ast.parse(source)):
+    sources = [path.read_text() for path in FOLDER.glob("*.py")]
+    assert len(sources) > 1
+    for node in (node for source in sources for node in ast.walk(ast.parse(source))):
         if isinstance(node, ast.ImportFrom) and node.module and "._" in node.module:
             for alias in node.names:
                 assert f"{node.module}:{alias.name}" in known, f"{node.module}:{alias.name} has no test"
@@ -135,107 +141,6 @@ def test_no_other_file_uses_private_names_of_ray() -> None:
     private = re.compile(r"\bray(\.\w+)*\._\w+")
     for folder in ("platform", "jobs", "poma3d"):
         for path in (ROOT / folder).rglob("*.py"):
-            if path != Path(ray_internals.__file__):
+            if path.parent != FOLDER:
                 found = private.search(path.read_text())
                 assert found is None, f"{path.relative_to(ROOT)} uses {found and found[0]}"
-
-
-def test_worker_errors_are_unwrapped_and_in_order_of_rank() -> None:
-    from ray.train import WorkerGroupError
-    from ray.train.v2._internal.util import UserExceptionWithTraceback
-
-    bug, gone = RuntimeError("bug"), OSError("gone")
-    error = WorkerGroupError("two of two", {1: gone, 0: UserExceptionWithTraceback(bug, "Traceback ...")})
-    assert list(ray_internals.worker_errors(error).items()) == [(0, bug), (1, gone)]
-    assert ray_internals.worker_errors(RuntimeError("no worker failed")) == {}
-
-
-def test_only_a_start_timeout_is_one() -> None:
-    from ray.train import ControllerError
-    from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
-
-    assert ray_internals.is_start_timeout(ControllerError(WorkerGroupStartupTimeoutError(2)))
-    assert not ray_internals.is_start_timeout(ControllerError(RuntimeError("bug")))
-
-
-def test_workers_have_an_environment_of_their_own_only_where_the_user_has_set_something() -> None:
-    assert ray_internals.worker_group(None, {})._get_worker_runtime_env({}) == {}
-    given = {"RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "5"}
-    assert ray_internals.worker_group(None, given)._get_worker_runtime_env({}) == {"env_vars": given}
-
-
-@pytest.mark.parametrize("is_borrowed", [False, True])
-def test_a_group_that_dies_while_it_starts_gives_back_what_it_has_reserved(is_borrowed: bool) -> None:
-    """Ray's own `_start` frees nothing once the workers are there (2.60)."""
-    freed: list[str] = []
-
-    class DiesLate(ray_internals.worker_group("a group" if is_borrowed else None, {})):  # type: ignore[misc]
-        def __init__(self) -> None:
-            """Of what a group keeps, only what its end needs."""
-            self._worker_group_state = None
-
-        def _start_impl(self, worker_group_state_builder: Any) -> None:
-            self._worker_group_state = SimpleNamespace(shutdown=lambda: freed.append("group"))
-            raise RuntimeError("a worker died in the setup of its process group")
-
-        def _clear_state(self) -> None:
-            self._worker_group_state = None
-
-    group = DiesLate()
-    with pytest.raises(RuntimeError, match="a worker died"):
-        group._start()
-    assert freed == ["group"]
-    assert not group.has_started()
-
-
-class Fails(ray_internals.worker_group(None, {})):  # type: ignore[misc]
-    """A group whose workers are there and that cannot go on."""
-
-    def __init__(self, error: Exception) -> None:
-        """Of what a group keeps, only what its end needs."""
-        self.error, self.freed = error, 0
-        self._worker_group_state: Any = SimpleNamespace(shutdown=self.free)
-        self._callbacks = [SimpleNamespace(on_worker_group_shutdown=self.fail)]
-
-    def _start_impl(self, worker_group_state_builder: Any) -> None:
-        raise self.error
-
-    def _clear_state(self) -> None:
-        self._worker_group_state = None
-
-    def free(self) -> None:
-        self.freed += 1
-
-    def fail(self) -> Any:
-        raise self.error
-
-
-def test_a_worker_that_the_memory_monitor_killed_ends_no_run() -> None:
-    """Ray tries again after `WorkerGroupStartupFailedError`; any other error here is final."""
-    from ray.exceptions import OutOfMemoryError
-    from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError
-
-    starting, ending = Fails(OutOfMemoryError("full")), Fails(OutOfMemoryError("full"))
-    with pytest.raises(WorkerGroupStartupFailedError, match="full"):
-        starting._start()
-    ending.shutdown()
-    assert (starting.freed, ending.freed) == (1, 1)
-    with pytest.raises(ValueError, match="a bug"):
-        Fails(ValueError("a bug")).shutdown()
-
-
-OOM = """1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: ::1) \
-was 11.09GB used / 23.54GB limit (0.471190)
-Selected to kill: (Actor(0b): job ID=01, task name=A.__init__, required resources={}, pid=29591, \
-actual memory used=0.23GB, worker ID=e6)
-"""
-
-
-def test_memory_that_a_killed_worker_held_is_said() -> None:
-    from ray.exceptions import OutOfMemoryError
-    from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
-
-    killed = WorkerHealthCheckFailedError("poll", failure=OutOfMemoryError(OOM))
-    assert ray_internals.memory_kill(killed) == "it held 0.23 GB, its machine 11.09 of 23.54 GB"
-    assert ray_internals.memory_kill(OutOfMemoryError("")) == "Ray says no more"
-    assert ray_internals.memory_kill(RuntimeError(OOM)) == ""
