@@ -8,9 +8,9 @@ from typing import Any
 def start_trials_without_environment() -> None:
     """Let Tune, in this process, start its trials without a runtime environment of their own.
 
-    Into that environment it copies this process's AWS keys, which Ray then writes to its logs and shows to
-    whoever sees its dashboard; and a variable for another framework. And all that a trial starts inherits
-    the environment: none of its processes can then be one that Ray has ready, which costs each a second.
+    Into that environment it copies this process's AWS keys, which Ray then writes to its logs, and a variable
+    for another framework. And all that a trial starts inherits the environment: none of its processes can
+    then be one that Ray has ready, which costs each of them a second (findings/ray-tune-logs-aws-keys.sh).
     """
     from ray.tune.execution import class_cache
 
