@@ -2,7 +2,7 @@
 # Ray 2.60.0: a process that runs Ray Tune with AWS_SECRET_ACCESS_KEY in its environment, as whoever works on S3 has
 # it, leaves the key in plain text in Ray's logs: Tune hands it to its trials in their runtime environment, which the
 # agent of the node logs. And all actors that a trial starts inherit that environment, so none of them can be a process
-# that Ray has ready. What we do: no runtime environment for trials; their nodes have keys from whoever runs them.
+# that Ray has ready. What we do: Tune hands on no keys; nodes have theirs from whoever runs them.
 set -euo pipefail
 folder=$(mktemp -d /tmp/find.XXXX)
 trap 'rm -rf "$folder"' EXIT

@@ -58,14 +58,6 @@ def watch_nccl() -> None:
     os.environ.setdefault(constants.NCCL_RAS_ACTION_ENV_VAR, constants.NCCL_RAS_ACTION_FAIL)
 
 
-def users_variables() -> dict[str, str]:
-    """Ray Train's own environment variables that the user has set in this process."""
-    from ray.train.v2._internal.constants import get_env_vars_to_propagate
-
-    variables: dict[str, str] = get_env_vars_to_propagate()
-    return variables
-
-
 def scaling_decisions() -> tuple[Any, Any]:
     """The classes (NoopDecision, ResizeDecision) that a scaling policy answers with."""
     from ray.train.v2._internal.execution.scaling_policy import NoopDecision, ResizeDecision
@@ -156,7 +148,7 @@ def _run_controller(
         variables[constants.HEALTH_CHECK_INTERVAL_S_ENV_VAR] = str(LOOK_EVERY_S)
     if is_alone:  # a watch is a process more
         variables[constants.ENABLE_PREEMPTION_WATCHER_ENV_VAR] = "0"
-    users = users_variables()
+    users = constants.get_env_vars_to_propagate()
     of_workers = {k: v for k, v in users.items() if k != constants.WORKER_GROUP_START_TIMEOUT_S_ENV_VAR}
 
     class Controller(TrainController):

@@ -5,17 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 
-def start_trials_without_environment() -> None:
-    """Let Tune, in this process, start its trials without a runtime environment of their own.
+def hand_no_keys_to_trials() -> None:
+    """Let Tune, in this process, hand its trials only what the user has set and what is no key.
 
-    Into that environment it copies this process's AWS keys, which Ray then writes to its logs, and a variable
-    for another framework. And all that a trial starts inherits the environment: none of its processes can
-    then be one that Ray has ready, which costs each of them a second (findings/ray-tune-logs-aws-keys.sh).
+    Into their runtime environment it copies this process's AWS keys, which Ray then writes to its logs
+    (findings/ray-tune-logs-aws-keys.sh). What is there without the user's doing goes, too: all that a trial
+    starts inherits the environment, and without one its processes can be ones that Ray has ready, which saves
+    each of them a second.
     """
+    from ray.train.v2._internal.constants import WORKER_GROUP_START_TIMEOUT_S_ENV_VAR
     from ray.tune.execution import class_cache
 
+    names = {name for name in class_cache.ENV_VARS_TO_PROPAGATE if not name.startswith("AWS_")}
+    class_cache.ENV_VARS_TO_PROPAGATE = names - {WORKER_GROUP_START_TIMEOUT_S_ENV_VAR}  # trials set it
     class_cache.DEFAULT_ENV_VARS = {}
-    class_cache.ENV_VARS_TO_PROPAGATE = set()
 
 
 def population_training() -> Any:

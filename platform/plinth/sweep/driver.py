@@ -28,8 +28,7 @@ from ray.tune.execution.placement_groups import PlacementGroupFactory
 from plinth.errors import ConfigError, PlinthError
 from plinth.every import Every
 from plinth.ray_internals.core import is_alone
-from plinth.ray_internals.train import users_variables
-from plinth.ray_internals.tune import start_trials_without_environment
+from plinth.ray_internals.tune import hand_no_keys_to_trials
 from plinth.storage import Storage
 from plinth.storage.arrow import arrow_filesystem
 from plinth.sweep import schedulers
@@ -95,10 +94,8 @@ class SweepDriver:
         filesystem, path = arrow_filesystem(self.storage.child("tune"))
         searcher, space = self._searcher(known)
         os.environ.setdefault(PENDING_ENV, str(pending_trials(self.config, self.concurrent())))
-        start_trials_without_environment()
-        trainable = tune.with_parameters(
-            TrialTrainable, task=self.task, variables=users_variables(), is_alone=is_alone()
-        )
+        hand_no_keys_to_trials()
+        trainable = tune.with_parameters(TrialTrainable, task=self.task, is_alone=is_alone())
         tuner = tune.Tuner(
             tune.with_resources(trainable, partial(_reserve, self._bundles(), over)),
             param_space=space,

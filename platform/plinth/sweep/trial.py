@@ -10,11 +10,10 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -305,16 +304,12 @@ class TrialRun:
 class TrialTrainable(tune.Trainable):
     """Tune's view of a trial: each `step` is one of its reports."""
 
-    def setup(
-        self, config: dict[str, Any], task: TrialTask, variables: Mapping[str, str], is_alone: bool
-    ) -> None:
+    def setup(self, config: dict[str, Any], task: TrialTask, is_alone: bool) -> None:
         """Called by Tune with a trial's config and what `tune.with_parameters` was given.
 
         Args:
-            variables: to set in this process's environment.
             is_alone: of the trial's placement.
         """
-        os.environ.update(variables)
         logging.getLogger("ray.tune").setLevel(logging.WARNING)  # else it logs how long this takes
         index, values = config[TRIAL][INDEX], dict(config[TRIAL][VALUES])
 
