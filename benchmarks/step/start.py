@@ -4,17 +4,18 @@
         [KEY=VALUE ...]
 
 The demo's warm-up on a Ray that the command starts itself. Each row is a kind of process with the CPU seconds
-that all of its kind have taken when the first step is written down; medians over rounds. `--trial` looks at
-the second of two trials of a sweep that follow on another, on the demo's main stage: the processes that are
-started after the first one's last step, until the second one's first step. `--beside` starts
-another checkout in turns with this one, on the same data, as `git worktree add TREE COMMIT` makes it; compile
-it first (`python -m compileall -q TREE`), as this one is. `--imports` adds the packages that the driver and a
-training worker of this one import, with the CPU milliseconds of each.
+that all of its kind have taken when the first step ends; medians over rounds. `--trial` looks at two trials
+of a sweep that follow on another, on the demo's main stage: from the record of the first one's end to the
+second one's first step. `--beside` starts another checkout in turns with this one, each with its own demo's
+job on the same data, as `git worktree add TREE COMMIT` makes it; compile it first (`python -m compileall -q
+TREE`), as this one is. `--imports` adds the packages that the driver and a training worker of this one
+import, with the CPU milliseconds of each.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import subprocess
@@ -22,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -31,6 +32,7 @@ import psutil
 import yaml
 
 from benchmarks.step.pretrain import DEMO, ROOT, prepare
+from plinth.sweep.records import TRIAL_KEY
 
 SAMPLE_S = 0.05
 SHOWN_PACKAGES = 12
@@ -85,7 +87,7 @@ def main() -> None:
     rows = dict(sorted(rows.items(), key=lambda row: -row[1][-1]))
     rows["all"] = [median(sum(seconds.values()) for _, seconds in column) for column in columns]
     rows["wall time, s"] = [median(wall for wall, _ in column) for column in columns]
-    what = "of a trial's processes to its first step" if arguments.trial else "to the first step"
+    what = "from trial to trial" if arguments.trial else "to the first step"
     print(f"| CPU-s {what} | {' | '.join(map(str, trees))} |\n|---|{'---|' * len(trees)}")
     for kind, of_trees in rows.items():
         print(f"| {kind} | {' | '.join(f'{seconds:.1f}' for seconds in of_trees)} |")
@@ -104,15 +106,15 @@ def start(tree: Path, folder: Path, number: int, overrides: Sequence[str]) -> tu
     raw |= {"kind": "pretrain", "name": name, "main": None}
     raw["fit"]["workers"] = 2
     raw["warmup"] |= {"steps": 2, "warmup_steps": 1}
-    running = Running(tree, folder, raw, overrides)
-    running.watch_until(lambda: is_written(folder / "runs" / name / "warmup"))
-    return running.wall_s(running.began), running.by_kind()
+    watched = Watched(tree, folder, raw, overrides)
+    first = step_ends(folder / "runs" / name / "warmup")[0]
+    return first - watched.began, watched.by_kind(watched.began, first)
 
 
 def trial_start(
     tree: Path, folder: Path, number: int, overrides: Sequence[str]
 ) -> tuple[float, dict[str, float]]:
-    """Wall seconds from a trial's last step to the next one's first, and the CPU seconds of its processes."""
+    """Wall seconds from a trial's end to the next one's first step, and the CPU seconds between the two."""
     raw = pretrain_job(tree, folder)
     name = f"trial-{number}-{int(time.time())}"
     raw |= {"kind": "sweep", "name": name, "output": str(folder / "sweeps"), "warmup": None}
@@ -121,15 +123,16 @@ def trial_start(
     raw["checkpoint"] = {"every_steps": 2, "keep_last": 1}
     raw["sweep"] = {
         "space": {"main.lr": {"choice": [1.0e-3, 2.0e-3]}},
-        "metric": "scene_text", "mode": "min", "trials": 2, "max_concurrent": 1,
+        "metric": "scene_text",
+        "mode": "min",
+        "trials": 2,
+        "max_concurrent": 1,
         "scheduler": {"kind": "none"},
     }
-    running = Running(tree, folder, raw, overrides)
+    watched = Watched(tree, folder, raw, overrides)
     trials = folder / "sweeps" / name / "trials"
-    running.watch_until(lambda: is_written(trials / "000" / "main", raw["main"]["steps"]))
-    first_ended = time.time()
-    running.watch_until(lambda: is_written(trials / "001" / "main"))
-    return running.wall_s(first_ended), running.by_kind(first_ended)
+    ended, first = (trials / "000" / TRIAL_KEY).stat().st_mtime, step_ends(trials / "001" / "main")[0]
+    return first - ended, watched.by_kind(ended, first)
 
 
 def pretrain_job(tree: Path, folder: Path) -> dict[str, Any]:
@@ -139,61 +142,61 @@ def pretrain_job(tree: Path, folder: Path) -> dict[str, Any]:
     return found
 
 
-def is_written(stage: Path, lines: int = 1) -> bool:
-    """Whether so many steps of a stage are written down."""
-    metrics = stage / "metrics.jsonl"
-    return metrics.exists() and metrics.read_bytes().count(b"\n") >= lines
+def step_ends(stage: Path) -> list[float]:
+    """When (`time.time()`) each step of a stage ended; its file is written with checkpoints, later."""
+    return [float(json.loads(line)["time"]) for line in (stage / "metrics.jsonl").read_text().splitlines()]
 
 
-class Running:
-    """A command of a checkout and all processes below it, with the CPU seconds of each."""
+class Watched:
+    """A command of a checkout that has run to its end, and what it and all processes below it did when."""
 
     def __init__(self, tree: Path, folder: Path, raw: dict[str, Any], overrides: Sequence[str]) -> None:
         job = folder / f"{raw['name']}.yaml"
         job.write_text(yaml.safe_dump(raw))
-        self._log = job.with_suffix(".log")
+        log = job.with_suffix(".log")
         environment = dict(os.environ)
         if tree != ROOT:
             environment["PYTHONPATH"] = f"{tree}{os.pathsep}{tree / 'platform'}"
         self.began = time.time()
-        with self._log.open("w") as out:
+        self._looks: list[tuple[float, dict[int, tuple[str, float]]]] = []
+        """When, and process -> its kind and CPU seconds; of one that has ended what it had before."""
+        with log.open("w") as out:
             command = [sys.executable, "-m", "jobs.cli", raw["kind"], str(job), *overrides]
-            self._process = subprocess.Popen(
+            process = subprocess.Popen(
                 command, cwd=tree, env=environment, stdout=out, stderr=subprocess.STDOUT
             )
-        self._watched = psutil.Process(self._process.pid)
-        self._seconds: dict[int, tuple[str, float, float]] = {}
-        """Process -> its kind, when it was started, its CPU seconds."""
-        self._seen = self.began
-
-    def watch_until(self, is_over: Callable[[], bool]) -> None:
-        """Look until something is there, or the command ends."""
-        while self._process.poll() is None and not is_over():
-            for one in [self._watched, *self._watched.children(recursive=True)]:
-                try:
-                    times, words, born = one.cpu_times(), " ".join(one.cmdline()), one.create_time()
-                except psutil.Error:
-                    continue
-                kind = DRIVER if one.pid == self._process.pid else kind_of(words)
-                if kind == WAITING and one.pid in self._seconds:
-                    kind = self._seconds[one.pid][0]  # what it has done before it waits
-                self._seconds[one.pid] = (kind, born, times.user + times.system)
+        driver = psutil.Process(process.pid)
+        while process.poll() is None:
+            self._looks.append((time.time(), self._look(driver)))
             time.sleep(SAMPLE_S)
-        self._seen = time.time()
+        if process.returncode:
+            raise SystemExit(f"The command ended with {process.returncode}, see {log}")
 
-    def wall_s(self, since: float) -> float:
-        """From a moment (`time.time()`) to the end of the last watch."""
-        return self._seen - since
-
-    def by_kind(self, since: float = 0.0) -> dict[str, float]:
-        """CPU seconds by kind, of the processes started since a moment (`time.time()`); waits for the end."""
-        if self._process.wait():
-            raise SystemExit(f"The command ended with {self._process.returncode}, see {self._log}")
+    def by_kind(self, since: float, until: float) -> dict[str, float]:
+        """CPU seconds between two moments (`time.time()`), by kind of process."""
+        before, after = self._at(since), self._at(until)
         found: Counter[str] = Counter()
-        for kind, born, cpu_s in self._seconds.values():
-            if born >= since:
-                found[kind] += cpu_s
+        for pid, (kind, cpu_s) in after.items():
+            found[kind] += cpu_s - before.get(pid, (kind, 0.0))[1]
         return dict(found)
+
+    def _at(self, moment: float) -> dict[int, tuple[str, float]]:
+        """The last look before a moment."""
+        looks = [processes for seen, processes in self._looks if seen <= moment]
+        return looks[-1] if looks else {}
+
+    def _look(self, driver: psutil.Process) -> dict[int, tuple[str, float]]:
+        found = dict(self._looks[-1][1]) if self._looks else {}
+        for one in [driver, *driver.children(recursive=True)]:
+            try:
+                times, words = one.cpu_times(), " ".join(one.cmdline())
+            except psutil.Error:
+                continue
+            kind = DRIVER if one.pid == driver.pid else kind_of(words)
+            if kind == WAITING and one.pid in found:
+                kind = found[one.pid][0]  # what it has done before it waits
+            found[one.pid] = (kind, times.user + times.system)
+        return found
 
 
 def kind_of(command_line: str) -> str:

@@ -5,7 +5,9 @@ Trials that train are in tests/integration/sweep.
 
 from __future__ import annotations
 
+import json
 import os
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -105,27 +107,31 @@ def test_failed_trial_keeps_its_message_and_stop_pauses_the_others(cluster: None
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("settings", [{}, {"RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "77"}])
 def test_trials_get_the_users_settings_and_ray_no_keys(
-    cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str]
 ) -> None:
-    """Tune's own way to hand the settings on writes this process's AWS keys to Ray's logs."""
+    """Tune's own way to hand settings on writes this process's AWS keys to Ray's logs. A trial without an
+    environment of its own may start in processes that Ray has ready."""
     import ray
 
-    monkeypatch.setenv("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", "77")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", PLANTED)
+    for name, value in {**settings, "AWS_SECRET_ACCESS_KEY": PLANTED}.items():
+        monkeypatch.setenv(name, value)
     found = tmp_path / "found"
 
     def train(storage: Storage, name: str, values: Values, placement: TrialPlacement, changed: bool) -> None:
-        names = ("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", "AWS_SECRET_ACCESS_KEY")
-        found.write_text(" ".join(str(os.environ.get(name)) for name in names))
+        environment = ray.get_runtime_context().runtime_env.to_dict()
+        found.write_text(
+            json.dumps([environment, placement.is_alone, os.environ.get("AWS_SECRET_ACCESS_KEY")])
+        )
         train_nothing(storage, name, values, placement, changed, pause_s=0)
 
     config = toy_config(SchedulerKind.none)
     config.trials = 1
     sweep_driver(tmp_path, config, train).run()
-    assert found.read_text() == "77 None"
+    assert json.loads(found.read_text()) == [{"env_vars": settings} if settings else {}, True, None]
     session = ray.get_runtime_context().get_session_name()
-    logs = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", session, "logs")
+    logs = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir(), "ray", session, "logs")
     texts = [path.read_bytes() for path in logs.rglob("*") if path.is_file()]
     assert any(b"TrialTrainable" in text for text in texts)
     assert not [text for text in texts if PLANTED.encode() in text]
