@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import psutil
 import yaml
 
+from benchmarks.step.cpu_clock import CpuClock
 from jobs.demo.command import Timings, make_data
 from jobs.demo.config import DemoJob
 from jobs.jobfile import read
@@ -79,7 +78,7 @@ def pretrain(
     with log.open("w") as out:
         command = [sys.executable, "-m", "jobs.cli", "pretrain", str(job), *overrides]
         process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT)
-        clock = _CpuClock(process.pid)
+        clock = CpuClock(process.pid, SAMPLE_S)
         if process.wait():
             raise SystemExit(f"{job}: `poma pretrain` ended with {process.returncode}, see {log}")
     clock.stop()
@@ -90,48 +89,7 @@ def pretrain(
         first, last = lines[skipped[stage]], lines[-1]
         done = last["step"] - first["step"]
         wall_s = last["time"] - first["time"]
-        cpu_s = clock.at(last["time"]) - clock.at(first["time"])
+        cpu_s = sum(clock.between(first["time"], last["time"]).values())
         epochs = [line["epoch"] for line in lines[skipped[stage] + 1 :]]
         found[stage] = Measured(done * raw[stage]["global_batch_size"] / wall_s, 1000 * cpu_s / done, epochs)
     return found
-
-
-class _CpuClock:
-    """CPU seconds of a process and all below it, over time."""
-
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
-        self._times: list[float] = []
-        self._seconds: list[float] = []
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopped.set()
-        self._thread.join()
-
-    def at(self, moment: float) -> float:
-        """Seconds until `moment` (`time.time()`), between the two samples around it."""
-        return _between(self._times, self._seconds, moment)
-
-    def _run(self) -> None:
-        by_process: dict[int, float] = {}
-        while not self._stopped.wait(SAMPLE_S):
-            try:
-                root = psutil.Process(self._pid)
-                for process in (root, *root.children(recursive=True)):
-                    used = process.cpu_times()
-                    by_process[process.pid] = used.user + used.system
-            except psutil.Error:
-                continue  # one of them has just ended
-            self._times.append(time.time())
-            self._seconds.append(sum(by_process.values()))
-
-
-def _between(times: Sequence[float], values: Sequence[float], moment: float) -> float:
-    for i in range(1, len(times)):
-        if times[i] >= moment:
-            share = (moment - times[i - 1]) / (times[i] - times[i - 1])
-            return values[i - 1] + share * (values[i] - values[i - 1])
-    return values[-1]

@@ -28,9 +28,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import psutil
 import yaml
 
+from benchmarks.step.cpu_clock import CpuClock
 from benchmarks.step.pretrain import DEMO, ROOT, prepare
 from plinth.sweep.records import TRIAL_KEY
 
@@ -106,9 +106,9 @@ def start(tree: Path, folder: Path, number: int, overrides: Sequence[str]) -> tu
     raw |= {"kind": "pretrain", "name": name, "main": None}
     raw["fit"]["workers"] = 2
     raw["warmup"] |= {"steps": 2, "warmup_steps": 1}
-    watched = Watched(tree, folder, raw, overrides)
+    began, clock = watch(tree, folder, raw, overrides)
     first = step_ends(folder / "runs" / name / "warmup")[0]
-    return first - watched.began, watched.by_kind(watched.began, first)
+    return first - began, clock.between(began, first)
 
 
 def trial_start(
@@ -129,10 +129,10 @@ def trial_start(
         "max_concurrent": 1,
         "scheduler": {"kind": "none"},
     }
-    watched = Watched(tree, folder, raw, overrides)
+    _, clock = watch(tree, folder, raw, overrides)
     trials = folder / "sweeps" / name / "trials"
     ended, first = (trials / "000" / TRIAL_KEY).stat().st_mtime, step_ends(trials / "001" / "main")[0]
-    return first - ended, watched.by_kind(ended, first)
+    return first - ended, clock.between(ended, first)
 
 
 def pretrain_job(tree: Path, folder: Path) -> dict[str, Any]:
@@ -147,56 +147,30 @@ def step_ends(stage: Path) -> list[float]:
     return [float(json.loads(line)["time"]) for line in (stage / "metrics.jsonl").read_text().splitlines()]
 
 
-class Watched:
-    """A command of a checkout that has run to its end, and what it and all processes below it did when."""
+def watch(tree: Path, folder: Path, raw: dict[str, Any], overrides: Sequence[str]) -> tuple[float, CpuClock]:
+    """Run a job of a checkout to its end: when it began (`time.time()`), and what its processes did when."""
+    job = folder / f"{raw['name']}.yaml"
+    job.write_text(yaml.safe_dump(raw))
+    log = job.with_suffix(".log")
+    environment = dict(os.environ)
+    if tree != ROOT:
+        environment["PYTHONPATH"] = f"{tree}{os.pathsep}{tree / 'platform'}"
+    began = time.time()
+    with log.open("w") as out:
+        command = [sys.executable, "-m", "jobs.cli", raw["kind"], str(job), *overrides]
+        process = subprocess.Popen(command, cwd=tree, env=environment, stdout=out, stderr=subprocess.STDOUT)
 
-    def __init__(self, tree: Path, folder: Path, raw: dict[str, Any], overrides: Sequence[str]) -> None:
-        job = folder / f"{raw['name']}.yaml"
-        job.write_text(yaml.safe_dump(raw))
-        log = job.with_suffix(".log")
-        environment = dict(os.environ)
-        if tree != ROOT:
-            environment["PYTHONPATH"] = f"{tree}{os.pathsep}{tree / 'platform'}"
-        self.began = time.time()
-        self._looks: list[tuple[float, dict[int, tuple[str, float]]]] = []
-        """When, and process -> its kind and CPU seconds; of one that has ended what it had before."""
-        with log.open("w") as out:
-            command = [sys.executable, "-m", "jobs.cli", raw["kind"], str(job), *overrides]
-            process = subprocess.Popen(
-                command, cwd=tree, env=environment, stdout=out, stderr=subprocess.STDOUT
-            )
-        driver = psutil.Process(process.pid)
-        while process.poll() is None:
-            self._looks.append((time.time(), self._look(driver)))
-            time.sleep(SAMPLE_S)
-        if process.returncode:
-            raise SystemExit(f"The command ended with {process.returncode}, see {log}")
+    def kind(pid: int, words: str, before: str) -> str:
+        if pid == process.pid:
+            return DRIVER
+        found = kind_of(words)
+        return before if found == WAITING and before else found  # what it has done before it waits
 
-    def by_kind(self, since: float, until: float) -> dict[str, float]:
-        """CPU seconds between two moments (`time.time()`), by kind of process."""
-        before, after = self._at(since), self._at(until)
-        found: Counter[str] = Counter()
-        for pid, (kind, cpu_s) in after.items():
-            found[kind] += cpu_s - before.get(pid, (kind, 0.0))[1]
-        return dict(found)
-
-    def _at(self, moment: float) -> dict[int, tuple[str, float]]:
-        """The last look before a moment."""
-        looks = [processes for seen, processes in self._looks if seen <= moment]
-        return looks[-1] if looks else {}
-
-    def _look(self, driver: psutil.Process) -> dict[int, tuple[str, float]]:
-        found = dict(self._looks[-1][1]) if self._looks else {}
-        for one in [driver, *driver.children(recursive=True)]:
-            try:
-                times, words = one.cpu_times(), " ".join(one.cmdline())
-            except psutil.Error:
-                continue
-            kind = DRIVER if one.pid == driver.pid else kind_of(words)
-            if kind == WAITING and one.pid in found:
-                kind = found[one.pid][0]  # what it has done before it waits
-            found[one.pid] = (kind, times.user + times.system)
-        return found
+    clock = CpuClock(process.pid, SAMPLE_S, kind)
+    if process.wait():
+        raise SystemExit(f"The command ended with {process.returncode}, see {log}")
+    clock.stop()
+    return began, clock
 
 
 def kind_of(command_line: str) -> str:
