@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--no-exact-sums", action="store_true")
     parser.add_argument("--workers", type=int, default=2, help="processes of each way that train")
     parser.add_argument("--demo", action="store_true", help="`poma pretrain` on the demo's stages, too")
-    parser.add_argument("--reader", choices=["ray", "threads"], default="ray", help="of --demo")
+    parser.add_argument("--reader", choices=["auto", "ray", "threads"], default="auto", help="of --demo")
     parser.add_argument("--folder", type=Path, default=Path("bench-step"), help="of --demo: data and runs")
     parser.add_argument("--json", type=Path, help="where --demo writes the ratios")
     a = parser.parse_args()

@@ -9,23 +9,27 @@ Legend: n rows of this rank's part of the global batch; the rows of a lane are c
 
 from __future__ import annotations
 
+import logging
 import queue
 import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from plinth.data.assemble import Assembler, Decode, LocalBatch
 from plinth.data.bad_rows import NO_SKIPS, Skips
-from plinth.data.config import DataConfig, ReaderKind
+from plinth.data.config import DataConfig, DecodePlace, ReaderKind
 from plinth.data.plan import Cursor, Plan, Window, rank_windows
 from plinth.data.sources import Mixture, OpenSource, PieceReader, check_sources
 from plinth.data.stream_threads import Ahead, WindowTables, put_unless_closed, read_windows
 from plinth.errors import ConfigError
+from plinth.units import counted
 from plinth.world import World
 
 CLOSE_TIMEOUT_S = 30.0
+
+log = logging.getLogger(__name__)
 
 
 def open_batches(
@@ -52,21 +56,58 @@ def open_batches(
     """
     check_sources(mixture.sources, columns)
     plan, config = mixture.plan, mixture.config
-    stream = _open_stream(rank_windows(plan, world, start), mixture.sources, columns, config)
+    reader = choose_reader(config, world.world_size)
+    if world.rank == 0:
+        log.info("reading by %s: %s", reader.kind.value, reader.why)
+    windows = rank_windows(plan, world, start)
+    stream = _open_stream(reader.kind, windows, mixture.sources, columns, config)
     assembler = Assembler(mixture, world, start, columns, decode, skip)
     return Batches(plan, assembler.batches(stream), config.prefetch_batches, read_ahead)
 
 
-def _open_stream(
-    windows: Iterator[Window], sources: Sequence[OpenSource], columns: Sequence[str], config: DataConfig
-) -> Generator[WindowTables]:
+class Reader(NamedTuple):
+    """Who reads, never `auto`, and why, for the log."""
+
+    kind: ReaderKind
+    why: str
+
+
+def choose_reader(config: DataConfig, workers: int) -> Reader:
+    """What `data.reader` comes to in this process, one of so many workers.
+
+    Without a CPU to spare, tasks that read and Ray Data's scheduling take the time of the training step; what
+    tasks decode, and what the job says of the tasks, needs them.
+
+    Raises:
+        ConfigError: it is ray, and this process is not part of a Ray cluster.
+    """
     in_ray = "ray" in sys.modules and sys.modules["ray"].is_initialized()
     if config.reader is ReaderKind.ray and not in_ray:
         raise ConfigError(
             "data.reader is ray, but this process is not part of a Ray cluster.",
             "Use workers, or set data.reader=threads: the order is the same.",
         )
-    if config.reader is ReaderKind.threads or not in_ray:
+    if config.reader is not ReaderKind.auto:
+        return Reader(config.reader, "data.reader says so")
+    if not in_ray:
+        return Reader(ReaderKind.threads, "this process is not part of a Ray cluster")
+    asks = {"ray_label": config.ray_label, "ray_task_cpus": config.ray_task_cpus}
+    asks["decode"] = config.decode is DecodePlace.task
+    if asking := [name for name, value in asks.items() if value]:
+        return Reader(ReaderKind.ray, f"data.{asking[0]} asks for its tasks")
+    cpus = sys.modules["ray"].cluster_resources().get("CPU", 0)
+    room = f"{cpus:g} CPUs for {counted(workers, 'worker')}"
+    return Reader(ReaderKind.ray if cpus > workers else ReaderKind.threads, room)
+
+
+def _open_stream(
+    kind: ReaderKind,
+    windows: Iterator[Window],
+    sources: Sequence[OpenSource],
+    columns: Sequence[str],
+    config: DataConfig,
+) -> Generator[WindowTables]:
+    if kind is ReaderKind.threads:
         read = PieceReader(sources, columns, config.on_bad_shard).read_run
         return read_windows(windows, read, Ahead.of(config, sources))
     from plinth.data import stream  # here, because importing Ray takes seconds

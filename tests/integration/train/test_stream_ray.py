@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -90,6 +91,16 @@ def test_order_is_the_same_for_one_and_four_consumers_and_after_a_resume(sources
     start = expected[cut].next_cursor
     ranks = [take(sources, SMALL, World(r, 4), start, 4) for r in range(4)]
     assert_equal(ranks, expected[cut + 1 : cut + 5])
+
+
+@pytest.mark.parametrize(("workers", "kind"), [(1, "ray"), (2, "threads")])
+def test_auto_leaves_the_cpus_to_the_workers(
+    sources: list[OpenSource], workers: int, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "plinth.data.batches")
+    auto, world = replace(SMALL, reader=ReaderKind.auto), World(0, workers)
+    assert_equal([take(sources, auto, world, Cursor(), 2)], take(sources, THREADS, world, Cursor(), 2))
+    assert f"reading by {kind}: 2 CPUs for " in caplog.text
 
 
 def test_reading_starts_no_actor_for_a_dashboard_that_is_not_there(sources: list[OpenSource]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import Counter
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,8 +15,8 @@ import pytest
 import torch
 
 from plinth.data.assemble import LocalBatch, sample_key
-from plinth.data.batches import Batches, open_batches
-from plinth.data.config import DataConfig, ReaderKind
+from plinth.data.batches import Batches, choose_reader, open_batches
+from plinth.data.config import DataConfig, DecodePlace, ReaderKind
 from plinth.data.plan import Cursor, global_batch
 from plinth.data.sources import OpenSource, mix
 from plinth.errors import ConfigError, DataError
@@ -168,6 +170,32 @@ def test_without_ray_the_reader_is_threads_or_an_error(source: OpenSource) -> No
         assert next(batches).cursor == START
     with pytest.raises(ConfigError, match=r"data.reader is ray, but .* set data.reader=threads"):
         opened(ReaderKind.ray)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "workers", "given", "expected"),
+    [
+        (2, 2, {}, (ReaderKind.threads, "2 CPUs for 2 workers")),
+        (3, 2, {}, (ReaderKind.ray, "3 CPUs for 2 workers")),
+        (None, 1, {}, (ReaderKind.threads, "0 CPUs for 1 worker")),
+        (2, 2, {"ray_label": "poma-role=data"}, (ReaderKind.ray, "data.ray_label asks for its tasks")),
+        (2, 2, {"ray_task_cpus": 0.5}, (ReaderKind.ray, "data.ray_task_cpus asks for its tasks")),
+        (2, 2, {"decode": DecodePlace.task}, (ReaderKind.ray, "data.decode asks for its tasks")),
+        (2, 2, {"reader": ReaderKind.ray}, (ReaderKind.ray, "data.reader says so")),
+        (9, 2, {"reader": ReaderKind.threads}, (ReaderKind.threads, "data.reader says so")),
+    ],
+)
+def test_ray_reads_where_it_has_a_cpu_or_is_asked_for(
+    cpus: float | None,
+    workers: int,
+    given: dict[str, Any],
+    expected: tuple[ReaderKind, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    resources = {} if cpus is None else {"CPU": float(cpus)}
+    ray = SimpleNamespace(is_initialized=lambda: True, cluster_resources=lambda: resources)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    assert choose_reader(DataConfig(**given), workers) == expected
 
 
 def test_sample_key_is_stable() -> None:
