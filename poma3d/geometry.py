@@ -61,8 +61,9 @@ def unproject(
     along_row_W3 = origin_3[..., None, :] + u_W[:, None] * per_u_3[..., None, :]
     down_column_H3 = v_H[:, None] * per_v_3[..., None, :]
     rays_HW3 = along_row_W3[..., None, :, :] + down_column_H3[..., :, None, :]
-    points_HW3 = metres_HW[..., None] * rays_HW3 + translation_3[..., None, None, :]
-    return torch.where((metres_HW > 0)[..., None], points_HW3, 0.0).to(dtype)
+    points_HW3 = metres_HW[..., None] * rays_HW3
+    points_HW3 += translation_3[..., None, None, :]
+    return points_HW3.masked_fill_((metres_HW <= 0)[..., None], 0.0).to(dtype)
 
 
 def as_metres(depth: Tensor, depth_scale: Tensor | float, dtype: torch.dtype = torch.float32) -> Tensor:

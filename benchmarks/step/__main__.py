@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.step.arms import Case, serve
-from benchmarks.step.pretrain import LAYERS, STAGES, prepare, pretrain
+from benchmarks.step.pretrain import LAYERS, STAGES, Run, prepare
+from benchmarks.step.turns import steps_needed, take_turns
 from jobs.common.cluster import free_port
 from poma3d.network.config import MaskConfig, PredictorConfig
 from poma3d.network.vit import VitShape
@@ -132,8 +133,9 @@ def main() -> None:
     )
     parser.add_argument("--cases", default="warmup,main", help=f"of {', '.join(CASES)}")
     parser.add_argument("--arms", default="bare,deepspeed,engine")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=20, help="of a round")
+    parser.add_argument("--rounds", type=int, default=5, help="with --demo, runs of `poma pretrain`")
+    parser.add_argument("--steps", type=int, default=20, help="of a round; with --demo, of a turn")
+    parser.add_argument("--turns", type=int, default=4, help="of each stage of a run, with --demo")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--no-exact-sums", action="store_true")
     parser.add_argument("--workers", type=int, default=2, help="processes of each way that train")
@@ -184,11 +186,15 @@ def demo(a: argparse.Namespace) -> dict[str, float]:
         bare = {"warmup": warmup[BARE], "main": main_stage[BARE]}
         pace = {name: bare[name].run(range(a.steps)).samples_per_s for name in STAGES}
         skipped = {name: math.ceil(SETTLED_S * pace[name] / cases[name].global_batch_size) for name in STAGES}
+        lengths = {name: steps_needed(before, a.turns, a.steps) for name, before in skipped.items()}
         for number in range(a.rounds):
-            ours = pretrain(a.folder, f"{label}-{number}", skipped, a.steps, overrides)
+            run = Run(a.folder, f"{label}-{number}", lengths, overrides)
+            turns = take_turns(run, skipped, a.turns, a.steps, lambda name, epochs: bare[name].run(epochs))
             for name in STAGES:
-                measured = Round(ours[name].samples_per_s, ours[name].cpu_ms)
-                found[name].append({BARE: bare[name].run(ours[name].epochs), PRETRAIN: measured})
+                found[name] += [
+                    {BARE: theirs, PRETRAIN: Round(ours.samples_per_s, ours.cpu_ms)}
+                    for ours, theirs in turns[name]
+                ]
     return {name: show(cases[name], [BARE, PRETRAIN], found[name]) for name in STAGES}
 
 
@@ -197,13 +203,15 @@ def show(case: Case, arms: Sequence[str], rounds: Sequence[dict[str, Round]]) ->
     is_exact = case.exact_sums and case.precision == "fp32" and case.workers > 1
     sums = "exact sums" if is_exact else "plain sums"  # the only micro-batch of a step is added to nothing
     print(f"{case.name}: {case.precision}, {sums}, ZeRO {case.zero_stage}, {len(rounds)} rounds")
-    print(f"    {'':24} {'samples/s':>9} {'CPU-ms':>9} {'ratio':>6} {'CPU ratio':>9}")
+    print(f"    {'':24} {'samples/s':>9} {'CPU-ms':>9} {'ratio':>6} {'half of all':>12} {'CPU ratio':>9}")
     ratio = 1.0
     for arm in arms:
-        ratio = statistics.median(r[arm].samples_per_s / r[arms[0]].samples_per_s for r in rounds)
+        ratios = sorted(r[arm].samples_per_s / r[arms[0]].samples_per_s for r in rounds)
+        ratio, quarter = statistics.median(ratios), len(ratios) // 4
+        half = f"{ratios[quarter]:.2f} to {ratios[-1 - quarter]:.2f}"
         cpu = statistics.median(r[arms[0]].cpu_ms / r[arm].cpu_ms for r in rounds)
         rate, ms = (statistics.median(r[arm][i] for r in rounds) for i in (0, 1))
-        print(f"    {arm:24} {rate:9.1f} {ms:9.1f} {ratio:6.2f} {cpu:9.2f}", flush=True)
+        print(f"    {arm:24} {rate:9.1f} {ms:9.1f} {ratio:6.2f} {half:>12} {cpu:9.2f}", flush=True)
     return ratio
 
 

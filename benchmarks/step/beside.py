@@ -14,7 +14,7 @@ import argparse
 import statistics
 from pathlib import Path
 
-from benchmarks.step.pretrain import prepare, pretrain
+from benchmarks.step.pretrain import Run, prepare
 from plinth.checkpoint.config import CheckpointConfig
 
 SKIPPED = 40
@@ -42,8 +42,9 @@ def main() -> None:
     for number in range(a.rounds):
         rates = {}
         for name, overrides in ((WITHOUT, plain), (WITH, [*plain, *beside])):
-            measured = pretrain(a.folder, f"beside-{number}", {"main": SKIPPED}, a.steps, overrides)["main"]
-            rates[name] = measured.samples_per_s
+            run = Run(a.folder, f"beside-{number}", {"main": SKIPPED + a.steps + 1}, overrides)
+            run.end()
+            rates[name] = run.measured("main", run.lines("main")[SKIPPED:]).samples_per_s
         ratios.append(rates[WITH] / rates[WITHOUT])
         print(", ".join(f"{name} {rate:.1f} samples/s" for name, rate in rates.items()), flush=True)
     ratio, usual = statistics.median(ratios), CheckpointConfig().every_steps

@@ -1,10 +1,11 @@
-"""`poma pretrain` on the demo's stages, for `benchmarks.step`: data once, then a run for each round."""
+"""`poma pretrain` on the demo's stages, for `benchmarks.step` and its likes: data once, then runs."""
 
 from __future__ import annotations
 
-import json
+import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from benchmarks.step.cpu_clock import CpuClock
 from jobs.demo.command import Timings, make_data
 from jobs.demo.config import DemoJob
 from jobs.jobfile import read
+from plinth.observe.step_lines import Line, parsed
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "jobs" / "configs" / "demo.yaml"
@@ -28,7 +30,7 @@ SAMPLE_S = 0.25
 
 
 class Measured(NamedTuple):
-    """A stage of a run."""
+    """Steps of a stage, one after the other."""
 
     samples_per_s: float
     cpu_ms: float
@@ -47,49 +49,58 @@ def prepare(folder: Path) -> None:
     make_data(job, Timings(folder / "data.json"))
 
 
-def pretrain(
-    folder: Path,
-    name: str,
-    skipped: Mapping[str, int],
-    steps: int,
-    overrides: Sequence[str],
-) -> dict[str, Measured]:
-    """One run, by stage.
+class Run:
+    """A run of `poma pretrain` of some stages, started.
 
     Args:
         folder: of `prepare`.
         name: of the run, with the time added.
-        skipped: stage -> steps before those that are measured: while Ray's processes still start, reading
-            begins and the run's first page is written. A stage that is not named is left out.
-        steps: that are measured, in each stage.
+        steps: stage -> its steps. A stage that is not named is left out.
         overrides: of the demo's values, as `poma pretrain` takes them.
     """
-    raw = yaml.safe_load(DEMO.read_text().replace("${folder}", str(folder.resolve())))["pretrain"]
-    name = f"{name}-{int(time.time())}"
-    raw |= {"kind": "pretrain", "name": name, "zero": {"stage": 2}}
-    raw["fit"]["workers"] = 2
-    for stage in set(STAGES) - set(skipped):
-        raw[stage] = None
-    for stage, before in skipped.items():
-        raw[stage] |= {"steps": before + steps + 1, "warmup_steps": 2}
-    job = folder / f"{name}.yaml"
-    job.write_text(yaml.safe_dump(raw))
-    log = folder / f"{name}.log"
-    with log.open("w") as out:
-        command = [sys.executable, "-m", "jobs.cli", "pretrain", str(job), *overrides]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT)
-        clock = CpuClock(process.pid, SAMPLE_S)
-        if process.wait():
-            raise SystemExit(f"{job}: `poma pretrain` ended with {process.returncode}, see {log}")
-    clock.stop()
-    found = {}
-    for stage in skipped:
-        text = (folder / "runs" / name / stage / "metrics.jsonl").read_text()
-        lines = [json.loads(line) for line in text.splitlines()]
-        first, last = lines[skipped[stage]], lines[-1]
-        done = last["step"] - first["step"]
-        wall_s = last["time"] - first["time"]
-        cpu_s = sum(clock.between(first["time"], last["time"]).values())
-        epochs = [line["epoch"] for line in lines[skipped[stage] + 1 :]]
-        found[stage] = Measured(done * raw[stage]["global_batch_size"] / wall_s, 1000 * cpu_s / done, epochs)
-    return found
+
+    def __init__(self, folder: Path, name: str, steps: Mapping[str, int], overrides: Sequence[str]) -> None:
+        raw = yaml.safe_load(DEMO.read_text().replace("${folder}", str(folder.resolve())))["pretrain"]
+        name = f"{name}-{int(time.time())}"
+        raw |= {"kind": "pretrain", "name": name, "zero": {"stage": 2}}
+        raw["fit"]["workers"] = 2
+        for stage in set(STAGES) - set(steps):
+            raw[stage] = None
+        for stage, count in steps.items():
+            raw[stage] |= {"steps": count, "warmup_steps": 2}
+        self.batch_sizes = {stage: raw[stage]["global_batch_size"] for stage in steps}
+        self.folder = folder / "runs" / name
+        self.scratch = folder.resolve() / "scratch" / name
+        self.scratch.mkdir(parents=True)
+        job, self._log = folder / f"{name}.yaml", folder / f"{name}.log"
+        job.write_text(yaml.safe_dump(raw))
+        # Ray's sockets want a short folder.
+        places = {"TMPDIR": str(self.scratch), "RAY_TMPDIR": tempfile.gettempdir()}
+        with self._log.open("w") as out:
+            command = [sys.executable, "-m", "jobs.cli", "pretrain", str(job), *overrides]
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, env=os.environ | places
+            )
+        self._clock = CpuClock(self.process.pid, SAMPLE_S)
+
+    def end(self) -> None:
+        """Wait for its end.
+
+        Raises:
+            SystemExit: it failed.
+        """
+        if self.process.wait():
+            raise SystemExit(f"`poma pretrain` ended with {self.process.returncode}, see {self._log}")
+        self._clock.stop()
+
+    def lines(self, stage: str) -> list[Line]:
+        """What an ended run wrote of a stage, a line for each step."""
+        return parsed((self.folder / stage / "metrics.jsonl").read_text())
+
+    def measured(self, stage: str, lines: Sequence[Line]) -> Measured:
+        """From the end of the first of these steps in a row to the end of the last."""
+        first, *rest = lines
+        wall_s = rest[-1]["time"] - first["time"]
+        cpu_s = sum(self._clock.between(first["time"], rest[-1]["time"]).values())
+        epochs = [line["epoch"] for line in rest]
+        return Measured(len(rest) * self.batch_sizes[stage] / wall_s, 1000 * cpu_s / len(rest), epochs)

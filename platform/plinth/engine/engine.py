@@ -29,7 +29,7 @@ from plinth.engine.ema import EmaShards
 from plinth.engine.exact_sums import ExactSums
 from plinth.engine.gradients import Gradients, LongWay, ShortWay, is_short
 from plinth.engine.message import Message
-from plinth.engine.process import Process, prepare_deepspeed, without_prints
+from plinth.engine.process import Process, prepare_deepspeed, seed_pass, without_prints
 from plinth.engine.stage import Batch, Contrast
 from plinth.engine.zero_config import deepspeed_config
 from plinth.engine.zero_shards import ZeroShards
@@ -185,7 +185,8 @@ class Engine:
     def _encode(self, batch: Batch, index: int, features_only: bool) -> dict[str, Any]:
         """One pass of one micro-batch; without a graph if only its features are wanted."""
         global_index = self.world.rank * self.micro_batches + index
-        torch.manual_seed(global_batch.pass_seed(self.config.seed, self.completed_steps, global_index))
+        seed = global_batch.pass_seed(self.config.seed, self.completed_steps, global_index)
+        seed_pass(seed, self.process.device)
         with torch.no_grad() if features_only else nullcontext():
             return self._gradients.forward(batch, features_only)
 

@@ -79,6 +79,21 @@ def elastic_policy() -> Any:
     return Policy
 
 
+def fixed_policy() -> Any:
+    """Ray Train's policy for a fixed number of workers, without the actor that tells an autoscaler of them:
+    a Ray of one node has none, and an actor is a process more."""
+    from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
+
+    class Policy(FixedScalingPolicy):
+        def after_controller_start(self, train_run_context: Any) -> None:
+            """Register nothing."""
+
+        def _maybe_send_resource_request(self) -> None:
+            """Ask for nothing."""
+
+    return Policy
+
+
 def make_trainer(
     policy: Callable[[Any], Any], group: Any, is_alone: bool, *arguments: Any, **settings: Any
 ) -> Any:
@@ -87,7 +102,7 @@ def make_trainer(
     Args:
         policy: makes the scaling policy from the ScalingConfig, where its number of workers is a range.
         group: placement group to run controller and workers in (see `_run_controller`); None for Ray's own.
-        is_alone: no node will be taken away (`plinth.ray_internals.core.is_alone`).
+        is_alone: no node will be added or taken away (`plinth.ray_internals.core.is_alone`).
         arguments, settings: of the DataParallelTrainer.
     """
     from ray.train.v2._internal.callbacks import DatasetsCallback
@@ -112,6 +127,8 @@ def make_trainer(
         def _initialize_and_run_controller(self, **controller: Any) -> Any:
             if self.scaling_config.elasticity_enabled:
                 controller["scaling_policy"] = policy(self.scaling_config)
+            elif is_alone:
+                controller["scaling_policy"] = fixed_policy()(self.scaling_config)
             workers = self.scaling_config.max_workers
             return _run_controller(group, is_alone, workers, controller, self._register_sigint_handler)
 

@@ -65,6 +65,13 @@ def straight(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[R
     return run, fit(CONFIG, [run, second], Storage.from_uri(folder / "run"))
 
 
+def test_alone_no_autoscaler_is_told(straight: tuple[ResolvedStage, StageEnd]) -> None:
+    import ray
+
+    with pytest.raises(ValueError, match="AutoscalingCoordinator"):
+        ray.get_actor("AutoscalingCoordinator", namespace="AutoscalingCoordinator")
+
+
 def weights(run: ResolvedStage) -> dict[str, torch.Tensor]:
     return checkpoint.read_full(run.checkpoints, run.scratch)
 

@@ -68,6 +68,13 @@ def test_alone_it_needs_no_process_group() -> None:
     assert process.on_all_ranks(World(0, 1), lambda: 7) == [7]
 
 
+def test_a_pass_is_seeded_as_torch_seeds() -> None:
+    process.seed_pass(5, torch.device("cpu"))
+    found = torch.rand(4)
+    torch.manual_seed(5)
+    assert torch.equal(found, torch.rand(4))
+
+
 def kernels() -> tuple[bool, bool, str]:
     """What is set for CUDA. The order in which a GPU adds cannot be seen here."""
     process.take_deterministic_kernels()

@@ -40,6 +40,8 @@ BORROWED = [
     f"{TRAIN}.execution.scaling_policy:ElasticScalingPolicy._count_possible_workers",
     f"{TRAIN}.execution.scaling_policy:ElasticScalingPolicy.make_decision_for_non_running_worker_group",
     f"{TRAIN}.execution.scaling_policy:ElasticScalingPolicy.make_decision_for_running_worker_group",
+    f"{TRAIN}.execution.scaling_policy:FixedScalingPolicy.after_controller_start",
+    f"{TRAIN}.execution.scaling_policy:FixedScalingPolicy._maybe_send_resource_request",
     f"{TRAIN}.execution.scaling_policy:NoopDecision",
     f"{TRAIN}.execution.scaling_policy:ResizeDecision.__dataclass_fields__.num_workers",
     f"{TRAIN}.execution.controller:TrainController.worker_group_cls",
