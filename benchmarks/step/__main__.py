@@ -7,11 +7,12 @@
     python -m benchmarks.step --cases vit-b --steps 1           ViT-B/16 at 224 px, LoRA, one micro-batch
 
 The ways take turns in rounds; a ratio is the median over rounds of samples/s beside those of `bare` in the
-same round (`benchmarks.step.arms` has the ways). In a round all of them take steps of the same epochs: an
-epoch decides how large the masks are, and steps of two epochs of the demo differ by a fifth. CPU-ms are of
-all of them (of all processes of `poma pretrain`) and suffer less from other work on the machine. The parts
-of the engine's step are on rank 0, each without those inside it; what a rank waits for the other is in
-`waiting in collectives`.
+same round (`benchmarks.step.arms` has the ways). `poma pretrain` is stopped again and again for bare's turn
+(`benchmarks.step.turns`): with --demo, rounds are runs, and a turn of both counts as a round does elsewhere.
+In a round all of them take steps of the same epochs: an epoch decides how large the masks are, and steps of
+two epochs of the demo differ by a fifth. CPU-ms are of all of them (of all processes of `poma pretrain`) and
+suffer less from other work on the machine. The parts of the engine's step are on rank 0, each without those
+inside it; what a rank waits for the other is in `waiting in collectives`.
 """
 
 from __future__ import annotations
@@ -195,15 +196,15 @@ def demo(a: argparse.Namespace) -> dict[str, float]:
                     {BARE: theirs, PRETRAIN: Round(ours.samples_per_s, ours.cpu_ms)}
                     for ours, theirs in turns[name]
                 ]
-    return {name: show(cases[name], [BARE, PRETRAIN], found[name]) for name in STAGES}
+    return {name: show(cases[name], [BARE, PRETRAIN], found[name], "turns") for name in STAGES}
 
 
-def show(case: Case, arms: Sequence[str], rounds: Sequence[dict[str, Round]]) -> float:
+def show(case: Case, arms: Sequence[str], rounds: Sequence[dict[str, Round]], unit: str = "rounds") -> float:
     """Print the table of a case; returns the last way's ratio to the first."""
     is_exact = case.exact_sums and case.precision == "fp32" and case.workers > 1
     sums = "exact sums" if is_exact else "plain sums"  # the only micro-batch of a step is added to nothing
-    print(f"{case.name}: {case.precision}, {sums}, ZeRO {case.zero_stage}, {len(rounds)} rounds")
-    print(f"    {'':24} {'samples/s':>9} {'CPU-ms':>9} {'ratio':>6} {'half of all':>12} {'CPU ratio':>9}")
+    print(f"{case.name}: {case.precision}, {sums}, ZeRO {case.zero_stage}, {len(rounds)} {unit}")
+    print(f"    {'':24} {'samples/s':>9} {'CPU-ms':>9} {'ratio':>6} {'middle half':>12} {'CPU ratio':>9}")
     ratio = 1.0
     for arm in arms:
         ratios = sorted(r[arm].samples_per_s / r[arms[0]].samples_per_s for r in rounds)

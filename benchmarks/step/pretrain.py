@@ -74,7 +74,7 @@ class Run:
         self.scratch.mkdir(parents=True)
         job, self._log = folder / f"{name}.yaml", folder / f"{name}.log"
         job.write_text(yaml.safe_dump(raw))
-        # Ray's sockets want a short folder.
+        # Where its stages write their lines first; Ray's sockets want a short folder.
         places = {"TMPDIR": str(self.scratch), "RAY_TMPDIR": tempfile.gettempdir()}
         with self._log.open("w") as out:
             command = [sys.executable, "-m", "jobs.cli", "pretrain", str(job), *overrides]

@@ -91,10 +91,13 @@ def choose_reader(config: DataConfig, workers: int) -> Reader:
         return Reader(config.reader, "data.reader says so")
     if not in_ray:
         return Reader(ReaderKind.threads, "this process is not part of a Ray cluster")
-    asks = {"ray_label": config.ray_label, "ray_task_cpus": config.ray_task_cpus}
-    asks["decode"] = config.decode is DecodePlace.task
-    if asking := [name for name, value in asks.items() if value]:
-        return Reader(ReaderKind.ray, f"data.{asking[0]} asks for its tasks")
+    asks = {
+        "ray_label": config.ray_label is not None,
+        "ray_task_cpus": config.ray_task_cpus > 0,
+        "decode": config.decode is DecodePlace.task,
+    }
+    if any(asks.values()):
+        return Reader(ReaderKind.ray, f"data.{max(asks, key=asks.__getitem__)} asks for its tasks")
     cpus = sys.modules["ray"].cluster_resources().get("CPU", 0)
     room = f"{cpus:g} CPUs for {counted(workers, 'worker')}"
     return Reader(ReaderKind.ray if cpus > workers else ReaderKind.threads, room)
