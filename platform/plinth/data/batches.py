@@ -57,7 +57,7 @@ def open_batches(
     check_sources(mixture.sources, columns)
     plan, config = mixture.plan, mixture.config
     reader = choose_reader(config, world.world_size)
-    if world.rank == 0:
+    if reader.why and world.rank == 0:
         log.info("reading by %s: %s", reader.kind.value, reader.why)
     windows = rank_windows(plan, world, start)
     stream = _open_stream(reader.kind, windows, mixture.sources, columns, config)
@@ -66,10 +66,10 @@ def open_batches(
 
 
 class Reader(NamedTuple):
-    """Who reads, never `auto`, and why, for the log."""
+    """Who reads, never `auto`, and why, for the log; "" where there was no choice."""
 
     kind: ReaderKind
-    why: str
+    why: str = ""
 
 
 def choose_reader(config: DataConfig, workers: int) -> Reader:
@@ -88,9 +88,9 @@ def choose_reader(config: DataConfig, workers: int) -> Reader:
             "Use workers, or set data.reader=threads: the order is the same.",
         )
     if config.reader is not ReaderKind.auto:
-        return Reader(config.reader, "data.reader says so")
+        return Reader(config.reader)
     if not in_ray:
-        return Reader(ReaderKind.threads, "this process is not part of a Ray cluster")
+        return Reader(ReaderKind.threads)
     asks = {
         "ray_label": config.ray_label is not None,
         "ray_task_cpus": config.ray_task_cpus > 0,

@@ -61,7 +61,7 @@ class DataConfig:
     reader: ReaderKind = ReaderKind.auto
     """ray: Ray Data tasks read, on any node. threads: threads of the training process do.
     auto: ray where the Ray cluster has more CPUs than the run has workers, or ray_label, ray_task_cpus or
-    decode ask for its tasks; threads elsewhere. The log says which was taken."""
+    decode ask for its tasks; threads elsewhere. Where it depends on the cluster, the log says which."""
     prefetch_windows: Count = 4
     """Windows that a rank reads ahead of those in use, while the storage keeps up."""
     max_prefetch_windows: Count = 16

@@ -181,8 +181,8 @@ def test_without_ray_the_reader_is_threads_or_an_error(source: OpenSource) -> No
         (2, 2, {"ray_label": "poma-role=data"}, (ReaderKind.ray, "data.ray_label asks for its tasks")),
         (2, 2, {"ray_task_cpus": 0.5}, (ReaderKind.ray, "data.ray_task_cpus asks for its tasks")),
         (2, 2, {"decode": DecodePlace.task}, (ReaderKind.ray, "data.decode asks for its tasks")),
-        (2, 2, {"reader": ReaderKind.ray}, (ReaderKind.ray, "data.reader says so")),
-        (9, 2, {"reader": ReaderKind.threads}, (ReaderKind.threads, "data.reader says so")),
+        (2, 2, {"reader": ReaderKind.ray}, (ReaderKind.ray, "")),
+        (9, 2, {"reader": ReaderKind.threads}, (ReaderKind.threads, "")),
     ],
 )
 def test_ray_reads_where_it_has_a_cpu_or_is_asked_for(
