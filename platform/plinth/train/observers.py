@@ -92,7 +92,8 @@ class Observers:
 
     def begin(self, engine: Engine) -> None:
         """Training begins after `engine.completed_steps`, anew or after a rollback. Call it on all ranks."""
-        self._close_writer()
+        # Together: its folder goes with it, and is the one that all ranks of this machine look into next.
+        on_all_ranks(self._process.world, self._close_writer)
         local = self._stage.scratch / "metrics"
         recover_lines(self._process.world, self._stage.storage, local)
         hosts = on_all_ranks(self._process.world, lambda: self._process.host)

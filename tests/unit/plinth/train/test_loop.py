@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 
 from plinth.checkpoint import save_load as checkpoint
 from plinth.checkpoint import store
@@ -27,7 +30,7 @@ from plinth.observe.config import GuardConfig, OnBadStep
 from plinth.observe.step_lines import read_lines
 from plinth.storage import Storage
 from plinth.storage.lock import FENCE_KEY
-from plinth.train import attempt
+from plinth.train import attempt, observers
 from plinth.train.control import Control
 from plinth.train.loop import run_stage
 from plinth.train.resolve import ResolvedStage
@@ -192,6 +195,31 @@ def train_poisoned(run: ResolvedStage, bad: frozenset[str]) -> str:
     return ""
 
 
+def train_and_close_slowly(run: ResolvedStage, bad: frozenset[str]) -> str:
+    """`train_poisoned`; fails where a rank looks for lines while rank 0 still closes their writer."""
+    close, recover = observers.Observers._close_writer, observers.recover_lines
+    closed, looks = Path(f"{run.storage.uri}-closed"), itertools.count(1)
+
+    def slowly(self: observers.Observers) -> None:
+        if dist.get_rank() == 0:
+            time.sleep(0.2)
+        close(self)
+        if dist.get_rank() == 0:
+            with closed.open("a") as lines:
+                lines.write("x")
+
+    def after(*arguments: Any) -> None:
+        assert closed.exists()
+        assert len(closed.read_text()) >= next(looks)
+        recover(*arguments)
+
+    with (
+        mock.patch.object(observers.Observers, "_close_writer", slowly),
+        mock.patch.object(observers, "recover_lines", after),
+    ):
+        return train_poisoned(run, bad)
+
+
 class PoisonedStage(ToyStage):
     """As if `y` of some samples had been stored broken."""
 
@@ -203,6 +231,12 @@ class PoisonedStage(ToyStage):
         is_bad = torch.isin(batch["sample_key"], self.bad) & batch["sample_valid"]
         y = torch.where(is_bad[:, None, None], torch.nan, batch["y"])
         return super().forward({**batch, "y": y}, features_only)
+
+
+def test_no_rank_looks_into_the_folder_of_a_writer_that_another_closes(tmp_path: Path) -> None:
+    run = replace(toy_run(tmp_path, steps=4), guard=GuardConfig(max_rollbacks=4))
+    ids = sorted(t for s in open_sources(run.data, run.storage_options) for t in ids_of(s))
+    assert run_ranks(2, train_and_close_slowly, run, frozenset({ids[3]})) == ["", ""]
 
 
 def test_poisoned_samples_are_left_out_and_nothing_else(tmp_path: Path) -> None:
